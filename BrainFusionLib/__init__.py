@@ -1,0 +1,55 @@
+"""Register a CT to an MRI of the same head, and fuse the two.
+
+The names below are the whole public surface that most callers need. They load on first use, so that
+``import BrainFusionLib`` stays fast and never imports torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_HOME_OF = {
+    "FusionResult": "pipeline",
+    "Grid": "geometry",
+    "RegistrationResult": "registration",
+    "RigidTransform": "transform",
+    "Settings": "settings",
+    "Volume": "volume",
+    "fuse": "pipeline",
+    "read_transform": "io",
+    "read_volume": "io",
+    "register": "registration",
+    "resample_onto": "resample",
+    "write_transform": "io",
+    "write_volume": "io",
+}
+
+__all__ = [*sorted(_HOME_OF), "__version__"]
+
+if TYPE_CHECKING:
+    from BrainFusionLib.geometry import Grid as Grid
+    from BrainFusionLib.io import read_transform as read_transform
+    from BrainFusionLib.io import read_volume as read_volume
+    from BrainFusionLib.io import write_transform as write_transform
+    from BrainFusionLib.io import write_volume as write_volume
+    from BrainFusionLib.pipeline import FusionResult as FusionResult
+    from BrainFusionLib.pipeline import fuse as fuse
+    from BrainFusionLib.registration import RegistrationResult as RegistrationResult
+    from BrainFusionLib.registration import register as register
+    from BrainFusionLib.resample import resample_onto as resample_onto
+    from BrainFusionLib.settings import Settings as Settings
+    from BrainFusionLib.transform import RigidTransform as RigidTransform
+    from BrainFusionLib.volume import Volume as Volume
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOME_OF[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOME_OF})

@@ -104,8 +104,7 @@ class Grid:
     @property
     def ijk_from_lps(self) -> FloatArray:
         """4x4 affine, LPS mm to (continuous) voxel indices."""
-        inverse: FloatArray = np.linalg.inv(self.lps_from_ijk)
-        return inverse
+        return np.asarray(np.linalg.inv(self.lps_from_ijk), dtype=np.float64)
 
     @property
     def extent_ijk_mm(self) -> tuple[float, float, float]:

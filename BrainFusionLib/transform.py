@@ -115,7 +115,7 @@ class RigidTransform:
         """
         axis, angle = rotation_axis_angle(self.rotation.T)
         shift = -self.shift_at(centre_lps_mm)
-        size = "  ".join(
+        size = ", ".join(
             f"{abs(v):.1f} mm {('right', 'anterior', 'inferior')[i] if v < 0 else ('left', 'posterior', 'superior')[i]}"
             for i, v in enumerate(shift)
         )

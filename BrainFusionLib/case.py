@@ -1,0 +1,119 @@
+"""One case on disk: two inputs in, a folder of results out, whole or not at all."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from BrainFusionLib.errors import ImageContentError, ImageFileError
+from BrainFusionLib.io import read_volume, write_json, write_transform, write_volume
+from BrainFusionLib.pipeline import FusionResult
+from BrainFusionLib.report import write_report
+from BrainFusionLib.volume import Volume
+
+FORMATS = ("nii.gz", "nrrd", "mha")
+
+
+def read_pair(
+    ct_path: str | Path, mri_path: str | Path, ct_series: str | None = None, mri_series: str | None = None
+) -> tuple[Volume, Volume]:
+    """Read the CT and the MRI of a case.
+
+    Raises
+    ------
+    ImageContentError
+        Both are the same file.
+    ImageFileError, GeometryError
+        As `io.read_volume`; the message names the file.
+    """
+    ct_path, mri_path = Path(ct_path), Path(mri_path)
+    same = ct_path.exists() and mri_path.exists() and ct_path.samefile(mri_path)
+    if same and (not ct_path.is_dir() or ct_series == mri_series):
+        raise ImageContentError(
+            f"{ct_path} was given both as CT and as MRI. Give two different volumes"
+            + (", or choose a series for each with --ct-series and --mri-series." if ct_path.is_dir() else ".")
+        )
+    return read_volume(ct_path, series=ct_series), read_volume(mri_path, series=mri_series)
+
+
+def write_case(result: FusionResult, mri: Volume, folder: Path, file_format: str = "nii.gz") -> dict[str, Path]:
+    """Write a result's five files to `folder`, and return them by role.
+
+    All are written to a hidden folder inside first and moved into place at the end, so that a full disk or a kill
+    half way leaves what was there before. ``result.json`` is moved last: where it stands, the rest is whole.
+
+    Raises
+    ------
+    ImageFileError
+        The folder or a file cannot be written.
+    """
+    names = {
+        "fused": f"fused.{file_format}",
+        "ct_in_mri": f"ct_in_mri.{file_format}",
+        "transform": "ct_to_mri.tfm",
+        "report": "report.html",
+        "result": "result.json",
+    }
+    began = time.perf_counter()
+    with staging_folder(folder) as staged:
+        write_volume(result.fused, staged / names["fused"])
+        write_volume(result.ct_in_mri, staged / names["ct_in_mri"])
+        write_transform(result.transform, staged / names["transform"])
+        details: dict[str, Any] = result.to_dict()
+        details["files"] = names
+        details["date"] = time.strftime("%Y-%m-%dT%H:%M:%S%z")
+        details["timings_s"] = {**details["timings_s"], "writing": time.perf_counter() - began}
+        write_report(details, result.fused, result.ct_in_mri, mri, staged / names["report"])
+        write_json(details, staged / names["result"])
+        for name in names.values():
+            (staged / name).replace(folder / name)
+    return {role: folder / name for role, name in names.items()}
+
+
+def make_output_folder(folder: Path) -> list[Path]:
+    """Make `folder`, see that it can be written to, and return the folders that had to be made, outermost first.
+
+    Raises
+    ------
+    ImageFileError
+        It is a file, or cannot be made or written to.
+    """
+    made = [p for p in (folder, *folder.parents) if not p.exists()][::-1]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        remove_if_empty(made)
+        raise ImageFileError(
+            f"{folder}: cannot write there ({error.strerror or error}). "
+            "Name another output folder with -o, or ask for write access to this one."
+        ) from error
+    return made
+
+
+def remove_if_empty(folders: list[Path]) -> None:
+    """Remove those of `folders` that are empty, innermost (last) first; leave the others."""
+    for folder in reversed(folders):
+        try:
+            folder.rmdir()
+        except OSError:
+            return
+
+
+@contextmanager
+def staging_folder(folder: Path) -> Iterator[Path]:
+    """Give a hidden folder inside `folder` that is gone afterwards, whatever happened."""
+    try:
+        staged = Path(tempfile.mkdtemp(prefix=".brainfusion-", dir=folder))
+    except OSError as error:
+        raise ImageFileError(f"{folder}: cannot write there ({error.strerror or error}).") from error
+    try:
+        yield staged
+    finally:
+        shutil.rmtree(staged, ignore_errors=True)

@@ -1,0 +1,282 @@
+"""The console command ``brainfusion``.
+
+Exit codes: 0 done; 1 a fault of the program; 2 wrong input, settings or files; 3 no trustworthy pose found;
+130 interrupted with Ctrl-C; 143 ended by another program.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import importlib.util
+import logging
+import os
+import platform
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from BrainFusionLib import __version__
+from BrainFusionLib.case import FORMATS, make_output_folder, read_pair, remove_if_empty, write_case
+from BrainFusionLib.console import ProgressLine, say
+from BrainFusionLib.errors import BrainFusionError, Cancelled, RegistrationError
+from BrainFusionLib.io import read_transform, write_json, write_transform
+from BrainFusionLib.pipeline import NETWORK_RULE, WARNING, fuse, versions
+from BrainFusionLib.rules import RULES
+from BrainFusionLib.settings import FusionSettings, RegistrationSettings, Settings
+from BrainFusionLib.transform import RigidTransform
+
+DONE, FAULT, WRONG_INPUT, NOT_FOUND, INTERRUPTED, TERMINATED = 0, 1, 2, 3, 130, 143
+
+INPUTS = (
+    "NRRD, NIfTI, MetaImage (.mha), Analyze (.img or .hdr), or a folder of DICOM files",
+    f"Results are {WARNING}.",
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit code; never raises, and prints no traceback for a wrong input."""
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    signal.signal(signal.SIGTERM, _stop)
+    options = _parser().parse_args(arguments)
+    try:
+        code: int = options.run(options)
+        return code
+    except RegistrationError as error:
+        return _fail(error, NOT_FOUND)
+    except (KeyboardInterrupt, Cancelled):
+        say("\ninterrupted; nothing was written", error=True)
+        return INTERRUPTED
+    except BrainFusionError as error:
+        return _fail(error, WRONG_INPUT)
+    except MemoryError:
+        return _fail("not enough memory for these volumes. Close other programs, or crop the volumes.", WRONG_INPUT)
+
+
+def _fail(error: BrainFusionError | str, code: int) -> int:
+    say(f"brainfusion: {error}", error=True)
+    return code
+
+
+def _stop(signum: int, frame: Any) -> NoReturn:
+    # Through the stack, so that half-written files are removed on the way.
+    raise SystemExit(TERMINATED)
+
+
+def _fuse(options: argparse.Namespace) -> int:
+    start, transform = _transforms(options)
+    settings = Settings(
+        registration=RegistrationSettings.preset(options.preset, options.seed),
+        fusion=FusionSettings(options.rule, options.weights),
+        device=options.device,
+        threads=options.threads,
+    )
+    folder = Path(options.output)
+    made = make_output_folder(folder)
+    began = time.monotonic()
+    try:
+        with ProgressLine(sys.stderr) as progress:
+            progress("reading", 0.0)
+            ct, mri = read_pair(options.ct, options.mri, *_series(options))
+            result = fuse(ct, mri, settings, start=start, transform=transform, progress=progress)
+            progress("writing", 0.0)
+            files = write_case(result, mri, folder, options.format)
+    except BaseException:
+        remove_if_empty(made)
+        raise
+    for note in result.details["notes"]:
+        say(f"note: {note}")
+    say(f"The CT was {result.transform.describe(mri.grid.centre_lps_mm)}.")
+    say(f"Verdict: {result.verdict.colour} - {'; '.join(result.verdict.reasons)}.")
+    say(f"Done in {time.monotonic() - began:.0f} s on {result.details['device']}; results are {WARNING}.")
+    for role, path in files.items():
+        say(f"  {role:<10} {path}")
+    return DONE
+
+
+def _register(options: argparse.Namespace) -> int:
+    from BrainFusionLib.registration import register
+    from BrainFusionLib.verdict import judge
+
+    start = read_transform(options.transform) if options.transform else None
+    output = Path(options.output)
+    for path in (output, *([Path(options.json)] if options.json else [])):
+        make_output_folder(path.parent)
+    if options.threads is not None:
+        Settings(threads=options.threads)  # refuses zero and below
+        _use_threads(options.threads)
+    with ProgressLine(sys.stderr) as progress:
+        progress("reading", 0.0)
+        ct, mri = read_pair(options.ct, options.mri, *_series(options))
+        result = register(
+            ct,
+            mri,
+            RegistrationSettings.preset(options.preset, options.seed),
+            start=start,
+            device=options.device,
+            progress=progress,
+        )
+    verdict = judge(result)
+    write_transform(result.transform, output)
+    words = result.transform.describe(mri.grid.centre_lps_mm)
+    if options.json:
+        write_json(
+            {
+                "warning": WARNING,
+                "case": {"ct": ct.name, "mri": mri.name},
+                "transform": {**result.transform.to_dict(), "words": words},
+                "verdict": verdict.to_dict(),
+                "quality": result.to_dict(),
+                "timings_s": result.timings_s,
+                "device": result.device,
+                "notes": [*ct.notes, *mri.notes],
+                "versions": versions(),
+            },
+            Path(options.json),
+        )
+    say(f"The CT was {words}.")
+    say(f"Verdict: {verdict.colour} - {'; '.join(verdict.reasons)}.")
+    say(f"  transform  {output}")
+    return DONE
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    """Say what is installed, which device would be used, and which weights there are."""
+    say(f"brainfusion {__version__}, Python {platform.python_version()}, {platform.platform()}")
+    missing = []
+    for package, purpose, needed in (
+        ("numpy", "arrays", True),
+        ("SimpleITK", "image files, masks", True),
+        ("pillow", "pictures in the report", True),
+        ("torch", "registration, resampling, the network", True),
+        ("PyWavelets", "the wavelet rule", False),
+    ):
+        try:
+            say(f"  {package:<12} {importlib.metadata.version(package):<16} {purpose}")
+        except importlib.metadata.PackageNotFoundError:
+            say(f"  {package:<12} {'missing':<16} {purpose}; pip install {package}")
+            missing += [package] if needed else []
+    if importlib.util.find_spec("torch") is not None:
+        import torch
+
+        from BrainFusionLib.device import pick_device
+
+        say(f"  device       {pick_device('auto')} (auto), {torch.get_num_threads()} CPU threads")
+        for n in range(torch.cuda.device_count()):
+            say(f"  cuda:{n}       {torch.cuda.get_device_name(n)}")
+    say("  weights      none ship with this version; the default rule is bone_over_mri")
+    if missing:
+        say(f"Not ready: install {' '.join(missing)}.")
+        return FAULT
+    say("Ready.")
+    return DONE
+
+
+def _transforms(options: argparse.Namespace) -> tuple[RigidTransform | None, RigidTransform | None]:
+    """Return the starting pose and the pose to use as it is, of which at most one is given."""
+    if options.register:
+        return (read_transform(options.transform) if options.transform else None), None
+    return None, (read_transform(options.transform) if options.transform else RigidTransform.identity())
+
+
+def _series(options: argparse.Namespace) -> tuple[str | None, str | None]:
+    """Return which series to take for CT and MRI; ``--series`` is for whichever of the two is a folder."""
+    ct_is_folder, mri_is_folder = Path(options.ct).is_dir(), Path(options.mri).is_dir()
+    return (
+        options.ct_series or (options.series if ct_is_folder else None),
+        options.mri_series or (options.series if mri_is_folder and not ct_is_folder else None),
+    )
+
+
+def _use_threads(count: int) -> None:
+    import torch
+
+    torch.set_num_threads(count)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="brainfusion",
+        description="Put a CT and an MRI of one head together: find how the CT lies on the MRI, and fuse the two.",
+        epilog=f"Example: brainfusion fuse ct.nrrd mri.nrrd -o results    Results are {WARNING}.",
+    )
+    parser.add_argument("--version", action="version", version=f"brainfusion {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    fuse_command = commands.add_parser(
+        "fuse",
+        help="register and fuse a CT and an MRI",
+        description="Find how the CT lies on the MRI, and write a fused volume on the MRI's grid, with a report.",
+        epilog="FOLDER gets: fused and ct_in_mri (volumes on the MRI's grid), ct_to_mri.tfm (the transform; load it in "
+        "3D Slicer), result.json (every number), report.html (open it in a browser, and look before you trust).",
+    )
+    _add_inputs(fuse_command)
+    fuse_command.add_argument("-o", "--output", required=True, metavar="FOLDER", help="where to write the results")
+    rules = "; ".join(f"{rule.name}: {rule.description}" for rule in RULES.values())
+    fuse_command.add_argument(
+        "--rule",
+        choices=[*RULES, NETWORK_RULE],
+        default=FusionSettings.rule,
+        help=f"how to fuse (default: {FusionSettings.rule}). {rules}; {NETWORK_RULE}: the CNN, with --weights",
+    )
+    fuse_command.add_argument("--weights", type=Path, metavar="FILE", help="trained weights for --rule network")
+    fuse_command.add_argument(
+        "--format", choices=FORMATS, default=FORMATS[0], help=f"of the volumes written (default: {FORMATS[0]})"
+    )
+    fuse_command.add_argument(
+        "--no-register",
+        dest="register",
+        action="store_false",
+        help="do not look for the pose: use --transform as it is, or, without it, the positions in the files",
+    )
+    fuse_command.set_defaults(run=_fuse)
+
+    register_command = commands.add_parser(
+        "register",
+        help="find how the CT lies on the MRI, and write only that",
+        description="Find how the CT lies on the MRI, and write the transform (ITK text; MRI to CT points, LPS).",
+    )
+    _add_inputs(register_command)
+    register_command.add_argument("-o", "--output", required=True, metavar="FILE.tfm", help="the transform to write")
+    register_command.add_argument("--json", metavar="FILE", help="write quality, verdict and timings there, too")
+    register_command.set_defaults(run=_register)
+
+    doctor_command = commands.add_parser(
+        "doctor",
+        help="say what is installed and what would be used",
+        description="Say what is installed, which device would be used, and which weights there are.",
+    )
+    doctor_command.set_defaults(run=_doctor)
+    return parser
+
+
+def _add_inputs(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("ct", metavar="CT", help=f"the CT: {INPUTS[0]}")
+    parser.add_argument("mri", metavar="MRI", help="the MRI, in any of the same formats")
+    parser.add_argument(
+        "--series", help="which series of a DICOM folder that holds several: number, place in the list, or UID"
+    )
+    parser.add_argument("--ct-series", metavar="SERIES", help="the same for the CT, when both are DICOM folders")
+    parser.add_argument("--mri-series", metavar="SERIES", help="the same for the MRI, when both are DICOM folders")
+    parser.add_argument(
+        "--transform",
+        metavar="FILE",
+        help="a starting pose to try, as an ITK transform file (a wrong one does no harm)",
+    )
+    parser.add_argument(
+        "--preset",
+        choices=("fast", "standard", "thorough"),
+        default="standard",
+        help="how hard to look for the pose (default: standard, which looks harder by itself where it must)",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of the random samples; the same seed, the same result")
+    parser.add_argument(
+        "--device",
+        choices=("auto", "cpu", "cuda", "mps"),
+        default="auto",
+        help="where to compute (default: auto, the graphics card if there is one)",
+    )
+    parser.add_argument("--threads", type=int, metavar="N", help=f"CPU threads (default: all {os.cpu_count()})")

@@ -1,0 +1,288 @@
+"""The main job from arrays to arrays: register, resample, fuse, judge. No files, no user interface."""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import SimpleITK as sitk
+
+from BrainFusionLib import __version__, intensity
+from BrainFusionLib.device import pick_device
+from BrainFusionLib.errors import MissingDependencyError, SettingsError
+from BrainFusionLib.metrics import Fidelity, fidelity
+from BrainFusionLib.progress import Cancel, Progress, stop_if
+from BrainFusionLib.rules import RULES
+from BrainFusionLib.settings import FusionSettings, Settings
+from BrainFusionLib.transform import RigidTransform
+from BrainFusionLib.verdict import Verdict, judge
+from BrainFusionLib.volume import Volume, VoxelArray
+from BrainFusionLib.weights import Weights, load_weights
+
+if TYPE_CHECKING:
+    import torch
+
+WARNING = "for research and planning review, not for diagnosis"
+NETWORK_RULE = "network"
+
+
+@dataclass(frozen=True)
+class FusionResult:
+    """What `fuse` gives back.
+
+    Attributes
+    ----------
+    fused
+        On the MRI's grid, in the MRI's intensity scale, bone above it.
+    ct_in_mri
+        The CT on the MRI's grid, whole Hounsfield units, -1000 outside its field of view.
+    transform
+        Takes MRI points to CT points, LPS mm.
+    verdict
+        How far to trust it.
+    details
+        What `to_dict` adds: quality, timings, versions, intensity map, settings.
+    """
+
+    fused: Volume
+    ct_in_mri: Volume
+    transform: RigidTransform
+    verdict: Verdict
+    details: dict[str, Any]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything but the voxels as plain values: the content of ``result.json``."""
+        words = self.transform.describe(self.fused.grid.centre_lps_mm)
+        return {
+            "warning": WARNING,
+            "verdict": self.verdict.to_dict(),
+            "transform": {**self.transform.to_dict(), "words": words},
+            **self.details,
+        }
+
+
+def fuse(
+    ct: Volume,
+    mri: Volume,
+    settings: Settings | None = None,
+    *,
+    start: RigidTransform | None = None,
+    transform: RigidTransform | None = None,
+    progress: Progress | None = None,
+    cancel: Cancel | None = None,
+) -> FusionResult:
+    """Register a CT to an MRI of the same head and fuse the two.
+
+    Parameters
+    ----------
+    ct
+        Hounsfield units.
+    mri
+        Any sequence; its grid is the result's.
+    start
+        A starting pose to try besides all others.
+    transform
+        Use this transform as it is, and do not register.
+    progress
+        Called with ``(stage, fraction)``; stages are ``registration``, ``resampling``, ``fusion``.
+    cancel
+        Asked some times a second; when it says yes, `Cancelled` is raised.
+
+    Raises
+    ------
+    ImageContentError
+        The volumes cannot be a CT in Hounsfield units and an MRI.
+    RegistrationError
+        No pose with enough overlap was found.
+    SettingsError, WeightsError, MissingDependencyError
+        The rule, the weights or the device cannot be had.
+    Cancelled
+        `cancel` said yes.
+    """
+    settings = settings or Settings()
+    # Whatever can be refused is refused before the minutes of work, not after.
+    weights = _weights_for(settings.fusion)
+    device = pick_device(settings.device)
+    intensity.check_pair(ct, mri)
+    if settings.threads is not None:
+        _use_threads(settings.threads)
+    clock = _Clock(progress, cancel)
+
+    registration = None
+    if transform is None:
+        from BrainFusionLib.registration import register
+
+        with clock.stage("registration"):
+            registration = register(
+                ct, mri, settings.registration, start=start, device=str(device), progress=progress, cancel=cancel
+            )
+        transform = registration.transform
+
+    from BrainFusionLib.resample import resample_onto
+
+    with clock.stage("resampling"):
+        pulled = resample_onto(ct, mri.grid, transform, fill=intensity.AIR_HU, device=device)
+        # A CT number is a whole number of Hounsfield units; so the stored CT is exactly what was fused.
+        ct_in_mri = Volume(np.rint(pulled.array_kji), mri.grid, "CT", f"{ct.name} in {mri.name}")
+
+    with clock.stage("fusion"):
+        low, high = intensity.mri_scale(mri.array_kji)
+        span = high - low
+        ct_unit = intensity.ct_to_unit(ct_in_mri.array_kji)
+        mri_unit = (mri.array_kji - np.float32(low)) / np.float32(span)
+        head = intensity.ct_head_mask(ct_in_mri) if (ct_in_mri.array_kji > intensity.HEAD_THRESHOLD_HU).any() else None
+        bone_weight = intensity.bone_weight(ct_in_mri.array_kji)
+        bone_weight *= 0 if head is None else head
+        fused_unit = _apply_rule(ct_unit, mri_unit, bone_weight, mri, settings, weights, device, progress, cancel)
+        # Written as a change to the MRI, so that where nothing changes its values stay as they are, to the last bit.
+        fused_array: VoxelArray = np.float32(span) * (fused_unit - mri_unit)
+        fused_array += mri.array_kji
+        fused = Volume(fused_array, mri.grid, "MR", f"{mri.name} fused with {ct.name}")
+        truth = _fidelity(fused_array, ct_in_mri, ct_unit, mri_unit, bone_weight, low, span)
+
+    details = {
+        "case": {"ct": ct.name, "mri": mri.name},
+        "rule": settings.fusion.rule,
+        "quality": {**(registration.to_dict() if registration else {}), **truth.to_dict()},
+        "intensity": {
+            "meaning": "fused = MRI value where alpha = 0; CT through this piecewise-linear map where alpha = 1 (bone)",
+            "ct_knots_hu": list(intensity.CT_KNOTS_HU),
+            "ct_knots_fused": [low + span * u for u in intensity.CT_KNOTS_UNIT],
+            "mri_low": low,
+            "mri_high": high,
+            "window": list(intensity.window_of_fused(low, high)),
+        },
+        "grid": mri.grid.to_dict(),
+        "notes": [*ct.notes, *mri.notes],
+        "timings_s": clock.timings_s,
+        "registration_timings_s": registration.timings_s if registration else {},
+        "device": str(device),
+        "settings": settings.to_dict(),
+        "weights_sha256": weights.manifest.sha256 if weights else None,
+        "versions": versions(),
+    }
+    return FusionResult(fused, ct_in_mri, transform, judge(registration), details)
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of everything that has a part in a result."""
+    import torch
+
+    return {
+        "brainfusion": __version__,
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+        "torch": str(torch.__version__),
+        "SimpleITK": str(sitk.Version.VersionString()),
+        "platform": platform.platform(),
+    }
+
+
+def _weights_for(fusion: FusionSettings) -> Weights | None:
+    """Load the network's weights, or say that the rule does not exist."""
+    if fusion.rule == NETWORK_RULE and fusion.weights is not None:
+        return load_weights(fusion.weights)
+    if fusion.rule not in RULES:
+        raise SettingsError(
+            f"there is no fusion rule {fusion.rule!r}; choose one of {', '.join([*RULES, NETWORK_RULE])}"
+        )
+    if fusion.rule == "wavelet":
+        try:
+            import pywt  # noqa: F401
+        except ImportError as error:
+            raise MissingDependencyError(
+                "the wavelet rule needs PyWavelets, which is not installed. Run: pip install 'brainfusion[wavelet]'"
+            ) from error
+    return None
+
+
+def _use_threads(count: int) -> None:
+    import torch
+
+    torch.set_num_threads(count)
+    sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(count)
+
+
+def _apply_rule(
+    ct_unit: VoxelArray,
+    mri_unit: VoxelArray,
+    bone_weight: VoxelArray,
+    mri: Volume,
+    settings: Settings,
+    weights: Weights | None,
+    device: torch.device,
+    progress: Progress | None,
+    cancel: Cancel | None,
+) -> VoxelArray:
+    """Fuse on the unit scale, slice by slice along the feet-head axis, whatever way the volume is stored."""
+    from BrainFusionLib.network import network_from_weights
+    from BrainFusionLib.slices import axial_stack, fuse_slices
+
+    ct_stack, undo = axial_stack(ct_unit, mri.grid)
+    mri_stack, _ = axial_stack(mri_unit, mri.grid)
+    if weights is not None:
+        network = network_from_weights(weights)
+        fused = fuse_slices(
+            network,
+            ct_stack,
+            mri_stack,
+            device=device,
+            batch_size=settings.fusion.batch_size,
+            progress=progress,
+            cancel=cancel,
+        )
+    else:
+        bone_stack, _ = axial_stack(bone_weight, mri.grid)
+        fused = RULES[settings.fusion.rule](ct_stack, mri_stack, bone_stack)
+    return undo(fused)
+
+
+def _fidelity(
+    fused: VoxelArray,
+    ct_in_mri: Volume,
+    ct_unit: VoxelArray,
+    mri_unit: VoxelArray,
+    bone_weight: VoxelArray,
+    low: float,
+    span: float,
+) -> Fidelity:
+    """Measure the fused volume as it will be written: read back from the MRI's scale."""
+    fused_unit = (fused - np.float32(low)) / np.float32(span)
+    bone = bone_weight == 1
+    tissue = (bone_weight == 0) & (mri_unit > 0.1)
+    return fidelity(
+        fused_unit,
+        ct_unit,
+        mri_unit,
+        bone=bone,
+        soft_tissue=tissue,
+        fused_hu_in_bone=intensity.hu_from_unit(fused_unit[bone]),
+        ct_hu_in_bone=ct_in_mri.array_kji[bone],
+    )
+
+
+class _Clock:
+    """Times the stages, and asks at each whether to go on."""
+
+    def __init__(self, progress: Progress | None, cancel: Cancel | None) -> None:
+        self.timings_s: dict[str, float] = {}
+        self._progress = progress
+        self._cancel = cancel
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        self._tell(name, 0.0)
+        began = time.perf_counter()
+        yield
+        self.timings_s[name] = time.perf_counter() - began
+        self._tell(name, 1.0)
+
+    def _tell(self, name: str, fraction: float) -> None:
+        stop_if(self._cancel)
+        if self._progress is not None:
+            self._progress(name, fraction)

@@ -1,0 +1,153 @@
+"""What all readers of image files share: errors that name the file, and a quiet ITK."""
+
+from __future__ import annotations
+
+import gzip
+import os
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+import SimpleITK as sitk
+
+from BrainFusionLib.errors import BrainFusionError, GeometryError, ImageFileError
+
+COPY_AGAIN = "Copy or download the file again."
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Turn what goes wrong inside into an error of this library that names `path`.
+
+    Raises
+    ------
+    ImageFileError
+        For errors of the operating system, of gzip and zlib, of ITK, of memory, and of what does not parse.
+    GeometryError
+        For a geometry error, with the file's name put before its message.
+    """
+    try:
+        yield
+    except GeometryError as error:
+        raise GeometryError(f"{path}: {error}") from error
+    except BrainFusionError:
+        raise
+    except FileNotFoundError as error:
+        raise ImageFileError(f"{path}: there is no such file or folder. Check the name.") from error
+    except PermissionError as error:
+        raise ImageFileError(f"{path}: may not be read. Ask its owner for permission, or copy it elsewhere.") from error
+    except (EOFError, zlib.error) as error:
+        raise ImageFileError(f"{path}: its compressed data are damaged or cut short ({error}). {COPY_AGAIN}") from error
+    except OSError as error:
+        raise ImageFileError(f"{path}: cannot be read ({error.strerror or error}). {COPY_AGAIN}") from error
+    except MemoryError as error:
+        raise ImageFileError(f"{path}: does not fit into memory. Crop it or read it on a larger machine.") from error
+    except (ValueError, OverflowError) as error:
+        raise ImageFileError(f"{path}: its header is damaged ({error}). {COPY_AGAIN}") from error
+    except RuntimeError as error:  # how every fault inside ITK comes out
+        raise ImageFileError(f"{path}: cannot be read ({last_line(error)}). {COPY_AGAIN}") from error
+
+
+def last_line(error: Exception) -> str:
+    """Return the last line of an ITK message, the one that says what happened."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__
+
+
+@contextmanager
+def quiet_itk() -> Iterator[None]:
+    """Keep ITK from writing warnings on the console about conditions that are handled here."""
+    before = sitk.ProcessObject.GetGlobalWarningDisplay()
+    sitk.ProcessObject.SetGlobalWarningDisplay(False)
+    try:
+        yield
+    finally:
+        sitk.ProcessObject.SetGlobalWarningDisplay(before)
+
+
+def three_sizes(path: Path, sizes: Sequence[int]) -> tuple[int, int, int]:
+    """Return the three sizes of an image (i, j, k), dropping further axes of one element.
+
+    Raises
+    ------
+    ImageFileError
+        The image is 2D, a single slice, or has several time points or channels.
+    """
+    if len(sizes) < 3 or min(sizes[:3]) == 1:
+        raise ImageFileError(
+            f"{path}: a 3D volume is needed, but this is a single slice or 2D image of {_times(sizes)} voxels. "
+            "Give the whole series."
+        )
+    if min(sizes[:3]) < 1:
+        raise ImageFileError(f"{path}: the header says {_times(sizes)} voxels, so it is damaged. {COPY_AGAIN}")
+    if any(n > 1 for n in sizes[3:]):
+        raise ImageFileError(
+            f"{path}: a 3D volume is needed, but this is 4D, {_times(sizes)} voxels: several time points or channels. "
+            "Save one of them as a file of its own."
+        )
+    return (int(sizes[0]), int(sizes[1]), int(sizes[2]))
+
+
+def _times(sizes: Sequence[int]) -> str:
+    return " x ".join(str(int(n)) for n in sizes)
+
+
+def refuse_bad_spacing(spacing: Sequence[float]) -> None:
+    """Raise GeometryError unless all spacings are above zero: ITK would repair a zero to 1 mm in silence."""
+    if not all(s > 0 for s in spacing):
+        numbers = ", ".join(f"{s:g}" for s in spacing)
+        raise GeometryError(
+            f"the voxel spacing must be above zero along every axis, but the header says ({numbers}). "
+            "Correct the header, or convert the original DICOM images again."
+        )
+
+
+def read_start(path: Path, count: int) -> bytes:
+    """Return the first `count` bytes (fewer if there are no more), unpacked where the file is gzipped."""
+    with path.open("rb") as stream:
+        compressed = _is_gzip(stream)
+        return (gzip.GzipFile(fileobj=stream) if compressed else stream).read(count)
+
+
+def read_span(path: Path, start: int, count: int) -> bytes:
+    """Return `count` bytes from `start`, from a plain file or a gzipped one, which is read to its end to check its CRC.
+
+    Gzip is known by its first bytes, not by the name.
+
+    Raises
+    ------
+    ImageFileError
+        There are not so many bytes.
+    """
+    with path.open("rb") as stream:
+        length = os.fstat(stream.fileno()).st_size
+        compressed = _is_gzip(stream)
+        # Deflate cannot shrink more than 1032 times: a header that asks for more is not worth the memory.
+        if start + count > (length * 1032 if compressed else length):
+            raise cut_short(path, start + count, length)
+        if not compressed:
+            stream.seek(start)
+            return stream.read(count)
+        with gzip.GzipFile(fileobj=stream) as unpacked:
+            unpacked.seek(start)
+            raw = unpacked.read(count)
+            while unpacked.read(1 << 20):
+                pass
+        if len(raw) < count:
+            raise cut_short(path, start + count, start + len(raw))
+        return raw
+
+
+def _is_gzip(stream: BinaryIO) -> bool:
+    magic = stream.read(2)
+    stream.seek(0)
+    return magic == b"\x1f\x8b"
+
+
+def cut_short(path: Path, wanted: int, came: int) -> ImageFileError:
+    """Return the error for a file with fewer bytes than its header promises."""
+    return ImageFileError(
+        f"{path}: is cut short: its header promises {wanted} bytes, but there are {came}. {COPY_AGAIN}"
+    )

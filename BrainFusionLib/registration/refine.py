@@ -1,0 +1,85 @@
+"""Climb from many starting poses at once to the nearest optimum of mutual information."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+
+from BrainFusionLib.registration.similarity import Moving, Poses, Samples, score_and_gradient
+
+
+def climb(
+    samples: Samples,
+    moving: Moving,
+    poses: Poses,
+    *,
+    first_step_mm: float,
+    tolerance_mm: float,
+    iterations: int,
+    normalised: bool = False,
+    minimum_overlap: float = 0.0,
+    check: Callable[[], None] = lambda: None,
+) -> tuple[Poses, torch.Tensor]:
+    """Maximise the similarity of each pose by BFGS, all poses in one batch.
+
+    One evaluation an iteration: a trial that is no better is taken back and tried again with half the step. A pose is
+    at rest when its step falls below `tolerance_mm`. Source of the update: J. Nocedal and S. Wright, Numerical
+    Optimization, 2nd ed., eq. 6.17.
+
+    Parameters
+    ----------
+    first_step_mm
+        Length of the first step, and the longest step allowed is twice that: mutual information is smooth over
+        about a voxel, and a longer leap lands anywhere.
+    minimum_overlap
+        A trial with a smaller share of samples inside the CT is taken back: tiny overlaps give any score.
+    check
+        Called once an iteration; raises to stop (cancel).
+
+    Returns
+    -------
+    poses, score : the best pose found from each start, and its score (N,), float64.
+    """
+    count = len(poses)
+    poses = Poses(poses.rotation.clone(), poses.centre.clone())
+    device = poses.centre.device
+    score, slope, _ = score_and_gradient(samples, moving, poses, normalised=normalised)
+    eye = torch.eye(6, dtype=torch.float64, device=device)
+    inverse_hessian = eye.repeat(count, 1, 1) * (first_step_mm / slope.norm(dim=1).clamp_min(1e-12))[:, None, None]
+    shrink = torch.ones(count, dtype=torch.float64, device=device)
+    fresh = torch.ones(count, dtype=torch.bool, device=device)
+    active = torch.arange(count, device=device)
+    for _ in range(iterations):
+        check()
+        if len(active) == 0:
+            break
+        h, g = inverse_hessian[active], slope[active]
+        step = (h @ g[:, :, None])[:, :, 0]
+        length = step.norm(dim=1).clamp_min(1e-12)
+        step = step * (shrink[active] * (2 * first_step_mm / length).clamp_max(1.0))[:, None]
+        trial = poses[active].moved(step)
+        trial_score, trial_slope, overlap = score_and_gradient(samples, moving, trial, normalised=normalised)
+        better = (trial_score > score[active]) & (overlap >= minimum_overlap)
+
+        # BFGS on -score: y is the change of its gradient along the step.
+        y = g - trial_slope
+        sy = (step * y).sum(dim=1)
+        useful = sy > 1e-12 * step.norm(dim=1) * y.norm(dim=1)
+        rho = torch.where(useful, 1 / sy.clamp_min(1e-300), 0.0)[:, None, None]
+        # The first good pair sets the scale (Nocedal and Wright, eq. 6.20).
+        scale = torch.where(useful & fresh[active], sy / (y * y).sum(dim=1).clamp_min(1e-300), 1.0)
+        h = torch.where((useful & fresh[active])[:, None, None], eye * scale[:, None, None], h)
+        left = eye - rho * step[:, :, None] * y[:, None, :]
+        updated = left @ h @ left.transpose(1, 2) + rho * step[:, :, None] * step[:, None, :]
+        inverse_hessian[active] = torch.where(useful[:, None, None], updated, h)
+        fresh[active] &= ~useful
+
+        accepted = active[better]
+        poses.rotation[accepted] = trial.rotation[better]
+        poses.centre[accepted] = trial.centre[better]
+        score[accepted] = trial_score[better]
+        slope[accepted] = trial_slope[better]
+        shrink[active] = torch.where(better, 1.0, shrink[active] * 0.4)
+        active = active[step.norm(dim=1) > tolerance_mm]
+    return poses, score

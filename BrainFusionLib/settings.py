@@ -1,0 +1,124 @@
+"""What a user can choose, one frozen dataclass a component; every result carries the ones it was made with."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from BrainFusionLib.errors import SettingsError
+
+Preset = Literal["fast", "standard", "thorough"]
+Device = Literal["auto", "cpu", "cuda", "mps"]
+
+
+@dataclass(frozen=True)
+class RegistrationSettings:
+    """How hard to look for the pose.
+
+    Parameters
+    ----------
+    rotations
+        How many rotations the search tries; they cover all poses evenly.
+    candidates
+        How many of the poses found are followed to 8 mm; a quarter of them to 4 mm, four to 2 mm.
+    samples
+        MRI samples in the last refinement.
+    escalate
+        Search again, harder, when the best pose is hardly better than a different one.
+    seed
+        Chooses the samples. The same seed gives the same result on one machine.
+    """
+
+    rotations: int = 360
+    candidates: int = 48
+    samples: int = 60_000
+    escalate: bool = True
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _require_at_least("rotations", self.rotations, 1)
+        _require_at_least("candidates", self.candidates, 4)
+        _require_at_least("samples", self.samples, 2_000)
+        _require_at_least("seed", self.seed, 0)
+
+    @classmethod
+    def preset(cls, name: Preset, seed: int = 0) -> RegistrationSettings:
+        """Return the settings of a quality preset.
+
+        Raises
+        ------
+        SettingsError
+            There is no preset of that name.
+        """
+        presets = {
+            "fast": cls(rotations=240, candidates=24, samples=30_000, escalate=False, seed=seed),
+            "standard": cls(seed=seed),
+            "thorough": cls(rotations=900, candidates=160, samples=120_000, seed=seed),
+        }
+        if name not in presets:
+            raise SettingsError(f"there is no preset {name!r}; choose one of {', '.join(presets)}")
+        return presets[name]
+
+
+@dataclass(frozen=True)
+class FusionSettings:
+    """How the registered images become one.
+
+    Parameters
+    ----------
+    rule
+        A name from `BrainFusionLib.rules.RULES`, or ``"network"``.
+    weights
+        Weights file for ``"network"``; none ship yet, so it must be named.
+    batch_size
+        Slices that go through the network together. Halved by itself when the device's memory is too small.
+    """
+
+    rule: str = "bone_over_mri"
+    weights: Path | None = None
+    batch_size: int = 8
+
+    def __post_init__(self) -> None:
+        _require_at_least("batch_size", self.batch_size, 1)
+        if self.rule == "network" and self.weights is None:
+            raise SettingsError(
+                "the network needs trained weights, and none ship with this version: name a file with --weights, "
+                "or choose a classical rule with --rule"
+            )
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything that `BrainFusionLib.fuse` can be told.
+
+    Parameters
+    ----------
+    device
+        ``"auto"`` takes CUDA, then MPS, then the CPU.
+    threads
+        CPU threads; ``None`` leaves it to torch.
+    """
+
+    registration: RegistrationSettings = field(default_factory=RegistrationSettings)
+    fusion: FusionSettings = field(default_factory=FusionSettings)
+    device: Device = "auto"
+    threads: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.device not in get_args(Device):
+            raise SettingsError(f"there is no device {self.device!r}; choose one of {', '.join(get_args(Device))}")
+        if self.threads is not None:
+            _require_at_least("threads", self.threads, 1)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values, for JSON."""
+        plain = asdict(self)
+        weights = self.fusion.weights
+        plain["fusion"]["weights"] = None if weights is None else str(weights)
+        return plain
+
+
+def _require_at_least(name: str, value: int, least: int) -> None:
+    if not isinstance(value, int) or value < least:
+        raise SettingsError(f"{name} must be a whole number of at least {least}; got {value!r}")

@@ -1,0 +1,158 @@
+"""From slices with positions to one regular volume: order, spacing, missing slices, gantry tilt. Pure geometry."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from BrainFusionLib.errors import GeometryError
+from BrainFusionLib.geometry import FloatArray, Grid, affine, apply_affine, orthonormalised
+from BrainFusionLib.volume import VoxelArray
+
+# Positions are written rounded, to 0.01 mm at worst in sound headers. What stays below is not worth resampling for.
+_POSITION_TOLERANCE_MM = 0.05
+
+# Up to three slices missing in a row (and the usual mix of 1.25 and 5 mm slices) are bridged; more would be invention.
+_LARGEST_GAP = 4.5  # of the usual distance
+
+# CT gantries tilt up to 30 degrees.
+_LARGEST_TILT_DEG = 40.0
+
+
+class Slices(NamedTuple):
+    """Slices of one series, in any order.
+
+    Parameters
+    ----------
+    pixels
+        Shape (slices, rows, columns), float32.
+    positions_lps_mm
+        Centre of the first pixel of each slice, shape (slices, 3).
+    orientation
+        DICOM's six numbers: direction of a row (columns grow), then of a column (rows grow), LPS.
+    spacing_ij_mm
+        Distance of columns, then of rows, mm.
+    """
+
+    pixels: npt.NDArray[np.float32]
+    positions_lps_mm: FloatArray
+    orientation: FloatArray
+    spacing_ij_mm: tuple[float, float]
+
+
+def stack_slices(slices: Slices) -> tuple[VoxelArray, Grid, tuple[str, ...]]:
+    """Sort slices along their normal and put them on one regular right-handed grid.
+
+    Slices that are evenly spaced and straight above each other are kept as they are. Slices shifted in their plane
+    (gantry tilt) are shifted back, and uneven distances evened out, both by linear interpolation.
+
+    Returns
+    -------
+    tuple
+        Voxels (k, j, i), their grid, and notes in words on what was resampled.
+
+    Raises
+    ------
+    GeometryError
+        Fewer than two slices, several at one position, too large a gap, shifts beyond any gantry tilt, zero spacing, or
+        row and column directions that are not perpendicular.
+    """
+    if len(slices.pixels) < 2:
+        raise GeometryError("a 3D volume is needed, but this series has a single slice. Choose another series.")
+    if not min(slices.spacing_ij_mm) > 0:
+        raise GeometryError(
+            f"pixel spacing must be above zero, but it is {slices.spacing_ij_mm} mm. Correct the headers."
+        )
+    row, column = slices.orientation[:3], slices.orientation[3:]
+    axes = orthonormalised(np.column_stack([row, column, np.cross(row, column)]))
+    heights = slices.positions_lps_mm @ axes[:, 2]
+    order = np.argsort(heights, kind="stable")
+    first = slices.positions_lps_mm[order[0]]
+    local = (slices.positions_lps_mm[order] - first) @ axes  # along i, j and the normal, mm
+    _check_heights(local[:, 2])
+    pixels, notes = slices.pixels[order], []
+    low_ij = np.zeros(2)
+    if np.abs(local[:, :2]).max() > _POSITION_TOLERANCE_MM:
+        pixels, low_ij, note = _straightened(pixels, local, slices.spacing_ij_mm)
+        notes.append(note)
+    pixels, spacing_k, note_even = _evened(pixels, local[:, 2])
+    notes += note_even
+    spacing = (*slices.spacing_ij_mm, spacing_k)
+    origin = apply_affine(affine(axes, first), [*(low_ij * slices.spacing_ij_mm), 0.0])
+    count, rows, columns = pixels.shape
+    return pixels, Grid((columns, rows, count), spacing, tuple(origin), axes), tuple(notes)
+
+
+def _check_heights(heights: FloatArray) -> None:
+    gaps = np.diff(heights)
+    usual = float(np.median(gaps))
+    close = int((gaps < max(0.01, 0.05 * usual)).sum())
+    if close:
+        raise GeometryError(
+            f"{close} of its {len(heights)} slices lie at the same place as another: several time points, echoes or "
+            "reconstructions in one series. Export one of them as a series of its own."
+        )
+    if gaps.max() > _LARGEST_GAP * usual:
+        k = int(np.argmax(gaps))
+        raise GeometryError(
+            f"slices are missing: between slice {k + 1} and {k + 2} of {len(heights)} is a gap of {gaps.max():.2f} mm, "
+            f"where {usual:.2f} mm is usual, too much to fill in. Copy or export the whole series again."
+        )
+
+
+def _straightened(
+    pixels: npt.NDArray[np.float32], local: FloatArray, spacing_ij: tuple[float, float]
+) -> tuple[npt.NDArray[np.float32], FloatArray, str]:
+    """Shift slices in their plane until they lie straight above each other; return also the new first pixel (i, j)."""
+    shift, rise = local[-1, :2] - local[0, :2], local[-1, 2] - local[0, 2]
+    tilt = float(np.degrees(np.arctan2(np.linalg.norm(shift), rise)))
+    offsets = local[:, :2] / np.asarray(spacing_ij)  # pixels along i and j
+    low, high = np.floor(offsets.min(axis=0)), np.ceil(offsets.max(axis=0))
+    widest = np.linalg.norm((high - low) * spacing_ij)
+    if tilt > _LARGEST_TILT_DEG or widest > np.tan(np.radians(_LARGEST_TILT_DEG)) * rise + 10:
+        raise GeometryError(
+            f"its slices do not lie above each other: they are shifted sideways by up to {widest:.0f} mm over a height "
+            f"of {rise:.0f} mm, more than any gantry tilt. Export the original series again."
+        )
+    fill = float(pixels.min())
+    count, rows, columns = pixels.shape
+    width, height = (np.array([columns, rows]) + high - low).astype(int)
+    result = np.empty((count, height, width), np.float32)
+    for k in range(count):
+        whole = np.floor(offsets[k] - low).astype(int)
+        part = offsets[k] - low - whole
+        canvas = np.full((height + 1, width + 1), fill, np.float32)  # one pixel more in front, to interpolate from
+        canvas[1 + whole[1] : 1 + whole[1] + rows, 1 + whole[0] : 1 + whole[0] + columns] = pixels[k]
+        along_j = (1 - part[1]) * canvas[1:] + part[1] * canvas[:-1]
+        result[k] = (1 - part[0]) * along_j[:, 1:] + part[0] * along_j[:, :-1]
+    note = (
+        f"the gantry was tilted by {tilt:.1f} degrees: the slices were shifted onto a perpendicular grid by linear "
+        f"interpolation, and the new border filled with the lowest value ({fill:g})."
+    )
+    return result, low, note
+
+
+def _evened(pixels: npt.NDArray[np.float32], heights: FloatArray) -> tuple[npt.NDArray[np.float32], float, list[str]]:
+    """Return slices at even distances, their distance in mm, and a note if that took interpolation."""
+    last = len(heights) - 1
+    rise = float(heights[-1])
+    if np.abs(heights - np.linspace(0, rise, last + 1)).max() <= _POSITION_TOLERANCE_MM:
+        return pixels, rise / last, []
+    gaps = np.diff(heights)
+    # As fine as the finest slices, so that nothing is lost where they are dense; but a stray pair does not decide.
+    finest = max(float(gaps.min()), float(np.median(gaps)) / 4)
+    count = round(rise / finest) + 1
+    wanted = np.linspace(0, rise, count)
+    below = np.clip(np.searchsorted(heights, wanted, side="right") - 1, 0, last - 1)
+    part = ((wanted - heights[below]) / gaps[below]).astype(np.float32)[:, None, None]
+    result = np.empty((count, *pixels.shape[1:]), np.float32)
+    for k in range(count):
+        result[k] = (1 - part[k]) * pixels[below[k]] + part[k] * pixels[below[k] + 1]
+    spacing = rise / (count - 1)
+    note = (
+        f"the slices are unevenly spaced ({gaps.min():.2f} to {gaps.max():.2f} mm; slices may be missing): "
+        f"{len(heights)} slices were interpolated linearly onto {count} slices, {spacing:.2f} mm apart."
+    )
+    return result, spacing, [note]

@@ -1,0 +1,61 @@
+"""How far a result can be trusted, in a colour and in words.
+
+Not calibrated yet: green is never given, because nothing has been measured that would justify it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from BrainFusionLib.registration import RegistrationResult
+
+Colour = Literal["green", "amber", "red"]
+
+NOT_CALIBRATED = (
+    "this version's verdict is not calibrated against known errors, so it is never green: look at the pictures"
+)
+# On simulated heads with known truth (full heads, slabs, half heads) results within 1 mm had a margin over 0.05 nats
+# and two refinements that agreed within 0.5 mm; the limits leave room on the safe side.
+LEAST_MARGIN = 0.05
+MOST_DISAGREEMENT_MM = 1.0
+LEAST_OVERLAP = 0.25
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A colour, the reasons in words, and the expected error in mm with an interval (``None`` until calibrated)."""
+
+    colour: Colour
+    reasons: tuple[str, ...]
+    expected_error_mm: float | None = None
+    interval_mm: tuple[float, float] | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values, for JSON."""
+        return {**asdict(self), "reasons": list(self.reasons)}
+
+
+def judge(registration: RegistrationResult | None) -> Verdict:
+    """Judge a registration; ``None`` stands for a transform that was given and used as it is."""
+    if registration is None:
+        return Verdict("amber", ("the transform was given and used as it is; it was not checked", NOT_CALIBRATED))
+    doubts: list[str] = []
+    if registration.margin is not None and registration.margin < LEAST_MARGIN:
+        doubts.append(
+            f"a different pose fits almost as well (margin {registration.margin:.3f} nats, {LEAST_MARGIN} wanted)"
+        )
+    if registration.agreement_mm > MOST_DISAGREEMENT_MM:
+        doubts.append(
+            f"two refinements on different samples ended {registration.agreement_mm:.1f} mm apart "
+            f"({MOST_DISAGREEMENT_MM:g} mm allowed)"
+        )
+    if registration.overlap < LEAST_OVERLAP:
+        doubts.append(
+            f"only {100 * registration.overlap:.0f} % of the MRI's head lies inside the CT "
+            f"({100 * LEAST_OVERLAP:.0f} % wanted)"
+        )
+    if doubts:
+        return Verdict("red", (*doubts, NOT_CALIBRATED))
+    return Verdict("amber", ("nothing speaks against the pose found", NOT_CALIBRATED))

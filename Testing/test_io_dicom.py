@@ -1,0 +1,476 @@
+"""Reading DICOM: order and place of slices, choice of the series, gaps, gantry tilt, multi-frame files, refusals.
+
+The series are made here with pydicom, by sampling a smooth synthetic object at each slice's true position.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pydicom
+import pytest
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian, generate_uid
+
+from BrainFusionLib.errors import GeometryError, ImageContentError, ImageFileError
+from BrainFusionLib.geometry import apply_affine, rotation_matrix
+from BrainFusionLib.io import read_volume
+
+CT, ENHANCED_CT = "1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.5.1.4.1.1.2.1"
+REPORT = "1.2.840.10008.5.1.4.1.1.88.11"
+ROWS, COLUMNS, SPACING_JI = 32, 36, (1.5, 1.25)
+FIRST = np.array([-20.0, -20.0, 30.0])
+TRANSVERSE = np.eye(3)
+PATIENT = "Doe^Jane"
+
+
+def object_at(points_lps_mm):
+    """A smooth object: two blobs, 1000 and 600 HU high, in air."""
+    near = np.exp(-((points_lps_mm - [2, 4, 38]) ** 2).sum(-1) / (2 * 5**2))
+    far = np.exp(-((points_lps_mm - [-4, -2, 44]) ** 2).sum(-1) / (2 * 4.5**2))
+    return -1000 + 1000 * near + 600 * far
+
+
+def sampled(position, axes):
+    jj, ii = np.mgrid[:ROWS, :COLUMNS]
+    return object_at(position + ii[..., None] * SPACING_JI[1] * axes[:, 0] + jj[..., None] * SPACING_JI[0] * axes[:, 1])
+
+
+def above(height_mm):
+    return FIRST + np.array([0, 0, height_mm])
+
+
+def new_dataset(sop_class=CT, series_uid="1.2.3.4", syntax=ExplicitVRLittleEndian, **tags):
+    data = Dataset()
+    data.file_meta = FileMetaDataset()
+    data.file_meta.MediaStorageSOPClassUID = data.SOPClassUID = sop_class
+    data.file_meta.MediaStorageSOPInstanceUID = data.SOPInstanceUID = generate_uid()
+    data.file_meta.TransferSyntaxUID = syntax
+    data.StudyInstanceUID, data.SeriesInstanceUID = "1.2.3", series_uid
+    data.PatientName, data.PatientID = PATIENT, "ID-4711"
+    data.Modality, data.SeriesNumber, data.SeriesDescription = "CT", 3, "Head 1.5"
+    for name, value in tags.items():
+        setattr(data, name, value)
+    return data
+
+
+def set_pixels(data, values, slope=0.5, intercept=-1024.0):
+    stored = np.rint((values - intercept) / slope).astype("<i2")
+    data.Rows, data.Columns = stored.shape[-2:]
+    data.BitsAllocated, data.BitsStored, data.HighBit, data.PixelRepresentation = 16, 16, 15, 1
+    data.SamplesPerPixel, data.PhotometricInterpretation = 1, "MONOCHROME2"
+    data.PixelData = stored.tobytes()
+
+
+def write_slice(path, position, axes=TRANSVERSE, values=None, slope=0.5, **tags):
+    photometric = tags.pop("PhotometricInterpretation", "MONOCHROME2")
+    data = new_dataset(**tags)
+    data.ImagePositionPatient = [f"{x:.6f}" for x in position]
+    if "ImageOrientationPatient" not in tags:
+        data.ImageOrientationPatient = [f"{x:.8f}" for x in axes[:, :2].T.ravel()]
+    if "PixelSpacing" not in tags:
+        data.PixelSpacing = list(SPACING_JI)
+    data.RescaleSlope, data.RescaleIntercept = slope, -1024
+    set_pixels(data, sampled(position, axes) if values is None else values, slope)
+    data.PhotometricInterpretation = photometric
+    data.save_as(path, enforce_file_format=True)
+    return path
+
+
+def write_series(folder, heights=tuple(range(0, 24, 2)), axes=TRANSVERSE, step=None, **tags):
+    """Slices at `heights` mm along `step` (the normal if not given), in files whose names say nothing of the order."""
+    folder.mkdir(exist_ok=True)
+    step = axes[:, 2] if step is None else step
+    order = np.random.default_rng(4).permutation(len(heights))
+    for name, k in enumerate(order):
+        write_slice(folder / f"IM{name:04d}", FIRST + heights[k] * np.asarray(step), axes, **tags)
+    return folder
+
+
+def assert_is_the_object(volume, tolerance_hu=0.3, margin=0):
+    """Compare every voxel (but `margin` at the border) with the object at the place that the grid gives it."""
+    k, j, i = np.mgrid[tuple(slice(margin, n - margin) for n in volume.grid.shape_kji)]
+    truth = object_at(apply_affine(volume.grid.lps_from_ijk, np.stack([i, j, k], axis=-1)))
+    np.testing.assert_allclose(volume.array_kji[k, j, i], truth, atol=tolerance_hu)
+
+
+# ---------------------------------------------------------------- one sound series
+
+
+@pytest.mark.parametrize(
+    "axes",
+    [
+        TRANSVERSE,
+        TRANSVERSE @ rotation_matrix((1, 0, 0), 90),
+        rotation_matrix((0, 1, 0), -90),
+        rotation_matrix((0, 0, 1), 180),
+        rotation_matrix((1, 2, -1), 25),
+    ],
+)
+def test_a_series_in_any_direction_is_sorted_by_position(tmp_path, axes):
+    volume = read_volume(write_series(tmp_path / "head", axes=axes))
+    assert volume.grid.size_ijk == (COLUMNS, ROWS, 12)
+    np.testing.assert_allclose(volume.grid.spacing_ijk_mm, (1.25, 1.5, 2), rtol=1e-6)
+    np.testing.assert_allclose(volume.grid.direction, axes, atol=1e-7)
+    assert_is_the_object(volume)
+    assert volume.notes == ()
+
+
+def test_name_and_notes_never_show_the_patient(tmp_path):
+    volume = read_volume(write_series(tmp_path / "case7", heights=[0, 2, 4, 8, 10]))
+    assert volume.name == "case7"
+    assert volume.notes
+    assert not any(word in text for text in volume.notes for word in ("Doe", "4711"))
+
+
+@pytest.mark.parametrize(("tag", "modality"), [("CT", "CT"), ("MR", "MR"), ("OT", None)])
+def test_the_modality_comes_from_the_files(tmp_path, tag, modality):
+    assert read_volume(write_series(tmp_path / "a", heights=[0, 2, 4], Modality=tag)).modality == modality
+
+
+def test_a_ct_where_an_mri_is_wanted_is_refused(tmp_path):
+    with pytest.raises(
+        ImageContentError, match=r"head: a MR is wanted here, but these .* are CT\. Were CT and MRI swapped"
+    ):
+        read_volume(write_series(tmp_path / "head", heights=[0, 2, 4]), modality="MR")
+
+
+def test_one_slice_stands_for_its_series(tmp_path):
+    folder = write_series(tmp_path / "head", heights=[0, 2, 4])
+    write_series(folder / "other", heights=[0, 2, 4, 6], SeriesInstanceUID="9.9")
+    volume = read_volume(folder / "IM0001")
+    assert (volume.grid.size_ijk[2], volume.name) == (3, "head")
+
+
+def test_each_slices_own_rescale_is_applied(tmp_path):
+    for k, slope in enumerate((0.5, 0.25, 2.0)):
+        write_slice(tmp_path / f"{k}.dcm", above(2 * k), slope=slope)
+    assert_is_the_object(read_volume(tmp_path), tolerance_hu=1.01)
+
+
+def test_other_files_and_hidden_ones_are_ignored(tmp_path, capfd):
+    folder = write_series(tmp_path / "head")
+    (folder / "DICOMDIR").write_bytes((folder / "IM0000").read_bytes())
+    (folder / ".IM0000").write_bytes((folder / "IM0000").read_bytes())
+    (folder / "readme.txt").write_text("exported by ...")
+    (folder / "preview.png").write_bytes(b"\x89PNG" + bytes(300))
+    report = new_dataset(REPORT, "5.5", Modality="SR")
+    report.save_as(folder / "report.dcm", enforce_file_format=True)
+    assert_is_the_object(read_volume(folder))
+    assert capfd.readouterr() == ("", "")
+
+
+def test_folders_in_the_folder_are_searched(tmp_path):
+    (tmp_path / "patient").mkdir()
+    write_series(tmp_path / "patient" / "series1")
+    assert_is_the_object(read_volume(tmp_path))
+
+
+def test_files_of_before_the_dicm_mark_are_read(tmp_path):
+    folder = write_series(tmp_path / "head", heights=[0, 2, 4])
+    for file in folder.iterdir():
+        data = pydicom.dcmread(file)
+        del data.file_meta
+        data.preamble = None
+        # Only the data set, without preamble and file meta information, in implicit VR: DICOM's oldest form.
+        data.save_as(file, implicit_vr=True, little_endian=True, enforce_file_format=False)
+        assert file.read_bytes()[128:132] != b"DICM"
+    assert_is_the_object(read_volume(folder))
+
+
+# ---------------------------------------------------------------- several series
+
+
+@pytest.fixture
+def two_series(tmp_path):
+    folder = write_series(tmp_path / "study", heights=[0, 2, 4], SeriesNumber=7, SeriesDescription="Bone\u00e9")
+    for k in range(4):
+        write_slice(
+            folder / f"mr{k}",
+            above(k),
+            series_uid="8.8",
+            SeriesNumber=2,
+            Modality="MR",
+            SeriesDescription="T1",
+        )
+    return folder
+
+
+def test_two_series_are_listed_and_none_is_chosen_for_the_user(two_series):
+    with pytest.raises(ImageFileError) as refusal:
+        read_volume(two_series)
+    lines = str(refusal.value).splitlines()
+    assert "study: holds 2 DICOM series, and one is needed. Choose with series=" in lines[0]
+    assert lines[1] == "  1. series 2, 'T1', MR, 4 slices, 8.8"
+    assert lines[2].startswith("  2. series 7, 'Bone")
+    assert lines[2].endswith("', CT, 3 slices, 1.2.3.4")
+    assert "Doe" not in str(refusal.value)
+
+
+@pytest.mark.parametrize(("choice", "slices"), [("8.8", 4), ("1.2.3.4", 3), (7, 3), ("7", 3), (2, 4), ("1", 4)])
+def test_a_series_is_chosen_by_uid_number_or_place(two_series, choice, slices):
+    assert read_volume(two_series, series=choice).grid.size_ijk[2] == slices
+
+
+@pytest.mark.parametrize("choice", ["5.5", 9, 0])
+def test_a_choice_that_fits_no_series_is_refused_with_the_list(two_series, choice):
+    with pytest.raises(
+        ImageFileError, match=f"no single one of them is '{choice}'(.|\n)*1. series 2(.|\n)*2. series 7"
+    ):
+        read_volume(two_series, series=choice)
+
+
+def test_a_localizer_counts_as_a_series(tmp_path):
+    folder = write_series(tmp_path / "head")
+    write_slice(folder / "scout", FIRST, rotation_matrix((1, 0, 0), 90), series_uid="6.6", SeriesDescription="Scout")
+    with pytest.raises(ImageFileError, match=r"2 DICOM series(.|\n)*'Scout', CT, 1 slices"):
+        read_volume(folder)
+
+
+def test_a_long_list_of_series_stays_on_one_screen(tmp_path):
+    for k in range(30):
+        write_slice(tmp_path / f"{k}.dcm", FIRST, series_uid=f"7.{k}", SeriesNumber=k + 1)
+    with pytest.raises(ImageFileError, match=r"30 DICOM series(.|\n)*\.\.\. and 18 more") as refusal:
+        read_volume(tmp_path)
+    assert len(str(refusal.value).splitlines()) < 20
+
+
+# ---------------------------------------------------------------- gaps and tilt
+
+
+def test_a_missing_slice_is_interpolated_with_a_note(tmp_path):
+    heights = [k for k in range(0, 24, 2) if k not in (8, 18)]
+    volume = read_volume(write_series(tmp_path / "head", heights=heights))
+    assert volume.grid.size_ijk[2] == 12
+    assert_is_the_object(volume, tolerance_hu=80)  # h^2/8 f'': 4 mm bridged, 1000 HU / (5 mm)^2
+    present = [k for k in range(12) if 2 * k in heights]
+    whole = read_volume(write_series(tmp_path / "whole"))
+    np.testing.assert_allclose(volume.array_kji[present], whole.array_kji[present], atol=1e-3)
+    np.testing.assert_allclose(volume.array_kji[4], (whole.array_kji[3] + whole.array_kji[5]) / 2, atol=1e-3)
+    (note,) = volume.notes
+    assert "unevenly spaced (2.00 to 4.00 mm" in note
+    assert "10 slices were interpolated linearly onto 12" in note
+
+
+def test_mixed_slice_distances_are_evened_to_the_finest(tmp_path):
+    volume = read_volume(write_series(tmp_path / "head", heights=[0, 1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16]))
+    assert volume.grid.spacing_ijk_mm[2] == pytest.approx(1)
+    assert_is_the_object(volume, tolerance_hu=20)
+    assert volume.notes
+
+
+def test_positions_rounded_to_a_hundredth_are_not_resampled(tmp_path):
+    volume = read_volume(write_series(tmp_path / "head", heights=np.round(np.arange(12) * 0.625, 2)))
+    assert volume.notes == ()
+    assert volume.grid.spacing_ijk_mm[2] == pytest.approx(0.625, abs=1e-3)
+
+
+def test_a_gap_too_large_to_fill_is_refused(tmp_path):
+    with pytest.raises(GeometryError, match=r"head: slices are missing: .* 12.00 mm, where 2.00 mm is usual.*export"):
+        read_volume(write_series(tmp_path / "head", heights=[0, 2, 4, 6, 18, 20, 22]))
+
+
+def test_a_time_series_is_refused(tmp_path):
+    with pytest.raises(GeometryError, match=r"head: 3 of its 6 slices lie at the same place.*time points.*Export one"):
+        read_volume(write_series(tmp_path / "head", heights=[0, 0, 2, 2, 4, 4]))
+
+
+@pytest.mark.parametrize("angle", [-20, 5, 15])
+@pytest.mark.parametrize("base", [TRANSVERSE, rotation_matrix((1, 1, 0), 10)])
+def test_a_tilted_gantry_is_straightened_with_the_object_in_its_true_place(tmp_path, angle, base):
+    # The image plane is tilted about the rows, the table still moves along the body.
+    axes = base @ rotation_matrix((1, 0, 0), angle)
+    step = base[:, 2] / np.cos(np.radians(angle))
+    volume = read_volume(write_series(tmp_path / "head", axes=axes, step=step))
+    assert volume.grid.spacing_ijk_mm == pytest.approx((1.25, 1.5, 2), abs=1e-5)
+    np.testing.assert_allclose(volume.grid.direction, axes, atol=1e-6)
+    (note,) = volume.notes
+    assert f"tilted by {abs(angle):.1f} degrees" in note
+    # Linear interpolation lowers the blobs a little; a shift by a tenth of a pixel shows as 18 HU.
+    inside = volume.array_kji > -1000 + 5
+    k, j, i = np.nonzero(inside)
+    truth = object_at(apply_affine(volume.grid.lps_from_ijk, np.column_stack([i, j, k])))
+    assert inside.sum() > 500
+    assert np.abs(volume.array_kji[inside] - truth).max() < 15
+    weights = volume.array_kji[inside] + 1000
+    points = apply_affine(volume.grid.lps_from_ijk, np.column_stack([i, j, k]))
+    np.testing.assert_allclose(
+        np.average(points, axis=0, weights=weights), np.average(points, axis=0, weights=truth + 1000), atol=0.05
+    )
+
+
+def test_tilt_and_a_missing_slice_together_are_both_repaired(tmp_path):
+    axes = rotation_matrix((1, 0, 0), 12)
+    step = np.array([0, 0, 1]) / np.cos(np.radians(12))
+    volume = read_volume(write_series(tmp_path / "head", [0, 1, 2, 3, 5, 6, 7, 8, 9, 10], axes, step))
+    assert len(volume.notes) == 2
+    k, j, i = np.nonzero(volume.array_kji > -995)
+    truth = object_at(apply_affine(volume.grid.lps_from_ijk, np.column_stack([i, j, k])))
+    assert np.abs(volume.array_kji[k, j, i] - truth).max() < 30
+
+
+def test_slices_side_by_side_are_refused(tmp_path):
+    with pytest.raises(
+        GeometryError, match=r"head: its slices do not lie above each other: .* more than any gantry tilt"
+    ):
+        read_volume(write_series(tmp_path / "head", step=np.array([0, 2, 1.0])))
+
+
+# ---------------------------------------------------------------- multi-frame
+
+
+def write_enhanced(path, positions, axes=TRANSVERSE, slopes=None, orientations=None, syntax=ExplicitVRLittleEndian):
+    data = new_dataset(ENHANCED_CT, syntax=syntax, NumberOfFrames=len(positions))
+    shared, measures, plane, rescale = Dataset(), Dataset(), Dataset(), Dataset()
+    measures.PixelSpacing, measures.SliceThickness = list(SPACING_JI), 2
+    shared.PixelMeasuresSequence = [measures]
+    plane.ImageOrientationPatient = [f"{x:.8f}" for x in axes[:, :2].T.ravel()]
+    if orientations is None:
+        shared.PlaneOrientationSequence = [plane]
+    rescale.RescaleIntercept, rescale.RescaleSlope, rescale.RescaleType = -1024, 0.5, "HU"
+    if slopes is None:
+        shared.PixelValueTransformationSequence = [rescale]
+    data.SharedFunctionalGroupsSequence = [shared]
+    frames = []
+    for k, position in enumerate(positions):
+        frame, place = Dataset(), Dataset()
+        if position is not None:
+            place.ImagePositionPatient = [f"{x:.6f}" for x in position]
+            frame.PlanePositionSequence = [place]
+        if slopes is not None:
+            own = Dataset()
+            own.RescaleIntercept, own.RescaleSlope, own.RescaleType = -1024, slopes[k], "HU"
+            frame.PixelValueTransformationSequence = [own]
+        if orientations is not None:
+            own = Dataset()
+            own.ImageOrientationPatient = list(orientations[k])
+            frame.PlaneOrientationSequence = [own]
+        frames.append(frame)
+    data.PerFrameFunctionalGroupsSequence = frames
+    set_pixels(data, np.stack([sampled(FIRST if p is None else p, axes) for p in positions]))
+    data.save_as(path, enforce_file_format=True)
+    return path
+
+
+def places(heights):
+    return [above(z) for z in heights]
+
+
+@pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, ImplicitVRLittleEndian])
+@pytest.mark.parametrize("heights", [(0, 2, 4, 6, 8), (8, 6, 4, 2, 0), (0, 6, 2, 8, 4)])
+def test_frames_of_a_multi_frame_file_are_sorted_by_position(tmp_path, heights, syntax):
+    path = write_enhanced(tmp_path / "enhanced.dcm", places(heights), syntax=syntax)
+    volume = read_volume(path)
+    assert volume.grid.spacing_ijk_mm == pytest.approx((1.25, 1.5, 2))
+    assert_is_the_object(volume)
+    assert (volume.modality, volume.notes) == ("CT", ())
+
+
+def test_a_multi_frame_file_with_tilt_or_gaps_is_treated_like_a_series(tmp_path):
+    write_enhanced(tmp_path / "a.dcm", places((0, 2, 4, 8, 10)))
+    assert any("unevenly" in note for note in read_volume(tmp_path).notes)
+    axes = rotation_matrix((1, 0, 0), 10)
+    write_enhanced(tmp_path / "a.dcm", places((0, 2, 4, 6)), axes)
+    assert any("tilted by 10.0" in note for note in read_volume(tmp_path).notes)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"positions": [*places((0, 2, 4)), None]},
+        {"positions": places((0, 2, 4)), "slopes": [0.5, 1, 0.5]},
+        {"positions": places((0, 2, 4)), "orientations": [[1, 0, 0, 0, 1, 0]] * 2 + [[0, 1, 0, 0, 0, -1]]},
+    ],
+)
+def test_a_multi_frame_file_that_cannot_be_placed_or_scaled_for_certain_is_refused(tmp_path, changes):
+    path = write_enhanced(tmp_path / "enhanced.dcm", **changes)
+    with pytest.raises(ImageFileError, match=r"enhanced\.dcm: .* cannot be placed with certainty.*dcm2niix"):
+        read_volume(path)
+
+
+def test_several_multi_frame_files_in_a_series_are_refused(tmp_path):
+    write_enhanced(tmp_path / "a.dcm", places((0, 2)))
+    write_enhanced(tmp_path / "b.dcm", places((4, 6)))
+    with pytest.raises(ImageFileError, match=r"a\.dcm: the series has 2 files, some with several frames"):
+        read_volume(tmp_path)
+
+
+# ---------------------------------------------------------------- refusals
+
+
+def test_a_folder_without_dicom_is_refused(tmp_path):
+    (tmp_path / "notes.txt").write_text("nothing here")
+    with pytest.raises(ImageFileError, match=r"no DICOM images in this folder \(1 files looked at\)\. Give the folder"):
+        read_volume(tmp_path)
+
+
+def test_a_dicom_file_that_is_no_image_is_refused(tmp_path):
+    folder = write_series(tmp_path / "head", heights=[0, 2, 4])
+    new_dataset(REPORT, "5.5", Modality="SR").save_as(folder / "report.dcm", enforce_file_format=True)
+    with pytest.raises(ImageFileError, match=r"report\.dcm: is not a DICOM image.*Give one slice"):
+        read_volume(folder / "report.dcm")
+
+
+@pytest.mark.parametrize("lost", [10, 700])
+def test_a_slice_cut_short_is_refused_and_not_bridged(tmp_path, lost, capfd):
+    folder = write_series(tmp_path / "head")
+    damaged = folder / "IM0005"
+    damaged.write_bytes(damaged.read_bytes()[:-lost])
+    with pytest.raises(ImageFileError, match=r"IM0005: this DICOM file is damaged, cut short.*Copy the series again"):
+        read_volume(folder)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_single_slice_is_refused(tmp_path):
+    write_slice(tmp_path / "a.dcm", FIRST)
+    with pytest.raises(GeometryError, match="a 3D volume is needed, but this series has a single slice"):
+        read_volume(tmp_path)
+
+
+def test_zero_pixel_spacing_is_refused(tmp_path):
+    with pytest.raises(GeometryError, match="head: pixel spacing must be above zero"):
+        read_volume(write_series(tmp_path / "head", PixelSpacing=[0, 1]))
+
+
+def test_directions_that_are_not_perpendicular_are_refused(tmp_path):
+    with pytest.raises(GeometryError, match=r"head: .*perpendicular"):
+        read_volume(write_series(tmp_path / "head", ImageOrientationPatient=[1, 0, 0, 0.2, 0.98, 0]))
+
+
+def test_images_without_a_place_in_the_body_are_refused(tmp_path):
+    folder = write_series(tmp_path / "head", heights=[0, 2, 4])
+    for file in folder.iterdir():
+        data = pydicom.dcmread(file)
+        del data.ImagePositionPatient
+        data.save_as(file)
+    with pytest.raises(ImageFileError, match=r"IM000\d: its DICOM header does not give the image position.*Export"):
+        read_volume(folder)
+
+
+@pytest.mark.parametrize(
+    ("tags", "words"),
+    [
+        ({"axes": rotation_matrix((1, 0, 0), 90)}, r"points in another direction.*localizer.*elsewhere"),
+        ({"values": np.zeros((ROWS + 1, COLUMNS))}, r"differs in size or pixel spacing.*elsewhere"),
+        ({"PixelSpacing": [1, 1]}, r"differs in size or pixel spacing"),
+        ({"PhotometricInterpretation": "MONOCHROME1"}, r"inverted \(MONOCHROME1\).*dcm2niix"),
+    ],
+)
+def test_a_slice_unlike_the_others_of_its_series_is_refused(tmp_path, tags, words):
+    folder = write_series(tmp_path / "head", heights=[0, 2, 4])
+    write_slice(folder / "odd", above(6), **tags)
+    with pytest.raises(ImageFileError, match=rf"odd: .*{words}"):
+        read_volume(folder)
+
+
+def test_colour_images_are_refused(tmp_path):
+    for k in range(3):
+        data = new_dataset(
+            ImagePositionPatient=[0, 0, k], ImageOrientationPatient=[1, 0, 0, 0, 1, 0], PixelSpacing=[1, 1]
+        )
+        set_pixels(data, np.zeros((4, 4)))
+        data.SamplesPerPixel, data.PhotometricInterpretation, data.PlanarConfiguration = 3, "RGB", 0
+        data.BitsAllocated, data.BitsStored, data.HighBit, data.PixelRepresentation = 8, 8, 7, 0
+        data.PixelData = bytes(48)
+        data.save_as(tmp_path / f"{k}.dcm", enforce_file_format=True)
+    with pytest.raises(ImageFileError, match=r"0\.dcm: is a colour image"):
+        read_volume(tmp_path)

@@ -1,0 +1,156 @@
+"""The main job from arrays to arrays."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from BrainFusionLib import fuse, intensity
+from BrainFusionLib.errors import Cancelled, ImageContentError, SettingsError, WeightsError
+from BrainFusionLib.geometry import Grid
+from BrainFusionLib.network import FusionNet, arrays_of
+from BrainFusionLib.phantom import PhantomPair, make_pair
+from BrainFusionLib.pipeline import FusionResult
+from BrainFusionLib.rules import RULES
+from BrainFusionLib.settings import FusionSettings, Settings
+from BrainFusionLib.volume import Volume
+from BrainFusionLib.weights import UNIT_SCALE, Manifest, save_weights
+
+
+@pytest.fixture(scope="module")
+def pair() -> PhantomPair:
+    return make_pair(2, spacing_mm=3.0)
+
+
+@pytest.fixture(scope="module")
+def result(pair: PhantomPair) -> FusionResult:
+    return fuse(pair.ct, pair.mri, transform=pair.transform)
+
+
+def fused_with(pair: PhantomPair, rule: str) -> Volume:
+    return fuse(pair.ct, pair.mri, Settings(fusion=FusionSettings(rule)), transform=pair.transform).fused
+
+
+def test_the_result_lies_on_the_mris_grid(pair: PhantomPair, result: FusionResult) -> None:
+    assert result.fused.grid.same_as(pair.mri.grid)
+    assert result.ct_in_mri.grid.same_as(pair.mri.grid)
+
+
+def test_soft_tissue_keeps_the_mris_values_to_the_last_bit(pair: PhantomPair, result: FusionResult) -> None:
+    away_from_bone = intensity.bone_weight(result.ct_in_mri.array_kji) == 0
+    assert away_from_bone.mean() > 0.5
+    assert np.array_equal(result.fused.array_kji[away_from_bone], pair.mri.array_kji[away_from_bone])
+
+
+def test_bone_gives_its_hounsfield_units_back_within_one(result: FusionResult) -> None:
+    bone = (result.ct_in_mri.array_kji >= intensity.BONE_HU) & intensity.ct_head_mask(result.ct_in_mri)
+    assert bone.sum() > 1000
+    knots = result.to_dict()["intensity"]
+    hu = np.interp(result.fused.array_kji[bone], knots["ct_knots_fused"], knots["ct_knots_hu"])
+    assert np.abs(hu - result.ct_in_mri.array_kji[bone]).max() < 1.0
+
+
+def test_bone_lies_above_the_mris_range_and_inside_the_window(result: FusionResult) -> None:
+    bone = (result.ct_in_mri.array_kji >= intensity.BONE_HU) & (result.ct_in_mri.array_kji < 2000)
+    bone &= intensity.ct_head_mask(result.ct_in_mri)
+    details = result.to_dict()["intensity"]
+    assert result.fused.array_kji[bone].min() >= details["mri_high"] * 0.999
+    assert result.fused.array_kji[bone].max() <= details["window"][1]
+
+
+def test_the_ct_is_resampled_at_the_true_pose(pair: PhantomPair, result: FusionResult) -> None:
+    labels = pair.labels.array_kji
+    skull = intensity.bone_weight(result.ct_in_mri.array_kji) == 1
+    from BrainFusionLib.phantom_tissues import Tissue
+
+    tables = np.isin(labels, [Tissue.OUTER_TABLE, Tissue.INNER_TABLE])
+    assert skull[tables].mean() > 0.7
+    assert skull[labels == Tissue.WHITE_MATTER].mean() < 0.01
+
+
+def test_the_numbers_are_those_of_the_result(result: FusionResult) -> None:
+    quality = result.to_dict()["quality"]
+    assert quality["bone_error_hu"] < 0.1
+    assert quality["soft_tissue_error"] == 0
+    assert quality["overshoot"] == 0
+
+
+def test_a_given_transform_is_used_as_it_is_and_is_never_green(pair: PhantomPair, result: FusionResult) -> None:
+    assert np.array_equal(result.transform.moving_from_fixed_lps, pair.transform.moving_from_fixed_lps)
+    assert result.verdict.colour == "amber"
+    assert "not checked" in result.verdict.reasons[0]
+
+
+@pytest.mark.parametrize("rule", sorted(RULES))
+def test_every_rule_runs_and_differs_from_the_default(pair: PhantomPair, result: FusionResult, rule: str) -> None:
+    fused = fused_with(pair, rule)
+    assert np.isfinite(fused.array_kji).all()
+    assert (rule == "bone_over_mri") == np.array_equal(fused.array_kji, result.fused.array_kji)
+
+
+def test_the_way_a_volume_is_stored_does_not_change_the_result(pair: PhantomPair) -> None:
+    mri = pair.mri
+    # The same voxels in the same places, stored as coronal slices with the first and last axis reversed:
+    # new (i, j, k) holds old (ni - 1 - i, k, nk - 1 - j).
+    ni, nj, nk = mri.grid.size_ijk
+    old_from_new = np.array([[-1, 0, 0, ni - 1], [0, 0, 1, 0], [0, -1, 0, nk - 1], [0, 0, 0, 1]])
+    grid = Grid.from_lps_from_ijk(mri.grid.lps_from_ijk @ old_from_new, (ni, nk, nj))
+    stored = Volume(mri.array_kji.transpose(1, 0, 2)[:, ::-1, ::-1], grid, "MR")
+    settings = Settings(fusion=FusionSettings("laplacian"))
+    one = fuse(pair.ct, mri, settings, transform=pair.transform).fused.array_kji
+    other = fuse(pair.ct, stored, settings, transform=pair.transform).fused.array_kji
+    back = other[:, ::-1, ::-1].transpose(1, 0, 2)
+    assert np.abs(back - one).max() < 1e-4 * np.ptp(one)
+
+
+def test_the_network_runs_with_named_weights_and_its_sha256_is_recorded(pair: PhantomPair, tmp_path: Path) -> None:
+    network = FusionNet(width=2)
+    manifest = Manifest(
+        architecture={"name": "fusion_net", "width": 2}, licence="none: random numbers", training_data="none",
+        input_normalisation=UNIT_SCALE,
+    )  # fmt: skip
+    saved = save_weights(tmp_path / "w.npz", arrays_of(network), manifest)
+    settings = Settings(fusion=FusionSettings("network", tmp_path / "w.npz", batch_size=5))
+    result = fuse(pair.ct, pair.mri, settings, transform=pair.transform)
+    assert result.to_dict()["weights_sha256"] == saved.manifest.sha256
+    # One slice by hand, in the orientation that the network is promised.
+    k = 30
+    low, high = intensity.mri_scale(pair.mri.array_kji)
+    both = np.stack([intensity.ct_to_unit(result.ct_in_mri.array_kji[k]), (pair.mri.array_kji[k] - low) / (high - low)])
+    rows, columns = both.shape[1:]
+    padded = np.pad(both, ((0, 0), (0, -rows % 16), (0, -columns % 16)), mode="edge").astype(np.float32)
+    with torch.inference_mode():
+        by_hand = network(torch.from_numpy(padded)[None])[0, 0, :rows, :columns].numpy()
+    assert np.allclose(result.fused.array_kji[k], low + (high - low) * by_hand, atol=1e-3 * (high - low))
+
+
+def test_missing_weights_and_unknown_rules_are_refused_before_the_work(pair: PhantomPair, tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match="nowhere"):
+        fuse(pair.ct, pair.mri, Settings(fusion=FusionSettings("network", tmp_path / "nowhere.npz")))
+    with pytest.raises(SettingsError, match="--weights"):
+        FusionSettings("network")
+    with pytest.raises(SettingsError, match="alchemy"):
+        fuse(pair.ct, pair.mri, Settings(fusion=FusionSettings("alchemy")))
+
+
+def test_swapped_volumes_are_refused(pair: PhantomPair) -> None:
+    with pytest.raises(ImageContentError, match="swapped"):
+        fuse(pair.mri, pair.ct)
+
+
+def test_cancel_is_heard_at_every_stage(pair: PhantomPair) -> None:
+    for stage in ("resampling", "fusion"):
+        seen: list[str] = []
+
+        def progress(name: str, fraction: float, seen: list[str] = seen) -> None:
+            seen.append(name)
+
+        with pytest.raises(Cancelled):
+            fuse(
+                pair.ct, pair.mri, transform=pair.transform, progress=progress,
+                cancel=lambda seen=seen, stage=stage: stage in seen,
+            )  # fmt: skip
+        assert seen[-1] == stage

@@ -1,0 +1,189 @@
+"""Registration against the phantom's exact truth."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from BrainFusionLib.errors import Cancelled, ImageContentError, RegistrationError, SettingsError
+from BrainFusionLib.geometry import Grid
+from BrainFusionLib.metrics import target_registration_errors_mm
+from BrainFusionLib.phantom import PhantomPair, make_pair
+from BrainFusionLib.registration import register
+from BrainFusionLib.registration.confidence import corner_distance_mm, distinct, midpoint
+from BrainFusionLib.registration.search import GRID_SIZE, REACH, _near_shifts, even_rotations
+from BrainFusionLib.registration.similarity import (
+    MRI_BINS,
+    Moving,
+    Poses,
+    Samples,
+    ct_bin_coordinates,
+    score_and_gradient,
+)
+from BrainFusionLib.settings import RegistrationSettings
+from BrainFusionLib.transform import RigidTransform
+from BrainFusionLib.volume import Volume
+
+FAST = RegistrationSettings.preset("fast")
+
+
+def worst_error_mm(pair: PhantomPair, found: RigidTransform) -> float:
+    return float(target_registration_errors_mm(found, pair.transform, pair.target_points()).max())
+
+
+@pytest.fixture(scope="module")
+def pair() -> PhantomPair:
+    """A head at 2 mm, turned by 35 degrees and shifted by 40 mm."""
+    return make_pair(5, spacing_mm=2.0, rotation_deg=35, translation_mm=40)
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_a_head_20_degrees_and_30_mm_off_comes_back_within_1_mm(seed: int) -> None:
+    case = make_pair(seed, spacing_mm=1.5, rotation_deg=20, translation_mm=30)
+    assert worst_error_mm(case, register(case.ct, case.mri).transform) < 1.0
+
+
+@pytest.mark.parametrize("contrast", ["T1", "T2"])
+def test_a_head_upside_down_is_found_without_any_start(contrast: str) -> None:
+    case = make_pair(4, spacing_mm=2.0, rotation_deg=170, translation_mm=80, contrast=contrast)
+    assert worst_error_mm(case, register(case.ct, case.mri, FAST).transform) < 1.5
+
+
+def test_headers_that_have_nothing_in_common_do_no_harm(pair: PhantomPair) -> None:
+    away = Grid.from_lps_from_ijk(
+        RigidTransform.from_axis_angle((0, 0, 1), 0, (900, -700, 400)).moving_from_fixed_lps
+        @ pair.ct.grid.lps_from_ijk,
+        pair.ct.grid.size_ijk,
+    )
+    found = register(pair.ct.with_array(pair.ct.array_kji, grid=away), pair.mri, FAST).transform
+    true = RigidTransform.from_axis_angle((0, 0, 1), 0, (900, -700, 400)) @ pair.transform
+    assert target_registration_errors_mm(found, true, pair.target_points()).max() < 1.5
+
+
+def test_a_slab_of_60_mm_is_found(pair: PhantomPair) -> None:
+    k = pair.ct.grid.size_ijk[2]
+    first, count = k // 2 - 2, 30
+    origin = pair.ct.grid.lps_from_ijk @ np.array([0, 0, first, 1.0])
+    grid = Grid((*pair.ct.grid.size_ijk[:2], count), pair.ct.grid.spacing_ijk_mm, tuple(origin[:3]))
+    slab = Volume(pair.ct.array_kji[first : first + count], grid, "CT")
+    assert worst_error_mm(pair, register(slab, pair.mri).transform) < 1.5
+
+
+def test_the_same_seed_gives_the_same_bits(pair: PhantomPair) -> None:
+    first, second = (register(pair.ct, pair.mri, FAST).transform.moving_from_fixed_lps for _ in range(2))
+    assert np.array_equal(first, second)
+
+
+def test_a_wrong_start_does_no_harm_and_the_true_one_is_kept(pair: PhantomPair) -> None:
+    wrong = RigidTransform.from_axis_angle((1, 0, 0), 90, (60, 0, 0)) @ pair.transform
+    for start in (wrong, pair.transform):
+        assert worst_error_mm(pair, register(pair.ct, pair.mri, FAST, start=start).transform) < 1.0
+
+
+def test_the_inputs_stay_as_they_are(pair: PhantomPair) -> None:
+    ct, mri = pair.ct.array_kji.copy(), pair.mri.array_kji.copy()
+    register(pair.ct, pair.mri, FAST)
+    assert np.array_equal(ct, pair.ct.array_kji)
+    assert np.array_equal(mri, pair.mri.array_kji)
+
+
+def test_the_threads_of_torch_are_given_back(pair: PhantomPair) -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        register(pair.ct, pair.mri, FAST)
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_cancel_stops_it_and_progress_goes_up(pair: PhantomPair) -> None:
+    seen: list[float] = []
+    with pytest.raises(Cancelled):
+        register(
+            pair.ct,
+            pair.mri,
+            FAST,
+            progress=lambda stage, f: seen.append(f),
+            cancel=lambda: bool(seen and seen[-1] > 0.4),
+        )
+    assert seen == sorted(seen)
+    assert 0.4 < seen[-1] < 0.9
+
+
+def test_too_little_of_the_head_in_the_ct_is_refused_with_the_best_pose_attached(pair: PhantomPair) -> None:
+    corner = pair.ct.array_kji[-14:-2]
+    grid = Grid((*pair.ct.grid.size_ijk[:2], 12), pair.ct.grid.spacing_ijk_mm)
+    with pytest.raises((RegistrationError, ImageContentError), match=r"overlap|no head") as caught:
+        register(Volume(corner[:, :30, :30], Grid((30, 30, 12), grid.spacing_ijk_mm), "CT", "corner"), pair.mri, FAST)
+    if isinstance(caught.value, RegistrationError):
+        assert isinstance(caught.value.best_transform, RigidTransform)
+
+
+def test_an_unknown_device_is_refused(pair: PhantomPair) -> None:
+    with pytest.raises(SettingsError, match="abacus"):
+        register(pair.ct, pair.mri, FAST, device="abacus")
+
+
+@pytest.mark.parametrize("normalised", [False, True])
+def test_the_gradient_is_the_slope_of_the_score(normalised: bool) -> None:
+    generator = torch.Generator().manual_seed(0)
+    z, y, x = torch.meshgrid(*[torch.arange(40.0)] * 3, indexing="ij")
+    moving = Moving(
+        6 + 4 * torch.sin(x / 5) * torch.cos(y / 6) * torch.sin(z / 4 + 1),
+        np.array([[0.5, 0.05, 0, 20], [-0.05, 0.45, 0, 20], [0, 0.02, 0.5, 20], [0, 0, 0, 1.0]]),
+    )
+    points = (torch.rand(40_000, 3, generator=generator) - 0.5) * 36
+    bins = ((torch.sin(points[:, 0] / 10) * torch.cos(points[:, 1] / 13) + 1) / 2 * MRI_BINS).long()
+    samples = Samples(points, bins.clamp(0, MRI_BINS - 1))
+    turn = torch.tensor(RigidTransform.from_axis_angle((1, 2, 3), 40).rotation)
+    poses = Poses(
+        torch.stack([torch.eye(3, dtype=torch.float64), turn]), torch.tensor([[0.0, 0, 0], [3, 2, 1]]).double()
+    )
+    _, slope, overlap = score_and_gradient(samples, moving, poses, normalised=normalised)
+    assert overlap.tolist() == [1.0, 1.0]
+    for parameter in range(6):
+        step = torch.zeros(2, 6, dtype=torch.float64)
+        step[:, parameter] = 0.2
+        up, _, _ = score_and_gradient(samples, moving, poses.moved(step), normalised=normalised)
+        down, _, _ = score_and_gradient(samples, moving, poses.moved(-step), normalised=normalised)
+        assert torch.allclose((up - down) / 0.4, slope[:, parameter], atol=0.02 * float(slope.abs().max()))
+
+
+def test_bin_coordinates_rise_with_hounsfield_units_and_stay_in_range() -> None:
+    coordinates = ct_bin_coordinates(torch.arange(-2000.0, 4000.0))
+    assert (coordinates.diff() >= 0).all()
+    assert (coordinates[0], coordinates[-1]) == (1.0, 12.0)
+
+
+def test_even_rotations_are_rotations_and_leave_no_pose_further_than_35_degrees() -> None:
+    rotations = even_rotations(360)
+    assert torch.allclose(rotations @ rotations.transpose(1, 2), torch.eye(3).double(), atol=1e-12)
+    assert torch.allclose(torch.linalg.det(rotations), torch.ones(360).double())
+    assert torch.allclose(rotations[0], torch.eye(3).double(), atol=1e-12)
+    generator = np.random.default_rng(0)
+    others = np.stack([RigidTransform.from_axis_angle(a, d).rotation for a, d in zip(
+        generator.standard_normal((500, 3)), generator.uniform(0, 180, 500), strict=True)])  # fmt: skip
+    trace = torch.einsum("aij,bij->ab", rotations, torch.tensor(others))
+    nearest = torch.rad2deg(torch.arccos(((trace - 1) / 2).clamp(-1, 1))).min(dim=0).values
+    assert nearest.max() < 35
+
+
+def test_the_partial_inverse_is_the_inverse_fft_near_zero() -> None:
+    signal = torch.randn(2, GRID_SIZE, GRID_SIZE, GRID_SIZE, generator=torch.Generator().manual_seed(1))
+    near = torch.arange(-REACH, REACH + 1) % GRID_SIZE
+    expected = signal[:, near][:, :, near][:, :, :, near].flatten(1)
+    assert torch.allclose(_near_shifts(torch.fft.rfftn(signal, dim=(1, 2, 3))), expected, atol=1e-5)
+
+
+def test_poses_in_one_basin_count_once() -> None:
+    near = RigidTransform.from_axis_angle((0, 0, 1), 2)
+    far = RigidTransform.from_axis_angle((0, 0, 1), 40)
+    rotation = torch.tensor(np.stack([np.eye(3), near.rotation, far.rotation]))
+    poses = Poses(rotation, torch.zeros(3, 3).double())
+    kept = distinct(poses, 5)
+    assert len(kept) == 2
+    assert torch.equal(kept.rotation[1], rotation[2])
+    middle = midpoint(poses[[0]], poses[[2]])
+    assert torch.allclose(corner_distance_mm(middle, poses[[0]]), corner_distance_mm(middle, poses[[2]]))

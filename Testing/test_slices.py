@@ -1,0 +1,249 @@
+import itertools
+import logging
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from BrainFusionLib.device import pick_device
+from BrainFusionLib.errors import Cancelled, GeometryError, SettingsError
+from BrainFusionLib.geometry import Grid, rotation_matrix
+from BrainFusionLib.network import FusionNet
+from BrainFusionLib.slices import axial_stack, fuse_slices
+
+ORIENTATIONS = [
+    np.eye(3)[:, list(order)] * signs
+    for order in itertools.permutations(range(3))
+    for signs in itertools.product((1, -1), repeat=3)
+]
+
+
+def _stacks(slices=5, rows=37, columns=50, seed=0):
+    generator = np.random.default_rng(seed)
+    ct, mri = generator.random((2, slices, rows, columns), dtype=np.float32)
+    return ct, mri
+
+
+class PassThrough(nn.Module):
+    """Gives one of its two inputs back, and notes what it was shown."""
+
+    def __init__(self, channel=0):
+        super().__init__()
+        self.channel = channel
+        self.shown = []
+
+    def forward(self, x):
+        self.shown.append(tuple(x.shape))
+        return x[:, self.channel : self.channel + 1]
+
+
+class OutOfMemory(PassThrough):
+    """Has room for so many slices on the "meta" device, which stands for a GPU here."""
+
+    def __init__(self, room):
+        super().__init__()
+        self.room = room
+
+    def forward(self, x):
+        if x.device.type == "meta":
+            self.shown.append(tuple(x.shape))
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+        if len(x) > self.room:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+        return super().forward(x)
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(16, 16), (1, 1), (3, 40), (17, 15), (31, 33), (48, 200)])
+def test_slices_of_any_size_are_padded_and_cropped_but_never_stretched(rows, columns):
+    ct, mri = _stacks(3, rows, columns)
+    network = PassThrough()
+    np.testing.assert_array_equal(fuse_slices(network, ct, mri), ct)
+    np.testing.assert_array_equal(fuse_slices(PassThrough(1), ct, mri), mri)
+    assert network.shown == [(3, 2, -(-rows // 16) * 16, -(-columns // 16) * 16)]
+
+
+def test_padding_repeats_the_border_so_that_a_cut_head_gets_no_false_edge():
+    seen = []
+    network = PassThrough()
+    network.register_forward_hook(lambda _module, inputs, _output: seen.append(inputs[0].numpy().copy()))
+    ct, mri = _stacks(1, 20, 10)
+    fuse_slices(network, ct, mri)
+    expected = np.pad(np.stack([ct, mri], axis=1), ((0, 0), (0, 0), (0, 12), (0, 6)), mode="edge")
+    np.testing.assert_array_equal(seen[0], expected)
+
+
+def test_the_result_is_what_the_network_itself_says():
+    ct, mri = _stacks(2, 32, 48)
+    network = FusionNet(width=4).eval()
+    with torch.inference_mode():
+        expected = network(torch.from_numpy(np.stack([ct, mri], axis=1)))[:, 0].numpy()
+    np.testing.assert_allclose(fuse_slices(network, ct, mri), expected, atol=1e-5)
+
+
+def test_the_batch_size_does_not_change_the_result():
+    ct, mri = _stacks(7)
+    network = FusionNet(width=4)
+    whole = fuse_slices(network, ct, mri, batch_size=7)
+    assert whole.std() > 0.01
+    for batch_size in (1, 2, 5, 100):
+        np.testing.assert_allclose(fuse_slices(network, ct, mri, batch_size=batch_size), whole, atol=1e-5)
+
+
+def test_the_number_of_threads_does_not_change_the_result():
+    ct, mri = _stacks(3)
+    network, before = FusionNet(width=4), torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        one = fuse_slices(network, ct, mri)
+        torch.set_num_threads(2)
+        np.testing.assert_allclose(fuse_slices(network, ct, mri), one, atol=1e-5)
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_a_network_in_training_mode_fuses_as_in_evaluation():
+    ct, mri = _stacks(1)
+    network = nn.Sequential(PassThrough(), nn.Dropout(0.9)).train()
+    np.testing.assert_array_equal(fuse_slices(network, ct, mri), ct)
+
+
+def test_inputs_may_be_views_with_negative_strides_and_stay_untouched():
+    ct, mri = _stacks(4, 20, 30)
+    before = ct.copy(), mri.copy()
+    fused = fuse_slices(PassThrough(), ct[::-1, :, ::-1].transpose(0, 2, 1), mri[::-1, :, ::-1].transpose(0, 2, 1))
+    np.testing.assert_array_equal(fused, ct[::-1, :, ::-1].transpose(0, 2, 1))
+    assert np.array_equal(ct, before[0])
+    assert np.array_equal(mri, before[1])
+
+
+def test_progress_ends_at_one():
+    calls = []
+    ct, mri = _stacks(5)
+    fuse_slices(PassThrough(), ct, mri, batch_size=2, progress=lambda *call: calls.append(call))
+    assert calls == [("fusion", 0.4), ("fusion", 0.8), ("fusion", 1.0)]
+
+
+def test_cancel_stops_before_the_next_batch():
+    network = PassThrough()
+    ct, mri = _stacks(6)
+    with pytest.raises(Cancelled):
+        fuse_slices(network, ct, mri, batch_size=2, cancel=lambda: len(network.shown) == 2)
+    assert len(network.shown) == 2
+
+
+def test_a_full_gpu_gets_smaller_batches_and_then_the_cpu_with_a_notice(caplog):
+    ct, mri = _stacks(5, 16, 16)
+    network = OutOfMemory(room=1)
+    with caplog.at_level(logging.WARNING, logger="BrainFusionLib.slices"):
+        fused = fuse_slices(network, ct, mri, device="meta", batch_size=4)
+    np.testing.assert_array_equal(fused, ct)
+    assert [shape[0] for shape in network.shown] == [4, 2, 1, 1, 1, 1, 1, 1]
+    assert [record.levelname for record in caplog.records] == ["WARNING"] * 3
+    assert "now 2 slices at once" in caplog.records[0].message
+    assert "CPU" in caplog.records[2].message
+
+
+def test_a_full_main_memory_is_not_hidden():
+    with pytest.raises(torch.cuda.OutOfMemoryError):
+        fuse_slices(OutOfMemory(room=0), *_stacks(1))
+
+
+def test_stacks_of_different_shapes_are_refused():
+    ct, mri = _stacks()
+    with pytest.raises(GeometryError, match=r"one shape.*Resample"):
+        fuse_slices(PassThrough(), ct, mri[:, 1:])
+    with pytest.raises(GeometryError, match=r"\(slices, rows, columns\)"):
+        fuse_slices(PassThrough(), ct[0], mri[0])
+
+
+def test_a_batch_size_below_one_is_refused():
+    with pytest.raises(SettingsError, match="got 0"):
+        fuse_slices(PassThrough(), *_stacks(), batch_size=0)
+
+
+def _coordinates(grid):
+    """LPS mm of every voxel, shape (k, j, i, 3)."""
+    k, j, i = np.indices(grid.shape_kji)
+    homogeneous = np.stack([i, j, k, np.ones_like(i)], axis=-1)
+    return (homogeneous @ grid.lps_from_ijk.T)[..., :3].astype(np.float32)
+
+
+@pytest.mark.parametrize("direction", ORIENTATIONS)
+@pytest.mark.parametrize("tilt", [0.0, 20.0])
+def test_every_orientation_is_seen_from_feet_to_head_front_to_back_right_to_left(direction, tilt):
+    direction = rotation_matrix((1, 2, 3), tilt) @ direction
+    grid = Grid((4, 5, 6), (1.0, 0.9, 1.2), (10, -20, 30), direction)
+    coordinates = _coordinates(grid)
+    left, posterior, superior = (axial_stack(coordinates[..., axis], grid)[0] for axis in range(3))
+    assert (np.diff(superior, axis=0) > 0).all()
+    assert (np.diff(posterior, axis=1) > 0).all()
+    assert (np.diff(left, axis=2) > 0).all()
+
+
+@pytest.mark.parametrize("direction", ORIENTATIONS)
+def test_undo_brings_every_voxel_back(direction):
+    grid = Grid((4, 5, 6), direction=direction)
+    array = np.arange(120, dtype=np.float32).reshape(grid.shape_kji)
+    stack, undo = axial_stack(array, grid)
+    assert np.shares_memory(stack, array)
+    np.testing.assert_array_equal(undo(stack), array)
+
+
+def test_a_head_is_fused_alike_however_it_was_acquired():
+    ct, mri = _stacks(6, 20, 24)
+    upright = Grid((24, 20, 6))
+    torch.manual_seed(0)
+    network = nn.Conv2d(2, 1, kernel_size=3, padding=1)  # tells left from right and up from down
+    expected = fuse_slices(network, ct, mri)
+    for direction in ORIENTATIONS:
+        order = [int(np.argmax(np.abs(row))) for row in direction]
+        size = tuple(upright.size_ijk[int(np.argmax(np.abs(column)))] for column in direction.T)
+        # The same voxels in this orientation: index axis `a` runs along world axis argmax(|column a|).
+        kji = [2 - order[world] for world in (2, 1, 0)]
+        signs = [direction[world, order[world]] for world in (2, 1, 0)]
+
+        def acquired(stack, kji=kji, signs=signs):
+            stack = np.flip(stack, [n for n in range(3) if signs[n] < 0])
+            return np.ascontiguousarray(stack.transpose(np.argsort(kji)))
+
+        grid = Grid(size, direction=direction)
+        ct_stack, undo = axial_stack(acquired(ct), grid)
+        mri_stack, _ = axial_stack(acquired(mri), grid)
+        np.testing.assert_array_equal(undo(fuse_slices(network, ct_stack, mri_stack)), acquired(expected))
+
+
+def test_an_array_that_is_not_on_the_grid_is_refused():
+    with pytest.raises(GeometryError, match=r"\(2, 3, 4\)"):
+        axial_stack(np.zeros((2, 3, 4), np.float32), Grid((2, 3, 4)))
+
+
+def test_the_cpu_is_always_there():
+    assert pick_device("cpu") == torch.device("cpu")
+
+
+def test_auto_takes_the_gpu_where_there_is_one(monkeypatch):
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert pick_device("auto").type == "cpu"
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    assert pick_device("auto").type == "mps"
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert pick_device("auto").type == "cuda"
+    assert pick_device("cuda:1") == torch.device("cuda", 1)
+    with pytest.raises(SettingsError, match=r"cuda:2.*only cpu, cuda, cuda:0, cuda:1"):
+        pick_device("cuda:2")
+
+
+@pytest.mark.parametrize("name", ["cuda", "cuda:0", "mps"])
+def test_a_gpu_that_is_not_there_is_refused_with_the_remedy(monkeypatch, name):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    with pytest.raises(SettingsError, match=rf"'{name}'.*only cpu here.*Choose auto or cpu"):
+        pick_device(name)
+
+
+def test_a_device_of_no_known_kind_is_refused():
+    with pytest.raises(SettingsError, match="'gpu'"):
+        pick_device("gpu")

@@ -11,7 +11,7 @@ from BrainFusionLib.errors import SettingsError
 from BrainFusionLib.geometry import Grid, apply_affine, rotation_matrix
 from BrainFusionLib.intensity import check_pair, ct_head_mask
 from BrainFusionLib.phantom import Phantom, PhantomPair, Tissue, head_grid, make_pair, make_phantom
-from BrainFusionLib.phantom_tissues import BRAIN_TISSUES, CONTRASTS
+from BrainFusionLib.phantom.tissues import BRAIN_TISSUES, CONTRASTS
 from BrainFusionLib.transform import RigidTransform
 from BrainFusionLib.volume import Volume
 

@@ -64,7 +64,7 @@ def test_bone_lies_above_the_mris_range_and_inside_the_window(result: FusionResu
 def test_the_ct_is_resampled_at_the_true_pose(pair: PhantomPair, result: FusionResult) -> None:
     labels = pair.labels.array_kji
     skull = intensity.bone_weight(result.ct_in_mri.array_kji) == 1
-    from BrainFusionLib.phantom_tissues import Tissue
+    from BrainFusionLib.phantom.tissues import Tissue
 
     tables = np.isin(labels, [Tissue.OUTER_TABLE, Tissue.INNER_TABLE])
     assert skull[tables].mean() > 0.7

@@ -5,11 +5,10 @@ import re
 import numpy as np
 import pytest
 
-from BrainFusionLib import pictures
 from BrainFusionLib.errors import GeometryError
 from BrainFusionLib.geometry import RAS_FROM_LPS, Grid, anatomical_axes, rotation_matrix
-from BrainFusionLib.pictures import joint_histogram, plane_pictures, prepare_scene, with_edges
-from BrainFusionLib.report import report_html, write_readme_picture, write_report
+from BrainFusionLib.report import pictures, report_html, write_readme_picture, write_report
+from BrainFusionLib.report.pictures import joint_histogram, plane_pictures, prepare_scene, with_edges
 from BrainFusionLib.volume import Volume
 
 nibabel = pytest.importorskip("nibabel")

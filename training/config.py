@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from BrainFusionLib.errors import SettingsError
-from BrainFusionLib.phantom_tissues import CONTRASTS
+from BrainFusionLib.phantom.tissues import CONTRASTS
 from BrainFusionLib.rules import RULES
 
 

@@ -20,8 +20,8 @@ GRID_SIZE = 24
 GRID_SPACING_MM = 16.0
 # Translations from the position in which the two heads' centres coincide; a slab's centre is up to this far off.
 REACH = 6
-CT_EDGES_HU = (-700.0, -60.0, 45.0, 200.0, 700.0)
-MRI_QUANTILES = (0.1, 0.3, 0.5, 0.7, 0.9)
+CT_EDGES_HU = (-400.0, 45.0, 300.0)
+MRI_QUANTILES = (0.1, 0.35, 0.6, 0.85)
 # On a CPU as many as keep the work in its cache: sixteen take 1.7 times as long. A GPU wants many.
 ROTATIONS_AT_ONCE = {"cpu": 4, "cuda": 64}
 # A pose in which less than this share of the smaller head lies in the other's field of view is not looked at.

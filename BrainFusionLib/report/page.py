@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from string import Template
 
-from BrainFusionLib.pictures import EDGE_RGB
+from BrainFusionLib.report.pictures import EDGE_RGB
 
 STYLE = """
 :root { --page: #fff; --text: #1b1f24; --soft: #5b6570; --line: #d5dae0; --card: #f4f6f8;

@@ -17,12 +17,12 @@ import numpy as np
 import numpy.typing as npt
 import SimpleITK as sitk
 
-from BrainFusionLib.analyze import nifti_header, read_nifti
-from BrainFusionLib.dicom import looks_like_dicom, read_dicom
 from BrainFusionLib.errors import GeometryError, ImageFileError
 from BrainFusionLib.geometry import ORTHOGONALITY_TOLERANCE, affine
-from BrainFusionLib.reading import COPY_AGAIN, naming, quiet_itk
-from BrainFusionLib.text_formats import metaimage_header, nrrd_header, read_metaimage, read_nrrd
+from BrainFusionLib.io.analyze import nifti_header, read_nifti
+from BrainFusionLib.io.dicom import looks_like_dicom, read_dicom
+from BrainFusionLib.io.reading import COPY_AGAIN, naming, quiet_itk
+from BrainFusionLib.io.text_formats import metaimage_header, nrrd_header, read_metaimage, read_nrrd
 from BrainFusionLib.transform import RigidTransform
 from BrainFusionLib.volume import Modality, Volume
 

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from BrainFusionLib.phantom_shapes import (
+from BrainFusionLib.phantom.shapes import (
     Cone,
     Ellipsoid,
     Float32Array,
@@ -29,7 +29,7 @@ from BrainFusionLib.phantom_shapes import (
     union,
     without,
 )
-from BrainFusionLib.phantom_tissues import Tissue
+from BrainFusionLib.phantom.tissues import Tissue
 
 # Cranial cavity: cerebrum above a sloping base, middle fossae, posterior fossa, petrous ridges between them, canal.
 # Shapes of pairs are given for the left (+x).

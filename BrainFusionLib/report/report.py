@@ -20,7 +20,8 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
 from BrainFusionLib.io import atomic_output, write_text
-from BrainFusionLib.pictures import (
+from BrainFusionLib.report.page import PAGE, STYLE
+from BrainFusionLib.report.pictures import (
     EDGE_LETTERS,
     EDGE_RGB,
     PLANES,
@@ -33,7 +34,6 @@ from BrainFusionLib.pictures import (
     prepare_scene,
     with_edges,
 )
-from BrainFusionLib.report_page import PAGE, STYLE
 from BrainFusionLib.volume import Volume
 
 WARNING = "for research and planning review, not for diagnosis"

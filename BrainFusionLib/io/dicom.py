@@ -20,8 +20,8 @@ import numpy.typing as npt
 import SimpleITK as sitk
 
 from BrainFusionLib.errors import ImageContentError, ImageFileError
-from BrainFusionLib.reading import COPY_AGAIN, naming, quiet_itk
-from BrainFusionLib.slice_stack import Slices, stack_slices
+from BrainFusionLib.io.reading import COPY_AGAIN, naming, quiet_itk
+from BrainFusionLib.io.slice_stack import Slices, stack_slices
 from BrainFusionLib.volume import Modality, Volume
 
 # A hospital's export has at most PATIENT/STUDY/SERIES above its files; a whole disk given by mistake is not searched.

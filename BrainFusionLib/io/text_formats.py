@@ -17,7 +17,15 @@ import SimpleITK as sitk
 
 from BrainFusionLib.errors import GeometryError, ImageFileError
 from BrainFusionLib.geometry import FloatArray, Grid
-from BrainFusionLib.reading import COPY_AGAIN, cut_short, naming, quiet_itk, read_span, refuse_bad_spacing, three_sizes
+from BrainFusionLib.io.reading import (
+    COPY_AGAIN,
+    cut_short,
+    naming,
+    quiet_itk,
+    read_span,
+    refuse_bad_spacing,
+    three_sizes,
+)
 from BrainFusionLib.volume import Volume
 
 # Far more than any header written by a program; keeps a file of another kind from being read whole as one line.

@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from BrainFusionLib.errors import GeometryError, ImageFileError
 from BrainFusionLib.geometry import RAS_FROM_LPS, FloatArray, Grid, affine, orthonormalised
-from BrainFusionLib.reading import COPY_AGAIN, naming, read_span, read_start, refuse_bad_spacing, three_sizes
+from BrainFusionLib.io.reading import COPY_AGAIN, naming, read_span, read_start, refuse_bad_spacing, three_sizes
 from BrainFusionLib.volume import Volume
 
 

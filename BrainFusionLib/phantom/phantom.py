@@ -18,10 +18,10 @@ import numpy.typing as npt
 
 from BrainFusionLib.errors import SettingsError
 from BrainFusionLib.geometry import FloatArray, Grid
-from BrainFusionLib.phantom_anatomy import HeadShape
-from BrainFusionLib.phantom_render import BLOCK_SAMPLES, render_image, render_labels, tissue_of
-from BrainFusionLib.phantom_shapes import Cone, Ellipsoid, Float32Array, Points, Triple, hypotenuse
-from BrainFusionLib.phantom_tissues import BRAIN_TISSUES, CT_HU, MRI_VALUES, SKULL_TISSUES, Tissue
+from BrainFusionLib.phantom.anatomy import HeadShape
+from BrainFusionLib.phantom.render import BLOCK_SAMPLES, render_image, render_labels, tissue_of
+from BrainFusionLib.phantom.shapes import Cone, Ellipsoid, Float32Array, Points, Triple, hypotenuse
+from BrainFusionLib.phantom.tissues import BRAIN_TISSUES, CT_HU, MRI_VALUES, SKULL_TISSUES, Tissue
 from BrainFusionLib.transform import RigidTransform
 from BrainFusionLib.volume import Volume
 

@@ -10,9 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from BrainFusionLib.geometry import FloatArray, Grid, apply_affine
-from BrainFusionLib.phantom_anatomy import HeadShape
-from BrainFusionLib.phantom_shapes import Float32Array, Points, hypotenuse
-from BrainFusionLib.phantom_tissues import Tissue
+from BrainFusionLib.phantom.anatomy import HeadShape
+from BrainFusionLib.phantom.shapes import Float32Array, Points, hypotenuse
+from BrainFusionLib.phantom.tissues import Tissue
 from BrainFusionLib.transform import RigidTransform
 
 LabelArray = npt.NDArray[np.uint8]

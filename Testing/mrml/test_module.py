@@ -1,0 +1,247 @@
+"""The module's logic and its own self-test on Slicer's real MRML classes, without Slicer's window.
+
+Needs `pip install slicer-core==5.12.4.0`. What that wheel lacks is faked here, after Base/Python/slicer of
+Slicer 5.12: `ScriptedLoadableModule.py`, `i18n.py` and `parameterNodeWrapper/`. The panel is not tested here.
+"""
+
+import importlib.util
+import sys
+import types
+import unittest
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+pytest.importorskip("slicer", reason="slicer-core is not installed: pip install slicer-core==5.12.4.0")
+
+import slicer
+import slicer.util
+
+from BrainFusionLib.errors import Cancelled, MissingDependencyError, SettingsError
+from BrainFusionLib.geometry import Grid
+from BrainFusionLib.transform import RigidTransform
+from BrainFusionLib.volume import Volume
+
+MODULE = Path(__file__).parents[2] / "BrainFusion"
+TRANSFORM = RigidTransform.from_axis_angle((1, 2, 3), 20, (5, 6, 7))
+
+# VTK 9.6 does so itself; Slicer 5.12 has NumPy 2.4, where that is no matter yet.
+pytestmark = pytest.mark.filterwarnings("ignore:Setting the shape on a NumPy array:DeprecationWarning")
+
+
+class FakeModuleTest(unittest.TestCase):
+    """Follows ScriptedLoadableModuleTest: a unittest.TestCase that can say where it is."""
+
+    def delayDisplay(self, message):  # noqa: N802
+        self.said = [*getattr(self, "said", []), message]
+
+
+@pytest.fixture
+def module(monkeypatch):
+    """The real BrainFusion.py, executed as Slicer executes it, with a real and empty scene."""
+
+    def fake(name, **contents):
+        made = types.ModuleType(name)
+        vars(made).update(contents)
+        monkeypatch.setitem(sys.modules, name, made)
+
+    empty = type("Base", (), {})
+    fake("qt")
+    fake("slicer.i18n", tr=lambda text: text, translate=lambda context, text: text)
+    fake("slicer.parameterNodeWrapper", parameterNodeWrapper=lambda wrapped: wrapped)
+    fake(
+        "slicer.ScriptedLoadableModule",
+        ScriptedLoadableModule=empty,
+        ScriptedLoadableModuleLogic=empty,
+        ScriptedLoadableModuleTest=FakeModuleTest,
+        ScriptedLoadableModuleWidget=empty,
+    )
+    monkeypatch.setattr(slicer, "mrmlScene", slicer.vtkMRMLScene(), raising=False)
+    monkeypatch.syspath_prepend(str(MODULE))
+    spec = importlib.util.spec_from_file_location("BrainFusion", MODULE / "BrainFusion.py")
+    loaded = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "BrainFusion", loaded)
+    spec.loader.exec_module(loaded)
+    return loaded
+
+
+@pytest.fixture
+def calls(monkeypatch, module):
+    """Put a fake in the place of BrainFusionLib.pipeline that answers at once; return what it was called with."""
+    seen = []
+
+    def fuse(ct, mri, settings=None, *, transform=None, progress=None, cancel=None):
+        seen.append(SimpleNamespace(ct=ct, mri=mri, cancel=cancel))
+        if progress:
+            progress("fusing", 0.5)
+        return SimpleNamespace(fused=mri.with_array(mri.array_kji + 100), transform=TRANSFORM)
+
+    fake = types.ModuleType("BrainFusionLib.pipeline")
+    fake.fuse = fuse
+    monkeypatch.setitem(sys.modules, "BrainFusionLib.pipeline", fake)
+    monkeypatch.setattr(module, "torchIsInstalled", lambda: True)
+    return seen
+
+
+@pytest.fixture
+def pair(module):
+    """A CT and an MRI node, the MRI with a window of its own and in a study."""
+    nodes = []
+    for name, size in (("CT 1", (4, 5, 6)), ("T1", (6, 5, 3))):
+        grid = Grid(size, (1.0, 2.0, 3.0), (-3.0, 4.0, 5.0))
+        node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", name)
+        voxels = np.arange(np.prod(size), dtype=np.float32).reshape(grid.shape_kji)
+        module.bridge.node_from_volume(Volume(voxels, grid), node)
+        nodes.append(node)
+    nodes[1].GetDisplayNode().SetAutoWindowLevel(False)
+    nodes[1].GetDisplayNode().SetWindowLevel(77, 33)
+    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)
+    hierarchy.CreateItem(hierarchy.CreateStudyItem(hierarchy.GetSceneItemID(), "Study"), nodes[1])
+    return nodes
+
+
+def test_results_go_into_the_scene(module, calls, pair):
+    ct, mri = pair
+    outcome = module.BrainFusionLogic().process(ct, mri)
+    fused = outcome.fusedVolume
+    assert fused.GetName() == "T1 fused with CT 1"
+    np.testing.assert_array_equal(slicer.util.arrayFromVolume(fused), slicer.util.arrayFromVolume(mri) + 100)
+    assert module.bridge.volume_from_node(fused).grid.same_as(module.bridge.volume_from_node(mri).grid)
+    assert (fused.GetDisplayNode().GetWindow(), fused.GetDisplayNode().GetLevel()) == (77, 33)
+    assert (fused.GetNodeReference("BrainFusion.CT"), fused.GetNodeReference("BrainFusion.MRI")) == (ct, mri)
+    assert ct.GetParentTransformNode() is outcome.transformNode
+    assert outcome.transformNode.GetName() == "CT to MRI"
+    np.testing.assert_allclose(
+        slicer.util.arrayFromTransformMatrix(outcome.transformNode), module.bridge.mri_from_ct_ras(TRANSFORM)
+    )
+    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)
+    study = hierarchy.GetItemParent(hierarchy.GetItemByDataNode(mri))
+    for node in (fused, outcome.transformNode):
+        assert hierarchy.GetItemParent(hierarchy.GetItemByDataNode(node)) == study
+
+
+def test_a_second_run_reads_the_untransformed_ct_and_adds_no_node(module, calls, pair):
+    first = module.BrainFusionLogic().process(*pair)
+    count = slicer.mrmlScene.GetNumberOfNodes()
+    second = module.BrainFusionLogic().process(*pair, first.fusedVolume)
+    assert (second.fusedVolume, second.transformNode) == (first.fusedVolume, first.transformNode)
+    assert slicer.mrmlScene.GetNumberOfNodes() == count
+    assert calls[1].ct.grid.same_as(calls[0].ct.grid)
+
+
+def test_progress_and_cancel_reach_the_pipeline(module, calls, pair):
+    heard = []
+
+    def cancelled():
+        return False
+
+    module.BrainFusionLogic().process(*pair, progressCallback=lambda *said: heard.append(said), cancelled=cancelled)
+    assert heard == [("fusing", 0.5)]
+    assert calls[0].cancel is cancelled
+
+
+@pytest.mark.parametrize("choice", ["no CT", "no MRI", "the same twice", "fused is the CT", "fused is the MRI"])
+def test_a_senseless_choice_is_refused_before_anything_happens(module, calls, pair, choice):
+    ct, mri = pair
+    arguments = {
+        "no CT": (None, mri),
+        "no MRI": (ct, None),
+        "the same twice": (ct, ct),
+        "fused is the CT": (ct, mri, ct),
+        "fused is the MRI": (ct, mri, mri),
+    }[choice]
+    with pytest.raises(SettingsError, match=r"[Cc]hoose"):
+        module.BrainFusionLogic().process(*arguments)
+    assert calls == []
+
+
+def test_without_torch_the_message_names_the_pytorch_extension(module, calls, pair, monkeypatch):
+    monkeypatch.setattr(module, "torchIsInstalled", lambda: False)
+    with pytest.raises(MissingDependencyError, match="Install the PyTorch extension"):
+        module.BrainFusionLogic().process(*pair)
+    assert calls == []
+
+
+@pytest.mark.parametrize("index", [0, 1])
+def test_a_volume_that_vanishes_while_it_is_fused_ends_cleanly(module, calls, pair, index):
+    with pytest.raises(Cancelled, match="removed from the scene"):
+        module.BrainFusionLogic().process(
+            *pair, progressCallback=lambda *said: slicer.mrmlScene.RemoveNode(pair[index])
+        )
+    assert slicer.mrmlScene.GetNumberOfNodesByClass("vtkMRMLLinearTransformNode") == 0
+    assert slicer.mrmlScene.GetNumberOfNodesByClass("vtkMRMLScalarVolumeNode") == 1
+
+
+def test_torch_is_installed_by_the_pytorch_extension_only_where_it_is_missing(module, monkeypatch):
+    asked = []
+
+    class Logic:
+        def installTorch(self, **arguments):  # noqa: N802
+            asked.append(arguments)
+
+    extension = types.ModuleType("PyTorchUtils")
+    extension.__spec__ = importlib.util.spec_from_loader("PyTorchUtils", loader=None)
+    extension.PyTorchUtilsLogic = Logic
+    monkeypatch.setitem(sys.modules, "PyTorchUtils", extension)
+    monkeypatch.setattr(module, "torchIsInstalled", lambda: True)
+    module.ensureTorch()
+    assert asked == []
+    monkeypatch.setattr(module, "torchIsInstalled", lambda: False)
+    module.ensureTorch()
+    assert asked == [{"askConfirmation": True, "torchVersionRequirement": ">=2.4"}]
+
+
+@pytest.fixture(scope="module")
+def phantom_pair():
+    """The pair that the self-test makes, made once: it takes seconds."""
+    from BrainFusionLib.phantom import make_pair
+
+    return make_pair(spacing_mm=4.0, rotation_deg=12.0, translation_mm=15.0)
+
+
+@pytest.fixture
+def no_second_phantom(monkeypatch, phantom_pair):
+    monkeypatch.setattr("BrainFusionLib.phantom.make_pair", lambda **arguments: phantom_pair)
+
+
+@pytest.mark.usefixtures("no_second_phantom")
+def test_the_modules_own_self_test_passes_on_the_real_pipeline(module, monkeypatch):
+    pytest.importorskip("torch", reason="torch is not installed")
+    from BrainFusionLib import pipeline
+    from BrainFusionLib.settings import RegistrationSettings, Settings
+
+    # The self-test's pose is only 12 degrees off: a smaller search does, and takes a third of the time.
+    quick = Settings(registration=RegistrationSettings(rotations=40, candidates=8, samples=10_000, escalate=False))
+    fuse = pipeline.fuse
+    monkeypatch.setattr(pipeline, "fuse", lambda ct, mri, **arguments: fuse(ct, mri, quick, **arguments))
+    test = module.BrainFusionTest()
+    test.runTest()
+    assert test.said[-1] == "Test passed"
+
+
+@pytest.mark.parametrize("fault", ["the CT is not moved", "the CT is moved the wrong way", "the MRI is changed"])
+@pytest.mark.usefixtures("no_second_phantom")
+def test_the_modules_own_self_test_notices(module, monkeypatch, phantom_pair, fault):
+    pair = phantom_pair
+
+    def process(self, ct, mri):
+        fused = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "fused")
+        module.bridge.node_from_volume(pair.mri.with_array(pair.mri.array_kji * 2), fused)
+        transform = {
+            "the CT is not moved": RigidTransform.identity(),
+            "the CT is moved the wrong way": pair.transform.inverse(),
+            "the MRI is changed": pair.transform,
+        }[fault]
+        if fault == "the MRI is changed":
+            slicer.util.arrayFromVolume(mri)[0, 0, 0] += 1
+        node = module.bridge.move_ct_onto_mri(ct, mri, transform)
+        return module.BrainFusionOutcome(fused, node, "", SimpleNamespace(transform=transform))
+
+    monkeypatch.setattr(module, "torchIsInstalled", lambda: True)
+    monkeypatch.setattr(module.BrainFusionLogic, "process", process)
+    test = module.BrainFusionTest()
+    with pytest.raises(AssertionError, match=r"voxels of Phantom MRI were changed|does not lie on the MRI"):
+        test.runTest()
+    assert "Test passed" not in test.said

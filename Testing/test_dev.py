@@ -1,0 +1,248 @@
+import ast
+import http.server
+import os
+import runpy
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+import dev
+
+SCRIPT = Path(dev.__file__)
+
+
+@pytest.fixture
+def checkout(tmp_path, monkeypatch):
+    """A repository of its own for dev.py, where installing is only noted down."""
+    (tmp_path / "pyproject.toml").write_text("[project]\n")
+    (tmp_path / "constraints.txt").write_text("torch==2.13.0\n")
+    for name in ("ROOT", "VENV", "STAMP", "LOCK", "PYTHON", "CONSTRAINTS"):
+        monkeypatch.setattr(dev, name, tmp_path / getattr(dev, name).relative_to(SCRIPT.parent))
+    installed = []
+    monkeypatch.setattr(dev, "install", lambda extras: installed.append(extras))
+    return tmp_path, installed
+
+
+def test_a_second_run_makes_and_installs_nothing(checkout, monkeypatch):
+    _, installed = checkout
+    dev.make_environment(dev.EXTRAS["demo"])
+    monkeypatch.setattr(dev, "create", lambda: pytest.fail("made again"))
+    dev.make_environment(dev.EXTRAS["demo"])
+    assert installed == [["torch", "wavelet"]]
+
+
+def test_the_environment_has_a_python_that_runs(checkout):
+    dev.make_environment(dev.EXTRAS["demo"])
+    prefix = subprocess.run([dev.PYTHON, "-c", "import sys; print(sys.prefix)"], capture_output=True, text=True)
+    assert Path(prefix.stdout.strip()) == dev.VENV
+
+
+def test_the_demo_does_not_install_the_tools_of_the_tests_but_keeps_them(checkout):
+    _, installed = checkout
+    dev.make_environment(dev.EXTRAS["demo"])
+    dev.make_environment(dev.EXTRAS["test"])
+    dev.make_environment(dev.EXTRAS["demo"])
+    assert installed == [["torch", "wavelet"], ["dev", "torch", "wavelet"]]
+
+
+@pytest.mark.parametrize("name", ["pyproject.toml", "constraints.txt"])
+def test_changed_requirements_are_installed_into_the_same_environment(checkout, name):
+    folder, installed = checkout
+    dev.make_environment(dev.EXTRAS["test"])
+    (dev.VENV / "still-here").touch()
+    (folder / name).write_text("[project]\n# changed\n")
+    dev.make_environment(dev.EXTRAS["demo"])
+    assert installed == [["dev", "torch", "wavelet"]] * 2
+    assert (dev.VENV / "still-here").exists()
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, dev.SetupError])
+def test_after_an_interrupted_installation_everything_is_made_anew(checkout, monkeypatch, error):
+    def break_off(extras):
+        (dev.VENV / "half-installed").touch()
+        raise error
+
+    _, installed = checkout
+    with monkeypatch.context() as patch:
+        patch.setattr(dev, "install", break_off)
+        with pytest.raises(error):
+            dev.make_environment(dev.EXTRAS["demo"])
+    dev.make_environment(dev.EXTRAS["demo"])
+    assert not (dev.VENV / "half-installed").exists()
+    assert installed == [["torch", "wavelet"]]
+
+
+def test_an_interrupted_addition_does_not_pass_for_what_was_there_before(checkout, monkeypatch):
+    def break_off(extras):
+        raise KeyboardInterrupt
+
+    _, installed = checkout
+    dev.make_environment(dev.EXTRAS["demo"])
+    with monkeypatch.context() as patch:
+        patch.setattr(dev, "install", break_off)
+        with pytest.raises(KeyboardInterrupt):
+            dev.make_environment(dev.EXTRAS["test"])
+    dev.make_environment(dev.EXTRAS["demo"])
+    assert len(installed) == 2
+
+
+@pytest.mark.parametrize("what", ["python", "folder"])
+def test_another_python_or_a_moved_repository_gets_a_new_environment(checkout, monkeypatch, what):
+    dev.make_environment(dev.EXTRAS["demo"])
+    (dev.VENV / "of-the-old-one").touch()
+    changed = {**dev.fingerprint(), what: "another"}
+    monkeypatch.setattr(dev, "fingerprint", lambda: changed)
+    dev.make_environment(dev.EXTRAS["demo"])
+    assert not (dev.VENV / "of-the-old-one").exists()
+
+
+def test_an_environment_that_lost_its_python_is_made_anew(checkout):
+    _, installed = checkout
+    dev.make_environment(dev.EXTRAS["demo"])
+    dev.PYTHON.unlink()
+    dev.make_environment(dev.EXTRAS["demo"])
+    assert dev.PYTHON.exists()
+    assert len(installed) == 2
+
+
+def test_a_damaged_stamp_counts_as_interrupted(checkout):
+    _, installed = checkout
+    dev.make_environment(dev.EXTRAS["demo"])
+    dev.STAMP.write_text('{"python": ')
+    dev.make_environment(dev.EXTRAS["demo"])
+    assert len(installed) == 2
+
+
+def test_somebody_elses_environment_is_left_alone(checkout):
+    dev.VENV.mkdir()
+    (dev.VENV / "precious").touch()
+    with pytest.raises(dev.SetupError, match="was not made by this script"):
+        dev.make_environment(dev.EXTRAS["demo"])
+    assert (dev.VENV / "precious").exists()
+
+
+def test_a_second_process_waits_until_the_first_one_has_installed(checkout, monkeypatch):
+    _, installed = checkout
+    entered = threading.Event()
+
+    def slowly(extras):
+        entered.set()
+        time.sleep(0.3)
+        installed.append(extras)
+
+    monkeypatch.setattr(dev, "install", slowly)
+    first = threading.Thread(target=dev.make_environment, args=[dev.EXTRAS["demo"]])
+    first.start()
+    assert entered.wait(10)
+    dev.make_environment(dev.EXTRAS["demo"])
+    first.join()
+    assert len(installed) == 1
+
+
+def test_a_failed_installation_says_what_to_do(tmp_path, monkeypatch):
+    monkeypatch.setattr(dev, "pip_command", lambda: [sys.executable, "-c", "raise SystemExit(3)"])
+    monkeypatch.setattr(dev, "answers", lambda url, seconds: False)
+    with pytest.raises(dev.SetupError, match=r"exit code 3.*network.*same command again"):
+        dev.install(["torch"])
+
+
+@pytest.mark.parametrize(("platform", "reachable"), [("linux", True), ("linux", False), ("darwin", True)])
+def test_the_index_of_cpu_builds_is_asked_on_linux_where_it_answers(tmp_path, monkeypatch, platform, reachable):
+    arguments = tmp_path / "arguments"
+    note = f"import pathlib, sys; pathlib.Path({str(arguments)!r}).write_text('\\n'.join(sys.argv))"
+    monkeypatch.setattr(dev, "pip_command", lambda: [sys.executable, "-c", note])
+    monkeypatch.setattr(dev, "answers", lambda url, seconds: reachable)
+    monkeypatch.setattr(sys, "platform", platform)
+    dev.install(["torch"])
+    assert (dev.CPU_TORCH_INDEX in arguments.read_text()) == (platform == "linux" and reachable)
+
+
+def test_without_any_pip_the_remedy_is_named(tmp_path, monkeypatch):
+    bare = tmp_path / "python3"
+    bare.write_text("#!/bin/sh\nexit 1\n")
+    bare.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(bare))
+    monkeypatch.setattr(dev.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(dev.SetupError, match="apt-get install python3-pip"):
+        dev.pip_command()
+
+
+def test_an_old_python_can_read_the_script_and_is_told_what_is_wanted(monkeypatch):
+    ast.parse(SCRIPT.read_text(encoding="utf-8"), feature_version=(3, 7))
+    monkeypatch.setattr(sys, "version_info", (3, 9, 2))
+    with pytest.raises(SystemExit, match=r"Python 3\.11 or newer is needed"):
+        runpy.run_path(str(SCRIPT), run_name="__main__")
+
+
+@pytest.mark.parametrize(("checks", "tests", "code"), [(0, 0, 0), (1, 0, 1), (0, 1, 1), (1, 5, 1)])
+def test_the_tests_pass_only_if_the_checks_do_too(monkeypatch, capfd, checks, tests, code):
+    asked = []
+
+    def run(*arguments):
+        asked.append(arguments[1])
+        return tests if arguments[1] == "pytest" else checks
+
+    monkeypatch.setattr(dev, "run", run)
+    assert dev.test_all([]) == code
+    assert asked == ["ruff", "ruff", "mypy", "pytest"]
+    assert ("failed: ruff check, ruff format, mypy" in capfd.readouterr().err) == bool(checks)
+
+
+def test_options_after_test_go_to_pytest_and_are_refused_elsewhere(monkeypatch, capsys):
+    passed_on = []
+    monkeypatch.setattr(dev, "make_environment", lambda extras: None)
+    monkeypatch.setattr(dev, "test_all", lambda arguments: passed_on.extend(arguments) or 0)
+    monkeypatch.setattr(sys, "argv", ["dev.py", "test", "-k", "volume", "Testing/test_io.py"])
+    assert dev.main() == 0
+    assert passed_on == ["-k", "volume", "Testing/test_io.py"]
+    monkeypatch.setattr(sys, "argv", ["dev.py", "demo", "--fast"])
+    with pytest.raises(SystemExit):
+        dev.main()
+    assert "unknown: --fast" in capsys.readouterr().err
+
+
+def test_other_peoples_modules_do_not_reach_the_environment(monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", "/somewhere/else")
+    assert "PYTHONPATH" not in dev.clean_environ()
+    assert dev.clean_environ()["PATH"] == os.environ["PATH"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="a POSIX shell script")
+def test_continuous_integration_runs_what_people_run(tmp_path):
+    python = tmp_path / "python3"
+    python.write_text('#!/bin/sh\necho "$@"\n')
+    python.chmod(0o755)
+    path = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
+    done = subprocess.run([SCRIPT.parent / ".ci" / "run"], env={"PATH": path}, cwd=tmp_path, capture_output=True)
+    script, command = done.stdout.decode().split()
+    assert (Path(script).resolve(), command) == (SCRIPT, "test")
+
+
+class _Answering(http.server.BaseHTTPRequestHandler):
+    def do_HEAD(self):
+        self.send_response(200 if self.path == "/there" else 404)
+        self.end_headers()
+
+    def log_message(self, *_):
+        pass
+
+
+def test_an_address_answers_if_something_is_there():
+    with http.server.HTTPServer(("127.0.0.1", 0), _Answering) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_port}"
+        assert dev.answers(f"{address}/there", seconds=5)
+        assert not dev.answers(f"{address}/not-there", seconds=5)
+        server.shutdown()
+
+
+def test_a_silent_address_is_given_up_in_time():
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        began = time.monotonic()
+        assert not dev.answers(f"http://127.0.0.1:{silent.getsockname()[1]}/", seconds=0.3)
+        assert time.monotonic() - began < 2

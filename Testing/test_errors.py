@@ -1,0 +1,51 @@
+import pytest
+
+from BrainFusionLib import errors
+from BrainFusionLib.errors import BrainFusionError, Cancelled, RegistrationError
+from BrainFusionLib.progress import stop_if
+from BrainFusionLib.transform import RigidTransform
+
+# What a caller who knows nothing of this library would catch (DESIGN section 7).
+BUILT_IN = {
+    "SettingsError": ValueError,
+    "GeometryError": ValueError,
+    "ImageContentError": ValueError,
+    "ImageFileError": OSError,
+    "RegistrationError": RuntimeError,
+    "WeightsError": RuntimeError,
+    "MissingDependencyError": ImportError,
+    "Cancelled": Exception,
+}
+
+
+def test_every_error_of_the_library_is_known_here():
+    defined = {
+        name for name, value in vars(errors).items() if isinstance(value, type) and value.__module__ == errors.__name__
+    }
+    assert defined == {*BUILT_IN, "BrainFusionError"}
+
+
+@pytest.mark.parametrize(("name", "built_in"), BUILT_IN.items())
+def test_an_error_is_caught_by_the_librarys_base_and_by_a_built_in(name, built_in):
+    kind = getattr(errors, name)
+    for base in (BrainFusionError, built_in):
+        with pytest.raises(base) as caught:
+            raise kind("what to do")
+        assert str(caught.value) == "what to do"
+
+
+def test_a_cancel_is_no_fault_that_a_built_in_handler_would_swallow():
+    assert not issubclass(Cancelled, (ValueError, OSError, RuntimeError))
+
+
+def test_a_failed_registration_carries_the_best_pose_found():
+    pose = RigidTransform.identity()
+    assert RegistrationError("no pose", pose).best_transform is pose
+    assert RegistrationError("no pose").best_transform is None
+
+
+def test_work_stops_when_the_caller_says_so_and_not_before():
+    stop_if(None)
+    stop_if(lambda: False)
+    with pytest.raises(Cancelled, match="as asked"):
+        stop_if(lambda: True)

@@ -1,0 +1,340 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from BrainFusionLib.errors import ImageContentError
+from BrainFusionLib.geometry import Grid
+from BrainFusionLib.intensity import (
+    bone_weight,
+    check_pair,
+    ct_head_mask,
+    ct_to_unit,
+    hu_from_unit,
+    looks_like_ct,
+    looks_like_labels,
+    mri_scale,
+    otsu_threshold,
+    window_of_fused,
+)
+from BrainFusionLib.phantom import Tissue, head_grid, make_phantom
+from BrainFusionLib.volume import Volume
+
+quick = settings(max_examples=30, deadline=None)
+
+
+@pytest.fixture(scope="module")
+def phantom():
+    return make_phantom(0)
+
+
+@pytest.fixture(scope="module")
+def ct(phantom):
+    return phantom.ct(head_grid(4.0))
+
+
+@pytest.fixture(scope="module")
+def mri(phantom):
+    return phantom.mri("T1", head_grid(4.0))
+
+
+def _as(volume, array=None, **changes):
+    return volume.with_array(volume.array_kji if array is None else array, **changes)
+
+
+# The map between Hounsfield units and the unit scale.
+
+
+@pytest.mark.parametrize(
+    ("hu", "unit"),
+    [
+        *[(-1900, -0.05), (-1000, 0), (-100, 0.05), (0, 0.2875), (40, 0.3825), (300, 1)],
+        *[(1150, 1.25), (2000, 1.5), (3000, 1.625), (4000, 1.75), (8000, 2.25)],
+    ],
+)
+def test_hounsfield_units_on_the_unit_scale_by_hand(hu, unit):
+    assert float(ct_to_unit(hu)) == pytest.approx(unit, abs=1e-6)
+    assert float(hu_from_unit(unit)) == pytest.approx(hu, abs=0.01)
+
+
+def test_every_16_bit_hounsfield_number_has_a_place_of_its_own_and_comes_back():
+    hu = np.arange(-32768, 32768)
+    unit = ct_to_unit(hu)
+    assert (np.diff(unit) > 0).all()
+    np.testing.assert_array_equal(np.rint(hu_from_unit(unit)), hu)
+
+
+@quick
+@given(st.lists(st.floats(300, 4000), min_size=2, max_size=50))
+def test_bone_comes_back_to_a_hundredth_of_a_hounsfield_unit(values):
+    hu = np.sort(values)
+    np.testing.assert_allclose(hu_from_unit(ct_to_unit(hu)), hu, rtol=0, atol=0.01)
+    assert (np.diff(ct_to_unit(hu)) >= 0).all()
+
+
+def test_bone_is_from_one_upwards_and_soft_tissue_below():
+    assert (ct_to_unit(np.arange(300, 4000)) >= 1).all()
+    assert (ct_to_unit(np.arange(-1000, 300)) < 1).all()
+
+
+def test_the_map_keeps_shape_and_is_float32():
+    assert ct_to_unit(np.zeros((2, 3, 4), np.int16)).shape == (2, 3, 4)
+    assert ct_to_unit(np.zeros(5, np.int16)).dtype == hu_from_unit(np.zeros(5)).dtype == np.float32
+
+
+def test_bone_weight_is_a_ramp_from_200_to_300():
+    weight = bone_weight([-1000, 199, 200, 225, 250, 299, 300, 301, 3000])
+    np.testing.assert_allclose(weight, [0, 0, 0, 0.25, 0.5, 0.99, 1, 1, 1], atol=1e-6)
+    # Exactly 0 and 1 at the ends: there the fused volume is MRI and CT to the last bit.
+    assert (weight[[0, 1, 2]] == 0).all()
+    assert (weight[[6, 7, 8]] == 1).all()
+    assert weight.dtype == np.float32
+
+
+def test_the_window_of_a_fused_volume_reaches_dense_bone():
+    low, high = window_of_fused(100, 500)
+    assert low == 100
+    assert high == pytest.approx(100 + 400 * float(ct_to_unit(2000)))
+
+
+# The MRI's scale.
+
+
+def _variance_between(values, threshold):
+    below, above = values[values <= threshold], values[values > threshold]
+    return below.size * above.size * (below.mean() - above.mean()) ** 2 if below.size and above.size else 0.0
+
+
+@quick
+@given(st.integers(0, 10_000), st.floats(0.1, 0.9), st.floats(0.5, 8), st.floats(1e-2, 1e4), st.floats(-5, 5))
+def test_otsus_threshold_splits_as_well_as_the_best_of_all_splits(seed, share, apart, scale, offset):
+    rng = np.random.default_rng(seed)
+    values = rng.normal(0, 1, 200) + apart * (rng.random(200) < share)
+    values = ((values + offset) * scale).astype(np.float32)
+    best = max(_variance_between(values, value) for value in values)
+    assert _variance_between(values, otsu_threshold(values)) > 0.97 * best
+
+
+def test_otsus_threshold_is_not_drawn_away_by_a_few_very_bright_voxels():
+    rng = np.random.default_rng(0)
+    values = np.concatenate([rng.normal(20, 5, 5000), rng.normal(200, 30, 5000), [60_000] * 5]).astype(np.float32)
+    assert 40 < otsu_threshold(values) < 130
+
+
+def _box_of_tissue(background, tissue, shape=(24, 24, 24)):
+    array = np.full(shape, background, np.float32)
+    inner = array[tuple(slice(n // 4, -(n // 4)) for n in shape)]
+    inner[...] = np.random.default_rng(0).uniform(*tissue, inner.shape)
+    return array
+
+
+@pytest.mark.parametrize("shape", [(24, 24, 24), (8, 60, 60)])
+def test_the_mri_scale_of_a_box_of_tissue_by_hand(shape):
+    low, high = mri_scale(_box_of_tissue(10, (200, 300), shape))
+    assert low == 10
+    assert high == pytest.approx(299, abs=2)
+
+
+def test_the_mri_scale_is_not_moved_by_a_few_bright_voxels(mri):
+    brighter = mri.array_kji.copy()
+    brighter.ravel()[np.random.default_rng(0).choice(brighter.size, brighter.size // 2000, replace=False)] = 30_000
+    np.testing.assert_allclose(mri_scale(brighter), mri_scale(mri.array_kji), rtol=0.05)
+
+
+@quick
+@given(st.floats(1e-3, 1e4), st.floats(-5, 5))
+def test_the_mri_scale_follows_any_rescaling_of_the_intensities(mri, scale, offset):
+    low, high = mri_scale(mri.array_kji)
+    moved = (mri.array_kji.astype(np.float64) + offset * high) * scale
+    expected = ((low + offset * high) * scale, (high + offset * high) * scale)
+    np.testing.assert_allclose(mri_scale(moved.astype(np.float32)), expected, rtol=0, atol=2e-3 * (high - low) * scale)
+
+
+def test_a_constant_mri_has_no_scale():
+    with pytest.raises(ImageContentError, match=r"constant.*Choose another"):
+        mri_scale(np.zeros((16, 16, 16), np.float32))
+
+
+# The head in a CT.
+
+
+def test_the_head_mask_keeps_the_head_and_leaves_the_holder_out(phantom):
+    grid = Grid((74, 92, 68), (3.0, 3.0, 3.0), (-111, -124, -108))
+    tissue = phantom.labels(grid).array_kji
+    clean, noisy = phantom.ct(grid, noise_hu=0).array_kji, phantom.ct(grid, table=True)
+    holder = (noisy.array_kji > -300) & (clean < -900)
+    assert holder.sum() > 4000
+    mask = ct_head_mask(noisy)
+    assert mask[(tissue > 0) & (clean > -300)].mean() > 0.99
+    assert mask[np.isin(tissue, [Tissue.GREY_MATTER, Tissue.WHITE_MATTER, Tissue.VENTRICLE, Tissue.METAL])].all()
+    assert mask[holder].mean() < 0.1
+    assert mask[tissue == 0].mean() < 0.01
+
+
+def _ellipsoid(size, spacing, radii, centre_mm=(0, 0, 0)):
+    """Return a grid centred on the origin, and where the ellipsoid is on it (kji)."""
+    grid = Grid(size, spacing, tuple(-(n - 1) / 2 * s for n, s in zip(size, spacing, strict=True)))
+    k, j, i = np.indices(grid.shape_kji)
+    x, y, z = (
+        np.stack([i, j, k]) * np.reshape(spacing, (3, 1, 1, 1)) + np.reshape(grid.origin_lps_mm, (3, 1, 1, 1))
+    ) - np.reshape(centre_mm, (3, 1, 1, 1))
+    return grid, (x / radii[0]) ** 2 + (y / radii[1]) ** 2 + (z / radii[2]) ** 2 < 1
+
+
+def _overlap(a, b):
+    return 2 * (a & b).sum() / (a.sum() + b.sum())
+
+
+@pytest.mark.parametrize("spacing", [(3.0, 3.0, 3.0), (4.0, 3.0, 5.0), (0.75, 1.5, 4.0), (4.0, 1.0, 2.0)])
+def test_the_head_mask_is_the_head_whatever_the_spacing_along_each_axis(spacing):
+    size = tuple(round(edge / s) for edge, s in zip((120, 150, 96), spacing, strict=True))
+    grid, head = _ellipsoid(size, spacing, (40, 60, 32))
+    assert _overlap(ct_head_mask(Volume(np.where(head, 40, -1000), grid, "CT")), head) > 0.92
+
+
+def test_the_head_mask_is_filled_inside_and_holds_one_piece_without_thin_shells():
+    grid, head = _ellipsoid((50, 50, 50), (3.0, 3.0, 3.0), (45, 45, 45))
+    _, sinus = _ellipsoid((50, 50, 50), (3.0, 3.0, 3.0), (15, 15, 15))
+    _, other = _ellipsoid((50, 50, 50), (3.0, 3.0, 3.0), (12, 12, 12), (60, 60, 60))
+    hu = np.where(head & ~sinus, 40, -1000)
+    hu[other] = 1000
+    hu[:, 45, :] = 200
+    hu[10:20, 40:46, 25] = 200
+    mask = ct_head_mask(Volume(hu, grid, "CT"))
+    assert mask[head].all()
+    assert mask[sinus].all()
+    assert not mask[other].any()
+    assert not mask[:, 45, :].any()
+
+
+def test_a_head_cut_off_by_the_field_of_view_is_kept_up_to_the_border():
+    grid, head = _ellipsoid((30, 30, 20), (3.0, 3.0, 3.0), (60, 50, 45))
+    mask = ct_head_mask(Volume(np.where(head, 40, -1000), grid, "CT"))
+    assert head[0].mean() > 0.3
+    assert _overlap(mask[0], head[0]) > 0.97
+    assert _overlap(mask[:, :, -1], head[:, :, -1]) > 0.97
+
+
+@pytest.mark.parametrize("size", [(4, 4, 4), (40, 40, 4), (200, 5, 4)])
+def test_a_head_mask_of_few_voxels_is_as_large_as_the_volume(size):
+    mask = ct_head_mask(Volume(np.full(size[::-1], 40.0), Grid(size), "CT"))
+    assert mask.shape == size[::-1]
+    assert mask.all()
+
+
+def test_a_ct_of_air_has_no_head_and_says_so_by_name():
+    with pytest.raises(ImageContentError, match=r"empty\.nii: no voxel is above -300 HU.*Hounsfield units is wanted"):
+        ct_head_mask(Volume(np.full((8, 8, 8), -1000.0), Grid((8, 8, 8)), "CT", "empty.nii"))
+
+
+# What is refused.
+
+
+@pytest.mark.parametrize("contrast", ["T1", "T2", "FLAIR"])
+def test_a_ct_and_an_mri_of_a_head_are_accepted(phantom, ct, contrast):
+    other = phantom.mri(contrast, head_grid(5.0))
+    for ct_says, mri_says in (("CT", "MR"), (None, None), ("CT", None), (None, "MR")):
+        check_pair(_as(ct, modality=ct_says), _as(other, modality=mri_says))
+
+
+@pytest.mark.parametrize(
+    "stored",
+    [
+        pytest.param(lambda a: np.rint(a), id="whole numbers"),
+        pytest.param(lambda a: np.clip(np.rint(a / 5), 0, 255), id="8 bits"),
+        pytest.param(lambda a: np.where(a < 100, 0, np.rint(a)), id="background set to 0"),
+        pytest.param(lambda a: (a - a.mean()) / a.std(), id="standardised"),
+    ],
+)
+def test_an_mri_is_accepted_however_it_was_stored(ct, mri, stored):
+    check_pair(ct, _as(mri, stored(mri.array_kji), modality=None))
+
+
+def test_a_ct_of_whole_numbers_with_padding_far_below_air_is_accepted(ct, mri):
+    padded = np.rint(ct.array_kji)
+    padded[:, :6] = -3024
+    check_pair(_as(ct, padded, modality=None), mri)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_voxels_that_are_no_numbers_are_counted_and_refused(ct, mri, value):
+    broken = ct.array_kji.copy()
+    broken[3, 4, 5:7] = value
+    with pytest.raises(ImageContentError, match=r"broken, given as CT, has 2 voxels that are NaN or infinite.*Replace"):
+        check_pair(_as(ct, broken, name="broken"), mri)
+
+
+@pytest.mark.parametrize("value", [0, -1000])
+def test_a_constant_volume_is_refused_with_its_value(ct, mri, value):
+    with pytest.raises(ImageContentError, match=f"blank, given as MRI, is empty: every voxel is {value}"):
+        check_pair(ct, _as(mri, np.full_like(mri.array_kji, value), name="blank"))
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_a_few_slices_are_refused_along_any_axis(ct, mri, axis):
+    size = [20, 20, 20]
+    size[2 - axis] = 3
+    thin = Volume(np.random.default_rng(0).random(size[::-1]), Grid(tuple(size)), name="thin")
+    with pytest.raises(ImageContentError, match=r"thin, given as MRI.*at least 4.*whole 3D volume"):
+        check_pair(ct, thin)
+
+
+def _segmentation(shape):
+    k, j, i = np.indices(shape) // 9
+    return ((k + 2 * j + 5 * i) % 7) * 11
+
+
+@pytest.mark.parametrize("make", [_segmentation, lambda shape: _segmentation(shape) > 30], ids=["labels", "mask"])
+@pytest.mark.parametrize("role", ["CT", "MRI"])
+def test_a_label_map_is_refused_in_either_place(ct, mri, make, role):
+    labels = _as(mri, make(mri.array_kji.shape), modality=None, name="seg")
+    with pytest.raises(ImageContentError, match=f"seg, given as {role}, looks like a label map.*not a segmentation"):
+        check_pair(labels if role == "CT" else ct, labels if role == "MRI" else mri)
+
+
+def test_the_mask_of_a_head_looks_like_labels_and_its_images_do_not(phantom, ct, mri):
+    assert looks_like_labels((phantom.labels(ct.grid).array_kji > 0).astype(np.float32))
+    assert not looks_like_labels(np.rint(ct.array_kji))
+    assert not looks_like_labels(np.rint(mri.array_kji))
+
+
+def test_one_volume_in_both_places_is_refused_by_name(ct):
+    with pytest.raises(ImageContentError, match=r"both as CT and as MRI.*two different"):
+        check_pair(ct, _as(ct, ct.array_kji.copy()))
+
+
+@pytest.mark.parametrize("modalities", [("CT", "MR"), (None, None), ("CT", None), (None, "MR")])
+def test_ct_and_mri_swapped_are_refused_with_both_names(ct, mri, modalities):
+    with pytest.raises(ImageContentError, match=r"swapped: A, given as MRI.*B, given as CT.*other way round"):
+        check_pair(_as(mri, modality=modalities[1], name="B"), _as(ct, modality=modalities[0], name="A"))
+
+
+@pytest.mark.parametrize("modality", ["CT", None])
+def test_two_cts_are_refused(phantom, ct, modality):
+    other = phantom.ct(ct.grid, seed=1)
+    with pytest.raises(ImageContentError, match=r"both volumes are CTs: second.*Give an MRI"):
+        check_pair(_as(ct, modality=modality), _as(other, modality=modality, name="second"))
+
+
+@pytest.mark.parametrize(
+    "convert",
+    [
+        pytest.param(lambda hu: hu + 1024, id="no rescale intercept"),
+        pytest.param(lambda hu: np.clip((hu + 160) / 400 * 255, 0, 255), id="windowed to 8 bits"),
+    ],
+)
+def test_a_ct_that_is_not_in_hounsfield_units_is_refused_with_its_range(ct, mri, convert):
+    with pytest.raises(ImageContentError, match=r"raw, given as CT, is not in Hounsfield units.*rescale slope"):
+        check_pair(_as(ct, convert(ct.array_kji), modality=None, name="raw"), mri)
+
+
+def test_two_mris_are_refused(phantom, mri):
+    with pytest.raises(ImageContentError, match="not in Hounsfield units"):
+        check_pair(phantom.mri("T2", mri.grid), mri)
+
+
+def test_a_ct_is_told_from_an_mri_by_its_values(phantom, ct, mri):
+    assert looks_like_ct(ct.array_kji)
+    assert not looks_like_ct(mri.array_kji)
+    assert not looks_like_ct(np.full((8, 8, 8), -1000, np.float32))
+    assert looks_like_ct(phantom.ct(Grid((20, 20, 4), (4.0, 4.0, 4.0), (-140, -40, 0))).array_kji)

@@ -1,0 +1,138 @@
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from BrainFusionLib import resample
+from BrainFusionLib.geometry import Grid, rotation_matrix
+from BrainFusionLib.resample import resample_onto
+from BrainFusionLib.transform import RigidTransform
+from BrainFusionLib.volume import Volume
+
+TURN = RigidTransform.from_axis_angle((1, -2, 0.5), 17, (3, -2, 4), (5, 5, 5))
+FLIP = np.diag([1.0, -1.0, 1.0])  # makes a grid left-handed
+GRIDS = {
+    "aligned": Grid((19, 17, 15), (2.0, 2.0, 2.0), (-18.3, -16.1, -14.2)),
+    "anisotropic": Grid((25, 9, 31), (1.3, 4.1, 0.9), (-15, -17, -12)),
+    "oblique": Grid((17, 20, 14), (2.1, 1.7, 2.4), (-21, -12, -18), rotation_matrix((1, 2, 3), 28)),
+    "left-handed": Grid((18, 19, 16), (2.0, 1.9, 2.2), (-17, 16, -19), rotation_matrix((0, 1, 1), 12) @ FLIP),
+    "sagittal": Grid((21, 13, 10), (1.6, 2.7, 3.1), (-13, -18, 17), [[0, 0, 1], [1, 0, 0], [0, -1, 0]]),
+}
+by_name = pytest.mark.parametrize("name", GRIDS)
+
+
+def _volume(grid, modality=None):
+    """Noise: no two voxels are alike, so any mistake about axes or neighbours shows."""
+    return Volume(np.random.default_rng(5).uniform(0, 1, grid.shape_kji), grid, modality, "noise", ("noted",))
+
+
+def _itk(volume):
+    image = sitk.GetImageFromArray(volume.array_kji)
+    image.SetSpacing(volume.grid.spacing_ijk_mm)
+    image.SetOrigin(volume.grid.origin_lps_mm)
+    image.SetDirection(volume.grid.direction.ravel().tolist())
+    return image
+
+
+def _resampled_by_itk(volume, grid, transform, fill):
+    pose = sitk.AffineTransform(3)
+    pose.SetMatrix(transform.rotation.ravel().tolist())
+    pose.SetTranslation(transform.translation_mm.tolist())
+    reference = _itk(Volume(np.zeros(grid.shape_kji), grid))
+    return sitk.GetArrayFromImage(sitk.Resample(_itk(volume), reference, pose, sitk.sitkLinear, fill))
+
+
+@by_name
+@pytest.mark.parametrize("source_name", ["oblique", "left-handed", "anisotropic"])
+def test_resampling_is_that_of_itk_inside_outside_and_at_the_border(source_name, name):
+    volume, grid = _volume(GRIDS[source_name]), GRIDS[name]
+    transform = TURN if name != source_name else RigidTransform.from_axis_angle((0, 0, 1), 5)
+    result, expected = resample_onto(volume, grid, transform, fill=-7), _resampled_by_itk(volume, grid, transform, -7)
+    outside = expected == -7
+    assert 0.02 < outside.mean() < 0.9
+    np.testing.assert_array_equal(result.array_kji == -7, outside)
+    np.testing.assert_allclose(result.array_kji, expected, rtol=0, atol=1e-4)
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.tuples(*[st.floats(-1, 1)] * 3), st.floats(1, 180), st.tuples(*[st.floats(-15, 15)] * 3))
+def test_resampling_under_any_pose_is_that_of_itk(axis, angle_deg, translation):
+    transform = RigidTransform.from_axis_angle(np.add(axis, (0, 0, 1.5)), angle_deg, translation)
+    volume, grid = _volume(GRIDS["left-handed"]), GRIDS["oblique"]
+    result = resample_onto(volume, grid, transform, fill=0.5).array_kji
+    expected = _resampled_by_itk(volume, grid, transform, 0.5)
+    # A point within rounding of the outermost border may fall on either side of it.
+    assert (np.abs(result - expected) > 1e-4).mean() < 1e-3
+
+
+def test_the_transform_takes_points_of_the_grid_to_points_of_the_volume():
+    array = np.zeros((11, 11, 11), np.float32)
+    array[3, 4, 5] = 1  # at (5, 4, 3) mm
+    shift = np.eye(4)
+    shift[:3, 3] = (2, -1, -3)
+    pulled = resample_onto(Volume(array, Grid((11, 11, 11))), Grid((11, 11, 11)), RigidTransform(shift)).array_kji
+    # The grid's point (3, 5, 6) looks at (5, 4, 3).
+    assert pulled[6, 5, 3] == pytest.approx(1, abs=1e-5)
+    assert pulled.sum() == pytest.approx(1, abs=1e-4)
+
+
+def test_between_two_voxels_is_their_weighted_mean():
+    ramp = Volume(np.broadcast_to(np.arange(5.0) * 10, (4, 4, 5)), Grid((5, 4, 4), (2, 2, 2)))
+    values = resample_onto(ramp, Grid((4, 1, 1), (0.5, 1, 1), (2.5, 3.0, 3.0)), fill=-1).array_kji[0, 0]
+    np.testing.assert_allclose(values, [12.5, 15, 17.5, 20], atol=1e-4)
+
+
+def test_a_voxel_ends_half_a_voxel_beyond_its_centre():
+    volume = Volume(np.full((4, 4, 4), 9.0), Grid((4, 4, 4), (2, 2, 2)))
+    for axis in range(3):
+        origin = [3.0, 3.0, 3.0]
+        origin[axis] = -1.3
+        size, spacing = [1, 1, 1], [1.0, 1.0, 1.0]
+        size[axis], spacing[axis] = 18, 0.5
+        line = resample_onto(volume, Grid(tuple(size), tuple(spacing), tuple(origin)), fill=-5).array_kji.ravel()
+        # From -1.3 mm in steps of 0.5: the voxels fill -1 to 7 mm.
+        np.testing.assert_allclose(line, [-5, *[9] * 16, -5], rtol=1e-6)
+
+
+@pytest.mark.parametrize(("modality", "value"), [("CT", -1000), ("MR", 0), (None, 0)])
+def test_outside_is_air_in_a_ct_and_zero_elsewhere(modality, value):
+    far = Grid((4, 4, 4), origin_lps_mm=(500, 0, 0))
+    assert set(resample_onto(_volume(GRIDS["aligned"], modality), far).array_kji.ravel()) == {value}
+    assert set(resample_onto(_volume(GRIDS["aligned"], modality), far, fill=0.0).array_kji.ravel()) == {0}
+
+
+@by_name
+def test_the_same_grid_keeps_every_bit(name):
+    volume = _volume(GRIDS[name])
+    for transform in (None, RigidTransform.identity(), TURN.inverse() @ TURN):
+        np.testing.assert_array_equal(resample_onto(volume, GRIDS[name], transform).array_kji, volume.array_kji)
+
+
+def test_a_shift_by_whole_voxels_gives_the_neighbours():
+    volume = Volume(np.random.default_rng(0).uniform(0, 1000, (8, 9, 300)), Grid((300, 9, 8)))
+    shifted = resample_onto(volume, Grid((300, 9, 8), origin_lps_mm=(2, 1, -3)), fill=0).array_kji
+    np.testing.assert_allclose(shifted[3:, :-1, :-2], volume.array_kji[:-3, 1:, 2:], atol=0.05)
+
+
+@pytest.mark.parametrize("slab_voxels", [1, 17 * 20 * 3, 17 * 20 * 5 + 1])
+def test_the_size_of_the_slabs_does_not_show(monkeypatch, slab_voxels):
+    volume, grid = _volume(GRIDS["left-handed"]), GRIDS["oblique"]
+    whole = resample_onto(volume, grid, TURN).array_kji
+    monkeypatch.setattr(resample, "SLAB_VOXELS", slab_voxels)
+    np.testing.assert_array_equal(resample_onto(volume, grid, TURN).array_kji, whole)
+
+
+def test_the_result_is_named_like_the_volume_and_lies_on_the_grid():
+    volume, grid = _volume(GRIDS["aligned"], "CT"), GRIDS["sagittal"]
+    for result in (resample_onto(volume, grid), resample_onto(volume, GRIDS["aligned"])):
+        assert (result.modality, result.name, result.notes) == ("CT", "noise", ("noted",))
+        assert result.array_kji.dtype == np.float32
+    assert resample_onto(volume, grid).grid is grid
+
+
+def test_the_volume_is_not_changed():
+    volume = _volume(GRIDS["aligned"])
+    before = volume.array_kji.copy()
+    resample_onto(volume, GRIDS["oblique"], TURN)
+    np.testing.assert_array_equal(volume.array_kji, before)

@@ -1,0 +1,125 @@
+import json
+import sys
+from dataclasses import FrozenInstanceError, replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from BrainFusionLib.device import pick_device
+from BrainFusionLib.errors import MissingDependencyError, SettingsError
+from BrainFusionLib.settings import FusionSettings, RegistrationSettings, Settings
+
+
+def test_the_presets_look_harder_one_after_the_other():
+    fast, standard, thorough = (RegistrationSettings.preset(name) for name in ("fast", "standard", "thorough"))
+    for field in ("rotations", "candidates", "samples"):
+        assert getattr(fast, field) < getattr(standard, field) < getattr(thorough, field)
+    assert not fast.escalate
+    assert standard == RegistrationSettings()
+
+
+def test_a_preset_keeps_the_seed():
+    assert {RegistrationSettings.preset(name, seed=7).seed for name in ("fast", "standard", "thorough")} == {7}
+
+
+def test_an_unknown_preset_is_refused_with_the_known_ones():
+    with pytest.raises(SettingsError, match=r"'best'.*fast, standard, thorough"):
+        RegistrationSettings.preset("best")
+
+
+@pytest.mark.parametrize(("field", "least"), [("rotations", 1), ("candidates", 4), ("samples", 2000), ("seed", 0)])
+def test_a_registration_setting_below_its_least_is_refused_by_name(field, least):
+    assert getattr(RegistrationSettings(**{field: least}), field) == least
+    for bad in (least - 1, least + 0.5, str(least), None):
+        with pytest.raises(SettingsError, match=f"{field} must be a whole number of at least {least}; got"):
+            RegistrationSettings(**{field: bad})
+
+
+def test_no_batch_and_no_thread_are_refused():
+    with pytest.raises(SettingsError, match="batch_size"):
+        FusionSettings(batch_size=0)
+    with pytest.raises(SettingsError, match="threads"):
+        Settings(threads=0)
+
+
+def test_the_network_without_weights_is_refused_with_the_way_out():
+    with pytest.raises(SettingsError, match=r"--weights.*--rule"):
+        FusionSettings(rule="network")
+    assert FusionSettings(rule="network", weights=Path("w.bin")).weights == Path("w.bin")
+
+
+def test_an_unknown_device_is_refused_with_the_known_ones():
+    with pytest.raises(SettingsError, match=r"'gpu'.*auto, cpu, cuda, mps"):
+        Settings(device="gpu")
+
+
+def test_settings_are_checked_when_they_are_replaced_and_cannot_be_assigned():
+    with pytest.raises(SettingsError, match="rotations"):
+        replace(RegistrationSettings(), rotations=0)
+    with pytest.raises(FrozenInstanceError):
+        Settings().threads = 4
+
+
+def test_settings_are_rebuilt_from_their_json():
+    settings = Settings(
+        RegistrationSettings.preset("thorough", seed=3),
+        FusionSettings("network", Path("folder") / "w.bin", 2),
+        device="cpu",
+        threads=3,
+    )
+    fields = json.loads(json.dumps(settings.to_dict()))
+    fusion = fields.pop("fusion")
+    assert fusion["weights"] == str(Path("folder") / "w.bin")
+    rebuilt = Settings(
+        registration=RegistrationSettings(**fields.pop("registration")),
+        fusion=FusionSettings(fusion.pop("rule"), Path(fusion.pop("weights")), **fusion),
+        **fields,
+    )
+    assert rebuilt == settings
+    assert Settings().to_dict()["fusion"]["weights"] is None
+
+
+@pytest.fixture
+def machine(monkeypatch):
+    """Pretend to be a machine with so many CUDA devices, and with or without Apple's."""
+
+    def pretend(gpus, apple=False):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: gpus > 0)
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+        monkeypatch.setattr(torch.backends.mps, "is_available", lambda: apple)
+
+    return pretend
+
+
+@pytest.mark.parametrize(("gpus", "apple", "picked"), [(0, False, "cpu"), (1, False, "cuda"), (0, True, "mps")])
+def test_auto_is_the_gpu_where_there_is_one(machine, gpus, apple, picked):
+    machine(gpus, apple)
+    assert pick_device() == torch.device(picked)
+    assert pick_device("cpu") == torch.device("cpu")
+
+
+def test_a_gpu_is_picked_by_its_number_if_there_are_so_many(machine):
+    machine(2)
+    assert pick_device("cuda:1") == torch.device("cuda", 1)
+    with pytest.raises(SettingsError, match=r"'cuda:2'.*cpu, cuda, cuda:0, cuda:1"):
+        pick_device("cuda:2")
+
+
+@pytest.mark.parametrize("name", ["cuda", "cuda:0", "mps"])
+def test_a_gpu_that_is_not_there_is_refused_with_what_is(machine, name):
+    machine(0)
+    with pytest.raises(SettingsError, match=f"'{name}' was asked for.*only cpu here.*Choose auto or cpu"):
+        pick_device(name)
+
+
+def test_a_device_of_no_known_name_is_refused(machine):
+    machine(1)
+    with pytest.raises(SettingsError, match="must be auto, cpu, cuda or mps; got 'GPU'"):
+        pick_device("GPU")
+
+
+def test_without_torch_the_message_says_how_to_get_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(MissingDependencyError, match=r"pip install 'brainfusion\[torch\]'.*Slicer"):
+        pick_device("cpu")

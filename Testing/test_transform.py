@@ -1,0 +1,169 @@
+import json
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from BrainFusionLib.errors import GeometryError
+from BrainFusionLib.transform import RigidTransform
+
+quick = settings(max_examples=30, deadline=None)
+
+# Euler angles, a translation and a centre: SimpleITK's Euler3DTransform is the reference.
+euler = st.tuples(st.tuples(*[st.floats(-3, 3)] * 3), *[st.tuples(*[st.floats(-150, 150)] * 3)] * 2)
+points = st.tuples(*[st.floats(-200, 200)] * 3)
+
+
+def _itk(parameters):
+    angles, translation, centre = parameters
+    return sitk.Euler3DTransform(centre, *angles, translation)
+
+
+def _ours(parameters):
+    _, translation, centre = parameters
+    return RigidTransform.about_centre(np.reshape(_itk(parameters).GetMatrix(), (3, 3)), translation, centre)
+
+
+@quick
+@given(euler, points)
+def test_a_transform_about_a_centre_is_that_of_itk(parameters, point):
+    np.testing.assert_allclose(_ours(parameters).apply(point), _itk(parameters).TransformPoint(point), atol=1e-9)
+
+
+@quick
+@given(euler, points)
+def test_the_inverse_undoes_what_itk_does(parameters, point):
+    np.testing.assert_allclose(
+        _ours(parameters).inverse().apply(_itk(parameters).TransformPoint(point)), point, atol=1e-8
+    )
+
+
+@quick
+@given(euler, euler, points)
+def test_a_composition_applies_the_right_hand_one_first(last, first, point):
+    expected = _itk(last).TransformPoint(_itk(first).TransformPoint(point))
+    np.testing.assert_allclose((_ours(last) @ _ours(first)).apply(point), expected, atol=1e-8)
+
+
+@quick
+@given(euler, points)
+def test_a_rigid_transform_keeps_distances(parameters, point):
+    far, near = _ours(parameters).apply([point, (0, 0, 0)])
+    assert np.linalg.norm(far - near) == pytest.approx(np.linalg.norm(point), abs=1e-9)
+
+
+@pytest.mark.parametrize("axis", [(1, 0, 0), (0.5, -2, 1)])
+@pytest.mark.parametrize("angle_deg", [-70, 20, 180])
+def test_an_axis_and_an_angle_give_the_transform_of_itk(axis, angle_deg):
+    reference = sitk.VersorRigid3DTransform()
+    reference.SetCenter((10, -20, 30))
+    reference.SetRotation(axis, np.radians(angle_deg))
+    reference.SetTranslation((1, 2, 3))
+    ours = RigidTransform.from_axis_angle(axis, angle_deg, (1, 2, 3), (10, -20, 30))
+    np.testing.assert_allclose(ours.apply((7, 8, 9)), reference.TransformPoint((7, 8, 9)), atol=1e-12)
+    assert ours.angle_deg == pytest.approx(abs(angle_deg), abs=1e-6)
+
+
+def test_a_quarter_turn_about_superior_by_hand():
+    turn = RigidTransform.from_axis_angle((0, 0, 1), 90, translation_mm=(0, 0, 5), centre_lps_mm=(10, 0, 0))
+    np.testing.assert_allclose(turn.apply((12, 0, 1)), (10, 2, 6), atol=1e-12)
+    np.testing.assert_allclose(turn.translation_mm, (10, -10, 5), atol=1e-12)
+    np.testing.assert_allclose(turn.shift_at((10, 0, 0)), (0, 0, 5), atol=1e-12)
+    np.testing.assert_allclose(turn.shift_at([(12, 0, 0)]), [(-2, 2, 5)], atol=1e-12)
+
+
+def test_the_identity_moves_nothing():
+    np.testing.assert_array_equal(RigidTransform.identity().apply([[1, 2, 3], [4, 5, 6]]), [[1, 2, 3], [4, 5, 6]])
+    assert RigidTransform.identity().angle_deg == 0
+
+
+@pytest.mark.parametrize(
+    ("ct_must_move", "words"),
+    [
+        ((10, 0, 0), "10.0 mm left"),
+        ((-10, 0, 0), "10.0 mm right"),
+        ((0, 10, 0), "10.0 mm posterior"),
+        ((0, -10, 0), "10.0 mm anterior"),
+        ((0, 0, 10), "10.0 mm superior"),
+        ((0, 0, -10), "10.0 mm inferior"),
+    ],
+)
+def test_the_words_say_how_the_ct_has_to_move(ct_must_move, words):
+    # The CT's copy of an MRI point lies where the CT would have to leave from: at the point less the way to go.
+    matrix = np.eye(4)
+    matrix[:3, 3] = -np.array(ct_must_move)
+    said = RigidTransform(matrix).describe((30, -40, 50))
+    assert words in said
+    assert said.count("10.0 mm") == 1
+    assert "rotated by 0.0 degrees" in said
+
+
+@pytest.mark.parametrize(
+    ("axis", "name"), [((1, 0.1, 0), "left-right"), ((0.2, -1, 0), "front-back"), ((0, 0.3, 1), "feet-head")]
+)
+@pytest.mark.parametrize("angle_deg", [0.06, 35.0, -35.0, 180.0])
+def test_the_words_name_the_angle_and_the_main_axis_of_the_rotation(axis, name, angle_deg):
+    said = RigidTransform.from_axis_angle(axis, angle_deg, centre_lps_mm=(5, 6, 7)).describe((5, 6, 7))
+    assert said.startswith(f"rotated by {abs(angle_deg):.1f} degrees (mainly about the {name} axis), shifted by 0.0 mm")
+
+
+def test_the_shift_in_words_is_seen_at_the_given_point():
+    # Half a turn about the feet-head axis through x = 50: the origin's copy lies at x = 100, 100 mm too far left.
+    half_turn = RigidTransform.from_axis_angle((0, 0, 1), 180, centre_lps_mm=(50, 0, 0))
+    assert "100.0 mm right" in half_turn.describe((0, 0, 0))
+    assert half_turn.describe((50, 0, 0)).count(" 0.0 mm") == 3
+
+
+def test_a_matrix_rounded_to_float32_is_made_exactly_rigid():
+    exact = RigidTransform.from_axis_angle((1, 2, 3), 77, (11, 22, 33)).moving_from_fixed_lps
+    rotation = RigidTransform(exact.astype(np.float32)).rotation
+    np.testing.assert_allclose(rotation.T @ rotation, np.eye(3), atol=1e-15)
+    np.testing.assert_allclose(rotation, exact[:3, :3], atol=1e-7)
+
+
+def test_a_mirror_is_refused():
+    with pytest.raises(GeometryError, match="cannot mirror"):
+        RigidTransform(np.diag([-1, 1, 1, 1]))
+
+
+def _matrix(row, column, value):
+    matrix = np.eye(4)
+    matrix[row, column] = value
+    return matrix
+
+
+@pytest.mark.parametrize(
+    "matrix",
+    [
+        pytest.param(np.diag([1.01, 1.01, 1.01, 1]), id="scaled"),
+        pytest.param(_matrix(0, 1, 0.01), id="sheared"),
+        pytest.param(_matrix(0, 3, np.nan), id="NaN"),
+        pytest.param(_matrix(3, 0, 0.1), id="perspective"),
+        pytest.param(_matrix(3, 3, 2.0), id="last row not 0 0 0 1"),
+        pytest.param(np.eye(3), id="3x3"),
+        pytest.param(np.zeros((4, 4)), id="zeros"),
+    ],
+)
+def test_a_matrix_that_is_not_rigid_is_refused(matrix):
+    with pytest.raises(GeometryError):
+        RigidTransform(matrix)
+
+
+def test_a_transform_cannot_be_changed_behind_its_back():
+    matrix = np.eye(4)
+    transform = RigidTransform(matrix)
+    matrix[0, 3] = 99
+    np.testing.assert_array_equal(transform.translation_mm, [0, 0, 0])
+    for part in (transform.moving_from_fixed_lps, transform.rotation, transform.translation_mm):
+        with pytest.raises(ValueError, match="read-only"):
+            part[0] = 1
+
+
+def test_the_json_of_a_transform_holds_its_matrix_axis_and_angle():
+    transform = RigidTransform.from_axis_angle((0, -2, 0), 30, (1, 2, 3))
+    fields = json.loads(json.dumps(transform.to_dict()))
+    np.testing.assert_array_equal(fields["moving_from_fixed_lps"], transform.moving_from_fixed_lps)
+    np.testing.assert_allclose(fields["rotation_axis_lps"], (0, -1, 0), atol=1e-12)
+    assert fields["rotation_angle_deg"] == pytest.approx(30)

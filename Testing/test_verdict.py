@@ -1,0 +1,78 @@
+import json
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from BrainFusionLib.registration import RegistrationResult
+from BrainFusionLib.transform import RigidTransform
+from BrainFusionLib.verdict import Verdict, judge
+
+GOOD = RegistrationResult(
+    RigidTransform.identity(),
+    similarity=1.2,
+    margin=0.2,
+    agreement_mm=0.1,
+    overlap=0.95,
+    escalated=False,
+    timings_s={},
+    device="cpu",
+)
+
+
+@pytest.mark.parametrize("margin", [0.2, 0.051, None])
+def test_a_pose_that_nothing_speaks_against_is_amber(margin):
+    verdict = judge(replace(GOOD, margin=margin))
+    assert verdict.colour == "amber"
+    assert "nothing speaks against" in verdict.reasons[0]
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"margin": 0.049}, ["different pose fits almost as well", "0.049 nats", "0.05 wanted"]),
+        ({"margin": 0.0}, ["0.000 nats"]),
+        ({"agreement_mm": 1.1}, ["1.1 mm apart", "1 mm allowed"]),
+        ({"overlap": 0.24}, ["only 24 %", "25 % wanted"]),
+    ],
+)
+def test_each_doubt_makes_it_red_and_is_said_with_its_numbers(changes, words):
+    verdict = judge(replace(GOOD, **changes))
+    assert verdict.colour == "red"
+    assert len(verdict.reasons) == 2
+    for word in words:
+        assert word in verdict.reasons[0]
+
+
+def test_every_doubt_is_said():
+    verdict = judge(replace(GOOD, margin=0.01, agreement_mm=8.0, overlap=0.1))
+    assert verdict.colour == "red"
+    assert [any(word in reason for reason in verdict.reasons) for word in ("0.010 nats", "8.0 mm", "10 %")] == [
+        True
+    ] * 3
+
+
+def test_a_transform_that_was_given_is_amber_and_said_to_be_unchecked():
+    verdict = judge(None)
+    assert verdict.colour == "amber"
+    assert "not checked" in verdict.reasons[0]
+
+
+@given(st.none() | st.floats(0, 5), st.floats(0, 50), st.floats(0, 1))
+def test_no_registration_is_green_or_given_an_error_before_the_verdict_is_calibrated(margin, agreement, overlap):
+    verdict = judge(replace(GOOD, margin=margin, agreement_mm=agreement, overlap=overlap))
+    assert verdict.colour in ("amber", "red")
+    assert "not calibrated" in verdict.reasons[-1]
+    assert verdict.expected_error_mm is None
+    assert verdict.interval_mm is None
+
+
+def test_a_verdict_is_written_as_json():
+    fields = json.loads(json.dumps(Verdict("green", ("measured",), 0.4, (0.2, 0.9)).to_dict()))
+    assert fields == {
+        "colour": "green",
+        "reasons": ["measured"],
+        "expected_error_mm": 0.4,
+        "interval_mm": [0.2, 0.9],
+    }

@@ -1,0 +1,54 @@
+import numpy as np
+import pytest
+
+from BrainFusionLib.errors import GeometryError
+from BrainFusionLib.geometry import Grid
+from BrainFusionLib.volume import Volume
+
+GRID = Grid((4, 3, 2))
+
+
+def test_an_array_of_another_shape_is_refused_with_the_volumes_name():
+    with pytest.raises(GeometryError, match=r"skull\.nii: .*\(4, 3, 2\) \(k, j, i\).*\(2, 3, 4\)"):
+        Volume(np.zeros((4, 3, 2)), GRID, name="skull.nii")
+
+
+@pytest.mark.parametrize("shape", [(), (24,), (3, 4), (1, 2, 3, 4)])
+def test_an_array_that_is_not_3d_is_refused(shape):
+    with pytest.raises(GeometryError, match="needs"):
+        Volume(np.zeros(shape), GRID)
+
+
+@pytest.mark.parametrize("dtype", ["<i2", ">i2", "u1", ">f8", "?"])
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_any_type_and_memory_order_become_contiguous_native_float32_of_the_same_values(dtype, order):
+    array = np.arange(24).reshape(2, 3, 4).astype(dtype, order=order)
+    kept = Volume(array, GRID).array_kji
+    assert kept.dtype == np.float32
+    assert kept.dtype.isnative
+    assert kept.flags.c_contiguous
+    np.testing.assert_array_equal(kept, array.astype(float))
+
+
+def test_a_reversed_view_keeps_its_order_of_slices():
+    array = np.arange(24, dtype=np.float32).reshape(2, 3, 4)
+    np.testing.assert_array_equal(Volume(array[::-1], GRID).array_kji[0], array[1])
+
+
+def test_float32_voxels_are_not_copied():
+    array = np.zeros((2, 3, 4), np.float32)
+    assert np.shares_memory(Volume(array, GRID).array_kji, array)
+
+
+def test_other_voxels_come_with_the_same_place_and_name():
+    volume = Volume(np.zeros((2, 3, 4)), GRID, "CT", "head", ("repaired",))
+    other = volume.with_array(np.ones((2, 3, 4)), modality="MR")
+    assert (other.grid, other.name, other.notes, other.modality) == (GRID, "head", ("repaired",), "MR")
+    assert other.array_kji.min() == 1
+    assert volume.array_kji.max() == 0
+    assert volume.modality == "CT"
+
+
+def test_other_voxels_of_another_shape_are_refused():
+    with pytest.raises(GeometryError, match="head"):
+        Volume(np.zeros((2, 3, 4)), GRID, name="head").with_array(np.zeros((2, 3, 5)))

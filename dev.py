@@ -1,0 +1,250 @@
+"""Set up this project and run it: `python3 dev.py demo` and `python3 dev.py test`.
+
+Needs Python 3.11 or newer and nothing else. What has to be installed goes into `.venv` beside this file, once: a second
+run installs and downloads nothing. Delete `.venv` and `.cache` to start afresh.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import hashlib
+import importlib.util
+import json
+import os
+import shutil
+import subprocess
+import sys
+import threading
+import urllib.request
+import venv
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent
+VENV = ROOT / ".venv"
+# Written last, and blanked before anything is changed: an environment whose stamp is blank was interrupted half-way.
+STAMP = VENV / "made-by-dev.json"
+LOCK = ROOT / ".cache" / "dev.lock"
+PYTHON = VENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+CONSTRAINTS = ROOT / "constraints.txt"
+
+EXTRAS = {"demo": {"torch", "wavelet"}, "check": {"torch", "wavelet", "dev"}, "test": {"torch", "wavelet", "dev"}}
+CHECKS = {
+    "ruff check": ["ruff", "check", "."],
+    "ruff format": ["ruff", "format", "--check", "."],
+    "mypy": ["mypy"],
+}
+
+# PyPI's torch for Linux brings gigabytes of CUDA; this index has the same release without it.
+CPU_TORCH_INDEX = "https://download.pytorch.org/whl/cpu"
+
+
+class SetupError(Exception):
+    """The environment cannot be made; the message says why and what to do."""
+
+
+def main() -> int:
+    """Run one command and return its exit code."""
+    parser = argparse.ArgumentParser(prog="dev.py", description=__doc__.splitlines()[0])
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    commands.add_parser("demo", help="register and fuse real images; writes demo-output/")
+    commands.add_parser("test", help="check style and types, then run all tests; pytest's options are passed on")
+    commands.add_parser("check", help="check style and types only (what pre-commit runs)")
+    setup = commands.add_parser("setup", help="make the environment and stop")
+    setup.add_argument("what", nargs="?", choices=["demo", "test"], default="test", help="for which command (test)")
+    arguments, for_pytest = parser.parse_known_args()
+    if for_pytest and arguments.command != "test":
+        parser.error(f"unknown: {' '.join(for_pytest)}")
+    try:
+        make_environment(EXTRAS[arguments.what if arguments.command == "setup" else arguments.command])
+        if arguments.command == "demo":
+            return run("-m", "tools.demo")
+        if arguments.command == "check":
+            return 1 if failed_checks() else 0
+        if arguments.command == "test":
+            return test_all(for_pytest)
+    except SetupError as error:
+        print(f"dev.py: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("dev.py: stopped", file=sys.stderr)
+        return 130
+    print(f"The environment is ready: {PYTHON}")
+    return 0
+
+
+def test_all(pytest_arguments: list[str]) -> int:
+    """Run the checks and then pytest, whatever the checks say; 0 only if all of them pass."""
+    failed = failed_checks()
+    tests = run("-m", "pytest", *pytest_arguments)
+    if failed:
+        print(f"dev.py: failed: {', '.join(failed)} (see above)", file=sys.stderr)
+    return 1 if failed else tests
+
+
+def failed_checks() -> list[str]:
+    """Run the checks of style and types, say how each went, and return the names of those that failed."""
+    failed = []
+    for name, module in CHECKS.items():
+        print(f"== {name}", flush=True)
+        if run("-m", *module) != 0:
+            failed.append(name)
+    return failed
+
+
+def run(*arguments: str | Path) -> int:
+    """Run the environment's Python in the repository, without an input, and return its exit code."""
+    return subprocess.run([PYTHON, *arguments], cwd=ROOT, stdin=subprocess.DEVNULL, env=clean_environ()).returncode
+
+
+def clean_environ() -> dict[str, str]:
+    """Return the environment variables without those that would lead Python to other people's modules."""
+    return {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "PYTHONHOME")}
+
+
+def make_environment(extras: set[str]) -> None:
+    """See to it that `.venv` holds this project with `extras`; takes no time if it does already.
+
+    Raises
+    ------
+    SetupError
+        `.venv` is not ours, there is no way to install, or the installation failed.
+    """
+    wanted = fingerprint()
+    with lock():
+        stamp = read_stamp()
+        if is_ready(stamp, wanted, extras):
+            return
+        if VENV.exists() and stamp is None:
+            raise SetupError(f"{VENV} was not made by this script. Move it away, then try again.")
+        if stamp is None or not can_be_kept(stamp, wanted):
+            print("Making .venv (once) ...", flush=True)
+            create()
+            stamp = {}
+        all_extras = sorted(extras.union(stamp.get("extras", [])))
+        write_stamp({})
+        print("Installing what is needed (once; some minutes and 300 to 800 MB of downloads) ...", flush=True)
+        install(all_extras)
+        write_stamp({**wanted, "extras": all_extras})
+
+
+def fingerprint() -> dict[str, str]:
+    """Return what an environment was made from; where this differs, it has to be made or brought up to date."""
+    requirements = hashlib.sha256((ROOT / "pyproject.toml").read_bytes() + CONSTRAINTS.read_bytes()).hexdigest()
+    # The base executable, so that it does not matter whether another virtual environment is active.
+    python = f"{sys.version} at {Path(getattr(sys, '_base_executable', sys.executable)).resolve()}"
+    return {"python": python, "folder": str(ROOT), "requirements": requirements}
+
+
+def is_ready(stamp: dict[str, Any] | None, wanted: dict[str, str], extras: set[str]) -> bool:
+    """Say whether an environment with this stamp can be used as it is."""
+    return (
+        stamp is not None
+        and can_be_kept(stamp, wanted)
+        and stamp.get("requirements") == wanted["requirements"]
+        and extras.issubset(stamp.get("extras", []))
+    )
+
+
+def can_be_kept(stamp: dict[str, Any], wanted: dict[str, str]) -> bool:
+    """Say whether installing more into an environment with this stamp is enough to bring it up to date."""
+    return all(stamp.get(key) == wanted[key] for key in ("python", "folder")) and PYTHON.exists()
+
+
+def read_stamp() -> dict[str, Any] | None:
+    """Return the stamp: ``{}`` if blank or damaged, ``None`` if there is none."""
+    try:
+        stamp = json.loads(STAMP.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except ValueError:
+        return {}
+    return stamp if isinstance(stamp, dict) else {}
+
+
+def write_stamp(stamp: dict[str, Any]) -> None:
+    """Write the stamp in one step, so that a half-written one cannot be."""
+    temporary = STAMP.with_suffix(".tmp")
+    temporary.write_text(json.dumps(stamp, indent=1), encoding="utf-8")
+    temporary.replace(STAMP)
+
+
+@contextlib.contextmanager
+def lock() -> Iterator[None]:
+    """Let one run at a time make the environment; another one waits (but Windows has no such lock)."""
+    try:
+        import fcntl
+    except ImportError:
+        yield
+        return
+    LOCK.parent.mkdir(exist_ok=True)
+    with LOCK.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def create() -> None:
+    """Make an empty virtual environment, in the place of an old or half-made one."""
+    if VENV.exists():
+        shutil.rmtree(VENV)
+    VENV.mkdir()
+    write_stamp({})
+    # Without pip: Debian keeps the part of Python that would install it (ensurepip) in a package of its own.
+    venv.EnvBuilder(symlinks=os.name != "nt", with_pip=False).create(VENV)
+
+
+def install(extras: list[str]) -> None:
+    """Install this project, editable, with `extras` into `.venv`."""
+    command = [*pip_command(), "install", "--constraint", CONSTRAINTS, "--editable", f"{ROOT}[{','.join(extras)}]"]
+    if sys.platform == "linux" and answers(f"{CPU_TORCH_INDEX}/torch/", seconds=3):
+        command += ["--extra-index-url", CPU_TORCH_INDEX]
+    code = subprocess.run(command, cwd=ROOT, stdin=subprocess.DEVNULL, env=clean_environ()).returncode
+    if code != 0:
+        raise SetupError(
+            f"pip could not install what is needed (exit code {code}; its message is above). "
+            "Check the network connection and the free disk space, then run the same command again."
+        )
+
+
+def pip_command() -> list[str | Path]:
+    """Return the start of a command that installs into `.venv`: this Python's own pip, or one from ensurepip."""
+    command: list[str | Path] = [sys.executable, "-m", "pip", "--python", PYTHON]
+    if subprocess.run([*command, "--version"], capture_output=True, env=clean_environ()).returncode == 0:
+        return command
+    if importlib.util.find_spec("ensurepip") is None:
+        raise SetupError(
+            f"{sys.executable} has no pip (22.3 or newer) and no ensurepip, so nothing can be installed. "
+            "On Debian or Ubuntu: apt-get install python3-pip (or python3-venv)."
+        )
+    if subprocess.run([PYTHON, "-m", "ensurepip", "--default-pip"], env=clean_environ()).returncode != 0:
+        raise SetupError("ensurepip failed (its message is above). On Debian or Ubuntu: apt-get install python3-pip.")
+    return [PYTHON, "-m", "pip"]
+
+
+def answers(url: str, seconds: float) -> bool:
+    """Say whether `url` can be reached within some seconds.
+
+    In a thread, because no timeout of Python's covers a name server that stays silent.
+    """
+    reached = threading.Event()
+
+    def ask() -> None:
+        with contextlib.suppress(OSError):
+            urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=seconds).close()
+            reached.set()
+
+    asking = threading.Thread(target=ask, daemon=True)
+    asking.start()
+    asking.join(seconds)
+    return reached.is_set()
+
+
+if __name__ == "__main__":
+    if sys.version_info < (3, 11):  # noqa: UP036  (this file is read by whatever Python is there)
+        sys.exit(
+            f"dev.py: Python 3.11 or newer is needed; {sys.executable} is {sys.version.split()[0]}. "
+            "Run this file with a newer one (python3.11 dev.py ...)."
+        )
+    sys.exit(main())

@@ -36,6 +36,8 @@ CHECKS = {
     "ruff format": ["ruff", "format", "--check", "."],
     "mypy": ["mypy"],
 }
+# On all cores, but not more workers than memory: each of them imports torch.
+ALL_TESTS = ["--numprocesses=auto", "--maxprocesses=8"]
 
 # PyPI's torch for Linux brings gigabytes of CUDA; this index has the same release without it.
 CPU_TORCH_INDEX = "https://download.pytorch.org/whl/cpu"
@@ -78,7 +80,7 @@ def main() -> int:
 def test_all(pytest_arguments: list[str]) -> int:
     """Run the checks and then pytest, whatever the checks say; 0 only if all of them pass."""
     failed = failed_checks()
-    tests = run("-m", "pytest", *pytest_arguments)
+    tests = run("-m", "pytest", *(pytest_arguments or ALL_TESTS))
     if failed:
         print(f"dev.py: failed: {', '.join(failed)} (see above)", file=sys.stderr)
     return 1 if failed else tests

@@ -45,11 +45,16 @@ def hu_from_unit(unit: npt.ArrayLike) -> VoxelArray:
 
 
 def _piecewise_linear(values: npt.ArrayLike, xs: tuple[float, ...], ys: tuple[float, ...]) -> VoxelArray:
-    x = np.asarray(values, dtype=np.float64)
-    y = np.interp(x, xs, ys)
-    y = np.where(x < xs[0], ys[0] + (x - xs[0]) * (ys[1] - ys[0]) / (xs[1] - xs[0]), y)
-    y = np.where(x > xs[-1], ys[-1] + (x - xs[-1]) * (ys[-1] - ys[-2]) / (xs[-1] - xs[-2]), y)
-    return y.astype(np.float32)
+    """Interpolate between knots and go on straight beyond them; a sum of clipped ramps, in float32 throughout."""
+    x = np.asarray(values, dtype=np.float32)
+    y = np.full_like(x, ys[0])
+    last = len(xs) - 2
+    for n in range(len(xs) - 1):
+        low = -np.inf if n == 0 else 0.0
+        high = np.inf if n == last else xs[n + 1] - xs[n]
+        ramp = np.clip(x - np.float32(xs[n]), np.float32(low), np.float32(high))
+        y += ramp * np.float32((ys[n + 1] - ys[n]) / (xs[n + 1] - xs[n]))
+    return y
 
 
 def bone_weight(hu: npt.ArrayLike) -> VoxelArray:

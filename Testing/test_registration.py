@@ -10,8 +10,9 @@ from BrainFusionLib.errors import Cancelled, ImageContentError, RegistrationErro
 from BrainFusionLib.geometry import Grid
 from BrainFusionLib.metrics import target_registration_errors_mm
 from BrainFusionLib.phantom import PhantomPair, make_pair
-from BrainFusionLib.registration import register
+from BrainFusionLib.registration import RegistrationResult, register
 from BrainFusionLib.registration.confidence import corner_distance_mm, distinct, midpoint
+from BrainFusionLib.registration.register import SAFE_MARGIN
 from BrainFusionLib.registration.search import GRID_SIZE, REACH, _near_shifts, even_rotations
 from BrainFusionLib.registration.similarity import (
     MRI_BINS,
@@ -70,32 +71,41 @@ def test_a_slab_of_60_mm_is_found(pair: PhantomPair) -> None:
     assert worst_error_mm(pair, register(slab, pair.mri).transform) < 1.5
 
 
-def test_the_same_seed_gives_the_same_bits(pair: PhantomPair) -> None:
-    first, second = (register(pair.ct, pair.mri, FAST).transform.moving_from_fixed_lps for _ in range(2))
-    assert np.array_equal(first, second)
+@pytest.fixture(scope="module")
+def twice(pair: PhantomPair) -> tuple[RegistrationResult, RegistrationResult]:
+    """The same job two times over."""
+    return register(pair.ct, pair.mri, FAST), register(pair.ct, pair.mri, FAST)
 
 
-def test_a_wrong_start_does_no_harm_and_the_true_one_is_kept(pair: PhantomPair) -> None:
+def test_the_same_seed_gives_the_same_bits(twice: tuple[RegistrationResult, RegistrationResult]) -> None:
+    first, second = twice
+    assert np.array_equal(first.transform.moving_from_fixed_lps, second.transform.moving_from_fixed_lps)
+    assert first.to_dict() == second.to_dict()
+
+
+def test_what_speaks_for_a_right_result_is_strong(
+    pair: PhantomPair, twice: tuple[RegistrationResult, RegistrationResult]
+) -> None:
+    result = twice[0]
+    assert worst_error_mm(pair, result.transform) < 1.0
+    assert result.overlap > 0.8
+    assert result.agreement_mm < 0.5
+    assert result.margin is None or result.margin > SAFE_MARGIN
+    assert 1.05 < result.similarity < 2
+
+
+def test_a_wrong_start_does_no_harm_to_anything(pair: PhantomPair) -> None:
+    ct, mri, threads = pair.ct.array_kji.copy(), pair.mri.array_kji.copy(), torch.get_num_threads()
     wrong = RigidTransform.from_axis_angle((1, 0, 0), 90, (60, 0, 0)) @ pair.transform
-    for start in (wrong, pair.transform):
-        assert worst_error_mm(pair, register(pair.ct, pair.mri, FAST, start=start).transform) < 1.0
-
-
-def test_the_inputs_stay_as_they_are(pair: PhantomPair) -> None:
-    ct, mri = pair.ct.array_kji.copy(), pair.mri.array_kji.copy()
-    register(pair.ct, pair.mri, FAST)
+    assert worst_error_mm(pair, register(pair.ct, pair.mri, FAST, start=wrong).transform) < 1.0
     assert np.array_equal(ct, pair.ct.array_kji)
     assert np.array_equal(mri, pair.mri.array_kji)
+    assert torch.get_num_threads() == threads
 
 
-def test_the_threads_of_torch_are_given_back(pair: PhantomPair) -> None:
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    try:
-        register(pair.ct, pair.mri, FAST)
-        assert torch.get_num_threads() == 2
-    finally:
-        torch.set_num_threads(before)
+def test_a_true_start_is_kept_where_the_search_alone_is_blind(pair: PhantomPair) -> None:
+    blind = RegistrationSettings(rotations=1, candidates=4, samples=20_000, escalate=False)
+    assert worst_error_mm(pair, register(pair.ct, pair.mri, blind, start=pair.transform).transform) < 1.0
 
 
 def test_cancel_stops_it_and_progress_goes_up(pair: PhantomPair) -> None:

@@ -162,9 +162,7 @@ def run_case(case: Case) -> bool:
         return False
     if case.truth is not None:
         error = case.truth.error_mm(read_transform(folder / "ct_to_mri.tfm"))
-        print(
-            f"   TRUE ERROR over {len(error)} points of the head: mean {error.mean():.2f} mm, worst {error.max():.2f}"
-        )
+        print(f"   True error at {len(error)} points of the head: mean {error.mean():.2f}, worst {error.max():.2f} mm")
         return bool(error.max() <= LARGEST_ERROR_MM)
     verdict = json.loads((folder / "result.json").read_text(encoding="utf-8"))["verdict"]["colour"]
     if case.one_head:

@@ -217,8 +217,8 @@ def _choose(path: Path, found: list[_Series], wanted: str | int | None) -> _Seri
         listed.append(f"  ... and {len(found) - _MOST_SERIES_LISTED} more")
     problem = "one is needed" if wanted is None else f"no single one of them is {str(wanted)!r}"
     raise ImageFileError(
-        f"{path}: holds {len(found)} DICOM series, and {problem}. Choose with series= (the UID, the series number, or "
-        "the place in this list), or give a folder that holds one series:\n" + "\n".join(listed)
+        f"{path}: holds {len(found)} DICOM series, and {problem}. Choose with --series (in Python, series=): its "
+        "UID, its number, or its place in this list; or give a folder that holds one series:\n" + "\n".join(listed)
     )
 
 

@@ -29,6 +29,8 @@ STAMP = VENV / "made-by-dev.json"
 LOCK = ROOT / ".cache" / "dev.lock"
 PYTHON = VENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
 CONSTRAINTS = ROOT / "constraints.txt"
+# The Python behind whatever virtual environment is active, so that it does not matter which one is.
+BASE_PYTHON = Path(getattr(sys, "_base_executable", sys.executable)).resolve()
 
 EXTRAS = {"demo": {"torch", "wavelet"}, "check": {"torch", "wavelet", "dev"}, "test": {"torch", "wavelet", "dev"}}
 CHECKS = {
@@ -135,9 +137,7 @@ def make_environment(extras: set[str]) -> None:
 def fingerprint() -> dict[str, str]:
     """Return what an environment was made from; where this differs, it has to be made or brought up to date."""
     requirements = hashlib.sha256((ROOT / "pyproject.toml").read_bytes() + CONSTRAINTS.read_bytes()).hexdigest()
-    # The base executable, so that it does not matter whether another virtual environment is active.
-    python = f"{sys.version} at {Path(getattr(sys, '_base_executable', sys.executable)).resolve()}"
-    return {"python": python, "folder": str(ROOT), "requirements": requirements}
+    return {"python": f"{sys.version} at {BASE_PYTHON}", "folder": str(ROOT), "requirements": requirements}
 
 
 def is_ready(stamp: dict[str, Any] | None, wanted: dict[str, str], extras: set[str]) -> bool:
@@ -213,10 +213,11 @@ def install(extras: list[str]) -> None:
 
 
 def pip_command() -> list[str | Path]:
-    """Return the start of a command that installs into `.venv`: this Python's own pip, or one from ensurepip."""
-    command: list[str | Path] = [sys.executable, "-m", "pip", "--python", PYTHON]
-    if subprocess.run([*command, "--version"], capture_output=True, env=clean_environ()).returncode == 0:
-        return command
+    """Return the start of a command that installs into `.venv`: a pip that is here already, or one from ensurepip."""
+    for python in (sys.executable, BASE_PYTHON):  # the first may be a virtual environment without pip
+        command: list[str | Path] = [python, "-m", "pip", "--python", PYTHON]
+        if subprocess.run([*command, "--version"], capture_output=True, env=clean_environ()).returncode == 0:
+            return command
     if importlib.util.find_spec("ensurepip") is None:
         raise SetupError(
             f"{sys.executable} has no pip (22.3 or newer) and no ensurepip, so nothing can be installed. "

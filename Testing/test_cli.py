@@ -285,9 +285,10 @@ def test_a_folder_with_two_series_lists_them_and_series_chooses(
     assert cli.main(["fuse", ct, mri, "-o", str(tmp_path / "out"), "--no-register", "--series", "7"]) == 0
     both = ["fuse", mri, mri, "-o", str(tmp_path / "two"), "--no-register", "--ct-series", "3", "--mri-series", "7"]
     assert cli.main(both) == 0
-    assert "PATIENT" not in (tmp_path / "two" / "report.html").read_text(encoding="utf-8").upper().replace(
-        "PATIENT'S", ""
-    ).replace("PATIENT’S", "")
+    for name in ("report.html", "result.json"):
+        written = (tmp_path / "two" / name).read_text(encoding="utf-8")
+        assert "Planted" not in written
+        assert "PATIENT-1" not in written
 
 
 def write_dicom_series(folder: Path, volume: Volume, number: int) -> None:

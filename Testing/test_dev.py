@@ -2,6 +2,7 @@ import ast
 import http.server
 import os
 import runpy
+import shutil
 import socket
 import subprocess
 import sys
@@ -162,11 +163,21 @@ def test_the_index_of_cpu_builds_is_asked_on_linux_where_it_answers(tmp_path, mo
     assert (dev.CPU_TORCH_INDEX in arguments.read_text()) == (platform == "linux" and reachable)
 
 
-def test_without_any_pip_the_remedy_is_named(tmp_path, monkeypatch):
-    bare = tmp_path / "python3"
-    bare.write_text("#!/bin/sh\nexit 1\n")
-    bare.chmod(0o755)
-    monkeypatch.setattr(sys, "executable", str(bare))
+def test_without_pip_one_is_put_into_the_environment(tmp_path, monkeypatch):
+    python = tmp_path / "python3"
+    python.write_text('#!/bin/sh\necho "$@" >> "$(dirname "$0")/calls"\n')
+    python.chmod(0o755)
+    monkeypatch.setattr(dev, "PYTHON", python)
+    monkeypatch.setattr(sys, "executable", shutil.which("false"))
+    monkeypatch.setattr(dev, "BASE_PYTHON", shutil.which("false"))
+    monkeypatch.setattr(dev.importlib.util, "find_spec", lambda name: name == "ensurepip")
+    assert dev.pip_command() == [python, "-m", "pip"]
+    assert (tmp_path / "calls").read_text() == "-m ensurepip --default-pip\n"
+
+
+def test_without_any_pip_the_remedy_is_named(monkeypatch):
+    monkeypatch.setattr(sys, "executable", shutil.which("false"))
+    monkeypatch.setattr(dev, "BASE_PYTHON", shutil.which("false"))
     monkeypatch.setattr(dev.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(dev.SetupError, match="apt-get install python3-pip"):
         dev.pip_command()

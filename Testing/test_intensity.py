@@ -215,6 +215,16 @@ def test_a_head_cut_off_by_the_field_of_view_is_kept_up_to_the_border():
     assert _overlap(mask[:, :, -1], head[:, :, -1]) > 0.97
 
 
+def test_a_thin_slab_of_a_head_still_loses_the_wall_that_touches_it():
+    # 9 mm thick: thinner than the ball that the mask is opened with, were it not continued beyond the border.
+    grid, head = _ellipsoid((50, 50, 3), (3.0, 3.0, 3.0), (40, 40, 400))
+    hu = np.where(head, 40, -1000)
+    hu[:, 25, 24:] = 200
+    mask = ct_head_mask(Volume(hu, grid, "CT"))
+    assert mask[head].all()
+    assert not mask[:, :, 43:].any()
+
+
 @pytest.mark.parametrize("size", [(4, 4, 4), (40, 40, 4), (200, 5, 4)])
 def test_a_head_mask_of_few_voxels_is_as_large_as_the_volume(size):
     mask = ct_head_mask(Volume(np.full(size[::-1], 40.0), Grid(size), "CT"))
@@ -248,6 +258,19 @@ def test_a_ct_and_an_mri_of_a_head_are_accepted(phantom, ct, contrast):
 )
 def test_an_mri_is_accepted_however_it_was_stored(ct, mri, stored):
     check_pair(ct, _as(mri, stored(mri.array_kji), modality=None))
+
+
+def test_an_mri_in_a_wide_empty_background_is_accepted(ct, mri):
+    head = np.where(mri.array_kji < 100, 0, np.rint(mri.array_kji))
+    wide = np.pad(head, ((0, 0), (30, 30), (30, 30)))
+    check_pair(ct, Volume(wide, Grid(wide.shape[::-1]), name="wide"))
+
+
+def test_what_dicom_says_is_believed_over_the_values(ct, mri):
+    below_zero = mri.array_kji - 300
+    check_pair(ct, _as(mri, below_zero, modality="MR"))
+    with pytest.raises(ImageContentError, match="given as CT"):
+        check_pair(_as(mri, below_zero, modality="MR"), mri)
 
 
 def test_a_ct_of_whole_numbers_with_padding_far_below_air_is_accepted(ct, mri):
@@ -296,6 +319,7 @@ def test_the_mask_of_a_head_looks_like_labels_and_its_images_do_not(phantom, ct,
     assert looks_like_labels((phantom.labels(ct.grid).array_kji > 0).astype(np.float32))
     assert not looks_like_labels(np.rint(ct.array_kji))
     assert not looks_like_labels(np.rint(mri.array_kji))
+    assert not looks_like_labels((0.37 * _segmentation(ct.array_kji.shape)).astype(np.float32))
 
 
 def test_one_volume_in_both_places_is_refused_by_name(ct):

@@ -66,8 +66,19 @@ def test_too_much_here_does_not_make_up_for_too_little_there():
 
 
 def test_rounding_of_a_blend_is_no_overshoot():
-    weight = np.random.default_rng(0).random(4).astype(np.float32)
-    assert _fidelity(weight * CT + (1 - weight) * MRI).overshoot == 0
+    ct, mri, weight = np.random.default_rng(0).random((3, 10_000), dtype=np.float32)
+    mri[::3] = ct[::3]
+    nowhere, nothing = np.zeros(10_000, bool), np.zeros(0, np.float32)
+    found = fidelity(
+        weight * ct + (1 - weight) * mri,
+        ct,
+        mri,
+        bone=nowhere,
+        soft_tissue=nowhere,
+        fused_hu_in_bone=nothing,
+        ct_hu_in_bone=nothing,
+    )
+    assert found.overshoot == 0
 
 
 def test_what_is_not_in_view_is_not_measured():

@@ -29,6 +29,8 @@ CT_KNOTS_UNIT = (0.0, 0.05, 1.0, 1.5, 1.75)
 
 AIR_HU = -1000.0
 HEAD_THRESHOLD_HU = -300.0
+# Further than this from the bulk of the head, tissue that hangs on by a thin bridge is taken for table or holder.
+WON_BACK_MM = 16.0
 
 
 def ct_to_unit(hu: npt.ArrayLike) -> VoxelArray:
@@ -101,12 +103,13 @@ def otsu_threshold(values: npt.NDArray[np.float32], bins: int = 128) -> float:
     return float(edges[1:-1][int(np.argmax(below * above * (mean_below - mean_above) ** 2))])
 
 
-def ct_head_mask(ct: Volume, resolution_mm: float = 3.0) -> BoolArray:
+def ct_head_mask(ct: Volume, resolution_mm: float = 4.0) -> BoolArray:
     """Return where the head is in a CT: shape ``ct.grid.shape_kji``, bool; table, head holder and frame are left out.
 
-    Everything above -300 HU is opened with a 6 mm ball, which cuts thin shells and the bridges by which a holder
-    touches the skin; the largest piece is the head; it is grown back by 6 mm and its inner air is filled. Worked out
-    on a grid of about `resolution_mm`, where it takes a fraction of a second, and read back to the CT's own.
+    Everything above -300 HU is opened with a ball, which cuts thin shells and the bridges by which a holder touches
+    the skin; the largest piece is the head. What belongs to it and was thin (nose, ears, the front wall of a sinus) is
+    won back by growing `WON_BACK_MM` inside the tissue, and inner air is filled. Worked out on a grid of about
+    `resolution_mm`, where it takes a fraction of a second, and read back to the CT's own.
 
     Raises
     ------
@@ -120,19 +123,20 @@ def ct_head_mask(ct: Volume, resolution_mm: float = 3.0) -> BoolArray:
             f"{ct.name}: no voxel is above {HEAD_THRESHOLD_HU:.0f} HU, so there is no head in this CT. "
             "A CT in Hounsfield units is wanted (air -1000, water 0)."
         )
-    image = sitk.GetImageFromArray(coarse.astype(np.uint8))
+    tissue = sitk.GetImageFromArray(coarse.astype(np.uint8))
     spacing = [f * s for f, s in zip(factors, ct.grid.spacing_ijk_mm, strict=True)]
     radius = [max(1, round(6.0 / s)) for s in spacing]
-    pad = [r + 1 for r in radius]
-    # Replicated at the border, so that a head cut off by the field of view is not eroded there.
-    padded = sitk.MirrorPad(image, pad, pad)
-    opened = sitk.BinaryMorphologicalOpening(padded, radius, sitk.sitkBall, 0.0, 1.0)
+    # Mirrored at the border, so that a head cut off by the field of view is not eroded there.
+    pad = [min(r + 1, n) for r, n in zip(radius, tissue.GetSize(), strict=True)]
+    opened = sitk.BinaryMorphologicalOpening(sitk.MirrorPad(tissue, pad, pad), radius, sitk.sitkBall, 0.0, 1.0)
     opened = sitk.Crop(opened, pad, pad)
     if not sitk.GetArrayViewFromImage(opened).any():
-        opened = image
-    largest = sitk.RelabelComponent(sitk.ConnectedComponent(opened), sortByObjectSize=True) == 1
-    grown = sitk.BinaryDilate(largest, radius, sitk.sitkBall) & image
-    filled = sitk.GetArrayFromImage(sitk.BinaryFillhole(sitk.BinaryMorphologicalClosing(grown, radius))).astype(bool)
+        opened = tissue
+    head = sitk.RelabelComponent(sitk.ConnectedComponent(opened), sortByObjectSize=True) == 1
+    step = [max(1, round(4.0 / s)) for s in spacing]
+    for _ in range(round(WON_BACK_MM / 4.0)):
+        head = sitk.BinaryDilate(head, step, sitk.sitkBall) & tissue
+    filled = sitk.GetArrayFromImage(sitk.BinaryFillhole(sitk.BinaryMorphologicalClosing(head, radius))).astype(bool)
     for axis, factor in enumerate(reversed(factors)):
         filled = np.repeat(filled, factor, axis=axis)
     k, j, i = ct.grid.shape_kji

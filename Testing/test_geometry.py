@@ -33,10 +33,12 @@ quick = settings(max_examples=30, deadline=None)
 
 @st.composite
 def rotations(draw):
-    """Any rotation, from a unit quaternion by the textbook formula."""
-    q = np.array([draw(st.floats(-1, 1)) for _ in range(4)])
-    length = np.linalg.norm(q)
-    w, x, y, z = q / length if length > 1e-3 else (1.0, 0.0, 0.0, 0.0)
+    """Any rotation, from a unit quaternion by the textbook formula.
+
+    Drawn as whole numbers: with entries of 1e-300, the singular value decomposition inside ITK gives NaN.
+    """
+    q = np.array(draw(st.tuples(*[st.integers(-1000, 1000)] * 4).filter(any)))
+    w, x, y, z = q / np.linalg.norm(q)
     return np.array(
         [
             [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],
@@ -242,7 +244,7 @@ def test_a_positive_rotation_about_superior_takes_left_to_posterior():
 
 
 @quick
-@given(st.tuples(*[st.floats(-5, 5)] * 3).filter(lambda a: np.linalg.norm(a) > 1e-2), st.floats(-360, 360))
+@given(st.tuples(*[st.integers(-50, 50)] * 3).filter(any), st.floats(-360, 360))
 def test_a_rotation_about_an_axis_is_that_of_itk(axis, angle_deg):
     expected = np.array(sitk.VersorTransform(axis, np.radians(angle_deg)).GetMatrix()).reshape(3, 3)
     np.testing.assert_allclose(rotation_matrix(axis, angle_deg), expected, atol=1e-12)

@@ -11,14 +11,14 @@ from BrainFusionLib.transform import RigidTransform
 
 quick = settings(max_examples=30, deadline=None)
 
-# Euler angles, a translation and a centre: SimpleITK's Euler3DTransform is the reference.
-euler = st.tuples(st.tuples(*[st.floats(-3, 3)] * 3), *[st.tuples(*[st.floats(-150, 150)] * 3)] * 2)
+# Euler angles (degrees), a translation and a centre: SimpleITK's Euler3DTransform is the reference.
+euler = st.tuples(st.tuples(*[st.integers(-180, 180)] * 3), *[st.tuples(*[st.floats(-150, 150)] * 3)] * 2)
 points = st.tuples(*[st.floats(-200, 200)] * 3)
 
 
 def _itk(parameters):
     angles, translation, centre = parameters
-    return sitk.Euler3DTransform(centre, *angles, translation)
+    return sitk.Euler3DTransform(centre, *np.radians(angles).tolist(), translation)
 
 
 def _ours(parameters):

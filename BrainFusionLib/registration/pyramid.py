@@ -14,6 +14,7 @@ from BrainFusionLib.registration.similarity import MRI_BINS, Moving, Samples, ct
 from BrainFusionLib.volume import Volume
 
 LEVELS_MM = (1.0, 2.0, 4.0, 8.0)
+MASK_LEVEL = 2
 # Air next to the skin tells where the head ends, so samples are taken this far outside the head, too.
 RIM_MM = 12.0
 
@@ -30,66 +31,68 @@ class Level:
 class Heads:
     """Both heads at each of `LEVELS_MM`, finest first, and the centre of each.
 
-    `ct_bins[i]` is the CT of level i in the form that the similarity takes. `mri_head[i]` is, on the MRI's grid of
-    level i, 1 inside the head and its rim, else 0. `mri_edges` are the inner edges of the similarity's MRI bins.
+    `ct_bins[i]` is the CT of level i in the form that the similarity takes. `mri_head` is true, on the MRI's grid of
+    4 mm, inside the head and its rim. `mri_edges` are the inner edges of the similarity's MRI bins.
     """
 
     ct: list[Level]
     ct_bins: list[Moving]
     mri: list[Level]
-    mri_head: list[torch.Tensor]
+    mri_head: torch.Tensor
     mri_edges: torch.Tensor
     ct_centre_lps_mm: torch.Tensor
     mri_centre_lps_mm: torch.Tensor
 
     def samples(self, level: int, count: int, seed: int) -> Samples:
-        """Return up to `count` MRI samples at random places in and around the head.
+        """Return `count` MRI samples at random places in and around the head.
 
-        Places are drawn among the voxels and then jittered inside them: samples on the voxel lattice make mutual
-        information peak where the two lattices coincide. The same seed gives the same samples on every device.
+        Not at voxel centres: samples on the voxel lattice make mutual information peak where the two lattices
+        coincide. The same seed gives the same samples on every device.
         """
-        mri, head = self.mri[level], self.mri_head[level]
         generator = np.random.default_rng(seed)
-        inside = np.flatnonzero(head.cpu().numpy())
-        chosen = generator.choice(inside, size=min(count, inside.size), replace=False)
-        k, j, i = np.unravel_index(chosen, head.shape)
-        index = np.stack([i, j, k], axis=1) + generator.uniform(-0.5, 0.5, (chosen.size, 3))
-        index = np.clip(index, 0, np.asarray(mri.grid.size_ijk) - 1)
+        inside = np.flatnonzero(self.mri_head.cpu().numpy())
+        k, j, i = np.unravel_index(generator.choice(inside, size=count), self.mri_head.shape)
+        place = np.stack([i, j, k], axis=1) + generator.uniform(-0.5, 0.5, (count, 3))
+        points = apply_affine(self.mri[MASK_LEVEL].grid.lps_from_ijk, place)
+        mri = self.mri[level]
+        index = apply_affine(mri.grid.ijk_from_lps, points)
+        unit = (2 * index + 1) / np.asarray(mri.grid.size_ijk) - 1
         device = mri.values.device
-        unit = torch.from_numpy((2 * index / np.maximum(np.asarray(mri.grid.size_ijk) - 1, 1) - 1).astype(np.float32))
         values = F.grid_sample(
-            mri.values[None, None], unit.to(device).reshape(1, 1, 1, -1, 3), padding_mode="border", align_corners=True
+            mri.values[None, None],
+            torch.from_numpy(unit.astype(np.float32)).to(device).reshape(1, 1, 1, -1, 3),
+            padding_mode="border",
+            align_corners=False,
         ).reshape(-1)
-        points = apply_affine(mri.grid.lps_from_ijk, index) - self.mri_centre_lps_mm.cpu().numpy()
+        relative = points - self.mri_centre_lps_mm.cpu().numpy()
         bins = torch.bucketize(values, self.mri_edges)
-        return Samples(torch.from_numpy(points.astype(np.float32)).to(device), bins)
+        return Samples(torch.from_numpy(relative.astype(np.float32)).to(device), bins)
 
 
 def prepare(ct: Volume, mri: Volume, device: torch.device) -> Heads:
     """Pool both volumes to all levels, mask the CT's head, and find the MRI's head and bins."""
-    head = ct_head_mask(ct)
-    clean = Volume(np.where(head, ct.array_kji, np.float32(AIR_HU)), ct.grid, "CT")
+    ct_head = ct_head_mask(ct)
+    clean = Volume(np.where(ct_head, ct.array_kji, np.float32(AIR_HU)), ct.grid, "CT")
     ct_levels = _pooled(clean, device)
     mri_levels = _pooled(mri, device)
 
-    coarse = mri_levels[2]
+    coarse = mri_levels[MASK_LEVEL]
     threshold = otsu_threshold(coarse.values.cpu().numpy()) * 0.5
     core = F.avg_pool3d((coarse.values > threshold).float()[None, None], 3, stride=1, padding=1)[0, 0] > 0.5
-    heads = [_rim(core, coarse.grid, level.grid) for level in mri_levels]
-    fine = mri_levels[1].values[heads[1] > 0]
-    fine = fine[:: max(1, fine.numel() // 200_000)]
+    head = _grown(core, coarse.grid)
+    inside = coarse.values[head]
     # Half of the bins by rank, half by value: ranks alone spend most bins on noise in the air, values alone on fat.
-    ranks = torch.quantile(fine.float(), torch.linspace(0, 1, MRI_BINS + 1, device=device)[1:-1])
-    low, high = torch.quantile(fine, 0.01), torch.quantile(fine, 0.99)
+    ranks = torch.quantile(inside, torch.linspace(0, 1, MRI_BINS + 1, device=device)[1:-1])
+    low, high = torch.quantile(inside, 0.01), torch.quantile(inside, 0.99)
     values = torch.linspace(0, 1, MRI_BINS + 1, device=device)[1:-1] * (high - low) + low
     edges = ((ranks + values) / 2).contiguous()
 
-    ct_coarse = ct_levels[2]
+    ct_coarse = ct_levels[MASK_LEVEL]
     return Heads(
         ct_levels,
         [Moving(ct_bin_coordinates(level.values), level.grid.ijk_from_lps) for level in ct_levels],
         mri_levels,
-        heads,
+        head,
         edges,
         _centre(ct_coarse.values > -500, ct_coarse.grid),
         _centre(core, coarse.grid),
@@ -112,12 +115,14 @@ def _pooled(volume: Volume, device: torch.device) -> list[Level]:
     return levels
 
 
-def _rim(core: torch.Tensor, core_grid: Grid, grid: Grid) -> torch.Tensor:
-    """Grow a mask by `RIM_MM` and bring it from its own grid to a finer or coarser one of the same volume."""
-    radius = [max(1, round(RIM_MM / s)) for s in core_grid.spacing_ijk_mm[::-1]]
-    grown = F.max_pool3d(core.float()[None, None], [2 * r + 1 for r in radius], stride=1, padding=radius)
-    size = grid.shape_kji
-    return F.interpolate(grown, size=size, mode="nearest")[0, 0]
+def _grown(core: torch.Tensor, grid: Grid) -> torch.Tensor:
+    """Grow a mask by `RIM_MM` along each axis."""
+    grown = core.float()[None, None]
+    for axis, spacing in enumerate(grid.spacing_ijk_mm[::-1]):
+        radius = [0, 0, 0]
+        radius[axis] = max(1, round(RIM_MM / spacing))
+        grown = F.max_pool3d(grown, [2 * r + 1 for r in radius], stride=1, padding=radius)
+    return grown[0, 0] > 0
 
 
 def _centre(mask: torch.Tensor, grid: Grid) -> torch.Tensor:

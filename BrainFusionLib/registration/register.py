@@ -226,9 +226,9 @@ class _Run:
         self.lap("search", 0.45)
         # The starts join every level anew, so that a pose which was right cannot be lost to a coarser level's bias.
         for level, samples, first_step_mm, keep, fraction in (
-            (3, 3_000, 8.0, max(4, candidates // 3), 0.55),
-            (2, 8_000, 3.0, 4, 0.65),
-            (1, 30_000, 1.5, 4, 0.8),
+            (3, 2_000, 8.0, max(4, candidates // 3), 0.55),
+            (2, 5_000, 3.0, 4, 0.65),
+            (1, 16_000, 1.5, 4, 0.8),
         ):
             climbed, score = climb(
                 heads.samples(level, samples, seed),
@@ -236,7 +236,7 @@ class _Run:
                 poses,
                 first_step_mm=first_step_mm,
                 tolerance_mm=first_step_mm / 20,
-                iterations=25,
+                iterations=18,
                 minimum_overlap=MINIMUM_OVERLAP,
                 check=self.check,
             )

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 
 from BrainFusionLib.geometry import Grid
-from BrainFusionLib.registration.pyramid import Heads, Level
+from BrainFusionLib.registration.pyramid import MASK_LEVEL, Heads, Level
 from BrainFusionLib.registration.similarity import Poses
 
 GRID_SIZE = 24
@@ -62,8 +62,8 @@ def search(
         (N, 3, 3), float64, taking MRI directions to CT directions.
     """
     device = heads.mri_centre_lps_mm.device
-    ct_maps, ct_level = _bin_maps(heads.ct[2], torch.tensor(CT_EDGES_HU, device=device))
-    mri_maps, mri_level = _bin_maps(heads.mri[2], _mri_edges(heads))
+    ct_maps, ct_level = _bin_maps(heads.ct[MASK_LEVEL], torch.tensor(CT_EDGES_HU, device=device))
+    mri_maps, mri_level = _bin_maps(heads.mri[MASK_LEVEL], _mri_edges(heads))
     axes = (torch.arange(GRID_SIZE, device=device, dtype=torch.float64) - GRID_SIZE / 2) * GRID_SPACING_MM
     z, y, x = torch.meshgrid(axes, axes, axes, indexing="ij")
     points = torch.stack([x, y, z], dim=-1).reshape(-1, 3)
@@ -142,8 +142,7 @@ def _score(joint: torch.Tensor, smaller_head: torch.Tensor) -> torch.Tensor:
 
 def _mri_edges(heads: Heads) -> torch.Tensor:
     """Bin edges: the middle of air and head first, then ranks inside the head."""
-    values = heads.mri[2].values
-    head = values[heads.mri_head[2] > 0]
+    head = heads.mri[MASK_LEVEL].values[heads.mri_head]
     head = head[head > heads.mri_edges[1]]
     return torch.quantile(head, torch.tensor(MRI_QUANTILES, device=head.device))
 

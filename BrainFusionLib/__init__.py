@@ -48,6 +48,8 @@ if TYPE_CHECKING:
 def __getattr__(name: str) -> Any:
     if name not in _HOME_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if _HOME_OF[name] in ("registration", "resample"):
+        importlib.import_module(f"{__name__}.device").require_torch()
     return getattr(importlib.import_module(f"{__name__}.{_HOME_OF[name]}"), name)
 
 

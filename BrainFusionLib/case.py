@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import tempfile
 import time
@@ -32,8 +33,7 @@ def read_pair(
         As `io.read_volume`; the message names the file.
     """
     ct_path, mri_path = Path(ct_path), Path(mri_path)
-    same = ct_path.exists() and mri_path.exists() and ct_path.samefile(mri_path)
-    if same and (not ct_path.is_dir() or ct_series == mri_series):
+    if _same_file(ct_path, mri_path) and (not ct_path.is_dir() or ct_series == mri_series):
         raise ImageContentError(
             f"{ct_path} was given both as CT and as MRI. Give two different volumes"
             + (", or choose a series for each with --ct-series and --mri-series." if ct_path.is_dir() else ".")
@@ -41,11 +41,19 @@ def read_pair(
     return read_volume(ct_path, series=ct_series), read_volume(mri_path, series=mri_series)
 
 
+def _same_file(a: Path, b: Path) -> bool:
+    try:
+        return a.samefile(b)
+    except OSError:  # missing or not to be seen: reading it will say so
+        return False
+
+
 def write_case(result: FusionResult, mri: Volume, folder: Path, file_format: str = "nii.gz") -> dict[str, Path]:
     """Write a result's five files to `folder`, and return them by role.
 
     All are written to a hidden folder inside first and moved into place at the end, so that a full disk or a kill
-    half way leaves what was there before. ``result.json`` is moved last: where it stands, the rest is whole.
+    half way leaves what was there before. ``result.json`` goes first and comes last: where it stands, the rest is
+    whole. Volumes that an earlier result wrote in another format are removed with it.
 
     Raises
     ------
@@ -70,9 +78,29 @@ def write_case(result: FusionResult, mri: Volume, folder: Path, file_format: str
         details["timings_s"] = {**details["timings_s"], "writing": time.perf_counter() - began}
         write_report(details, result.fused, result.ct_in_mri, mri, staged / names["report"])
         write_json(details, staged / names["result"])
-        for name in names.values():
-            (staged / name).replace(folder / name)
+        _replace(staged, folder, list(names.values()))
     return {role: folder / name for role, name in names.items()}
+
+
+def _replace(staged: Path, folder: Path, names: list[str]) -> None:
+    """Move the files of a new result into place, the last name last, and remove what only the old one had."""
+    result = folder / names[-1]
+    try:
+        old = set(json.loads(result.read_text(encoding="utf-8"))["files"].values()) if result.exists() else set()
+    except (OSError, ValueError, KeyError, AttributeError, TypeError):
+        old = set()  # not a result of ours
+    try:
+        result.unlink(missing_ok=True)
+        for name in names:
+            (staged / name).replace(folder / name)
+        ours = {f"{stem}.{form}" for stem in ("fused", "ct_in_mri") for form in FORMATS}
+        for name in (old & ours) - set(names):
+            (folder / name).unlink(missing_ok=True)
+    except OSError as error:
+        raise ImageFileError(
+            f"{error.filename2 or error.filename}: cannot be replaced ({error.strerror}). Remove it, or name another "
+            "output folder with -o."
+        ) from error
 
 
 def make_output_folder(folder: Path) -> list[Path]:
@@ -83,8 +111,9 @@ def make_output_folder(folder: Path) -> list[Path]:
     ImageFileError
         It is a file, or cannot be made or written to.
     """
-    made = [p for p in (folder, *folder.parents) if not p.exists()][::-1]
+    made: list[Path] = []
     try:
+        made = [p for p in (folder, *folder.parents) if not p.exists()][::-1]
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             pass

@@ -14,6 +14,7 @@ import os
 import platform
 import signal
 import sys
+import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,8 +23,9 @@ from typing import Any, NoReturn
 from BrainFusionLib import __version__
 from BrainFusionLib.case import FORMATS, make_output_folder, read_pair, remove_if_empty, write_case
 from BrainFusionLib.console import ProgressLine, say
-from BrainFusionLib.errors import BrainFusionError, Cancelled, RegistrationError
-from BrainFusionLib.io import read_transform, write_json, write_transform
+from BrainFusionLib.device import require_torch
+from BrainFusionLib.errors import BrainFusionError, Cancelled, ImageFileError, RegistrationError
+from BrainFusionLib.io import TRANSFORM_SUFFIXES, read_transform, write_json, write_transform
 from BrainFusionLib.pipeline import NETWORK_RULE, WARNING, fuse, versions
 from BrainFusionLib.rules import RULES
 from BrainFusionLib.settings import FusionSettings, RegistrationSettings, Settings
@@ -38,9 +40,16 @@ INPUTS = (
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command and return its exit code; never raises, and prints no traceback for a wrong input."""
+    """Run the command and return its exit code; prints no traceback for a wrong input.
+
+    Raises
+    ------
+    SystemExit
+        Wrong arguments, ``--help`` and ``--version`` (argparse's way), or the signal SIGTERM.
+    """
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    signal.signal(signal.SIGTERM, _stop)
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, _stop)
     options = _parser().parse_args(arguments)
     try:
         code: int = options.run(options)
@@ -52,8 +61,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return INTERRUPTED
     except BrainFusionError as error:
         return _fail(error, WRONG_INPUT)
-    except MemoryError:
-        return _fail("not enough memory for these volumes. Close other programs, or crop the volumes.", WRONG_INPUT)
+    except (MemoryError, RuntimeError) as error:
+        # torch has no error of its own for the CPU's memory; the GPU's derives from RuntimeError.
+        if isinstance(error, MemoryError) or "memory" in str(error):
+            hint = "Close other programs, crop the volumes, or use --device cpu."
+            return _fail(f"not enough memory for these volumes. {hint}", WRONG_INPUT)
+        raise
 
 
 def _fail(error: BrainFusionError | str, code: int) -> int:
@@ -98,45 +111,47 @@ def _fuse(options: argparse.Namespace) -> int:
 
 
 def _register(options: argparse.Namespace) -> int:
+    require_torch()
     from BrainFusionLib.registration import register
     from BrainFusionLib.verdict import judge
 
-    start = read_transform(options.transform) if options.transform else None
     output = Path(options.output)
-    for path in (output, *([Path(options.json)] if options.json else [])):
-        make_output_folder(path.parent)
-    if options.threads is not None:
-        Settings(threads=options.threads)  # refuses zero and below
-        _use_threads(options.threads)
-    with ProgressLine(sys.stderr) as progress:
-        progress("reading", 0.0)
-        ct, mri = read_pair(options.ct, options.mri, *_series(options))
-        result = register(
-            ct,
-            mri,
-            RegistrationSettings.preset(options.preset, options.seed),
-            start=start,
-            device=options.device,
-            progress=progress,
-        )
-    verdict = judge(result)
-    write_transform(result.transform, output)
-    words = result.transform.describe(mri.grid.centre_lps_mm)
-    if options.json:
-        write_json(
-            {
-                "warning": WARNING,
-                "case": {"ct": ct.name, "mri": mri.name},
-                "transform": {**result.transform.to_dict(), "words": words},
-                "verdict": verdict.to_dict(),
-                "quality": result.to_dict(),
-                "timings_s": result.timings_s,
-                "device": result.device,
-                "notes": [*ct.notes, *mri.notes],
-                "versions": versions(),
-            },
-            Path(options.json),
-        )
+    if output.suffix not in TRANSFORM_SUFFIXES:
+        raise ImageFileError(f"{output}: a transform is written as {' or '.join(TRANSFORM_SUFFIXES)}. Name it so.")
+    start = read_transform(options.transform) if options.transform else None
+    made = [folder for path in (output, Path(options.json or output)) for folder in make_output_folder(path.parent)]
+    try:
+        with ProgressLine(sys.stderr) as progress:
+            progress("reading", 0.0)
+            ct, mri = read_pair(options.ct, options.mri, *_series(options))
+            result = register(
+                ct,
+                mri,
+                RegistrationSettings.preset(options.preset, options.seed),
+                start=start,
+                device=options.device,
+                progress=progress,
+            )
+        verdict = judge(result)
+        words = result.transform.describe(mri.grid.centre_lps_mm)
+        quality = {
+            "warning": WARNING,
+            "case": {"ct": ct.name, "mri": mri.name},
+            "transform": {**result.transform.to_dict(), "words": words},
+            "verdict": verdict.to_dict(),
+            "quality": result.to_dict(),
+            "timings_s": result.timings_s,
+            "device": result.device,
+            "notes": [f"{v.name}: {note}" for v in (ct, mri) for note in v.notes],
+            "versions": versions(),
+        }
+        # The transform last: a run that is stopped between the two leaves no new transform without its quality.
+        if options.json:
+            write_json(quality, options.json)
+        write_transform(result.transform, output)
+    except BaseException:
+        remove_if_empty(made)
+        raise
     say(f"The CT was {words}.")
     say(f"Verdict: {verdict.colour} - {'; '.join(verdict.reasons)}.")
     say(f"  transform  {output}")
@@ -184,17 +199,12 @@ def _transforms(options: argparse.Namespace) -> tuple[RigidTransform | None, Rig
 
 def _series(options: argparse.Namespace) -> tuple[str | None, str | None]:
     """Return which series to take for CT and MRI; ``--series`` is for whichever of the two is a folder."""
-    ct_is_folder, mri_is_folder = Path(options.ct).is_dir(), Path(options.mri).is_dir()
+    # Not Path.is_dir, which raises where a parent folder may not be looked into; reading says so in words.
+    ct_is_folder, mri_is_folder = os.path.isdir(options.ct), os.path.isdir(options.mri)  # noqa: PTH112
     return (
         options.ct_series or (options.series if ct_is_folder else None),
         options.mri_series or (options.series if mri_is_folder and not ct_is_folder else None),
     )
-
-
-def _use_threads(count: int) -> None:
-    import torch
-
-    torch.set_num_threads(count)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -214,6 +224,12 @@ def _parser() -> argparse.ArgumentParser:
         "3D Slicer), result.json (every number), report.html (open it in a browser, and look before you trust).",
     )
     _add_inputs(fuse_command)
+    fuse_command.add_argument(
+        "--threads",
+        type=int,
+        metavar="N",
+        help=f"CPU threads for resampling and fusing (default: all {os.cpu_count()}; registration is fastest with one)",
+    )
     fuse_command.add_argument("-o", "--output", required=True, metavar="FOLDER", help="where to write the results")
     rules = "; ".join(f"{rule.name}: {rule.description}" for rule in RULES.values())
     fuse_command.add_argument(
@@ -279,4 +295,3 @@ def _add_inputs(parser: argparse.ArgumentParser) -> None:
         default="auto",
         help="where to compute (default: auto, the graphics card if there is one)",
     )
-    parser.add_argument("--threads", type=int, metavar="N", help=f"CPU threads (default: all {os.cpu_count()})")

@@ -2,12 +2,28 @@
 
 from __future__ import annotations
 
+import importlib.util
 from typing import TYPE_CHECKING
 
 from BrainFusionLib.errors import MissingDependencyError, SettingsError
 
 if TYPE_CHECKING:
     import torch
+
+
+def require_torch() -> None:
+    """Say how to get torch where it is missing, before something imports it.
+
+    Raises
+    ------
+    MissingDependencyError
+        torch is not installed.
+    """
+    if importlib.util.find_spec("torch") is None:
+        raise MissingDependencyError(
+            "registration and fusion need torch, which is not installed. "
+            "Run: pip install 'brainfusion[torch]' (in Slicer: install the PyTorch extension)."
+        )
 
 
 def pick_device(name: str = "auto") -> torch.device:
@@ -22,13 +38,9 @@ def pick_device(name: str = "auto") -> torch.device:
     MissingDependencyError
         torch is not installed.
     """
-    try:
-        import torch
-    except ImportError as error:
-        raise MissingDependencyError(
-            "registration and the fusion network need torch, which is not installed. "
-            "Run: pip install 'brainfusion[torch]' (in Slicer: install the PyTorch extension)."
-        ) from error
+    require_torch()
+    import torch
+
     gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
     apple = torch.backends.mps.is_available()
     if name == "auto":

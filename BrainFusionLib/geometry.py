@@ -55,6 +55,8 @@ class Grid:
     direction: FloatArray = field(default_factory=lambda: np.eye(3))
 
     def __post_init__(self) -> None:
+        if not all(float(n).is_integer() for n in self.size_ijk):
+            raise GeometryError(f"a grid's sizes must be whole numbers of voxels; got {tuple(self.size_ijk)}")
         size = tuple(int(n) for n in self.size_ijk)
         spacing = tuple(float(s) for s in self.spacing_ijk_mm)
         origin = tuple(float(o) for o in self.origin_lps_mm)
@@ -62,8 +64,7 @@ class Grid:
             raise GeometryError(f"a grid needs three sizes, spacings and origins; got {size}, {spacing}, {origin}")
         if min(size) < 1 or max(size) > MAXIMUM_SIZE:
             raise GeometryError(f"grid size must be 1 to {MAXIMUM_SIZE} voxels along each axis; got {size}")
-        if not all(np.isfinite(s) and s > 0 for s in spacing):
-            raise GeometryError(f"voxel spacing must be positive and finite, in mm; got {spacing}. Correct the header.")
+        _check_spacing(spacing)
         if not all(np.isfinite(origin)):
             raise GeometryError(f"the grid's origin must be finite, in mm; got {origin}. Correct the header.")
         object.__setattr__(self, "size_ijk", size)
@@ -81,8 +82,8 @@ class Grid:
             The affine is not 4x4, singular, or sheared.
         """
         matrix = np.asarray(lps_from_ijk, dtype=np.float64)
-        if matrix.shape != (4, 4) or not np.isfinite(matrix).all():
-            raise GeometryError(f"an affine must be a finite 4x4 matrix; got shape {matrix.shape}")
+        if matrix.shape != (4, 4) or not np.isfinite(matrix).all() or not np.allclose(matrix[3], [0, 0, 0, 1]):
+            raise GeometryError(f"an affine must be a finite 4x4 matrix with last row 0 0 0 1; got {matrix.tolist()}")
         spacing = np.linalg.norm(matrix[:3, :3], axis=0)
         if not (spacing > 0).all():
             raise GeometryError(f"voxel spacing must be positive, in mm; the affine gives {tuple(spacing)}")
@@ -126,6 +127,7 @@ class Grid:
 
     def with_spacing(self, spacing_ijk_mm: tuple[float, float, float]) -> Grid:
         """Return a grid of another spacing that fills the same box (to less than one new voxel), same centre."""
+        _check_spacing(spacing_ijk_mm)
         counts = np.asarray(self.extent_ijk_mm) / np.asarray(spacing_ijk_mm)
         size = np.maximum(1, np.ceil(counts - 1e-6)).astype(int)
         axes = self.direction * np.asarray(spacing_ijk_mm)
@@ -150,6 +152,13 @@ class Grid:
             "origin_lps_mm": list(self.origin_lps_mm),
             "direction": self.direction.tolist(),
         }
+
+
+def _check_spacing(spacing_ijk_mm: tuple[float, ...]) -> None:
+    if not all(np.isfinite(s) and s > 0 for s in spacing_ijk_mm):
+        raise GeometryError(
+            f"voxel spacing must be positive and finite, in mm; got {tuple(spacing_ijk_mm)}. Correct the header."
+        )
 
 
 def apply_affine(matrix: npt.ArrayLike, points: npt.ArrayLike) -> FloatArray:
@@ -202,7 +211,7 @@ def rotation_matrix(axis: npt.ArrayLike, angle_deg: float) -> FloatArray:
     """
     a = np.asarray(axis, dtype=np.float64)
     length = float(np.linalg.norm(a))
-    if a.shape != (3,) or not length > 0:
+    if a.shape != (3,) or not 0 < length < np.inf:
         raise GeometryError(f"a rotation axis must be a vector of three numbers with a length; got {a.tolist()}")
     x, y, z = a / length
     cross = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])

@@ -28,6 +28,8 @@ CT_KNOTS_HU = (-1000.0, -100.0, BONE_HU, 2000.0, 4000.0)
 CT_KNOTS_UNIT = (0.0, 0.05, 1.0, 1.5, 1.75)
 
 AIR_HU = -1000.0
+# Whole numbers that take no more values than this are labels.
+MOST_LABELS = 32
 HEAD_THRESHOLD_HU = -300.0
 # Further than this from the bulk of the head, tissue that hangs on by a thin bridge is taken for table or holder.
 WON_BACK_MM = 16.0
@@ -93,8 +95,11 @@ def otsu_threshold(values: npt.NDArray[np.float32], bins: int = 128) -> float:
     Source: N. Otsu, IEEE Trans. Systems, Man, and Cybernetics 9 (1979) 62. The histogram ends at the 99.5th percentile,
     because a handful of very bright voxels would squeeze all tissue into the first bin.
     """
-    top = float(np.percentile(values, 99.5))
-    counts, edges = np.histogram(values, bins=bins, range=(float(values.min()), max(top, float(values.min()) + 1e-6)))
+    low, top = float(values.min()), float(np.percentile(values, 99.5))
+    if not top > low:
+        return low
+    # Float64, because 128 edges in float32 run together where the values differ in their last digits only.
+    counts, edges = np.histogram(values.astype(np.float64), bins=bins, range=(low, top))
     centres = (edges[:-1] + edges[1:]) / 2
     below = np.cumsum(counts)[:-1]
     above = counts.sum() - below
@@ -117,7 +122,9 @@ def ct_head_mask(ct: Volume, resolution_mm: float = 4.0) -> BoolArray:
         Nothing in the volume is denser than air.
     """
     factors = [max(1, round(resolution_mm / s)) for s in ct.grid.spacing_ijk_mm]
-    coarse = ct.array_kji[:: factors[2], :: factors[1], :: factors[0]] > HEAD_THRESHOLD_HU
+    # The middle voxel of each block speaks for it: the first one would shift the mask by half a block.
+    middles = (_block_middles(n, f) for n, f in zip(ct.grid.shape_kji, reversed(factors), strict=True))
+    coarse = ct.array_kji[np.ix_(*middles)] > HEAD_THRESHOLD_HU
     if not coarse.any():
         raise ImageContentError(
             f"{ct.name}: no voxel is above {HEAD_THRESHOLD_HU:.0f} HU, so there is no head in this CT. "
@@ -143,18 +150,27 @@ def ct_head_mask(ct: Volume, resolution_mm: float = 4.0) -> BoolArray:
     return np.ascontiguousarray(filled[:k, :j, :i])
 
 
+def _block_middles(size: int, block: int) -> npt.NDArray[np.intp]:
+    """Return the index in the middle of every block of an axis; the last block may be cut off."""
+    return np.minimum(np.arange(0, size, block) + block // 2, size - 1)
+
+
 def looks_like_ct(array_kji: npt.NDArray[np.float32]) -> bool:
     """Say whether the values look like a CT in Hounsfield units: air far below zero, and something denser than fat.
 
     MRI values are magnitudes, hardly ever far below zero; a CT of a head always holds air, in the room or in a sinus.
     """
-    values = array_kji[::2, ::2, ::2] if min(array_kji.shape) >= 8 else array_kji
-    return bool((values < -200).mean() > 1e-3 and (values > -50).mean() > 1e-2)
+    return _holds_air(array_kji) and bool((array_kji[::2, ::2, ::2] > -50).mean() > 1e-2)
+
+
+def _holds_air(array_kji: npt.NDArray[np.float32]) -> bool:
+    return bool((array_kji[::2, ::2, ::2] < -200).mean() > 1e-3)
 
 
 def looks_like_labels(array_kji: npt.NDArray[np.float32]) -> bool:
-    """Say whether the values look like a label map: whole numbers, and most neighbours inside objects equal.
+    """Say whether the values look like a label map: whole numbers, few of them or most neighbours in objects equal.
 
+    Real 8-bit images had 39 values and more, and at most half of their neighbours equal.
     Noise makes neighbours differ in any real image, even one stored in 8 bits; a background of one value does not
     count, because masked images have that too.
     """
@@ -163,6 +179,8 @@ def looks_like_labels(array_kji: npt.NDArray[np.float32]) -> bool:
     values, counts = np.unique(middle[::2, ::2, ::2], return_counts=True)
     if not bool((values == np.round(values)).all()):
         return False
+    if len(values) <= MOST_LABELS:
+        return True
     foreground = left != values[int(np.argmax(counts))]
     return bool(foreground.any() and (left == right)[foreground].mean() > 0.75)
 
@@ -193,7 +211,8 @@ def check_pair(ct: Volume, mri: Volume) -> None:
         raise ImageContentError(
             f"both volumes are CTs: {mri.name}, given as MRI, holds Hounsfield units too. Give an MRI of the same head."
         )
-    if not ct_is_ct:
+    # Even where DICOM says CT: with the intercept left out, water is 1024 and all of the head would be bone.
+    if not ct_is_ct or not _holds_air(ct.array_kji):
         low, high = float(ct.array_kji.min()), float(ct.array_kji.max())
         raise ImageContentError(
             f"{ct.name}, given as CT, is not in Hounsfield units: its values go from {low:g} to {high:g}, and a CT has "

@@ -14,10 +14,10 @@ import SimpleITK as sitk
 
 from BrainFusionLib import __version__, intensity
 from BrainFusionLib.device import pick_device
-from BrainFusionLib.errors import MissingDependencyError, SettingsError
+from BrainFusionLib.errors import RegistrationError, SettingsError
 from BrainFusionLib.metrics import Fidelity, fidelity
 from BrainFusionLib.progress import Cancel, Progress, stop_if
-from BrainFusionLib.rules import RULES
+from BrainFusionLib.rules import RULES, import_wavelets
 from BrainFusionLib.settings import FusionSettings, Settings
 from BrainFusionLib.transform import RigidTransform
 from BrainFusionLib.verdict import Verdict, judge
@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 
 WARNING = "for research and planning review, not for diagnosis"
 NETWORK_RULE = "network"
+
+# With less of the MRI's head than this covered by tissue of the CT, there is nothing to fuse.
+LEAST_COVERAGE = 0.05
 
 
 @dataclass(frozen=True)
@@ -109,10 +112,22 @@ def fuse(
     weights = _weights_for(settings.fusion)
     device = pick_device(settings.device)
     intensity.check_pair(ct, mri)
-    if settings.threads is not None:
-        _use_threads(settings.threads)
-    clock = _Clock(progress, cancel)
+    with _threads(settings.threads):
+        return _fuse(ct, mri, settings, weights, device, start, transform, progress, cancel)
 
+
+def _fuse(
+    ct: Volume,
+    mri: Volume,
+    settings: Settings,
+    weights: Weights | None,
+    device: torch.device,
+    start: RigidTransform | None,
+    transform: RigidTransform | None,
+    progress: Progress | None,
+    cancel: Cancel | None,
+) -> FusionResult:
+    clock = _Clock(progress, cancel)
     registration = None
     if transform is None:
         from BrainFusionLib.registration import register
@@ -135,9 +150,9 @@ def fuse(
         span = high - low
         ct_unit = intensity.ct_to_unit(ct_in_mri.array_kji)
         mri_unit = (mri.array_kji - np.float32(low)) / np.float32(span)
-        head = intensity.ct_head_mask(ct_in_mri) if (ct_in_mri.array_kji > intensity.HEAD_THRESHOLD_HU).any() else None
+        _check_coverage(ct_in_mri, mri_unit, ct.name, mri.name, transform)
         bone_weight = intensity.bone_weight(ct_in_mri.array_kji)
-        bone_weight *= 0 if head is None else head
+        bone_weight *= intensity.ct_head_mask(ct_in_mri)
         fused_unit = _apply_rule(ct_unit, mri_unit, bone_weight, mri, settings, weights, device, progress, cancel)
         # Written as a change to the MRI, so that where nothing changes its values stay as they are, to the last bit.
         fused_array: VoxelArray = np.float32(span) * (fused_unit - mri_unit)
@@ -150,7 +165,7 @@ def fuse(
         "rule": settings.fusion.rule,
         "quality": {**(registration.to_dict() if registration else {}), **truth.to_dict()},
         "intensity": {
-            "meaning": "fused = MRI value where alpha = 0; CT through this piecewise-linear map where alpha = 1 (bone)",
+            "meaning": _meaning(settings.fusion.rule),
             "ct_knots_hu": list(intensity.CT_KNOTS_HU),
             "ct_knots_fused": [low + span * u for u in intensity.CT_KNOTS_UNIT],
             "mri_low": low,
@@ -158,7 +173,7 @@ def fuse(
             "window": list(intensity.window_of_fused(low, high)),
         },
         "grid": mri.grid.to_dict(),
-        "notes": [*ct.notes, *mri.notes],
+        "notes": [f"{v.name}: {note}" for v in (ct, mri) for note in v.notes],
         "timings_s": clock.timings_s,
         "registration_timings_s": registration.timings_s if registration else {},
         "device": str(device),
@@ -192,20 +207,49 @@ def _weights_for(fusion: FusionSettings) -> Weights | None:
             f"there is no fusion rule {fusion.rule!r}; choose one of {', '.join([*RULES, NETWORK_RULE])}"
         )
     if fusion.rule == "wavelet":
-        try:
-            import pywt  # noqa: F401
-        except ImportError as error:
-            raise MissingDependencyError(
-                "the wavelet rule needs PyWavelets, which is not installed. Run: pip install 'brainfusion[wavelet]'"
-            ) from error
+        import_wavelets()
     return None
 
 
-def _use_threads(count: int) -> None:
+@contextmanager
+def _threads(count: int | None) -> Iterator[None]:
+    """Use so many CPU threads (``None``: as many as before), and give the caller's numbers back afterwards."""
     import torch
 
-    torch.set_num_threads(count)
-    sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(count)
+    before = torch.get_num_threads(), sitk.ProcessObject.GetGlobalDefaultNumberOfThreads()
+    if count is not None:
+        torch.set_num_threads(count)
+        sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before[0])
+        sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(before[1])
+
+
+def _check_coverage(
+    ct_in_mri: Volume, mri_unit: VoxelArray, ct_name: str, mri_name: str, transform: RigidTransform
+) -> None:
+    """Refuse a pose, found or given, in which the two heads do not lie on each other."""
+    head = mri_unit[::2, ::2, ::2] > 0.1
+    tissue = ct_in_mri.array_kji[::2, ::2, ::2] > intensity.HEAD_THRESHOLD_HU
+    covered = float(tissue[head].mean()) if head.any() else 0.0
+    if covered < LEAST_COVERAGE:
+        raise RegistrationError(
+            f"the two heads do not lie on each other: the CT {ct_name} covers {100 * covered:.0f} % of the head in "
+            f"{mri_name}. Register them (leave --no-register away), or check the transform and the volumes.",
+            transform,
+        )
+
+
+def _meaning(rule: str) -> str:
+    """Say what the values of a fused volume are."""
+    if rule == "bone_over_mri":
+        return (
+            "the MRI's value outside bone (200 HU and below); the CT through this piecewise-linear map in bone "
+            "(300 HU and above); a blend of the two between"
+        )
+    return "a mixture of the MRI's value and of the CT through this piecewise-linear map, made by the rule"
 
 
 def _apply_rule(

@@ -37,7 +37,7 @@ def resample_onto(
     fill
         Value beyond half a voxel outside `volume`; -1000 for a CT and 0 for anything else when ``None``.
     device
-        Where to compute; the result is on the CPU.
+        Where to compute; the result is on the CPU. ``"mps"``, which has no float64, stands for the CPU.
 
     Returns
     -------
@@ -49,7 +49,9 @@ def resample_onto(
     source_from_target = volume.grid.ijk_from_lps @ moving_from_fixed @ grid.lps_from_ijk
     if volume.grid.size_ijk == grid.size_ijk and np.allclose(source_from_target, np.eye(4), rtol=0, atol=1e-9):
         return Volume(volume.array_kji, grid, volume.modality, volume.name, volume.notes)
-    source = torch.from_numpy(volume.array_kji).to(device)[None, None]
+    if torch.device(device).type == "mps":
+        device = "cpu"
+    source = torch.from_numpy(np.require(volume.array_kji, requirements="W")).to(device)[None, None]
     result = np.empty(grid.shape_kji, dtype=np.float32)
     slab = max(1, SLAB_VOXELS // (grid.size_ijk[0] * grid.size_ijk[1]))
     for first in range(0, grid.size_ijk[2], slab):
@@ -63,7 +65,7 @@ def _pull_slab(
 ) -> VoxelArray:
     """Interpolate slices first ... first + count - 1; source is (1, 1, K, J, I), the result (count, rows, columns)."""
     device = source.device
-    m = torch.from_numpy(source_from_target).to(device, torch.float64 if device.type != "mps" else torch.float32)
+    m = torch.from_numpy(source_from_target).to(device, torch.float64)
     i = torch.arange(grid.size_ijk[0], device=device, dtype=m.dtype)
     j = torch.arange(grid.size_ijk[1], device=device, dtype=m.dtype)
     k = torch.arange(first, first + count, device=device, dtype=m.dtype)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -64,10 +65,8 @@ def bone_over_mri(ct_unit: VoxelArray, mri_unit: VoxelArray, bone_weight: VoxelA
     return bone_weight * ct_unit + (1 - bone_weight) * mri_unit
 
 
-def wavelet(ct_unit: VoxelArray, mri_unit: VoxelArray, bone_weight: VoxelArray) -> VoxelArray:
-    """Fuse in the discrete wavelet domain (db4): the stronger detail, the mean of the coarsest level.
-
-    Source: Li, Manjunath and Mitra, Graphical Models and Image Processing 57 (1995) 235. May leave the sources' range.
+def import_wavelets() -> Any:
+    """Return the module ``pywt``.
 
     Raises
     ------
@@ -81,6 +80,20 @@ def wavelet(ct_unit: VoxelArray, mri_unit: VoxelArray, bone_weight: VoxelArray) 
             "the wavelet rule needs the package PyWavelets, which is not installed. "
             "Run: pip install 'brainfusion[wavelet]' (or choose another rule)."
         ) from error
+    return pywt
+
+
+def wavelet(ct_unit: VoxelArray, mri_unit: VoxelArray, bone_weight: VoxelArray) -> VoxelArray:
+    """Fuse in the discrete wavelet domain (db4): the stronger detail, the mean of the coarsest level.
+
+    Source: Li, Manjunath and Mitra, Graphical Models and Image Processing 57 (1995) 235. May leave the sources' range.
+
+    Raises
+    ------
+    MissingDependencyError
+        PyWavelets is not installed.
+    """
+    pywt = import_wavelets()
     rows, columns = ct_unit.shape[-2:]
     levels = min(LEVELS, pywt.dwtn_max_level((rows, columns), WAVELET))
     ct_bands = pywt.wavedec2(ct_unit, WAVELET, level=levels)

@@ -81,6 +81,8 @@ class FusionSettings:
 
     def __post_init__(self) -> None:
         _require_at_least("batch_size", self.batch_size, 1)
+        if self.rule != "network" and self.weights is not None:
+            raise SettingsError(f"weights are for the network, and the rule is {self.rule}: add --rule network")
         if self.rule == "network" and self.weights is None:
             raise SettingsError(
                 "the network needs trained weights, and none ship with this version: name a file with --weights, "
@@ -115,10 +117,11 @@ class Settings:
         """Return plain values, for JSON."""
         plain = asdict(self)
         weights = self.fusion.weights
-        plain["fusion"]["weights"] = None if weights is None else str(weights)
+        # The name only: folders tell who the user is, and the result holds the file's sha256.
+        plain["fusion"]["weights"] = None if weights is None else weights.name
         return plain
 
 
 def _require_at_least(name: str, value: int, least: int) -> None:
-    if not isinstance(value, int) or value < least:
+    if type(value) is not int or value < least:
         raise SettingsError(f"{name} must be a whole number of at least {least}; got {value!r}")

@@ -46,7 +46,13 @@ class RigidTransform:
             raise GeometryError(
                 f"a rigid transform is a finite 4x4 matrix with last row 0 0 0 1; got {matrix.tolist()}"
             )
-        rotation = orthonormalised(matrix[:3, :3])
+        try:
+            rotation = orthonormalised(matrix[:3, :3])
+        except GeometryError as error:
+            raise GeometryError(
+                f"a rigid transform only turns and shifts, but this matrix also scales or shears: {matrix.tolist()}. "
+                "Give a rigid one."
+            ) from error
         if np.linalg.det(rotation) < 0:
             raise GeometryError("a rigid transform cannot mirror; this matrix has a negative determinant")
         object.__setattr__(self, "moving_from_fixed_lps", frozen(affine(rotation, matrix[:3, 3])))

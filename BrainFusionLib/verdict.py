@@ -42,16 +42,17 @@ def judge(registration: RegistrationResult | None) -> Verdict:
     if registration is None:
         return Verdict("amber", ("the transform was given and used as it is; it was not checked", NOT_CALIBRATED))
     doubts: list[str] = []
-    if registration.margin is not None and registration.margin < LEAST_MARGIN:
+    # Each is asked so that a NaN is a doubt, too.
+    if registration.margin is not None and not registration.margin >= LEAST_MARGIN:
         doubts.append(
             f"a different pose fits almost as well (margin {registration.margin:.3f} nats, {LEAST_MARGIN} wanted)"
         )
-    if registration.agreement_mm > MOST_DISAGREEMENT_MM:
+    if not registration.agreement_mm <= MOST_DISAGREEMENT_MM:
         doubts.append(
             f"two refinements on different samples ended {registration.agreement_mm:.1f} mm apart "
             f"({MOST_DISAGREEMENT_MM:g} mm allowed)"
         )
-    if registration.overlap < LEAST_OVERLAP:
+    if not registration.overlap >= LEAST_OVERLAP:
         doubts.append(
             f"only {100 * registration.overlap:.0f} % of the MRI's head lies inside the CT "
             f"({100 * LEAST_OVERLAP:.0f} % wanted)"

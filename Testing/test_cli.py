@@ -97,6 +97,50 @@ def test_a_second_run_replaces_the_first(inputs: Path, tmp_path: Path) -> None:
     assert fuse_unregistered(inputs, tmp_path, "--rule", "average") == 0
     assert json.loads((tmp_path / "result.json").read_text(encoding="utf-8"))["rule"] == "average"
     assert len(list(tmp_path.iterdir())) == 5
+    (tmp_path / "mine.nii.gz").write_bytes(b"kept")
+    assert fuse_unregistered(inputs, tmp_path, "--format", "mha") == 0
+    names = {"fused.mha", "ct_in_mri.mha", "ct_to_mri.tfm", "report.html", "result.json", "mine.nii.gz"}
+    assert {p.name for p in tmp_path.iterdir()} == names
+
+
+def test_a_folder_in_the_place_of_a_result_is_told(
+    inputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "fused.nii.gz").mkdir()
+    assert fuse_unregistered(inputs, tmp_path) == 2
+    assert "fused.nii.gz: cannot be replaced" in capsys.readouterr().err
+
+
+def test_a_name_that_is_not_utf8_is_no_obstacle(inputs: Path, tmp_path: Path) -> None:
+    odd = Path(os.fsdecode(os.fsencode(tmp_path) + b"/M\xfcller ct.nii.gz"))
+    try:
+        odd.write_bytes((inputs / "ct.nii.gz").read_bytes())
+    except OSError:
+        pytest.skip("this file system takes UTF-8 names only")
+    command = ["fuse", str(odd), str(inputs / "mri.nii.gz"), "-o", str(tmp_path / "out"), "--no-register"]
+    assert cli.main(command) == 0
+    assert "ller ct.nii.gz" in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+
+
+def test_register_refuses_before_the_work_and_leaves_no_folder(
+    inputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ct, mri = str(inputs / "ct.nii.gz"), str(inputs / "mri.nii.gz")
+    assert cli.main(["register", ct, mri, "-o", str(tmp_path / "new" / "t.nii")]) == 2
+    assert ".tfm" in capsys.readouterr().err
+    assert cli.main(["register", str(tmp_path / "nowhere.nii"), mri, "-o", str(tmp_path / "new" / "t.tfm")]) == 2
+    assert not (tmp_path / "new").exists()
+
+
+def test_heads_apart_end_with_exit_code_3_and_nothing_written(
+    pair: PhantomPair, inputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    grid = Grid(pair.ct.grid.size_ijk, pair.ct.grid.spacing_ijk_mm, (5000.0, 0.0, 0.0))
+    write_volume(Volume(pair.ct.array_kji, grid, "CT"), tmp_path / "far.nii.gz")
+    command = ["fuse", str(tmp_path / "far.nii.gz"), str(inputs / "mri.nii.gz"), "-o", str(tmp_path / "out")]
+    assert cli.main([*command, "--no-register"]) == 3
+    assert "do not lie on each other" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 def test_no_register_without_a_transform_uses_the_positions_in_the_files(inputs: Path, tmp_path: Path) -> None:

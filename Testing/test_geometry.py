@@ -207,12 +207,20 @@ def test_directions_of_another_shape_are_refused(shape):
 def test_a_spacing_that_cannot_be_is_refused_with_its_value(bad):
     with pytest.raises(GeometryError, match=f"spacing must be positive.*{bad}.*header"):
         Grid((4, 4, 4), (1, bad, 1))
+    with pytest.raises(GeometryError, match=f"spacing must be positive.*{bad}"):
+        Grid((4, 4, 4)).with_spacing((1, bad, 1))
 
 
 @pytest.mark.parametrize("bad", [np.nan, -np.inf])
 def test_an_origin_that_is_nowhere_is_refused(bad):
     with pytest.raises(GeometryError, match="origin must be finite"):
         Grid((4, 4, 4), origin_lps_mm=(0, 0, bad))
+
+
+@pytest.mark.parametrize("size", [(4.5, 4, 4), (4, np.nan, 4), (4, 4, np.inf)])
+def test_a_size_that_is_no_whole_number_is_refused(size):
+    with pytest.raises(GeometryError, match="whole numbers"):
+        Grid(size)
 
 
 @pytest.mark.parametrize("size", [(0, 4, 4), (4, -1, 4), (4, 4, 10_001)])
@@ -230,7 +238,9 @@ def test_two_and_four_dimensions_are_refused(size, spacing, origin):
         Grid(size, spacing, origin)
 
 
-@pytest.mark.parametrize("matrix", [np.eye(3), np.diag([1, 0, 1, 1]), np.diag([1, np.nan, 1, 1])])
+@pytest.mark.parametrize(
+    "matrix", [np.eye(3), np.diag([1, 0, 1, 1]), np.diag([1, np.nan, 1, 1]), np.diag([1, 1, 1, 2])]
+)
 def test_an_affine_that_makes_no_grid_is_refused(matrix):
     with pytest.raises(GeometryError, match=r"affine"):
         Grid.from_lps_from_ijk(matrix, (4, 4, 4))
@@ -250,7 +260,7 @@ def test_a_rotation_about_an_axis_is_that_of_itk(axis, angle_deg):
     np.testing.assert_allclose(rotation_matrix(axis, angle_deg), expected, atol=1e-12)
 
 
-@pytest.mark.parametrize("axis", [[0, 0, 0], [1, 0], [np.nan, 0, 1]])
+@pytest.mark.parametrize("axis", [[0, 0, 0], [1, 0], [np.nan, 0, 1], [np.inf, 0, 0]])
 def test_a_rotation_axis_without_a_direction_is_refused(axis):
     with pytest.raises(GeometryError, match="rotation axis"):
         rotation_matrix(axis, 10)

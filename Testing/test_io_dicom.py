@@ -116,8 +116,8 @@ def test_a_series_in_any_direction_is_sorted_by_position(tmp_path, axes):
 
 
 def test_name_and_notes_never_show_the_patient(tmp_path):
-    volume = read_volume(write_series(tmp_path / "case7", heights=[0, 2, 4, 8, 10]))
-    assert volume.name == "case7"
+    volume = read_volume(write_series(tmp_path / "Doe_4711", heights=[0, 2, 4, 8, 10]))
+    assert volume.name == "CT series 3"
     assert volume.notes
     assert not any(word in text for text in volume.notes for word in ("Doe", "4711"))
 
@@ -138,7 +138,7 @@ def test_one_slice_stands_for_its_series(tmp_path):
     folder = write_series(tmp_path / "head", heights=[0, 2, 4])
     write_series(folder / "other", heights=[0, 2, 4, 6], SeriesInstanceUID="9.9")
     volume = read_volume(folder / "IM0001")
-    assert (volume.grid.size_ijk[2], volume.name) == (3, "head")
+    assert (volume.grid.size_ijk[2], volume.name) == (3, "CT series 3")
 
 
 def test_each_slices_own_rescale_is_applied(tmp_path):

@@ -6,16 +6,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import SimpleITK as sitk
 import torch
 
 from BrainFusionLib import fuse, intensity
-from BrainFusionLib.errors import Cancelled, ImageContentError, SettingsError, WeightsError
+from BrainFusionLib.errors import Cancelled, ImageContentError, RegistrationError, SettingsError, WeightsError
 from BrainFusionLib.geometry import Grid
 from BrainFusionLib.network import FusionNet, arrays_of
 from BrainFusionLib.phantom import PhantomPair, make_pair
 from BrainFusionLib.pipeline import FusionResult
 from BrainFusionLib.rules import RULES
 from BrainFusionLib.settings import FusionSettings, Settings
+from BrainFusionLib.transform import RigidTransform
 from BrainFusionLib.volume import Volume
 from BrainFusionLib.weights import UNIT_SCALE, Manifest, save_weights
 
@@ -134,6 +136,24 @@ def test_missing_weights_and_unknown_rules_are_refused_before_the_work(pair: Pha
         FusionSettings("network")
     with pytest.raises(SettingsError, match="alchemy"):
         fuse(pair.ct, pair.mri, Settings(fusion=FusionSettings("alchemy")))
+
+
+def test_heads_that_do_not_lie_on_each_other_are_refused_with_the_pose_attached(pair: PhantomPair) -> None:
+    away = RigidTransform.from_axis_angle((0, 0, 1), 0, (5000, 0, 0))
+    with pytest.raises(RegistrationError, match="do not lie on each other") as caught:
+        fuse(pair.ct, pair.mri, transform=away)
+    assert caught.value.best_transform is away
+
+
+def test_weights_for_a_rule_that_has_none_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="--rule network"):
+        FusionSettings("average", tmp_path / "w.npz")
+
+
+def test_the_callers_threads_are_given_back(pair: PhantomPair) -> None:
+    before = torch.get_num_threads(), sitk.ProcessObject.GetGlobalDefaultNumberOfThreads()
+    fuse(pair.ct, pair.mri, Settings(threads=3), transform=pair.transform)
+    assert (torch.get_num_threads(), sitk.ProcessObject.GetGlobalDefaultNumberOfThreads()) == before
 
 
 def test_swapped_volumes_are_refused(pair: PhantomPair) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import numpy as np
 import pytest
 import torch
 
-from BrainFusionLib.errors import Cancelled, ImageContentError, RegistrationError, SettingsError
+from BrainFusionLib.errors import Cancelled, RegistrationError, SettingsError
 from BrainFusionLib.geometry import Grid
 from BrainFusionLib.metrics import target_registration_errors_mm
 from BrainFusionLib.phantom import PhantomPair, make_pair
@@ -123,12 +125,33 @@ def test_cancel_stops_it_and_progress_goes_up(pair: PhantomPair) -> None:
 
 
 def test_too_little_of_the_head_in_the_ct_is_refused_with_the_best_pose_attached(pair: PhantomPair) -> None:
-    corner = pair.ct.array_kji[-14:-2]
-    grid = Grid((*pair.ct.grid.size_ijk[:2], 12), pair.ct.grid.spacing_ijk_mm)
-    with pytest.raises((RegistrationError, ImageContentError), match=r"overlap|no head") as caught:
-        register(Volume(corner[:, :30, :30], Grid((30, 30, 12), grid.spacing_ijk_mm), "CT", "corner"), pair.mri, FAST)
-    if isinstance(caught.value, RegistrationError):
-        assert isinstance(caught.value.best_transform, RigidTransform)
+    k = pair.ct.grid.size_ijk[2] // 2
+    grid = Grid((*pair.ct.grid.size_ijk[:2], 5), pair.ct.grid.spacing_ijk_mm)
+    slab = Volume(pair.ct.array_kji[k : k + 5], grid, "CT", "slab of 10 mm")
+    with pytest.raises(RegistrationError, match=r"hardly overlap.*slab of 10 mm") as caught:
+        register(slab, pair.mri, FAST)
+    assert isinstance(caught.value.best_transform, RigidTransform)
+
+
+def test_progress_only_goes_up_when_it_looks_again(pair: PhantomPair) -> None:
+    seen: list[float] = []
+    blind = RegistrationSettings(rotations=2, candidates=4, samples=2_000)
+    noise = np.random.default_rng(0).normal(100, 20, pair.mri.array_kji.shape)
+    strange = pair.mri.with_array(noise + 300 * (pair.mri.array_kji > 200))
+    result = register(pair.ct, strange, blind, progress=lambda stage, f: seen.append(f))
+    assert seen == sorted(seen)
+    assert seen[-1] == 1.0
+    assert result.escalated == ("climb 2 mm" in result.timings_s and len(seen) > 9)
+
+
+@pytest.mark.parametrize("count", [4, 16])
+def test_an_mri_of_few_slices_gives_a_pose_or_a_refusal(pair: PhantomPair, count: int) -> None:
+    k = pair.mri.grid.size_ijk[2] // 2
+    first = pair.mri.grid.lps_from_ijk @ np.array([0, 0, k, 1.0])
+    grid = Grid((*pair.mri.grid.size_ijk[:2], count), pair.mri.grid.spacing_ijk_mm, tuple(first[:3]))
+    slab = Volume(pair.mri.array_kji[k : k + count], grid, "MR")
+    with contextlib.suppress(RegistrationError):
+        assert register(pair.ct, slab, FAST).overlap > 0.5
 
 
 def test_an_unknown_device_is_refused(pair: PhantomPair) -> None:

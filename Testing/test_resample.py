@@ -131,6 +131,12 @@ def test_the_result_is_named_like_the_volume_and_lies_on_the_grid():
     assert resample_onto(volume, grid).grid is grid
 
 
+def test_a_volume_that_cannot_be_written_to_is_resampled_without_a_warning():
+    array = np.ones((4, 4, 4), np.float32)
+    array.setflags(write=False)
+    assert resample_onto(Volume(array, Grid((4, 4, 4))), Grid((2, 2, 2))).array_kji.min() == 1
+
+
 def test_the_volume_is_not_changed():
     volume = _volume(GRIDS["aligned"])
     before = volume.array_kji.copy()

@@ -31,7 +31,7 @@ def test_an_unknown_preset_is_refused_with_the_known_ones():
 @pytest.mark.parametrize(("field", "least"), [("rotations", 1), ("candidates", 4), ("samples", 2000), ("seed", 0)])
 def test_a_registration_setting_below_its_least_is_refused_by_name(field, least):
     assert getattr(RegistrationSettings(**{field: least}), field) == least
-    for bad in (least - 1, least + 0.5, str(least), None):
+    for bad in (least - 1, least + 0.5, str(least), None, True):
         with pytest.raises(SettingsError, match=f"{field} must be a whole number of at least {least}; got"):
             RegistrationSettings(**{field: bad})
 
@@ -61,16 +61,21 @@ def test_settings_are_checked_when_they_are_replaced_and_cannot_be_assigned():
         Settings().threads = 4
 
 
+def test_where_the_weights_lie_stays_private():
+    plain = Settings(fusion=FusionSettings("network", Path("home") / "me" / "w.npz")).to_dict()
+    assert plain["fusion"]["weights"] == "w.npz"
+
+
 def test_settings_are_rebuilt_from_their_json():
     settings = Settings(
         RegistrationSettings.preset("thorough", seed=3),
-        FusionSettings("network", Path("folder") / "w.bin", 2),
+        FusionSettings("network", Path("w.bin"), 2),
         device="cpu",
         threads=3,
     )
     fields = json.loads(json.dumps(settings.to_dict()))
     fusion = fields.pop("fusion")
-    assert fusion["weights"] == str(Path("folder") / "w.bin")
+    assert fusion["weights"] == "w.bin"
     rebuilt = Settings(
         registration=RegistrationSettings(**fields.pop("registration")),
         fusion=FusionSettings(fusion.pop("rule"), Path(fusion.pop("weights")), **fusion),

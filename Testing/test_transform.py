@@ -134,6 +134,12 @@ def _matrix(row, column, value):
     return matrix
 
 
+def test_a_scaled_transform_is_refused_as_a_transform_not_as_an_image():
+    with pytest.raises(GeometryError, match=r"rigid transform only turns and shifts") as caught:
+        RigidTransform(np.diag([1.01, 1.01, 1.01, 1]))
+    assert "image" not in str(caught.value)
+
+
 @pytest.mark.parametrize(
     "matrix",
     [

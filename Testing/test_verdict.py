@@ -35,6 +35,9 @@ def test_a_pose_that_nothing_speaks_against_is_amber(margin):
         ({"margin": 0.0}, ["0.000 nats"]),
         ({"agreement_mm": 1.1}, ["1.1 mm apart", "1 mm allowed"]),
         ({"overlap": 0.24}, ["only 24 %", "25 % wanted"]),
+        ({"margin": float("nan")}, ["different pose"]),
+        ({"agreement_mm": float("nan")}, ["nan mm apart"]),
+        ({"overlap": float("nan")}, ["only nan %"]),
     ],
 )
 def test_each_doubt_makes_it_red_and_is_said_with_its_numbers(changes, words):

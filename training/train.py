@@ -177,7 +177,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         logger.error("%s", error)
         return 2
     logger.info("held-out loss %.4f; weights: %s", result.heldout_loss, result.weights.path)
-    logger.info("try them: brainfusion fuse CT MRI -o FOLDER --weights %s", result.weights.path)
+    logger.info("try them: brainfusion fuse CT MRI -o FOLDER --rule network --weights %s", result.weights.path)
     return 0
 
 

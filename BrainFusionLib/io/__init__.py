@@ -1,6 +1,7 @@
 """The only door for files: volumes and transforms in and out, every file written whole or not at all."""
 
 from BrainFusionLib.io.files import (
+    TRANSFORM_SUFFIXES,
     atomic_output,
     read_transform,
     read_volume,
@@ -11,6 +12,7 @@ from BrainFusionLib.io.files import (
 )
 
 __all__ = [
+    "TRANSFORM_SUFFIXES",
     "atomic_output",
     "read_transform",
     "read_volume",

@@ -98,8 +98,8 @@ def read_dicom(path: Path, *, modality: Modality | None = None, series: str | in
     Returns
     -------
     Volume
-        Right-handed, slices along the normal of the image plane, LPS mm, rescaled (CT in HU). Named after the folder,
-        never after the patient. `notes` say what was resampled, and why.
+        Right-handed, slices along the normal of the image plane, LPS mm, rescaled (CT in HU). Named after
+        modality and series number, never after the patient or the folder. `notes` say what was resampled, and why.
 
     Raises
     ------
@@ -125,7 +125,9 @@ def read_dicom(path: Path, *, modality: Modality | None = None, series: str | in
                 "Were CT and MRI swapped?"
             )
         array, grid, notes = stack_slices(_load(chosen))
-    return Volume(array, grid, modality=said or modality, name=folder.resolve().name, notes=notes)
+    # Folders of exports are often called after the patient, and this name goes into reports.
+    name = f"{said or modality or 'DICOM'} series {chosen.number or chosen.uid}"
+    return Volume(array, grid, modality=said or modality, name=name, notes=notes)
 
 
 def _known_modality(text: str) -> Modality | None:

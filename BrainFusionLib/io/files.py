@@ -34,7 +34,7 @@ _READERS = {
 _DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
 _READABLE = "NRRD (.nrrd, .nhdr), NIfTI (.nii, .nii.gz), MetaImage (.mha, .mhd), Analyze (.img/.hdr), or a DICOM folder"
 _WRITABLE = ".nii.gz, .nii, .nrrd, .mha, or .img/.hdr"
-_TRANSFORM_SUFFIXES = (".tfm", ".txt")
+TRANSFORM_SUFFIXES = (".tfm", ".txt")
 
 # Measured on a fused head of 256 x 256 x 220, one core: level 2 takes 0.7 s (int16) or 2.1 s (float32); level 6 takes
 # 1.7 s or 3.8 s for files 2 % smaller.
@@ -88,7 +88,10 @@ def read_volume(
         raise ImageFileError(
             f"{path}: a series can be chosen in a DICOM folder only. Leave series= away for this file."
         )
-    return replace(_READERS[suffix](path), modality=modality)
+    volume = _READERS[suffix](path)
+    # A name that is not UTF-8 on disk cannot be written into a report as it is.
+    name = os.fsencode(volume.name).decode("utf-8", "replace")
+    return replace(volume, modality=modality, name=name)
 
 
 def _suffix(path: Path) -> str:
@@ -281,7 +284,7 @@ def write_transform(transform: RigidTransform, path: str | os.PathLike[str]) -> 
         Another ending, or see `atomic_output`.
     """
     path = Path(path)
-    if _suffix(path) not in _TRANSFORM_SUFFIXES:
+    if _suffix(path) not in TRANSFORM_SUFFIXES:
         raise ImageFileError(
             f"{path}: a transform cannot be written as '{_suffix(path)}'. Use a name that ends in .tfm."
         )
@@ -309,7 +312,7 @@ def read_transform(path: str | os.PathLike[str]) -> RigidTransform:
     path = Path(path)
     with naming(path):
         text = path.read_bytes()
-        if _suffix(path) not in _TRANSFORM_SUFFIXES or not text.startswith(b"#Insight Transform File"):
+        if _suffix(path) not in TRANSFORM_SUFFIXES or not text.startswith(b"#Insight Transform File"):
             raise ImageFileError(
                 f"{path}: is not an ITK transform file (.tfm or .txt). In Slicer, save the transform as .tfm."
             )

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from BrainFusionLib.errors import ImageContentError
 from BrainFusionLib.geometry import Grid, affine, apply_affine
 from BrainFusionLib.intensity import AIR_HU, ct_head_mask, otsu_threshold
 from BrainFusionLib.registration.similarity import MRI_BINS, Moving, Samples, ct_bin_coordinates
@@ -78,7 +79,11 @@ def prepare(ct: Volume, mri: Volume, device: torch.device) -> Heads:
 
     coarse = mri_levels[MASK_LEVEL]
     threshold = otsu_threshold(coarse.values.cpu().numpy()) * 0.5
-    core = F.avg_pool3d((coarse.values > threshold).float()[None, None], 3, stride=1, padding=1)[0, 0] > 0.5
+    # Repeated at the border, so that a head cut off there is not eroded; a majority vote removes single bright voxels.
+    bright = F.pad((coarse.values > threshold).float()[None, None], (1,) * 6, mode="replicate")
+    core = F.avg_pool3d(bright, 3, stride=1)[0, 0] > 0.5
+    if not bool(core.any()):
+        raise ImageContentError(f"{mri.name}: no head can be told from the background. Check that it is the MRI.")
     head = _grown(core, coarse.grid)
     inside = coarse.values[head]
     # Half of the bins by rank, half by value: ranks alone spend most bins on noise in the air, values alone on fat.

@@ -49,7 +49,7 @@ class RegistrationResult:
         How far apart two refinements on different random samples ended, at the worst of six points around the head.
         The result is the middle of the two.
     overlap
-        Share of the MRI's head that lies inside the CT's field of view.
+        Share of the MRI's head, with 12 mm around it, that lies inside the CT's field of view.
     escalated
         Whether a second, thorough search was needed.
     timings_s
@@ -130,7 +130,7 @@ def register(
         poses, score = run.choose(heads, starts, settings.rotations, settings.candidates)
         escalate = settings.escalate and len(poses) > 1 and float(score[0] - score[1]) < SAFE_MARGIN
         if escalate:
-            poses, score = run.choose(heads, joined([starts, poses]), 900, 160)
+            poses, score = run.choose(heads, joined([starts, poses]), 900, 160, again=True)
         final, agreement = run.refine(heads, poses[:1])
         similarity, _, overlap = score_and_gradient(
             heads.samples(1, 50_000, settings.seed), heads.ct_bins[1], final, normalised=True, gradient=False
@@ -161,7 +161,8 @@ def register(
 def _one_thread_on(device: torch.device) -> Iterator[None]:
     """Keep a CPU's work on one thread: its pieces are so small that threads spend more time waiting than working.
 
-    Measured on two shared cores: 18 s of CPU time with one thread, 36 s with two, and no sooner done.
+    The number of threads belongs to the process, so two registrations at once need two processes. Measured on two
+    shared cores: 18 s of CPU time with one thread, 36 s with two, and no sooner done.
     """
     before = torch.get_num_threads()
     if device.type == "cpu":
@@ -214,7 +215,9 @@ class _Run:
         self._since = now
         self.tell(fraction)
 
-    def choose(self, heads: Heads, starts: Poses, rotations: int, candidates: int) -> tuple[Poses, torch.Tensor]:
+    def choose(
+        self, heads: Heads, starts: Poses, rotations: int, candidates: int, *, again: bool = False
+    ) -> tuple[Poses, torch.Tensor]:
         """Return up to four distinct poses at 2 mm, best first, and their mutual information.
 
         The choice is made late: in most failures of simpler schemes the right pose was on the list and was dropped
@@ -223,12 +226,14 @@ class _Run:
         seed = self.settings.seed
         found, _ = search(heads, even_rotations(rotations), per_rotation=2, check=self.check)
         poses = joined([starts, distinct(found, candidates)])
-        self.lap("search", 0.45)
+        # The first look has the progress from 0.15 to 0.6, a second one that from 0.6 to 0.85.
+        begin, width = (0.6, 0.25) if again else (0.15, 0.45)
+        self.lap("search", begin + 0.6 * width)
         # The starts join every level anew, so that a pose which was right cannot be lost to a coarser level's bias.
         for level, samples, first_step_mm, keep, fraction in (
-            (3, 2_000, 8.0, max(4, candidates // 3), 0.55),
-            (2, 5_000, 3.0, 4, 0.65),
-            (1, 16_000, 1.5, 4, 0.8),
+            (3, 2_000, 8.0, max(4, candidates // 3), 0.7),
+            (2, 5_000, 3.0, 4, 0.8),
+            (1, 16_000, 1.5, 4, 1.0),
         ):
             climbed, score = climb(
                 heads.samples(level, samples, seed),
@@ -244,7 +249,7 @@ class _Run:
             poses, score = distinct(climbed[order], keep, score[order])
             if level > 1:
                 poses = joined([poses, starts])
-            self.lap(f"climb {2**level} mm", fraction)
+            self.lap(f"climb {2**level} mm", begin + fraction * width)
         return poses, score
 
     def refine(self, heads: Heads, pose: Poses) -> tuple[Poses, float]:
@@ -267,5 +272,5 @@ class _Run:
                 check=self.check,
             )
             ends.append(end)
-            self.lap("refine 1 mm", 0.9 + 0.1 * half)
+            self.lap("refine 1 mm", 0.92 + 0.07 * half)
         return midpoint(*ends), float(corner_distance_mm(ends[0], ends[1]))

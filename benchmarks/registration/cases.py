@@ -27,7 +27,8 @@ GREY = (3, 42, 8, 47, 10, 11, 12, 13, 17, 18, 26, 49, 50, 51, 52, 53, 54, 58, 13
 WHITE = (2, 41, 7, 46, 16, 28, 60, 85)
 FLUID = (4, 5, 14, 15, 24, 43, 44, 72)
 SKIN, FAT, CORTICAL, CANCELLOUS, EYE, MUCOSA, VESSELS = 511, 507, 515, 516, 506, 509, (502, 514)
-HU = {**dict.fromkeys(GREY, 38), **dict.fromkeys(WHITE, 29), **dict.fromkeys(FLUID, 9), SKIN: 10, FAT: -50,
+HU: dict[int, float] = {
+      **dict.fromkeys(GREY, 38), **dict.fromkeys(WHITE, 29), **dict.fromkeys(FLUID, 9), SKIN: 10, FAT: -50,
       CORTICAL: 1300, CANCELLOUS: 600, EYE: 12, MUCOSA: 30, **dict.fromkeys(VESSELS, 55)}  # fmt: skip
 # Relative signal of grey, white, fluid, skin, fat, cortical and cancellous bone, eye, mucosa, vessels.
 SIGNALS = {
@@ -56,7 +57,7 @@ def make_case(kind: str, seed: int, labels_file: Path | None, *, ct_spacing_mm: 
     random = np.random.default_rng((seed, KINDS.index(kind)))
     hu, signal, points = _head_from_labels(labels_file, random) if labels_file else _phantom_head(seed, random)
     transform, ct_grid = _pose(kind, random, hu.grid, ct_spacing_mm)
-    ct = _pull(hu, ct_grid, transform.inverse(), -1000.0).array_kji
+    ct: FloatArray = _pull(hu, ct_grid, transform.inverse(), -1000.0).array_kji.astype(np.float64)
     if kind == "D":  # streaks of metal run along the rows of a slice
         ct = ct + 60 * random.standard_normal((ct.shape[0], 1, ct.shape[2])) * (ct > -500)
     if kind == "M":
@@ -64,12 +65,18 @@ def make_case(kind: str, seed: int, labels_file: Path | None, *, ct_spacing_mm: 
     ct = np.clip(np.rint(ct + random.normal(0, 15, ct.shape)), -1024, 3071)
     mri_grid = Grid((220, 240, 200))
     mri_grid = Grid((220, 240, 200), (1.0, 1.0, 1.0), tuple(hu.grid.centre_lps_mm - mri_grid.centre_lps_mm))
-    mri = _pull(signal, mri_grid, RigidTransform.identity(), 0.0).array_kji
+    mri: FloatArray = _pull(signal, mri_grid, RigidTransform.identity(), 0.0).array_kji.astype(np.float64)
     mri = mri * np.exp((0.3 if kind == "D" else 0.12) * _smooth_noise(mri.shape, 70, random))
     noise = random.normal(0, 0.025, (2, *mri.shape))
     mri = np.hypot(mri + noise[0], noise[1]) * random.uniform(200, 1500)
     name = f"{kind}{seed:03d}-{labels_file.name.split('.')[0] if labels_file else 'phantom'}"
-    return Case(name, Volume(ct, ct_grid, "CT", "CT"), Volume(mri, mri_grid, "MR", "MRI"), transform, points)
+    return Case(
+        name,
+        Volume(ct.astype(np.float32), ct_grid, "CT", "CT"),
+        Volume(mri.astype(np.float32), mri_grid, "MR", "MRI"),
+        transform,
+        points,
+    )
 
 
 def _pose(kind: str, random: np.random.Generator, head: Grid, spacing: float) -> tuple[RigidTransform, Grid]:
@@ -78,7 +85,7 @@ def _pose(kind: str, random: np.random.Generator, head: Grid, spacing: float) ->
                         "X": (0, 180, 85), "S": (0, 20, 15)}[kind]  # fmt: skip
     rotation = rotation_matrix(random.standard_normal(3), random.uniform(low, high))
     if kind == "R":
-        rotation = rotation_matrix(np.eye(3)[random.integers(3)], 90 * random.integers(1, 4)) @ rotation
+        rotation = rotation_matrix(np.eye(3)[random.integers(3)], 90.0 * float(random.integers(1, 4))) @ rotation
     centre = head.centre_lps_mm
     transform = RigidTransform.about_centre(rotation, random.uniform(-shift, shift, 3), centre)
     slices = {"M": 3.0, "D": 5.0}.get(kind, 1.25 * spacing)

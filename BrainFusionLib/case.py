@@ -103,6 +103,23 @@ def _replace(staged: Path, folder: Path, names: list[str]) -> None:
         ) from error
 
 
+def refuse_to_overwrite_inputs(folder: Path, file_format: str, inputs: tuple[str | Path, ...]) -> None:
+    """See that no result would be written over an input.
+
+    Raises
+    ------
+    ImageFileError
+        An input has the place and the name of a result.
+    """
+    for stem in ("fused", "ct_in_mri"):
+        target = folder / f"{stem}.{file_format}"
+        if any(_same_file(target, Path(given)) for given in inputs):
+            raise ImageFileError(
+                f"{target}: is one of the inputs, and a result would be written over it. "
+                "Name another output folder with -o."
+            )
+
+
 def make_output_folder(folder: Path) -> list[Path]:
     """Make `folder`, see that it can be written to, and return the folders that had to be made, outermost first.
 

@@ -21,7 +21,14 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from BrainFusionLib import __version__
-from BrainFusionLib.case import FORMATS, make_output_folder, read_pair, remove_if_empty, write_case
+from BrainFusionLib.case import (
+    FORMATS,
+    make_output_folder,
+    read_pair,
+    refuse_to_overwrite_inputs,
+    remove_if_empty,
+    write_case,
+)
 from BrainFusionLib.console import ProgressLine, say
 from BrainFusionLib.device import require_torch
 from BrainFusionLib.errors import BrainFusionError, Cancelled, ImageFileError, RegistrationError
@@ -88,6 +95,7 @@ def _fuse(options: argparse.Namespace) -> int:
         threads=options.threads,
     )
     folder = Path(options.output)
+    refuse_to_overwrite_inputs(folder, options.format, (options.ct, options.mri))
     made = make_output_folder(folder)
     began = time.monotonic()
     try:

@@ -22,7 +22,7 @@ def require_torch() -> None:
     if importlib.util.find_spec("torch") is None:
         raise MissingDependencyError(
             "registration and fusion need torch, which is not installed. "
-            "Run: pip install 'brainfusion[torch]' (in Slicer: install the PyTorch extension)."
+            "Run: pip install torch (in Slicer: install the PyTorch extension)."
         )
 
 

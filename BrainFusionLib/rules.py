@@ -78,7 +78,7 @@ def import_wavelets() -> Any:
     except ImportError as error:
         raise MissingDependencyError(
             "the wavelet rule needs the package PyWavelets, which is not installed. "
-            "Run: pip install 'brainfusion[wavelet]' (or choose another rule)."
+            "Run: pip install PyWavelets (or choose another rule)."
         ) from error
     return pywt
 

@@ -8,6 +8,9 @@ from typing import Any, Literal, get_args
 
 from BrainFusionLib.errors import SettingsError
 
+# Far above any machine's cores; torch dies without a word when it is asked for a hundred thousand.
+MOST_THREADS = 1024
+
 Preset = Literal["fast", "standard", "thorough"]
 Device = Literal["auto", "cpu", "cuda", "mps"]
 
@@ -112,6 +115,8 @@ class Settings:
             raise SettingsError(f"there is no device {self.device!r}; choose one of {', '.join(get_args(Device))}")
         if self.threads is not None:
             _require_at_least("threads", self.threads, 1)
+            if self.threads > MOST_THREADS:
+                raise SettingsError(f"threads must be at most {MOST_THREADS}; got {self.threads}")
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, for JSON."""

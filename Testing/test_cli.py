@@ -111,6 +111,23 @@ def test_a_folder_in_the_place_of_a_result_is_told(
     assert "fused.nii.gz: cannot be replaced" in capsys.readouterr().err
 
 
+def test_an_input_is_never_overwritten(inputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    mri = tmp_path / "fused.nii.gz"
+    mri.write_bytes((inputs / "mri.nii.gz").read_bytes())
+    before = mri.read_bytes()
+    assert cli.main(["fuse", str(inputs / "ct.nii.gz"), str(mri), "-o", str(tmp_path), "--no-register"]) == 2
+    assert "is one of the inputs" in capsys.readouterr().err
+    assert mri.read_bytes() == before
+
+
+def test_an_nrrd_whose_name_is_not_utf8_is_refused_in_words(
+    inputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    odd = os.fsdecode(os.fsencode(tmp_path) + b"/M\xfcller.nrrd")
+    assert cli.main(["fuse", odd, str(inputs / "mri.nii.gz"), "-o", str(tmp_path / "out")]) == 2
+    assert "not UTF-8" in capsys.readouterr().err
+
+
 def test_a_name_that_is_not_utf8_is_no_obstacle(inputs: Path, tmp_path: Path) -> None:
     odd = Path(os.fsdecode(os.fsencode(tmp_path) + b"/M\xfcller ct.nii.gz"))
     try:

@@ -170,7 +170,7 @@ def test_the_wavelet_rule_without_pywavelets_says_what_to_install(monkeypatch):
 
     monkeypatch.delitem(sys.modules, "pywt", raising=False)
     monkeypatch.setattr(builtins, "__import__", without_pywt)
-    with pytest.raises(MissingDependencyError, match=r"pip install 'brainfusion\[wavelet\]'"):
+    with pytest.raises(MissingDependencyError, match="pip install PyWavelets"):
         RULES["wavelet"](*_images((1, 8, 8)))
 
 

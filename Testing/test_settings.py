@@ -61,6 +61,11 @@ def test_settings_are_checked_when_they_are_replaced_and_cannot_be_assigned():
         Settings().threads = 4
 
 
+def test_more_threads_than_any_machine_has_are_refused():
+    with pytest.raises(SettingsError, match="at most 1024"):
+        Settings(threads=100_000)
+
+
 def test_where_the_weights_lie_stays_private():
     plain = Settings(fusion=FusionSettings("network", Path("home") / "me" / "w.npz")).to_dict()
     assert plain["fusion"]["weights"] == "w.npz"
@@ -126,5 +131,5 @@ def test_a_device_of_no_known_name_is_refused(machine):
 
 def test_without_torch_the_message_says_how_to_get_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", None)
-    with pytest.raises(MissingDependencyError, match=r"pip install 'brainfusion\[torch\]'.*Slicer"):
+    with pytest.raises(MissingDependencyError, match=r"pip install torch .*Slicer"):
         pick_device("cpu")

@@ -73,6 +73,8 @@ def read_volume(
     """
     path = Path(path)
     with naming(path):
+        if path.is_dir() or _suffix(path) in (".nrrd", ".nhdr"):
+            _refuse_undecodable(path)
         if path.is_dir():
             return read_dicom(path, modality=modality, series=series)
         with path.open("rb") as stream:
@@ -92,6 +94,15 @@ def read_volume(
     # A name that is not UTF-8 on disk cannot be written into a report as it is.
     name = os.fsencode(volume.name).decode("utf-8", "replace")
     return replace(volume, modality=modality, name=name)
+
+
+def _refuse_undecodable(path: Path) -> None:
+    """Refuse names that SimpleITK cannot be given: it ends the whole process at one that is not UTF-8."""
+    try:
+        os.fspath(path).encode("utf-8")
+    except UnicodeEncodeError as error:
+        shown = os.fsencode(path).decode("utf-8", "replace")
+        raise ImageFileError(f"{shown}: this name is not UTF-8. Rename it, then try again.") from error
 
 
 def _suffix(path: Path) -> str:

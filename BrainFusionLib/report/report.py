@@ -216,7 +216,7 @@ def _rows_of_planes(planes: Sequence[PlanePictures]) -> str:
     kinds = (
         ("CT bone outline on the MRI", "aligned when the MRI's dark skull lies between the lines", "mri", True),
         ("Checkerboard of MRI and CT", "aligned when skin and skull run on from tile to tile", "checkerboard", False),
-        ("Fused", "the CT's bone, brighter than any tissue, in the MRI", "fused", False),
+        ("Fused", "the CT's bone, brighter than nearly all tissue, in the MRI", "fused", False),
     )
     parts = []
     for heading, hint, kind, lined in kinds:

@@ -28,6 +28,8 @@ CT_KNOTS_HU = (-1000.0, -100.0, BONE_HU, 2000.0, 4000.0)
 CT_KNOTS_UNIT = (0.0, 0.05, 1.0, 1.5, 1.75)
 
 AIR_HU = -1000.0
+# Longest edge of a volume. Wide on purpose: only spacings in metres or in micrometres are meant.
+PLAUSIBLE_EXTENT_MM = (3.0, 10_000.0)
 # Whole numbers that take no more values than this are labels.
 MOST_LABELS = 32
 HEAD_THRESHOLD_HU = -300.0
@@ -227,6 +229,12 @@ def _check_voxels(volume: Volume, role: str) -> None:
         raise ImageContentError(
             f"{volume.name}, given as {role}, has only {volume.grid.size_ijk} voxels; at least 4 along each axis are "
             "needed. Give the whole 3D volume, not a single slice."
+        )
+    longest_mm = max(volume.grid.extent_ijk_mm)
+    if not PLAUSIBLE_EXTENT_MM[0] <= longest_mm <= PLAUSIBLE_EXTENT_MM[1]:
+        raise ImageContentError(
+            f"{volume.name}, given as {role}, is {longest_mm:g} mm long: its voxel spacing "
+            f"{volume.grid.spacing_ijk_mm} is not in millimetres. Correct the header."
         )
     if not np.isfinite(array).all():
         bad = int(array.size - np.isfinite(array).sum())

@@ -370,3 +370,11 @@ def test_a_ct_is_told_from_an_mri_by_its_values(phantom, ct, mri):
     assert not looks_like_ct(mri.array_kji)
     assert not looks_like_ct(np.full((8, 8, 8), -1000, np.float32))
     assert looks_like_ct(phantom.ct(Grid((20, 20, 4), (4.0, 4.0, 4.0), (-140, -40, 0))).array_kji)
+
+
+@pytest.mark.parametrize("spacing", [0.001, 1000.0])
+def test_spacing_that_is_not_in_millimetres_is_told(spacing):
+    noise = np.random.default_rng(0).normal(0, 500, (20, 20, 20)).astype(np.float32)
+    volume = Volume(noise, Grid((20, 20, 20), (spacing,) * 3), name="odd.nii")
+    with pytest.raises(ImageContentError, match=r"odd\.nii.*not in millimetres"):
+        check_pair(volume, volume)

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from BrainFusionLib import cli
 from BrainFusionLib.io import read_transform, write_volume
+from BrainFusionLib.metrics import target_registration_errors_mm
 from BrainFusionLib.phantom import make_pair
 from BrainFusionLib.transform import RigidTransform
 from tools.samples import (
@@ -42,12 +43,6 @@ class Truth:
 
     transform: RigidTransform
     points_lps_mm: npt.NDArray[np.float64]
-
-    def error_mm(self, found: RigidTransform) -> npt.NDArray[np.float64]:
-        """Return how far each point is put from where it belongs, mm, shape (n,)."""
-        difference = found.apply(self.points_lps_mm) - self.transform.apply(self.points_lps_mm)
-        distance: npt.NDArray[np.float64] = np.linalg.norm(difference, axis=1)
-        return distance
 
 
 @dataclass(frozen=True, eq=False)
@@ -161,7 +156,9 @@ def run_case(case: Case) -> bool:
         print(f"   brainfusion ended with exit code {code}.")
         return False
     if case.truth is not None:
-        error = case.truth.error_mm(read_transform(folder / "ct_to_mri.tfm"))
+        error = target_registration_errors_mm(
+            read_transform(folder / "ct_to_mri.tfm"), case.truth.transform, case.truth.points_lps_mm
+        )
         print(f"   True error at {len(error)} points of the head: mean {error.mean():.2f}, worst {error.max():.2f} mm")
         return bool(error.max() <= LARGEST_ERROR_MM)
     verdict = json.loads((folder / "result.json").read_text(encoding="utf-8"))["verdict"]["colour"]

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _HOME_OF = {
+    "AffineTransform": "transform",
     "FusionResult": "pipeline",
     "Grid": "geometry",
     "RegistrationResult": "registration",
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from BrainFusionLib.registration import register as register
     from BrainFusionLib.resample import resample_onto as resample_onto
     from BrainFusionLib.settings import Settings as Settings
+    from BrainFusionLib.transform import AffineTransform as AffineTransform
     from BrainFusionLib.transform import RigidTransform as RigidTransform
     from BrainFusionLib.volume import Volume as Volume
 

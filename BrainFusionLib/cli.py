@@ -1,6 +1,6 @@
 """The console command ``brainfusion``.
 
-Exit codes: 0 done; 1 a fault of the program; 2 wrong input, settings or files; 3 no trustworthy pose found;
+Exit codes: 0 done; 1 a fault of the program; 2 wrong input, settings or files; 3 the two do not fit on each other;
 130 interrupted with Ctrl-C; 143 ended by another program.
 """
 
@@ -18,7 +18,7 @@ import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, get_args
 
 from BrainFusionLib import __version__
 from BrainFusionLib.case import (
@@ -31,12 +31,13 @@ from BrainFusionLib.case import (
 )
 from BrainFusionLib.console import ProgressLine, say
 from BrainFusionLib.device import require_torch
-from BrainFusionLib.errors import BrainFusionError, Cancelled, ImageFileError, RegistrationError
-from BrainFusionLib.io import TRANSFORM_SUFFIXES, read_transform, write_json, write_transform
-from BrainFusionLib.pipeline import NETWORK_RULE, WARNING, fuse, versions
+from BrainFusionLib.errors import BrainFusionError, Cancelled, ImageFileError, RegistrationError, SettingsError
+from BrainFusionLib.io import TRANSFORM_SUFFIXES, read_transform, read_volume, write_json, write_transform
+from BrainFusionLib.pipeline import NETWORK_RULE, WARNING, fuse, not_rigid, versions
 from BrainFusionLib.rules import RULES
-from BrainFusionLib.settings import FusionSettings, RegistrationSettings, Settings
-from BrainFusionLib.transform import RigidTransform
+from BrainFusionLib.settings import FusionSettings, Model, RegistrationSettings, Settings
+from BrainFusionLib.transform import AffineTransform, RigidTransform, Transform, told
+from BrainFusionLib.volume import Volume
 
 DONE, FAULT, WRONG_INPUT, NOT_FOUND, INTERRUPTED, TERMINATED = 0, 1, 2, 3, 130, 143
 
@@ -62,7 +63,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         code: int = options.run(options)
         return code
     except RegistrationError as error:
-        return _fail(error, NOT_FOUND)
+        _fail(error, NOT_FOUND)
+        return _keep_refused(error.best_transform, options.keep_refused)
     except (KeyboardInterrupt, Cancelled):
         say("\ninterrupted; nothing was written", error=True)
         return INTERRUPTED
@@ -81,6 +83,41 @@ def _fail(error: BrainFusionError | str, code: int) -> int:
     return code
 
 
+def _keep_refused(pose: Transform | None, path: str | None) -> int:
+    """Write a refused pose where the user asked for it, and say so."""
+    if pose is None:
+        say("Nothing was written.", error=True)
+    elif path is None:
+        say("Nothing was written. To look at the refused pose, name a file with --keep-refused.", error=True)
+    else:
+        try:
+            make_output_folder(Path(path).parent)
+            write_transform(pose, path)
+            say(f"Only the refused pose was written, to look at and not to use: {path}", error=True)
+        except ImageFileError as error:
+            _fail(error, NOT_FOUND)
+    return NOT_FOUND
+
+
+def _check_keep_refused(options: argparse.Namespace, taken: Sequence[str | None]) -> None:
+    """See before the work that a refused pose can be written, and not where other things are."""
+    if options.keep_refused is None:
+        return
+    path = Path(options.keep_refused)
+    _check_transform_name(path)
+    if path.resolve() in [Path(other).resolve() for other in taken if other is not None]:
+        raise ImageFileError(
+            f"{path}: is named for something else, too. Name another file with --keep-refused, so that a refused pose "
+            "is never taken for a good one."
+        )
+    remove_if_empty(make_output_folder(path.parent))
+
+
+def _check_transform_name(path: Path) -> None:
+    if path.suffix not in TRANSFORM_SUFFIXES:
+        raise ImageFileError(f"{path}: a transform is written as {' or '.join(TRANSFORM_SUFFIXES)}. Name it so.")
+
+
 def _stop(signum: int, frame: Any) -> NoReturn:
     # Through the stack, so that half-written files are removed on the way.
     raise SystemExit(TERMINATED)
@@ -89,20 +126,23 @@ def _stop(signum: int, frame: Any) -> NoReturn:
 def _fuse(options: argparse.Namespace) -> int:
     start, transform = _transforms(options)
     settings = Settings(
-        registration=RegistrationSettings.preset(options.preset, options.seed),
+        registration=RegistrationSettings.preset(options.preset, options.seed, options.model),
         fusion=FusionSettings(options.rule, options.weights),
         device=options.device,
         threads=options.threads,
     )
     folder = Path(options.output)
-    refuse_to_overwrite_inputs(folder, options.format, (options.ct, options.mri))
+    given = [path for path in (options.ct, options.mri, options.mri_mask) if path is not None]
+    refuse_to_overwrite_inputs(folder, options.format, tuple(given))
+    _check_keep_refused(options, (options.transform, str(folder / "ct_to_mri.tfm")))
     made = make_output_folder(folder)
     began = time.monotonic()
     try:
         with ProgressLine(sys.stderr) as progress:
             progress("reading", 0.0)
             ct, mri = read_pair(options.ct, options.mri, *_series(options))
-            result = fuse(ct, mri, settings, start=start, transform=transform, progress=progress)
+            mask = _mask(options)
+            result = fuse(ct, mri, settings, start=start, transform=transform, mri_mask=mask, progress=progress)
             progress("writing", 0.0)
             files = write_case(result, mri, folder, options.format)
     except BaseException:
@@ -124,43 +164,50 @@ def _register(options: argparse.Namespace) -> int:
     from BrainFusionLib.verdict import judge
 
     output = Path(options.output)
-    if output.suffix not in TRANSFORM_SUFFIXES:
-        raise ImageFileError(f"{output}: a transform is written as {' or '.join(TRANSFORM_SUFFIXES)}. Name it so.")
+    _check_transform_name(output)
+    _check_keep_refused(options, (options.transform, options.output, options.json))
     start = read_transform(options.transform) if options.transform else None
     made = [folder for path in (output, Path(options.json or output)) for folder in make_output_folder(path.parent)]
     try:
         with ProgressLine(sys.stderr) as progress:
             progress("reading", 0.0)
             ct, mri = read_pair(options.ct, options.mri, *_series(options))
+            mask = _mask(options)
             result = register(
                 ct,
                 mri,
-                RegistrationSettings.preset(options.preset, options.seed),
+                RegistrationSettings.preset(options.preset, options.seed, options.model),
                 start=start,
+                mri_mask=mask,
                 device=options.device,
                 progress=progress,
             )
         verdict = judge(result)
-        words = result.transform.describe(mri.grid.centre_lps_mm)
+        transform = result.affine or result.transform
+        notes = [f"{v.name}: {note}" for v in (ct, mri) for note in v.notes]
+        if isinstance(transform, AffineTransform):
+            notes.append(not_rigid(transform, given=False))
         quality = {
             "warning": WARNING,
-            "case": {"ct": ct.name, "mri": mri.name},
-            "transform": {**result.transform.to_dict(), "words": words},
+            "case": {"ct": ct.name, "mri": mri.name, **({"mri_mask": mask.name} if mask else {})},
+            "transform": told(transform, result.transform, mri.grid.centre_lps_mm),
             "verdict": verdict.to_dict(),
             "quality": result.to_dict(),
             "timings_s": result.timings_s,
             "device": result.device,
-            "notes": [f"{v.name}: {note}" for v in (ct, mri) for note in v.notes],
+            "notes": notes,
             "versions": versions(),
         }
         # The transform last: a run that is stopped between the two leaves no new transform without its quality.
         if options.json:
             write_json(quality, options.json)
-        write_transform(result.transform, output)
+        write_transform(transform, output)
     except BaseException:
         remove_if_empty(made)
         raise
-    say(f"The CT was {words}.")
+    for note in notes:
+        say(f"note: {note}")
+    say(f"The CT was {transform.describe(mri.grid.centre_lps_mm)}.")
     say(f"Verdict: {verdict.colour} - {'; '.join(verdict.reasons)}.")
     say(f"  transform  {output}")
     return DONE
@@ -198,11 +245,27 @@ def _doctor(options: argparse.Namespace) -> int:
     return DONE
 
 
-def _transforms(options: argparse.Namespace) -> tuple[RigidTransform | None, RigidTransform | None]:
-    """Return the starting pose and the pose to use as it is, of which at most one is given."""
+def _transforms(options: argparse.Namespace) -> tuple[RigidTransform | None, Transform | None]:
+    """Return the starting pose and the transform to use as it is, of which at most one is given.
+
+    Raises
+    ------
+    SettingsError
+        The pose is not to be looked for, and something was said about how to look for it.
+    """
     if options.register:
         return (read_transform(options.transform) if options.transform else None), None
-    return None, (read_transform(options.transform) if options.transform else RigidTransform.identity())
+    for option, default in (("model", RegistrationSettings.model), ("mri_mask", None)):
+        if getattr(options, option) != default:
+            raise SettingsError(
+                f"--{option.replace('_', '-')} is for the registration, and --no-register leaves that out: "
+                "leave one of the two away"
+            )
+    return None, (read_transform(options.transform, rigid=False) if options.transform else RigidTransform.identity())
+
+
+def _mask(options: argparse.Namespace) -> Volume | None:
+    return read_volume(options.mri_mask) if options.mri_mask else None
 
 
 def _series(options: argparse.Namespace) -> tuple[str | None, str | None]:
@@ -254,7 +317,8 @@ def _parser() -> argparse.ArgumentParser:
         "--no-register",
         dest="register",
         action="store_false",
-        help="do not look for the pose: use --transform as it is, or, without it, the positions in the files",
+        help="do not look for the pose: use --transform as it is (it may be affine), or, without it, the positions "
+        "in the files",
     )
     fuse_command.set_defaults(run=_fuse)
 
@@ -289,6 +353,24 @@ def _add_inputs(parser: argparse.ArgumentParser) -> None:
         "--transform",
         metavar="FILE",
         help="a starting pose to try, as an ITK transform file (a wrong one does no harm)",
+    )
+    parser.add_argument(
+        "--model",
+        choices=get_args(Model),
+        default=RegistrationSettings.model,
+        help="what the transform may do (default: rigid, right for one head and sound headers). similarity: scale; "
+        "affine: scale and shear, too, for a distorted MRI or a wrong voxel size",
+    )
+    parser.add_argument(
+        "--mri-mask",
+        metavar="FILE",
+        help="where the alignment matters most: a volume on the MRI's grid, above 0 there (a label map, say)",
+    )
+    parser.add_argument(
+        "--keep-refused",
+        metavar="FILE.tfm",
+        help="when the two do not fit on each other (exit code 3, nothing else is written), write the best pose found "
+        "there, to look at",
     )
     parser.add_argument(
         "--preset",

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from BrainFusionLib.transform import RigidTransform
+    from BrainFusionLib.transform import Transform
 
 
 class BrainFusionError(Exception):
@@ -41,7 +41,7 @@ class RegistrationError(BrainFusionError, RuntimeError):
         The best pose found all the same, for those who want to look at it; ``None`` when there is none.
     """
 
-    def __init__(self, message: str, best_transform: RigidTransform | None = None) -> None:
+    def __init__(self, message: str, best_transform: Transform | None = None) -> None:
         super().__init__(message)
         self.best_transform = best_transform
 

@@ -8,11 +8,14 @@ them, and a Hounsfield number can be had back from it (`hu_from_unit`).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 import SimpleITK as sitk
 
-from BrainFusionLib.errors import ImageContentError
+from BrainFusionLib.errors import GeometryError, ImageContentError
+from BrainFusionLib.geometry import Grid
 from BrainFusionLib.volume import Volume, VoxelArray
 
 BoolArray = npt.NDArray[np.bool_]
@@ -33,6 +36,8 @@ PLAUSIBLE_EXTENT_MM = (3.0, 10_000.0)
 # Whole numbers that take no more values than this are labels.
 MOST_LABELS = 32
 HEAD_THRESHOLD_HU = -300.0
+# Headers round: how far a mask's corners may lie from the MRI's, as a share of the finest voxel edge.
+MASK_TOLERANCE = 0.1
 # Further than this from the bulk of the head, tissue that hangs on by a thin bridge is taken for table or holder.
 WON_BACK_MM = 16.0
 
@@ -110,7 +115,7 @@ def otsu_threshold(values: npt.NDArray[np.float32], bins: int = 128) -> float:
     return float(edges[1:-1][int(np.argmax(below * above * (mean_below - mean_above) ** 2))])
 
 
-def ct_head_mask(ct: Volume, resolution_mm: float = 4.0) -> BoolArray:
+def ct_head_mask(ct: Volume, resolution_mm: float = 4.0, margin_mm: float = 0.0) -> BoolArray:
     """Return where the head is in a CT: shape ``ct.grid.shape_kji``, bool; table, head holder and frame are left out.
 
     Everything above -300 HU is opened with a ball, which cuts thin shells and the bridges by which a holder touches
@@ -132,24 +137,45 @@ def ct_head_mask(ct: Volume, resolution_mm: float = 4.0) -> BoolArray:
             f"{ct.name}: no voxel is above {HEAD_THRESHOLD_HU:.0f} HU, so there is no head in this CT. "
             "A CT in Hounsfield units is wanted (air -1000, water 0)."
         )
-    tissue = sitk.GetImageFromArray(coarse.astype(np.uint8))
-    spacing = [f * s for f, s in zip(factors, ct.grid.spacing_ijk_mm, strict=True)]
-    radius = [max(1, round(6.0 / s)) for s in spacing]
-    # Mirrored at the border, so that a head cut off by the field of view is not eroded there.
-    pad = [min(r + 1, n) for r, n in zip(radius, tissue.GetSize(), strict=True)]
-    opened = sitk.BinaryMorphologicalOpening(sitk.MirrorPad(tissue, pad, pad), radius, sitk.sitkBall, 0.0, 1.0)
-    opened = sitk.Crop(opened, pad, pad)
-    if not sitk.GetArrayViewFromImage(opened).any():
-        opened = tissue
-    head = sitk.RelabelComponent(sitk.ConnectedComponent(opened), sortByObjectSize=True) == 1
-    step = [max(1, round(4.0 / s)) for s in spacing]
+    spacing_kji = [f * s for f, s in zip(factors, ct.grid.spacing_ijk_mm, strict=True)][::-1]
+    radius = [max(1, round(6.0 / s)) for s in spacing_kji]
+    opened = _dilated(_eroded(coarse, radius), radius) & coarse
+    pieces = sitk.ConnectedComponent(sitk.GetImageFromArray((opened if opened.any() else coarse).astype(np.uint8)))
+    head = sitk.GetArrayFromImage(sitk.RelabelComponent(pieces, sortByObjectSize=True)) == 1
+    step = [max(1, round(4.0 / s)) for s in spacing_kji]
     for _ in range(round(WON_BACK_MM / 4.0)):
-        head = sitk.BinaryDilate(head, step, sitk.sitkBall) & tissue
-    filled = sitk.GetArrayFromImage(sitk.BinaryFillhole(sitk.BinaryMorphologicalClosing(head, radius))).astype(bool)
+        head = _dilated(head, step) & coarse
+    # With room for the head to grow beyond the border, or shrinking it again would leave a rim there.
+    roomy = np.pad(head, [(r, r) for r in radius])
+    inner = tuple(slice(r, -r) for r in radius)
+    closed = _eroded(_dilated(roomy, radius), radius)[inner]
+    filled = sitk.GetArrayFromImage(sitk.BinaryFillhole(sitk.GetImageFromArray(closed.astype(np.uint8)))).astype(bool)
+    if margin_mm > 0:
+        filled = _dilated(filled, [max(1, round(margin_mm / s)) for s in spacing_kji])
     for axis, factor in enumerate(reversed(factors)):
         filled = np.repeat(filled, factor, axis=axis)
     k, j, i = ct.grid.shape_kji
     return np.ascontiguousarray(filled[:k, :j, :i])
+
+
+def _dilated(mask: BoolArray, radius: Sequence[int]) -> BoolArray:
+    """Grow a mask by an ellipsoid of so many voxels along each axis.
+
+    One shifted copy a voxel of the ellipsoid: on these small grids a tenth of the time of ITK's filter.
+    """
+    grown = mask.copy()
+    reach = np.indices([2 * r + 1 for r in radius]).reshape(3, -1).T - np.asarray(radius)
+    # Half a voxel more than the radius, so that a radius of one takes in the neighbours along the edges, too.
+    for offset in reach[((reach / (np.asarray(radius) + 0.5)) ** 2).sum(axis=1) <= 1]:
+        target = tuple(slice(max(0, d), n + min(0, d)) for d, n in zip(offset, mask.shape, strict=True))
+        source = tuple(slice(max(0, -d), n + min(0, -d)) for d, n in zip(offset, mask.shape, strict=True))
+        grown[target] |= mask[source]
+    return grown
+
+
+def _eroded(mask: BoolArray, radius: Sequence[int]) -> BoolArray:
+    """Shrink a mask by an ellipsoid; what lies beyond the border counts as inside, so a head cut off there stays."""
+    return ~_dilated(~mask, radius)
 
 
 def _block_middles(size: int, block: int) -> npt.NDArray[np.intp]:
@@ -252,6 +278,38 @@ def _check_voxels(volume: Volume, role: str) -> None:
             f"{volume.name}, given as {role}, looks like a label map (whole numbers in flat regions). "
             "Give the image itself, not a segmentation."
         )
+
+
+def check_mask(mask: Volume, mri: Volume) -> BoolArray:
+    """Return where a mask of an MRI is above 0: shape ``mri.grid.shape_kji``, bool.
+
+    Raises
+    ------
+    GeometryError
+        The mask does not lie on the MRI's grid.
+    ImageContentError
+        Nothing in it is above 0.
+    """
+    if not mask.grid.same_as(mri.grid, MASK_TOLERANCE * min(mri.grid.spacing_ijk_mm)):
+        raise GeometryError(
+            f"{mask.name}, given as mask of the MRI {mri.name}, does not lie on its grid. The mask's: "
+            f"{_in_words(mask.grid)}. The MRI's: {_in_words(mri.grid)}. Resample the mask onto the MRI (in Slicer: "
+            "export the segmentation with the MRI as reference volume), or draw it there."
+        )
+    inside = mask.array_kji > 0
+    if not inside.any():
+        raise ImageContentError(
+            f"{mask.name}, given as mask of the MRI {mri.name}, is empty: no voxel is above 0. "
+            "Mark the region that matters with 1, or leave the mask away."
+        )
+    return inside
+
+
+def _in_words(grid: Grid) -> str:
+    size = " x ".join(str(n) for n in grid.size_ijk)
+    spacing, origin = (", ".join(f"{v:.6g}" for v in values) for values in (grid.spacing_ijk_mm, grid.origin_lps_mm))
+    axes = "; ".join(", ".join(f"{v:.4g}" for v in column + 0.0) for column in grid.direction.T)
+    return f"{size} voxels of {spacing} mm, origin ({origin}) mm LPS, axes ({axes})"
 
 
 def window_of_fused(mri_low: float, mri_high: float) -> tuple[float, float]:

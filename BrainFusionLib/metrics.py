@@ -8,13 +8,11 @@ import numpy as np
 import numpy.typing as npt
 
 from BrainFusionLib.geometry import FloatArray
-from BrainFusionLib.transform import RigidTransform
+from BrainFusionLib.transform import Transform
 from BrainFusionLib.volume import VoxelArray
 
 
-def target_registration_errors_mm(
-    found: RigidTransform, true: RigidTransform, fixed_points_lps_mm: npt.ArrayLike
-) -> FloatArray:
+def target_registration_errors_mm(found: Transform, true: Transform, fixed_points_lps_mm: npt.ArrayLike) -> FloatArray:
     """Return how far each point lands from where it should, mm, shape (n,).
 
     Source: J. Fitzpatrick, J. West and C. Maurer, IEEE Trans. Medical Imaging 17 (1998) 694: the target registration

@@ -19,7 +19,7 @@ from BrainFusionLib.metrics import Fidelity, fidelity
 from BrainFusionLib.progress import Cancel, Progress, stop_if
 from BrainFusionLib.rules import RULES, import_wavelets
 from BrainFusionLib.settings import FusionSettings, Settings
-from BrainFusionLib.transform import RigidTransform
+from BrainFusionLib.transform import AffineTransform, RigidTransform, Transform, told
 from BrainFusionLib.verdict import Verdict, judge
 from BrainFusionLib.volume import Volume, VoxelArray
 from BrainFusionLib.weights import Weights, load_weights
@@ -45,7 +45,9 @@ class FusionResult:
     ct_in_mri
         The CT on the MRI's grid, whole Hounsfield units, -1000 outside its field of view.
     transform
-        Takes MRI points to CT points, LPS mm.
+        Takes MRI points to CT points, LPS mm. Rigid unless another model was asked for, or another transform was given.
+    rigid
+        The rigid transform: the same, or the one beside a similarity or affine one.
     verdict
         How far to trust it.
     details
@@ -54,17 +56,17 @@ class FusionResult:
 
     fused: Volume
     ct_in_mri: Volume
-    transform: RigidTransform
+    transform: Transform
+    rigid: RigidTransform
     verdict: Verdict
     details: dict[str, Any]
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything but the voxels as plain values: the content of ``result.json``."""
-        words = self.transform.describe(self.fused.grid.centre_lps_mm)
         return {
             "warning": WARNING,
             "verdict": self.verdict.to_dict(),
-            "transform": {**self.transform.to_dict(), "words": words},
+            "transform": told(self.transform, self.rigid, self.fused.grid.centre_lps_mm),
             **self.details,
         }
 
@@ -75,7 +77,8 @@ def fuse(
     settings: Settings | None = None,
     *,
     start: RigidTransform | None = None,
-    transform: RigidTransform | None = None,
+    transform: Transform | None = None,
+    mri_mask: Volume | None = None,
     progress: Progress | None = None,
     cancel: Cancel | None = None,
 ) -> FusionResult:
@@ -90,7 +93,9 @@ def fuse(
     start
         A starting pose to try besides all others.
     transform
-        Use this transform as it is, and do not register.
+        Use this transform, rigid or affine, as it is, and do not register.
+    mri_mask
+        On the MRI's grid, above 0 in the region that matters most to the registration.
     progress
         Called with ``(stage, fraction)``; stages are ``registration``, ``resampling``, ``fusion``.
     cancel
@@ -99,11 +104,13 @@ def fuse(
     Raises
     ------
     ImageContentError
-        The volumes cannot be a CT in Hounsfield units and an MRI.
+        The volumes cannot be a CT in Hounsfield units and an MRI, or the mask is empty.
+    GeometryError
+        The mask is not on the MRI's grid.
     RegistrationError
-        No pose with enough overlap was found.
+        The two do not fit on each other; the best pose found is attached to the error.
     SettingsError, WeightsError, MissingDependencyError
-        The rule, the weights or the device cannot be had.
+        The rule, the weights or the device cannot be had; a mask was given, and a transform, too.
     Cancelled
         `cancel` said yes.
     """
@@ -112,8 +119,14 @@ def fuse(
     weights = _weights_for(settings.fusion)
     device = pick_device(settings.device)
     intensity.check_pair(ct, mri)
+    if mri_mask is not None:
+        if transform is not None:
+            raise SettingsError(
+                f"the mask {mri_mask.name} is for the registration, and the transform is given: leave one of them away"
+            )
+        intensity.check_mask(mri_mask, mri)
     with _threads(settings.threads):
-        return _fuse(ct, mri, settings, weights, device, start, transform, progress, cancel)
+        return _fuse(ct, mri, settings, weights, device, start, transform, mri_mask, progress, cancel)
 
 
 def _fuse(
@@ -123,20 +136,36 @@ def _fuse(
     weights: Weights | None,
     device: torch.device,
     start: RigidTransform | None,
-    transform: RigidTransform | None,
+    transform: Transform | None,
+    mri_mask: Volume | None,
     progress: Progress | None,
     cancel: Cancel | None,
 ) -> FusionResult:
     clock = _Clock(progress, cancel)
     registration = None
+    notes = [f"{v.name}: {note}" for v in (ct, mri) for note in v.notes]
     if transform is None:
         from BrainFusionLib.registration import register
 
         with clock.stage("registration"):
             registration = register(
-                ct, mri, settings.registration, start=start, device=str(device), progress=progress, cancel=cancel
+                ct,
+                mri,
+                settings.registration,
+                start=start,
+                mri_mask=mri_mask,
+                device=str(device),
+                progress=progress,
+                cancel=cancel,
             )
-        transform = registration.transform
+        rigid = registration.transform
+        transform = registration.affine or rigid
+    elif isinstance(transform, RigidTransform):
+        rigid = transform
+    else:
+        rigid = transform.nearest_rigid(mri.grid.centre_lps_mm)
+    if isinstance(transform, AffineTransform):
+        notes.append(not_rigid(transform, given=registration is None))
 
     from BrainFusionLib.resample import resample_onto
 
@@ -161,7 +190,7 @@ def _fuse(
         truth = _fidelity(fused_array, ct_in_mri, ct_unit, mri_unit, bone_weight, low, span)
 
     details = {
-        "case": {"ct": ct.name, "mri": mri.name},
+        "case": {"ct": ct.name, "mri": mri.name, **({"mri_mask": mri_mask.name} if mri_mask else {})},
         "rule": settings.fusion.rule,
         "quality": {**(registration.to_dict() if registration else {}), **truth.to_dict()},
         "intensity": {
@@ -173,7 +202,7 @@ def _fuse(
             "window": list(intensity.window_of_fused(low, high)),
         },
         "grid": mri.grid.to_dict(),
-        "notes": [f"{v.name}: {note}" for v in (ct, mri) for note in v.notes],
+        "notes": notes,
         "timings_s": clock.timings_s,
         "registration_timings_s": registration.timings_s if registration else {},
         "device": str(device),
@@ -181,7 +210,15 @@ def _fuse(
         "weights_sha256": weights.manifest.sha256 if weights else None,
         "versions": versions(),
     }
-    return FusionResult(fused, ct_in_mri, transform, judge(registration), details)
+    return FusionResult(fused, ct_in_mri, transform, rigid, judge(registration), details)
+
+
+def not_rigid(transform: AffineTransform, *, given: bool) -> str:
+    """Return the note that goes with a transform which changes lengths."""
+    return (
+        f"the transform {'given' if given else 'asked for'} is not rigid but {transform.kind}: lengths and angles in "
+        "the CT were changed to fit the MRI"
+    )
 
 
 def versions() -> dict[str, str]:
@@ -227,9 +264,7 @@ def _threads(count: int | None) -> Iterator[None]:
         sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(before[1])
 
 
-def _check_coverage(
-    ct_in_mri: Volume, mri_unit: VoxelArray, ct_name: str, mri_name: str, transform: RigidTransform
-) -> None:
+def _check_coverage(ct_in_mri: Volume, mri_unit: VoxelArray, ct_name: str, mri_name: str, transform: Transform) -> None:
     """Refuse a pose, found or given, in which the two heads do not lie on each other."""
     head = mri_unit[::2, ::2, ::2] > 0.1
     tissue = ct_in_mri.array_kji[::2, ::2, ::2] > intensity.HEAD_THRESHOLD_HU

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 
 from BrainFusionLib.geometry import FloatArray, Grid
 from BrainFusionLib.intensity import AIR_HU
-from BrainFusionLib.transform import RigidTransform
+from BrainFusionLib.transform import Transform
 from BrainFusionLib.volume import Volume, VoxelArray
 
 # Slices of the output are made in slabs of about this many voxels, so that the coordinates (12 bytes a voxel) stay
@@ -19,7 +19,7 @@ SLAB_VOXELS = 2_000_000
 def resample_onto(
     volume: Volume,
     grid: Grid,
-    transform: RigidTransform | None = None,
+    transform: Transform | None = None,
     *,
     fill: float | None = None,
     device: str | torch.device = "cpu",
@@ -33,7 +33,7 @@ def resample_onto(
     grid
         Where the result has its voxels (the fixed image's grid).
     transform
-        Takes points of `grid` to points of `volume`, LPS mm; identity when ``None``.
+        Takes points of `grid` to points of `volume`, LPS mm; rigid or affine, the identity when ``None``.
     fill
         Value beyond half a voxel outside `volume`; -1000 for a CT and 0 for anything else when ``None``.
     device

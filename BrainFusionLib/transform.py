@@ -1,9 +1,9 @@
-"""Rigid transforms between the two heads, in LPS millimetres."""
+"""Rigid and, where asked for, affine transforms between the two heads, in LPS millimetres."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -19,9 +19,46 @@ from BrainFusionLib.geometry import (
     rotation_matrix,
 )
 
+Kind = Literal["rigid", "similarity", "affine"]
+
+AXIS_NAMES = ("left-right", "front-back", "feet-head")
+# Scales that differ by less than this, and shears of less (radians), are rounding: 0.1 micrometre in a head.
+ROUNDING = 1e-9
+# A matrix that squeezes one direction so much more than another has no inverse worth the name.
+MOST_UNEVEN = 1e6
+
 
 @dataclass(frozen=True, eq=False)
-class RigidTransform:
+class _Linear:
+    """What rigid and affine transforms have in common: a 4x4 matrix that takes MRI points to CT points."""
+
+    moving_from_fixed_lps: FloatArray
+
+    @property
+    def translation_mm(self) -> FloatArray:
+        """Where the origin goes, LPS mm, shape (3,). Depends on the origin; see `shift_at` for a telling number."""
+        return self.moving_from_fixed_lps[:3, 3]
+
+    def apply(self, fixed_points_lps_mm: npt.ArrayLike) -> FloatArray:
+        """Take fixed points, shape (..., 3), to moving points of the same shape, LPS mm."""
+        return apply_affine(self.moving_from_fixed_lps, fixed_points_lps_mm)
+
+    def shift_at(self, fixed_point_lps_mm: npt.ArrayLike) -> FloatArray:
+        """Return how far a fixed point is moved, LPS mm, shape (3,)."""
+        return self.apply(fixed_point_lps_mm) - np.asarray(fixed_point_lps_mm, dtype=np.float64)
+
+
+def _checked(matrix: npt.ArrayLike, kind: str) -> FloatArray:
+    m = np.array(matrix, dtype=np.float64)
+    if m.shape != (4, 4) or not np.isfinite(m).all() or not np.allclose(m[3], [0, 0, 0, 1]):
+        raise GeometryError(
+            f"{kind} transform is a finite 4x4 matrix with last row 0 0 0 1; got {m.tolist()}. Export it again."
+        )
+    return m
+
+
+@dataclass(frozen=True, eq=False)
+class RigidTransform(_Linear):
     """Maps points of the fixed image (MRI) to points of the moving image (CT).
 
     This is ITK's sense of a registration result: resampling the CT onto the MRI's grid asks, for each MRI
@@ -38,14 +75,8 @@ class RigidTransform:
         The matrix is not rigid: scaled, sheared or mirrored, or its last row is not 0 0 0 1.
     """
 
-    moving_from_fixed_lps: FloatArray
-
     def __post_init__(self) -> None:
-        matrix = np.array(self.moving_from_fixed_lps, dtype=np.float64)
-        if matrix.shape != (4, 4) or not np.isfinite(matrix).all() or not np.allclose(matrix[3], [0, 0, 0, 1]):
-            raise GeometryError(
-                f"a rigid transform is a finite 4x4 matrix with last row 0 0 0 1; got {matrix.tolist()}"
-            )
+        matrix = _checked(self.moving_from_fixed_lps, "a rigid")
         try:
             rotation = orthonormalised(matrix[:3, :3])
         except GeometryError as error:
@@ -88,18 +119,14 @@ class RigidTransform:
         return self.moving_from_fixed_lps[:3, :3]
 
     @property
-    def translation_mm(self) -> FloatArray:
-        """Where the origin goes, LPS mm, shape (3,). Depends on the origin; see `shift_at` for a telling number."""
-        return self.moving_from_fixed_lps[:3, 3]
+    def kind(self) -> Kind:
+        """``"rigid"``."""
+        return "rigid"
 
     @property
     def angle_deg(self) -> float:
         """Angle of the rotation, 0 to 180 degrees."""
         return rotation_axis_angle(self.rotation)[1]
-
-    def apply(self, fixed_points_lps_mm: npt.ArrayLike) -> FloatArray:
-        """Take fixed points, shape (..., 3), to moving points of the same shape, LPS mm."""
-        return apply_affine(self.moving_from_fixed_lps, fixed_points_lps_mm)
 
     def inverse(self) -> RigidTransform:
         """Return the transform from moving to fixed points."""
@@ -109,10 +136,6 @@ class RigidTransform:
     def __matmul__(self, first: RigidTransform) -> RigidTransform:
         """Return the composition: ``(a @ b).apply(x) == a.apply(b.apply(x))``."""
         return RigidTransform(self.moving_from_fixed_lps @ first.moving_from_fixed_lps)
-
-    def shift_at(self, fixed_point_lps_mm: npt.ArrayLike) -> FloatArray:
-        """Return how far a fixed point is moved, LPS mm, shape (3,)."""
-        return self.apply(fixed_point_lps_mm) - np.asarray(fixed_point_lps_mm, dtype=np.float64)
 
     def describe(self, centre_lps_mm: npt.ArrayLike) -> str:
         """Say in words how the CT has to move to lie on the MRI, seen at a point of the MRI.
@@ -125,15 +148,121 @@ class RigidTransform:
             f"{abs(v):.1f} mm {('right', 'anterior', 'inferior')[i] if v < 0 else ('left', 'posterior', 'superior')[i]}"
             for i, v in enumerate(shift)
         )
-        names = ("left-right", "front-back", "feet-head")
-        main = names[int(np.argmax(np.abs(axis)))]
+        main = AXIS_NAMES[int(np.argmax(np.abs(axis)))]
         return f"rotated by {angle:.1f} degrees (mainly about the {main} axis), shifted by {size}"
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain lists and numbers, for JSON."""
         axis, angle = rotation_axis_angle(self.rotation)
         return {
+            "kind": self.kind,
             "moving_from_fixed_lps": self.moving_from_fixed_lps.tolist(),
             "rotation_axis_lps": axis.tolist(),
             "rotation_angle_deg": angle,
         }
+
+
+@dataclass(frozen=True, eq=False)
+class AffineTransform(_Linear):
+    """Maps points of the fixed image (MRI) to points of the moving image (CT), and may scale and shear.
+
+    For what a rigid transform cannot undo: a wrong voxel size in a header, a distorted MRI, an uncorrected gantry tilt.
+    Its sense is that of `RigidTransform`.
+
+    Parameters
+    ----------
+    moving_from_fixed_lps
+        4x4, LPS mm.
+
+    Raises
+    ------
+    GeometryError
+        The matrix mirrors or flattens, is not finite, or its last row is not 0 0 0 1.
+    """
+
+    def __post_init__(self) -> None:
+        matrix = _checked(self.moving_from_fixed_lps, "an affine")
+        scales = np.linalg.svd(matrix[:3, :3], compute_uv=False)
+        if not scales[0] <= MOST_UNEVEN * scales[2]:
+            raise GeometryError(
+                f"an affine transform must not flatten space, and this matrix does: {matrix.tolist()}. "
+                "Give one that can be inverted."
+            )
+        if np.linalg.det(matrix[:3, :3]) < 0:
+            raise GeometryError(
+                "an affine transform must not mirror, and this matrix has a negative determinant: it exchanges left "
+                "and right. Correct the volume's header, or give a transform that does not mirror."
+            )
+        object.__setattr__(self, "moving_from_fixed_lps", frozen(affine(matrix[:3, :3], matrix[:3, 3])))
+
+    @property
+    def kind(self) -> Kind:
+        """``"similarity"`` where it scales alike in all directions, else ``"affine"``."""
+        stretch = self._ct_stretch()
+        uneven = np.abs(stretch / np.trace(stretch) * 3 - np.eye(3)).max()
+        return "similarity" if uneven <= ROUNDING else "affine"
+
+    @property
+    def scales(self) -> FloatArray:
+        """By how much the CT's lengths grow along the MRI's left-right, front-back and feet-head axes, shape (3,)."""
+        lengths: FloatArray = np.linalg.norm(self._ct_stretch(), axis=0)
+        return lengths
+
+    @property
+    def shear_deg(self) -> float:
+        """By how many degrees the angle between two of those axes changes, at the most."""
+        axes = self._ct_stretch() / self.scales
+        cosines = np.abs((axes.T @ axes)[np.triu_indices(3, 1)])
+        return float(np.degrees(np.arcsin(np.minimum(cosines, 1.0)).max()))
+
+    def _ct_stretch(self) -> FloatArray:
+        """Return the symmetric 3x3 part of moving the CT onto the MRI: it is turned first, then stretched by this."""
+        _, scale, vt = np.linalg.svd(self.moving_from_fixed_lps[:3, :3])
+        stretch: FloatArray = (vt.T / scale) @ vt
+        return stretch
+
+    def nearest_rigid(self, fixed_point_lps_mm: npt.ArrayLike = (0.0, 0.0, 0.0)) -> RigidTransform:
+        """Return the rigid transform with the nearest rotation that agrees with this one at a point of the MRI.
+
+        Source: the polar factor ``U Vt`` (Higham, SIAM J. Sci. Stat. Comput. 1986), as in `geometry.orthonormalised`.
+        """
+        u, _, vt = np.linalg.svd(self.moving_from_fixed_lps[:3, :3])
+        return RigidTransform.about_centre(u @ vt, self.shift_at(fixed_point_lps_mm), fixed_point_lps_mm)
+
+    def inverse(self) -> AffineTransform:
+        """Return the transform from moving to fixed points."""
+        return AffineTransform(frozen(np.linalg.inv(self.moving_from_fixed_lps)))
+
+    def describe(self, centre_lps_mm: npt.ArrayLike) -> str:
+        """Say in words how the CT has to move and to stretch to lie on the MRI, seen at a point of the MRI."""
+        percent = 100 * (self.scales - 1)
+        if self.kind == "similarity":
+            stretch = f"scaled by {percent.mean():+.2f} %"
+        else:
+            each = ", ".join(f"{p:+.2f} % {name}" for p, name in zip(percent, AXIS_NAMES, strict=True))
+            shear = self.shear_deg
+            stretch = f"scaled by {each}, " + (
+                f"sheared by up to {shear:.2f} degrees" if shear >= 0.005 else "not sheared"
+            )
+        return f"{self.nearest_rigid(centre_lps_mm).describe(centre_lps_mm)}, {stretch}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain lists and numbers, for JSON; axis and angle are those of the nearest rotation."""
+        return {
+            **self.nearest_rigid().to_dict(),
+            "kind": self.kind,
+            "moving_from_fixed_lps": self.moving_from_fixed_lps.tolist(),
+            "ct_scales_lps": self.scales.tolist(),
+            "shear_deg": self.shear_deg,
+        }
+
+
+Transform: TypeAlias = RigidTransform | AffineTransform
+
+
+def told(transform: Transform, rigid: RigidTransform, centre_lps_mm: npt.ArrayLike) -> dict[str, Any]:
+    """Return a transform as plain values with its words, and the rigid one beside it where it is not rigid."""
+    values = {**transform.to_dict(), "words": transform.describe(centre_lps_mm)}
+    if isinstance(transform, AffineTransform):
+        values["rigid"] = {**rigid.to_dict(), "words": rigid.describe(centre_lps_mm)}
+    return values

@@ -25,7 +25,7 @@ LEAST_OVERLAP = 0.25
 
 @dataclass(frozen=True)
 class Verdict:
-    """A colour, the reasons in words, and the expected error in mm with an interval (``None`` until calibrated)."""
+    """A colour, the reasons in words, and the expected error in mm with an interval (``None`` where not estimated)."""
 
     colour: Colour
     reasons: tuple[str, ...]
@@ -57,6 +57,14 @@ def judge(registration: RegistrationResult | None) -> Verdict:
             f"only {100 * registration.overlap:.0f} % of the MRI's head lies inside the CT "
             f"({100 * LEAST_OVERLAP:.0f} % wanted)"
         )
-    if doubts:
-        return Verdict("red", (*doubts, NOT_CALIBRATED))
-    return Verdict("amber", ("nothing speaks against the pose found", NOT_CALIBRATED))
+    if registration.mirrored:
+        doubts.append(
+            "left and right seem exchanged in one of the two: mirrored data fit better by "
+            f"{-registration.mirrored_margin:.2f} nats"
+        )
+    return Verdict(
+        "red" if doubts else "amber",
+        (*(doubts or ["nothing speaks against the pose found"]), NOT_CALIBRATED),
+        registration.expected_error_mm,
+        registration.interval_mm,
+    )

@@ -15,10 +15,13 @@ import pytest
 import SimpleITK as sitk
 
 import BrainFusionLib
-from BrainFusionLib import cli, read_transform, read_volume, write_transform, write_volume
+from BrainFusionLib import cli, read_transform, read_volume, registration, write_transform, write_volume
+from BrainFusionLib.errors import RegistrationError
 from BrainFusionLib.geometry import Grid
 from BrainFusionLib.metrics import target_registration_errors_mm
 from BrainFusionLib.phantom import PhantomPair, make_pair
+from BrainFusionLib.settings import RegistrationSettings
+from BrainFusionLib.transform import AffineTransform
 from BrainFusionLib.volume import Volume
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -156,8 +159,147 @@ def test_heads_apart_end_with_exit_code_3_and_nothing_written(
     write_volume(Volume(pair.ct.array_kji, grid, "CT"), tmp_path / "far.nii.gz")
     command = ["fuse", str(tmp_path / "far.nii.gz"), str(inputs / "mri.nii.gz"), "-o", str(tmp_path / "out")]
     assert cli.main([*command, "--no-register"]) == 3
-    assert "do not lie on each other" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "do not lie on each other" in said
+    assert "Nothing was written. To look at the refused pose, name a file with --keep-refused." in said
     assert not (tmp_path / "out").exists()
+    kept = tmp_path / "new" / "refused.tfm"
+    assert cli.main([*command, "--no-register", "--keep-refused", str(kept)]) == 3
+    assert f"Only the refused pose was written, to look at and not to use: {kept}" in capsys.readouterr().err
+    assert np.array_equal(read_transform(kept).moving_from_fixed_lps, np.eye(4))
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("refused.nii", "a transform is written as .tfm or .txt"),
+        ("out/ct_to_mri.tfm", "is named for something else, too"),
+        ("start.tfm", "is named for something else, too"),
+        ("file/refused.tfm", "cannot write there"),
+    ],
+)
+def test_a_name_that_no_refused_pose_can_have_is_told_before_the_work(
+    inputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, words: str
+) -> None:
+    (tmp_path / "file").write_text("mine", encoding="utf-8")
+    (tmp_path / "start.tfm").write_bytes((inputs / "true.tfm").read_bytes())
+    command = ["fuse", str(inputs / "ct.nii.gz"), str(inputs / "mri.nii.gz"), "-o", str(tmp_path / "out")]
+    command += ["--transform", str(tmp_path / "start.tfm"), "--keep-refused", str(tmp_path / name)]
+    assert cli.main(command) == 2
+    said = capsys.readouterr().err
+    assert words in said
+    assert "registration" not in said
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "start.tfm"]
+
+
+def test_nothing_is_kept_of_what_was_not_refused(inputs: Path, tmp_path: Path) -> None:
+    assert fuse_unregistered(inputs, tmp_path / "out", "--keep-refused", str(tmp_path / "kept" / "refused.tfm")) == 0
+    assert not (tmp_path / "kept").exists()
+
+
+def test_an_affine_transform_is_used_as_it_is_and_said_not_to_be_rigid(
+    pair: PhantomPair, inputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stretched = AffineTransform(pair.transform.moving_from_fixed_lps @ np.diag([1, 1, 0.98, 1]))
+    write_transform(stretched, tmp_path / "a.tfm")
+    output = tmp_path / "out"
+    assert fuse_unregistered(inputs, output, "--transform", str(tmp_path / "a.tfm")) == 0
+    said = capsys.readouterr().out
+    assert "note: the transform given is not rigid but affine" in said
+    assert "+2.04 % feet-head" in said
+    written = read_transform(output / "ct_to_mri.tfm", rigid=False)
+    assert np.allclose(written.moving_from_fixed_lps, stretched.moving_from_fixed_lps, rtol=1e-12, atol=1e-12)
+    result = json.loads((output / "result.json").read_text(encoding="utf-8"))
+    assert result["transform"]["kind"] == "affine"
+    assert any("not rigid but affine" in note for note in result["notes"])
+    assert "affine and not rigid" in (output / "report.html").read_text(encoding="utf-8")
+
+
+def test_a_starting_pose_has_to_be_rigid(inputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_transform(AffineTransform(np.diag([1, 1, 0.9, 1])), tmp_path / "a.tfm")
+    command = [str(inputs / "ct.nii.gz"), str(inputs / "mri.nii.gz"), "--transform", str(tmp_path / "a.tfm")]
+    for name, output in (("fuse", "out"), ("register", "t.tfm")):
+        assert cli.main([name, *command, "-o", str(tmp_path / output)]) == 2
+        assert "a.tfm: a rigid transform is needed, but this one scales or shears" in capsys.readouterr().err
+
+
+def test_a_wrong_voxel_size_is_found_by_a_similarity(
+    pair: PhantomPair, inputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # The MRI's header says 3 % too much: its head looks larger than it is, and the CT has to grow.
+    grid = pair.mri.grid
+    size, direction = grid.size_ijk, grid.direction
+    wrong = Grid(size, (3.09, 3.09, 3.09), tuple(1.03 * x for x in grid.origin_lps_mm), direction)
+    write_volume(Volume(pair.mri.array_kji, wrong, "MR"), tmp_path / "mri.nii.gz")
+    command = ["register", str(inputs / "ct.nii.gz"), str(tmp_path / "mri.nii.gz"), "-o", str(tmp_path / "t.tfm")]
+    command += ["--json", str(tmp_path / "q.json"), "--preset", "fast"]
+    assert cli.main([*command, "--model", "similarity"]) == 0
+    said = capsys.readouterr().out
+    assert "not rigid but similarity" in said
+    found = read_transform(tmp_path / "t.tfm", rigid=False)
+    assert found.kind == "similarity"
+    assert found.scales[0] == pytest.approx(1.03, abs=0.005)
+    points = 1.03 * pair.target_points()
+    assert np.linalg.norm(found.apply(points) - pair.transform.apply(points / 1.03), axis=1).max() < 1.5
+    told = json.loads((tmp_path / "q.json").read_text(encoding="utf-8"))
+    assert told["transform"]["kind"] == "similarity"
+    assert told["transform"]["rigid"]["kind"] == "rigid"
+    assert told["verdict"]["expected_error_mm"] > 0
+
+
+@pytest.mark.parametrize(("command", "output"), [("fuse", "out"), ("register", "t.tfm")])
+def test_mask_and_model_reach_the_registration_and_its_refused_pose_is_kept(
+    pair: PhantomPair, inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str], command: str, output: str,
+) -> None:  # fmt: skip
+    asked: dict[str, object] = {}
+
+    def refuse(ct: Volume, mri: Volume, settings: RegistrationSettings, **options: object) -> None:
+        asked.update(options, model=settings.model)
+        raise RegistrationError("these are two people", pair.transform)
+
+    monkeypatch.setattr(registration, "register", refuse)
+    mask = pair.mri.with_array(pair.mri.array_kji > 100)
+    write_volume(mask, tmp_path / "mask.nrrd")
+    arguments = [command, str(inputs / "ct.nii.gz"), str(inputs / "mri.nii.gz"), "-o", str(tmp_path / output)]
+    arguments += ["--mri-mask", str(tmp_path / "mask.nrrd"), "--model", "affine"]
+    assert cli.main([*arguments, "--keep-refused", str(tmp_path / "refused.tfm")]) == 3
+    assert asked["model"] == "affine"
+    assert isinstance(asked["mri_mask"], Volume)
+    assert np.array_equal(asked["mri_mask"].array_kji, mask.array_kji)
+    assert capsys.readouterr().err.endswith(
+        f"brainfusion: these are two people\nOnly the refused pose was written, to look at and not to use: "
+        f"{tmp_path / 'refused.tfm'}\n"
+    )
+    kept = read_transform(tmp_path / "refused.tfm").moving_from_fixed_lps
+    assert np.allclose(kept, pair.transform.moving_from_fixed_lps, rtol=1e-12, atol=1e-12)
+    assert {p.name for p in tmp_path.iterdir()} == {"mask.nrrd", "refused.tfm"}
+
+
+@pytest.mark.parametrize("command", ["fuse", "register"])
+def test_a_mask_that_cannot_be_used_is_named_with_exit_code_2(
+    inputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    arguments = [command, str(inputs / "ct.nii.gz"), str(inputs / "mri.nii.gz"), "-o", str(tmp_path / "new" / "a.tfm")]
+    mri = read_volume(inputs / "mri.nii.gz")
+    write_volume(mri.with_array(np.zeros_like(mri.array_kji)), tmp_path / "empty.nrrd")
+    other = Grid(mri.grid.size_ijk, mri.grid.spacing_ijk_mm, (0.0, 0.0, 0.0))
+    write_volume(Volume(mri.array_kji, other), tmp_path / "other.nrrd")
+    for name, words in (("empty", "is empty"), ("other", "does not lie on its grid"), ("gone", "no such file")):
+        assert cli.main([*arguments, "--mri-mask", str(tmp_path / f"{name}.nrrd")]) == 2
+        said = capsys.readouterr().err
+        assert f"{name}.nrrd" in said
+        assert words in said
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("option", [("--model", "affine"), ("--mri-mask", "mask.nii.gz")])
+def test_what_only_the_registration_heeds_is_refused_without_one(
+    inputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], option: tuple[str, str]
+) -> None:
+    assert fuse_unregistered(inputs, tmp_path / "out", *option) == 2
+    assert f"{option[0]} is for the registration, and --no-register leaves that out" in capsys.readouterr().err
 
 
 def test_no_register_without_a_transform_uses_the_positions_in_the_files(inputs: Path, tmp_path: Path) -> None:
@@ -426,8 +568,12 @@ def test_a_head_that_does_not_fit_ends_with_exit_code_3(
     corner = corner.with_array(np.where(np.indices(corner.array_kji.shape).sum(axis=0) > 16, 40, -1000.0) + np.random.default_rng(0).normal(0, 9, corner.array_kji.shape))  # fmt: skip  # noqa: E501
     write_volume(corner, tmp_path / "corner.nii.gz")
     code = cli.main(
-        ["register", str(tmp_path / "corner.nii.gz"), str(inputs / "mri.nii.gz"), "-o", str(tmp_path / "t.tfm")]
-    )
+        ["register", str(tmp_path / "corner.nii.gz"), str(inputs / "mri.nii.gz"), "-o", str(tmp_path / "t.tfm"),
+         "--preset", "fast", "--json", str(tmp_path / "q.json"), "--keep-refused", str(tmp_path / "refused.tfm")]
+    )  # fmt: skip
     assert code == 3
-    assert "overlap" in capsys.readouterr().err
-    assert not (tmp_path / "t.tfm").exists()
+    said = capsys.readouterr().err
+    assert "mri.nii.gz and corner.nii.gz do not fit on each other" in said
+    assert "Only the refused pose was written" in said
+    assert read_transform(tmp_path / "refused.tfm").kind == "rigid"
+    assert {p.name for p in tmp_path.iterdir()} == {"corner.nii.gz", "refused.tfm"}

@@ -75,9 +75,22 @@ def test_the_true_error_is_measured_and_decides(demo_folders, monkeypatch, capsy
 
 
 @pytest.mark.parametrize(
-    ("code", "one_head", "good"), [(2, True, False), (3, True, False), (3, False, True), (2, False, False)]
+    ("code", "one_head", "good"),
+    [(2, True, False), (3, True, False), (3, False, True), (2, False, False), (0, False, False)],
 )
-def test_only_two_people_may_be_refused_a_pose(demo_folders, monkeypatch, code, one_head, good):
+def test_two_people_have_to_be_refused_and_nobody_else(demo_folders, monkeypatch, capsys, code, one_head, good):
     monkeypatch.setattr(demo.cli, "main", lambda arguments: code)
     case = demo.Case("case", "a title", demo.OUTPUT / "ct", demo.OUTPUT / "mri", one_head=one_head)
     assert demo.run_case(case) is good
+    assert ("Refused, which is right: these are two people." in capsys.readouterr().out) is good
+
+
+def test_where_results_lie_is_said_only_of_cases_that_have_some(demo_folders, monkeypatch, capsys):
+    cases = [demo.Case(name, name, demo.SAMPLES, demo.SAMPLES, one_head=name == "one") for name in ("one", "two")]
+    monkeypatch.setattr(demo, "find_cases", lambda: cases)
+    monkeypatch.setattr(demo, "run_case", lambda case: True)
+    assert demo.main() == 0
+    said = capsys.readouterr().out
+    assert str(demo.OUTPUT / "one" / "report.html") in said
+    assert f"{demo.OUTPUT / 'two'}   refused: no results" in said
+    assert str(demo.OUTPUT / "two" / "report.html") not in said

@@ -3,10 +3,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from BrainFusionLib.errors import ImageContentError
+from BrainFusionLib.errors import GeometryError, ImageContentError
 from BrainFusionLib.geometry import Grid
 from BrainFusionLib.intensity import (
     bone_weight,
+    check_mask,
     check_pair,
     ct_head_mask,
     ct_to_unit,
@@ -378,3 +379,60 @@ def test_spacing_that_is_not_in_millimetres_is_told(spacing):
     volume = Volume(noise, Grid((20, 20, 20), (spacing,) * 3), name="odd.nii")
     with pytest.raises(ImageContentError, match=r"odd\.nii.*not in millimetres"):
         check_pair(volume, volume)
+
+
+# The mask of the region that matters.
+
+MRI_GRID = Grid((6, 5, 4), (1.0, 1.0, 2.0), (-3.0, 7.0, 11.0))
+
+
+def _mask(grid=MRI_GRID, ones=((1, 2, 3),)):
+    array = np.zeros(grid.shape_kji)
+    for place in ones:
+        array[place] = 1
+    return Volume(array, grid, name="mask.nrrd")
+
+
+def _mri_of(grid):
+    return Volume(np.zeros(grid.shape_kji), grid, "MR", "head.nii.gz")
+
+
+def test_a_mask_is_where_it_is_above_zero():
+    array = np.zeros(MRI_GRID.shape_kji)
+    array[1, 2, 3], array[0, 0, 0], array[2, 2, 2], array[3, 4, 5] = 7, 0.001, -1, np.nan
+    inside = check_mask(Volume(array, MRI_GRID), _mri_of(MRI_GRID))
+    assert inside.dtype == bool
+    assert np.argwhere(inside).tolist() == [[0, 0, 0], [1, 2, 3]]
+
+
+def test_a_mask_whose_header_is_rounded_lies_on_the_mris_grid():
+    rounded = Grid((6, 5, 4), (1.0, 1.0, 2.0001), (-3.01, 7.0, 11.0))
+    assert check_mask(_mask(rounded), _mri_of(MRI_GRID)).sum() == 1
+
+
+@pytest.mark.parametrize(
+    ("grid", "words"),
+    [
+        pytest.param(Grid((6, 5, 5), (1, 1, 2), (-3, 7, 11)), "6 x 5 x 5 voxels", id="size"),
+        pytest.param(Grid((6, 5, 4), (1, 1, 1.5), (-3, 7, 11)), "voxels of 1, 1, 1.5 mm", id="spacing"),
+        pytest.param(Grid((6, 5, 4), (1, 1, 2), (-3, 7.5, 11)), r"origin \(-3, 7.5, 11\) mm LPS", id="origin"),
+        pytest.param(
+            Grid((6, 5, 4), (1, 1, 2), (-3, 7, 11), np.diag([-1, 1, 1])),
+            r"axes \(-1, 0, 0; 0, 1, 0; 0, 0, 1\)",
+            id="axes",
+        ),
+    ],
+)
+def test_a_mask_on_another_grid_is_refused_with_both_and_the_remedy(grid, words):
+    mris = r"The MRI's: 6 x 5 x 4 voxels of 1, 1, 2 mm, origin \(-3, 7, 11\) mm LPS"
+    with pytest.raises(
+        GeometryError, match=rf"mask.nrrd.*head.nii.gz.*The mask's: .*{words}.*{mris}.*Resample the mask"
+    ):
+        check_mask(_mask(grid), _mri_of(MRI_GRID))
+
+
+@pytest.mark.parametrize("value", [0, -1, np.nan])
+def test_an_empty_mask_is_refused_by_name(value):
+    empty = Volume(np.full(MRI_GRID.shape_kji, value), MRI_GRID, name="mask.nrrd")
+    with pytest.raises(ImageContentError, match=r"mask.nrrd.*is empty.*leave the mask away"):
+        check_mask(empty, _mri_of(MRI_GRID))

@@ -28,7 +28,7 @@ from BrainFusionLib.io import (
     write_transform,
     write_volume,
 )
-from BrainFusionLib.transform import RigidTransform
+from BrainFusionLib.transform import AffineTransform, RigidTransform
 from BrainFusionLib.volume import Volume
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -370,6 +370,54 @@ def test_transforms_that_are_not_rigid_are_refused(tmp_path, transform, words):
     sitk.WriteTransform(transform, tmp_path / "a.tfm")
     with pytest.raises(GeometryError, match=rf"a\.tfm: .*{words}"):
         read_transform(tmp_path / "a.tfm")
+
+
+@pytest.mark.parametrize("suffix", [".tfm", ".txt"])
+def test_an_affine_transform_comes_back_as_it_was_where_it_need_not_be_rigid(tmp_path, suffix):
+    matrix = [[0.9, 0.1, 0, 500.5], [-0.1, 1.2, 0.05, -30], [0, 0.02, 1.00001, 7], [0, 0, 0, 1]]
+    write_transform(AffineTransform(matrix), tmp_path / f"a{suffix}")
+    again = read_transform(tmp_path / f"a{suffix}", rigid=False)
+    assert isinstance(again, AffineTransform)
+    np.testing.assert_allclose(again.moving_from_fixed_lps, matrix, rtol=1e-12, atol=1e-12)
+    by_itk = sitk.ReadTransform(tmp_path / f"a{suffix}").TransformPoint(POINT)
+    np.testing.assert_allclose(by_itk, again.apply(POINT), atol=1e-10)
+    with pytest.raises(GeometryError, match=r"scales or shears.*fuse --no-register"):
+        read_transform(tmp_path / f"a{suffix}")
+
+
+@pytest.mark.parametrize("kind", ["euler", "versor", "shift", "affine", "composite"])
+def test_what_is_rigid_is_read_as_rigid_though_it_need_not_be(tmp_path, kind):
+    sitk.WriteTransform(itk_transforms()[kind], tmp_path / "a.tfm")
+    assert isinstance(read_transform(tmp_path / "a.tfm", rigid=False), RigidTransform)
+
+
+def test_a_scale_so_small_that_it_passes_for_rigid_is_not_lost_where_it_need_not_be_rigid(tmp_path):
+    write_transform(AffineTransform(np.diag([1.0003, 1, 1, 1])), tmp_path / "a.tfm")
+    assert isinstance(read_transform(tmp_path / "a.tfm"), RigidTransform)
+    assert read_transform(tmp_path / "a.tfm", rigid=False).apply((100, 0, 0))[0] == pytest.approx(100.03)
+
+
+def test_a_similarity_of_itks_is_one_of_ours(tmp_path):
+    similarity = sitk.Similarity3DTransform(1.2, (0, 0, 1), 0.1, (4, 5, 6))
+    sitk.WriteTransform(similarity, tmp_path / "a.tfm")
+    again = read_transform(tmp_path / "a.tfm", rigid=False)
+    assert again.kind == "similarity"
+    np.testing.assert_allclose(again.apply(POINT), similarity.TransformPoint(POINT), atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("transform", "words"),
+    [
+        (sitk.BSplineTransform(3), "linear 3D transform is needed, but this is a 3D BSpline"),
+        (sitk.Euler2DTransform(), "linear 3D transform is needed, but this is a 2D Euler2D"),
+        (scaled([-1, 1, 1]), "mirrors left and right"),
+        (scaled([1, 1, 0]), "flatten"),
+    ],
+)
+def test_what_is_not_even_affine_is_always_refused(tmp_path, transform, words):
+    sitk.WriteTransform(transform, tmp_path / "a.tfm")
+    with pytest.raises(GeometryError, match=rf"a\.tfm: .*{words}"):
+        read_transform(tmp_path / "a.tfm", rigid=False)
 
 
 def test_a_transform_file_that_is_missing_or_of_another_kind_is_refused(tmp_path):

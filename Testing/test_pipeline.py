@@ -9,15 +9,24 @@ import pytest
 import SimpleITK as sitk
 import torch
 
-from BrainFusionLib import fuse, intensity
-from BrainFusionLib.errors import Cancelled, ImageContentError, RegistrationError, SettingsError, WeightsError
+from BrainFusionLib import fuse, intensity, registration
+from BrainFusionLib.errors import (
+    Cancelled,
+    GeometryError,
+    ImageContentError,
+    RegistrationError,
+    SettingsError,
+    WeightsError,
+)
 from BrainFusionLib.geometry import Grid
 from BrainFusionLib.network import FusionNet, arrays_of
 from BrainFusionLib.phantom import PhantomPair, make_pair
 from BrainFusionLib.pipeline import FusionResult
+from BrainFusionLib.registration import RegistrationResult
+from BrainFusionLib.resample import resample_onto
 from BrainFusionLib.rules import RULES
-from BrainFusionLib.settings import FusionSettings, Settings
-from BrainFusionLib.transform import RigidTransform
+from BrainFusionLib.settings import FusionSettings, Model, RegistrationSettings, Settings
+from BrainFusionLib.transform import AffineTransform, RigidTransform
 from BrainFusionLib.volume import Volume
 from BrainFusionLib.weights import UNIT_SCALE, Manifest, save_weights
 
@@ -143,6 +152,89 @@ def test_heads_that_do_not_lie_on_each_other_are_refused_with_the_pose_attached(
     with pytest.raises(RegistrationError, match="do not lie on each other") as caught:
         fuse(pair.ct, pair.mri, transform=away)
     assert caught.value.best_transform is away
+
+
+def stretched(pair: PhantomPair, *scales: float) -> AffineTransform:
+    """The true transform, with the MRI's axes scaled about the middle of its head."""
+    centre = pair.mri.grid.centre_lps_mm
+    about = np.diag([*scales, 1.0])
+    about[:3, 3] = centre - about[:3, :3] @ centre
+    return AffineTransform(pair.transform.moving_from_fixed_lps @ about)
+
+
+def resampled(pair: PhantomPair, transform: AffineTransform | RigidTransform) -> np.ndarray:
+    return np.rint(resample_onto(pair.ct, pair.mri.grid, transform, fill=-1000).array_kji)
+
+
+def test_an_affine_transform_that_is_given_is_used_and_told_not_to_be_rigid(pair: PhantomPair) -> None:
+    given = stretched(pair, 1.0, 1.0, 0.95)
+    result = fuse(pair.ct, pair.mri, transform=given)
+    assert result.transform is given
+    assert np.array_equal(result.ct_in_mri.array_kji, resampled(pair, given))
+    told = result.to_dict()
+    assert told["notes"][-1].startswith("the transform given is not rigid but affine")
+    assert told["transform"]["kind"] == "affine"
+    assert "+5.26 % feet-head" in told["transform"]["words"]
+    beside = RigidTransform(np.array(told["transform"]["rigid"]["moving_from_fixed_lps"]))
+    assert np.allclose(beside.moving_from_fixed_lps, pair.transform.moving_from_fixed_lps, atol=1e-9)
+
+
+@pytest.fixture
+def registers(pair: PhantomPair, monkeypatch: pytest.MonkeyPatch) -> dict[str, object]:
+    """Replace the registration by one that knows the answer, and note what it is asked."""
+    asked: dict[str, object] = {}
+
+    def known(ct: Volume, mri: Volume, settings: RegistrationSettings, **options: object) -> RegistrationResult:
+        asked.update(options, model=settings.model)
+        scales = {"rigid": None, "similarity": (0.98, 0.98, 0.98), "affine": (1.0, 0.97, 1.0)}[settings.model]
+        return RegistrationResult(
+            pair.transform, similarity=1.2, margin=0.2, agreement_mm=0.1, overlap=0.95, mirrored_margin=0.3,
+            sampling_error_mm=0.05, expected_error_mm=0.25, interval_mm=(0.1, 0.6),
+            affine=None if scales is None else stretched(pair, *scales),
+            escalated=False, iterations={}, timings_s={}, device="cpu",
+        )  # fmt: skip
+
+    monkeypatch.setattr(registration, "register", known)
+    return asked
+
+
+@pytest.mark.parametrize("model", ["rigid", "similarity", "affine"])
+def test_the_ct_is_pulled_through_the_transform_of_the_model_that_was_asked_for(
+    pair: PhantomPair, registers: dict[str, object], model: Model
+) -> None:
+    result = fuse(pair.ct, pair.mri, Settings(RegistrationSettings(model=model)))
+    assert registers["model"] == model
+    assert result.transform.kind == model
+    assert result.rigid is pair.transform
+    assert np.array_equal(result.ct_in_mri.array_kji, resampled(pair, result.transform))
+    told = result.to_dict()
+    assert told["transform"]["kind"] == model
+    assert told["transform"].get("rigid", {}).get("kind") == (None if model == "rigid" else "rigid")
+    assert any(f"is not rigid but {model}" in note for note in told["notes"]) == (model != "rigid")
+    assert told["verdict"]["expected_error_mm"] == 0.25
+    assert told["verdict"]["interval_mm"] == (0.1, 0.6)
+
+
+def test_a_mask_goes_to_the_registration_and_its_name_into_the_result(
+    pair: PhantomPair, registers: dict[str, object]
+) -> None:
+    mask = pair.mri.with_array(pair.mri.array_kji > 100, name="brain.nrrd")
+    result = fuse(pair.ct, pair.mri, mri_mask=mask)
+    assert registers["mri_mask"] is mask
+    assert result.to_dict()["case"]["mri_mask"] == "brain.nrrd"
+    assert "mri_mask" not in fuse(pair.ct, pair.mri).to_dict()["case"]
+    assert registers["mri_mask"] is None
+
+
+def test_a_mask_that_cannot_be_used_is_refused_before_the_work(pair: PhantomPair, registers: dict[str, object]) -> None:
+    empty = pair.mri.with_array(np.zeros_like(pair.mri.array_kji), name="brain.nrrd")
+    with pytest.raises(ImageContentError, match=r"brain.nrrd.*is empty"):
+        fuse(pair.ct, pair.mri, mri_mask=empty)
+    with pytest.raises(GeometryError, match="does not lie on its grid"):
+        fuse(pair.ct, pair.mri, mri_mask=pair.ct)
+    with pytest.raises(SettingsError, match=r"brain.nrrd is for the registration.*leave one of them away"):
+        fuse(pair.ct, pair.mri, mri_mask=empty, transform=pair.transform)
+    assert registers == {}
 
 
 def test_weights_for_a_rule_that_has_none_are_refused(tmp_path: Path) -> None:

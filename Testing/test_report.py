@@ -9,6 +9,7 @@ from BrainFusionLib.errors import GeometryError
 from BrainFusionLib.geometry import RAS_FROM_LPS, Grid, anatomical_axes, rotation_matrix
 from BrainFusionLib.report import pictures, report_html, write_readme_picture, write_report
 from BrainFusionLib.report.pictures import joint_histogram, plane_pictures, prepare_scene, with_edges
+from BrainFusionLib.transform import AffineTransform, RigidTransform, told
 from BrainFusionLib.volume import Volume
 
 nibabel = pytest.importorskip("nibabel")
@@ -327,6 +328,25 @@ def test_a_verdict_is_told_in_words_and_not_by_colour_alone(colour, words):
 def test_an_error_that_was_not_estimated_is_not_given_as_a_number():
     page = page_of({"verdict": {"colour": "amber", "expected_error_mm": None, "interval_mm": None}})
     assert "Expected error: not estimated" in page
+
+
+def test_an_error_of_a_pose_that_is_not_right_is_not_promised():
+    verdict = {"expected_error_mm": 0.25, "interval_mm": [0.1, 0.5]}
+    assert "Expected error: 0.25 mm (0.1 to 0.5 mm)" in page_of({"verdict": {**verdict, "colour": "amber"}})
+    red = page_of({"verdict": {**verdict, "colour": "red"}})
+    assert "Expected error, were it the right pose: 0.25 mm" in red
+
+
+def test_a_transform_that_is_not_rigid_is_told_with_the_rigid_one_beside_it():
+    stretched = AffineTransform(np.diag([1, 1, 0.98, 1]))
+    told_ = told(stretched, RigidTransform.from_axis_angle((0, 0, 1), 5), (0, 0, 0))
+    page = page_of({"transform": told_})
+    assert "CT onto MRI, affine and not rigid: rotated by 0.0 degrees" in page
+    assert "+2.04 % feet-head" in page
+    assert "The rigid transform beside it: rotated by 5.0 degrees" in page
+    rigid = page_of({"transform": told(RigidTransform.identity(), RigidTransform.identity(), (0, 0, 0))})
+    assert "not rigid" not in rigid
+    assert "beside it" not in rigid
 
 
 def test_a_page_of_a_full_size_noisy_head_stays_far_below_four_megabytes():

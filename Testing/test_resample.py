@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from BrainFusionLib import resample
 from BrainFusionLib.geometry import Grid, rotation_matrix
 from BrainFusionLib.resample import resample_onto
-from BrainFusionLib.transform import RigidTransform
+from BrainFusionLib.transform import AffineTransform, RigidTransform
 from BrainFusionLib.volume import Volume
 
 TURN = RigidTransform.from_axis_angle((1, -2, 0.5), 17, (3, -2, 4), (5, 5, 5))
@@ -37,7 +37,7 @@ def _itk(volume):
 
 def _resampled_by_itk(volume, grid, transform, fill):
     pose = sitk.AffineTransform(3)
-    pose.SetMatrix(transform.rotation.ravel().tolist())
+    pose.SetMatrix(transform.moving_from_fixed_lps[:3, :3].ravel().tolist())
     pose.SetTranslation(transform.translation_mm.tolist())
     reference = _itk(Volume(np.zeros(grid.shape_kji), grid))
     return sitk.GetArrayFromImage(sitk.Resample(_itk(volume), reference, pose, sitk.sitkLinear, fill))
@@ -53,6 +53,18 @@ def test_resampling_is_that_of_itk_inside_outside_and_at_the_border(source_name,
     assert 0.02 < outside.mean() < 0.9
     np.testing.assert_array_equal(result.array_kji == -7, outside)
     np.testing.assert_allclose(result.array_kji, expected, rtol=0, atol=1e-4)
+
+
+@by_name
+def test_resampling_under_an_affine_transform_is_that_of_itk(name):
+    stretched = AffineTransform(
+        TURN.moving_from_fixed_lps @ [[0.8, 0.1, 0, 1], [0, 1.3, 0, 2], [0, 0, 1.1, 3], [0, 0, 0, 1]]
+    )
+    volume = _volume(GRIDS["left-handed"])
+    result = resample_onto(volume, GRIDS[name], stretched, fill=-7).array_kji
+    expected = _resampled_by_itk(volume, GRIDS[name], stretched, -7)
+    assert 0.02 < (expected == -7).mean() < 0.95
+    np.testing.assert_allclose(result, expected, rtol=0, atol=1e-4)
 
 
 @settings(max_examples=15, deadline=None)

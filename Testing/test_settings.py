@@ -8,14 +8,14 @@ import torch
 
 from BrainFusionLib.device import pick_device
 from BrainFusionLib.errors import MissingDependencyError, SettingsError
-from BrainFusionLib.settings import FusionSettings, RegistrationSettings, Settings
+from BrainFusionLib.settings import FusionSettings, Look, RegistrationSettings, Settings
 
 
 def test_the_presets_look_harder_one_after_the_other():
     fast, standard, thorough = (RegistrationSettings.preset(name) for name in ("fast", "standard", "thorough"))
-    for field in ("rotations", "candidates", "samples"):
-        assert getattr(fast, field) < getattr(standard, field) < getattr(thorough, field)
-    assert not fast.escalate
+    assert fast.samples < standard.samples < thorough.samples
+    assert fast.looks[-1].rotations < standard.looks[-1].rotations
+    assert standard.looks[0].rotations < thorough.looks[0].rotations
     assert standard == RegistrationSettings()
 
 
@@ -28,12 +28,32 @@ def test_an_unknown_preset_is_refused_with_the_known_ones():
         RegistrationSettings.preset("best")
 
 
-@pytest.mark.parametrize(("field", "least"), [("rotations", 1), ("candidates", 4), ("samples", 2000), ("seed", 0)])
+@pytest.mark.parametrize(("field", "least"), [("samples", 2000), ("seed", 0)])
 def test_a_registration_setting_below_its_least_is_refused_by_name(field, least):
     assert getattr(RegistrationSettings(**{field: least}), field) == least
     for bad in (least - 1, least + 0.5, str(least), None, True):
         with pytest.raises(SettingsError, match=f"{field} must be a whole number of at least {least}; got"):
             RegistrationSettings(**{field: bad})
+
+
+def test_a_search_of_nothing_is_refused_by_name():
+    with pytest.raises(SettingsError, match="rotations must be a whole number of at least 1; got 0"):
+        Look(rotations=0, candidates=4)
+    with pytest.raises(SettingsError, match="candidates must be a whole number of at least 4; got 3"):
+        Look(rotations=1, candidates=3)
+    with pytest.raises(SettingsError, match="looks is empty"):
+        RegistrationSettings(looks=())
+
+
+def test_the_transform_is_rigid_unless_another_model_is_asked_for_by_its_name():
+    assert RegistrationSettings().model == "rigid"
+    assert {RegistrationSettings.preset(name, model="affine").model for name in ("fast", "standard", "thorough")} == {
+        "affine"
+    }
+    assert Settings(RegistrationSettings(model="similarity")).to_dict()["registration"]["model"] == "similarity"
+    for bad in ("deformable", "Rigid", None):
+        with pytest.raises(SettingsError, match=f"no model {bad!r}; choose one of rigid, similarity, affine"):
+            RegistrationSettings(model=bad)
 
 
 def test_no_batch_and_no_thread_are_refused():
@@ -55,8 +75,8 @@ def test_an_unknown_device_is_refused_with_the_known_ones():
 
 
 def test_settings_are_checked_when_they_are_replaced_and_cannot_be_assigned():
-    with pytest.raises(SettingsError, match="rotations"):
-        replace(RegistrationSettings(), rotations=0)
+    with pytest.raises(SettingsError, match="samples"):
+        replace(RegistrationSettings(), samples=0)
     with pytest.raises(FrozenInstanceError):
         Settings().threads = 4
 
@@ -81,8 +101,10 @@ def test_settings_are_rebuilt_from_their_json():
     fields = json.loads(json.dumps(settings.to_dict()))
     fusion = fields.pop("fusion")
     assert fusion["weights"] == "w.bin"
+    registration = fields.pop("registration")
+    looks = tuple(Look(**look) for look in registration.pop("looks"))
     rebuilt = Settings(
-        registration=RegistrationSettings(**fields.pop("registration")),
+        registration=RegistrationSettings(looks, **registration),
         fusion=FusionSettings(fusion.pop("rule"), Path(fusion.pop("weights")), **fusion),
         **fields,
     )

@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from BrainFusionLib.errors import GeometryError
-from BrainFusionLib.transform import RigidTransform
+from BrainFusionLib.geometry import rotation_matrix
+from BrainFusionLib.transform import AffineTransform, RigidTransform, told
 
 quick = settings(max_examples=30, deadline=None)
 
@@ -170,6 +171,132 @@ def test_a_transform_cannot_be_changed_behind_its_back():
 def test_the_json_of_a_transform_holds_its_matrix_axis_and_angle():
     transform = RigidTransform.from_axis_angle((0, -2, 0), 30, (1, 2, 3))
     fields = json.loads(json.dumps(transform.to_dict()))
+    assert fields["kind"] == "rigid"
     np.testing.assert_array_equal(fields["moving_from_fixed_lps"], transform.moving_from_fixed_lps)
     np.testing.assert_allclose(fields["rotation_axis_lps"], (0, -1, 0), atol=1e-12)
     assert fields["rotation_angle_deg"] == pytest.approx(30)
+
+
+# Affine transforms.
+
+
+def _affine(linear, translation=(0, 0, 0)):
+    matrix = np.eye(4)
+    matrix[:3, :3], matrix[:3, 3] = linear, translation
+    return AffineTransform(matrix)
+
+
+# Entries of a matrix near the identity, a turn and a shift: what a distorted image needs.
+distortions = st.tuples(st.tuples(*[st.floats(-0.2, 0.2)] * 9), euler)
+
+
+def _distorted(parameters):
+    entries, turn = parameters
+    return _affine(_ours(turn).rotation @ (np.eye(3) + np.reshape(entries, (3, 3))), turn[1])
+
+
+@quick
+@given(distortions, points)
+def test_an_affine_transform_is_that_of_itk_and_its_inverse_undoes_it(parameters, point):
+    ours = _distorted(parameters)
+    matrix = ours.moving_from_fixed_lps
+    by_itk = sitk.AffineTransform(matrix[:3, :3].ravel().tolist(), matrix[:3, 3].tolist())
+    np.testing.assert_allclose(ours.apply(point), by_itk.TransformPoint(point), atol=1e-9)
+    np.testing.assert_allclose(ours.inverse().apply(by_itk.TransformPoint(point)), point, atol=1e-9)
+
+
+@quick
+@given(distortions, points, euler)
+def test_the_nearest_rigid_transform_agrees_at_the_point_and_no_rotation_is_nearer(parameters, point, other):
+    ours = _distorted(parameters)
+    rigid = ours.nearest_rigid(point)
+    assert isinstance(rigid, RigidTransform)
+    np.testing.assert_allclose(rigid.apply(point), ours.apply(point), atol=1e-9)
+    linear = ours.moving_from_fixed_lps[:3, :3]
+    for turn in (_ours(other).rotation, rotation_matrix((1, 2, 3), 1) @ rigid.rotation):
+        assert np.linalg.norm(linear - rigid.rotation) <= np.linalg.norm(linear - turn) + 1e-9
+
+
+@quick
+@given(euler, st.tuples(*[st.floats(0.8, 1.25)] * 3), st.tuples(*[st.floats(-0.1, 0.1)] * 3))
+def test_what_was_turned_and_then_stretched_is_taken_apart_again(turn, scales, off_diagonal):
+    stretch = np.diag(scales)
+    stretch[np.triu_indices(3, 1)] = off_diagonal
+    stretch = (stretch + stretch.T) / 2
+    # The CT is turned, then stretched by this; resampling asks for the opposite.
+    onto_mri = _affine(stretch @ _ours(turn).rotation, turn[1])
+    np.testing.assert_allclose(onto_mri.inverse().nearest_rigid().rotation, _ours(turn).rotation.T, atol=1e-9)
+    np.testing.assert_allclose(onto_mri.inverse().scales, np.linalg.norm(stretch, axis=0), atol=1e-9)
+
+
+def test_a_wrong_slice_distance_is_seen_in_the_scales_of_the_mris_axes():
+    # The MRI's header says 2 % too much along the feet-head axis: 100 mm there are 98 mm in the CT.
+    turn = rotation_matrix((1, 2, 0.3), 40)
+    found = _affine(turn @ np.diag([1, 1, 0.98]), (30, 0, 0))
+    assert found.kind == "affine"
+    np.testing.assert_allclose(found.scales, [1, 1, 1 / 0.98], atol=1e-12)
+    assert found.shear_deg == pytest.approx(0, abs=1e-6)
+    said = found.describe((0, 0, 0))
+    assert said.startswith("rotated by 40.0 degrees (mainly about the front-back axis), shifted by 30.0 mm right")
+    assert said.endswith("scaled by +0.00 % left-right, +0.00 % front-back, +2.04 % feet-head, not sheared")
+
+
+@pytest.mark.parametrize("tilt_deg", [0.5, -12])
+def test_a_gantry_tilt_is_seen_as_a_shear_of_its_angle(tilt_deg):
+    linear = np.eye(3)
+    linear[1, 2] = np.tan(np.radians(tilt_deg))
+    assert _affine(linear).shear_deg == pytest.approx(abs(tilt_deg))
+    assert f"sheared by up to {abs(tilt_deg):.2f} degrees" in _affine(linear).describe((0, 0, 0))
+
+
+def test_one_scale_for_all_directions_is_a_similarity_and_said_as_one_number():
+    found = _affine(rotation_matrix((0, 0, 1), 30) / 1.03)
+    assert found.kind == "similarity"
+    assert found.describe((0, 0, 0)).endswith("superior, scaled by +3.00 %")
+
+
+def test_the_words_of_an_affine_transform_are_seen_at_the_given_point():
+    # Twice as large about the point x = 50, so that this point stays, and the origin does not.
+    found = _affine(np.eye(3) / 2, (25, 0, 0))
+    assert found.describe((50, 0, 0)).count(" 0.0 mm") == 3
+    assert "25.0 mm right" in found.describe((0, 0, 0))
+
+
+@pytest.mark.parametrize(
+    ("matrix", "words"),
+    [
+        pytest.param(np.diag([-1, 1, 1, 1]), "must not mirror.*Correct the volume's header", id="mirror"),
+        pytest.param(np.diag([1, 1, 0, 1]), "must not flatten.*Give one that can be inverted", id="flat"),
+        pytest.param(np.zeros((4, 4)), "last row 0 0 0 1", id="zeros"),
+        pytest.param(_matrix(0, 3, np.nan), "finite.*Export it again", id="NaN"),
+        pytest.param(_matrix(0, 0, np.inf), "finite", id="infinite"),
+        pytest.param(_matrix(3, 0, 0.1), "last row 0 0 0 1", id="perspective"),
+        pytest.param(np.eye(3), "4x4", id="3x3"),
+    ],
+)
+def test_a_matrix_that_is_no_affine_transform_is_refused_with_the_remedy(matrix, words):
+    with pytest.raises(GeometryError, match=words):
+        AffineTransform(matrix)
+
+
+def test_an_affine_transform_cannot_be_changed_behind_its_back():
+    matrix = np.eye(4)
+    transform = AffineTransform(matrix)
+    matrix[0, 3] = 99
+    np.testing.assert_array_equal(transform.translation_mm, [0, 0, 0])
+    with pytest.raises(ValueError, match="read-only"):
+        transform.moving_from_fixed_lps[0] = 1
+
+
+def test_the_json_of_an_affine_transform_holds_its_kind_and_the_rigid_one_beside_it():
+    turn = RigidTransform.from_axis_angle((0, 0, 1), 30)
+    found = _affine(turn.rotation @ np.diag([0.5, 1, 1]))
+    fields = json.loads(json.dumps(told(found, turn, (0, 0, 0))))
+    assert fields["kind"] == "affine"
+    np.testing.assert_array_equal(fields["moving_from_fixed_lps"], found.moving_from_fixed_lps)
+    np.testing.assert_allclose(fields["ct_scales_lps"], [2, 1, 1])
+    assert fields["shear_deg"] == pytest.approx(0, abs=1e-6)
+    assert fields["rotation_angle_deg"] == pytest.approx(30)
+    assert fields["words"] == found.describe((0, 0, 0))
+    assert fields["rigid"] == {**turn.to_dict(), "words": turn.describe((0, 0, 0))}
+    assert "rigid" not in told(turn, turn, (0, 0, 0))

@@ -15,7 +15,13 @@ GOOD = RegistrationResult(
     margin=0.2,
     agreement_mm=0.1,
     overlap=0.95,
+    mirrored_margin=0.3,
+    sampling_error_mm=0.05,
+    expected_error_mm=0.25,
+    interval_mm=(0.1, 0.6),
+    affine=None,
     escalated=False,
+    iterations={},
     timings_s={},
     device="cpu",
 )
@@ -38,6 +44,7 @@ def test_a_pose_that_nothing_speaks_against_is_amber(margin):
         ({"margin": float("nan")}, ["different pose"]),
         ({"agreement_mm": float("nan")}, ["nan mm apart"]),
         ({"overlap": float("nan")}, ["only nan %"]),
+        ({"mirrored_margin": -0.123}, ["left and right seem exchanged", "fit better by 0.12 nats"]),
     ],
 )
 def test_each_doubt_makes_it_red_and_is_said_with_its_numbers(changes, words):
@@ -56,19 +63,28 @@ def test_every_doubt_is_said():
     ] * 3
 
 
+def test_data_that_fit_mirrored_only_as_well_are_no_doubt():
+    assert judge(replace(GOOD, mirrored_margin=0.0)).colour == "amber"
+
+
+@pytest.mark.parametrize("changes", [{}, {"margin": 0.0}])
+def test_the_error_that_registration_expects_is_handed_on(changes):
+    verdict = judge(replace(GOOD, **changes))
+    assert (verdict.expected_error_mm, verdict.interval_mm) == (0.25, (0.1, 0.6))
+
+
 def test_a_transform_that_was_given_is_amber_and_said_to_be_unchecked():
     verdict = judge(None)
+    assert (verdict.expected_error_mm, verdict.interval_mm) == (None, None)
     assert verdict.colour == "amber"
     assert "not checked" in verdict.reasons[0]
 
 
-@given(st.none() | st.floats(0, 5), st.floats(0, 50), st.floats(0, 1))
-def test_no_registration_is_green_or_given_an_error_before_the_verdict_is_calibrated(margin, agreement, overlap):
-    verdict = judge(replace(GOOD, margin=margin, agreement_mm=agreement, overlap=overlap))
+@given(st.none() | st.floats(0, 5), st.floats(0, 50), st.floats(0, 1), st.floats(-1, 1))
+def test_no_registration_is_green_before_the_verdict_is_calibrated(margin, agreement, overlap, mirrored):
+    verdict = judge(replace(GOOD, margin=margin, agreement_mm=agreement, overlap=overlap, mirrored_margin=mirrored))
     assert verdict.colour in ("amber", "red")
     assert "not calibrated" in verdict.reasons[-1]
-    assert verdict.expected_error_mm is None
-    assert verdict.interval_mm is None
 
 
 def test_a_verdict_is_written_as_json():

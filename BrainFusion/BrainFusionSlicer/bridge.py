@@ -13,7 +13,7 @@ import vtk
 
 from BrainFusionLib.errors import GeometryError, ImageContentError
 from BrainFusionLib.geometry import RAS_FROM_LPS, FloatArray, Grid
-from BrainFusionLib.transform import RigidTransform
+from BrainFusionLib.transform import Transform
 from BrainFusionLib.volume import Modality, Volume
 
 # On a transform node of ours, this reference names the CT that it moves. A transform without it is the user's.
@@ -142,7 +142,7 @@ def result_transform_of(ct_node: slicer.vtkMRMLTransformableNode) -> slicer.vtkM
     return None
 
 
-def mri_from_ct_ras(transform: RigidTransform) -> FloatArray:
+def mri_from_ct_ras(transform: Transform) -> FloatArray:
     """Return the 4x4 matrix that moves CT points onto the MRI, world RAS mm.
 
     The registration's `transform` goes the other way, MRI points to CT points, in LPS: hence the inverse.
@@ -153,7 +153,7 @@ def mri_from_ct_ras(transform: RigidTransform) -> FloatArray:
 def move_ct_onto_mri(
     ct_node: slicer.vtkMRMLScalarVolumeNode,
     mri_node: slicer.vtkMRMLScalarVolumeNode,
-    transform: RigidTransform,
+    transform: Transform,
     name: str = "CT to MRI",
 ) -> slicer.vtkMRMLLinearTransformNode:
     """Put the CT under a linear transform node that moves it onto the MRI; a second call replaces the first.

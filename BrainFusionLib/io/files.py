@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -23,7 +23,7 @@ from BrainFusionLib.io.analyze import nifti_header, read_nifti
 from BrainFusionLib.io.dicom import looks_like_dicom, read_dicom
 from BrainFusionLib.io.reading import COPY_AGAIN, naming, quiet_itk
 from BrainFusionLib.io.text_formats import metaimage_header, nrrd_header, read_metaimage, read_nrrd
-from BrainFusionLib.transform import RigidTransform
+from BrainFusionLib.transform import AffineTransform, RigidTransform, Transform
 from BrainFusionLib.volume import Modality, Volume
 
 _READERS = {
@@ -35,6 +35,8 @@ _DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
 _READABLE = "NRRD (.nrrd, .nhdr), NIfTI (.nii, .nii.gz), MetaImage (.mha, .mhd), Analyze (.img/.hdr), or a DICOM folder"
 _WRITABLE = ".nii.gz, .nii, .nrrd, .mha, or .img/.hdr"
 TRANSFORM_SUFFIXES = (".tfm", ".txt")
+# Where affine transforms are welcome, only what is rigid but for the rounding of single precision is taken for rigid.
+_RIGID_BUT_FOR_ROUNDING = 1e-6
 
 # Measured on a fused head of 256 x 256 x 220, one core: level 2 takes 0.7 s (int16) or 2.1 s (float32); level 6 takes
 # 1.7 s or 3.8 s for files 2 % smaller.
@@ -279,13 +281,13 @@ def _plain(value: Any) -> Any:
     raise TypeError(f"JSON cannot hold a {type(value).__name__}; convert it to numbers, text, lists or dictionaries")
 
 
-def write_transform(transform: RigidTransform, path: str | os.PathLike[str]) -> None:
+def write_transform(transform: Transform, path: str | os.PathLike[str]) -> None:
     """Write a transform as ITK's text format, which Slicer and ITK read: it maps MRI points to CT points, LPS mm.
 
     Parameters
     ----------
     transform
-        Written as an affine with its centre at the origin, numbers to 17 digits.
+        Rigid or affine; written as an affine with its centre at the origin, numbers to 17 digits.
     path
         Ends in ``.tfm`` or ``.txt``.
 
@@ -299,7 +301,7 @@ def write_transform(transform: RigidTransform, path: str | os.PathLike[str]) -> 
         raise ImageFileError(
             f"{path}: a transform cannot be written as '{_suffix(path)}'. Use a name that ends in .tfm."
         )
-    numbers = [*transform.rotation.ravel(), *transform.translation_mm]
+    numbers = [*transform.moving_from_fixed_lps[:3, :3].ravel(), *transform.translation_mm]
     write_text(
         "#Insight Transform File V1.0\n"
         "#Transform 0\n"
@@ -310,15 +312,27 @@ def write_transform(transform: RigidTransform, path: str | os.PathLike[str]) -> 
     )
 
 
-def read_transform(path: str | os.PathLike[str]) -> RigidTransform:
-    """Read a rigid transform from an ITK text file: Euler, versor, translation, affine, or a composite of such.
+@overload
+def read_transform(path: str | os.PathLike[str], rigid: Literal[True] = True) -> RigidTransform: ...
+@overload
+def read_transform(path: str | os.PathLike[str], rigid: bool) -> Transform: ...
+def read_transform(path: str | os.PathLike[str], rigid: bool = True) -> Transform:
+    """Read a transform from an ITK text file: Euler, versor, translation, affine, or a composite of such.
+
+    Parameters
+    ----------
+    path
+        Ends in ``.tfm`` or ``.txt``.
+    rigid
+        Whether it has to be rigid. If not, one that scales or shears comes as an `AffineTransform`.
 
     Raises
     ------
     ImageFileError
         The file is missing, damaged, cut short, or not an ITK transform file.
     GeometryError
-        The transform is 2D, not linear (B-spline, displacement field), scales, shears, or mirrors.
+        The transform is 2D, not linear (B-spline, displacement field), mirrors, or scales or shears though it has to be
+        rigid.
     """
     path = Path(path)
     with naming(path):
@@ -338,15 +352,24 @@ def read_transform(path: str | os.PathLike[str]) -> RigidTransform:
             raise ImageFileError(f"{path}: the transform file is cut short (its last line must end). {COPY_AGAIN}")
         with quiet_itk():
             transform = sitk.ReadTransform(os.fspath(path))
+        wanted_kind = "a rigid" if rigid else "a linear"
         if not transform.IsLinear() or transform.GetDimension() != 3:
             raise GeometryError(
-                f"a rigid 3D transform is needed, but this is a {transform.GetDimension()}D {transform.GetName()}. "
-                "Harden it into the volume, or give a rigid one."
+                f"{wanted_kind} 3D transform is needed, but this is a {transform.GetDimension()}D "
+                f"{transform.GetName()}. Harden it into the volume, or give {wanted_kind} one."
             )
         shift = np.array(transform.TransformPoint((0.0, 0.0, 0.0)))
         linear = np.column_stack([transform.TransformPoint(tuple(axis)) for axis in np.eye(3)]) - shift[:, None]
-        if not np.abs(linear.T @ linear - np.eye(3)).max() <= ORTHOGONALITY_TOLERANCE:
-            raise GeometryError("a rigid transform is needed, but this one scales or shears. Give one of six degrees.")
+        stretch = float(np.abs(linear.T @ linear - np.eye(3)).max())
+        if rigid and not stretch <= ORTHOGONALITY_TOLERANCE:
+            raise GeometryError(
+                "a rigid transform is needed, but this one scales or shears. Give one of six degrees, or use this "
+                "one as it is (brainfusion fuse --no-register)."
+            )
         if np.linalg.det(linear) < 0:
-            raise GeometryError("a rigid transform is needed, but this one mirrors left and right. Give a rotation.")
+            raise GeometryError(
+                f"{wanted_kind} transform is needed, but this one mirrors left and right. Give one that does not."
+            )
+        if not rigid and not stretch <= _RIGID_BUT_FOR_ROUNDING:
+            return AffineTransform(affine(linear, shift))
         return RigidTransform(affine(linear, shift))

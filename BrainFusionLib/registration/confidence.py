@@ -1,12 +1,15 @@
-"""Telling poses apart: which optima are distinct, and how well independent refinements agree."""
+"""Telling poses apart: which optima are distinct, how well refinements agree, what error is to be expected."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable, Sequence
 from typing import overload
 
 import torch
 
-from BrainFusionLib.registration.similarity import TURN_RADIUS_MM, Poses
+from BrainFusionLib.registration.histogram import Moving, Samples
+from BrainFusionLib.registration.similarity import TURN_RADIUS_MM, Poses, score_and_gradient
 
 # Poses nearer to each other than this, at the worst point of the head, lie in the basin of one optimum.
 DISTINCT_MM = 12.0
@@ -48,3 +51,39 @@ def midpoint(a: Poses, b: Poses) -> Poses:
     """Return the poses half way between two lists of nearby ones (polar factor of the mean of the rotations)."""
     u, _, vt = torch.linalg.svd(a.rotation + b.rotation)
     return Poses(u @ vt, (a.centre + b.centre) / 2)
+
+
+# Steps for the curvature's differences: about the width over which mutual information is a parabola.
+CURVATURE_STEP_MM = 0.5
+CURVATURE_SAMPLES = 60_000
+
+
+def sampling_error_mm(
+    groups: Sequence[Samples], moving: Moving, pose: Poses, check: Callable[[], None] = lambda: None
+) -> float:
+    """Return the error to be expected from the choice of samples: root mean square over a sphere around the head, mm.
+
+    Every group of samples pulls the pose its own way: by its gradient over the curvature (one Newton step). How far
+    the groups' steps scatter, over the root of their number, is the error of a result made from all of them. This is
+    the delete-a-group jackknife, at the cost of a gradient a group.
+    """
+    steps = CURVATURE_STEP_MM * torch.eye(6, dtype=torch.float64, device=pose.centre.device)
+    around = Poses(pose.rotation.expand(12, 3, 3), pose.centre.expand(12, 3)).moved(torch.cat([steps, -steps]))
+    curvature = torch.zeros_like(steps)
+    enough = math.ceil(CURVATURE_SAMPLES / len(groups[0]))
+    for group in groups[:enough]:
+        check()
+        _, slopes, _ = score_and_gradient(group, moving, around, normalised=True)
+        curvature += (slopes[6:] - slopes[:6]) / (2 * CURVATURE_STEP_MM) / min(enough, len(groups))
+    curvature = (curvature + curvature.T) / 2
+    pulls = []
+    for group in groups:
+        check()
+        pulls.append(score_and_gradient(group, moving, pose, normalised=True)[1][0])
+    # A direction in which the score does not curve downwards holds nothing: there the step is as good as unlimited.
+    values, vectors = torch.linalg.eigh(curvature)
+    values = values.clamp_min(1e-4 * float(values.abs().max()) + 1e-12)
+    moves = torch.stack(pulls) @ vectors / values @ vectors.T
+    scatter = (moves - moves.mean(dim=0)).square().sum(dim=0) / (len(groups) - 1) / len(groups)
+    # A turn by one unit moves the points of a sphere of `TURN_RADIUS_MM` by the root of 2/3 mm in the mean square.
+    return float((scatter[:3].sum() * 2 / 3 + scatter[3:].sum()).sqrt())

@@ -6,7 +6,8 @@ from collections.abc import Callable
 
 import torch
 
-from BrainFusionLib.registration.similarity import Moving, Poses, Samples, score_and_gradient
+from BrainFusionLib.registration.histogram import Moving, Samples
+from BrainFusionLib.registration.similarity import Poses, score_and_gradient
 
 
 def climb(
@@ -19,8 +20,9 @@ def climb(
     iterations: int,
     normalised: bool = False,
     minimum_overlap: float = 0.0,
+    model: str = "rigid",
     check: Callable[[], None] = lambda: None,
-) -> tuple[Poses, torch.Tensor]:
+) -> tuple[Poses, torch.Tensor, int]:
     """Maximise the similarity of each pose by BFGS, all poses in one batch.
 
     One evaluation an iteration: a trial that is no better is taken back and tried again with half the step. A pose is
@@ -32,6 +34,8 @@ def climb(
     first_step_mm
         Length of the first step, and the longest step allowed is twice that: mutual information is smooth over
         about a voxel, and a longer leap lands anywhere.
+    model
+        Of `similarity.MOTIONS`.
     minimum_overlap
         A trial with a smaller share of samples inside the CT is taken back: tiny overlaps give any score.
     check
@@ -39,27 +43,30 @@ def climb(
 
     Returns
     -------
-    poses, score : the best pose found from each start, and its score (N,), float64.
+    poses, score, rounds : the best pose found from each start, its score (N,), float64, and how many steps it took.
     """
+    check()
     count = len(poses)
     poses = Poses(poses.rotation.clone(), poses.centre.clone())
     device = poses.centre.device
-    score, slope, _ = score_and_gradient(samples, moving, poses, normalised=normalised)
-    eye = torch.eye(6, dtype=torch.float64, device=device)
+    score, slope, _ = score_and_gradient(samples, moving, poses, normalised=normalised, model=model)
+    eye = torch.eye(slope.shape[1], dtype=torch.float64, device=device)
     inverse_hessian = eye.repeat(count, 1, 1) * (first_step_mm / slope.norm(dim=1).clamp_min(1e-12))[:, None, None]
     shrink = torch.ones(count, dtype=torch.float64, device=device)
     fresh = torch.ones(count, dtype=torch.bool, device=device)
     active = torch.arange(count, device=device)
-    for _ in range(iterations):
+    rounds = 0
+    while rounds < iterations and len(active) > 0:
         check()
-        if len(active) == 0:
-            break
+        rounds += 1
         h, g = inverse_hessian[active], slope[active]
         step = (h @ g[:, :, None])[:, :, 0]
         length = step.norm(dim=1).clamp_min(1e-12)
         step = step * (shrink[active] * (2 * first_step_mm / length).clamp_max(1.0))[:, None]
-        trial = poses[active].moved(step)
-        trial_score, trial_slope, overlap = score_and_gradient(samples, moving, trial, normalised=normalised)
+        trial = poses[active].moved(step, model)
+        trial_score, trial_slope, overlap = score_and_gradient(
+            samples, moving, trial, normalised=normalised, model=model
+        )
         better = (trial_score > score[active]) & (overlap >= minimum_overlap)
 
         # BFGS on -score: y is the change of its gradient along the step.
@@ -82,4 +89,4 @@ def climb(
         slope[accepted] = trial_slope[better]
         shrink[active] = torch.where(better, 1.0, shrink[active] * 0.4)
         active = active[step.norm(dim=1) > tolerance_mm]
-    return poses, score
+    return poses, score, rounds

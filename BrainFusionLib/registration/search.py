@@ -7,6 +7,7 @@ FFTs give it for all translations of a coarse grid, and mutual information follo
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -16,16 +17,26 @@ from BrainFusionLib.geometry import Grid
 from BrainFusionLib.registration.pyramid import MASK_LEVEL, Heads, Level
 from BrainFusionLib.registration.similarity import Poses
 
-GRID_SIZE = 24
-GRID_SPACING_MM = 16.0
-# Translations from the position in which the two heads' centres coincide; a slab's centre is up to this far off.
-REACH = 6
-CT_EDGES_HU = (-400.0, 45.0, 300.0)
-MRI_QUANTILES = (0.1, 0.35, 0.6, 0.85)
 # On a CPU as many as keep the work in its cache: sixteen take 1.7 times as long. A GPU wants many.
 ROTATIONS_AT_ONCE = {"cpu": 4, "cuda": 64}
 # A pose in which less than this share of the smaller head lies in the other's field of view is not looked at.
 MINIMUM_OVERLAP = 0.35
+
+
+@dataclass(frozen=True)
+class Lattice:
+    """The search's grid: `size` points along each axis, `spacing_mm` apart, and translations up to `reach` of them.
+
+    Translations count from the pose in which the two heads' centres coincide; a slab's centre is up to 90 mm off.
+    """
+
+    size: int
+    spacing_mm: float
+    reach: int
+
+
+COARSE = Lattice(18, 20.0, 5)
+FINE = Lattice(24, 16.0, 6)
 
 
 def even_rotations(count: int) -> torch.Tensor:
@@ -52,40 +63,41 @@ def even_rotations(count: int) -> torch.Tensor:
 
 
 def search(
-    heads: Heads, rotations: torch.Tensor, per_rotation: int, check: Callable[[], None] = lambda: None
+    heads: Heads,
+    rotations: torch.Tensor,
+    lattice: Lattice,
+    per_rotation: int,
+    check: Callable[[], None] = lambda: None,
 ) -> tuple[Poses, torch.Tensor]:
     """Return the `per_rotation` best translations of every rotation, and their scores, best first.
 
     Parameters
     ----------
     rotations
-        (N, 3, 3), float64, taking MRI directions to CT directions.
+        (N, 3, 3), float64, taking directions of the fixed head to the moving one's.
     """
-    device = heads.mri_centre_lps_mm.device
-    ct_maps, ct_level = _bin_maps(heads.ct[MASK_LEVEL], torch.tensor(CT_EDGES_HU, device=device))
-    mri_maps, mri_level = _bin_maps(heads.mri[MASK_LEVEL], _mri_edges(heads))
-    axes = (torch.arange(GRID_SIZE, device=device, dtype=torch.float64) - GRID_SIZE / 2) * GRID_SPACING_MM
-    z, y, x = torch.meshgrid(axes, axes, axes, indexing="ij")
-    points = torch.stack([x, y, z], dim=-1).reshape(-1, 3)
-
-    mri_grid = _pull(mri_maps, mri_level, (points + heads.mri_centre_lps_mm)[None])[0]
-    mri_spectrum = torch.fft.rfftn(mri_grid, dim=(1, 2, 3))
-    mri_mass = mri_grid[1:].sum()
-    shifts = _shifts(device)
+    device = heads.fixed.centre_lps_mm.device
+    moving = _bin_maps(heads.moving.levels[MASK_LEVEL], heads.moving.search_edges, lattice)
+    fixed = _bin_maps(heads.fixed.levels[MASK_LEVEL], heads.fixed.search_edges, lattice, heads.fixed.region)
+    points = _points(lattice, device)
+    one = torch.eye(3, dtype=torch.float64, device=device)[None]
+    fixed_grid = _pull(fixed, points, one, heads.fixed.centre_lps_mm, lattice)[0]
+    fixed_spectrum = torch.fft.rfftn(fixed_grid, dim=(1, 2, 3)).conj()
+    fixed_mass = fixed_grid[1:].sum()
+    shifts = _shifts(lattice, device)
+    inverse = _near_inverse(lattice, device)
     found_rotation, found_centre, found_score = [], [], []
     at_once = ROTATIONS_AT_ONCE[device.type]
     for first in range(0, len(rotations), at_once):
         check()
         batch = rotations[first : first + at_once].to(device)
-        places = points @ batch.transpose(1, 2) + heads.ct_centre_lps_mm
-        ct_grid = _pull(ct_maps, ct_level, places)
-        spectrum = torch.fft.rfftn(ct_grid, dim=(2, 3, 4))
-        product = spectrum[:, :, None] * mri_spectrum.conj()[None, None]
-        joint = _near_shifts(product).clamp_min_(0)  # (batch, CT bins, MRI bins, shifts)
-        score = _score(joint, torch.minimum(ct_grid[:, 1:].sum(dim=(1, 2, 3, 4)), mri_mass))
+        moving_grid = _pull(moving, points, batch, heads.moving.centre_lps_mm, lattice)
+        spectrum = torch.fft.rfftn(moving_grid, dim=(2, 3, 4))
+        joint = inverse(spectrum[:, :, None] * fixed_spectrum).clamp_min_(0)  # (batch, moving bins, fixed bins, shifts)
+        score = _score(joint, torch.minimum(moving_grid[:, 1:].sum(dim=(1, 2, 3, 4)), fixed_mass))
         best, where = score.topk(per_rotation, dim=1)
-        moved = shifts[where] * GRID_SPACING_MM  # (batch, per_rotation, 3), in the MRI's frame
-        centre = heads.ct_centre_lps_mm + torch.einsum("bij,bnj->bni", batch, moved)
+        moved = shifts[where] * lattice.spacing_mm  # (batch, per_rotation, 3), in the fixed head's frame
+        centre = heads.moving.centre_lps_mm + torch.einsum("bij,bnj->bni", batch, moved)
         found_rotation.append(batch[:, None].expand(-1, per_rotation, 3, 3).reshape(-1, 3, 3))
         found_centre.append(centre.reshape(-1, 3))
         found_score.append(best.reshape(-1))
@@ -94,38 +106,48 @@ def search(
     return Poses(torch.cat(found_rotation)[order], torch.cat(found_centre)[order]), score[order]
 
 
-def _shifts(device: torch.device) -> torch.Tensor:
-    """Return all shifts within reach, in whole voxels, xyz: shape (n, 3), in the order of `_near_shifts`."""
-    one = torch.arange(-REACH, REACH + 1, device=device, dtype=torch.float64)
+def _points(lattice: Lattice, device: torch.device) -> torch.Tensor:
+    """Return the lattice's points around its centre, xyz, mm: (3, size ** 3), float32."""
+    axis = (torch.arange(lattice.size, device=device, dtype=torch.float32) - lattice.size / 2) * lattice.spacing_mm
+    z, y, x = torch.meshgrid(axis, axis, axis, indexing="ij")
+    return torch.stack([x, y, z]).reshape(3, -1)
+
+
+def _shifts(lattice: Lattice, device: torch.device) -> torch.Tensor:
+    """Return all shifts within reach, in whole voxels, xyz: shape (n, 3), in the order of `_near_inverse`."""
+    one = torch.arange(-lattice.reach, lattice.reach + 1, device=device, dtype=torch.float64)
     z, y, x = torch.meshgrid(one, one, one, indexing="ij")
     return torch.stack([x, y, z], dim=-1).reshape(-1, 3)
 
 
-def _near_shifts(spectrum: torch.Tensor) -> torch.Tensor:
-    """Invert a real FFT (…, G, G, G // 2 + 1), but only for shifts within reach: (…, (2 REACH + 1) ** 3).
+def _near_inverse(lattice: Lattice, device: torch.device) -> Callable[[torch.Tensor], torch.Tensor]:
+    """Return the inverse of a real FFT (…, G, G, G // 2 + 1) for shifts within reach only: (…, (2 reach + 1) ** 3).
 
     Three matrix products, one an axis: on the CPU a third of the time of the whole inverse FFT, of which five sixths
     would be thrown away.
     """
-    device = spectrum.device
-    reach = torch.arange(-REACH, REACH + 1, device=device)
-    full = torch.exp(2j * torch.pi / GRID_SIZE * reach[:, None] * torch.arange(GRID_SIZE, device=device))
-    kept = GRID_SIZE // 2 + 1
+    size, wide = lattice.size, 2 * lattice.reach + 1
+    reach = torch.arange(-lattice.reach, lattice.reach + 1, device=device)
+    full = torch.exp(2j * torch.pi / size * reach[:, None] * torch.arange(size, device=device))
+    kept = size // 2 + 1
     # The real FFT stores half of the last axis; every frequency but the first and the middle one stands for two.
     twice = torch.full((kept,), 2.0, device=device)
     twice[0] = twice[-1] = 1.0
     half = full[:, :kept] * twice
-    real_from_half = torch.cat([half.real, -half.imag], dim=1).float() / GRID_SIZE**3
+    real_from_half = torch.cat([half.real, -half.imag], dim=1).float() / size**3
     full = full.to(torch.complex64)
-    wide = 2 * REACH + 1
-    result = full @ spectrum.reshape(-1, GRID_SIZE, GRID_SIZE * kept)
-    result = full @ result.reshape(-1, GRID_SIZE, kept)
-    halves = torch.cat([result.real, result.imag], dim=-1)
-    return (halves @ real_from_half.T).reshape(*spectrum.shape[:-3], wide**3)
+
+    def inverse(spectrum: torch.Tensor) -> torch.Tensor:
+        result = full @ spectrum.reshape(-1, size, size * kept)
+        result = full @ result.reshape(-1, size, kept)
+        halves = torch.cat([result.real, result.imag], dim=-1)
+        return (halves @ real_from_half.T).reshape(*spectrum.shape[:-3], wide**3)
+
+    return inverse
 
 
 def _score(joint: torch.Tensor, smaller_head: torch.Tensor) -> torch.Tensor:
-    """Mutual information of joint histograms (batch, CT bins, MRI bins, shifts), weighed by the overlap."""
+    """Mutual information of joint histograms (batch, moving bins, fixed bins, shifts), weighed by the overlap."""
     total = joint.sum(dim=(1, 2))
     p = joint / total.clamp_min(1e-6)[:, None, None]
 
@@ -140,19 +162,25 @@ def _score(joint: torch.Tensor, smaller_head: torch.Tensor) -> torch.Tensor:
     return torch.where(overlap > MINIMUM_OVERLAP, information * overlap, -1.0)
 
 
-def _mri_edges(heads: Heads) -> torch.Tensor:
-    """Bin edges: the middle of air and head first, then ranks inside the head."""
-    head = heads.mri[MASK_LEVEL].values[heads.mri_head]
-    head = head[head > heads.mri_edges[1]]
-    return torch.quantile(head, torch.tensor(MRI_QUANTILES, device=head.device))
+@dataclass(frozen=True)
+class _Maps:
+    """How much of each coarse voxel falls in each bin, `rows` (voxels + 1, bins), the last row 0, and its grid."""
+
+    rows: torch.Tensor
+    grid: Grid
 
 
-def _bin_maps(level: Level, edges: torch.Tensor) -> tuple[torch.Tensor, Level]:
-    """Return how much of each coarse voxel falls in each bin, (bins, K, J, I), pooled to about the search's spacing."""
-    clipped = torch.bucketize(level.values, edges)
-    maps = torch.stack([(clipped == b).float() for b in range(len(edges) + 1)])
+def _bin_maps(level: Level, edges: torch.Tensor, lattice: Lattice, region: torch.Tensor | None = None) -> _Maps:
+    """Pool soft bin maps to half the lattice's spacing, each then averaged over the lattice's spacing.
+
+    So smooth that reading the nearest one is as good as interpolating, at a tenth of the time.
+    """
+    bins = torch.bucketize(level.values, edges)
+    maps = torch.stack([(bins == b).float() for b in range(len(edges) + 1)])
+    if region is not None:
+        maps *= region
     factors = [
-        max(1, min(round(GRID_SPACING_MM / 2 / s), n))
+        max(1, min(round(lattice.spacing_mm / 2 / s), n))
         for s, n in zip(level.grid.spacing_ijk_mm, level.grid.size_ijk, strict=True)
     ]
     pooled = F.avg_pool3d(maps[None], factors[::-1])[0]
@@ -160,15 +188,30 @@ def _bin_maps(level: Level, edges: torch.Tensor) -> tuple[torch.Tensor, Level]:
     first[:3, 3] = (np.asarray(factors) - 1) / 2
     size = pooled.shape[:0:-1]
     grid = Grid.from_lps_from_ijk(level.grid.lps_from_ijk @ first, (size[0], size[1], size[2]))
-    return pooled, Level(pooled[0], grid)
+    # A weight of 1/4, 1/2, 1/4 along each axis spans the lattice's spacing.
+    for axis in (1, 2, 3):
+        if pooled.shape[axis] > 1:
+            last = pooled.shape[axis] - 1
+            before = pooled.narrow(axis, 0, last)
+            after = pooled.narrow(axis, 1, last)
+            ends = pooled.narrow(axis, 0, 1), pooled.narrow(axis, last, 1)
+            pooled = pooled / 2 + (torch.cat([ends[0], before], axis) + torch.cat([after, ends[1]], axis)) / 4
+    rows = pooled.reshape(len(maps), -1).T
+    return _Maps(torch.cat([rows, torch.zeros_like(rows[:1])]).contiguous(), grid)
 
 
-def _pull(maps: torch.Tensor, level: Level, points: torch.Tensor) -> torch.Tensor:
-    """Sample maps (C, K, J, I) at points (B, n, 3) LPS mm, 0 outside; returns (B, C, G, G, G)."""
-    affine = torch.as_tensor(level.grid.ijk_from_lps, device=points.device)
-    index = points @ affine[:3, :3].T + affine[:3, 3]
-    size = torch.tensor(level.grid.size_ijk, device=points.device, dtype=torch.float64)
-    unit = ((2 * index + 1) / size - 1).float()
-    batch = len(points)
-    out = F.grid_sample(maps.expand(batch, *maps.shape), unit.reshape(batch, 1, 1, -1, 3), align_corners=False)
-    return out.reshape(batch, len(maps), GRID_SIZE, GRID_SIZE, GRID_SIZE)
+def _pull(
+    maps: _Maps, points: torch.Tensor, rotations: torch.Tensor, centre: torch.Tensor, lattice: Lattice
+) -> torch.Tensor:
+    """Read the maps at ``R p + centre`` for every rotation, 0 outside; returns (B, bins, G, G, G)."""
+    affine = torch.as_tensor(maps.grid.ijk_from_lps, device=points.device)
+    linear = (affine[:3, :3] @ rotations).float()
+    offset = (affine[:3, :3] @ centre + affine[:3, 3] + 0.5).float()
+    place = torch.matmul(linear, points).add_(offset[:, None]).floor_()  # (B, 3, points)
+    i, j, k = place.int().unbind(dim=1)
+    ni, nj, nk = maps.grid.size_ijk
+    inside = (i >= 0) & (i < ni) & (j >= 0) & (j < nj) & (k >= 0) & (k < nk)
+    index = torch.where(inside, (k * nj + j) * ni + i, ni * nj * nk)
+    values = maps.rows.index_select(0, index.reshape(-1))
+    g = lattice.size
+    return values.reshape(len(rotations), g, g, g, -1).permute(0, 4, 1, 2, 3).contiguous()

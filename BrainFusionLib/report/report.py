@@ -186,7 +186,8 @@ def _verdict_box(verdict: Mapping[str, Any]) -> str:
     if error is None:
         size = "Expected error: not estimated"
     else:
-        size = f"Expected error: {_number(error)} mm"
+        # The estimate takes the pose for right, and only asks how sharply it is determined.
+        size = f"Expected error{', were it the right pose' if colour == 'red' else ''}: {_number(error)} mm"
         if isinstance(interval, Sequence) and len(interval) == 2:
             size += f" ({_number(interval[0])} to {_number(interval[1])} mm)"
     name = "" if colour == "none" else f"{colour.upper()}: "
@@ -304,7 +305,12 @@ def _round_ticks(low: float, high: float) -> list[float]:
 def _transform(transform: Mapping[str, Any]) -> str:
     parts = ""
     if transform.get("words"):
-        parts += f"<p>CT onto MRI: {html.escape(str(transform['words']))}.</p>"
+        kind = transform.get("kind", "rigid")
+        stretched = "" if kind == "rigid" else f", {html.escape(str(kind))} and not rigid"
+        parts += f"<p>CT onto MRI{stretched}: {html.escape(str(transform['words']))}.</p>"
+    rigid = _mapping(transform.get("rigid"))
+    if rigid.get("words"):
+        parts += f"<p>The rigid transform beside it: {html.escape(str(rigid['words']))}.</p>"
     matrix = transform.get("moving_from_fixed_lps")
     if matrix is not None:
         rows = "".join(f"<tr>{''.join(f'<td>{html.escape(_number(v, 6))}</td>' for v in row)}</tr>" for row in matrix)

@@ -1,0 +1,37 @@
+"""Noticing data whose left and right are exchanged: a header that lies, or slices stacked the wrong way round."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+
+from BrainFusionLib.registration.pyramid import Heads
+from BrainFusionLib.registration.refine import climb
+from BrainFusionLib.registration.similarity import Poses
+
+
+def mirrored_score(heads: Heads, pose: Poses, minimum_overlap: float, seed: int, check: Callable[[], None]) -> float:
+    """Return the best mutual information at 2 mm, nats, with one of the heads mirrored.
+
+    A head is nearly its own mirror image, so the pose found serves as the start: followed by a reflection in the middle
+    of the head, along each axis of the MRI's header, because which of them is left-right is just what cannot be
+    trusted. To be compared with the score of the pose itself on the same samples.
+    """
+    axes = torch.as_tensor(heads.mri.levels[0].grid.direction.copy(), device=pose.centre.device).T
+    normals = axes @ pose.rotation[0] if heads.ct_is_fixed else axes  # rows, in the fixed head's frame
+    eye = torch.eye(3, dtype=torch.float64, device=pose.centre.device)
+    reflections = eye - 2 * normals[:, :, None] * normals[:, None, :]
+    poses = Poses(pose.rotation @ reflections, pose.centre.expand(3, 3))
+    for level, samples, first_step_mm in ((3, 2_000, 8.0), (2, 5_000, 3.0), (1, 16_000, 1.5)):
+        poses, score, _ = climb(
+            heads.fixed.samples(level, samples, seed),
+            heads.cells[level],
+            poses,
+            first_step_mm=first_step_mm,
+            tolerance_mm=first_step_mm / 20,
+            iterations=18,
+            minimum_overlap=minimum_overlap,
+            check=check,
+        )
+    return float(score.max())

@@ -1,0 +1,160 @@
+"""The stages of one registration, from the first look to the last tenth of a millimetre."""
+
+from __future__ import annotations
+
+import time
+
+import torch
+
+from BrainFusionLib.progress import Cancel, Progress, stop_if
+from BrainFusionLib.registration.confidence import corner_distance_mm, distinct, midpoint, sampling_error_mm
+from BrainFusionLib.registration.histogram import Samples
+from BrainFusionLib.registration.pyramid import Heads
+from BrainFusionLib.registration.refine import climb
+from BrainFusionLib.registration.search import COARSE, FINE, even_rotations, search
+from BrainFusionLib.registration.similarity import Poses, joined
+from BrainFusionLib.settings import Look, RegistrationSettings
+
+STAGE = "registration"
+# With less than this share of the fixed head's samples inside the moving volume it is no registration, whatever the
+# score says: tiny overlaps give any score.
+MINIMUM_OVERLAP = 0.25
+# Groups of samples whose scatter gives the error to be expected.
+GROUPS = 8
+
+
+class Run:
+    """One call of `register`: its settings, its clock, and its caller's progress and cancel."""
+
+    def __init__(
+        self,
+        settings: RegistrationSettings,
+        device: torch.device,
+        progress: Progress | None,
+        cancel: Cancel | None,
+    ) -> None:
+        self.settings = settings
+        self.device = device
+        self.timings_s: dict[str, float] = {}
+        self.iterations: dict[str, int] = {}
+        self._progress = progress
+        self._cancel = cancel
+        self._since = time.perf_counter()
+
+    def tell(self, fraction: float) -> None:
+        """Report progress, or stop."""
+        self.check()
+        if self._progress is not None:
+            self._progress(STAGE, fraction)
+
+    def check(self) -> None:
+        """Raise `Cancelled` when the caller wants no more."""
+        stop_if(self._cancel)
+
+    def lap(self, name: str, fraction: float) -> None:
+        """Book the time since the last lap under a name, and report progress."""
+        now = time.perf_counter()
+        self.timings_s[name] = self.timings_s.get(name, 0.0) + now - self._since
+        self._since = now
+        self.tell(fraction)
+
+    def count(self, name: str, rounds: int) -> None:
+        """Book iterations under a name."""
+        self.iterations[name] = self.iterations.get(name, 0) + rounds
+
+    def find(self, heads: Heads, starts: Poses) -> tuple[Poses, torch.Tensor, int]:
+        """Look harder and harder until one pose stands out; return what `choose` does, and how often it looked."""
+        for number, look in enumerate(self.settings.looks, 1):
+            # Each look has half of the progress that is left up to 0.85.
+            begin, width = 0.85 - 0.7 * 0.5 ** (number - 1), 0.35 * 0.5 ** (number - 1)
+            poses, score = self.choose(heads, starts, look, begin, width)
+            if len(poses) == 1 or float(score[0] - score[1]) > look.safe_margin:
+                break
+            starts = joined([starts, poses])
+        return poses, score, number
+
+    def choose(self, heads: Heads, starts: Poses, look: Look, begin: float, width: float) -> tuple[Poses, torch.Tensor]:
+        """Return up to four distinct poses at 2 mm, best first, and their mutual information.
+
+        The choice is made late: in most failures of simpler schemes the right pose was on the list and was dropped
+        where voxels were still too coarse to tell.
+        """
+        seed = self.settings.seed
+        found, _ = search(
+            heads, even_rotations(look.rotations), FINE if look.fine else COARSE, per_rotation=2, check=self.check
+        )
+        poses = joined([starts, distinct(found, look.candidates)])
+        self.lap("search", begin + 0.6 * width)
+        # The starts join every level anew, so that a pose which was right cannot be lost to a coarser level's bias.
+        for level, samples, first_step_mm, keep, fraction in (
+            (3, 2_000, 8.0, max(4, look.candidates // 3), 0.7),
+            (2, 5_000, 3.0, 4, 0.8),
+            (1, 16_000, 1.5, 4, 1.0),
+        ):
+            climbed, score, rounds = climb(
+                heads.fixed.samples(level, samples, seed),
+                heads.cells[level],
+                poses,
+                first_step_mm=first_step_mm,
+                tolerance_mm=first_step_mm / 20,
+                iterations=18,
+                minimum_overlap=MINIMUM_OVERLAP,
+                check=self.check,
+            )
+            order = score.argsort(descending=True, stable=True)
+            poses, score = distinct(climbed[order], keep, score[order])
+            if level > 1:
+                poses = joined([poses, starts])
+            self.count(f"climb {2**level} mm", rounds)
+            self.lap(f"climb {2**level} mm", begin + fraction * width)
+        return poses, score
+
+    def refine(self, heads: Heads, pose: Poses) -> tuple[Poses, float, float]:
+        """Return the pose refined at 1 mm, how far apart two refinements end, and the samples' share of the error, mm.
+
+        Normalised mutual information here: it leans less towards poses with a larger overlap of tissue and air.
+        """
+        count, seed = self.settings.samples, self.settings.seed
+        # A tenth of the samples does the way; the rest is for the last tenth of a millimetre.
+        pose = self._climb_at_1_mm(heads, pose, heads.fixed.samples(0, count // 10, seed + 1), 0.5, 0.02)
+        halves = []
+        for half in (0, 1):
+            self.check()
+            halves.append(heads.fixed.samples(0, count // 2, seed + 2 + half))
+        ends = [self._climb_at_1_mm(heads, pose, half, 0.1, 0.003) for half in halves]
+        final = midpoint(*ends)
+        groups = [half.every(GROUPS // 2, n) for half in halves for n in range(GROUPS // 2)]
+        sampling = sampling_error_mm(groups, heads.cells[0], final, self.check)
+        self.lap("refine 1 mm", 0.99)
+        return final, float(corner_distance_mm(ends[0], ends[1])), sampling
+
+    def fit(self, heads: Heads, pose: Poses, model: str) -> Poses:
+        """Return the pose with what a model allows beyond turning and shifting, fitted at 1 mm."""
+        samples = heads.fixed.samples(0, self.settings.samples, self.settings.seed + 4)
+        fitted = self._climb_at_1_mm(heads, pose, samples, 0.5, 0.01, model)
+        self.lap(f"fit {model}", 0.99)
+        return fitted
+
+    def _climb_at_1_mm(
+        self,
+        heads: Heads,
+        pose: Poses,
+        samples: Samples,
+        first_step_mm: float,
+        tolerance_mm: float,
+        model: str = "rigid",
+    ) -> Poses:
+        climbed, _, rounds = climb(
+            samples,
+            heads.cells[0],
+            pose,
+            first_step_mm=first_step_mm,
+            tolerance_mm=tolerance_mm,
+            iterations=30 if model == "rigid" else 100,
+            normalised=True,
+            minimum_overlap=MINIMUM_OVERLAP,
+            model=model,
+            check=self.check,
+        )
+        self.count("refine 1 mm" if model == "rigid" else f"fit {model}", rounds)
+        return climbed

@@ -1,0 +1,183 @@
+"""Registration where planners' data is hard, and where there is nothing to register."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import pytest
+
+from BrainFusionLib.errors import Cancelled, GeometryError, ImageContentError, RegistrationError
+from BrainFusionLib.geometry import Grid
+from BrainFusionLib.metrics import target_registration_errors_mm
+from BrainFusionLib.phantom import PhantomPair, Tissue, make_pair
+from BrainFusionLib.registration import register
+from BrainFusionLib.registration.kernel import kernel
+from BrainFusionLib.settings import RegistrationSettings
+from BrainFusionLib.transform import RigidTransform
+from BrainFusionLib.volume import Volume
+
+FAST = RegistrationSettings.preset("fast")
+
+
+def worst_error_mm(pair: PhantomPair, found: RigidTransform) -> float:
+    return float(target_registration_errors_mm(found, pair.transform, pair.target_points()).max())
+
+
+@pytest.fixture(scope="module")
+def pair() -> PhantomPair:
+    return make_pair(5, spacing_mm=2.0, rotation_deg=35, translation_mm=40)
+
+
+@pytest.fixture(scope="module")
+def other() -> PhantomPair:
+    return make_pair(6, spacing_mm=2.0, rotation_deg=10, translation_mm=10, contrast="T2")
+
+
+def part(volume: Volume, first: int, count: int) -> Volume:
+    """Return some slices of a volume, in their place."""
+    grid = volume.grid
+    origin = grid.lps_from_ijk @ np.array([0, 0, first, 1.0])
+    size = (*grid.size_ijk[:2], count)
+    cut = Grid(size, grid.spacing_ijk_mm, tuple(origin[:3]), grid.direction)
+    return Volume(volume.array_kji[first : first + count], cut, volume.modality, volume.name)
+
+
+@pytest.mark.parametrize("which", ["CT", "MRI"])
+def test_a_slab_of_30_mm_is_found_in_the_other_head(pair: PhantomPair, which: str) -> None:
+    whole = pair.ct if which == "CT" else pair.mri
+    slab = part(whole, whole.grid.size_ijk[2] // 2, 15)
+    result = register(slab, pair.mri, FAST) if which == "CT" else register(pair.ct, slab, FAST)
+    assert worst_error_mm(pair, result.transform) < 1.5
+    assert result.overlap > 0.8
+
+
+def test_a_skull_stripped_mri_is_found_upside_down() -> None:
+    case = make_pair(8, spacing_mm=2.0, rotation_deg=170, translation_mm=60)
+    brain = np.isin(case.labels.array_kji, [Tissue.GREY_MATTER, Tissue.WHITE_MATTER, Tissue.CSF, Tissue.VENTRICLE])
+    stripped = case.mri.with_array(np.where(brain, case.mri.array_kji, 0))
+    assert worst_error_mm(case, register(case.ct, stripped).transform) < 1.0
+
+
+def test_left_and_right_exchanged_is_noticed(pair: PhantomPair) -> None:
+    mirrored = register(pair.ct, pair.mri.with_array(pair.mri.array_kji[:, :, ::-1].copy()), FAST)
+    assert mirrored.mirrored
+    assert mirrored.to_dict()["mirrored"] is True
+    right = register(pair.ct, pair.mri, FAST)
+    assert not right.mirrored
+    assert right.mirrored_margin > 0.1
+
+
+def test_another_patient_is_refused_with_the_pose_attached(pair: PhantomPair, other: PhantomPair) -> None:
+    with pytest.raises(RegistrationError, match=r"do not fit on each other.*same head") as caught:
+        register(pair.ct, other.mri, FAST)
+    assert isinstance(caught.value.best_transform, RigidTransform)
+
+
+def test_another_part_of_the_body_is_refused(pair: PhantomPair) -> None:
+    grid = pair.ct.grid
+    _, j, i = np.indices(grid.shape_kji)
+    away = np.hypot(i - grid.size_ijk[0] / 2, j - grid.size_ijk[1] / 2) * grid.spacing_ijk_mm[0]
+    thigh = np.where(away < 80, 45.0, -1000.0) + np.where(away < 15, 1000.0, 0)
+    noise = np.random.default_rng(0).normal(0, 15, grid.shape_kji)
+    with pytest.raises(RegistrationError, match="no pose stands out"):
+        register(Volume((thigh + noise).astype(np.float32), grid, "CT"), pair.mri, FAST)
+
+
+@pytest.mark.parametrize("fixed", ["CT", "MRI"])
+def test_a_wrong_voxel_size_is_fitted_when_asked_and_only_then(pair: PhantomPair, fixed: str) -> None:
+    grid = pair.mri.grid
+    wrong = Grid(grid.size_ijk, (2.06, 2.0, 1.94), grid.origin_lps_mm, grid.direction)
+    moved = wrong.lps_from_ijk @ grid.ijk_from_lps
+    points = pair.target_points() @ moved[:3, :3].T + moved[:3, 3]
+    truth = pair.transform.apply(pair.target_points())
+    mri = Volume(pair.mri.array_kji, wrong, "MR")
+    # Thick slices are never sampled, so the MRI is: both ways round have to fit.
+    ct = pair.ct if fixed == "CT" else part(pair.ct, 0, pair.ct.grid.size_ijk[2])
+    if fixed == "MRI":
+        k, j, i = (n // 2 * 2 for n in ct.grid.shape_kji)
+        pairs_of_slices = ct.array_kji[:k, :j, :i].reshape(k // 2, 2, j, i).mean(axis=1)
+        origin = ct.grid.lps_from_ijk @ np.array([0, 0, 0.5, 1])
+        spacing = (*ct.grid.spacing_ijk_mm[:2], 2 * ct.grid.spacing_ijk_mm[2])
+        ct = Volume(pairs_of_slices, Grid((i, j, k // 2), spacing, tuple(origin[:3]), ct.grid.direction), "CT")
+    result = register(ct, mri, RegistrationSettings.preset("fast", model="affine"))
+    assert result.affine is not None
+    assert np.linalg.norm(result.affine.apply(points) - truth, axis=1).max() < 1.0
+    assert np.linalg.norm(result.transform.apply(points) - truth, axis=1).max() > 1.5
+    assert register(pair.ct, pair.mri, FAST).affine is None
+
+
+def test_a_similarity_has_one_scale(pair: PhantomPair) -> None:
+    grid = pair.mri.grid
+    wrong = Grid(grid.size_ijk, (2.06, 2.06, 2.06), grid.origin_lps_mm, grid.direction)
+    result = register(
+        pair.ct, Volume(pair.mri.array_kji, wrong, "MR"), RegistrationSettings.preset("fast", model="similarity")
+    )
+    assert result.affine is not None
+    scales = np.linalg.svd(result.affine.moving_from_fixed_lps[:3, :3], compute_uv=False)
+    assert scales == pytest.approx(1 / 1.03, abs=0.004)
+
+
+def test_what_lies_outside_the_mask_has_no_say(pair: PhantomPair) -> None:
+    # The upper half of the MRI is shifted by 4 mm: only the mask can know which half counts.
+    half = pair.mri.grid.size_ijk[2] // 2
+    bent = pair.mri.array_kji.copy()
+    bent[half:] = np.roll(bent[half:], 2, axis=1)
+    mri = pair.mri.with_array(bent)
+    mask = np.zeros(bent.shape, np.float32)
+    mask[: half - 2] = 1
+    points = pair.phantom.target_points(400)
+    k = (points @ pair.mri.grid.ijk_from_lps[:3, :3].T + pair.mri.grid.ijk_from_lps[:3, 3])[:, 2]
+    errors = []
+    for region in (None, pair.mri.with_array(mask)):
+        found = register(pair.ct, mri, FAST, mri_mask=region).transform
+        errors.append(np.median(target_registration_errors_mm(found, pair.transform, points[k < half - 6])))
+    assert errors[1] < 1.0
+    assert errors[1] < errors[0] / 2
+
+
+def test_a_mask_that_is_not_the_mris_is_refused(pair: PhantomPair) -> None:
+    with pytest.raises(GeometryError, match="mask"):
+        register(pair.ct, pair.mri, FAST, mri_mask=part(pair.mri, 0, 10))
+    outside = np.zeros_like(pair.mri.array_kji)
+    outside[0, 0, 0] = 1
+    with pytest.raises(ImageContentError, match=r"mask.*outside the head"):
+        register(pair.ct, pair.mri, FAST, mri_mask=pair.mri.with_array(outside))
+    with pytest.raises(ImageContentError, match="mask"):
+        register(pair.ct, pair.mri, FAST, mri_mask=pair.mri.with_array(np.zeros_like(pair.mri.array_kji)))
+
+
+def test_cancel_comes_through_within_a_third_of_a_second(pair: PhantomPair) -> None:
+    kernel()  # built beforehand: compiling is not part of a registration
+    asked: list[float] = []
+    gaps: list[float] = []
+
+    def cancel() -> bool:
+        now = time.process_time()
+        if asked:
+            gaps.append(now - asked[-1])
+        asked.append(now)
+        return False
+
+    register(pair.ct, pair.mri, RegistrationSettings.preset("thorough"), cancel=cancel)
+    assert len(gaps) > 50
+    assert max(gaps) < 0.3
+    with pytest.raises(Cancelled):
+        register(pair.ct, pair.mri, FAST, cancel=lambda: True)
+
+
+def test_the_expected_error_is_of_the_size_of_the_true_one(pair: PhantomPair) -> None:
+    result = register(pair.ct, pair.mri)
+    low, high = result.interval_mm
+    assert low < result.expected_error_mm < high < 1.0
+    true = np.median(target_registration_errors_mm(result.transform, pair.transform, pair.target_points()))
+    assert true < 3 * result.expected_error_mm
+    assert result.iterations["refine 1 mm"] > 0
+
+
+def test_other_seeds_end_within_a_twentieth_of_a_millimetre() -> None:
+    case = make_pair(3, spacing_mm=1.5, rotation_deg=15, translation_mm=20)
+    points = case.target_points()
+    found = [register(case.ct, case.mri, RegistrationSettings(seed=seed)).transform for seed in range(3)]
+    places = np.stack([transform.apply(points) for transform in found])
+    assert np.linalg.norm(places - places.mean(axis=0), axis=2).max() < 0.05

@@ -1,158 +1,260 @@
-"""CT-MRI cases with exact truth, simulated from label maps of heads or from the project's phantom.
+"""CT-MRI cases with exact truth, simulated from one head each.
 
 Both images of a case share the edges of one label map, so errors below about 0.3 mm rank methods and are no clinical
-accuracy.
+accuracy. Nothing is bent: brain shift and the distortion of MRI are not simulated.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
-from BrainFusionLib.geometry import FloatArray, Grid, apply_affine, rotation_matrix
-from BrainFusionLib.io import read_volume
-from BrainFusionLib.phantom import make_phantom
-from BrainFusionLib.resample import resample_onto
+from benchmarks.registration import objects
+from benchmarks.registration.heads import Head, TissueArray, body_part
+from benchmarks.registration.rendering import (
+    add_ct_noise,
+    add_mri_faults,
+    hounsfield,
+    pull,
+    signal,
+    smooth_noise,
+)
+from benchmarks.registration.tissues import CONTRASTS, INSIDE_SKULL, Tissue
+from BrainFusionLib.geometry import FloatArray, Grid, rotation_matrix
 from BrainFusionLib.transform import RigidTransform
 from BrainFusionLib.volume import Volume, VoxelArray
 
-# Classes of cases: easy; moderate (3 mm slices, table); part of the head; degraded (5 mm slices, streaks, strong bias);
-# re-oriented by quarter turns; extreme (any rotation); slabs of 20 to 45 mm.
-KINDS = "EMFDRXS"
 
-GREY = (3, 42, 8, 47, 10, 11, 12, 13, 17, 18, 26, 49, 50, 51, 52, 53, 54, 58, 136, 137, 163, 164)
-WHITE = (2, 41, 7, 46, 16, 28, 60, 85)
-FLUID = (4, 5, 14, 15, 24, 43, 44, 72)
-SKIN, FAT, CORTICAL, CANCELLOUS, EYE, MUCOSA, VESSELS = 511, 507, 515, 516, 506, 509, (502, 514)
-HU: dict[int, float] = {
-      **dict.fromkeys(GREY, 38), **dict.fromkeys(WHITE, 29), **dict.fromkeys(FLUID, 9), SKIN: 10, FAT: -50,
-      CORTICAL: 1300, CANCELLOUS: 600, EYE: 12, MUCOSA: 30, **dict.fromkeys(VESSELS, 55)}  # fmt: skip
-# Relative signal of grey, white, fluid, skin, fat, cortical and cancellous bone, eye, mucosa, vessels.
-SIGNALS = {
-    "T1": (0.55, 0.8, 0.2, 0.6, 0.75, 0.05, 0.35, 0.2, 0.5, 0.3),
-    "T2": (0.55, 0.4, 1.0, 0.4, 0.6, 0.04, 0.25, 1.0, 0.8, 0.05),
-    "PD": (0.8, 0.65, 0.7, 0.6, 0.7, 0.05, 0.3, 0.7, 0.7, 0.2),
+@dataclass(frozen=True)
+class Kind:
+    """A class of cases.
+
+    Parameters
+    ----------
+    words
+        What it is.
+    angle_deg
+        Least and greatest rotation; ``None`` for any rotation, all equally likely.
+    shift_mm
+        Least and greatest length of the shift of the brain's middle.
+    ct_spacing_mm
+        Of the CT at full resolution, i j k.
+    slab_mm
+        Least and greatest height of the CT; ``None`` for a whole head.
+    negative
+        There is nothing to find, so a method should say so.
+    """
+
+    words: str
+    angle_deg: tuple[float, float] | None
+    shift_mm: tuple[float, float]
+    ct_spacing_mm: tuple[float, float, float] = (1.0, 1.0, 1.25)
+    slab_mm: tuple[float, float] | None = None
+    negative: bool = False
+
+
+KINDS: dict[str, Kind] = {
+    "E": Kind("easy: to 10°", (0, 10), (0, 10)),
+    "M": Kind("moderate: 15–30°, 3 mm slices, table", (15, 30), (0, 30), (1.0, 1.0, 3.0)),
+    "F": Kind("half heads, slabs of 60 mm, stereotactic frames", (5, 20), (0, 15)),
+    "D": Kind("degraded: 0.5×0.5×5 mm, streaks, electrodes, bias, 25–45°", (25, 45), (0, 40), (0.5, 0.5, 5.0)),
+    "R": Kind("re-oriented by 90 or 180°, plus 3–15°", (3, 15), (0, 15)),
+    "X": Kind("extreme: any rotation, 20–150 mm", None, (20, 150)),
+    "T": Kind("extreme, T2", None, (20, 150)),
+    "K": Kind("extreme, skull-stripped MRI", None, (20, 150)),
+    "P": Kind("extreme, CT after craniectomy: blood, air, electrodes", None, (20, 150)),
+    "S4": Kind("slabs of 40–60 mm, to 20°", (0, 20), (0, 15), slab_mm=(40, 60)),
+    "S3": Kind("slabs of 30 mm, to 20°", (0, 20), (0, 15), slab_mm=(30, 30)),
+    "S2": Kind("slabs of 20 mm, to 20°", (0, 20), (0, 15), slab_mm=(20, 20)),
+    "N1": Kind("nothing to find: another patient", (0, 20), (0, 20), negative=True),
+    "N2": Kind("nothing to find: MRI mirrored left-right", (0, 20), (0, 20), negative=True),
+    "N3": Kind("nothing to find: a CT of a thigh or a trunk", (0, 20), (0, 20), negative=True),
+    "N4": Kind("nothing to find: MRI of the top, CT of the bottom", (0, 20), (0, 20), slab_mm=(80, 80), negative=True),
 }
+POSITIVE = [kind for kind in KINDS if not KINDS[kind].negative]
+
+# Boxes in which a head is imaged, x y z.
+CT_EXTENT_MM = (220.0, 250.0, 190.0)
+MRI_EXTENT_MM = (180.0, 240.0, 210.0)
+EXTREME = ("X", "T", "K", "P")
 
 
 @dataclass(frozen=True)
 class Case:
-    """A CT and an MRI of one head, the transform from MRI to CT points, and points of the brain in MRI space."""
+    """A CT and an MRI, the transform from MRI to CT points, and points of the brain in MRI space.
+
+    In a negative case (``KINDS[kind].negative``) the transform is the one that it was simulated with, not a truth.
+    """
 
     name: str
+    kind: str
     ct: Volume
     mri: Volume
     transform: RigidTransform
     points_lps_mm: FloatArray
 
 
-def make_case(kind: str, seed: int, labels_file: Path | None, *, ct_spacing_mm: float = 1.0) -> Case:
-    """Make a case of one of `KINDS`; the head is that of a label map, or a phantom where there is none.
+def check_kind(kind: str) -> None:
+    """Refuse a kind that is not one of `KINDS`.
 
-    Everything random comes from `seed`.
+    Raises
+    ------
+    ValueError
+        There is no such kind.
     """
-    random = np.random.default_rng((seed, KINDS.index(kind)))
-    hu, signal, points = _head_from_labels(labels_file, random) if labels_file else _phantom_head(seed, random)
-    transform, ct_grid = _pose(kind, random, hu.grid, ct_spacing_mm)
-    ct: FloatArray = _pull(hu, ct_grid, transform.inverse(), -1000.0).array_kji.astype(np.float64)
-    if kind == "D":  # streaks of metal run along the rows of a slice
-        ct = ct + 60 * random.standard_normal((ct.shape[0], 1, ct.shape[2])) * (ct > -500)
-    if kind == "M":
-        ct[:, -8:-4] = 150.0  # a table behind the head
-    ct = np.clip(np.rint(ct + random.normal(0, 15, ct.shape)), -1024, 3071)
-    mri_grid = Grid((220, 240, 200))
-    mri_grid = Grid((220, 240, 200), (1.0, 1.0, 1.0), tuple(hu.grid.centre_lps_mm - mri_grid.centre_lps_mm))
-    mri: FloatArray = _pull(signal, mri_grid, RigidTransform.identity(), 0.0).array_kji.astype(np.float64)
-    mri = mri * np.exp((0.3 if kind == "D" else 0.12) * _smooth_noise(mri.shape, 70, random))
-    noise = random.normal(0, 0.025, (2, *mri.shape))
-    mri = np.hypot(mri + noise[0], noise[1]) * random.uniform(200, 1500)
-    name = f"{kind}{seed:03d}-{labels_file.name.split('.')[0] if labels_file else 'phantom'}"
+    if kind not in KINDS:
+        raise ValueError(f"there is no kind of case {kind!r}; choose from {', '.join(KINDS)}")
+
+
+def case_name(kind: str, seed: int, head: Head) -> str:
+    """Return the name under which a case stands in the results."""
+    return f"{kind}-{seed:03d}-{head.name}"
+
+
+def make_case(kind: str, seed: int, head: Head, *, spacing_mm: float = 1.0, other: Head | None = None) -> Case:
+    """Make a case of one of `KINDS`.
+
+    Parameters
+    ----------
+    kind, seed
+        Everything random comes from the two.
+    head
+        What is in the MRI, and in the CT except where there is nothing to find.
+    spacing_mm
+        1 for full resolution; 2 makes every voxel thinner than 2 mm twice as large, on the same head in the same pose.
+    other
+        The head in the CT of kind N1.
+
+    Raises
+    ------
+    ValueError
+        There is no such kind, or N1 has no other head.
+    """
+    check_kind(kind)
+    # A stream for each purpose, so that the resolution changes neither the head nor its pose.
+    pose, look, noise = (np.random.default_rng((seed, part, *kind.encode())) for part in range(3))
+    in_ct = head
+    if kind == "N1":
+        if other is None or other is head:
+            raise ValueError("a case of kind N1 (another patient) needs two different heads")
+        in_ct = other
+    elif kind == "N3":
+        in_ct = body_part(seed, head.grid.spacing_ijk_mm[0])
+    transform = _draw_transform(kind, pose, in_ct)
+    ct_grid = _ct_grid(kind, seed, pose, in_ct, transform, spacing_mm)
+    mri_grid = _mri_grid(kind, pose, head, spacing_mm)
+    texture = smooth_noise(in_ct.tissue_kji.shape, 8 / in_ct.grid.spacing_ijk_mm[0], look)
+    ct = _image_ct(kind, seed, in_ct, texture, ct_grid, transform, look, noise)
+    if in_ct is not head:
+        texture = smooth_noise(head.tissue_kji.shape, 8 / head.grid.spacing_ijk_mm[0], look)
+    contrast = "T2" if kind == "T" else CONTRASTS[look.integers(len(CONTRASTS))]
+    tissue: TissueArray = head.tissue_kji
+    if kind == "K":
+        kept = np.array([part if part in INSIDE_SKULL else Tissue.AIR for part in Tissue], np.uint8)
+        tissue = kept[tissue]
+    bright = signal(tissue, texture, contrast, look)
+    mri = pull(bright, head.grid, mri_grid, RigidTransform.identity(), 0.0)
+    stripped = mri < 0.05 if kind == "K" else None  # every tissue of the brain is brighter than that
+    mri = add_mri_faults(mri, 0.3 if kind == "D" else 0.12, spacing_mm, noise)
+    if stripped is not None:
+        mri[stripped] = 0
+    if kind == "N2":
+        mri = np.flip(mri, 2 - int(np.argmax(np.abs(mri_grid.direction[0]))))
     return Case(
-        name,
-        Volume(ct.astype(np.float32), ct_grid, "CT", "CT"),
-        Volume(mri.astype(np.float32), mri_grid, "MR", "MRI"),
+        case_name(kind, seed, head),
+        kind,
+        Volume(ct, ct_grid, "CT", "CT"),
+        Volume(mri, mri_grid, "MR", f"MRI {contrast}"),
         transform,
-        points,
+        head.points_lps_mm,
     )
 
 
-def _pose(kind: str, random: np.random.Generator, head: Grid, spacing: float) -> tuple[RigidTransform, Grid]:
-    """Draw the transform from MRI (head) to CT points, and the CT's grid around the head's new place."""
-    low, high, shift = {"E": (0, 10, 10), "M": (15, 30, 30), "F": (5, 20, 15), "D": (25, 45, 40), "R": (3, 15, 15),
-                        "X": (0, 180, 85), "S": (0, 20, 15)}[kind]  # fmt: skip
-    rotation = rotation_matrix(random.standard_normal(3), random.uniform(low, high))
+def _image_ct(
+    kind: str,
+    seed: int,
+    head: Head,
+    texture: VoxelArray,
+    grid: Grid,
+    transform: RigidTransform,
+    look: np.random.Generator,
+    noise: np.random.Generator,
+) -> VoxelArray:
+    hu, hu_grid = hounsfield(head.tissue_kji, texture), head.grid
+    if kind == "D":
+        objects.add_electrodes(hu, head, look)
+    if kind == "P":
+        objects.add_surgery(hu, head, look)
+    if _part(kind, seed) == "frame":
+        hu, hu_grid = objects.with_frame(hu, head, look)
+    ct = pull(hu, hu_grid, grid, transform.inverse(), -1000.0)
+    if kind == "D":
+        objects.add_streaks(ct, grid, noise)
+    if kind == "M":
+        objects.add_table(ct, grid, look)
+    return add_ct_noise(ct, noise)
+
+
+def _part(kind: str, seed: int) -> str:
+    """Return what the CT of kind F has of the head, in turn; ``"head"`` for every other kind."""
+    return ("half", "slab", "frame")[seed % 3] if kind == "F" else "head"
+
+
+def _draw_transform(kind: str, random: np.random.Generator, head: Head) -> RigidTransform:
+    """Draw the transform from MRI (head) to CT points."""
+    angle, direction = KINDS[kind].angle_deg, random.standard_normal(3)
+    if angle is None:
+        # The columns of a Gaussian matrix made orthonormal are a rotation without a preferred axis or angle.
+        q, r = np.linalg.qr(random.standard_normal((3, 3)))
+        q *= np.sign(np.diag(r))
+        rotation = q * np.sign(np.linalg.det(q))
+    else:
+        rotation = rotation_matrix(random.standard_normal(3), random.uniform(*angle))
     if kind == "R":
-        rotation = rotation_matrix(np.eye(3)[random.integers(3)], 90.0 * float(random.integers(1, 4))) @ rotation
-    centre = head.centre_lps_mm
-    transform = RigidTransform.about_centre(rotation, random.uniform(-shift, shift, 3), centre)
-    slices = {"M": 3.0, "D": 5.0}.get(kind, 1.25 * spacing)
-    extent = [210.0, 220.0, 200.0] if kind not in "RX" else [230.0] * 3
-    up = 10.0
-    if kind == "F":
-        extent[2], up = (60.0 if random.random() < 0.5 else 100.0), random.uniform(0, 40)
-    if kind == "S":
-        extent[2], up = random.uniform(20, 45), random.uniform(0, 40)
-    size = (round(extent[0] / spacing), round(extent[1] / spacing), round(extent[2] / slices))
-    grid = Grid(size, (spacing, spacing, slices))
-    place = transform.apply(centre + np.array([0, 0, up])) - grid.centre_lps_mm
-    return transform, Grid(size, grid.spacing_ijk_mm, tuple(place))
+        quarter = rotation_matrix(np.eye(3)[random.integers(3)], 90.0 * float(random.integers(1, 4)))
+        rotation = quarter @ rotation
+    shift = direction / np.linalg.norm(direction) * random.uniform(*KINDS[kind].shift_mm)
+    return RigidTransform.about_centre(rotation, shift, head.centre_lps_mm)
 
 
-def _head_from_labels(file: Path, random: np.random.Generator) -> tuple[Volume, Volume, FloatArray]:
-    """Return a head's Hounsfield units and MRI signal on the label map's grid, and brain points, (n, 3) LPS mm."""
-    volume = read_volume(file)
-    labels = volume.array_kji.astype(np.int64)
-    contrast = list(SIGNALS)[random.integers(len(SIGNALS))]
-    grey, white, fluid, skin, fat, cortical, cancellous, eye, mucosa, vessels = (
-        value * (1 + random.normal(0, 0.08)) for value in SIGNALS[contrast]
-    )
-    hu_of = np.full(1024, 35.0, np.float32)
-    signal_of = np.full(1024, grey, np.float32)
-    hu_of[0], signal_of[0] = -1000, 0
-    for label, value in HU.items():
-        hu_of[label] = value
-    for group, value in (
-        (WHITE, white), (FLUID, fluid), ((SKIN,), skin), ((FAT,), fat), ((CORTICAL,), cortical),
-        ((CANCELLOUS,), cancellous), ((EYE,), eye), ((MUCOSA,), mucosa), (VESSELS, vessels),
-    ):  # fmt: skip
-        signal_of[list(group)] = value
-    hu, signal = hu_of[labels], signal_of[labels]
-    texture = _smooth_noise(labels.shape, 10, random)
-    soft, bone = labels == FAT, labels == CORTICAL
-    hu[soft] += 45 * texture[soft]
-    signal[soft] *= np.clip(0.8 + 0.3 * texture[soft], 0.2, 1.5)
-    hu[bone] += 200 * texture[bone]
-    brain = np.argwhere(np.isin(labels, GREY + WHITE))[::997, ::-1]
-    points = apply_affine(volume.grid.lps_from_ijk, brain)
-    return Volume(hu, volume.grid, "CT"), Volume(signal, volume.grid, "MR"), points
+def _ct_grid(
+    kind: str, seed: int, random: np.random.Generator, head: Head, transform: RigidTransform, spacing_mm: float
+) -> Grid:
+    """Lay the CT's grid around the head's new place, not quite centred."""
+    slab, part = KINDS[kind].slab_mm, _part(kind, seed)
+    extent, target = np.array(CT_EXTENT_MM), head.centre_lps_mm - np.array([0, 0, 15])
+    wander = random.uniform(-8, 8, 3)
+    if kind in EXTREME or kind in ("R", "N3"):  # whole heads, whichever way they lie
+        target = head.grid.centre_lps_mm
+        half = np.asarray(head.grid.extent_ijk_mm) / 2
+        extent = np.minimum(2 * np.sqrt(transform.rotation**2 @ half**2) + 16, 280)
+    elif kind == "M":  # with the table
+        extent, target = extent + np.array([20, 40, 0]), target + np.array([0, 20, 0])
+    elif part == "frame":
+        extent = np.array([290.0, 300.0, 190.0])
+    elif part != "head" or slab:
+        extent[2] = {"half": 100.0, "slab": 60.0}.get(part) or random.uniform(*(slab or (0, 0)))
+        up = random.choice([-45.0, 40.0]) if part == "half" else random.uniform(-20, 40)
+        target = head.centre_lps_mm + np.array([0, 0, -75 if kind == "N4" else up])
+        wander[2] = 0
+    i, j, k = KINDS[kind].ct_spacing_mm
+    spacing = (i * spacing_mm, j * spacing_mm, max(k, spacing_mm))
+    return _centred(extent, spacing, np.eye(3), transform.apply(target) + wander)
 
 
-def _phantom_head(seed: int, random: np.random.Generator) -> tuple[Volume, Volume, FloatArray]:
-    phantom = make_phantom(seed)
-    contrast = ("T1", "T2", "PD", "FLAIR")[random.integers(4)]
-    mri = phantom.mri(contrast, noise=0, bias=0)
-    return phantom.ct(noise_hu=0), mri.with_array(mri.array_kji / mri.array_kji.max()), phantom.target_points(1500)
+def _mri_grid(kind: str, random: np.random.Generator, head: Head, spacing_mm: float) -> Grid:
+    """Lay the MRI's grid around the head: slightly oblique, in one of four cases stored in sagittal slices."""
+    extent, up = np.array(MRI_EXTENT_MM), -15.0
+    if kind == "N4":
+        extent[2], up = 70.0, 60.0
+    tilt = rotation_matrix(random.standard_normal(3), random.uniform(0, 8))
+    centre = head.centre_lps_mm + random.uniform(-8, 8, 3) * (kind != "N4") + np.array([0, 0, up])
+    axes = [1, 2, 0] if random.random() < 0.25 else [0, 1, 2]
+    return _centred(extent[axes], (spacing_mm,) * 3, tilt[:, axes], centre)
 
 
-def _pull(volume: Volume, grid: Grid, transform: RigidTransform, fill: float) -> Volume:
-    """Resample with the average over thick voxels: `transform` takes points of `grid` to points of `volume`."""
-    parts = [max(1, round(s)) for s in grid.spacing_ijk_mm]
-    fine_spacing = [s / n for s, n in zip(grid.spacing_ijk_mm, parts, strict=True)]
-    first = apply_affine(grid.lps_from_ijk, -0.5 + 0.5 / np.asarray(parts))
-    size = [n * m for n, m in zip(grid.size_ijk, parts, strict=True)]
-    fine = Grid((size[0], size[1], size[2]), (fine_spacing[0], fine_spacing[1], fine_spacing[2]), tuple(first))
-    pulled = resample_onto(volume, fine, transform, fill=fill).array_kji
-    k, j, i = grid.shape_kji
-    return Volume(pulled.reshape(k, parts[2], j, parts[1], i, parts[0]).mean(axis=(1, 3, 5)), grid)
-
-
-def _smooth_noise(shape: tuple[int, ...], scale_mm: int, random: np.random.Generator) -> VoxelArray:
-    """Return noise of unit variance at its knots, smooth over about `scale_mm` voxels."""
-    knots = tuple(max(3, n // scale_mm + 2) for n in shape)
-    coarse: npt.NDArray[np.float32] = random.standard_normal(knots).astype(np.float32)
-    spacing = tuple((n - 1) / (m - 1) for n, m in zip(shape[::-1], knots[::-1], strict=True))
-    source = Volume(coarse, Grid(knots[::-1], (spacing[0], spacing[1], spacing[2])), "MR")  # type: ignore[arg-type]
-    return resample_onto(source, Grid((shape[2], shape[1], shape[0]))).array_kji
+def _centred(extent_mm: FloatArray, spacing: tuple[float, float, float], direction: FloatArray, at: FloatArray) -> Grid:
+    i, j, k = (max(1, round(float(e) / s)) for e, s in zip(extent_mm, spacing, strict=True))
+    grid = Grid((i, j, k), spacing, (0.0, 0.0, 0.0), direction)
+    return Grid((i, j, k), spacing, tuple(at - grid.centre_lps_mm), direction)

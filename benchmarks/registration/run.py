@@ -1,141 +1,192 @@
-"""Run the benchmark: ``python -m benchmarks.registration --heads FOLDER --kinds EMFDR --cases 4 --output FOLDER``.
+"""Run the benchmark: ``python -m benchmarks.registration --heads FOLDER --kinds E,M,F,D,R --cases 4 --output FOLDER``.
 
-Without ``--heads`` the heads are phantoms. Every run is a process of its own: CPU seconds are the method's, and peak
-memory is what it needs beyond the inputs. FOLDER/results.csv grows by a line a run; what stands there is not repeated.
+Without ``--heads`` the heads are phantoms. Every run is a process of its own, on one thread. FOLDER/results.csv grows
+by a line a run; what stands there is not repeated, so a run that was stopped goes on where it was. ``--docs FOLDER``
+writes table.md, results.csv and curves.png of everything that stands there.
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
-import multiprocessing
 import sys
-import time
-from collections import defaultdict
-from multiprocessing.connection import Connection
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from benchmarks.registration.cases import KINDS, Case, make_case
+from benchmarks.registration.cases import KINDS, POSITIVE, Case, case_name, check_kind, make_case
+from benchmarks.registration.heads import Head, phantom_head, read_head
+from benchmarks.registration.measure import measure, single_threaded
 from benchmarks.registration.methods import METHODS
-from BrainFusionLib.metrics import target_registration_errors_mm
+from benchmarks.registration.plotting import check_matplotlib, plot_errors
+from benchmarks.registration.results import Row, append_result, read_results, summary
+from BrainFusionLib.errors import BrainFusionError
+from BrainFusionLib.io import write_text
 
-FIELDS = ("kind", "case", "method", "error_p95_mm", "error_median_mm", "cpu_s", "wall_s", "peak_mb")
-SUCCESS_MM = 2.0
+# Making a phantom takes three seconds, and the cases of one are different all the same.
+PHANTOMS = 14
 
 
-def main() -> int:
+@dataclass(frozen=True)
+class Plan:
+    """What is to be run.
+
+    Parameters
+    ----------
+    kinds, seeds, methods
+        Every method on every seed of every kind.
+    heads
+        Give the heads; cases take them in turn.
+    spacing_mm
+        1 for full resolution, 2 for half; tests take coarser ones.
+    timeout_s
+        After which a run counts as failed.
+    """
+
+    kinds: Sequence[str]
+    seeds: Sequence[int]
+    methods: Sequence[str]
+    heads: Sequence[Callable[[], Head]]
+    spacing_mm: float = 1.0
+    timeout_s: float = 600.0
+
+    @property
+    def resolution(self) -> str:
+        """What the results call it."""
+        return {1.0: "full", 2.0: "half"}.get(self.spacing_mm, f"{self.spacing_mm:g} mm")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
     """Run what is missing, then print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--heads", type=Path, help="folder of label maps (SynthSeg's classes); else phantoms")
-    parser.add_argument("--kinds", default=KINDS, help=f"classes of cases, of {KINDS} (default: all)")
-    parser.add_argument("--cases", type=int, default=4, help="of each class (default: 4)")
-    parser.add_argument("--seed", type=int, default=0, help="of the first case (default: 0)")
-    parser.add_argument("--methods", nargs="+", choices=list(METHODS), default=["standard"])
-    parser.add_argument("--output", type=Path, required=True)
-    options = parser.parse_args()
-    files = sorted(options.heads.glob("*.nii*")) if options.heads else []
-    if options.heads and not files:
-        parser.error(f"{options.heads} holds no label maps (*.nii, *.nii.gz)")
-    options.output.mkdir(parents=True, exist_ok=True)
-    table = options.output / "results.csv"
-    done = {(row["case"], row["method"]) for row in _read(table)}
-    for kind in options.kinds:
-        for seed in range(options.seed, options.seed + options.cases):
-            file = files[(seed + 3 * KINDS.index(kind)) % len(files)] if files else None
-            name = f"{kind}{seed:03d}-{file.name.split('.')[0] if file else 'phantom'}"
-            missing = [method for method in options.methods if (name, method) not in done]
-            case = make_case(kind, seed, file) if missing else None
-            for method in missing:
-                assert case is not None
-                row = {"kind": kind, "case": name, "method": method, **_measured(case, method)}
-                _append(table, row)
-                print("  ".join(str(value) for value in row.values()), flush=True)
-    print()
-    print(summary(_read(table)))
+    options = _parser().parse_args(arguments)
+    try:
+        kinds = options.kinds.split(",")
+        for kind in kinds:
+            check_kind(kind)
+        for method in options.methods:
+            METHODS[method].check_installed()
+        if options.docs:
+            check_matplotlib()
+        options.output.mkdir(parents=True, exist_ok=True)
+        table = options.output / "results.csv"
+        seeds = range(options.seed, options.seed + options.cases)
+        spacing_mm = 2.0 if options.half else 1.0
+        plan = Plan(kinds, seeds, options.methods, _heads(options.heads), spacing_mm, options.timeout)
+        for row in run_missing(plan, table, options.jobs):
+            print("  ".join(row.values()), flush=True)
+        print()
+        print(summary(read_results(table)))
+        if options.docs:
+            write_docs(table, options.docs)
+    except (ValueError, OSError, BrainFusionError) as error:
+        print(f"benchmark: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("benchmark: stopped; the same command goes on from here", file=sys.stderr)
+        return 130
     return 0
 
 
-def _measured(case: Case, method: str) -> dict[str, str]:
-    """Run a method on a case in a new process and return what it cost and how far off it was."""
-    context = multiprocessing.get_context("spawn")
-    ours, theirs = context.Pipe(duplex=False)
-    process = context.Process(target=_run, args=(case, method, theirs))
-    process.start()
-    theirs.close()
-    try:
-        answer: dict[str, str] = ours.recv()
-    except EOFError:
-        answer = dict.fromkeys(FIELDS[3:], "nan")
-    process.join()
-    return answer
+def run_missing(plan: Plan, table: Path, jobs: int = 1) -> Iterator[Row]:
+    """Run what the table does not hold yet; add each row to it, and give it."""
+    single_threaded()
+    done = {(row["case"], row["resolution"], row["method"]) for row in read_results(table)}
+    writing, stop = threading.Lock(), threading.Event()
+
+    def run_case(kind: str, seed: int) -> list[Row]:
+        head = _head_of(plan, kind, seed)
+        name = case_name(kind, seed, head)
+        missing = [method for method in plan.methods if (name, plan.resolution, method) not in done]
+        if not missing or stop.is_set():
+            return []
+        other = _head_of(plan, kind, seed + 1) if kind == "N1" else None
+        case = make_case(kind, seed, head, spacing_mm=plan.spacing_mm, other=other)
+        rows = []
+        for method in missing:
+            row = {**_describe(case, plan.resolution), "method": method}
+            row |= measure(case, method, plan.timeout_s, stop)
+            with writing:
+                append_result(table, row)
+            rows.append(row)
+        return rows
+
+    # Threads, because all that they do is to wait for the processes that measure.
+    with ThreadPoolExecutor(jobs) as pool:
+        futures = [pool.submit(run_case, kind, seed) for kind in plan.kinds for seed in plan.seeds]
+        try:
+            for future in futures:
+                yield from future.result()
+        finally:  # Ctrl-C, or a case that cannot be made
+            stop.set()
+            pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _run(case: Case, method: str, answer: Connection) -> None:
-    before = _memory_mb("VmRSS")
-    began, used = time.perf_counter(), time.process_time()
-    try:
-        found = METHODS[method](case.ct, case.mri)
-        errors = target_registration_errors_mm(found, case.transform, case.points_lps_mm)
-    except Exception as error:  # a method that gives up has failed this case, and the next one follows
-        sys.stderr.write(f"{case.name}, {method}: {error}\n")
-        errors = np.array([np.inf])
-    answer.send(
-        {
-            "error_p95_mm": f"{np.percentile(errors, 95):.4f}",
-            "error_median_mm": f"{np.median(errors):.4f}",
-            "cpu_s": f"{time.process_time() - used:.2f}",
-            "wall_s": f"{time.perf_counter() - began:.2f}",
-            "peak_mb": f"{_memory_mb('VmHWM') - before:.0f}",
-        }
-    )
+def write_docs(table: Path, folder: Path) -> None:
+    """Write table.md, results.csv and curves.png of a table's rows.
 
-
-def _memory_mb(key: str) -> float:
-    """Return a figure of /proc/self/status in MB, NaN where there is none.
-
-    Not getrusage's: on Linux its peak is handed down from the process that started this one.
+    Raises
+    ------
+    BrainFusionError
+        matplotlib is missing, or a file cannot be written.
     """
-    status = Path("/proc/self/status")
-    lines = status.read_text(encoding="ascii").splitlines() if status.exists() else []
-    return next((float(line.split()[1]) / 1024 for line in lines if line.startswith(f"{key}:")), float("nan"))
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = read_results(table)
+    plot_errors(rows, folder / "curves.png")
+    write_text(table.read_text(encoding="utf-8"), folder / "results.csv")
+    write_text("# Registration: measured\n\n" + summary(rows), folder / "table.md")
 
 
-def summary(rows: list[dict[str, str]]) -> str:
-    """Return a Markdown table: successes by class, error (95th percentile in a case) over the successes, and cost."""
-    kinds = [kind for kind in KINDS if any(row["kind"] == kind for row in rows)]
-    lines = [
-        f"| method | {' | '.join(kinds)} | error median / p95 mm | CPU s median | peak MB beyond the inputs |",
-        f"|---|{'---|' * len(kinds)}---|---|---|",
-    ]
-    by_method: dict[str, list[dict[str, str]]] = defaultdict(list)
-    for row in rows:
-        by_method[row["method"]].append(row)
-    for method, runs in by_method.items():
-        solved = []
-        for kind in kinds:
-            errors = [float(row["error_p95_mm"]) for row in runs if row["kind"] == kind]
-            solved.append(f"{sum(e < SUCCESS_MM for e in errors)}/{len(errors)}")
-        good = [float(row["error_p95_mm"]) for row in runs if float(row["error_p95_mm"]) < SUCCESS_MM]
-        errors_text = f"{np.median(good):.2f} / {np.percentile(good, 95):.2f}" if good else "–"
-        cpu = np.median([float(row["cpu_s"]) for row in runs])
-        peak = np.median([float(row["peak_mb"]) for row in runs])
-        lines.append(f"| {method} | {' | '.join(solved)} | {errors_text} | {cpu:.1f} | {peak:.0f} |")
-    return "\n".join(lines)
+def _describe(case: Case, resolution: str) -> Row:
+    shift = float(np.linalg.norm(case.transform.shift_at(case.mri.grid.centre_lps_mm)))
+    return {
+        "kind": case.kind,
+        "case": case.name,
+        "resolution": resolution,
+        "angle_deg": f"{case.transform.angle_deg:.1f}",
+        "shift_mm": f"{shift:.1f}",
+    }
 
 
-def _read(table: Path) -> list[dict[str, str]]:
-    if not table.exists():
-        return []
-    with table.open(newline="", encoding="utf-8") as stream:
-        return list(csv.DictReader(stream))
+def _heads(folder: Path | None) -> list[Callable[[], Head]]:
+    if folder is None:
+        return [partial(phantom_head, seed) for seed in range(PHANTOMS)]
+    files = sorted(folder.glob("*.nii*"))
+    if len(files) < 2:
+        raise ValueError(f"{folder} must hold two label maps or more (*.nii, *.nii.gz); it holds {len(files)}")
+    return [partial(read_head, file) for file in files]
 
 
-def _append(table: Path, row: dict[str, str]) -> None:
-    new = not table.exists()
-    with table.open("a", newline="", encoding="utf-8") as stream:
-        writer = csv.DictWriter(stream, FIELDS)
-        if new:
-            writer.writeheader()
-        writer.writerow(row)
+def _head_of(plan: Plan, kind: str, seed: int) -> Head:
+    """Return a case's head: in turn, and different kinds begin with different ones."""
+    return plan.heads[(seed + 3 * list(KINDS).index(kind)) % len(plan.heads)]()
+
+
+def _parser() -> argparse.ArgumentParser:
+    kinds = "\n".join(f"  {name:3} {kind.words}" for name, kind in KINDS.items())
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.registration",
+        description=__doc__,
+        epilog=f"kinds:\n{kinds}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--heads", type=Path, help="folder of label maps (SynthSeg's classes); else phantoms")
+    parser.add_argument("--kinds", default=",".join(POSITIVE), help="with commas (default: all with a truth)")
+    parser.add_argument("--cases", type=int, default=4, help="of each kind (default: 4)")
+    parser.add_argument("--seed", type=int, default=0, help="of the first case (default: 0)")
+    parser.add_argument("--methods", nargs="+", choices=list(METHODS), default=["standard"])
+    parser.add_argument("--half", action="store_true", help="half resolution: CT and MRI of 2 mm")
+    parser.add_argument(
+        "--timeout", type=float, default=600, help="seconds after which a run has failed (default: 600)"
+    )
+    parser.add_argument("--jobs", type=int, default=1, help="cases at the same time; timings need 1 (default: 1)")
+    parser.add_argument("--output", type=Path, required=True, help="folder of results.csv")
+    parser.add_argument("--docs", type=Path, help="folder to write table.md, results.csv and curves.png to")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

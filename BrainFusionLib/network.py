@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from BrainFusionLib.errors import WeightsError
+from BrainFusionLib.intensity import BONE_RAMP_HU, ct_to_unit
 from BrainFusionLib.weights import Arrays, Weights
 
 # Four poolings halve the slice four times.
@@ -50,7 +51,7 @@ class FusionNet(nn.Module):
             _two_convolutions(channels[level + 1] + channels[level], channels[level]) for level in (3, 2, 1, 0)
         )
         self.output = nn.Conv2d(width, 1, kernel_size=1)
-        self._initialise(torch.Generator().manual_seed(seed))
+        _initialise(self, torch.Generator().manual_seed(seed))
 
     def forward(self, ct_and_mri: torch.Tensor) -> torch.Tensor:
         """Fuse slices: (B, 2, H, W), CT first, to (B, 1, H, W); unit scale; H and W multiples of 16."""
@@ -68,13 +69,6 @@ class FusionNet(nn.Module):
         fused: torch.Tensor = self.output(x)
         return fused
 
-    def _initialise(self, generator: torch.Generator) -> None:
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, nonlinearity="relu", generator=generator)
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
-
 
 def _two_convolutions(channels_in: int, channels_out: int) -> nn.Sequential:
     return nn.Sequential(
@@ -85,8 +79,106 @@ def _two_convolutions(channels_in: int, channels_out: int) -> nn.Sequential:
     )
 
 
+# Where the bone-over-MRI rule goes from MRI to CT, on the unit scale: the start that `FusionNetAlpha` learns from.
+ALPHA_RAMP_UNIT = tuple(float(unit) for unit in ct_to_unit(BONE_RAMP_HU))
+
+
+# How far beyond 0 and 1 training may push a weight that belongs there. Without a margin, what the network changes at
+# the rim of the skull moves weights elsewhere off 0 and 1, and it learns nothing (measured); without a limit, the many
+# pixels that belong at 0 or 1 pull it along for ever, and what it had learned is lost again.
+MARGIN = 0.5
+
+
+class _CutOff(torch.autograd.Function):
+    """Cut off at 0 and 1; the gradient passes where it leads back, and outwards up to the margin."""
+
+    @staticmethod
+    def forward(ctx: Any, free: torch.Tensor) -> torch.Tensor:
+        ctx.save_for_backward(free)
+        return free.clamp(0, 1)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> torch.Tensor:
+        (free,) = ctx.saved_tensors
+        outwards = ((free > 1 + MARGIN) & (gradient < 0)) | ((free < -MARGIN) & (gradient > 0))
+        return gradient.masked_fill(outwards, 0)
+
+
+class FusionNetAlpha(nn.Module):
+    """Our network: it predicts a weight map α, and ``fused = α·CT + (1 − α)·MRI``.
+
+    The fused slice stays between its sources, so no halo is possible; where α is 1 or 0 it is CT or MRI to the last
+    bit. α is a ramp over the CT's bone, as in the bone-over-MRI rule, plus what a small U-shaped network adds to it,
+    cut off at 0 and 1. Untrained, it adds nothing: training starts from the rule.
+
+    The network works at half resolution, four pixels as four channels, which a quarter of the arithmetic does for.
+
+    Parameters
+    ----------
+    width
+        Channels of the first block; each block below has twice as many.
+    levels
+        How many blocks there are on the way down, 1 to 4.
+    seed
+        Of the initial weights, as in `FusionNet`.
+    """
+
+    def __init__(self, width: int = 16, levels: int = 3, seed: int = 0) -> None:
+        super().__init__()
+        if width < 1 or not 1 <= levels <= 4:
+            raise WeightsError(f"a FusionNetAlpha needs 1 channel or more and 1 to 4 levels; got {width} and {levels}")
+        channels = [width * 2**level for level in range(levels)]
+        self.down = nn.ModuleList(_two_convolutions(before, after) for before, after in pairwise([8, *channels]))
+        self.up = nn.ModuleList(
+            _two_convolutions(channels[level + 1] + channels[level], channels[level])
+            for level in reversed(range(levels - 1))
+        )
+        self.output = nn.Conv2d(width, 4, kernel_size=1)
+        _initialise(self, torch.Generator().manual_seed(seed))
+        nn.init.zeros_(self.output.weight)
+
+    def forward(self, ct_and_mri: torch.Tensor) -> torch.Tensor:
+        """Fuse slices: (B, 2, H, W), CT first, to (B, 1, H, W); unit scale; H and W multiples of 16."""
+        ct, mri = ct_and_mri[:, :1], ct_and_mri[:, 1:]
+        alpha = self.alpha(ct_and_mri)
+        return alpha * ct + (1 - alpha) * mri
+
+    def alpha(self, ct_and_mri: torch.Tensor) -> torch.Tensor:
+        """Return the weight of the CT, 0 to 1: (B, 2, H, W) to (B, 1, H, W)."""
+        skips: list[torch.Tensor] = []
+        x = F.pixel_unshuffle(ct_and_mri, 2)
+        for level, block in enumerate(self.down):
+            if level > 0:
+                x = F.max_pool2d(x, kernel_size=2, stride=2)
+            x = block(x)
+            skips.append(x)
+        skips.pop()
+        for block in self.up:
+            x = F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
+            x = block(torch.cat([skips.pop(), x], dim=1))
+        low, high = ALPHA_RAMP_UNIT
+        ramp = ((ct_and_mri[:, :1] - low) / (high - low)).clamp(0, 1)
+        # In float32 under autocast, too: half precision would make 1 HU of α = 1.
+        free = ramp.float() + F.pixel_shuffle(self.output(x), 2).float()
+        if self.training:
+            cut: torch.Tensor = _CutOff.apply(free)  # type: ignore[no-untyped-call]
+            return cut
+        return free.clamp(0, 1)
+
+
+def _initialise(network: nn.Module, generator: torch.Generator) -> None:
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, nonlinearity="relu", generator=generator)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+
+
 # What a manifest's architecture["name"] may be. The other entries of that mapping are the constructor's arguments.
-ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {"fusion_net": FusionNet}
+ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {
+    "fusion_net": FusionNet,
+    "fusion_net_alpha": FusionNetAlpha,
+}
 
 
 def build_network(architecture: Mapping[str, Any]) -> nn.Module:

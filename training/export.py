@@ -1,0 +1,180 @@
+"""Make a weights file of a checkpoint: ``python -m training.export RUN_FOLDER --output FOLDER``.
+
+FOLDER gets ``weights.npz`` and ``weights.json`` (arrays and manifest, see `BrainFusionLib.weights`), ``golden.npz`` (an
+input, and what the network made of it on the machine that exported it) and ``model_card.md``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from BrainFusionLib.errors import BrainFusionError, ImageFileError
+from BrainFusionLib.intensity import ct_to_unit, mri_scale
+from BrainFusionLib.io import atomic_output, write_text
+from BrainFusionLib.network import arrays_of, build_network
+from BrainFusionLib.phantom import head_grid, make_phantom
+from BrainFusionLib.volume import VoxelArray
+from BrainFusionLib.weights import Manifest, Weights, save_weights
+from training.checkpoint import load_checkpoint
+from training.config import Config
+from training.config_file import config_from
+from training.run_folder import git_revision
+
+logger = logging.getLogger("training")
+
+SHIPPABLE = "Apache-2.0"
+NOT_SHIPPABLE = "research use only: the terms of the training data do not allow more"
+GOLDEN_TOLERANCE = 1e-4
+
+
+def export(
+    checkpoint: Mapping[str, Any],
+    output: str | Path,
+    made_from: Mapping[str, Any],
+    measures: Mapping[str, float] | None = None,
+) -> Weights:
+    """Write the weights of a checkpoint, their manifest, a golden pair and the model card.
+
+    Parameters
+    ----------
+    checkpoint
+        As `checkpoint.load_checkpoint` gives it.
+    output
+        Folder; is made.
+    made_from
+        What the slices were made from (``data.json`` of the run).
+    measures
+        Held-out measures to put into manifest and card, by name.
+
+    Raises
+    ------
+    WeightsError
+        A weight is not finite, or the checkpoint is of another network.
+    ImageFileError
+        The folder cannot be written to.
+    """
+    output = Path(output)
+    output.mkdir(parents=True, exist_ok=True)
+    config = config_from(checkpoint["config"])
+    network = build_network(config.network).eval()
+    network.load_state_dict({name: tensor.float().cpu() for name, tensor in checkpoint["network"].items()})
+    inputs = golden_input()
+    with torch.inference_mode():
+        fused = network(torch.from_numpy(inputs)).numpy()
+    told = {
+        "label": config.label.kind,
+        "steps": checkpoint["step"],
+        "heldout_loss": checkpoint["progress"]["best"],
+        "parameters": sum(tensor.numel() for tensor in network.state_dict().values()),
+        "git": git_revision(),
+        "measures": dict(measures or {}),
+        "config": checkpoint["config"],
+        "data_sha256": {
+            part: {head: entry["made_sha256"] for head, entry in heads.items()} for part, heads in made_from.items()
+        },
+    }
+    manifest = Manifest(
+        architecture={key: value for key, value in config.network.items() if key != "seed"},
+        licence=SHIPPABLE if config.data.shippable else NOT_SHIPPABLE,
+        training_data=_data_in_words(config),
+        details=told,
+    )
+    weights = save_weights(output / "weights.npz", arrays_of(network), manifest)
+    with atomic_output(output / "golden.npz") as temporary:
+        np.savez(temporary, input=inputs, output=fused)
+    write_text(_card(config, weights.manifest), output / "model_card.md")
+    return weights
+
+
+def golden_input() -> VoxelArray:
+    """Return what every exported network is tried on: a coarse slice of phantom 0, (1, 2, 64, 48), unit scale."""
+    phantom, grid = make_phantom(0), head_grid(4.0).with_spacing((4.0, 4.0, 20.0))
+    hu, mri = phantom.ct(grid).array_kji, phantom.mri("T1", grid).array_kji
+    low, high = mri_scale(mri)
+    middle = len(hu) * 2 // 3
+    both = np.stack([ct_to_unit(hu[middle]), (mri[middle] - np.float32(low)) / np.float32(high - low)])
+    rows, columns = both.shape[1:]
+    padded: VoxelArray = np.pad(both, ((0, 0), (0, 64 - rows), (0, 48 - columns)))[None].astype(np.float32)
+    return padded
+
+
+def _data_in_words(config: Config) -> str:
+    heads = ", ".join(config.data.train_heads)
+    return (
+        f"{config.data.source} heads {heads}; labels: {config.label.kind}; terms of the data: {config.data.terms}; "
+        f"judged on heads {', '.join(config.data.heldout_heads)}, which were not learned from"
+    )
+
+
+def _card(config: Config, manifest: Manifest) -> str:
+    details = manifest.details
+    rows = "".join(f"| {name} | {value:.4f} |\n" for name, value in details["measures"].items())
+    table = f"\n| measure, held-out heads | mean |\n|---|---|\n{rows}" if rows else ""
+    return f"""# Model card: {config.network["name"]}
+
+Fuses a CT and an MRI slice of one head, registered to each other, on the unit scale of `BrainFusionLib.intensity`.
+**For research and planning review, not for diagnosis.** Not tried on patients' data unless it is named below.
+
+- **Network**: {json.dumps(manifest.architecture)}, {details["parameters"]} parameters; arrays and names only, nothing
+  is run when they are read. sha256 of the arrays: `{manifest.sha256}`
+- **Licence**: {manifest.licence}
+- **Learned from**: {manifest.training_data}
+- **Label**: {config.label.kind}. **Loss**: {json.dumps(details["config"]["loss"])}
+- **How**: {config.optimiser.name}, learning rate {config.optimiser.learning_rate:g}, {details["steps"]} steps of
+  {config.training.batch_size} slices, {config.training.precision}; source tree {details["git"]}, version
+  {manifest.library_version}, {manifest.created}
+- **Held-out loss**: {details["heldout_loss"]:.5f}
+- **Check**: `golden.npz` holds an input and the output that it must give, to {GOLDEN_TOLERANCE:g} of the unit scale.
+{table}
+Known limits: slices are fused one by one; sequences, artefacts and implants beyond those in the data above are untried;
+what the registration got wrong, the fusion shows wrong.
+"""
+
+
+def made_from_of(run: Path) -> dict[str, Any]:
+    """Read ``data.json`` of a run.
+
+    Raises
+    ------
+    ImageFileError
+        It is missing or damaged.
+    """
+    path = run / "data.json"
+    try:
+        told: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ImageFileError(f"{path}: cannot be read ({error}). Name the folder of a training run.") from error
+    return told
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; return the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m training.export", description="Make a weights file of a run.")
+    parser.add_argument("run", type=Path, metavar="RUN_FOLDER", help="what training.train wrote")
+    parser.add_argument("--checkpoint", default="best.pt", metavar="NAME", help="best.pt (the default) or last.pt")
+    parser.add_argument("--output", required=True, type=Path, metavar="FOLDER")
+    parser.add_argument("--measures", type=Path, metavar="FILE", help="means.json that training.evaluate wrote")
+    arguments = parser.parse_args(argv)
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    try:
+        checkpoint = load_checkpoint(arguments.run / arguments.checkpoint)
+        measures = json.loads(arguments.measures.read_text(encoding="utf-8")) if arguments.measures else None
+        weights = export(checkpoint, arguments.output, made_from_of(arguments.run), measures)
+    except (BrainFusionError, OSError, ValueError) as error:
+        logger.error("%s", error)
+        return 2
+    logger.info("weights: %s", weights.path)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,94 @@
+"""What the network should give: classical rules, and the best fused slice that there is."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+
+from BrainFusionLib.rules import RULES
+from BrainFusionLib.volume import VoxelArray
+from training.config import LabelConfig
+from training.losses import Batch, bone, qabf, soft
+
+
+def label_key(config: LabelConfig) -> dict[str, Any]:
+    """Return all that a label depends on besides its slices, as plain data."""
+    if config.kind != "optimum":
+        return {"kind": config.kind}
+    return {
+        "kind": config.kind,
+        "version": 1,
+        "steps": config.steps,
+        "learning_rate": config.learning_rate,
+        "bone": config.bone,
+        "soft": config.soft,
+    }
+
+
+def make_labels(
+    ct: VoxelArray,
+    mri: VoxelArray,
+    bone_weight: VoxelArray,
+    config: LabelConfig,
+    device: torch.device,
+    progress: Callable[[float], object] = lambda fraction: None,
+) -> VoxelArray:
+    """Make the labels of slices, all (N, rows, columns), float32, unit scale.
+
+    Raises
+    ------
+    MissingDependencyError
+        The wavelet rule needs PyWavelets.
+    """
+    if config.kind != "optimum":
+        return RULES[config.kind](ct, mri, bone_weight)
+    labels = np.empty_like(ct)
+    for first in range(0, len(ct), config.batch_size):
+        chosen = slice(first, first + config.batch_size)
+        a, b, bone_in = (
+            torch.from_numpy(np.array(array[chosen])).to(device)[:, None] for array in (ct, mri, bone_weight)
+        )
+        alpha = best_alpha(a, b, bone_in, config)
+        labels[chosen] = (alpha * a + (1 - alpha) * b)[:, 0].cpu().numpy()
+        progress(min(1.0, (first + config.batch_size) / len(ct)))
+    return labels
+
+
+def best_alpha(ct: torch.Tensor, mri: torch.Tensor, bone_weight: torch.Tensor, config: LabelConfig) -> torch.Tensor:
+    """Search the weight of the CT at every pixel that makes the best fused slice.
+
+    Minimises, slice by slice, ``1 − Qabf + bone·|fused − CT| in bone + soft·|fused − MRI| in soft tissue`` (see
+    `training.losses`) over ``fused = α·CT + (1 − α)·MRI``, 0 ≤ α ≤ 1, so that it stays between its sources. Adam with
+    a rate that falls along half a cosine, projected after each step, from the bone-over-MRI rule.
+
+    Parameters
+    ----------
+    ct, mri, bone_weight
+        (B, 1, H, W), on one device; slices do not see each other.
+
+    Returns
+    -------
+    tensor
+        α, (B, 1, H, W).
+    """
+    batch = Batch(ct, mri, bone_weight, ct[:, :0], torch.zeros(len(ct), device=ct.device))
+    alpha = bone_weight.clone().requires_grad_()
+    # A short memory of the gradient's size: it changes fast while edges form.
+    optimiser = torch.optim.Adam([alpha], lr=config.learning_rate, betas=(0.9, 0.99))
+    with torch.enable_grad():
+        for step in range(config.steps):
+            for group in optimiser.param_groups:
+                group["lr"] = config.learning_rate * 0.5 * (1 + math.cos(math.pi * step / config.steps))
+            fused = alpha * ct + (1 - alpha) * mri
+            terms = qabf(fused, batch)
+            terms = terms + config.bone * bone(fused, batch) + config.soft * soft(fused, batch)
+            optimiser.zero_grad(set_to_none=True)
+            terms.sum().backward()  # type: ignore[no-untyped-call]
+            optimiser.step()
+            with torch.no_grad():
+                alpha.clamp_(0, 1)
+    return alpha.detach()

@@ -233,7 +233,9 @@ def _doctor(options: argparse.Namespace) -> int:
         import torch
 
         from BrainFusionLib.device import pick_device
+        from BrainFusionLib.registration.kernel import kernel
 
+        say(f"  registration {'compiled loops' if kernel() else 'torch only: about four times slower; install cc'}")
         say(f"  device       {pick_device('auto')} (auto), {torch.get_num_threads()} CPU threads")
         for n in range(torch.cuda.device_count()):
             say(f"  cuda:{n}       {torch.cuda.get_device_name(n)}")

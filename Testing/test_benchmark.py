@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.registration import run
+from benchmarks.registration import confidence, run
 from benchmarks.registration.cases import POSITIVE, make_case
 from benchmarks.registration.heads import Head, phantom_head
 from benchmarks.registration.measure import measure
@@ -179,3 +179,21 @@ def test_a_grid_of_the_mri_covers_the_brain(head: Head) -> None:
     grid: Grid = make_case("E", 6, head, spacing_mm=4.0).mri.grid
     ijk = head.points_lps_mm @ grid.ijk_from_lps[:3, :3].T + grid.ijk_from_lps[:3, 3]
     assert np.all((ijk > 0) & (ijk < np.array(grid.size_ijk) - 1))
+
+
+def test_a_result_stands_beside_the_truth_with_the_scatter_of_its_seeds() -> None:
+    case = make_case("E", 1, phantom_head(1, 2.0), spacing_mm=2.0)
+    outcome = confidence.judge(case, "fast", seeds=2)
+    assert outcome.refused == 0
+    assert 0 < outcome.spread_mm < 0.2
+    assert (outcome.errors_mm < 0.5).all()
+    assert f"| {case.name} |" in confidence.line(outcome)
+    assert confidence.ranges("E", [outcome]).startswith("| E | 0/2 |")
+
+
+def test_what_is_refused_is_counted(head: Head, capsys: pytest.CaptureFixture[str]) -> None:
+    outcome = confidence.judge(make_case("N3", 1, head, spacing_mm=COARSE_MM), "fast", seeds=1)
+    assert confidence.line(outcome) == f"| {outcome.case.name} | – | – | – | – | 1 |"
+    assert confidence.ranges("N3", [outcome]) == "| N3 | 1/1 | – | – | – | – |"
+    assert confidence.main(["--kinds", "Q"]) == 2
+    assert "there is no kind of case 'Q'" in capsys.readouterr().err

@@ -75,7 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         table = options.output / "results.csv"
         seeds = range(options.seed, options.seed + options.cases)
         spacing_mm = 2.0 if options.half else 1.0
-        plan = Plan(kinds, seeds, options.methods, _heads(options.heads), spacing_mm, options.timeout)
+        plan = Plan(kinds, seeds, options.methods, heads_from(options.heads), spacing_mm, options.timeout)
         for row in run_missing(plan, table, options.jobs):
             print("  ".join(row.values()), flush=True)
         print()
@@ -151,7 +151,8 @@ def _describe(case: Case, resolution: str) -> Row:
     }
 
 
-def _heads(folder: Path | None) -> list[Callable[[], Head]]:
+def heads_from(folder: Path | None) -> list[Callable[[], Head]]:
+    """Return what gives the heads: a folder's label maps, or phantoms."""
     if folder is None:
         return [partial(phantom_head, seed) for seed in range(PHANTOMS)]
     files = sorted(folder.glob("*.nii*"))

@@ -167,8 +167,8 @@ def _dilated(mask: BoolArray, radius: Sequence[int]) -> BoolArray:
     reach = np.indices([2 * r + 1 for r in radius]).reshape(3, -1).T - np.asarray(radius)
     # Half a voxel more than the radius, so that a radius of one takes in the neighbours along the edges, too.
     for offset in reach[((reach / (np.asarray(radius) + 0.5)) ** 2).sum(axis=1) <= 1]:
-        target = tuple(slice(max(0, d), n + min(0, d)) for d, n in zip(offset, mask.shape, strict=True))
-        source = tuple(slice(max(0, -d), n + min(0, -d)) for d, n in zip(offset, mask.shape, strict=True))
+        target = tuple(slice(max(0, d), max(0, n + min(0, d))) for d, n in zip(offset, mask.shape, strict=True))
+        source = tuple(slice(max(0, -d), max(0, n - max(0, d))) for d, n in zip(offset, mask.shape, strict=True))
         grown[target] |= mask[source]
     return grown
 

@@ -15,6 +15,7 @@ from BrainFusionLib.registration import register
 from BrainFusionLib.registration.kernel import kernel
 from BrainFusionLib.settings import RegistrationSettings
 from BrainFusionLib.transform import RigidTransform
+from BrainFusionLib.verdict import judge
 from BrainFusionLib.volume import Volume
 
 FAST = RegistrationSettings.preset("fast")
@@ -145,6 +146,30 @@ def test_a_mask_that_is_not_the_mris_is_refused(pair: PhantomPair) -> None:
         register(pair.ct, pair.mri, FAST, mri_mask=pair.mri.with_array(outside))
     with pytest.raises(ImageContentError, match="mask"):
         register(pair.ct, pair.mri, FAST, mri_mask=pair.mri.with_array(np.zeros_like(pair.mri.array_kji)))
+
+
+def test_a_mask_does_no_harm_to_a_slab(pair: PhantomPair) -> None:
+    slab = part(pair.ct, pair.ct.grid.size_ijk[2] // 2, 20)
+    everywhere = pair.mri.with_array(np.ones_like(pair.mri.array_kji))
+    result = register(slab, pair.mri, FAST, mri_mask=everywhere)
+    assert worst_error_mm(pair, result.transform) < 1.5
+    assert result.overlap > 0.8
+
+
+def test_two_people_who_are_alike_are_refused_or_red() -> None:
+    ct = make_pair(3, spacing_mm=2.0, rotation_deg=15, translation_mm=20).ct
+    mri = make_pair(9, spacing_mm=2.0, rotation_deg=0, translation_mm=0, contrast="T2").mri
+    try:
+        colour = judge(register(ct, mri)).colour
+    except RegistrationError:
+        colour = "refused"
+    assert colour in ("refused", "red")
+
+
+@pytest.mark.parametrize("scale", [1e-9, 1e9])
+def test_the_scale_of_the_mri_does_not_matter(pair: PhantomPair, scale: float) -> None:
+    scaled = pair.mri.with_array(pair.mri.array_kji * np.float32(scale))
+    assert worst_error_mm(pair, register(pair.ct, scaled, FAST).transform) < 0.3
 
 
 def test_cancel_comes_through_within_a_third_of_a_second(pair: PhantomPair) -> None:

@@ -15,6 +15,7 @@ GOOD = RegistrationResult(
     margin=0.2,
     agreement_mm=0.1,
     overlap=0.95,
+    thinnest_mm=180.0,
     mirrored_margin=0.3,
     sampling_error_mm=0.05,
     expected_error_mm=0.25,
@@ -39,11 +40,13 @@ def test_a_pose_that_nothing_speaks_against_is_amber(margin):
     [
         ({"margin": 0.049}, ["different pose fits almost as well", "0.049 nats", "0.05 wanted"]),
         ({"margin": 0.0}, ["0.000 nats"]),
-        ({"agreement_mm": 1.1}, ["1.1 mm apart", "1 mm allowed"]),
+        ({"agreement_mm": 1.1}, ["1.1 mm apart", "0.4 mm allowed"]),
         ({"overlap": 0.24}, ["only 24 %", "25 % wanted"]),
         ({"margin": float("nan")}, ["different pose"]),
         ({"agreement_mm": float("nan")}, ["nan mm apart"]),
         ({"overlap": float("nan")}, ["only nan %"]),
+        ({"sampling_error_mm": 0.25}, ["move the pose by 0.25 mm", "0.2 mm allowed"]),
+        ({"thinnest_mm": 8.0}, ["only 8 mm thick", "15 mm wanted"]),
         ({"mirrored_margin": -0.123}, ["left and right seem exchanged", "fit better by 0.12 nats"]),
     ],
 )

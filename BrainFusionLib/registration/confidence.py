@@ -80,6 +80,8 @@ def sampling_error_mm(
     for group in groups:
         check()
         pulls.append(score_and_gradient(group, moving, pose, normalised=True)[1][0])
+    if not bool(curvature.isfinite().all()):
+        return math.inf
     # A direction in which the score does not curve downwards holds nothing: there the step is as good as unlimited.
     values, vectors = torch.linalg.eigh(curvature)
     values = values.clamp_min(1e-4 * float(values.abs().max()) + 1e-12)

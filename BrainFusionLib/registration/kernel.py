@@ -10,6 +10,7 @@ import ctypes
 import hashlib
 import os
 import platform
+import shlex
 import shutil
 import subprocess
 import sys
@@ -88,19 +89,36 @@ class Kernel:
 @lru_cache(maxsize=1)
 def kernel() -> Kernel | None:
     """Return the compiled loops, or ``None`` where they cannot be had."""
-    compiler = shutil.which(os.environ.get("CC") or "cc")
-    if compiler is None or sys.platform == "win32" or os.environ.get("BRAINFUSION_COMPILE") == "0":
+    if sys.platform == "win32" or os.environ.get("BRAINFUSION_COMPILE") == "0":
         return None
-    try:
-        return Kernel(ctypes.CDLL(str(_library(compiler))))
-    except (OSError, subprocess.SubprocessError):
+    compiler = _compiler()
+    if compiler is None:
         return None
+    for _ in range(2):
+        try:
+            library = _library(compiler)
+        # A folder that cannot be written to, a user without a home, a compiler that fails: torch does the work.
+        except (OSError, RuntimeError, subprocess.SubprocessError):
+            return None
+        try:
+            return Kernel(ctypes.CDLL(str(library)))
+        except (OSError, AttributeError):  # half a file, by whatever accident: build it again
+            library.unlink(missing_ok=True)
+    return None
 
 
-def _library(compiler: str) -> Path:
+def _compiler() -> list[str] | None:
+    """Return the command of the C compiler that ``CC`` names, or ``cc``; ``None`` where there is neither."""
+    for words in (shlex.split(os.environ.get("CC", "")), ["cc"]):
+        if words and shutil.which(words[0]):
+            return words
+    return None
+
+
+def _library(compiler: list[str]) -> Path:
     """Return the library for this source and this processor; build it when it is not there yet."""
     processor = _processor()
-    key = hashlib.sha256(SOURCE.read_bytes() + " ".join([*FLAGS, compiler, processor]).encode()).hexdigest()[:20]
+    key = hashlib.sha256(SOURCE.read_bytes() + " ".join([*FLAGS, *compiler, processor]).encode()).hexdigest()[:20]
     folder = _private_folder()
     library = folder / f"kernel-{key}.so"
     if not library.exists():
@@ -109,7 +127,7 @@ def _library(compiler: str) -> Path:
             # Built for exactly this processor where it is known which one that is: vector units differ.
             native = ["-march=native"] if processor else []
             subprocess.run(
-                [compiler, *FLAGS, *native, "-o", str(made), str(SOURCE)],
+                [*compiler, *FLAGS, *native, "-o", str(made), str(SOURCE)],
                 check=True, capture_output=True, timeout=COMPILE_SECONDS, stdin=subprocess.DEVNULL,
             )  # fmt: skip
             made.replace(library)

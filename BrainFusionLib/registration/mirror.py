@@ -11,7 +11,7 @@ from BrainFusionLib.registration.refine import climb
 from BrainFusionLib.registration.similarity import Poses
 
 
-def mirrored_score(heads: Heads, pose: Poses, minimum_overlap: float, seed: int, check: Callable[[], None]) -> float:
+def mirrored_score(heads: Heads, pose: Poses, seed: int, check: Callable[[], None]) -> float:
     """Return the best mutual information at 2 mm, nats, with one of the heads mirrored.
 
     A head is nearly its own mirror image, so the pose found serves as the start: followed by a reflection in the middle
@@ -31,7 +31,7 @@ def mirrored_score(heads: Heads, pose: Poses, minimum_overlap: float, seed: int,
             first_step_mm=first_step_mm,
             tolerance_mm=first_step_mm / 20,
             iterations=18,
-            minimum_overlap=minimum_overlap,
+            minimum_overlap=heads.least_overlap,
             check=check,
         )
     return float(score.max())

@@ -7,7 +7,7 @@ settled here (`prepare`), because it decides the accuracy: see `ct_is_fixed`.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -34,6 +34,9 @@ CT_FIXED_EDGES_HU = (-900.0, -600.0, -300.0, -120.0, -80.0, -40.0, -10.0, 5.0, 1
 CT_SEARCH_EDGES_HU = (-400.0, 45.0, 300.0)
 MRI_SEARCH_QUANTILES = (0.1, 0.35, 0.6, 0.85)
 
+# With less of the smaller head than this inside the other volume it is no registration, whatever the score says: tiny
+# overlaps give any score.
+LEAST_OVERLAP = 0.25
 # With less than this share of the other's volume, a head is a part of one (a slab, a skull-stripped brain).
 PART = 0.7
 # A CT whose slices are this much further apart than the MRI's is thick-sliced.
@@ -131,6 +134,29 @@ class Heads:
         return self.mri if self.ct_is_fixed else self.ct
 
     @property
+    def least_overlap(self) -> float:
+        """Return the share of the fixed head's samples that must lie inside the moving volume; else no pose counts."""
+        return LEAST_OVERLAP * min(1.0, self.moving.volume_mm3 / self.fixed.volume_mm3)
+
+    def with_mri_fixed(self, moving_from_fixed_lps: FloatArray) -> Heads:
+        """Return the same with the MRI as the fixed head, and its focus without what the CT does not cover.
+
+        Parameters
+        ----------
+        moving_from_fixed_lps
+            4x4, from MRI to CT points: the pose found so far.
+        """
+        grid, ct = self.mri.levels[MASK_LEVEL].grid, self.ct.levels[MASK_LEVEL].grid
+        k, j, i = np.indices(grid.shape_kji).reshape(3, -1)
+        index = _moved(ct.ijk_from_lps @ moving_from_fixed_lps @ grid.lps_from_ijk, np.stack([i, j, k]))
+        last = np.asarray(ct.size_ijk)[:, None] - 1
+        covered = ((index >= 0) & (index <= last)).all(axis=0).reshape(grid.shape_kji)
+        focus = self.mri.region if self.mri.focus is None else self.mri.focus
+        seen = focus & torch.from_numpy(covered).to(focus.device)
+        mri = replace(self.mri, focus=seen if bool(seen.any()) else focus)
+        return Heads(self.ct, mri, False, self.ct.moving())
+
+    @property
     def lever(self) -> float:
         """How much further an error reaches when only a part of the head is seen: the root of whole over part."""
         volumes = sorted((self.ct.volume_mm3, self.mri.volume_mm3))
@@ -160,8 +186,7 @@ def prepare(
     """
     ct_side = _ct_side(ct, device, check)
     mri_side = _mri_side(mri, device, mri_mask, check)
-    # Only what is sampled can be chosen by a mask.
-    fixed = mri_mask is None and ct_is_fixed(ct_side, mri_side)
+    fixed = ct_is_fixed(ct_side, mri_side)
     check()
     return Heads(ct_side, mri_side, fixed, (mri_side if fixed else ct_side).moving())
 
@@ -190,6 +215,8 @@ def _ct_side(ct: Volume, device: torch.device, check: Callable[[], None]) -> Sid
     check()
     coarse = levels[MASK_LEVEL]
     core = coarse.values > -500
+    if not bool(core.any()):
+        raise ImageContentError(f"{ct.name}: no head can be told from the air around it. Check that it is the CT.")
     return Side(
         levels,
         core,
@@ -206,7 +233,8 @@ def _mri_side(mri: Volume, device: torch.device, mask: BoolArray | None, check: 
     levels = _pyramid(Level(torch.from_numpy(mri.array_kji).to(device), mri.grid))
     check()
     coarse = levels[MASK_LEVEL]
-    threshold = otsu_threshold(coarse.values.cpu().numpy()) * 0.5
+    background = float(coarse.values.min())
+    threshold = background + 0.5 * (otsu_threshold(coarse.values.cpu().numpy()) - background)
     # Repeated at the border, so that a head cut off there is not eroded; a majority vote removes single bright voxels.
     bright = F.pad((coarse.values > threshold).float()[None, None], (1,) * 6, mode="replicate")
     core = F.avg_pool3d(bright, 3, stride=1)[0, 0] > 0.5
@@ -226,7 +254,7 @@ def _mri_side(mri: Volume, device: torch.device, mask: BoolArray | None, check: 
         None if mask is None else _focus(mask, mri, coarse, region),
         edges,
         # Rising strictly, even where a large share of the values is the same.
-        np.maximum.accumulate(knots) + np.arange(len(knots)) * max(1e-6, 1e-6 * float(abs(knots).max())),
+        np.maximum.accumulate(knots) + np.arange(len(knots)) * 1e-6 * float(np.ptp(knots)),
         torch.quantile(head, torch.tensor(MRI_SEARCH_QUANTILES, device=device)),
     )
 
@@ -264,7 +292,10 @@ def _pyramid(finest: Level) -> list[Level]:
 def _pooled(level: Level, spacing_mm: float) -> Level:
     """Average whole voxels together until a spacing is reached as nearly as whole numbers allow."""
     grid = level.grid
-    factors = [max(1, min(round(spacing_mm / s), n)) for s, n in zip(grid.spacing_ijk_mm, grid.size_ijk, strict=True)]
+    # Two voxels stay along every axis: reading between them needs as many.
+    factors = [
+        max(1, min(round(spacing_mm / s), n // 2)) for s, n in zip(grid.spacing_ijk_mm, grid.size_ijk, strict=True)
+    ]
     if max(factors) == 1:
         return level
     pooled = F.avg_pool3d(level.values[None, None], factors[::-1])[0, 0]

@@ -16,9 +16,9 @@ from BrainFusionLib.geometry import affine
 from BrainFusionLib.intensity import check_mask, check_pair
 from BrainFusionLib.progress import Cancel, Progress
 from BrainFusionLib.registration.mirror import mirrored_score
-from BrainFusionLib.registration.pyramid import Heads, prepare
+from BrainFusionLib.registration.pyramid import LEAST_OVERLAP, Heads, prepare
 from BrainFusionLib.registration.similarity import Poses, score_and_gradient
-from BrainFusionLib.registration.stages import MINIMUM_OVERLAP, Run
+from BrainFusionLib.registration.stages import Run
 from BrainFusionLib.settings import RegistrationSettings
 from BrainFusionLib.transform import AffineTransform, RigidTransform
 from BrainFusionLib.volume import Volume
@@ -34,7 +34,7 @@ MOST_DISAGREEMENT_MM = 1.0
 MOST_SAMPLING_ERROR_MM = 0.7
 # Two heads of different people fit each other about as well as they fit each other's mirror image, and roughly.
 LEAST_MIRRORED_MARGIN = 0.015
-ROUGH_DISAGREEMENT_MM = 0.35
+ROUGH_DISAGREEMENT_MM = 0.4
 ROUGH_SAMPLING_ERROR_MM = 0.15
 # Data with left and right exchanged fitted better mirrored by 0.12 nats and more.
 MIRRORED_MARGIN = -0.05
@@ -58,6 +58,8 @@ class RegistrationResult:
         The result is the middle of the two.
     overlap
         Share of the smaller head, with 12 mm around it, that lies inside the other volume.
+    thinnest_mm
+        The shortest edge of the two volumes: how thick a slab is.
     mirrored_margin
         Mutual information (nats, at 2 mm) by which the result beats the best pose with left and right exchanged. Below
         zero, one of the headers lies.
@@ -83,6 +85,7 @@ class RegistrationResult:
     margin: float | None
     agreement_mm: float
     overlap: float
+    thinnest_mm: float
     mirrored_margin: float
     sampling_error_mm: float
     expected_error_mm: float
@@ -105,6 +108,7 @@ class RegistrationResult:
             "margin_nats": self.margin,
             "agreement_mm": self.agreement_mm,
             "overlap": self.overlap,
+            "thinnest_mm": self.thinnest_mm,
             "mirrored_margin_nats": self.mirrored_margin,
             "mirrored": self.mirrored,
             "sampling_error_mm": self.sampling_error_mm,
@@ -169,11 +173,18 @@ def register(
         run.lap("prepare", 0.15)
         starts = _starts(heads, start)
         poses, score, looks = run.find(heads, starts)
-        mirrored = mirrored_score(heads, poses[:1], MINIMUM_OVERLAP, settings.seed, run.check)
-        final, agreement, sampling = run.refine(heads, poses[:1])
+        mirrored = mirrored_score(heads, poses[:1], settings.seed, run.check)
+        pose, seen = poses[:1], heads
+        if mri_mask is not None and heads.ct_is_fixed:  # only what is sampled can be chosen by a mask
+            pose = pose.inverse(heads.fixed.centre_lps_mm, heads.moving.centre_lps_mm)
+            heads = heads.with_mri_fixed(_mri_to_ct(seen, poses).moving_from_fixed_lps)
+        final, agreement, sampling = run.refine(heads, pose)
         fitted = None if settings.model == "rigid" else run.fit(heads, final, settings.model)
+        ended = final
+        if seen is not heads:  # the overlap is that of the smaller head, whichever was sampled last
+            ended = final.inverse(heads.fixed.centre_lps_mm, heads.moving.centre_lps_mm)
         similarity, _, overlap = score_and_gradient(
-            heads.fixed.samples(1, 50_000, settings.seed), heads.cells[1], final, normalised=True, gradient=False
+            seen.fixed.samples(1, 50_000, settings.seed), seen.cells[1], ended, normalised=True, gradient=False
         )
         run.tell(1.0)
     transform = _mri_to_ct(heads, final)
@@ -185,6 +196,7 @@ def register(
         margin=margin,
         agreement_mm=agreement,
         overlap=float(overlap),
+        thinnest_mm=_thinnest_mm(ct, mri),
         mirrored_margin=float(score[0]) - mirrored,
         sampling_error_mm=sampling,
         expected_error_mm=expected,
@@ -202,7 +214,7 @@ def register(
 def _refuse_what_is_none(result: RegistrationResult, ct: Volume, mri: Volume) -> None:
     """Refuse a result which says itself that the two volumes do not show the same part of the same head."""
     advice = "Check that both are of the same head and of the same part of it."
-    if result.overlap < MINIMUM_OVERLAP:
+    if result.overlap < LEAST_OVERLAP:
         reason = f"in the best pose found only {100 * result.overlap:.0f} % of the smaller head lies inside the other"
     elif result.margin is not None and result.margin < LEAST_MARGIN:
         reason = (
@@ -221,11 +233,9 @@ def _refuse_what_is_none(result: RegistrationResult, ct: Volume, mri: Volume) ->
             "the pose found is no clear optimum: other samples of the same volumes would move it by "
             f"{min(result.sampling_error_mm, 100):.0f} mm or more, and {MOST_SAMPLING_ERROR_MM:g} mm are allowed"
         )
-    elif result.mirrored_margin < LEAST_MIRRORED_MARGIN and (
-        result.agreement_mm > ROUGH_DISAGREEMENT_MM or result.sampling_error_mm > ROUGH_SAMPLING_ERROR_MM
-    ):
+    elif _merely_alike(result):
         reason = (
-            "they fit no better than with left and right exchanged, and not closely "
+            "they fit hardly better than with left and right exchanged, and not closely "
             f"({result.mirrored_margin:.3f} nats, {result.agreement_mm:.2f} mm between two refinements): heads that "
             "are merely alike"
         )
@@ -235,6 +245,19 @@ def _refuse_what_is_none(result: RegistrationResult, ct: Volume, mri: Volume) ->
         f"{mri.name} and {ct.name} do not fit on each other: {reason}. {advice}",
         result.transform,
     )
+
+
+def _merely_alike(result: RegistrationResult) -> bool:
+    """Say whether two heads fit as those of different people do: roughly, and about as well mirrored."""
+    apart = result.agreement_mm > ROUGH_DISAGREEMENT_MM
+    scattered = result.sampling_error_mm > ROUGH_SAMPLING_ERROR_MM
+    if result.mirrored_margin < LEAST_MIRRORED_MARGIN:
+        return apart or scattered
+    return apart and scattered
+
+
+def _thinnest_mm(ct: Volume, mri: Volume) -> float:
+    return min(*ct.grid.extent_ijk_mm, *mri.grid.extent_ijk_mm)
 
 
 def _thickest_mm(ct: Volume, mri: Volume) -> float:

@@ -53,6 +53,11 @@ class Poses:
     def __getitem__(self, index: torch.Tensor | slice | list[int]) -> Poses:
         return Poses(self.rotation[index], self.centre[index])
 
+    def inverse(self, fixed_centre: torch.Tensor, moving_centre: torch.Tensor) -> Poses:
+        """Return the poses from the moving to the fixed head, as poses about the moving head's centre."""
+        back = self.rotation.transpose(1, 2)
+        return Poses(back, (back @ (moving_centre - self.centre)[:, :, None])[:, :, 0] + fixed_centre)
+
     def moved(self, step: torch.Tensor, model: str = "rigid") -> Poses:
         """Return the poses after a step (N, n + 3): along the generators / TURN_RADIUS_MM, then a shift in mm."""
         along = step[:, :-3] / TURN_RADIUS_MM

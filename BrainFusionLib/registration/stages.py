@@ -16,9 +16,6 @@ from BrainFusionLib.registration.similarity import Poses, joined
 from BrainFusionLib.settings import Look, RegistrationSettings
 
 STAGE = "registration"
-# With less than this share of the fixed head's samples inside the moving volume it is no registration, whatever the
-# score says: tiny overlaps give any score.
-MINIMUM_OVERLAP = 0.25
 # Groups of samples whose scatter gives the error to be expected.
 GROUPS = 8
 
@@ -98,7 +95,7 @@ class Run:
                 first_step_mm=first_step_mm,
                 tolerance_mm=first_step_mm / 20,
                 iterations=18,
-                minimum_overlap=MINIMUM_OVERLAP,
+                minimum_overlap=heads.least_overlap,
                 check=self.check,
             )
             order = score.argsort(descending=True, stable=True)
@@ -152,7 +149,7 @@ class Run:
             tolerance_mm=tolerance_mm,
             iterations=30 if model == "rigid" else 100,
             normalised=True,
-            minimum_overlap=MINIMUM_OVERLAP,
+            minimum_overlap=heads.least_overlap,
             model=model,
             check=self.check,
         )

@@ -188,7 +188,8 @@ def registers(pair: PhantomPair, monkeypatch: pytest.MonkeyPatch) -> dict[str, o
         asked.update(options, model=settings.model)
         scales = {"rigid": None, "similarity": (0.98, 0.98, 0.98), "affine": (1.0, 0.97, 1.0)}[settings.model]
         return RegistrationResult(
-            pair.transform, similarity=1.2, margin=0.2, agreement_mm=0.1, overlap=0.95, mirrored_margin=0.3,
+            pair.transform, similarity=1.2, margin=0.2, agreement_mm=0.1, overlap=0.95, thinnest_mm=180.0,
+            mirrored_margin=0.3,
             sampling_error_mm=0.05, expected_error_mm=0.25, interval_mm=(0.1, 0.6),
             affine=None if scales is None else stretched(pair, *scales),
             escalated=False, iterations={}, timings_s={}, device="cpu",

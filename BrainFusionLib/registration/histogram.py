@@ -1,4 +1,7 @@
-"""Joint histograms of MRI samples and a CT under many poses, and their derivatives: the work that takes the time."""
+"""Joint histograms of samples and the moving image under many poses, and their derivatives: what takes the time.
+
+Samples have `MRI_BINS` bins and the moving image `CT_BINS`, whichever of the two is the CT.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,7 @@ Pull = Callable[[torch.Tensor], torch.Tensor]
 
 @dataclass(frozen=True)
 class Samples:
-    """MRI samples: `points` (3, n) float32, LPS mm relative to the head's centre; `rows` (n,) int32, MRI bin * ROW."""
+    """Of the fixed head: `points` (3, n) float32, LPS mm relative to its centre; `rows` (n,) int32, bin * ROW."""
 
     points: torch.Tensor
     rows: torch.Tensor
@@ -40,7 +43,7 @@ class Samples:
 
 @dataclass(frozen=True)
 class Moving:
-    """The CT at one level: `cells` (K, J, I) uint8, and the 4x4 affine ijk from LPS mm."""
+    """The moving image at one level: `cells` (K, J, I) uint8, and the 4x4 affine ijk from LPS mm."""
 
     cells: torch.Tensor
     ijk_from_lps: FloatArray

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 
 from BrainFusionLib.registration.pyramid import Heads
-from BrainFusionLib.registration.refine import climb
+from BrainFusionLib.registration.refine import LADDER, climb_at
 from BrainFusionLib.registration.similarity import Poses
 
 
@@ -23,15 +23,6 @@ def mirrored_score(heads: Heads, pose: Poses, seed: int, check: Callable[[], Non
     eye = torch.eye(3, dtype=torch.float64, device=pose.centre.device)
     reflections = eye - 2 * normals[:, :, None] * normals[:, None, :]
     poses = Poses(pose.rotation @ reflections, pose.centre.expand(3, 3))
-    for level, samples, first_step_mm in ((3, 2_000, 8.0), (2, 5_000, 3.0), (1, 16_000, 1.5)):
-        poses, score, _ = climb(
-            heads.fixed.samples(level, samples, seed),
-            heads.cells[level],
-            poses,
-            first_step_mm=first_step_mm,
-            tolerance_mm=first_step_mm / 20,
-            iterations=18,
-            minimum_overlap=heads.least_overlap,
-            check=check,
-        )
+    for level in LADDER:
+        poses, score, _ = climb_at(heads, level, poses, seed, check)
     return float(score.max())

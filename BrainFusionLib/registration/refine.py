@@ -7,7 +7,28 @@ from collections.abc import Callable
 import torch
 
 from BrainFusionLib.registration.histogram import Moving, Samples
+from BrainFusionLib.registration.pyramid import Heads
 from BrainFusionLib.registration.similarity import Poses, score_and_gradient
+
+# Samples and the length of the first step, mm, at each level before the last refinement.
+LADDER = {3: (2_000, 8.0), 2: (5_000, 3.0), 1: (16_000, 1.5)}
+
+
+def climb_at(
+    heads: Heads, level: int, poses: Poses, seed: int, check: Callable[[], None]
+) -> tuple[Poses, torch.Tensor, int]:
+    """Climb on one level of the ladder; scores of two calls with the same seed can be compared. Returns as `climb`."""
+    count, first_step_mm = LADDER[level]
+    return climb(
+        heads.fixed.samples(level, count, seed),
+        heads.cells[level],
+        poses,
+        first_step_mm=first_step_mm,
+        tolerance_mm=first_step_mm / 20,
+        iterations=18,
+        minimum_overlap=heads.least_overlap,
+        check=check,
+    )
 
 
 def climb(

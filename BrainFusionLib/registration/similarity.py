@@ -1,12 +1,12 @@
-"""Mutual information between MRI samples and a CT under many poses at once, with its exact gradient.
+"""Mutual information between samples of one head and the other under many poses at once, with its exact gradient.
 
-A pose is a rotation R about the centre c of the MRI's head and the point m to which that centre goes:
+A pose is a rotation R about the centre c of the fixed head and the point m to which that centre goes:
 ``x -> R (x - c) + m``, LPS mm. Its six parameters are a turn (multiplied in from the left, in units of
 1 / `TURN_RADIUS_MM` radian, so that one unit moves the skull by about one millimetre) and a shift in mm.
 
-The joint histogram is Parzen's: MRI samples fall in their nearest bin (they never change), CT values are spread
+The joint histogram is Parzen's: samples fall in their nearest bin (they never change), moving values are spread
 over four bins by a cubic B-spline, which makes it differentiable. Source: P. Thevenaz and M. Unser, IEEE Trans.
-Image Processing 9 (2000) 2083. Samples that leave the CT's field of view do not count.
+Image Processing 9 (2000) 2083. Samples that leave the moving volume do not count.
 """
 
 from __future__ import annotations
@@ -118,7 +118,7 @@ def score_and_gradient(
     by_cell = torch.zeros(counts.shape, device=device)
     by_cell[:, :CELLS] = (table @ slope.T).reshape(len(poses), CELLS).float()
     sums = pull(by_cell)
-    # Chain rule: d value / d shift = s, d value / d generator G = s . G q, with s the CT's slope in LPS and q = R p.
+    # Chain rule: d value / d shift = s, d value / d generator G = s . G q; s: the slope in LPS, q = R p.
     shift = sums[:, 0] @ linear
     moment = linear.T @ sums[:, 1:].transpose(1, 2) @ poses.rotation.transpose(1, 2)  # rows: slope; columns: q
     along = torch.einsum("gab,nab->ng", MOTIONS[model].to(device), moment)

@@ -10,7 +10,7 @@ from BrainFusionLib.progress import Cancel, Progress, stop_if
 from BrainFusionLib.registration.confidence import corner_distance_mm, distinct, midpoint, sampling_error_mm
 from BrainFusionLib.registration.histogram import Samples
 from BrainFusionLib.registration.pyramid import Heads
-from BrainFusionLib.registration.refine import climb
+from BrainFusionLib.registration.refine import LADDER, climb, climb_at
 from BrainFusionLib.registration.search import COARSE, FINE, even_rotations, search
 from BrainFusionLib.registration.similarity import Poses, joined
 from BrainFusionLib.settings import Look, RegistrationSettings
@@ -83,23 +83,11 @@ class Run:
         poses = joined([starts, distinct(found, look.candidates)])
         self.lap("search", begin + 0.6 * width)
         # The starts join every level anew, so that a pose which was right cannot be lost to a coarser level's bias.
-        for level, samples, first_step_mm, keep, fraction in (
-            (3, 2_000, 8.0, max(4, look.candidates // 3), 0.7),
-            (2, 5_000, 3.0, 4, 0.8),
-            (1, 16_000, 1.5, 4, 1.0),
-        ):
-            climbed, score, rounds = climb(
-                heads.fixed.samples(level, samples, seed),
-                heads.cells[level],
-                poses,
-                first_step_mm=first_step_mm,
-                tolerance_mm=first_step_mm / 20,
-                iterations=18,
-                minimum_overlap=heads.least_overlap,
-                check=self.check,
-            )
+        followed = {3: max(4, look.candidates // 3), 2: 4, 1: 4}
+        for level, fraction in zip(LADDER, (0.7, 0.8, 1.0), strict=True):
+            climbed, score, rounds = climb_at(heads, level, poses, seed, self.check)
             order = score.argsort(descending=True, stable=True)
-            poses, score = distinct(climbed[order], keep, score[order])
+            poses, score = distinct(climbed[order], followed[level], score[order])
             if level > 1:
                 poses = joined([poses, starts])
             self.count(f"climb {2**level} mm", rounds)

@@ -18,6 +18,8 @@ from BrainFusionLib.report import write_report
 from BrainFusionLib.volume import Volume
 
 FORMATS = ("nii.gz", "nrrd", "mha")
+# Stems of the volumes that a case may leave.
+VOLUMES = ("fused", "ct_in_mri", "alpha")
 
 
 def read_pair(
@@ -48,8 +50,10 @@ def _same_file(a: Path, b: Path) -> bool:
         return False
 
 
-def write_case(result: FusionResult, mri: Volume, folder: Path, file_format: str = "nii.gz") -> dict[str, Path]:
-    """Write a result's five files to `folder`, and return them by role.
+def write_case(
+    result: FusionResult, mri: Volume, folder: Path, file_format: str = "nii.gz", *, save_alpha: bool = False
+) -> dict[str, Path]:
+    """Write a result's five files, and its weight map where `save_alpha` asks for it, to `folder`; return them by role.
 
     All are written to a hidden folder inside first and moved into place at the end, so that a full disk or a kill
     half way leaves what was there before. ``result.json`` goes first and comes last: where it stands, the rest is
@@ -67,10 +71,14 @@ def write_case(result: FusionResult, mri: Volume, folder: Path, file_format: str
         "report": "report.html",
         "result": "result.json",
     }
+    if save_alpha and result.alpha is not None:
+        names = {"alpha": f"alpha.{file_format}", **names}
     began = time.perf_counter()
     with staging_folder(folder) as staged:
         write_volume(result.fused, staged / names["fused"])
         write_volume(result.ct_in_mri, staged / names["ct_in_mri"])
+        if "alpha" in names and result.alpha is not None:
+            write_volume(result.alpha, staged / names["alpha"])
         write_transform(result.transform, staged / names["transform"])
         details: dict[str, Any] = result.to_dict()
         details["files"] = names
@@ -93,7 +101,7 @@ def _replace(staged: Path, folder: Path, names: list[str]) -> None:
         result.unlink(missing_ok=True)
         for name in names:
             (staged / name).replace(folder / name)
-        ours = {f"{stem}.{form}" for stem in ("fused", "ct_in_mri") for form in FORMATS}
+        ours = {f"{stem}.{form}" for stem in VOLUMES for form in FORMATS}
         for name in (old & ours) - set(names):
             (folder / name).unlink(missing_ok=True)
     except OSError as error:
@@ -111,7 +119,7 @@ def refuse_to_overwrite_inputs(folder: Path, file_format: str, inputs: tuple[str
     ImageFileError
         An input has the place and the name of a result.
     """
-    for stem in ("fused", "ct_in_mri"):
+    for stem in VOLUMES:
         target = folder / f"{stem}.{file_format}"
         if any(_same_file(target, Path(given)) for given in inputs):
             raise ImageFileError(

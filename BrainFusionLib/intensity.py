@@ -16,9 +16,7 @@ import SimpleITK as sitk
 
 from BrainFusionLib.errors import GeometryError, ImageContentError
 from BrainFusionLib.geometry import Grid
-from BrainFusionLib.volume import Volume, VoxelArray
-
-BoolArray = npt.NDArray[np.bool_]
+from BrainFusionLib.volume import BoolArray, Volume, VoxelArray
 
 # Trabecular bone begins at 200-300 HU; calcified vessels and contrast stay below 300 in most heads.
 BONE_HU = 300.0

@@ -21,8 +21,8 @@ from BrainFusionLib.rules import RULES, import_wavelets
 from BrainFusionLib.settings import FusionSettings, Settings
 from BrainFusionLib.transform import AffineTransform, RigidTransform, Transform, told
 from BrainFusionLib.verdict import Verdict, judge
-from BrainFusionLib.volume import Volume, VoxelArray
-from BrainFusionLib.weights import Weights, load_weights
+from BrainFusionLib.volume import BoolArray, Volume, VoxelArray, axial_stack
+from BrainFusionLib.weights import Weights, find_weights, load_weights
 
 if TYPE_CHECKING:
     import torch
@@ -50,6 +50,9 @@ class FusionResult:
         The rigid transform: the same, or the one beside a similarity or affine one.
     verdict
         How far to trust it.
+    alpha
+        On the MRI's grid: the weight of the CT, 0 to 1, that the network chose; ``None`` where the rule or the network
+        has none.
     details
         What `to_dict` adds: quality, timings, versions, intensity map, settings.
     """
@@ -59,6 +62,7 @@ class FusionResult:
     transform: Transform
     rigid: RigidTransform
     verdict: Verdict
+    alpha: Volume | None
     details: dict[str, Any]
 
     def to_dict(self) -> dict[str, Any]:
@@ -116,7 +120,7 @@ def fuse(
     """
     settings = settings or Settings()
     # Whatever can be refused is refused before the minutes of work, not after.
-    weights = _weights_for(settings.fusion)
+    weights = weights_for(settings.fusion)
     device = pick_device(settings.device)
     intensity.check_pair(ct, mri)
     if mri_mask is not None:
@@ -181,8 +185,19 @@ def _fuse(
         mri_unit = (mri.array_kji - np.float32(low)) / np.float32(span)
         _check_coverage(ct_in_mri, mri_unit, ct.name, mri.name, transform)
         bone_weight = intensity.bone_weight(ct_in_mri.array_kji)
-        bone_weight *= intensity.ct_head_mask(ct_in_mri)
-        fused_unit = _apply_rule(ct_unit, mri_unit, bone_weight, mri, settings, weights, device, progress, cancel)
+        # The table and the head holder are as dense as bone.
+        head = intensity.ct_head_mask(ct_in_mri)
+        bone_weight *= head
+        # Slice by slice along the feet-head axis, whatever way the volume is stored.
+        ct_stack, undo = axial_stack(ct_unit, mri.grid)
+        mri_stack, _ = axial_stack(mri_unit, mri.grid)
+        bone_stack, _ = axial_stack(bone_weight, mri.grid)
+        where, _ = axial_stack(head, mri.grid)
+        fused_stack, alpha_stack = fuse_stacks(
+            ct_stack, mri_stack, bone_stack, settings.fusion, weights,
+            where=where, device=device, progress=progress, cancel=cancel,
+        )  # fmt: skip
+        fused_unit, alpha = undo(fused_stack), None if alpha_stack is None else undo(alpha_stack)
         # Written as a change to the MRI, so that where nothing changes its values stay as they are, to the last bit.
         fused_array: VoxelArray = np.float32(span) * (fused_unit - mri_unit)
         fused_array += mri.array_kji
@@ -194,7 +209,7 @@ def _fuse(
         "rule": settings.fusion.rule,
         "quality": {**(registration.to_dict() if registration else {}), **truth.to_dict()},
         "intensity": {
-            "meaning": _meaning(settings.fusion.rule),
+            "meaning": _meaning(settings.fusion.rule, alpha is not None),
             "ct_knots_hu": list(intensity.CT_KNOTS_HU),
             "ct_knots_fused": [low + span * u for u in intensity.CT_KNOTS_UNIT],
             "mri_low": low,
@@ -207,10 +222,12 @@ def _fuse(
         "registration_timings_s": registration.timings_s if registration else {},
         "device": str(device),
         "settings": settings.to_dict(),
+        "weights": weights.path.name if weights else None,
         "weights_sha256": weights.manifest.sha256 if weights else None,
         "versions": versions(),
     }
-    return FusionResult(fused, ct_in_mri, transform, rigid, judge(registration), details)
+    weight_map = None if alpha is None else Volume(alpha, mri.grid, None, f"weight of {ct.name} in {fused.name}")
+    return FusionResult(fused, ct_in_mri, transform, rigid, judge(registration), weight_map, details)
 
 
 def not_rigid(transform: AffineTransform, *, given: bool) -> str:
@@ -235,10 +252,16 @@ def versions() -> dict[str, str]:
     }
 
 
-def _weights_for(fusion: FusionSettings) -> Weights | None:
-    """Load the network's weights, or say that the rule does not exist."""
-    if fusion.rule == NETWORK_RULE and fusion.weights is not None:
-        return load_weights(fusion.weights)
+def weights_for(fusion: FusionSettings) -> Weights | None:
+    """Load the weights that the settings ask for; ``None`` for a classical rule.
+
+    Raises
+    ------
+    SettingsError, WeightsError, MissingDependencyError
+        The rule does not exist, or what it needs is not there.
+    """
+    if fusion.rule == NETWORK_RULE:
+        return load_weights(find_weights(fusion.weights))
     if fusion.rule not in RULES:
         raise SettingsError(
             f"there is no fusion rule {fusion.rule!r}; choose one of {', '.join([*RULES, NETWORK_RULE])}"
@@ -277,48 +300,72 @@ def _check_coverage(ct_in_mri: Volume, mri_unit: VoxelArray, ct_name: str, mri_n
         )
 
 
-def _meaning(rule: str) -> str:
+def _meaning(rule: str, weighted: bool) -> str:
     """Say what the values of a fused volume are."""
     if rule == "bone_over_mri":
         return (
             "the MRI's value outside bone (200 HU and below); the CT through this piecewise-linear map in bone "
             "(300 HU and above); a blend of the two between"
         )
+    if weighted:
+        return (
+            "alpha times the CT through this piecewise-linear map, plus (1 - alpha) times the MRI's value: the CT "
+            "where the weight alpha is 1, the MRI, to the last bit, where it is 0"
+        )
     return "a mixture of the MRI's value and of the CT through this piecewise-linear map, made by the rule"
 
 
-def _apply_rule(
+def fuse_stacks(
     ct_unit: VoxelArray,
     mri_unit: VoxelArray,
     bone_weight: VoxelArray,
-    mri: Volume,
-    settings: Settings,
-    weights: Weights | None,
-    device: torch.device,
-    progress: Progress | None,
-    cancel: Cancel | None,
-) -> VoxelArray:
-    """Fuse on the unit scale, slice by slice along the feet-head axis, whatever way the volume is stored."""
-    from BrainFusionLib.network import network_from_weights
-    from BrainFusionLib.slices import axial_stack, fuse_slices
+    fusion: FusionSettings,
+    weights: Weights | None = None,
+    *,
+    where: BoolArray | None = None,
+    device: torch.device | str = "cpu",
+    progress: Progress | None = None,
+    cancel: Cancel | None = None,
+) -> tuple[VoxelArray, VoxelArray | None]:
+    """Fuse two registered stacks of slices by the rule of the settings.
 
-    ct_stack, undo = axial_stack(ct_unit, mri.grid)
-    mri_stack, _ = axial_stack(mri_unit, mri.grid)
-    if weights is not None:
-        network = network_from_weights(weights)
-        fused = fuse_slices(
-            network,
-            ct_stack,
-            mri_stack,
-            device=device,
-            batch_size=settings.fusion.batch_size,
-            progress=progress,
-            cancel=cancel,
-        )
-    else:
-        bone_stack, _ = axial_stack(bone_weight, mri.grid)
-        fused = RULES[settings.fusion.rule](ct_stack, mri_stack, bone_stack)
-    return undo(fused)
+    Parameters
+    ----------
+    ct_unit, mri_unit, bone_weight
+        (slices, rows, columns), float32, unit scale, as `volume.axial_stack` turns them; bone weight 0 to 1.
+    weights
+        As `weights_for` the settings.
+    where
+        The head, same shape: outside it a network is not asked, and the MRI is shown.
+
+    Returns
+    -------
+    fused, alpha
+        The fused stack, unit scale, and the weight of the CT in it, 0 to 1; ``None`` where the rule or the network has
+        none.
+
+    Raises
+    ------
+    GeometryError, SettingsError, WeightsError, MissingDependencyError, Cancelled
+        As `fuse`.
+    """
+    if weights is None:
+        return RULES[fusion.rule](ct_unit, mri_unit, bone_weight), None
+    from BrainFusionLib.network import FusionNetAlpha, network_from_weights
+    from BrainFusionLib.slices import blend, fuse_slices, slice_weights
+
+    network = network_from_weights(weights)
+    options: dict[str, Any] = {
+        "where": where,
+        "device": device,
+        "batch_size": fusion.batch_size,
+        "progress": progress,
+        "cancel": cancel,
+    }
+    if isinstance(network, FusionNetAlpha):
+        alpha = slice_weights(network, ct_unit, mri_unit, bone_weight, **options)
+        return blend(alpha, ct_unit, mri_unit), alpha
+    return fuse_slices(network, ct_unit, mri_unit, bone_weight, **options), None
 
 
 def _fidelity(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -63,6 +64,20 @@ def maximum(ct_unit: VoxelArray, mri_unit: VoxelArray, bone_weight: VoxelArray) 
 def bone_over_mri(ct_unit: VoxelArray, mri_unit: VoxelArray, bone_weight: VoxelArray) -> VoxelArray:
     """Return CT where it is bone and MRI elsewhere: ``w·ct + (1 − w)·mri``, exactly so at ``w`` = 0 and 1."""
     return bone_weight * ct_unit + (1 - bone_weight) * mri_unit
+
+
+def bone_and_rim(ct_unit: VoxelArray, mri_unit: VoxelArray, bone_weight: VoxelArray) -> VoxelArray:
+    """Return `bone_over_mri` with the neighbours, within the slice, of what is at least half bone shown as CT, too.
+
+    A pixel that touches bone holds some of both, and bone's edge, the strongest of the slice, lies in it: shown from
+    one source, the edge stays as steep as it was.
+    """
+    half = np.where(bone_weight >= 0.5, bone_weight, np.float32(0))
+    padded = np.pad(half, [(0, 0)] * (half.ndim - 2) + [(1, 1), (1, 1)])
+    rows, columns = half.shape[-2:]
+    shifted = (padded[..., y : y + rows, x : x + columns] for y in range(3) for x in range(3))
+    spread = reduce(np.maximum, shifted, bone_weight)
+    return bone_over_mri(ct_unit, mri_unit, spread)
 
 
 def import_wavelets() -> Any:
@@ -159,6 +174,7 @@ RULES: dict[str, Rule] = {
     rule.name: rule
     for rule in (
         Rule("bone_over_mri", "CT where it is bone (300 HU and more), MRI elsewhere", bone_over_mri),
+        Rule("bone_and_rim", "the same, with the pixels that touch bone shown as CT", bone_and_rim),
         Rule("average", "mean of CT and MRI", average),
         Rule("maximum", "the brighter of CT and MRI", maximum),
         Rule("wavelet", "stronger detail in the wavelet domain (db4; needs PyWavelets)", wavelet),

@@ -112,24 +112,20 @@ class FusionSettings:
     rule
         A name from `BrainFusionLib.rules.RULES`, or ``"network"``.
     weights
-        Weights file for ``"network"``; none ship yet, so it must be named.
+        For ``"network"``: a weights file, or the name of weights that ship (`BrainFusionLib.weights.SHIPPED`); ``None``
+        for this project's own.
     batch_size
         Slices that go through the network together. Halved by itself when the device's memory is too small.
     """
 
-    rule: str = "bone_over_mri"
-    weights: Path | None = None
+    rule: str = "network"
+    weights: Path | str | None = None
     batch_size: int = 8
 
     def __post_init__(self) -> None:
         _require_at_least("batch_size", self.batch_size, 1)
         if self.rule != "network" and self.weights is not None:
             raise SettingsError(f"weights are for the network, and the rule is {self.rule}: add --rule network")
-        if self.rule == "network" and self.weights is None:
-            raise SettingsError(
-                "the network needs trained weights, and none ship with this version: name a file with --weights, "
-                "or choose a classical rule with --rule"
-            )
 
 
 @dataclass(frozen=True)
@@ -162,5 +158,5 @@ class Settings:
         plain = asdict(self)
         weights = self.fusion.weights
         # The name only: folders tell who the user is, and the result holds the file's sha256.
-        plain["fusion"]["weights"] = None if weights is None else weights.name
+        plain["fusion"]["weights"] = None if weights is None else Path(weights).name
         return plain

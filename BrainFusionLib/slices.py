@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 
 from BrainFusionLib.errors import GeometryError, SettingsError
-from BrainFusionLib.geometry import Grid, anatomical_axes
-from BrainFusionLib.network import SIZE_MULTIPLE
+from BrainFusionLib.network import SIZE_MULTIPLE, FusionNetAlpha
 from BrainFusionLib.progress import Cancel, Progress, stop_if
-from BrainFusionLib.volume import VoxelArray
+from BrainFusionLib.volume import BoolArray, VoxelArray
 
 logger = logging.getLogger(__name__)
 
@@ -24,7 +25,9 @@ def fuse_slices(
     network: torch.nn.Module,
     ct_unit_kji: VoxelArray,
     mri_unit_kji: VoxelArray,
+    bone_weight_kji: VoxelArray | None = None,
     *,
+    where: BoolArray | None = None,
     device: str | torch.device = "cpu",
     batch_size: int = 8,
     progress: Progress | None = None,
@@ -33,15 +36,20 @@ def fuse_slices(
     """Fuse two stacks of slices with a network of `network.ARCHITECTURES`.
 
     Slices of any size go in: rows and columns are padded to the network's multiple at their ends and cut off again
-    from the result, never stretched. The result does not depend on the batch size (to 1e-5 of the unit scale). When
-    the GPU's memory does not do, batches are halved, and in the end the CPU takes over, with a warning in the log.
+    from the result, never stretched. The result does not depend on the batch size, the number of threads and what is
+    skipped (to 1e-5 of the unit scale). When the GPU's memory does not do, batches are halved, and in the end the CPU
+    takes over, with a warning in the log.
 
     Parameters
     ----------
     network
         Is moved to the device, and left there.
     ct_unit_kji, mri_unit_kji
-        Shape (slices, rows, columns), unit scale, rows and columns as `axial_stack` turns them.
+        Shape (slices, rows, columns), unit scale, rows and columns as `volume.axial_stack` turns them.
+    bone_weight_kji
+        How much a voxel is bone, 0 to 1, same shape. Left away, it is that of a CT in Hounsfield units.
+    where
+        The head, same shape: outside it the result is the MRI, and what it takes no part in is not computed.
     device
         Where the network runs; see `device.pick_device`.
     batch_size
@@ -65,22 +73,101 @@ def fuse_slices(
     Cancelled
         `cancel` said so.
     """
-    if ct_unit_kji.ndim != 3 or ct_unit_kji.shape != mri_unit_kji.shape:
+    stacks = _checked(ct_unit_kji, mri_unit_kji, bone_weight_kji, where)
+    if isinstance(network, FusionNetAlpha):
+        # Blended here, in float32, so that a weight of exactly 0 or 1 gives back a source to the last bit.
+        alpha = slice_weights(network, *stacks, where=where, **_options(device, batch_size, progress, cancel))
+        return blend(alpha, ct_unit_kji, mri_unit_kji)
+    fused = np.array(mri_unit_kji, dtype=np.float32)
+    _through(network, stacks, where, fused, **_options(device, batch_size, progress, cancel))
+    return fused if where is None else np.where(where, fused, mri_unit_kji)
+
+
+def slice_weights(
+    network: FusionNetAlpha,
+    ct_unit_kji: VoxelArray,
+    mri_unit_kji: VoxelArray,
+    bone_weight_kji: VoxelArray | None = None,
+    *,
+    where: BoolArray | None = None,
+    device: str | torch.device = "cpu",
+    batch_size: int = 8,
+    progress: Progress | None = None,
+    cancel: Cancel | None = None,
+) -> VoxelArray:
+    """Return the weight α of the CT, 0 to 1, that a network gives to stacks of slices; 0 outside `where`.
+
+    ``blend(α, ct, mri)`` is the fused stack. Everything else is as in `fuse_slices`.
+    """
+    stacks = _checked(ct_unit_kji, mri_unit_kji, bone_weight_kji, where)
+    alpha = np.zeros(ct_unit_kji.shape, dtype=np.float32)
+    _through(AlphaOf(network), stacks, where, alpha, **_options(device, batch_size, progress, cancel))
+    return alpha if where is None else alpha * where
+
+
+def blend(alpha: VoxelArray, ct: VoxelArray, mri: VoxelArray) -> VoxelArray:
+    """Return ``α·ct + (1 − α)·mri``, float32: ct where α is 1 and mri where it is 0, to the last bit."""
+    fused: VoxelArray = alpha * ct + (1 - alpha) * mri
+    return fused
+
+
+class AlphaOf(torch.nn.Module):
+    """A network whose output is the weight map of another one."""
+
+    def __init__(self, network: FusionNetAlpha) -> None:
+        super().__init__()
+        self.network = network
+        self.margin = network.margin
+
+    def forward(self, slices: torch.Tensor) -> torch.Tensor:
+        """Return α, (B, 1, H, W), of slices (B, 2 or 3, H, W)."""
+        return self.network.alpha(slices)
+
+
+def _checked(
+    ct: VoxelArray, mri: VoxelArray, bone_weight: VoxelArray | None, where: BoolArray | None
+) -> tuple[VoxelArray, ...]:
+    """Return the stacks that are given, if they are of one shape."""
+    stacks = tuple(stack for stack in (ct, mri, bone_weight) if stack is not None)
+    shapes = [stack.shape for stack in (*stacks, *([] if where is None else [where]))]
+    if ct.ndim != 3 or set(shapes) != {ct.shape}:
         raise GeometryError(
-            "CT and MRI must be two stacks of one shape (slices, rows, columns); got "
-            f"{ct_unit_kji.shape} and {mri_unit_kji.shape}. Resample the CT onto the MRI's grid first."
+            "CT, MRI, bone weight and head must be stacks of one shape (slices, rows, columns); got "
+            f"{', '.join(str(shape) for shape in shapes)}. Resample the CT onto the MRI's grid first."
         )
+    return stacks
+
+
+def _options(
+    device: str | torch.device, batch_size: int, progress: Progress | None, cancel: Cancel | None
+) -> dict[str, Any]:
+    return {"device": device, "batch_size": batch_size, "progress": progress, "cancel": cancel}
+
+
+def _through(
+    network: torch.nn.Module,
+    stacks: Sequence[VoxelArray],
+    where: BoolArray | None,
+    result: VoxelArray,
+    *,
+    device: str | torch.device,
+    batch_size: int,
+    progress: Progress | None,
+    cancel: Cancel | None,
+) -> None:
+    """Put batches of slices through a network, and what comes out into `result`; the rest of it stays as it is."""
     if batch_size < 1:
         raise SettingsError(f"the batch size must be 1 slice or more; got {batch_size}")
     device = torch.device(device)
-    network = network.to(device).eval()
-    fused = np.empty(ct_unit_kji.shape, dtype=np.float32)
+    chosen, rows, columns = _needed(where, result.shape, getattr(network, "margin", None))
+    run = prepare(network, device)
     first = 0
-    while first < len(fused):
+    while first < len(chosen):
         stop_if(cancel)
-        chosen = slice(first, first + batch_size)
+        batch = chosen[first : first + batch_size]
         try:
-            fused[chosen] = _fuse_batch(network, ct_unit_kji[chosen], mri_unit_kji[chosen], device)
+            given = np.stack([stack[batch, rows, columns] for stack in stacks], axis=1, dtype=np.float32)
+            result[batch, rows, columns] = _padded_through(run, given, device)
         except torch.cuda.OutOfMemoryError:
             if device.type == "cpu":
                 raise
@@ -90,72 +177,60 @@ def fuse_slices(
             else:
                 logger.warning("not enough memory on %s, even for one slice: fusing on the CPU, more slowly", device)
                 device = torch.device("cpu")
-                network = network.to(device)
+                run = prepare(network, device)
             continue
-        first = min(first + batch_size, len(fused))
+        first += len(batch)
         if progress is not None:
-            progress(STAGE, first / len(fused))
-    return fused
+            progress(STAGE, first / len(chosen))
 
 
-def _fuse_batch(
-    network: torch.nn.Module, ct_unit: VoxelArray, mri_unit: VoxelArray, device: torch.device
+def _needed(
+    where: BoolArray | None, shape: Sequence[int], margin: int | None
+) -> tuple[npt.NDArray[np.intp], slice, slice]:
+    """Return the slices, and the rows and columns of all of them, that have a part in the result inside `where`.
+
+    Rows and columns are cut where the network's poolings cut, and so far from the head that nothing outside is seen
+    from inside it: every value inside is what it would be if all was computed.
+    """
+    everything = slice(0, shape[1]), slice(0, shape[2])
+    if where is None:
+        return np.arange(shape[0]), *everything
+    chosen = np.flatnonzero(where.any(axis=(1, 2)))
+    if margin is None or not len(chosen):
+        return chosen, *everything
+    head = where.any(axis=0)
+    rows, columns = (_widened(np.flatnonzero(head.any(axis=axis)), margin, head.shape[1 - axis]) for axis in (1, 0))
+    return chosen, rows, columns
+
+
+def _widened(places: npt.NDArray[np.intp], margin: int, size: int) -> slice:
+    first, last = int(places[0]) - margin, int(places[-1]) + 1 + margin
+    return slice(max(0, first // SIZE_MULTIPLE * SIZE_MULTIPLE), min(size, -(-last // SIZE_MULTIPLE) * SIZE_MULTIPLE))
+
+
+def prepare(network: torch.nn.Module, device: torch.device) -> Callable[[torch.Tensor], torch.Tensor]:
+    """Return a network ready to run on a device, in evaluation mode."""
+    # The order in memory that convolutions are fastest in: measured on one core, FusionNet of width 16, 256x256, one
+    # slice in 114 ms instead of 193.
+    network = network.to(device, memory_format=torch.channels_last).eval()
+
+    def run(slices: torch.Tensor) -> torch.Tensor:
+        slices = slices.to(device).contiguous(memory_format=torch.channels_last)
+        # Without TF32, whose 10 bits would make GPU and CPU differ by 1e-3 of the unit scale: a few HU in bone.
+        with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+            return network(slices).cpu()
+
+    return run
+
+
+def _padded_through(
+    run: Callable[[torch.Tensor], torch.Tensor], slices: VoxelArray, device: torch.device
 ) -> VoxelArray:
-    rows, columns = ct_unit.shape[1:]
-    both = torch.from_numpy(np.stack([ct_unit, mri_unit], axis=1, dtype=np.float32)).to(device)
+    rows, columns = slices.shape[2:]
     # The border is repeated outwards: a head cut off by the field of view would get a false edge from zeros, and
     # reflecting needs more voxels than a narrow image has. Measured with trained weights on the last four rows of a
     # head that was cut: error .041 of the unit scale, .043 reflected, .054 with zeros. In air all three are the same.
-    both = F.pad(both, (0, -columns % SIZE_MULTIPLE, 0, -rows % SIZE_MULTIPLE), mode="replicate")
-    # The order in memory that convolutions are fastest in: measured on one core, FusionNet of width 16, 256x256, one
-    # slice in 114 ms instead of 193.
-    both = both.contiguous(memory_format=torch.channels_last)
-    # Without TF32, whose 10 bits would make GPU and CPU differ by 1e-3 of the unit scale: a few HU in bone.
-    with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
-        fused: VoxelArray = network(both)[:, 0, :rows, :columns].cpu().numpy()
+    padding = (0, -columns % SIZE_MULTIPLE, 0, -rows % SIZE_MULTIPLE)
+    padded = F.pad(torch.from_numpy(slices), padding, mode="replicate")
+    fused: VoxelArray = run(padded)[:, 0, :rows, :columns].numpy()
     return fused
-
-
-def axial_stack(array_kji: VoxelArray, grid: Grid) -> tuple[VoxelArray, Callable[[VoxelArray], VoxelArray]]:
-    """Turn a volume so that a network sees every head the same way, however it was acquired.
-
-    In the stack, slices go from the feet to the head, rows from anterior to posterior and columns from right to left
-    (each along the index axis nearest to it): axial slices as radiologists look at them, the patient's right on the
-    viewer's left. Axes are exchanged and reversed, and no voxel is changed.
-
-    Parameters
-    ----------
-    array_kji
-        Shape ``grid.shape_kji``.
-    grid
-        Where the voxels are.
-
-    Returns
-    -------
-    stack
-        A view of the array, shape (slices, rows, columns).
-    undo
-        Turns an array of the stack's shape back: a view of shape ``grid.shape_kji``.
-
-    Raises
-    ------
-    GeometryError
-        The array does not have the grid's shape.
-    """
-    if array_kji.shape != grid.shape_kji:
-        raise GeometryError(f"the array has shape {array_kji.shape} (k, j, i), but its grid needs {grid.shape_kji}")
-    letters_kji = anatomical_axes(grid.direction)[::-1]
-    order: list[int] = []
-    reversed_axes: list[int] = []
-    for axis, (along, against) in enumerate((("S", "I"), ("P", "A"), ("L", "R"))):
-        source = next(n for n, letter in enumerate(letters_kji) if letter in (along, against))
-        order.append(source)
-        if letters_kji[source] == against:
-            reversed_axes.append(axis)
-
-    def undo(stack: VoxelArray) -> VoxelArray:
-        array: VoxelArray = np.flip(stack, tuple(reversed_axes)).transpose(np.argsort(order))
-        return array
-
-    stack: VoxelArray = np.flip(array_kji.transpose(order), tuple(reversed_axes))
-    return stack, undo

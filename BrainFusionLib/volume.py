@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from BrainFusionLib.errors import GeometryError
-from BrainFusionLib.geometry import Grid
+from BrainFusionLib.geometry import Grid, anatomical_axes
 
 Modality = Literal["CT", "MR"]
 VoxelArray = npt.NDArray[np.float32]
+BoolArray = npt.NDArray[np.bool_]
+S = TypeVar("S", bound=np.generic)
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,3 +59,48 @@ class Volume:
     def with_array(self, array_kji: npt.NDArray[Any], **changes: Any) -> Volume:
         """Return a volume on the same grid with other voxels, and other fields where `changes` names them."""
         return replace(self, array_kji=array_kji, **changes)
+
+
+def axial_stack(array_kji: npt.NDArray[S], grid: Grid) -> tuple[npt.NDArray[S], Callable[[VoxelArray], VoxelArray]]:
+    """Turn a volume so that a network sees every head the same way, however it was acquired.
+
+    In the stack, slices go from the feet to the head, rows from anterior to posterior and columns from right to left
+    (each along the index axis nearest to it): axial slices as radiologists look at them, the patient's right on the
+    viewer's left. Axes are exchanged and reversed, and no voxel is changed.
+
+    Parameters
+    ----------
+    array_kji
+        Shape ``grid.shape_kji``.
+    grid
+        Where the voxels are.
+
+    Returns
+    -------
+    stack
+        A view of the array, shape (slices, rows, columns).
+    undo
+        Turns an array of the stack's shape back: a view of shape ``grid.shape_kji``.
+
+    Raises
+    ------
+    GeometryError
+        The array does not have the grid's shape.
+    """
+    if array_kji.shape != grid.shape_kji:
+        raise GeometryError(f"the array has shape {array_kji.shape} (k, j, i), but its grid needs {grid.shape_kji}")
+    letters_kji = anatomical_axes(grid.direction)[::-1]
+    order: list[int] = []
+    reversed_axes: list[int] = []
+    for axis, (along, against) in enumerate((("S", "I"), ("P", "A"), ("L", "R"))):
+        source = next(n for n, letter in enumerate(letters_kji) if letter in (along, against))
+        order.append(source)
+        if letters_kji[source] == against:
+            reversed_axes.append(axis)
+
+    def undo(stack: VoxelArray) -> VoxelArray:
+        array: VoxelArray = np.flip(stack, tuple(reversed_axes)).transpose(np.argsort(order))
+        return array
+
+    stack: npt.NDArray[S] = np.flip(array_kji.transpose(order), tuple(reversed_axes))
+    return stack, undo

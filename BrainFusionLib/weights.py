@@ -25,6 +25,15 @@ from BrainFusionLib.io import atomic_output, write_json
 
 Arrays = dict[str, npt.NDArray[Any]]
 
+# What ships with the library, by name: files in the folder `TRAINED`. The first is the default.
+TRAINED = Path(__file__).parent / "trained"
+SHIPPED: dict[str, str] = {
+    "fusion_net_alpha": "this project's network, which predicts the weight of the CT",
+    "fusion_net": "the reference network, taught the optimised label",
+    "fusion_net_wavelet": "the reference network, taught wavelet fusion, as the original project did",
+}
+DEFAULT_WEIGHTS = next(iter(SHIPPED))
+
 # Names and numbers of the unit scale that the slices are on when they reach the network (see `intensity`).
 UNIT_SCALE: dict[str, Any] = {
     "ct": "piecewise-linear, Hounsfield units to unit scale",
@@ -73,6 +82,25 @@ class Weights:
     arrays: Arrays
     manifest: Manifest
     path: Path
+
+
+def find_weights(name: str | Path | None = None) -> Path:
+    """Return the file of weights that ship with the library (see `SHIPPED`; by default the first), or a file as named.
+
+    Raises
+    ------
+    WeightsError
+        The name is neither one of those that ship nor that of a weights file.
+    """
+    name = DEFAULT_WEIGHTS if name is None else name
+    if str(name) in SHIPPED:
+        return TRAINED / f"{name}.npz"
+    if Path(name).suffix not in (".npz", ".json"):
+        raise WeightsError(
+            f"there are no weights called {str(name)!r}: name a weights file (NAME.npz), or one of those that ship: "
+            f"{', '.join(SHIPPED)}"
+        )
+    return Path(name)
 
 
 def save_weights(path: str | Path, arrays: Mapping[str, npt.NDArray[Any]], manifest: Manifest) -> Weights:

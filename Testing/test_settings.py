@@ -63,10 +63,9 @@ def test_no_batch_and_no_thread_are_refused():
         Settings(threads=0)
 
 
-def test_the_network_without_weights_is_refused_with_the_way_out():
-    with pytest.raises(SettingsError, match=r"--weights.*--rule"):
-        FusionSettings(rule="network")
-    assert FusionSettings(rule="network", weights=Path("w.bin")).weights == Path("w.bin")
+def test_the_network_takes_weights_by_file_or_name_and_by_default_its_own():
+    assert FusionSettings().rule == "network"
+    assert FusionSettings(weights=Path("w.bin")).weights == Path("w.bin")
 
 
 def test_an_unknown_device_is_refused_with_the_known_ones():

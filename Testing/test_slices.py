@@ -9,8 +9,9 @@ from torch import nn
 from BrainFusionLib.device import pick_device
 from BrainFusionLib.errors import Cancelled, GeometryError, SettingsError
 from BrainFusionLib.geometry import Grid, rotation_matrix
-from BrainFusionLib.network import FusionNet
-from BrainFusionLib.slices import axial_stack, fuse_slices
+from BrainFusionLib.network import FusionNet, FusionNetAlpha
+from BrainFusionLib.slices import blend, fuse_slices, slice_weights
+from BrainFusionLib.volume import axial_stack
 
 ORIENTATIONS = [
     np.eye(3)[:, list(order)] * signs
@@ -247,3 +248,46 @@ def test_a_gpu_that_is_not_there_is_refused_with_the_remedy(monkeypatch, name):
 def test_a_device_of_no_known_kind_is_refused():
     with pytest.raises(SettingsError, match="'gpu'"):
         pick_device("gpu")
+
+
+def _head(shape, rows, columns):
+    head = np.zeros(shape, dtype=bool)
+    head[1:-1, rows, columns] = True
+    return head
+
+
+@pytest.mark.parametrize(
+    "network", [FusionNetAlpha(4, levels=2, seed=1), FusionNet(2, seed=1)], ids=["ours", "reference"]
+)
+def test_what_is_skipped_changes_nothing_inside_the_head(network):
+    ct, mri = _stacks(4, 150, 140)
+    bone = np.random.default_rng(5).random(ct.shape, dtype=np.float32)
+    with torch.no_grad():
+        network.output.weight.normal_(0, 0.3, generator=torch.Generator().manual_seed(0))
+    head = _head(ct.shape, slice(60, 90), slice(50, 70))
+    everything = fuse_slices(network, ct, mri, bone)
+    skipped = fuse_slices(network, ct, mri, bone, where=head)
+    np.testing.assert_allclose(skipped[head], everything[head], atol=1e-5)
+    np.testing.assert_array_equal(skipped[~head], mri[~head])
+    assert np.abs(skipped - mri)[head].max() > 0.1
+
+
+def test_slices_without_a_head_do_not_go_through_the_network():
+    ct, mri = _stacks(6, 48, 48)
+    head = _head(ct.shape, slice(8, 40), slice(8, 40))
+    seen = []
+    network = FusionNet(2)
+    network.register_forward_hook(lambda module, inputs, output: seen.append(len(inputs[0])))
+    fuse_slices(network, ct, mri, where=head, batch_size=3)
+    assert sum(seen) == 4
+    assert fuse_slices(network, ct, mri, where=np.zeros_like(head)).tolist() == mri.tolist()
+
+
+def test_the_weight_map_tells_how_the_fused_stack_was_mixed():
+    ct, mri = _stacks()
+    bone = np.random.default_rng(5).random(ct.shape, dtype=np.float32)
+    network = FusionNetAlpha(4)
+    alpha = slice_weights(network, ct, mri, bone)
+    assert 0 <= alpha.min() < alpha.max() <= 1
+    np.testing.assert_array_equal(blend(alpha, ct, mri), fuse_slices(network, ct, mri, bone))
+    np.testing.assert_array_equal(blend(np.ones_like(ct), ct, mri), ct)

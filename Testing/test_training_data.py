@@ -50,7 +50,7 @@ def test_labels_are_what_the_rule_makes_of_the_inputs(cache, kind):
 
 def test_slices_are_on_the_unit_scale_and_suit_the_network(cache):
     _, batch = stack_of(phantoms(cache, contrasts=["T1", "T2"]), ["1", "2"])
-    assert batch.inputs.shape[1:] == (2, 32, 16)
+    assert batch.inputs.shape[1:] == (3, 32, 16)
     assert batch.inputs.dtype == batch.label.dtype == torch.float32
     assert (hu_from_unit(batch.ct.numpy()) > BONE_HU).any()
     assert 0.9 < np.percentile(batch.mri.numpy(), 99.5) < 1.3
@@ -72,7 +72,7 @@ def test_a_changed_setting_makes_other_slices_and_a_changed_label_only_labels(ca
     assert other.folders != first.folders
     assert labelled.folders == first.folders
     optimum = LabelConfig("optimum", steps=2)
-    for changed in (replace(optimum, steps=3), replace(optimum, bone=0.0), replace(optimum, learning_rate=0.1)):
+    for changed in (replace(optimum, steps=3), replace(optimum, bone=0.0), replace(optimum, learning_rate=0.02)):
         one, two = (stack_of(replace(config, label=label), ["1"]) for label in (optimum, changed))
         assert not torch.equal(one[1].label, two[1].label)
 

@@ -11,7 +11,8 @@ import torch
 from PIL import Image
 
 from BrainFusionLib.errors import WeightsError
-from BrainFusionLib.quality import gates, qabf
+from BrainFusionLib.metrics import gates
+from BrainFusionLib.metrics.fusion import qabf
 from BrainFusionLib.rules import RULES
 from BrainFusionLib.weights import load_weights
 from training import losses
@@ -206,9 +207,9 @@ def test_evaluation_measures_the_network_beside_the_rules(run, config_file, tmp_
     means = json.loads((tmp_path / "means.json").read_text(encoding="utf-8"))
     assert means["Qabf"] == pytest.approx(float(by_method["network"]["Qabf"]))
     assert "| network |" in (tmp_path / "means.md").read_text(encoding="utf-8")
-    assert len(table_of(tmp_path / "slices.csv")) == 2 * 7
+    assert len(table_of(tmp_path / "slices.csv")) == 2 * (2 + len(RULES))
     with Image.open(tmp_path / "sheet.png") as sheet:
-        assert sheet.size == (9 * 32, 2 * 32 + 16)
+        assert sheet.size == ((4 + len(RULES)) * 32, 2 * 32 + 16)
 
 
 def test_evaluation_reads_slice_pairs_and_weights_files(run, tmp_path):

@@ -12,10 +12,8 @@ import argparse
 import io
 import json
 import logging
-import platform
 import shlex
 import sys
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -57,7 +55,6 @@ class Outcome:
     rate: float
     tried: dict[float, float]
     curves: npt.NDArray[np.float64]
-    seconds: float
 
     @property
     def final(self) -> npt.NDArray[np.float64]:
@@ -88,7 +85,6 @@ def compare(config: Config, output: Path, names: Sequence[str], seeds: int, rate
 
 def _compete(config: Config, output: Path, name: str, seeds: int, rates: int) -> Outcome:
     """Choose a learning rate with the first seed, then run the others with it."""
-    began = time.perf_counter()
     tried = [USUAL_RATES[name] * SPREAD ** (n - (rates - 1) // 2) for n in range(rates)]
     first = {rate: _run(config, output, name, rate, 0) for rate in tried}
     rate = _best(first)
@@ -98,7 +94,7 @@ def _compete(config: Config, output: Path, name: str, seeds: int, rates: int) ->
         rate = _best(first)
     curves = np.stack([first[rate], *(_run(config, output, name, rate, seed) for seed in range(1, seeds))])
     tried_losses = {rate: float(first[rate].min()) for rate in sorted(first)}
-    return Outcome(name, rate, tried_losses, curves, time.perf_counter() - began)
+    return Outcome(name, rate, tried_losses, curves)
 
 
 def _best(curves: Mapping[float, npt.NDArray[np.float64]]) -> float:
@@ -153,19 +149,16 @@ def _markdown(outcomes: Sequence[Outcome], config: Config, seeds: int, rates: in
         f"tried {rates} learning rates or more with the first of {seeds} seeds. The held-out loss is that of a "
         "run's best epoch, mean ± standard deviation over the seeds.",
         "",
-        f"Hardware: {told['gpu'] or platform.processor() or platform.machine()}, {told['threads']} CPU threads; "
+        f"Hardware: {told['gpu'] or told['cpu']}, CPU threads: {config.training.threads or told['threads']}; "
         f"torch {told['packages']['torch']}; source tree {told['git']}.",
         "",
-        "| optimiser | learning rate | held-out loss | rates tried (loss) | seconds |",
-        "|---|---|---|---|---|",
+        "| optimiser | learning rate | held-out loss | rates tried (loss) |",
+        "|---|---|---|---|",
     ]
     for outcome in outcomes:
         tried = ", ".join(f"{rate:.2g} ({loss:.4f})" for rate, loss in outcome.tried.items())
         spread = f" ± {outcome.final.std(ddof=1):.4f}" if seeds > 1 else ""
-        lines.append(
-            f"| {outcome.name} | {outcome.rate:.2g} | {outcome.final.mean():.4f}{spread} | {tried} | "
-            f"{outcome.seconds:.0f} |"
-        )
+        lines.append(f"| {outcome.name} | {outcome.rate:.2g} | {outcome.final.mean():.4f}{spread} | {tried} |")
     lines += ["", f"**{best.name}** is best on held-out heads.{_doubt(outcomes, seeds)}", ""]
     return "\n".join([*lines, "![held-out loss](comparison.png)", ""])
 
@@ -173,9 +166,12 @@ def _markdown(outcomes: Sequence[Outcome], config: Config, seeds: int, rates: in
 def _doubt(outcomes: Sequence[Outcome], seeds: int) -> str:
     if seeds < 2 or len(outcomes) < 2:
         return " With one seed, that may be chance."
-    best, spread = outcomes[0].final.mean(), outcomes[0].final.std(ddof=1)
-    close = [o.name for o in outcomes[1:] if o.final.mean() - best < spread + o.final.std(ddof=1)]
-    return f" Within the spread of the seeds, so may be: {', '.join(close)}." if close else ""
+    close = [o.name for o in outcomes[1:] if o.final.min() <= outcomes[0].final.max()]
+    told = f" By its best seed, so may be: {', '.join(close)}." if close else ""
+    failed = [o.name for o in outcomes if o.final.max() > 3 * o.final.min()]
+    return told + (
+        f" Failed with some seed at the rate that was best with the first: {', '.join(failed)}." if failed else ""
+    )
 
 
 def _plot(outcomes: Sequence[Outcome], path: Path) -> None:

@@ -43,6 +43,9 @@ class DataConfig:
         How many scans, each with another contrast, pose and artefacts, are made of a simulated head.
     on_the_fly
         Simulated heads only: make new slices on the device at each step, instead of a fixed number that is cached.
+    crop
+        Rows and columns, multiples of 16, of a window that is cut from each slice at a place drawn anew each time;
+        empty for whole slices. Cached slices only; held-out ones stay whole.
     flip
         Mirror half of the slices left to right, anew each time.
     cache
@@ -65,6 +68,7 @@ class DataConfig:
     size: list[int] = field(default_factory=lambda: [256, 256])
     scans: int = 1
     on_the_fly: bool = False
+    crop: list[int] = field(default_factory=list)
     flip: bool = False
     cache: str = "training-cache"
     terms: str = "not stated"
@@ -79,6 +83,13 @@ class DataConfig:
         require(self.spacing_mm > 0 and self.slice_spacing_mm > 0, "data: spacings must be more than 0 mm")
         good = len(self.size) == 2 and all(n >= 16 and n % 16 == 0 for n in self.size)
         require(good, f"data.size: must be rows and columns, both multiples of 16; got {self.size}")
+        sides = list(zip(self.crop, self.size, strict=False))
+        fits = len(self.crop) == 2 and all(16 <= n <= most and n % 16 == 0 for n, most in sides)
+        require(
+            not self.crop or (fits and not self.on_the_fly),
+            f"data.crop: must be rows and columns, multiples of 16, at most {self.size}, of slices that are cached "
+            f"(on_the_fly = false); got {self.crop}",
+        )
         require(self.scans >= 1, f"data.scans: must be 1 or more; got {self.scans}")
         require(
             self.source == "simulated" or not self.on_the_fly, "data.on_the_fly: only simulated heads can be made so"
@@ -96,6 +107,8 @@ class SimulationConfig:
         The largest residual shift between CT and MRI; turned by up to as many degrees, too.
     rotation_deg
         The largest turn of the head about each axis.
+    scale
+        How much larger or smaller a head may be drawn, as pixels of another size show it.
     slice_mm
         The thickest MRI slice.
     noise
@@ -110,6 +123,7 @@ class SimulationConfig:
 
     misregistration_mm: float = 2.0
     rotation_deg: float = 12.0
+    scale: float = 0.2
     slice_mm: float = 5.0
     noise: float = 0.03
     bias: float = 0.3
@@ -148,8 +162,8 @@ class LabelConfig:
     """
 
     kind: str = "bone_over_mri"
-    steps: int = 100
-    learning_rate: float = 0.05
+    steps: int = 40
+    learning_rate: float = 0.1
     bone: float = 5.0
     soft: float = 5.0
     batch_size: int = 32

@@ -39,10 +39,10 @@ class Stream(Protocol):
 class CachedStream:
     """Prepared slices in a seeded order, another one each epoch, without a break between epochs."""
 
-    def __init__(self, store: SliceStore, batch_size: int, seed: int, *, flip: bool) -> None:
+    def __init__(self, store: SliceStore, batch_size: int, seed: int, *, flip: bool, crop: Sequence[int] = ()) -> None:
         self.batch_size = batch_size
         self.steps_per_epoch = -(-len(store) // batch_size)
-        self._store, self._seed, self._flip = store, seed, flip
+        self._store, self._seed, self._flip, self._crop = store, seed, flip, tuple(crop)
         self._orders: dict[int, npt.NDArray[np.intp]] = {}
 
     def ids(self, step: int) -> list[int]:
@@ -55,13 +55,29 @@ class CachedStream:
         share = self.batch_size // parts
         flips = np.random.default_rng((self._seed, step, 1)).random(self.batch_size) < 0.5 * self._flip
         chosen = slice(part * share, (part + 1) * share)
-        return self._store.batch(self.ids(step)[chosen], flips[chosen].tolist())
+        batch = self._store.batch(self.ids(step)[chosen], flips[chosen].tolist())
+        if not self._crop:
+            return batch
+        corners = np.random.default_rng((self._seed, step, 2)).random((self.batch_size, 2))
+        return _windows(batch, corners[chosen], self._crop)
 
     def _order(self, epoch: int) -> npt.NDArray[np.intp]:
         if epoch not in self._orders:
             self._orders = {key: order for key, order in self._orders.items() if key == epoch - 1}
             self._orders[epoch] = np.random.default_rng((self._seed, epoch)).permutation(len(self._store))
         return self._orders[epoch]
+
+
+def _windows(batch: Batch, corners: npt.NDArray[np.float64], size: Sequence[int]) -> Batch:
+    """Cut one window from each slice; `corners`, (B, 2), say where it may begin, 0 to 1 along rows and columns."""
+    rows, columns = size
+    room = np.array(batch.ct.shape[2:]) - size + 1
+
+    def cut(images: torch.Tensor) -> torch.Tensor:
+        places = zip(images, (corners * room).astype(int).tolist(), strict=True)
+        return torch.stack([image[:, y : y + rows, x : x + columns] for image, (y, x) in places])
+
+    return Batch(cut(batch.ct), cut(batch.mri), cut(batch.bone), cut(batch.label), batch.ids)
 
 
 class SimulatedStream:
@@ -202,7 +218,7 @@ def open_data(
     if config.data.on_the_fly and isinstance(source, SimulatedHeads):
         return TrainingData(SimulatedStream(config, train, source, device), judged, {"heldout": judged.made_from()})
     store = open_store(config, train, source)
-    stream = CachedStream(store, training.batch_size, training.seed, flip=config.data.flip)
+    stream = CachedStream(store, training.batch_size, training.seed, flip=config.data.flip, crop=config.data.crop)
     return TrainingData(stream, judged, {"train": store.made_from(), "heldout": judged.made_from()})
 
 

@@ -24,8 +24,8 @@ from PIL import Image, ImageDraw
 from BrainFusionLib.errors import BrainFusionError, SettingsError
 from BrainFusionLib.intensity import CT_KNOTS_UNIT
 from BrainFusionLib.io import atomic_output, write_json, write_text
+from BrainFusionLib.metrics import gates, measure
 from BrainFusionLib.network import build_network, network_from_weights
-from BrainFusionLib.quality import gates, measure
 from BrainFusionLib.rules import RULES
 from BrainFusionLib.slices import fuse_slices
 from BrainFusionLib.volume import VoxelArray

@@ -12,7 +12,7 @@ import SimpleITK as sitk
 from BrainFusionLib.errors import ImageContentError
 from BrainFusionLib.io import read_volume
 from BrainFusionLib.phantom import Tissue, head_grid, make_phantom
-from BrainFusionLib.slices import axial_stack
+from BrainFusionLib.volume import axial_stack
 
 # Labels of FreeSurfer (brain) and of SimNIBS' charm atlas (the rest of the head), as SynthSeg's label maps have them.
 TISSUE_OF_LABEL: dict[int, Tissue] = {

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from BrainFusionLib.network import bone_and_rim
 from BrainFusionLib.rules import RULES
 from BrainFusionLib.volume import VoxelArray
 from training.config import LabelConfig
@@ -21,7 +22,7 @@ def label_key(config: LabelConfig) -> dict[str, Any]:
         return {"kind": config.kind}
     return {
         "kind": config.kind,
-        "version": 1,
+        "version": 2,
         "steps": config.steps,
         "learning_rate": config.learning_rate,
         "bone": config.bone,
@@ -63,7 +64,8 @@ def best_alpha(ct: torch.Tensor, mri: torch.Tensor, bone_weight: torch.Tensor, c
 
     Minimises, slice by slice, ``1 − Qabf + bone·|fused − CT| in bone + soft·|fused − MRI| in soft tissue`` (see
     `training.losses`) over ``fused = α·CT + (1 − α)·MRI``, 0 ≤ α ≤ 1, so that it stays between its sources. Adam with
-    a rate that falls along half a cosine, projected after each step, from the bone-over-MRI rule.
+    a rate that falls along half a cosine, projected after each step, from bone and its rim: from bone alone it took
+    three times as many steps to the same Qabf.
 
     Parameters
     ----------
@@ -76,7 +78,7 @@ def best_alpha(ct: torch.Tensor, mri: torch.Tensor, bone_weight: torch.Tensor, c
         α, (B, 1, H, W).
     """
     batch = Batch(ct, mri, bone_weight, ct[:, :0], torch.zeros(len(ct), device=ct.device))
-    alpha = bone_weight.clone().requires_grad_()
+    alpha = bone_and_rim(bone_weight).requires_grad_()
     # A short memory of the gradient's size: it changes fast while edges form.
     optimiser = torch.optim.Adam([alpha], lr=config.learning_rate, betas=(0.9, 0.99))
     with torch.enable_grad():

@@ -6,7 +6,6 @@ slice, (B,): the loss of a batch is then the mean over its slices, however they 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
@@ -14,15 +13,13 @@ from typing import TYPE_CHECKING
 import torch
 import torch.nn.functional as F
 
-from BrainFusionLib.quality import DIRECTION, HEAD_LEVEL, STRENGTH
+from BrainFusionLib.metrics.fidelity import HEAD_LEVEL
+from BrainFusionLib.network.edges import TINY, edges, kept
 
 if TYPE_CHECKING:
     from training.config import LossConfig
 
-# Squares below this do not count as edges: 1e-4 of the unit scale, far below one grey level of an 8-bit picture.
-TINY = 1e-8
-
-# As in `BrainFusionLib.quality`, for images of 0 to 1.
+# As in `BrainFusionLib.metrics.fusion`, for images of 0 to 1.
 SSIM_CONSTANTS = (0.01**2, 0.03**2)
 
 
@@ -50,8 +47,8 @@ class Batch:
 
     @property
     def inputs(self) -> torch.Tensor:
-        """What a network takes: (B, 2, H, W)."""
-        return torch.cat([self.ct, self.mri], dim=1)
+        """CT, MRI and bone weight: (B, 3, H, W)."""
+        return torch.cat([self.ct, self.mri, self.bone], dim=1)
 
     def tensors(self) -> dict[str, torch.Tensor]:
         """Return the tensors by name."""
@@ -79,7 +76,7 @@ def gradient(fused: torch.Tensor, batch: Batch) -> torch.Tensor:
 
 
 def ssim(fused: torch.Tensor, batch: Batch) -> torch.Tensor:
-    """One minus the structural similarity with the label; see `BrainFusionLib.quality.ssim` for the source."""
+    """One minus the structural similarity with the label; see `BrainFusionLib.metrics.fusion.ssim` for the source."""
     window = _gaussian(11, 1.5, fused)
     mean_f, mean_l = _filtered(fused, window), _filtered(batch.label, window)
     var_f = _filtered(fused.square(), window) - mean_f.square()
@@ -93,14 +90,14 @@ def ssim(fused: torch.Tensor, batch: Batch) -> torch.Tensor:
 
 
 def qabf(fused: torch.Tensor, batch: Batch) -> torch.Tensor:
-    """One minus Qabf (`BrainFusionLib.quality.qabf`); differentiable almost everywhere."""
-    edges_f = _edges(fused)
-    kept, weight = torch.zeros(len(fused), device=fused.device), torch.zeros(len(fused), device=fused.device)
+    """One minus Qabf (`BrainFusionLib.metrics.fusion.qabf`); differentiable almost everywhere."""
+    edges_f = edges(fused)
+    all_kept, weight = torch.zeros(len(fused), device=fused.device), torch.zeros(len(fused), device=fused.device)
     for source in (batch.ct, batch.mri):
-        edges = _edges(source)
-        kept = kept + (_preservation(edges, edges_f) * edges[0]).sum(dim=(1, 2, 3))
-        weight = weight + edges[0].sum(dim=(1, 2, 3))
-    return 1 - kept / weight.clamp_min(TINY)
+        of_source = edges(source)
+        all_kept = all_kept + (kept(of_source, edges_f) * of_source.strength).sum(dim=(1, 2, 3))
+        weight = weight + of_source.strength.sum(dim=(1, 2, 3))
+    return 1 - all_kept / weight.clamp_min(TINY)
 
 
 def bone(fused: torch.Tensor, batch: Batch) -> torch.Tensor:
@@ -109,7 +106,7 @@ def bone(fused: torch.Tensor, batch: Batch) -> torch.Tensor:
 
 
 def soft(fused: torch.Tensor, batch: Batch) -> torch.Tensor:
-    """Mean absolute difference from the MRI in soft tissue, as `BrainFusionLib.quality.Gates` has it."""
+    """Mean absolute difference from the MRI in soft tissue, as `BrainFusionLib.metrics.Gates` has it."""
     rim = F.max_pool2d((batch.bone >= 0.5).float(), kernel_size=3, stride=1, padding=1)
     where = (rim == 0) & (torch.maximum(batch.ct, batch.mri) > HEAD_LEVEL / 255)
     return _mean_where(where, _distance(fused, batch.mri, batch.ct))
@@ -145,30 +142,6 @@ def _distance(fused: torch.Tensor, wanted: torch.Tensor, other: torch.Tensor) ->
 
 def _mean_where(where: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
     return (values * where).sum(dim=(1, 2, 3)) / where.sum(dim=(1, 2, 3)).clamp_min(1)
-
-
-def _edges(image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return strength and direction (-pi/2 to pi/2) of Sobel edges, as `BrainFusionLib.quality` does."""
-    padded = F.pad(image, (1, 1, 1, 1))
-    smooth_rows = padded[..., :-2, :] + 2 * padded[..., 1:-1, :] + padded[..., 2:, :]
-    smooth_columns = padded[..., :-2] + 2 * padded[..., 1:-1] + padded[..., 2:]
-    x = smooth_rows[..., 2:] - smooth_rows[..., :-2]
-    y = smooth_columns[..., 2:, :] - smooth_columns[..., :-2, :]
-    angle = torch.atan2(y, x)
-    # Half a turn more or less is the same edge; the step itself has no slope.
-    angle = angle - math.pi * ((angle > math.pi / 2).to(angle.dtype) - (angle <= -math.pi / 2).to(angle.dtype))
-    return (x.square() + y.square() + TINY).sqrt(), angle
-
-
-def _preservation(source: tuple[torch.Tensor, torch.Tensor], fused: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
-    strength = torch.minimum(source[0], fused[0]) / torch.maximum(source[0], fused[0])
-    direction = 1 - (source[1] - fused[1]).abs() * (2 / math.pi)
-    return _sigmoid(strength, STRENGTH) * _sigmoid(direction, DIRECTION)
-
-
-def _sigmoid(x: torch.Tensor, constants: tuple[float, float, float]) -> torch.Tensor:
-    gamma, kappa, sigma = constants
-    return gamma * torch.sigmoid(-kappa * (x - sigma))
 
 
 def _gaussian(size: int, sigma: float, like: torch.Tensor) -> torch.Tensor:

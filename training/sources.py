@@ -13,16 +13,14 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-from PIL import Image
 
 from BrainFusionLib.errors import BrainFusionError, ImageContentError, ImageFileError, SettingsError
 from BrainFusionLib.intensity import bone_weight, check_pair, ct_head_mask, ct_to_unit, mri_scale
-from BrainFusionLib.io import atomic_output, read_volume
+from BrainFusionLib.io import atomic_output, read_grey, read_volume
+from BrainFusionLib.metrics import windowed_bone_weight
 from BrainFusionLib.phantom import head_grid, make_phantom
-from BrainFusionLib.quality import windowed_bone_weight
 from BrainFusionLib.resample import resample_onto
-from BrainFusionLib.slices import axial_stack
-from BrainFusionLib.volume import Volume, VoxelArray
+from BrainFusionLib.volume import Volume, VoxelArray, axial_stack
 from training.config import Config
 from training.head_models import HeadModel, model_from_labels, phantom_model
 from training.simulate import draw_scan, render
@@ -254,25 +252,10 @@ class PngPairs:
             yield Slices(ct[None] / np.float32(255), mri[None] / np.float32(255), bone[None])
 
 
-def read_grey(path: Path) -> VoxelArray:
-    """Read a picture as grey levels of 0 to 255, (rows, columns), float32.
-
-    Raises
-    ------
-    ImageFileError
-        It is missing or no picture.
-    """
-    try:
-        with Image.open(path) as picture:
-            return np.asarray(picture.convert("L"), dtype=np.float32)
-    except OSError as error:
-        raise ImageFileError(f"{path}: cannot be read as a picture ({error}). An 8-bit PNG is wanted.") from error
-
-
 def describe(config: Config, source: HeadSource, head: str) -> dict[str, Any]:
     """Return all that a head's slices depend on, as plain data, with each file's size and time of change."""
     data = asdict(config.data)
-    for name in ("train_heads", "heldout_heads", "cache", "terms", "shippable", "flip", "on_the_fly", "path"):
+    for name in ("train_heads", "heldout_heads", "cache", "terms", "shippable", "flip", "crop", "on_the_fly", "path"):
         data.pop(name)
     files = [[str(path), path.stat().st_size, path.stat().st_mtime_ns] for path in _existing(source.files(head))]
     given = {"given": config.label.given_scale} if config.label.kind == "given" else {}

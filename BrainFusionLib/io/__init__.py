@@ -1,4 +1,4 @@
-"""The only door for files: volumes and transforms in and out, every file written whole or not at all."""
+"""The only door for files: volumes, pictures and transforms in and out, every file written whole or not at all."""
 
 from BrainFusionLib.io.files import (
     TRANSFORM_SUFFIXES,
@@ -10,12 +10,17 @@ from BrainFusionLib.io.files import (
     write_transform,
     write_volume,
 )
+from BrainFusionLib.io.pictures import PICTURES, list_pictures, read_grey, write_grey
 
 __all__ = [
+    "PICTURES",
     "TRANSFORM_SUFFIXES",
     "atomic_output",
+    "list_pictures",
+    "read_grey",
     "read_transform",
     "read_volume",
+    "write_grey",
     "write_json",
     "write_text",
     "write_transform",

@@ -15,9 +15,9 @@ import torch.nn.functional as F
 
 from BrainFusionLib.errors import ImageContentError
 from BrainFusionLib.geometry import FloatArray, Grid, affine, apply_affine
-from BrainFusionLib.intensity import AIR_HU, BoolArray, ct_head_mask, otsu_threshold
+from BrainFusionLib.intensity import AIR_HU, ct_head_mask, otsu_threshold
 from BrainFusionLib.registration.histogram import CT_BINS, FINENESS, MRI_BINS, ROW, Moving, Samples
-from BrainFusionLib.volume import Volume
+from BrainFusionLib.volume import BoolArray, Volume
 
 LEVELS_MM = (1.0, 2.0, 4.0, 8.0)
 MASK_LEVEL = 2

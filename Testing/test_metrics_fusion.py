@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from BrainFusionLib.quality import MEASURES, gates, measure, nmi, qabf, qy, scd, ssim, vif, vif_of
+from BrainFusionLib.metrics import MEASURES, gates, measure
+from BrainFusionLib.metrics.fusion import nmi, qabf, qy, scd, ssim, vif, vif_of
 
 
 def image(seed, size=48):

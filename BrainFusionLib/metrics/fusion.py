@@ -2,19 +2,19 @@
 
 All take one slice: the fused image and its two sources, shape (rows, columns), on a scale of 0 to 255, which some of
 the formulas' constants are made for. Multiply the unit scale of `intensity` by 255 first. None of them alone says that
-a fusion is good: a picture can be made to please any of them (see `Gates`).
+a fusion is good: a picture can be made to please any of them (see `fidelity.Gates`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from BrainFusionLib.geometry import FloatArray
+from BrainFusionLib.metrics.fidelity import correlation
 
 # Xydeas and Petrovic's constants: Gamma, kappa and sigma of the edge's strength and of its direction.
 STRENGTH = (0.9994, -15.0, 0.5)
@@ -28,67 +28,6 @@ YANG_WINDOW = 7
 YANG_ALIKE = 0.75
 # Sheikh and Bovik's variance of the visual noise, for images of 0 to 255.
 VIF_NOISE = 2.0
-
-# On an 8-bit picture of a brain-windowed CT, bone begins here, all of it from the second level on.
-BONE_RAMP_LEVELS = (160.0, 200.0)
-# Grey level from which on a pixel of either source is inside the head.
-HEAD_LEVEL = 10.0
-
-
-@dataclass(frozen=True)
-class Gates:
-    """Whether a fused slice tells the truth about its sources: no other measure counts without these.
-
-    Attributes
-    ----------
-    bone_error
-        Mean absolute difference from the CT where it is bone, grey levels of 255; ``None`` where there is no bone.
-    soft_tissue_error
-        Mean absolute difference from the MRI in soft tissue, grey levels of 255; ``None`` where there is none. Soft
-        tissue is what is inside the head, less than half bone, and does not touch what is more: on the rim of the
-        skull each pixel holds some of both.
-    soft_tissue_correlation
-        Pearson's, with the MRI, at the same places; ``None`` where one of the two is constant.
-    overshoot
-        Mean distance from the range between both sources, grey levels of 255, over all pixels.
-    """
-
-    bone_error: float | None
-    soft_tissue_error: float | None
-    soft_tissue_correlation: float | None
-    overshoot: float
-
-
-def gates(
-    fused: npt.ArrayLike, ct: npt.ArrayLike, mri: npt.ArrayLike, bone_weight: npt.ArrayLike | None = None
-) -> Gates:
-    """Measure a fused slice against its sources; the bone weight (0 to 1) may be left away for a brain-windowed CT."""
-    f, c, m = (np.asarray(image, dtype=np.float64) for image in (fused, ct, mri))
-    weight = windowed_bone_weight(c) if bone_weight is None else np.asarray(bone_weight, dtype=np.float64)
-    bone = weight >= 1
-    soft = (np.maximum(c, m) > HEAD_LEVEL) & ~_with_neighbours(weight >= 0.5)
-    outside = np.maximum(np.maximum(f - np.maximum(c, m), np.minimum(c, m) - f), 0)
-    return Gates(
-        bone_error=float(np.abs(f - c)[bone].mean()) if bone.any() else None,
-        soft_tissue_error=float(np.abs(f - m)[soft].mean()) if soft.any() else None,
-        soft_tissue_correlation=_correlation(f[soft], m[soft]) if soft.any() else None,
-        overshoot=float(outside.mean()),
-    )
-
-
-def windowed_bone_weight(ct_levels: npt.ArrayLike) -> FloatArray:
-    """Return how much a pixel of an 8-bit, brain-windowed CT is bone: 0 up to 160, 1 from 200, straight between."""
-    low, high = BONE_RAMP_LEVELS
-    weight: FloatArray = np.clip((np.asarray(ct_levels, dtype=np.float64) - low) / (high - low), 0, 1)
-    return weight
-
-
-def _with_neighbours(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
-    """Add the eight neighbours of every pixel."""
-    padded = np.pad(mask, 1)
-    rows = padded[:-2] | padded[1:-1] | padded[2:]
-    grown: npt.NDArray[np.bool_] = rows[:, :-2] | rows[:, 1:-1] | rows[:, 2:]
-    return grown
 
 
 def measure(fused: npt.ArrayLike, ct: npt.ArrayLike, mri: npt.ArrayLike) -> dict[str, float]:
@@ -200,7 +139,7 @@ def scd(fused: FloatArray, a: FloatArray, b: FloatArray) -> float:
 
     Source: V. Aslantas and E. Bendes, AEÜ 69 (2015) 1890. A constant difference counts as 0.
     """
-    return (_correlation(fused - b, a) or 0.0) + (_correlation(fused - a, b) or 0.0)
+    return (correlation(fused - b, a) or 0.0) + (correlation(fused - a, b) or 0.0)
 
 
 def entropy(fused: FloatArray, a: FloatArray, b: FloatArray) -> float:
@@ -309,9 +248,3 @@ def _normalised_information(a: FloatArray, b: FloatArray) -> float:
     joint = np.bincount((_levels(a) * 256 + _levels(b)).ravel(), minlength=65536).reshape(256, 256)
     of_a, of_b, together = _entropy(joint.sum(axis=1)), _entropy(joint.sum(axis=0)), _entropy(joint.ravel())
     return 2 * (of_a + of_b - together) / (of_a + of_b) if of_a + of_b > 0 else 0.0
-
-
-def _correlation(a: FloatArray, b: FloatArray) -> float | None:
-    a, b = a - a.mean(), b - b.mean()
-    length = float(np.sqrt((a**2).sum() * (b**2).sum()))
-    return float((a * b).sum()) / length if length > 0 else None

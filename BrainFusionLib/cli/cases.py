@@ -1,26 +1,15 @@
-"""The console command ``brainfusion``.
-
-Exit codes: 0 done; 1 a fault of the program; 2 wrong input, settings or files; 3 the two do not fit on each other;
-130 interrupted with Ctrl-C; 143 ended by another program.
-"""
+"""``brainfusion fuse`` and ``brainfusion register``: one case."""
 
 from __future__ import annotations
 
 import argparse
-import importlib.metadata
-import importlib.util
-import logging
 import os
-import platform
-import signal
 import sys
-import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn, get_args
+from typing import Any, get_args
 
-from BrainFusionLib import __version__
 from BrainFusionLib.case import (
     FORMATS,
     make_output_folder,
@@ -29,17 +18,16 @@ from BrainFusionLib.case import (
     remove_if_empty,
     write_case,
 )
+from BrainFusionLib.cli.codes import DONE, NOT_FOUND, fail
+from BrainFusionLib.cli.rules import add_rule_options, fusion_settings
 from BrainFusionLib.console import ProgressLine, say
 from BrainFusionLib.device import require_torch
-from BrainFusionLib.errors import BrainFusionError, Cancelled, ImageFileError, RegistrationError, SettingsError
+from BrainFusionLib.errors import ImageFileError, SettingsError
 from BrainFusionLib.io import TRANSFORM_SUFFIXES, read_transform, read_volume, write_json, write_transform
-from BrainFusionLib.pipeline import NETWORK_RULE, WARNING, fuse, not_rigid, versions
-from BrainFusionLib.rules import RULES
-from BrainFusionLib.settings import FusionSettings, Model, RegistrationSettings, Settings
+from BrainFusionLib.pipeline import WARNING, fuse, not_rigid, versions
+from BrainFusionLib.settings import Model, RegistrationSettings, Settings
 from BrainFusionLib.transform import AffineTransform, RigidTransform, Transform, told
 from BrainFusionLib.volume import Volume
-
-DONE, FAULT, WRONG_INPUT, NOT_FOUND, INTERRUPTED, TERMINATED = 0, 1, 2, 3, 130, 143
 
 INPUTS = (
     "NRRD, NIfTI, MetaImage (.mha), Analyze (.img or .hdr), or a folder of DICOM files",
@@ -47,43 +35,53 @@ INPUTS = (
 )
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command and return its exit code; prints no traceback for a wrong input.
+def add_to(commands: Any) -> None:
+    """Add both commands to the parser's."""
+    fuse_command = commands.add_parser(
+        "fuse",
+        help="register and fuse a CT and an MRI",
+        description="Find how the CT lies on the MRI, and write a fused volume on the MRI's grid, with a report.",
+        epilog="FOLDER gets: fused and ct_in_mri (volumes on the MRI's grid), ct_to_mri.tfm (the transform; load it in "
+        "3D Slicer), result.json (every number), report.html (open it in a browser, and look before you trust).",
+    )
+    _add_inputs(fuse_command)
+    fuse_command.add_argument(
+        "--threads",
+        type=int,
+        metavar="N",
+        help=f"CPU threads for resampling and fusing (default: all {os.cpu_count()}; registration is fastest with one)",
+    )
+    fuse_command.add_argument("-o", "--output", required=True, metavar="FOLDER", help="where to write the results")
+    add_rule_options(fuse_command)
+    fuse_command.add_argument(
+        "--format", choices=FORMATS, default=FORMATS[0], help=f"of the volumes written (default: {FORMATS[0]})"
+    )
+    fuse_command.add_argument(
+        "--save-alpha",
+        action="store_true",
+        help="also write alpha: the weight of the CT, 0 to 1, that the network chose",
+    )
+    fuse_command.add_argument(
+        "--no-register",
+        dest="register",
+        action="store_false",
+        help="do not look for the pose: use --transform as it is (it may be affine), or, without it, the positions "
+        "in the files",
+    )
+    fuse_command.set_defaults(run=_fuse)
 
-    Raises
-    ------
-    SystemExit
-        Wrong arguments, ``--help`` and ``--version`` (argparse's way), or the signal SIGTERM.
-    """
-    logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, _stop)
-    options = _parser().parse_args(arguments)
-    try:
-        code: int = options.run(options)
-        return code
-    except RegistrationError as error:
-        _fail(error, NOT_FOUND)
-        return _keep_refused(error.best_transform, options.keep_refused)
-    except (KeyboardInterrupt, Cancelled):
-        say("\ninterrupted; nothing was written", error=True)
-        return INTERRUPTED
-    except BrainFusionError as error:
-        return _fail(error, WRONG_INPUT)
-    except (MemoryError, RuntimeError) as error:
-        # torch has no error of its own for the CPU's memory; the GPU's derives from RuntimeError.
-        if isinstance(error, MemoryError) or "memory" in str(error):
-            hint = "Close other programs, crop the volumes, or use --device cpu."
-            return _fail(f"not enough memory for these volumes. {hint}", WRONG_INPUT)
-        raise
+    register_command = commands.add_parser(
+        "register",
+        help="find how the CT lies on the MRI, and write only that",
+        description="Find how the CT lies on the MRI, and write the transform (ITK text; MRI to CT points, LPS).",
+    )
+    _add_inputs(register_command)
+    register_command.add_argument("-o", "--output", required=True, metavar="FILE.tfm", help="the transform to write")
+    register_command.add_argument("--json", metavar="FILE", help="write quality, verdict and timings there, too")
+    register_command.set_defaults(run=_register)
 
 
-def _fail(error: BrainFusionError | str, code: int) -> int:
-    say(f"brainfusion: {error}", error=True)
-    return code
-
-
-def _keep_refused(pose: Transform | None, path: str | None) -> int:
+def keep_refused(pose: Transform | None, path: str | None) -> int:
     """Write a refused pose where the user asked for it, and say so."""
     if pose is None:
         say("Nothing was written.", error=True)
@@ -95,7 +93,7 @@ def _keep_refused(pose: Transform | None, path: str | None) -> int:
             write_transform(pose, path)
             say(f"Only the refused pose was written, to look at and not to use: {path}", error=True)
         except ImageFileError as error:
-            _fail(error, NOT_FOUND)
+            fail(error, NOT_FOUND)
     return NOT_FOUND
 
 
@@ -118,16 +116,11 @@ def _check_transform_name(path: Path) -> None:
         raise ImageFileError(f"{path}: a transform is written as {' or '.join(TRANSFORM_SUFFIXES)}. Name it so.")
 
 
-def _stop(signum: int, frame: Any) -> NoReturn:
-    # Through the stack, so that half-written files are removed on the way.
-    raise SystemExit(TERMINATED)
-
-
 def _fuse(options: argparse.Namespace) -> int:
     start, transform = _transforms(options)
     settings = Settings(
         registration=RegistrationSettings.preset(options.preset, options.seed, options.model),
-        fusion=FusionSettings(options.rule, options.weights),
+        fusion=fusion_settings(options),
         device=options.device,
         threads=options.threads,
     )
@@ -144,7 +137,7 @@ def _fuse(options: argparse.Namespace) -> int:
             mask = _mask(options)
             result = fuse(ct, mri, settings, start=start, transform=transform, mri_mask=mask, progress=progress)
             progress("writing", 0.0)
-            files = write_case(result, mri, folder, options.format)
+            files = write_case(result, mri, folder, options.format, save_alpha=options.save_alpha)
     except BaseException:
         remove_if_empty(made)
         raise
@@ -213,40 +206,6 @@ def _register(options: argparse.Namespace) -> int:
     return DONE
 
 
-def _doctor(options: argparse.Namespace) -> int:
-    """Say what is installed, which device would be used, and which weights there are."""
-    say(f"brainfusion {__version__}, Python {platform.python_version()}, {platform.platform()}")
-    missing = []
-    for package, purpose, needed in (
-        ("numpy", "arrays", True),
-        ("SimpleITK", "image files, masks", True),
-        ("pillow", "pictures in the report", True),
-        ("torch", "registration, resampling, the network", True),
-        ("PyWavelets", "the wavelet rule", False),
-    ):
-        try:
-            say(f"  {package:<12} {importlib.metadata.version(package):<16} {purpose}")
-        except importlib.metadata.PackageNotFoundError:
-            say(f"  {package:<12} {'missing':<16} {purpose}; pip install {package}")
-            missing += [package] if needed else []
-    if importlib.util.find_spec("torch") is not None:
-        import torch
-
-        from BrainFusionLib.device import pick_device
-        from BrainFusionLib.registration.kernel import kernel
-
-        say(f"  registration {'compiled loops' if kernel() else 'torch only: about twice as slow; a C compiler helps'}")
-        say(f"  device       {pick_device('auto')} (auto), {torch.get_num_threads()} CPU threads")
-        for n in range(torch.cuda.device_count()):
-            say(f"  cuda:{n}       {torch.cuda.get_device_name(n)}")
-    say("  weights      none ship with this version; the default rule is bone_over_mri")
-    if missing:
-        say(f"Not ready: install {' '.join(missing)}.")
-        return FAULT
-    say("Ready.")
-    return DONE
-
-
 def _transforms(options: argparse.Namespace) -> tuple[RigidTransform | None, Transform | None]:
     """Return the starting pose and the transform to use as it is, of which at most one is given.
 
@@ -278,69 +237,6 @@ def _series(options: argparse.Namespace) -> tuple[str | None, str | None]:
         options.ct_series or (options.series if ct_is_folder else None),
         options.mri_series or (options.series if mri_is_folder and not ct_is_folder else None),
     )
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="brainfusion",
-        description="Put a CT and an MRI of one head together: find how the CT lies on the MRI, and fuse the two.",
-        epilog=f"Example: brainfusion fuse ct.nrrd mri.nrrd -o results    Results are {WARNING}.",
-    )
-    parser.add_argument("--version", action="version", version=f"brainfusion {__version__}")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-
-    fuse_command = commands.add_parser(
-        "fuse",
-        help="register and fuse a CT and an MRI",
-        description="Find how the CT lies on the MRI, and write a fused volume on the MRI's grid, with a report.",
-        epilog="FOLDER gets: fused and ct_in_mri (volumes on the MRI's grid), ct_to_mri.tfm (the transform; load it in "
-        "3D Slicer), result.json (every number), report.html (open it in a browser, and look before you trust).",
-    )
-    _add_inputs(fuse_command)
-    fuse_command.add_argument(
-        "--threads",
-        type=int,
-        metavar="N",
-        help=f"CPU threads for resampling and fusing (default: all {os.cpu_count()}; registration is fastest with one)",
-    )
-    fuse_command.add_argument("-o", "--output", required=True, metavar="FOLDER", help="where to write the results")
-    rules = "; ".join(f"{rule.name}: {rule.description}" for rule in RULES.values())
-    fuse_command.add_argument(
-        "--rule",
-        choices=[*RULES, NETWORK_RULE],
-        default=FusionSettings.rule,
-        help=f"how to fuse (default: {FusionSettings.rule}). {rules}; {NETWORK_RULE}: the CNN, with --weights",
-    )
-    fuse_command.add_argument("--weights", type=Path, metavar="FILE", help="trained weights for --rule network")
-    fuse_command.add_argument(
-        "--format", choices=FORMATS, default=FORMATS[0], help=f"of the volumes written (default: {FORMATS[0]})"
-    )
-    fuse_command.add_argument(
-        "--no-register",
-        dest="register",
-        action="store_false",
-        help="do not look for the pose: use --transform as it is (it may be affine), or, without it, the positions "
-        "in the files",
-    )
-    fuse_command.set_defaults(run=_fuse)
-
-    register_command = commands.add_parser(
-        "register",
-        help="find how the CT lies on the MRI, and write only that",
-        description="Find how the CT lies on the MRI, and write the transform (ITK text; MRI to CT points, LPS).",
-    )
-    _add_inputs(register_command)
-    register_command.add_argument("-o", "--output", required=True, metavar="FILE.tfm", help="the transform to write")
-    register_command.add_argument("--json", metavar="FILE", help="write quality, verdict and timings there, too")
-    register_command.set_defaults(run=_register)
-
-    doctor_command = commands.add_parser(
-        "doctor",
-        help="say what is installed and what would be used",
-        description="Say what is installed, which device would be used, and which weights there are.",
-    )
-    doctor_command.set_defaults(run=_doctor)
-    return parser
 
 
 def _add_inputs(parser: argparse.ArgumentParser) -> None:

@@ -1,0 +1,61 @@
+"""``brainfusion doctor``: what is installed and what would be used."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import importlib.util
+import platform
+from typing import Any
+
+from BrainFusionLib import __version__
+from BrainFusionLib.cli.codes import DONE, FAULT
+from BrainFusionLib.console import say
+from BrainFusionLib.weights import DEFAULT_WEIGHTS, SHIPPED, find_weights
+
+
+def add_to(commands: Any) -> None:
+    """Add the command to the parser's."""
+    doctor_command = commands.add_parser(
+        "doctor",
+        help="say what is installed and what would be used",
+        description="Say what is installed, which device would be used, and which weights there are.",
+    )
+    doctor_command.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Say what is installed, which device would be used, and which weights there are."""
+    say(f"brainfusion {__version__}, Python {platform.python_version()}, {platform.platform()}")
+    missing = []
+    for package, purpose, needed in (
+        ("numpy", "arrays", True),
+        ("SimpleITK", "image files, masks", True),
+        ("pillow", "pictures in the report", True),
+        ("torch", "registration, resampling, the network", True),
+        ("PyWavelets", "the wavelet rule", False),
+    ):
+        try:
+            say(f"  {package:<12} {importlib.metadata.version(package):<16} {purpose}")
+        except importlib.metadata.PackageNotFoundError:
+            say(f"  {package:<12} {'missing':<16} {purpose}; pip install {package}")
+            missing += [package] if needed else []
+    if importlib.util.find_spec("torch") is not None:
+        import torch
+
+        from BrainFusionLib.device import pick_device
+        from BrainFusionLib.registration.kernel import kernel
+
+        say(f"  registration {'compiled loops' if kernel() else 'torch only: about twice as slow; a C compiler helps'}")
+        say(f"  device       {pick_device('auto')} (auto), {torch.get_num_threads()} CPU threads")
+        for n in range(torch.cuda.device_count()):
+            say(f"  cuda:{n}       {torch.cuda.get_device_name(n)}")
+    for name, description in SHIPPED.items():
+        there = "" if find_weights(name).exists() else "MISSING: install BrainFusion again; "
+        default = " (the default)" if name == DEFAULT_WEIGHTS else ""
+        say(f"  weights      {name}: {there}{description}{default}")
+    if missing:
+        say(f"Not ready: install {' '.join(missing)}.")
+        return FAULT
+    say("Ready.")
+    return DONE

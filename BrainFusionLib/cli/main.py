@@ -1,0 +1,73 @@
+"""What ``brainfusion`` does with its words.
+
+Exit codes: 0 done; 1 a fault of the program; 2 wrong input, settings or files; 3 the two do not fit on each other;
+130 interrupted with Ctrl-C; 143 ended by another program.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import signal
+import threading
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+from BrainFusionLib import __version__
+from BrainFusionLib.cli import cases, doctor, measures, pictures
+from BrainFusionLib.cli.codes import DONE, FAULT, INTERRUPTED, NOT_FOUND, TERMINATED, WRONG_INPUT, fail
+from BrainFusionLib.console import say
+from BrainFusionLib.errors import BrainFusionError, Cancelled, RegistrationError
+from BrainFusionLib.pipeline import WARNING
+
+__all__ = ["DONE", "FAULT", "INTERRUPTED", "NOT_FOUND", "TERMINATED", "WRONG_INPUT", "main"]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit code; prints no traceback for a wrong input.
+
+    Raises
+    ------
+    SystemExit
+        Wrong arguments, ``--help`` and ``--version`` (argparse's way), or the signal SIGTERM.
+    """
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, _stop)
+    options = _parser().parse_args(arguments)
+    try:
+        code: int = options.run(options)
+        return code
+    except RegistrationError as error:
+        fail(error, NOT_FOUND)
+        return cases.keep_refused(error.best_transform, options.keep_refused)
+    except (KeyboardInterrupt, Cancelled):
+        say("\ninterrupted; nothing was written", error=True)
+        return INTERRUPTED
+    except BrainFusionError as error:
+        return fail(error, WRONG_INPUT)
+    except (MemoryError, RuntimeError) as error:
+        # torch has no error of its own for the CPU's memory; the GPU's derives from RuntimeError.
+        if isinstance(error, MemoryError) or "memory" in str(error):
+            hint = "Close other programs, crop the volumes, or use --device cpu."
+            return fail(f"not enough memory for these volumes. {hint}", WRONG_INPUT)
+        raise
+
+
+def _stop(signum: int, frame: Any) -> NoReturn:
+    # Through the stack, so that half-written files are removed on the way.
+    raise SystemExit(TERMINATED)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="brainfusion",
+        description="Put a CT and an MRI of one head together: find how the CT lies on the MRI, and fuse the two.",
+        epilog=f"Example: brainfusion fuse ct.nrrd mri.nrrd -o results    Results are {WARNING}.",
+    )
+    parser.add_argument("--version", action="version", version=f"brainfusion {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    for command in (cases, pictures, measures, doctor):
+        command.add_to(commands)
+    return parser

@@ -1,0 +1,82 @@
+"""``brainfusion metrics``: how good a fused image is, by the field's measures and the fidelity gates."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import io
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from BrainFusionLib.case import make_output_folder, remove_if_empty
+from BrainFusionLib.cli.codes import DONE
+from BrainFusionLib.console import say
+from BrainFusionLib.io import write_json, write_text
+from BrainFusionLib.measuring import measure_files
+
+# What a line of the table says of each number.
+MEANINGS = {
+    "Qabf": "edges kept, 0 to 1",
+    "VIF": "visual information fidelity, mean of both sources",
+    "NMI": "normalised mutual information, sum over both sources, 0 to 2",
+    "Qy": "Yang's similarity, 0 to 1",
+    "SSIM": "structural similarity, mean of both sources",
+    "SCD": "correlations of differences, sum, -2 to 2",
+    "EN": "entropy, bits; of the fused image alone",
+    "SD": "standard deviation, levels; of the fused image alone",
+    "SF": "spatial frequency, levels; of the fused image alone",
+    "AG": "average gradient, levels; of the fused image alone",
+    "bone_error": "gate: mean distance from the CT in bone, levels of 255",
+    "soft_tissue_error": "gate: mean distance from the MRI in soft tissue, levels of 255",
+    "soft_tissue_correlation": "gate: correlation with the MRI in soft tissue",
+    "overshoot": "gate: mean distance from the sources' range, levels of 255",
+}
+
+
+def add_to(commands: Any) -> None:
+    """Add the command to the parser's."""
+    parser = commands.add_parser(
+        "metrics",
+        help="measure a fused image against its CT and MRI",
+        description="Measure a fused image: three pictures, three folders of pictures of the same names, or three "
+        "volumes on one grid (fused and ct_in_mri as `brainfusion fuse` writes them, and the MRI).",
+        epilog="The gates say whether the picture tells the truth; without them no other measure counts. Formulas and "
+        "their sources: BrainFusionLib/metrics/fusion.py.",
+    )
+    parser.add_argument("fused", metavar="FUSED")
+    parser.add_argument("ct", metavar="CT")
+    parser.add_argument("mri", metavar="MRI")
+    parser.add_argument("--json", metavar="FILE", help="write the means and every slice's measures there")
+    parser.add_argument("--csv", metavar="FILE", help="write every slice's measures there, a line a slice")
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Measure, and print a table."""
+    made = [f for path in (options.json, options.csv) if path for f in make_output_folder(Path(path).parent)]
+    try:
+        measured = measure_files(options.fused, options.ct, options.mri)
+        if options.json:
+            write_json({"mean": measured.mean, "slices": measured.slices}, options.json)
+        if options.csv:
+            write_text(_csv(measured.slices), options.csv)
+    except BaseException:
+        remove_if_empty(made)
+        raise
+    if measured.unpaired:
+        say(f"note: left out, because not all folders have them: {', '.join(measured.unpaired)}")
+    count = len(measured.slices)
+    say(f"mean of {count} slices" if count > 1 else next(iter(measured.slices)))
+    for name, value in measured.mean.items():
+        say(f"  {name:<24} {'-' if value is None else f'{value:.4f}':>9}  {MEANINGS[name]}")
+    return DONE
+
+
+def _csv(slices: Mapping[str, Mapping[str, float | None]]) -> str:
+    rows: Iterable[dict[str, Any]] = ({"slice": name, **row} for name, row in slices.items())
+    text = io.StringIO()
+    writer = csv.DictWriter(text, ["slice", *MEANINGS], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()

@@ -1,0 +1,68 @@
+"""``brainfusion slices``: folders of registered slices, as the field's benchmarks come."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from BrainFusionLib.case import make_output_folder, remove_if_empty
+from BrainFusionLib.cli.codes import DONE
+from BrainFusionLib.cli.rules import add_rule_options, fusion_settings
+from BrainFusionLib.console import ProgressLine, say
+from BrainFusionLib.pictures import fuse_folders
+from BrainFusionLib.pipeline import WARNING
+from BrainFusionLib.settings import Settings
+
+
+def add_to(commands: Any) -> None:
+    """Add the command to the parser's."""
+    parser = commands.add_parser(
+        "slices",
+        help="fuse folders of registered 8-bit CT and MRI slices",
+        description="Fuse every pair of registered 8-bit greyscale slices of one name into FOLDER/NAME.png.",
+        epilog=f"Nothing is registered or resampled: each pair must be of one size. Results are {WARNING}.",
+    )
+    parser.add_argument("ct_folder", metavar="CT_FOLDER", help="CT slices (PNG, BMP, TIFF, JPEG), brain-windowed")
+    parser.add_argument("mri_folder", metavar="MRI_FOLDER", help="MRI slices of the same names and sizes")
+    parser.add_argument("-o", "--output", required=True, metavar="FOLDER", help="where to write the fused PNGs")
+    add_rule_options(parser)
+    parser.add_argument(
+        "--save-alpha", action="store_true", help="also write FOLDER/alpha/NAME.png: the weight of the CT, 255 for 1"
+    )
+    parser.add_argument(
+        "--device", choices=("auto", "cpu", "cuda", "mps"), default="auto", help="where to compute (default: auto)"
+    )
+    parser.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: all)")
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Fuse the folders, and say what was done."""
+    settings = Settings(fusion=fusion_settings(options), device=options.device, threads=options.threads)
+    made = make_output_folder(Path(options.output))
+    began = time.monotonic()
+    try:
+        with ProgressLine(sys.stderr) as progress:
+            written = fuse_folders(
+                options.ct_folder,
+                options.mri_folder,
+                options.output,
+                settings,
+                save_alpha=options.save_alpha,
+                progress=progress,
+            )
+    except BaseException:
+        remove_if_empty(made)
+        raise
+    if written.unpaired:
+        say(f"note: left out, because only one folder has them: {', '.join(written.unpaired)}")
+    if options.save_alpha and not written.alpha:
+        say(f"note: there are no weights of the CT to write: {options.rule} has none")
+    say(f"{len(written.fused)} slices fused in {time.monotonic() - began:.1f} s; results are {WARNING}.")
+    say(f"  fused      {options.output}")
+    if written.alpha:
+        say(f"  alpha      {written.alpha[0].parent}")
+    return DONE

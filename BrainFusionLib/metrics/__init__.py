@@ -1,0 +1,16 @@
+"""Numbers that say how good a registration or a fusion is, each with its formula's source."""
+
+from BrainFusionLib.metrics.fidelity import Fidelity, Gates, fidelity, gates, windowed_bone_weight
+from BrainFusionLib.metrics.fusion import MEASURES, measure
+from BrainFusionLib.metrics.registration import target_registration_errors_mm
+
+__all__ = [
+    "MEASURES",
+    "Fidelity",
+    "Gates",
+    "fidelity",
+    "gates",
+    "measure",
+    "target_registration_errors_mm",
+    "windowed_bone_weight",
+]

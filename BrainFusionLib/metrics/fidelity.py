@@ -1,0 +1,125 @@
+"""Whether a fused image tells the truth about its two sources: without that, no other measure counts."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from BrainFusionLib.geometry import FloatArray
+from BrainFusionLib.volume import VoxelArray
+
+# On an 8-bit picture of a brain-windowed CT, bone begins here, all of it from the second level on.
+BONE_RAMP_LEVELS = (160.0, 200.0)
+# Grey level from which on a pixel of either source is inside the head.
+HEAD_LEVEL = 10.0
+
+
+@dataclass(frozen=True)
+class Fidelity:
+    """Whether a fused volume tells the truth about its two sources.
+
+    Attributes
+    ----------
+    bone_error_hu
+        Mean absolute difference between the Hounsfield units read back from the fused volume and the CT's, where the
+        CT is bone; ``None`` when no bone is in view.
+    soft_tissue_error
+        Mean absolute difference from the MRI on the unit scale, inside the MRI's head and away from bone.
+    overshoot
+        Mean distance of the fused value from the range between the two sources, unit scale: 0 when no voxel is
+        brighter or darker than both.
+    """
+
+    bone_error_hu: float | None
+    soft_tissue_error: float | None
+    overshoot: float
+
+    def to_dict(self) -> dict[str, float | None]:
+        """Return plain values, for JSON."""
+        return asdict(self)
+
+
+def fidelity(
+    fused_unit: VoxelArray,
+    ct_unit: VoxelArray,
+    mri_unit: VoxelArray,
+    *,
+    bone: npt.NDArray[np.bool_],
+    soft_tissue: npt.NDArray[np.bool_],
+    fused_hu_in_bone: VoxelArray,
+    ct_hu_in_bone: VoxelArray,
+) -> Fidelity:
+    """Measure a fused volume against its sources; arrays of one shape, but the last two: (number of bone voxels,)."""
+    low, high = np.minimum(ct_unit, mri_unit), np.maximum(ct_unit, mri_unit)
+    # A millionth of the unit scale is float32 rounding of the blend, not a halo.
+    outside = np.maximum(fused_unit - high, low - fused_unit) - np.float32(1e-6)
+    return Fidelity(
+        bone_error_hu=float(np.abs(fused_hu_in_bone - ct_hu_in_bone).mean()) if bone.any() else None,
+        soft_tissue_error=float(np.abs(fused_unit - mri_unit)[soft_tissue].mean()) if soft_tissue.any() else None,
+        overshoot=float(np.maximum(outside, 0).mean()),
+    )
+
+
+@dataclass(frozen=True)
+class Gates:
+    """Whether a fused slice tells the truth about its sources: no other measure counts without these.
+
+    Attributes
+    ----------
+    bone_error
+        Mean absolute difference from the CT where it is bone, grey levels of 255; ``None`` where there is no bone.
+    soft_tissue_error
+        Mean absolute difference from the MRI in soft tissue, grey levels of 255; ``None`` where there is none. Soft
+        tissue is what is inside the head, less than half bone, and does not touch what is more: on the rim of the
+        skull each pixel holds some of both.
+    soft_tissue_correlation
+        Pearson's, with the MRI, at the same places; ``None`` where one of the two is constant.
+    overshoot
+        Mean distance from the range between both sources, grey levels of 255, over all pixels.
+    """
+
+    bone_error: float | None
+    soft_tissue_error: float | None
+    soft_tissue_correlation: float | None
+    overshoot: float
+
+
+def gates(
+    fused: npt.ArrayLike, ct: npt.ArrayLike, mri: npt.ArrayLike, bone_weight: npt.ArrayLike | None = None
+) -> Gates:
+    """Measure a fused slice against its sources; the bone weight (0 to 1) may be left away for a brain-windowed CT."""
+    f, c, m = (np.asarray(image, dtype=np.float64) for image in (fused, ct, mri))
+    weight = windowed_bone_weight(c) if bone_weight is None else np.asarray(bone_weight, dtype=np.float64)
+    bone = weight >= 1
+    soft = (np.maximum(c, m) > HEAD_LEVEL) & ~_with_neighbours(weight >= 0.5)
+    outside = np.maximum(np.maximum(f - np.maximum(c, m), np.minimum(c, m) - f), 0)
+    return Gates(
+        bone_error=float(np.abs(f - c)[bone].mean()) if bone.any() else None,
+        soft_tissue_error=float(np.abs(f - m)[soft].mean()) if soft.any() else None,
+        soft_tissue_correlation=correlation(f[soft], m[soft]) if soft.any() else None,
+        overshoot=float(outside.mean()),
+    )
+
+
+def windowed_bone_weight(ct_levels: npt.ArrayLike) -> FloatArray:
+    """Return how much a pixel of an 8-bit, brain-windowed CT is bone: 0 up to 160, 1 from 200, straight between."""
+    low, high = BONE_RAMP_LEVELS
+    weight: FloatArray = np.clip((np.asarray(ct_levels, dtype=np.float64) - low) / (high - low), 0, 1)
+    return weight
+
+
+def _with_neighbours(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    """Add the eight neighbours of every pixel."""
+    padded = np.pad(mask, 1)
+    rows = padded[:-2] | padded[1:-1] | padded[2:]
+    grown: npt.NDArray[np.bool_] = rows[:, :-2] | rows[:, 1:-1] | rows[:, 2:]
+    return grown
+
+
+def correlation(a: FloatArray, b: FloatArray) -> float | None:
+    """Return Pearson's correlation; ``None`` where one of the two is constant."""
+    a, b = a - a.mean(), b - b.mean()
+    length = float(np.sqrt((a**2).sum() * (b**2).sum()))
+    return float((a * b).sum()) / length if length > 0 else None

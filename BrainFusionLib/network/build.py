@@ -1,0 +1,77 @@
+"""Networks from their description in a manifest, and their tensors from a weights file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from BrainFusionLib.errors import WeightsError
+from BrainFusionLib.network.alpha import FusionNetAlpha
+from BrainFusionLib.network.reference import FusionNet
+from BrainFusionLib.weights import Arrays, Weights
+
+# What a manifest's architecture["name"] may be. The other entries of that mapping are the constructor's arguments.
+ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {
+    "fusion_net": FusionNet,
+    "fusion_net_alpha": FusionNetAlpha,
+}
+
+
+def build_network(architecture: Mapping[str, Any]) -> nn.Module:
+    """Build an untrained network from the description in a manifest, ``{"name": "fusion_net", "width": 16}``.
+
+    Raises
+    ------
+    WeightsError
+        No architecture of that name, or arguments that it does not take.
+    """
+    arguments = dict(architecture)
+    name = arguments.pop("name", None)
+    if name not in ARCHITECTURES:
+        raise WeightsError(
+            f"the weights are for a network called {name!r}; this version has {', '.join(sorted(ARCHITECTURES))}. "
+            "Use weights made for this version, or update BrainFusion."
+        )
+    try:
+        return ARCHITECTURES[name](**arguments)
+    except (TypeError, ValueError) as error:
+        raise WeightsError(f"the network {name!r} cannot be built with {arguments}: {error}") from error
+
+
+def network_from_weights(weights: Weights) -> nn.Module:
+    """Build the network that a weights file describes, holding its weights, ready to run (CPU, evaluation mode).
+
+    Raises
+    ------
+    WeightsError
+        A tensor is missing, unknown to the network, or has another shape; the message names tensor and file.
+    """
+    network = build_network(weights.manifest.architecture)
+    expected = network.state_dict()
+    _check_arrays_fit(expected, weights)
+    network.load_state_dict({name: torch.from_numpy(np.array(weights.arrays[name])) for name in expected})
+    return network.eval()
+
+
+def arrays_of(network: nn.Module) -> Arrays:
+    """Return a copy of a network's tensors as arrays, by name: what `weights.save_weights` writes."""
+    return {name: tensor.detach().cpu().numpy().copy() for name, tensor in network.state_dict().items()}
+
+
+def _check_arrays_fit(expected: Mapping[str, torch.Tensor], weights: Weights) -> None:
+    remedy = f"{weights.path} was not made for the network that its manifest names; get the pair of files again."
+    for name, tensor in expected.items():
+        if name not in weights.arrays:
+            raise WeightsError(f"the tensor {name!r} of shape {tuple(tensor.shape)} is missing. {remedy}")
+        if weights.arrays[name].shape != tuple(tensor.shape):
+            raise WeightsError(
+                f"the tensor {name!r} should have shape {tuple(tensor.shape)}, but has {weights.arrays[name].shape}. "
+                f"{remedy}"
+            )
+    unknown = sorted(set(weights.arrays) - set(expected))
+    if unknown:
+        raise WeightsError(f"the network has no tensor called {unknown[0]!r}. {remedy}")

@@ -1,0 +1,122 @@
+"""Folders of registered 8-bit CT and MRI slices, fused into pictures of the same names."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from BrainFusionLib.device import pick_device
+from BrainFusionLib.errors import ImageContentError, ImageFileError
+from BrainFusionLib.io import list_pictures, read_grey, write_grey
+from BrainFusionLib.metrics import windowed_bone_weight
+from BrainFusionLib.pipeline import fuse_stacks, weights_for
+from BrainFusionLib.progress import Cancel, Progress, stop_if
+from BrainFusionLib.settings import Settings
+from BrainFusionLib.volume import VoxelArray
+
+STAGE = "fusing"
+WHITE = np.float32(255)
+
+
+@dataclass(frozen=True)
+class FusedPictures:
+    """What `fuse_folders` wrote (`fused`; `alpha`, maybe empty), and the names that only one folder had."""
+
+    fused: tuple[Path, ...]
+    alpha: tuple[Path, ...]
+    unpaired: tuple[str, ...]
+
+
+def pair_names(*folders: Path) -> tuple[dict[str, tuple[Path, ...]], tuple[str, ...]]:
+    """Return the pictures of every name that all folders have, and the names that only some of them have.
+
+    Raises
+    ------
+    ImageFileError
+        A folder is missing or empty, or there is no name that all have.
+    """
+    listed = [list_pictures(folder) for folder in folders]
+    shared = [name for name in listed[0] if all(name in pictures for pictures in listed[1:])]
+    if not shared:
+        raise ImageFileError(
+            f"{' and '.join(str(folder) for folder in folders)}: have no picture of the same name (for example "
+            f"{' and '.join(next(iter(pictures.values())).name for pictures in listed)}). Slices that belong together "
+            "must be named alike."
+        )
+    unpaired = sorted({name for pictures in listed for name in pictures} - set(shared))
+    return {name: tuple(pictures[name] for pictures in listed) for name in shared}, tuple(unpaired)
+
+
+def read_alike(paths: Sequence[Path]) -> list[VoxelArray]:
+    """Read pictures that belong together: levels of 0 to 255, all of one shape (rows, columns).
+
+    Raises
+    ------
+    ImageFileError, ImageContentError
+        One cannot be read, or they differ in size.
+    """
+    pictures = [read_grey(path) for path in paths]
+    if len({picture.shape for picture in pictures}) > 1:
+        told = ", ".join(f"{p} {'x'.join(map(str, x.shape[::-1]))}" for p, x in zip(paths, pictures, strict=True))
+        raise ImageContentError(f"slices that belong together must have one size; got {told}. Resample one of them.")
+    return pictures
+
+
+def fuse_folders(
+    ct_folder: str | Path,
+    mri_folder: str | Path,
+    output: str | Path,
+    settings: Settings | None = None,
+    *,
+    save_alpha: bool = False,
+    progress: Progress | None = None,
+    cancel: Cancel | None = None,
+) -> FusedPictures:
+    """Fuse every pair of pictures of one name into ``OUTPUT/NAME.png``.
+
+    Parameters
+    ----------
+    ct_folder, mri_folder
+        8-bit greyscale slices, registered, pairs of one size; the CT through a window that ends above soft tissue.
+    save_alpha
+        Also write the weight of the CT, 255 for 1, to ``OUTPUT/alpha/NAME.png``, where the network gives one.
+
+    Raises
+    ------
+    ImageFileError, ImageContentError
+        A picture cannot be read or written, a pair is not of one size, no name is in both folders, or the output is
+        one of the inputs.
+    SettingsError, WeightsError, MissingDependencyError, Cancelled
+        As `pipeline.fuse`.
+    """
+    settings, output = settings or Settings(), Path(output)
+    weights, device = weights_for(settings.fusion), pick_device(settings.device)
+    pairs, unpaired = pair_names(Path(ct_folder), Path(mri_folder))
+    for folder in (Path(ct_folder), Path(mri_folder)):
+        if folder.resolve() in (output.resolve(), (output / "alpha").resolve()):
+            raise ImageFileError(
+                f"{output}: is one of the inputs, and they would be written over. Name another folder."
+            )
+    # All are read once before any is written: a bad pair at the end must not cost the user half a folder of results.
+    read = {name: read_alike(paths) for name, paths in pairs.items()}
+    written: dict[str, list[Path]] = {"fused": [], "alpha": []}
+    for number, (name, (ct, mri)) in enumerate(read.items()):
+        stop_if(cancel)
+        bone = windowed_bone_weight(ct).astype(np.float32)
+        fused, alpha = fuse_stacks(
+            ct[None] / WHITE, mri[None] / WHITE, bone[None], settings.fusion, weights, device=device, cancel=cancel
+        )
+        results = {
+            "fused": (output, fused),
+            **({} if alpha is None or not save_alpha else {"alpha": (output / "alpha", alpha)}),
+        }
+        for kind, (folder, stack) in results.items():
+            folder.mkdir(parents=True, exist_ok=True)
+            write_grey(stack[0] * WHITE, folder / f"{name}.png")
+            written[kind].append(folder / f"{name}.png")
+        if progress is not None:
+            progress(STAGE, (number + 1) / len(pairs))
+    return FusedPictures(tuple(written["fused"]), tuple(written["alpha"]), unpaired)

@@ -98,7 +98,7 @@ def test_whatever_its_weights_are_bone_is_ct_tissue_is_mri_and_nothing_overshoot
     far = np.ones_like(bone, dtype=bool)
     far[:, 10 - REACH : 18 + REACH, 8 - REACH : 14 + REACH] = False
     np.testing.assert_array_equal(fused[far], mri[far])
-    assert 0 <= alpha.min()
+    assert alpha.min() >= 0
     assert alpha.max() <= 1
     assert (fused <= np.maximum(ct, mri) + 1e-6).all()
     assert (fused >= np.minimum(ct, mri) - 1e-6).all()

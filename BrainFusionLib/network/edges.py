@@ -32,9 +32,11 @@ def edges(image: torch.Tensor) -> Edges:
     """Return the Sobel edges of (B, 1, H, W); beyond the border all is 0; differentiable."""
     steps = F.conv2d(F.pad(image, (1, 1, 1, 1)), _sobel(image))
     x, y = steps[:, :1], steps[:, 1:]
-    # An edge along the rows has the direction pi/2, from whichever side the steps come near to it.
-    away = torch.where(x == 0, 1e-12 * torch.where(y < 0, -1.0, 1.0), x)
-    return Edges(x, y, (x.square() + y.square() + TINY).sqrt(), torch.atan(y / away))
+    # Not atan(y / x), whose slope in flat places is beyond all bounds and drowns all others; atan2's there is 0.
+    angle = torch.atan2(y, x)
+    # Half a turn more or less is the same edge; the step itself has no slope.
+    angle = angle - math.pi * ((angle > math.pi / 2).to(angle.dtype) - (angle <= -math.pi / 2).to(angle.dtype))
+    return Edges(x, y, (x.square() + y.square() + TINY).sqrt(), angle)
 
 
 def kept(source: Edges, fused: Edges) -> torch.Tensor:

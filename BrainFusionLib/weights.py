@@ -30,7 +30,6 @@ TRAINED = Path(__file__).parent / "trained"
 SHIPPED: dict[str, str] = {
     "fusion_net_alpha": "this project's network, which predicts the weight of the CT",
     "fusion_net": "the reference network, taught the optimised label",
-    "fusion_net_wavelet": "the reference network, taught wavelet fusion, as the original project did",
 }
 DEFAULT_WEIGHTS = next(iter(SHIPPED))
 

@@ -77,8 +77,8 @@ class FusionNetAlpha(nn.Module):
         initialise(self, torch.Generator().manual_seed(seed))
         with torch.no_grad():
             for layer in self.decide:
-                layer.weight.zero_()  # type: ignore[operator, union-attr]
-                layer.bias[4:] = FIRST_GAIN  # type: ignore[operator, index]
+                layer.weight.zero_()  # type: ignore[operator]
+                layer.bias[4:] = FIRST_GAIN  # type: ignore[operator]
 
     @property
     def margin(self) -> int:

@@ -10,9 +10,9 @@ import numpy as np
 
 from BrainFusionLib.device import pick_device
 from BrainFusionLib.errors import ImageContentError, ImageFileError
+from BrainFusionLib.fusing import fuse_stacks, weights_for
 from BrainFusionLib.io import list_pictures, read_grey, write_grey
 from BrainFusionLib.metrics import windowed_bone_weight
-from BrainFusionLib.pipeline import fuse_stacks, weights_for
 from BrainFusionLib.progress import Cancel, Progress, stop_if
 from BrainFusionLib.settings import Settings
 from BrainFusionLib.volume import VoxelArray

@@ -15,20 +15,19 @@ import SimpleITK as sitk
 from BrainFusionLib import __version__, intensity
 from BrainFusionLib.device import pick_device
 from BrainFusionLib.errors import RegistrationError, SettingsError
+from BrainFusionLib.fusing import fuse_stacks, weights_for
 from BrainFusionLib.metrics import Fidelity, fidelity
 from BrainFusionLib.progress import Cancel, Progress, stop_if
-from BrainFusionLib.rules import RULES, import_wavelets
-from BrainFusionLib.settings import FusionSettings, Settings
+from BrainFusionLib.settings import Settings
 from BrainFusionLib.transform import AffineTransform, RigidTransform, Transform, told
 from BrainFusionLib.verdict import Verdict, judge
-from BrainFusionLib.volume import BoolArray, Volume, VoxelArray, axial_stack
-from BrainFusionLib.weights import Weights, find_weights, load_weights
+from BrainFusionLib.volume import Volume, VoxelArray, axial_stack
+from BrainFusionLib.weights import Weights
 
 if TYPE_CHECKING:
     import torch
 
 WARNING = "for research and planning review, not for diagnosis"
-NETWORK_RULE = "network"
 
 # With less of the MRI's head than this covered by tissue of the CT, there is nothing to fuse.
 LEAST_COVERAGE = 0.05
@@ -252,25 +251,6 @@ def versions() -> dict[str, str]:
     }
 
 
-def weights_for(fusion: FusionSettings) -> Weights | None:
-    """Load the weights that the settings ask for; ``None`` for a classical rule.
-
-    Raises
-    ------
-    SettingsError, WeightsError, MissingDependencyError
-        The rule does not exist, or what it needs is not there.
-    """
-    if fusion.rule == NETWORK_RULE:
-        return load_weights(find_weights(fusion.weights))
-    if fusion.rule not in RULES:
-        raise SettingsError(
-            f"there is no fusion rule {fusion.rule!r}; choose one of {', '.join([*RULES, NETWORK_RULE])}"
-        )
-    if fusion.rule == "wavelet":
-        import_wavelets()
-    return None
-
-
 @contextmanager
 def _threads(count: int | None) -> Iterator[None]:
     """Use so many CPU threads (``None``: as many as before), and give the caller's numbers back afterwards."""
@@ -313,59 +293,6 @@ def _meaning(rule: str, weighted: bool) -> str:
             "where the weight alpha is 1, the MRI, to the last bit, where it is 0"
         )
     return "a mixture of the MRI's value and of the CT through this piecewise-linear map, made by the rule"
-
-
-def fuse_stacks(
-    ct_unit: VoxelArray,
-    mri_unit: VoxelArray,
-    bone_weight: VoxelArray,
-    fusion: FusionSettings,
-    weights: Weights | None = None,
-    *,
-    where: BoolArray | None = None,
-    device: torch.device | str = "cpu",
-    progress: Progress | None = None,
-    cancel: Cancel | None = None,
-) -> tuple[VoxelArray, VoxelArray | None]:
-    """Fuse two registered stacks of slices by the rule of the settings.
-
-    Parameters
-    ----------
-    ct_unit, mri_unit, bone_weight
-        (slices, rows, columns), float32, unit scale, as `volume.axial_stack` turns them; bone weight 0 to 1.
-    weights
-        As `weights_for` the settings.
-    where
-        The head, same shape: outside it a network is not asked, and the MRI is shown.
-
-    Returns
-    -------
-    fused, alpha
-        The fused stack, unit scale, and the weight of the CT in it, 0 to 1; ``None`` where the rule or the network has
-        none.
-
-    Raises
-    ------
-    GeometryError, SettingsError, WeightsError, MissingDependencyError, Cancelled
-        As `fuse`.
-    """
-    if weights is None:
-        return RULES[fusion.rule](ct_unit, mri_unit, bone_weight), None
-    from BrainFusionLib.network import FusionNetAlpha, network_from_weights
-    from BrainFusionLib.slices import blend, fuse_slices, slice_weights
-
-    network = network_from_weights(weights)
-    options: dict[str, Any] = {
-        "where": where,
-        "device": device,
-        "batch_size": fusion.batch_size,
-        "progress": progress,
-        "cancel": cancel,
-    }
-    if isinstance(network, FusionNetAlpha):
-        alpha = slice_weights(network, ct_unit, mri_unit, bone_weight, **options)
-        return blend(alpha, ct_unit, mri_unit), alpha
-    return fuse_slices(network, ct_unit, mri_unit, bone_weight, **options), None
 
 
 def _fidelity(

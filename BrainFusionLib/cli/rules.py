@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from BrainFusionLib.pipeline import NETWORK_RULE
+from BrainFusionLib.fusing import NETWORK_RULE
 from BrainFusionLib.rules import RULES
 from BrainFusionLib.settings import FusionSettings
 from BrainFusionLib.weights import SHIPPED

@@ -444,11 +444,11 @@ def test_swapped_and_same_inputs_are_told(inputs: Path, tmp_path: Path, capsys: 
     assert not (tmp_path / "a").exists()
 
 
-def test_network_without_weights_and_a_wrong_transform_are_told(
+def test_unknown_weights_and_a_wrong_transform_are_told(
     inputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert fuse_unregistered(inputs, tmp_path / "a", "--rule", "network") == 2
-    assert "--weights" in capsys.readouterr().err
+    assert fuse_unregistered(inputs, tmp_path / "a", "--weights", "the_best") == 2
+    assert "fusion_net_alpha" in capsys.readouterr().err
     (tmp_path / "bad.tfm").write_text("nonsense", encoding="utf-8")
     assert fuse_unregistered(inputs, tmp_path / "a", "--transform", str(tmp_path / "bad.tfm")) == 2
     assert "bad.tfm" in capsys.readouterr().err

@@ -51,7 +51,10 @@ def test_the_result_lies_on_the_mris_grid(pair: PhantomPair, result: FusionResul
 
 
 def test_soft_tissue_keeps_the_mris_values_to_the_last_bit(pair: PhantomPair, result: FusionResult) -> None:
-    away_from_bone = intensity.bone_weight(result.ct_in_mri.array_kji) == 0
+    bone = intensity.bone_weight(result.ct_in_mri.array_kji) * intensity.ct_head_mask(result.ct_in_mri) >= 0.5
+    padded, (_, rows, columns) = np.pad(bone, ((0, 0), (2, 2), (2, 2))), bone.shape
+    near = [padded[:, y : y + rows, x : x + columns] for y in range(5) for x in range(5)]
+    away_from_bone = ~np.any(near, axis=0)
     assert away_from_bone.mean() > 0.5
     assert np.array_equal(result.fused.array_kji[away_from_bone], pair.mri.array_kji[away_from_bone])
 
@@ -85,7 +88,7 @@ def test_the_ct_is_resampled_at_the_true_pose(pair: PhantomPair, result: FusionR
 def test_the_numbers_are_those_of_the_result(result: FusionResult) -> None:
     quality = result.to_dict()["quality"]
     assert quality["bone_error_hu"] < 0.1
-    assert quality["soft_tissue_error"] == 0
+    assert quality["soft_tissue_error"] < 0.06  # all of it within two of these coarse voxels from bone
     assert quality["overshoot"] == 0
 
 
@@ -135,7 +138,10 @@ def test_the_network_runs_with_named_weights_and_its_sha256_is_recorded(pair: Ph
     padded = np.pad(both, ((0, 0), (0, -rows % 16), (0, -columns % 16)), mode="edge").astype(np.float32)
     with torch.inference_mode():
         by_hand = network(torch.from_numpy(padded)[None])[0, 0, :rows, :columns].numpy()
-    assert np.allclose(result.fused.array_kji[k], low + (high - low) * by_hand, atol=1e-3 * (high - low))
+    head = intensity.ct_head_mask(result.ct_in_mri)[k]
+    expected = np.where(head, low + (high - low) * by_hand, pair.mri.array_kji[k])
+    assert head.any()
+    assert np.allclose(result.fused.array_kji[k], expected, atol=1e-3 * (high - low))
 
 
 def test_missing_weights_and_unknown_rules_are_refused_before_the_work(pair: PhantomPair, tmp_path: Path) -> None:

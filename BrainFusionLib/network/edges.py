@@ -30,17 +30,25 @@ class Edges(NamedTuple):
 
 def edges(image: torch.Tensor) -> Edges:
     """Return the Sobel edges of (B, 1, H, W); beyond the border all is 0; differentiable."""
-    # Sums, not a convolution, so that what is flat has steps of exactly 0, whatever the batch.
-    padded = F.pad(image, (1, 1, 1, 1))
-    smooth_rows = padded[..., :-2, :] + 2 * padded[..., 1:-1, :] + padded[..., 2:, :]
-    smooth_columns = padded[..., :-2] + 2 * padded[..., 1:-1] + padded[..., 2:]
-    x = smooth_rows[..., 2:] - smooth_rows[..., :-2]
-    y = smooth_columns[..., 2:, :] - smooth_columns[..., :-2, :]
+    return edges_of_steps(*_steps(image))
+
+
+def edges_of_steps(x: torch.Tensor, y: torch.Tensor) -> Edges:
+    """Return the edges that have these steps along columns and rows; any one shape."""
     # Not atan(y / x), whose slope in flat places is beyond all bounds and drowns all others; atan2's there is 0.
     angle = torch.atan2(y, x)
     # Half a turn more or less is the same edge; the step itself has no slope.
     angle = angle - math.pi * ((angle > math.pi / 2).to(angle.dtype) - (angle <= -math.pi / 2).to(angle.dtype))
     return Edges(x, y, (x.square() + y.square() + TINY).sqrt(), angle)
+
+
+def _steps(image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return Sobel's steps along columns and rows of (B, 1, H, W); beyond the border all is 0."""
+    # Sums, not a convolution, so that what is flat has steps of exactly 0, whatever the batch.
+    padded = F.pad(image, (1, 1, 1, 1))
+    smooth_rows = padded[..., :-2, :] + 2 * padded[..., 1:-1, :] + padded[..., 2:, :]
+    smooth_columns = padded[..., :-2] + 2 * padded[..., 1:-1] + padded[..., 2:]
+    return smooth_rows[..., 2:] - smooth_rows[..., :-2], smooth_columns[..., 2:, :] - smooth_columns[..., :-2, :]
 
 
 def kept(source: Edges, fused: Edges) -> torch.Tensor:
@@ -56,7 +64,14 @@ def slope_of_kept(fused: torch.Tensor, sources: Sequence[Edges]) -> torch.Tensor
     That is of the sum, over pixels and sources, of ``kept · strength of the source``, Qabf's numerator. Worked out by
     hand, because going through autograd takes three times as long.
     """
-    x, y, strength, direction = edges(fused)
+    by_x, by_y = slopes_by_steps(edges(fused), sources)
+    # Sobel's windows are odd: to go back through them is to go through them with the opposite sign.
+    return -(_steps(by_x)[0] + _steps(by_y)[1])
+
+
+def slopes_by_steps(fused: Edges, sources: Sequence[Edges]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the derivative of all that is kept by the fused slice's steps along columns and rows, of their shape."""
+    x, y, strength, direction = fused
     by_strength, by_direction = torch.zeros_like(x), torch.zeros_like(x)
     for source in sources:
         weaker = strength < source.strength
@@ -69,14 +84,7 @@ def slope_of_kept(fused: torch.Tensor, sources: Sequence[Edges]) -> torch.Tensor
         by_strength = by_strength - q * (1 - q_strength) * STRENGTH[1] * slope_of_ratio
         by_direction = by_direction - q * (1 - q_direction) * DIRECTION[1] * (2 / math.pi) * turn.sign()
     outwards, around = by_strength / strength, by_direction / strength.square()
-    by_steps = torch.cat([outwards * x - around * y, outwards * y + around * x], dim=1)
-    # Sobel's windows are odd: to go back through them is to go through them with the opposite sign.
-    return F.conv2d(F.pad(by_steps, (1, 1, 1, 1)), -_sobel(fused).transpose(0, 1))
-
-
-def _sobel(like: torch.Tensor) -> torch.Tensor:
-    columns = torch.tensor([[-1.0, 0.0, 1.0], [-2.0, 0.0, 2.0], [-1.0, 0.0, 1.0]], device=like.device, dtype=like.dtype)
-    return torch.stack([columns, columns.T])[:, None]
+    return outwards * x - around * y, outwards * y + around * x
 
 
 def _sigmoid(x: torch.Tensor, constants: tuple[float, float, float]) -> torch.Tensor:

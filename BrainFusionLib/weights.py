@@ -30,6 +30,7 @@ TRAINED = Path(__file__).parent / "trained"
 SHIPPED: dict[str, str] = {
     "fusion_net_alpha": "this project's network, which predicts the weight of the CT",
     "fusion_net": "the reference network, taught the optimised label",
+    "fusion_net_wavelet": "the reference network, taught the wavelet rule: the original project's way",
 }
 DEFAULT_WEIGHTS = next(iter(SHIPPED))
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from BrainFusionLib.metrics import MEASURES, gates, measure
+from BrainFusionLib.metrics import MEASURES, gates, measure, windowed_bone_weight
 from BrainFusionLib.metrics.fusion import nmi, qabf, qy, scd, ssim, vif, vif_of
 
 
@@ -125,6 +125,20 @@ def test_gates_see_wrong_bone_wrong_tissue_and_halos_apart():
     rim = fused.copy()
     rim[7, 10] = 200  # touches bone: a voxel of both
     assert gates(rim, ct, mri).soft_tissue_error == 0
+
+
+def test_a_bright_brain_is_no_bone_on_a_windowed_ct():
+    levels = np.zeros((64, 64))
+    levels[8:56, 8:56] = 255  # skull
+    levels[12:52, 12:52] = np.random.default_rng(0).uniform(100, 120, (40, 40))
+    skull = np.zeros((64, 64), bool)
+    skull[8:56, 8:56] = True
+    skull[12:52, 12:52] = False
+    for brighter in (0, 45):
+        weight = windowed_bone_weight(levels + brighter * ~skull)
+        assert (weight[skull] == 1).all()
+        assert weight[12:52, 12:52].max() == 0
+    np.testing.assert_array_equal(windowed_bone_weight([160, 180, 200]), [0, 0.5, 1])
 
 
 def test_gates_without_bone_or_tissue_say_so():

@@ -20,6 +20,7 @@ from training.checkpoint import load_checkpoint
 from training.compare_optimisers import main as compare_optimisers
 from training.config import LabelConfig, LossConfig, OptimiserConfig, ScheduleConfig
 from training.config_file import read_config
+from training.curves import main as curves
 from training.evaluate import main as evaluate
 from training.export import main as export
 from training.labels import best_alpha, make_labels
@@ -240,6 +241,8 @@ def test_export_writes_weights_manifest_golden_pair_and_card(run, tmp_path):
     )
     assert weights.manifest.details["measures"] == {"Qabf": 0.5}
     assert "research use only" in weights.manifest.licence  # the data's terms do not say that they may be shipped
+    trained_at = json.loads((run / "environment.json").read_text(encoding="utf-8"))["git"]
+    assert weights.manifest.details["git"] == trained_at
     assert "| Qabf | 0.5000 |" in (tmp_path / "out" / "model_card.md").read_text(encoding="utf-8")
     assert (tmp_path / "out" / "golden.npz").exists()
 
@@ -247,6 +250,15 @@ def test_export_writes_weights_manifest_golden_pair_and_card(run, tmp_path):
 def test_export_of_what_is_no_run_ends_with_a_message(tmp_path, caplog):
     assert export([str(tmp_path), "--output", str(tmp_path / "out")]) == 2
     assert "best.pt: is missing" in caplog.text
+
+
+def test_the_curves_of_runs_are_drawn(run, tmp_path, caplog):
+    pytest.importorskip("matplotlib")
+    assert curves([str(run), str(run), "--output", str(tmp_path / "curves.png")]) == 0
+    with Image.open(tmp_path / "curves.png") as picture:
+        assert len(np.unique(np.asarray(picture))) > 10
+    assert curves([str(tmp_path), "--output", str(tmp_path / "none.png")]) == 2
+    assert "Name a run's folder" in caplog.text
 
 
 def test_weights_that_are_not_finite_are_not_exported(run, tmp_path):

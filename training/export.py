@@ -41,6 +41,7 @@ def export(
     output: str | Path,
     made_from: Mapping[str, Any],
     measures: Mapping[str, float] | None = None,
+    revision: str | None = None,
 ) -> Weights:
     """Write the weights of a checkpoint, their manifest, a golden pair and the model card.
 
@@ -54,6 +55,8 @@ def export(
         What the slices were made from (``data.json`` of the run).
     measures
         Held-out measures to put into manifest and card, by name.
+    revision
+        Git revision that the network was trained at; this tree's when ``None``.
 
     Raises
     ------
@@ -75,7 +78,7 @@ def export(
         "steps": checkpoint["step"],
         "heldout_loss": checkpoint["progress"]["best"],
         "parameters": sum(tensor.numel() for tensor in network.state_dict().values()),
-        "git": git_revision(),
+        "git": revision or git_revision(),
         "measures": dict(measures or {}),
         "config": checkpoint["config"],
         "data_sha256": {
@@ -140,15 +143,15 @@ what the registration got wrong, the fusion shows wrong.
 """
 
 
-def made_from_of(run: Path) -> dict[str, Any]:
-    """Read ``data.json`` of a run.
+def told_by(run: Path, name: str) -> dict[str, Any]:
+    """Read ``data.json`` or ``environment.json`` of a run.
 
     Raises
     ------
     ImageFileError
         It is missing or damaged.
     """
-    path = run / "data.json"
+    path = run / name
     try:
         told: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -168,7 +171,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         checkpoint = load_checkpoint(arguments.run / arguments.checkpoint)
         measures = json.loads(arguments.measures.read_text(encoding="utf-8")) if arguments.measures else None
-        weights = export(checkpoint, arguments.output, made_from_of(arguments.run), measures)
+        revision = told_by(arguments.run, "environment.json").get("git")
+        weights = export(checkpoint, arguments.output, told_by(arguments.run, "data.json"), measures, revision)
     except (BrainFusionError, OSError, ValueError) as error:
         logger.error("%s", error)
         return 2

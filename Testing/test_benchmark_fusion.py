@@ -1,0 +1,70 @@
+"""The comparison with other methods' fused slices: the table, the sheet, and what it refuses."""
+
+import csv
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from benchmarks.fusion.pairs import make_pairs
+from benchmarks.fusion.run import OURS, compare, fails, main, methods_of_ours
+from BrainFusionLib.io import read_grey, write_grey
+from BrainFusionLib.weights import SHIPPED
+from training.head_models import phantom_model
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    """Simulated pairs, and two peers: one that shows the CT, one that shows the mean."""
+    root = tmp_path_factory.mktemp("fusion")
+    make_pairs(phantom_model(3, spacing_mm=3.0), root / "pairs")
+    for name in ("tumour", "orbits"):  # the third slice no peer has
+        ct, mri = (read_grey(root / "pairs" / kind / f"{name}.png") for kind in ("CT", "MRI"))
+        for peer, fused in (("shows_ct", ct), ("mean", (ct + mri) / 2)):
+            (root / "peers" / peer).mkdir(parents=True, exist_ok=True)
+            write_grey(fused, root / "peers" / peer / f"{name}.png")
+    return root
+
+
+def test_every_method_is_measured_on_the_slices_that_all_have_and_shown(folders, tmp_path, caplog):
+    assert main([str(folders / "pairs"), str(folders / "peers"), "-o", str(tmp_path)]) == 0
+    with (tmp_path / "means.csv").open() as file:
+        means = {row["method"]: row for row in csv.DictReader(file)}
+    assert set(means) == {"shows_ct", "mean", *methods_of_ours()}
+    assert float(means["shows_ct"]["bone_error"]) == 0 < float(means["shows_ct"]["soft_tissue_error"])
+    assert float(means[OURS]["Qabf"]) > float(means["mean"]["Qabf"])
+    with (tmp_path / "slices.csv").open() as file:
+        assert {row["slice"] for row in csv.DictReader(file)} == {"tumour", "orbits"}
+    table = (tmp_path / "table.md").read_text()
+    assert "| mean | no |" in table
+    assert "2 registered 8-bit slice pairs" in table
+    with Image.open(tmp_path / "sheet.png") as sheet:
+        assert len(np.unique(np.asarray(sheet))) > 100
+
+
+def test_all_weights_that_ship_are_compared():
+    networks = [fusion.weights for fusion in methods_of_ours().values() if fusion.rule == "network"]
+    assert networks == list(SHIPPED)
+
+
+def test_a_score_counts_only_where_every_gate_is_passed():
+    good = {"bone_error": 0.1, "soft_tissue_error": 0.5, "overshoot": 0.0, "soft_tissue_correlation": 0.999}
+    assert fails(good) == []
+    assert fails({**good, "overshoot": 0.01, "soft_tissue_correlation": 0.99}) == [
+        "overshoot",
+        "soft_tissue_correlation",
+    ]
+    assert fails({**good, "bone_error": None}) == []
+
+
+def test_peers_without_slices_in_common_are_refused(folders, tmp_path, caplog):
+    (tmp_path / "peers" / "stranger").mkdir(parents=True)
+    write_grey(np.zeros((32, 32)), tmp_path / "peers" / "stranger" / "other.png")
+    assert main([str(folders / "pairs"), str(tmp_path / "peers"), "-o", str(tmp_path / "out")]) == 2
+    assert "no picture of the same name" in caplog.text
+
+
+def test_the_optimised_label_can_be_measured_too(folders, tmp_path):
+    measured = compare(folders / "pairs", folders / "peers", tmp_path, optimum=True)
+    label = next(found for title, found in measured.items() if "label" in title)
+    assert label.mean["Qabf"] > measured["bone_over_mri (rule)"].mean["Qabf"]

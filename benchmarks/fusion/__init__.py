@@ -1,0 +1,1 @@
+"""Fusion beside other methods' own outputs, on registered 8-bit slice pairs."""

@@ -1,0 +1,74 @@
+"""Make 8-bit CT and MRI slices of a simulated head, for pictures that may be shown to anybody.
+
+``python -m benchmarks.fusion.pairs HEAD -o FOLDER`` takes a whole-head label map (or ``phantom-N``) and writes
+FOLDER/CT and FOLDER/MRI, as the field's benchmarks come: the CT through a brain window, the MRI scaled to 8 bits.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from BrainFusionLib.errors import BrainFusionError
+from BrainFusionLib.io import write_grey
+from training.config import SimulationConfig
+from training.head_models import HeadModel, model_from_labels, phantom_model
+from training.simulate import draw_scan, render
+
+logger = logging.getLogger("benchmarks")
+
+SIZE, SPACING_MM = (256, 256), 0.9
+# Seed of the scan, and height above the middle of the head: a T2 with a tumour, a FLAIR, a PD with a calcification.
+SCANS = {"tumour": (1, 48.0), "orbits": (12, 35.0), "calcification": (15, 35.0)}
+
+
+def make_pairs(model: HeadModel, output: Path) -> None:
+    """Write one pair of pictures for each of `SCANS`.
+
+    Raises
+    ------
+    ImageFileError
+        The folder cannot be written to.
+    """
+    drawn = SimulationConfig(
+        windowed=1.0,
+        noise=0.01,
+        misregistration_mm=0.5,
+        rotation_deg=6.0,
+        scale=0.05,
+        metal=0.0,
+        slice_mm=2.0,
+        ghosting=0.0,
+    )
+    tissue = torch.from_numpy(model.tissue_kji)
+    for name, (seed, height_mm) in SCANS.items():
+        ct, mri, _ = render(model, tissue, draw_scan(model, drawn, [seed]), [height_mm], SIZE, SPACING_MM)
+        for kind, image in (("CT", ct), ("MRI", mri)):
+            (output / kind).mkdir(parents=True, exist_ok=True)
+            write_grey(image.reshape(SIZE).clamp(0, 1).numpy() * 255, output / kind / f"{name}.png")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; return the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.fusion.pairs", description=__doc__.splitlines()[0])
+    parser.add_argument("head", metavar="HEAD", help="label map of a whole head, or phantom-1, phantom-2, ...")
+    parser.add_argument("-o", "--output", type=Path, required=True, metavar="FOLDER")
+    arguments = parser.parse_args(argv)
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    try:
+        number = arguments.head.removeprefix("phantom-")
+        model = phantom_model(int(number)) if number.isdigit() else model_from_labels(Path(arguments.head))
+        make_pairs(model, arguments.output)
+    except (BrainFusionError, OSError) as error:
+        logger.error("%s", error)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

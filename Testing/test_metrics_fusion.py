@@ -135,7 +135,7 @@ def test_a_bright_brain_is_no_bone_on_a_windowed_ct():
     skull[8:56, 8:56] = True
     skull[12:52, 12:52] = False
     for brighter in (0, 45):
-        weight = windowed_bone_weight(levels + brighter * ~skull)
+        weight = windowed_bone_weight(np.where((levels > 0) & ~skull, levels + brighter, levels))
         assert (weight[skull] == 1).all()
         assert weight[12:52, 12:52].max() == 0
     np.testing.assert_array_equal(windowed_bone_weight([160, 180, 200]), [0, 0.5, 1])

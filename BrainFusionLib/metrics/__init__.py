@@ -3,12 +3,16 @@
 from BrainFusionLib.metrics.fidelity import Fidelity, Gates, fidelity, gates, windowed_bone_weight
 from BrainFusionLib.metrics.fusion import MEASURES, measure
 from BrainFusionLib.metrics.registration import target_registration_errors_mm
+from BrainFusionLib.metrics.structures import centroid_shift, contrast_kept, flicker
 
 __all__ = [
     "MEASURES",
     "Fidelity",
     "Gates",
+    "centroid_shift",
+    "contrast_kept",
     "fidelity",
+    "flicker",
     "gates",
     "measure",
     "target_registration_errors_mm",

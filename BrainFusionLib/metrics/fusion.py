@@ -53,7 +53,9 @@ def qabf(fused: FloatArray, a: FloatArray, b: FloatArray) -> float:
     """Return how much of the sources' edges is kept in strength and direction, 0 to 1.
 
     Source: C. Xydeas and V. Petrovic, Electronics Letters 36 (2000) 308. Sobel edges; the mean over all pixels
-    weighted by each source's edge strength (their exponent L = 1).
+    weighted by each source's edge strength (their exponent L = 1). Directions are those of lines: two that differ by
+    almost half a turn are almost the same, ``1 − min(Δ, π − Δ)/(π/2)``, as the field's programs have it; the formula as
+    printed takes them for opposite.
     """
     edges_f, edges_a, edges_b = _edges(fused), _edges(a), _edges(b)
     weight = edges_a[0] + edges_b[0]
@@ -199,7 +201,8 @@ def _edge_preservation(source: tuple[FloatArray, FloatArray], fused: tuple[Float
     weaker, stronger = np.minimum(source[0], fused[0]), np.maximum(source[0], fused[0])
     # Where neither has an edge, nothing can be lost and nothing counts: the weight is 0.
     strength = np.where(stronger > 0, weaker / np.where(stronger > 0, stronger, 1), 0)
-    direction = 1 - np.abs(source[1] - fused[1]) / (np.pi / 2)
+    turn = np.abs(source[1] - fused[1])
+    direction = 1 - np.minimum(turn, np.pi - turn) / (np.pi / 2)
     result: FloatArray = _sigmoid(strength, STRENGTH) * _sigmoid(direction, DIRECTION)
     return result
 

@@ -54,7 +54,8 @@ def _steps(image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 def kept(source: Edges, fused: Edges) -> torch.Tensor:
     """Return how much of the source's edge the fused slice keeps at each pixel, 0 to 1."""
     strength = torch.minimum(source.strength, fused.strength) / torch.maximum(source.strength, fused.strength)
-    direction = 1 - (source.direction - fused.direction).abs() * (2 / math.pi)
+    turn = (source.direction - fused.direction).abs()
+    direction = 1 - torch.minimum(turn, math.pi - turn) * (2 / math.pi)
     return _sigmoid(strength, STRENGTH) * _sigmoid(direction, DIRECTION)
 
 
@@ -77,6 +78,8 @@ def slopes_by_steps(fused: Edges, sources: Sequence[Edges]) -> tuple[torch.Tenso
         weaker = strength < source.strength
         ratio = torch.minimum(strength, source.strength) / torch.maximum(strength, source.strength)
         turn = source.direction - direction
+        # The shorter way round: lines that differ by half a turn are the same.
+        turn = turn - math.pi * ((turn > math.pi / 2).to(turn.dtype) - (turn < -math.pi / 2).to(turn.dtype))
         q_strength = torch.sigmoid((ratio - STRENGTH[2]) * -STRENGTH[1])
         q_direction = torch.sigmoid((1 - turn.abs() * (2 / math.pi) - DIRECTION[2]) * -DIRECTION[1])
         q = source.strength * q_strength * q_direction * (STRENGTH[0] * DIRECTION[0])

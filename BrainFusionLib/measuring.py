@@ -11,12 +11,10 @@ import numpy as np
 from BrainFusionLib import intensity
 from BrainFusionLib.errors import GeometryError, ImageContentError
 from BrainFusionLib.io import PICTURES, read_volume
-from BrainFusionLib.metrics import gates, measure
+from BrainFusionLib.metrics import gates, measure, slices_with_head
 from BrainFusionLib.pictures import pair_names, read_alike
 from BrainFusionLib.volume import Volume, VoxelArray, axial_stack
 
-# Of a volume, slices with less of a head than this share of their pixels say nothing.
-LEAST_HEAD = 0.02
 # Voxels of two grids may lie this far apart, of their size, and still be taken for the same.
 SAME_GRID = 0.01
 
@@ -76,7 +74,7 @@ def _slices_of(fused: Volume, ct: Volume, mri: Volume) -> Iterator[tuple[str, di
     arrays = (on_unit_scale[0], intensity.ct_to_unit(ct.array_kji), on_unit_scale[1], weight)
     f, c, m, bone = (axial_stack(array, mri.grid)[0] for array in arrays)
     white = 255 / intensity.CT_KNOTS_UNIT[-2]
-    for number in np.flatnonzero((np.maximum(c, m) > 0.1).mean(axis=(1, 2)) >= LEAST_HEAD).tolist():
+    for number in np.flatnonzero(slices_with_head(c, m)).tolist():
         name = f"axial slice {number}"
         yield name, _measured(name, f[number] * white, c[number] * white, m[number] * white, bone[number])
 

@@ -18,6 +18,7 @@ import torch
 
 from BrainFusionLib.errors import ImageContentError
 from BrainFusionLib.io import atomic_output, write_json
+from BrainFusionLib.metrics import slices_with_head
 from BrainFusionLib.volume import VoxelArray
 from training.config import Config
 from training.labels import label_key, make_labels
@@ -26,8 +27,6 @@ from training.sources import HeadSource, describe
 
 logger = logging.getLogger("training")
 
-# Slices with less of a head than this have nothing to teach.
-LEAST_HEAD = 0.02
 # On the unit scale half precision is good to 0.0005: an eighth of a grey level of 255, or 1.7 HU in bone.
 STORED = np.float16
 KINDS = ("ct", "mri", "bone")
@@ -122,7 +121,7 @@ def _make_head(config: Config, source: HeadSource, head: str, folder: Path) -> N
     """Write the slices of a head into a new folder of the cache, all or nothing."""
     arrays: dict[str, list[VoxelArray]] = {}
     for stack in source.slices(head):
-        seen = (np.maximum(stack.ct, stack.mri) > 0.1).mean(axis=(1, 2)) >= LEAST_HEAD
+        seen = slices_with_head(stack.ct, stack.mri)
         for kind in (*KINDS, "fused"):
             array = getattr(stack, kind)
             if array is None:

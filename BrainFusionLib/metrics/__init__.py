@@ -3,7 +3,7 @@
 from BrainFusionLib.metrics.fidelity import Fidelity, Gates, fidelity, gates, windowed_bone_weight
 from BrainFusionLib.metrics.fusion import MEASURES, measure
 from BrainFusionLib.metrics.registration import target_registration_errors_mm
-from BrainFusionLib.metrics.structures import centroid_shift, contrast_kept, flicker
+from BrainFusionLib.metrics.structures import centroid_shift, contrast_kept, flicker, slices_with_head
 
 __all__ = [
     "MEASURES",
@@ -15,6 +15,7 @@ __all__ = [
     "flicker",
     "gates",
     "measure",
+    "slices_with_head",
     "target_registration_errors_mm",
     "windowed_bone_weight",
 ]

@@ -6,7 +6,17 @@ import numpy as np
 import numpy.typing as npt
 
 from BrainFusionLib.geometry import FloatArray
-from BrainFusionLib.volume import BoolArray
+from BrainFusionLib.volume import BoolArray, VoxelArray
+
+
+# Slices with less of a head than this share of their pixels say nothing about a fusion.
+LEAST_HEAD = 0.02
+
+
+def slices_with_head(ct_unit: VoxelArray, mri_unit: VoxelArray) -> BoolArray:
+    """Say which slices of two stacks, (slices, rows, columns) on the unit scale, hold enough of a head: (slices,)."""
+    enough: BoolArray = (np.maximum(ct_unit, mri_unit) > 0.1).mean(axis=(1, 2)) >= LEAST_HEAD
+    return enough
 
 
 def contrast_kept(fused: npt.ArrayLike, source: npt.ArrayLike, lesion: BoolArray, around: BoolArray) -> float:

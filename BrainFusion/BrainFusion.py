@@ -4,33 +4,25 @@ Wiring only: the work is done by BrainFusionLib, and MRML is read and written by
 imports torch before it is needed, so the module loads without it.
 """
 
-import importlib
 import importlib.util
-import logging
 import sys
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import qt
 import slicer
 import vtk
-from slicer import vtkMRMLLinearTransformNode, vtkMRMLScalarVolumeNode
+from slicer import vtkMRMLLinearTransformNode, vtkMRMLNode, vtkMRMLScalarVolumeNode
 from slicer.i18n import tr as _
 from slicer.i18n import translate
 from slicer.parameterNodeWrapper import parameterNodeWrapper
 from slicer.ScriptedLoadableModule import (
     ScriptedLoadableModule,
-    ScriptedLoadableModuleLogic,
-    ScriptedLoadableModuleTest,
     ScriptedLoadableModuleWidget,
 )
 from slicer.util import VTKObservationMixin
 
 HOMEPAGE = "https://github.com/BrainFusion/SlicerBrainFusion"
-# The same as pyproject.toml asks for.
-TORCH_REQUIREMENT = ">=2.4"
 
 
 def makeLibraryImportable() -> None:
@@ -43,11 +35,27 @@ def makeLibraryImportable() -> None:
         sys.path.append(str(Path(__file__).resolve().parent.parent))
 
 
+def forgetSubmodules() -> None:
+    """Have the files of BrainFusionSlicer read again: Slicer's Reload button reads this file alone."""
+    for name in [name for name in sys.modules if name.partition(".")[0] == "BrainFusionSlicer"]:
+        del sys.modules[name]
+
+
 makeLibraryImportable()
+forgetSubmodules()
 
-from BrainFusionSlicer import bridge  # noqa: E402
+from BrainFusionSlicer import bridge, checks, review, torch_setup  # noqa: E402
+from BrainFusionSlicer.logic import BrainFusionOutcome, FusionLogic  # noqa: E402
+from BrainFusionSlicer.selftest import BrainFusionTest  # noqa: E402
 
-from BrainFusionLib.errors import Cancelled, MissingDependencyError, SettingsError  # noqa: E402  (needs the line above)
+from BrainFusionLib.errors import Cancelled  # noqa: E402  (needs the lines above)
+from BrainFusionLib.settings import FusionSettings, RegistrationSettings, Settings  # noqa: E402
+
+__all__ = ["BrainFusion", "BrainFusionLogic", "BrainFusionOutcome", "BrainFusionTest", "BrainFusionWidget"]
+
+SHORTCUT = "Ctrl+Return"
+# Roughly what each stage takes of the whole, for the bar: it goes forward at one pace.
+SHARES = {"preparing": 0.05, "registration": 0.65, "resampling": 0.05, "fusion": 0.25}
 
 
 class BrainFusion(ScriptedLoadableModule):
@@ -76,12 +84,32 @@ class BrainFusionParameterNode:
     """The user's choices, saved with the scene.
 
     ctVolume, mriVolume - The pair, of one head.
-    fusedVolume - Where the result goes; a new volume if none is chosen.
+    fusedVolume, ctToMriTransform - Where the results go; new nodes if none are chosen.
+    alphaVolume, resampledCTVolume - Further results, only if chosen.
+    preset, rule, device - Settings of BrainFusionLib, by its own names.
+    start - Where to begin: "automatic", "current" (do not register) or "transform".
+    startTransform, mask - Further inputs, if chosen.
     """
 
     ctVolume: vtkMRMLScalarVolumeNode
     mriVolume: vtkMRMLScalarVolumeNode
     fusedVolume: vtkMRMLScalarVolumeNode
+    ctToMriTransform: vtkMRMLLinearTransformNode
+    alphaVolume: vtkMRMLScalarVolumeNode
+    resampledCTVolume: vtkMRMLScalarVolumeNode
+    preset: str = "standard"
+    rule: str = "network"
+    device: str = "auto"
+    start: str = "automatic"
+    startTransform: vtkMRMLLinearTransformNode
+    mask: vtkMRMLNode
+
+
+class BrainFusionLogic(FusionLogic):
+    """The module without its panel; `BrainFusionSlicer.logic` has it all."""
+
+    def getParameterNode(self):
+        return BrainFusionParameterNode(super().getParameterNode())
 
 
 class BrainFusionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
@@ -93,7 +121,9 @@ class BrainFusionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.logic = None
         self._parameterNode = None
         self._parameterNodeGuiTag = None
-        self._running = False
+        self._outcome = None
+        self._suspicion = (None, None)  # the pair that was looked at, and the warning
+        self._began = 0.0
 
     def setup(self) -> None:
         ScriptedLoadableModuleWidget.setup(self)
@@ -105,14 +135,66 @@ class BrainFusionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.logic = BrainFusionLogic()
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.StartCloseEvent, self.onSceneStartClose)
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.EndCloseEvent, self.onSceneEndClose)
-        self.ui.fuseButton.connect("clicked(bool)", self.onFuseButton)
+        self.addObserver(slicer.mrmlScene, slicer.mrmlScene.NodeRemovedEvent, self.updatePanel)
+        self.fillChoices()
+        ui = self.ui
+        ui.fuseButton.connect("clicked(bool)", self.onFuseButton)
+        ui.swapButton.connect("clicked(bool)", self.onSwapButton)
+        ui.sampleDataButton.connect("clicked(bool)", self.onSampleDataButton)
+        ui.undoButton.connect("clicked(bool)", self.onUndoButton)
+        ui.fusedCheckBox.connect("toggled(bool)", self.onShowFused)
+        ui.opacitySlider.connect("valueChanged(double)", self.onOpacity)
+        ui.checkerboardButton.connect("toggled(bool)", self.onCheckerboard)
+        ui.beforeButton.connect("toggled(bool)", self.onBefore)
+        ui.jumpButton.connect("clicked(bool)", self.onJump)
+        ui.linkCheckBox.connect("toggled(bool)", review.set_linked)
+        self.showIdle()
         self.initializeParameterNode()
-        if not torchIsInstalled():
-            self.ui.statusLabel.text = _(
-                "PyTorch is not installed yet: Fuse will ask the PyTorch extension to install it."
-            )
+
+    def fillChoices(self) -> None:
+        """Fill the boxes with choices; the wrapper of parameters knows nothing of words that differ from values."""
+        rules = {
+            "network": _("Network (default)"),
+            "bone_and_rim": _("Bone and its rim over MRI"),
+            "bone_over_mri": _("Bone over MRI"),
+            "average": _("Average"),
+            "maximum": _("Maximum"),
+            "laplacian": _("Laplacian pyramid"),
+        }
+        self._choices = {
+            "preset": (
+                self.ui.presetComboBox,
+                {"fast": _("Fast"), "standard": _("Standard"), "thorough": _("Thorough")},
+            ),
+            "start": (
+                self.ui.startComboBox,
+                {
+                    "automatic": _("Automatic: try all poses"),
+                    "transform": _("Automatic, and this transform"),
+                    "current": _("Current alignment: do not register"),
+                },
+            ),
+            "rule": (
+                self.ui.ruleComboBox,
+                rules,
+            ),
+            "device": (
+                self.ui.deviceComboBox,
+                {"auto": _("Automatic"), "cpu": _("Processor (CPU)"), "cuda": _("Graphics card (CUDA)")},
+            ),
+        }
+        for parameter, (box, choices) in self._choices.items():
+            for value, text in choices.items():
+                box.addItem(text, value)
+            box.connect("currentIndexChanged(int)", lambda index, name=parameter: self.onChoice(name, index))
+
+    def onChoice(self, parameter: str, index: int) -> None:
+        if self._parameterNode and index >= 0:
+            setattr(self._parameterNode, parameter, list(self._choices[parameter][1])[index])
 
     def cleanup(self) -> None:
+        if self.logic:
+            self.logic.close()
         self.setParameterNode(None)
         self.removeObservers()
 
@@ -120,248 +202,278 @@ class BrainFusionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.initializeParameterNode()
 
     def exit(self) -> None:
+        # A fusion that is running goes on: its results are shown when the panel is entered again.
         self.setParameterNode(None)
 
     def onSceneStartClose(self, caller, event) -> None:
+        self._outcome = None
         self.setParameterNode(None)
 
     def onSceneEndClose(self, caller, event) -> None:
+        self.showIdle()
         if self.parent.isEntered:
             self.initializeParameterNode()
 
     def initializeParameterNode(self) -> None:
         self.setParameterNode(self.logic.getParameterNode())
 
-    def setParameterNode(self, parameterNode: BrainFusionParameterNode | None) -> None:
+    def setParameterNode(self, parameterNode) -> None:
         """Connect the panel to a parameter node, or to none while there is no scene or the panel is not shown."""
         if self._parameterNode:
             self._parameterNode.disconnectGui(self._parameterNodeGuiTag)
             self._parameterNodeGuiTag = None
-            self.removeObserver(self._parameterNode, vtk.vtkCommand.ModifiedEvent, self.updateFuseButton)
+            self.removeObserver(self._parameterNode, vtk.vtkCommand.ModifiedEvent, self.updatePanel)
         self._parameterNode = parameterNode
         if self._parameterNode:
             # The .ui file names each widget's parameter in the property SlicerParameterName.
             self._parameterNodeGuiTag = self._parameterNode.connectGui(self.ui)
-            self.addObserver(self._parameterNode, vtk.vtkCommand.ModifiedEvent, self.updateFuseButton)
-        self.updateFuseButton()
+            self.addObserver(self._parameterNode, vtk.vtkCommand.ModifiedEvent, self.updatePanel)
+        self.updatePanel()
 
-    def updateFuseButton(self, caller=None, event=None) -> None:
-        missing = self.whatIsMissing()
-        self.ui.fuseButton.enabled = missing is None
-        self.ui.fuseButton.toolTip = _("Register the CT to the MRI and fuse them") if missing is None else missing
+    def updatePanel(self, caller=None, event=None) -> None:
+        """Show what can be done now."""
+        ui, parameters, running = self.ui, self._parameterNode, self.logic.running
+        if parameters:
+            for name, (box, choices) in self._choices.items():
+                value = getattr(parameters, name)
+                box.setCurrentIndex(list(choices).index(value) if value in choices else 0)
+        missing = checks.what_is_missing(parameters)
+        warning = None if missing or running else self.whatIsSuspicious()
+        ui.warningLabel.setText("⚠ " + warning if warning else "")
+        ui.warningLabel.setVisible(bool(warning))
+        ui.swapButton.setVisible(bool(warning) and checks.are_swapped(parameters.ctVolume, parameters.mriVolume))
+        ui.startTransformSelector.setEnabled(bool(parameters) and parameters.start == "transform")
+        for group in (ui.inputsCollapsibleButton, ui.outputsCollapsibleButton, ui.advancedCollapsibleButton):
+            group.setEnabled(not running)
 
-    def whatIsMissing(self) -> str | None:
-        """Say why Fuse cannot be clicked, or return None if it can."""
-        parameters = self._parameterNode
-        if self._running:
-            return _("Wait for the fusion to finish")
-        if not parameters or not parameters.ctVolume:
-            return _("Choose a CT")
-        if not parameters.mriVolume:
-            return _("Choose an MRI")
-        if parameters.ctVolume == parameters.mriVolume:
-            return _("The CT and the MRI must be two different volumes")
-        if parameters.fusedVolume in (parameters.ctVolume, parameters.mriVolume):
-            return _("The fused volume must not be the CT or the MRI: they are never changed")
-        return None
-
-    def onFuseButton(self) -> None:
-        self._running = True
-        self.updateFuseButton()
-        try:
-            with slicer.util.tryWithErrorDisplay(_("PyTorch could not be installed.")):
-                ensureTorch()
-            with slicer.util.tryWithErrorDisplay(_("The CT and the MRI were not fused."), waitCursor=True):
-                self.fuse()
-        except Exception:
-            self.ui.statusLabel.text = _("The CT and the MRI were not fused.")
-            raise
-        finally:
-            self._running = False
-            self.updateFuseButton()
-
-    def fuse(self) -> None:
-        parameters = self._parameterNode
-        mri = parameters.mriVolume
-        started = time.monotonic()
-        outcome = self.logic.process(
-            parameters.ctVolume, mri, parameters.fusedVolume, progressCallback=self.showProgress
+        # Setting a button's text clears its shortcut.
+        ui.fuseButton.setText(_("Cancel") if running else _("Fuse"))
+        ui.fuseButton.setShortcut(qt.QKeySequence(SHORTCUT))
+        ui.fuseButton.setEnabled(running or missing is None)
+        tip = (
+            _("End the fusion; nothing is changed")
+            if running
+            else missing or _("Register the CT to the MRI and fuse them")
         )
-        parameters.fusedVolume = outcome.fusedVolume
-        slicer.util.setSliceViewerLayers(background=mri, foreground=outcome.fusedVolume, foregroundOpacity=1.0)
-        verdict = outcome.result.verdict
-        self.ui.statusLabel.text = _(
-            "Fused in {seconds:.0f} s. The CT was {movement}.\n\nVerdict: {colour} ({reasons}).\n\n"
-            "For research and planning review, not for diagnosis."
-        ).format(
-            seconds=time.monotonic() - started,
-            movement=outcome.movement,
-            colour=verdict.colour,
-            reasons="; ".join(verdict.reasons),
-        )
+        ui.fuseButton.setToolTip(f"{tip} ({SHORTCUT})")
+        if not running and missing and not self._outcome:
+            ui.statusLabel.setText(missing + ".")
 
-    def showProgress(self, stage: str, fraction: float) -> None:
-        self.ui.statusLabel.text = _("{stage}: {percent:.0f} %").format(stage=stage, percent=100 * fraction)
-        # The work runs in this process: repaint, but let nobody delete the nodes that it is working on.
-        slicer.app.processEvents(qt.QEventLoop.ExcludeUserInputEvents)
+        fused = parameters.fusedVolume if parameters else None
+        pair = bool(parameters and parameters.ctVolume and parameters.mriVolume)
+        there = pair and bool(fused) and fused.GetImageData() is not None
+        current = there and self.outcomeIsCurrent()
+        moved = pair and bridge.earlier_transform_of(parameters.ctVolume) is not None
+        ui.reviewCollapsibleButton.setEnabled(there and not running)
+        ui.checkerboardButton.setEnabled(current)
+        ui.beforeButton.setEnabled(moved)
+        ui.undoButton.setEnabled(moved and not running)
+        ui.undoButton.setVisible(moved)
+        ui.jumpButton.setEnabled(current and self.worstPlace() is not None)
+        ui.verdictFrame.setVisible(bool(self._outcome) or moved)
 
+    def whatIsSuspicious(self) -> str | None:
+        pair = self._parameterNode.ctVolume.GetID(), self._parameterNode.mriVolume.GetID()
+        if self._suspicion[0] != pair:
+            self._suspicion = (
+                pair,
+                checks.what_is_suspicious(self._parameterNode.ctVolume, self._parameterNode.mriVolume),
+            )
+        return self._suspicion[1]
 
-@dataclass(frozen=True)
-class BrainFusionOutcome:
-    """What BrainFusionLogic.process made.
+    def outcomeIsCurrent(self) -> bool:
+        """Say whether the last outcome is of the volumes that are chosen."""
+        return self._outcome is not None and self._outcome.fusedVolume == self._parameterNode.fusedVolume
 
-    fusedVolume - The fused volume, on the MRI's grid.
-    transformNode - The transform that the CT is under now.
-    movement - How the CT had to move, in words.
-    result - BrainFusionLib's FusionResult, with its verdict, settings and measures.
-    """
+    def worstPlace(self):
+        """Return the point, LPS mm, where CT and MRI fit least, or None where it was not measured."""
+        told = self._outcome.result.details.get("local_errors") if self._outcome else None
+        worst = told.get("worst") if told else None
+        return worst["point_lps_mm"] if worst else None
 
-    fusedVolume: vtkMRMLScalarVolumeNode
-    transformNode: vtkMRMLLinearTransformNode
-    movement: str
-    result: object
-
-
-class BrainFusionLogic(ScriptedLoadableModuleLogic):
-    """The module without its panel: opens no dialog, and can be used from scripts."""
-
-    def getParameterNode(self):
-        return BrainFusionParameterNode(super().getParameterNode())
-
-    def process(
-        self,
-        ctVolume: vtkMRMLScalarVolumeNode,
-        mriVolume: vtkMRMLScalarVolumeNode,
-        fusedVolume: vtkMRMLScalarVolumeNode | None = None,
-        progressCallback=None,
-        cancelled=None,
-    ) -> BrainFusionOutcome:
-        """Register the CT to the MRI, fuse them, and put the results into the scene.
-
-        The voxels and geometry of the inputs are not changed. The CT is put under a linear transform, ``CT to MRI``,
-        that moves it onto the MRI; running again replaces it.
-
-        :param ctVolume: CT in Hounsfield units, under linear transforms or none
-        :param mriVolume: MRI of the same head, under linear transforms or none
-        :param fusedVolume: overwritten with the result, in world coordinates; a new volume if None
-        :param progressCallback: called with a stage's name and the fraction done, 0 to 1
-        :param cancelled: called without arguments; processing ends when it returns True
-        :raises MissingDependencyError: torch is not installed
-        :raises BrainFusionError: the inputs cannot be used, no pose was found, or it was cancelled; says why
-        """
-        if ctVolume is None or mriVolume is None or ctVolume == mriVolume:
-            raise SettingsError(_("Choose a CT and an MRI: two different volumes."))
-        if fusedVolume in (ctVolume, mriVolume):
-            raise SettingsError(_("The fused volume must not be the CT or the MRI: choose another one, or none."))
-        if not torchIsInstalled():
-            raise MissingDependencyError(
-                _(
-                    "PyTorch is needed and is not installed. Install the PyTorch extension (Extensions Manager), "
-                    "restart Slicer, open the module PyTorch Utils, click Install PyTorch, and try again."
+    def showIdle(self) -> None:
+        self.ui.progressBar.setVisible(False)
+        self.ui.verdictLabel.setText("")
+        self.ui.statusLabel.setText("")
+        if not torch_setup.torch_is_installed():
+            self.ui.statusLabel.setText(
+                _("PyTorch is not installed yet: Fuse will ask the PyTorch extension to install it.")
+                if torch_setup.extension_is_installed()
+                else _(
+                    "PyTorch is needed: install the PyTorch extension in the Extensions Manager, and restart Slicer."
                 )
             )
-        from BrainFusionLib.pipeline import fuse  # imports torch
 
-        ct, mri = bridge.volume_from_node(ctVolume), bridge.volume_from_node(mriVolume)
-        logging.info("BrainFusion: fusing %s and %s", ct.name, mri.name)
-        result = fuse(ct, mri, progress=progressCallback, cancel=cancelled)
+    def onSwapButton(self, checked: bool = False) -> None:
+        parameters = self._parameterNode
+        ct, mri = parameters.ctVolume, parameters.mriVolume
+        with slicer.util.NodeModify(parameters):
+            parameters.ctVolume, parameters.mriVolume = mri, ct
 
-        # A progress callback may process events, and events may have closed the scene.
-        if any(node is not None and node.GetScene() is None for node in (ctVolume, mriVolume, fusedVolume)):
-            raise Cancelled(_("A volume was removed from the scene while it was being fused; nothing was written."))
-        if fusedVolume is None:
-            fusedVolume = mriVolume.GetScene().AddNewNodeByClass(
-                "vtkMRMLScalarVolumeNode", _("{mri} fused with {ct}").format(mri=mri.name, ct=ct.name)
-            )
-        bridge.node_from_volume(result.fused, fusedVolume)
-        bridge.share_display(fusedVolume, mriVolume)
-        fusedVolume.SetNodeReferenceID(bridge.MOVED_CT_ROLE, ctVolume.GetID())
-        fusedVolume.SetNodeReferenceID(bridge.TARGET_MRI_ROLE, mriVolume.GetID())
-        transformNode = bridge.move_ct_onto_mri(ctVolume, mriVolume, result.transform, _("CT to MRI"))
-        for node in (fusedVolume, transformNode):
-            bridge.share_place(node, mriVolume)
-        movement = result.transform.describe(mri.grid.centre_lps_mm)
-        logging.info("BrainFusion: done, the CT was %s", movement)
-        return BrainFusionOutcome(fusedVolume, transformNode, movement, result)
+    def onSampleDataButton(self, checked: bool = False) -> None:
+        with slicer.util.tryWithErrorDisplay(_("The sample data could not be loaded."), waitCursor=True):
+            import SampleData
 
+            loaded = {node.GetName(): node for node in SampleData.SampleDataLogic().downloadSamples("CTMRBrain")}
+            for name, node in loaded.items():
+                if "CT" in name:
+                    self._parameterNode.ctVolume = node
+                elif "T1" in name:
+                    self._parameterNode.mriVolume = node
 
-def torchIsInstalled() -> bool:
-    """Say whether torch can be imported, without importing it."""
-    return importlib.util.find_spec("torch") is not None
+    def onFuseButton(self, checked: bool = False) -> None:
+        if self.logic.running:
+            self.logic.cancel()
+            return
+        try:
+            torch_setup.ensure_torch()
+            self.startFusion()
+        except Exception as error:
+            self.showError(error)
 
+    def startFusion(self) -> None:
+        parameters = self._parameterNode
+        self._outcome = None
+        self.resetReview()
+        self._began = time.monotonic()
+        self.ui.verdictLabel.setText("")
+        self.ui.progressBar.setValue(0)
+        self.ui.progressBar.setVisible(True)
+        self.logic.startFusion(
+            parameters.ctVolume,
+            parameters.mriVolume,
+            parameters.fusedVolume,
+            parameters.ctToMriTransform,
+            alphaVolume=parameters.alphaVolume,
+            resampledCTVolume=parameters.resampledCTVolume,
+            settings=Settings(
+                registration=RegistrationSettings.preset(parameters.preset),
+                fusion=FusionSettings(rule=parameters.rule),
+                device=parameters.device,
+            ),
+            startTransform=parameters.startTransform if parameters.start == "transform" else None,
+            keepAlignment=parameters.start == "current",
+            mask=parameters.mask,
+            progressCallback=self.showProgress,
+            finishedCallback=self.onFinished,
+        )
+        self.updatePanel()
 
-def ensureTorch() -> None:
-    """Have the PyTorch extension install torch if it is missing. It asks the user; without it, nothing happens."""
-    if torchIsInstalled() or importlib.util.find_spec("PyTorchUtils") is None:
-        return
-    import PyTorchUtils
+    def showProgress(self, stage: str, fraction: float) -> None:
+        names = {
+            "preparing": _("Preparing"),
+            "registration": _("Finding the pose"),
+            "resampling": _("Resampling the CT"),
+            "fusion": _("Fusing"),
+        }
+        before = 0.0
+        for name, share in SHARES.items():
+            if name == stage:
+                break
+            before += share
+        done = before + SHARES.get(stage, 0.0) * fraction
+        elapsed = time.monotonic() - self._began
+        text = names.get(stage, stage)
+        if done > 0.1:
+            text = _("{stage}: about {seconds:.0f} s left").format(stage=text, seconds=elapsed * (1 - done) / done)
+        self.ui.progressBar.setValue(round(100 * done))
+        self.ui.statusLabel.setText(text)
 
-    PyTorchUtils.PyTorchUtilsLogic().installTorch(askConfirmation=True, torchVersionRequirement=TORCH_REQUIREMENT)
-    importlib.invalidate_caches()
+    def onFinished(self, outcome, error) -> None:
+        self.ui.progressBar.setVisible(False)
+        if error is not None:
+            self.showError(error)
+            return
+        self._outcome = outcome
+        if self._parameterNode:
+            parameters = self._parameterNode
+            parameters.fusedVolume = outcome.fusedVolume
+            if outcome.transformNode:
+                parameters.ctToMriTransform = outcome.transformNode
+            if outcome.resampledCTVolume:
+                parameters.resampledCTVolume = outcome.resampledCTVolume
+        review.show_fused(outcome.fusedVolume, outcome.fusedVolume.GetNodeReference(bridge.TARGET_MRI_ROLE))
+        self.showVerdict(outcome)
+        self.updatePanel()
 
+    def showVerdict(self, outcome) -> None:
+        verdict = outcome.result.verdict
+        colours = {
+            "green": _("✔ Green: can be trusted"),
+            "amber": _("▲ Amber: look closely"),
+            "red": _("✖ Red: probably wrong"),
+        }
+        lines = [f"<b>{colours[verdict.colour]}</b>"]
+        if verdict.expected_error_mm is not None:
+            error = _("Expected error: {error:.1f} mm").format(error=verdict.expected_error_mm)
+            if verdict.interval_mm is not None:
+                low, high = verdict.interval_mm
+                error += _(" ({low:.1f} to {high:.1f} mm)").format(low=low, high=high)
+            lines.append(error)
+        lines += [reason[:1].upper() + reason[1:] + "." for reason in verdict.reasons]
+        lines.append(_("The CT was {movement}.").format(movement=outcome.movement))
+        self.ui.verdictLabel.setText("<br>".join(lines))
+        self.ui.statusLabel.setText(_("Fused in {seconds:.0f} s.").format(seconds=outcome.seconds))
 
-class BrainFusionTest(ScriptedLoadableModuleTest):
-    """Runs inside Slicer, on a phantom; needs nothing but torch, which it has the PyTorch extension install."""
+    def showError(self, error: Exception) -> None:
+        self.ui.progressBar.setVisible(False)
+        text = str(error) or type(error).__name__
+        self.ui.statusLabel.setText(
+            text if isinstance(error, Cancelled) else _("Not fused: {error}").format(error=text)
+        )
+        self.updatePanel()
 
-    # The largest error allowed at a point of the brain. The phantom's voxels are 4 mm wide; 0.3 mm was measured.
-    WORST_ERROR_MM = 1.0
+    def onUndoButton(self, checked: bool = False) -> None:
+        parameters = self._parameterNode
+        self.resetReview()
+        if self.logic.undo(parameters.ctVolume):
+            review.show_ct_over_mri(parameters.ctVolume, parameters.mriVolume, 0.5)
+            self.ui.statusLabel.setText(_("Undone: the CT is where it was before."))
+        self.updatePanel()
 
-    def setUp(self):
-        slicer.mrmlScene.Clear()
+    def resetReview(self) -> None:
+        """Put the review tools back to how they are after a fusion."""
+        for button in (self.ui.checkerboardButton, self.ui.beforeButton):
+            button.setChecked(False)
+        self.ui.fusedCheckBox.setChecked(True)
 
-    def runTest(self):
-        self.setUp()
-        self.test_aPhantomIsFused()
+    def onShowFused(self, shown: bool) -> None:
+        parameters = self._parameterNode
+        if not parameters or not parameters.fusedVolume or not parameters.mriVolume:
+            return
+        if shown:
+            review.show_fused(parameters.fusedVolume, parameters.mriVolume)
+        else:
+            review.show_ct_over_mri(parameters.ctVolume, parameters.mriVolume, self.ui.opacitySlider.value)
 
-    def test_aPhantomIsFused(self):
-        from BrainFusionLib.phantom import make_pair
+    def onOpacity(self, opacity: float) -> None:
+        parameters = self._parameterNode
+        if parameters and parameters.ctVolume and parameters.mriVolume:
+            self.ui.fusedCheckBox.setChecked(False)
+            review.show_ct_over_mri(parameters.ctVolume, parameters.mriVolume, opacity)
 
-        ensureTorch()
-        assert torchIsInstalled(), "torch is missing: install the PyTorch extension and click Install PyTorch in it"
-        self.delayDisplay("Making a phantom")
-        pair = make_pair(spacing_mm=4.0, rotation_deg=12.0, translation_mm=15.0)
-        ct = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "Phantom CT")
-        mri = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "Phantom MRI")
-        bridge.node_from_volume(pair.ct, ct)
-        bridge.node_from_volume(pair.mri, mri)
-        before = [self.contentOf(node) for node in (ct, mri)]
+    def onCheckerboard(self, shown: bool) -> None:
+        parameters = self._parameterNode
+        if not parameters or not parameters.fusedVolume:
+            return
+        if shown and self._outcome:
+            review.show_checkerboard(parameters.fusedVolume, parameters.mriVolume, self._outcome.result)
+        else:
+            review.remove_checkerboard(parameters.fusedVolume)
+            self.onShowFused(self.ui.fusedCheckBox.checked)
 
-        self.delayDisplay("Fusing")
-        outcome = BrainFusionLogic().process(ct, mri)
+    def onBefore(self, before: bool) -> None:
+        parameters = self._parameterNode
+        if not parameters or not parameters.ctVolume:
+            return
+        if before:
+            self.logic.undo(parameters.ctVolume)
+            self.ui.fusedCheckBox.setChecked(False)
+        else:
+            self.logic.redo(parameters.ctVolume)
+        self.ui.beforeButton.setText(_("After") if before else _("Before"))
 
-        self.checkFused(outcome.fusedVolume, mri)
-        self.checkAlignment(ct, pair)
-        again = bridge.move_ct_onto_mri(ct, mri, outcome.result.transform)
-        assert again is outcome.transformNode, "a second result must replace the transform, not stack on it"
-        self.checkAlignment(ct, pair)
-        for node, (voxels, geometry) in zip((ct, mri), before, strict=True):
-            nowVoxels, nowGeometry = self.contentOf(node)
-            np.testing.assert_array_equal(nowVoxels, voxels, f"the voxels of {node.GetName()} were changed")
-            np.testing.assert_array_equal(nowGeometry, geometry, f"{node.GetName()} was moved")
-        self.delayDisplay("Test passed")
-
-    def checkFused(self, fused, mri):
-        voxels, geometry = self.contentOf(fused)
-        mriVoxels, mriGeometry = self.contentOf(mri)
-        np.testing.assert_allclose(geometry, mriGeometry, atol=1e-6)
-        assert voxels.shape == mriVoxels.shape
-        assert np.isfinite(voxels).all(), "the fused volume has voxels that are no numbers"
-        assert voxels.max() > mriVoxels.max(), "no bone was written above the MRI's intensities"
-
-    def checkAlignment(self, ct, pair):
-        """Points of the brain must be at the same place in the world on the CT (moved by its transform) and the MRI."""
-        rasFromLps = np.array([-1.0, -1.0, 1.0])
-        brain = pair.target_points()
-        onMri = brain * rasFromLps
-        onCt = pair.transform.apply(brain) * rasFromLps
-        toWorld = slicer.util.arrayFromTransformMatrix(ct.GetParentTransformNode(), toWorld=True)
-        moved = onCt @ toWorld[:3, :3].T + toWorld[:3, 3]
-        worst = float(np.linalg.norm(moved - onMri, axis=1).max())
-        assert worst < self.WORST_ERROR_MM, f"the CT does not lie on the MRI: {worst:.1f} mm off in the brain"
-
-    @staticmethod
-    def contentOf(node):
-        """Return copies of a volume node's voxels and of its own RAS-from-IJK matrix."""
-        matrix = vtk.vtkMatrix4x4()
-        node.GetIJKToRASMatrix(matrix)
-        return slicer.util.arrayFromVolume(node).copy(), slicer.util.arrayFromVTKMatrix(matrix)
+    def onJump(self, checked: bool = False) -> None:
+        place = self.worstPlace()
+        if place is not None:
+            review.jump_to(place)

@@ -26,7 +26,8 @@ def module(name, **contents):
     return sys.modules[name]
 
 module("qt"), module("vtk")
-slicer = module("slicer", vtkMRMLScalarVolumeNode=type("V", (), {}), vtkMRMLLinearTransformNode=type("T", (), {}))
+nodes = ("vtkMRMLNode", "vtkMRMLScalarVolumeNode", "vtkMRMLLinearTransformNode")
+slicer = module("slicer", **{name: type(name, (), {}) for name in nodes})
 slicer.util = module("slicer.util", VTKObservationMixin=type("Mixin", (), {}))
 module("slicer.i18n", tr=lambda text: text, translate=lambda context, text: text)
 module("slicer.parameterNodeWrapper", parameterNodeWrapper=lambda cls: cls)
@@ -173,7 +174,11 @@ def test_every_parameter_has_one_widget_and_every_widget_a_parameter():
         for node in module_syntax().body
         if isinstance(node, ast.ClassDef) and node.name == "BrainFusionParameterNode"
     )
-    parameters = sorted(node.target.id for node in parameter_node.body if isinstance(node, ast.AnnAssign))
+    fields = {node.target.id: node.annotation.id for node in parameter_node.body if isinstance(node, ast.AnnAssign)}
+    # Choices among words are connected by hand: their boxes show other words than the parameter holds.
+    parameters = sorted(name for name, kind in fields.items() if kind != "str")
+    boxes = {widget.get("name") for widget in ui().iter("widget") if widget.get("class") == "QComboBox"}
+    assert {f"{name}ComboBox" for name, kind in fields.items() if kind == "str"} == boxes
     named = [p.findtext("string") for p in ui().iter("property") if p.get("name") == "SlicerParameterName"]
     assert sorted(named) == parameters
 

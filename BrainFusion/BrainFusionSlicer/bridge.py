@@ -13,8 +13,9 @@ import vtk
 
 from BrainFusionLib.errors import GeometryError, ImageContentError
 from BrainFusionLib.geometry import RAS_FROM_LPS, FloatArray, Grid
-from BrainFusionLib.transform import Transform
+from BrainFusionLib.transform import RigidTransform, Transform
 from BrainFusionLib.volume import Modality, Volume
+from BrainFusionSlicer.jobs import RawVolume
 
 # On a transform node of ours, this reference names the CT that it moves. A transform without it is the user's.
 MOVED_CT_ROLE = "BrainFusion.CT"
@@ -25,43 +26,79 @@ LPS_FROM_RAS = RAS_FROM_LPS
 
 
 def volume_from_node(node: slicer.vtkMRMLScalarVolumeNode) -> Volume:
-    """Copy a volume node into a library volume, placed where Slicer shows it.
+    """Copy a volume node into a library volume; otherwise as `raw_from_node`."""
+    return raw_from_node(node).copied()
+
+
+def raw_from_node(node: slicer.vtkMRMLScalarVolumeNode, labels: bool = False, as_shown: bool = False) -> RawVolume:
+    """Look at a volume node's voxels, placed where Slicer shows them.
 
     Linear parent transforms are baked into the grid, except one that an earlier result put over this node: a CT
-    that was fused before is read as it was before.
+    that was fused before is read as it was before. Under a transform that is not linear (a tilted gantry) the voxels
+    are those of a resampled copy.
 
     Parameters
     ----------
     node
         A scalar volume node in a scene.
+    labels
+        Whether it may be a label map.
+    as_shown
+        Whether an earlier result's transform counts like any other.
 
     Returns
     -------
-    Volume
-        Float32 voxels on a grid in LPS mm. The modality is set where the volume came from DICOM.
+    RawVolume
+        The node's own voxels, not copied, on a grid in LPS mm. The modality is set where the volume came from DICOM.
 
     Raises
     ------
     ImageContentError
         The node has no voxels, or holds labels or vectors.
     GeometryError
-        The node is under a transform that is not linear, or its axes are not perpendicular.
+        Its axes are not perpendicular.
     """
     name = node.GetName()
-    if node.GetClassName() != "vtkMRMLScalarVolumeNode":
+    allowed = ("vtkMRMLScalarVolumeNode", *(["vtkMRMLLabelMapVolumeNode"] if labels else []))
+    if node.GetClassName() not in allowed:
         raise ImageContentError(
             f"{name}: a CT or MRI must be a scalar volume; this is a {node.GetNodeTagName()}. Choose the image itself."
         )
     if node.GetImageData() is None or node.GetImageData().GetNumberOfPoints() == 0:
         raise ImageContentError(f"{name}: the volume has no voxels. Load it again, or choose another one.")
-    # arrayFromVolume is a view into VTK's memory; np.array copies it.
-    array = np.array(slicer.util.arrayFromVolume(node), dtype=np.float32)
-    lps_from_ijk = LPS_FROM_RAS @ world_ras_from_ijk(node)
+    if node.GetImageData().GetNumberOfScalarComponents() != 1:
+        raise ImageContentError(f"{name}: the volume has several values a voxel (colours?). Choose the image itself.")
+    parent = node.GetParentTransformNode() if as_shown else users_parent(node)
+    if parent is not None and not parent.IsTransformToWorldLinear():
+        return _straightened(node, parent)
+    ras_from_ijk = vtk.vtkMatrix4x4()
+    node.GetIJKToRASMatrix(ras_from_ijk)
+    lps_from_ijk = LPS_FROM_RAS @ world_ras_from_parent(parent, name) @ slicer.util.arrayFromVTKMatrix(ras_from_ijk)
+    array = slicer.util.arrayFromVolume(node)
     try:
         grid = Grid.from_lps_from_ijk(lps_from_ijk, array.shape[::-1])
     except GeometryError as error:
         raise GeometryError(f"{name}: {error}") from error
-    return Volume(array, grid, modality_of(node), name)
+    return RawVolume(array, grid, modality_of(node), name)
+
+
+def _straightened(node: slicer.vtkMRMLScalarVolumeNode, parent: slicer.vtkMRMLTransformNode) -> RawVolume:
+    """Return the voxels of a copy of a node, resampled through a transform that is not linear."""
+    scene = node.GetScene()
+    copy = scene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", node.GetName())
+    try:
+        image = vtk.vtkImageData()
+        image.DeepCopy(node.GetImageData())
+        matrix = vtk.vtkMatrix4x4()
+        node.GetIJKToRASMatrix(matrix)
+        copy.SetIJKToRASMatrix(matrix)
+        copy.SetAndObserveImageData(image)
+        copy.SetAndObserveTransformNodeID(parent.GetID())
+        copy.HardenTransform()
+        raw = raw_from_node(copy)
+        return RawVolume(np.array(raw.array_kji), raw.grid, modality_of(node), node.GetName())
+    finally:
+        scene.RemoveNode(copy)
 
 
 def node_from_volume(volume: Volume, node: slicer.vtkMRMLScalarVolumeNode) -> None:
@@ -76,27 +113,16 @@ def node_from_volume(volume: Volume, node: slicer.vtkMRMLScalarVolumeNode) -> No
     node
         A scalar volume node in a scene; its voxels and geometry are replaced.
     """
+    if node.GetDisplayNode() is None:
+        node.CreateDefaultDisplayNodes()
+    # Or the histogram of all voxels would be made, only to be replaced by `share_display`.
+    node.GetDisplayNode().SetAutoWindowLevel(False)
     with slicer.util.NodeModify(node):
         # Fresh image data: the old one may be shared with a clone of the node.
         node.SetAndObserveImageData(vtk.vtkImageData())
         slicer.util.updateVolumeFromArray(node, volume.array_kji)
         node.SetIJKToRASMatrix(vtk_matrix(RAS_FROM_LPS @ volume.grid.lps_from_ijk))
         node.SetAndObserveTransformNodeID(None)
-    if node.GetDisplayNode() is None:
-        node.CreateDefaultDisplayNodes()
-
-
-def world_ras_from_ijk(node: slicer.vtkMRMLVolumeNode) -> FloatArray:
-    """Return the 4x4 affine from voxel indices to world RAS mm, user's linear parent transforms included.
-
-    Raises
-    ------
-    GeometryError
-        The node is under a transform that is not linear.
-    """
-    ras_from_ijk = vtk.vtkMatrix4x4()
-    node.GetIJKToRASMatrix(ras_from_ijk)
-    return world_ras_from_parent(users_parent(node), node.GetName()) @ slicer.util.arrayFromVTKMatrix(ras_from_ijk)
 
 
 def world_ras_from_parent(parent: slicer.vtkMRMLTransformNode | None, name: str) -> FloatArray:
@@ -150,11 +176,25 @@ def mri_from_ct_ras(transform: Transform) -> FloatArray:
     return RAS_FROM_LPS @ transform.inverse().moving_from_fixed_lps @ LPS_FROM_RAS
 
 
+def earlier_transform_of(ct_node: slicer.vtkMRMLTransformableNode) -> slicer.vtkMRMLLinearTransformNode | None:
+    """Return the ``CT to MRI`` node that an earlier result made for this CT, whether the CT is under it or not."""
+    ours = result_transform_of(ct_node)
+    if ours is not None:
+        return ours
+    scene = ct_node.GetScene()
+    for index in range(scene.GetNumberOfNodesByClass("vtkMRMLLinearTransformNode")):
+        node = scene.GetNthNodeByClass(index, "vtkMRMLLinearTransformNode")
+        if node.GetNodeReferenceID(MOVED_CT_ROLE) == ct_node.GetID():
+            return node
+    return None
+
+
 def move_ct_onto_mri(
     ct_node: slicer.vtkMRMLScalarVolumeNode,
     mri_node: slicer.vtkMRMLScalarVolumeNode,
     transform: Transform,
     name: str = "CT to MRI",
+    into: slicer.vtkMRMLLinearTransformNode | None = None,
 ) -> slicer.vtkMRMLLinearTransformNode:
     """Put the CT under a linear transform node that moves it onto the MRI; a second call replaces the first.
 
@@ -166,9 +206,11 @@ def move_ct_onto_mri(
     ct_node, mri_node
         The pair, in one scene.
     transform
-        Maps MRI points to CT points, world LPS mm, as `volume_from_node` gave both: without an earlier result.
+        Maps MRI points to CT points, world LPS mm, as `raw_from_node` gave both: without an earlier result.
     name
         What to call a new transform node; one that is there keeps its name.
+    into
+        The transform node to write to; that of an earlier result, or else a new one, when ``None``.
 
     Returns
     -------
@@ -178,22 +220,112 @@ def move_ct_onto_mri(
     Raises
     ------
     GeometryError
-        The CT is under a transform that is not linear.
+        The CT is under a transform of the user's that is not linear, or `into` is one of them.
     """
     parent = users_parent(ct_node)
     world_from_parent = world_ras_from_parent(parent, ct_node.GetName())
     # The CT shall be at mri_from_ct @ world_from_parent, and will be at world_from_parent @ (what is asked for here).
     to_parent = np.linalg.inv(world_from_parent) @ mri_from_ct_ras(transform) @ world_from_parent
 
-    node = result_transform_of(ct_node)
+    above = parent
+    while above is not None:
+        if above is into:
+            raise GeometryError(
+                f"{into.GetName()}: the CT is under this transform already, and its place would be lost. Choose "
+                "another output transform, or a new one."
+            )
+        above = above.GetParentTransformNode()
+    node = into if into is not None else earlier_transform_of(ct_node)
     if node is None:
         node = ct_node.GetScene().AddNewNodeByClass("vtkMRMLLinearTransformNode", name)
-        node.SetNodeReferenceID(MOVED_CT_ROLE, ct_node.GetID())
-        node.SetAndObserveTransformNodeID(None if parent is None else parent.GetID())
+    node.SetNodeReferenceID(MOVED_CT_ROLE, ct_node.GetID())
+    node.SetAndObserveTransformNodeID(None if parent is None else parent.GetID())
     node.SetMatrixTransformToParent(vtk_matrix(to_parent))
     node.SetNodeReferenceID(TARGET_MRI_ROLE, mri_node.GetID())
     ct_node.SetAndObserveTransformNodeID(node.GetID())
     return node
+
+
+def is_under_linear_transforms(node: slicer.vtkMRMLTransformableNode) -> bool:
+    """Say whether all of the user's transforms over a node are linear."""
+    parent = users_parent(node)
+    return parent is None or bool(parent.IsTransformToWorldLinear())
+
+
+def store_transform(
+    ct_node: slicer.vtkMRMLScalarVolumeNode,
+    mri_node: slicer.vtkMRMLScalarVolumeNode,
+    transform: Transform,
+    name: str = "CT to MRI",
+    into: slicer.vtkMRMLLinearTransformNode | None = None,
+) -> slicer.vtkMRMLLinearTransformNode:
+    """Write a transform from CT to MRI, world RAS mm, into a node, without putting the CT under it; else as above."""
+    node = into if into is not None else earlier_transform_of(ct_node)
+    if node is None:
+        node = ct_node.GetScene().AddNewNodeByClass("vtkMRMLLinearTransformNode", name)
+    node.SetAndObserveTransformNodeID(None)
+    node.SetMatrixTransformToParent(vtk_matrix(mri_from_ct_ras(transform)))
+    node.SetNodeReferenceID(TARGET_MRI_ROLE, mri_node.GetID())
+    return node
+
+
+def take_ct_back(ct_node: slicer.vtkMRMLScalarVolumeNode) -> bool:
+    """Take the CT out of the transform that a result put it under, to where the user had it; say if it was moved.
+
+    The transform node stays, for `bring_ct_again` and for the user.
+    """
+    ours = result_transform_of(ct_node)
+    if ours is None:
+        return False
+    parent = ours.GetParentTransformNode()
+    ct_node.SetAndObserveTransformNodeID(None if parent is None else parent.GetID())
+    return True
+
+
+def bring_ct_again(ct_node: slicer.vtkMRMLScalarVolumeNode) -> bool:
+    """Put the CT under the transform of its last result again; say if there was one."""
+    ours = earlier_transform_of(ct_node)
+    if ours is None:
+        return False
+    ct_node.SetAndObserveTransformNodeID(ours.GetID())
+    return True
+
+
+def start_from_node(node: slicer.vtkMRMLTransformNode) -> RigidTransform:
+    """Return a transform node, CT to MRI, as a starting pose: maps MRI points to CT points, LPS mm.
+
+    Raises
+    ------
+    GeometryError
+        It is not linear, or no rotation with a shift.
+    """
+    matrix = world_ras_from_parent(node, node.GetName())
+    try:
+        return RigidTransform(np.linalg.inv(LPS_FROM_RAS @ matrix @ RAS_FROM_LPS))
+    except GeometryError as error:
+        raise GeometryError(f"{node.GetName()}, given as starting pose: {error}") from error
+
+
+def mask_from_node(node: slicer.vtkMRMLNode, mri_node: slicer.vtkMRMLScalarVolumeNode) -> RawVolume:
+    """Return a mask on the MRI's grid: of a label map or scalar volume, or of a segmentation's visible segments.
+
+    Raises
+    ------
+    ImageContentError
+        It is none of these.
+    """
+    if node.GetClassName() != "vtkMRMLSegmentationNode":
+        return raw_from_node(node, labels=True)
+    scene = mri_node.GetScene()
+    labels = scene.AddNewNodeByClass("vtkMRMLLabelMapVolumeNode", node.GetName())
+    try:
+        logic = slicer.vtkSlicerSegmentationsModuleLogic
+        if not logic.ExportVisibleSegmentsToLabelmapNode(node, labels, mri_node):
+            raise ImageContentError(f"{node.GetName()}: no segment of it is visible. Show the region that matters.")
+        raw = raw_from_node(labels, labels=True)
+        return RawVolume(np.array(raw.array_kji), raw.grid, None, node.GetName())
+    finally:
+        scene.RemoveNode(labels)
 
 
 def modality_of(node: slicer.vtkMRMLNode) -> Modality | None:

@@ -8,7 +8,6 @@ import numpy.typing as npt
 from BrainFusionLib.geometry import FloatArray
 from BrainFusionLib.volume import BoolArray, VoxelArray
 
-
 # Slices with less of a head than this share of their pixels say nothing about a fusion.
 LEAST_HEAD = 0.02
 

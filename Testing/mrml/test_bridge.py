@@ -165,16 +165,38 @@ def test_linear_parents_are_baked_in_all_the_way_up(scene):
 
 
 @pytest.mark.parametrize("levels", [1, 2])
-def test_a_transform_that_is_not_linear_is_refused_by_name(scene, levels):
+def test_under_a_transform_that_is_not_linear_a_resampled_copy_is_read(scene, levels):
     node = add_volume(scene, "Tilted CT")
-    parent = scene.AddNewNodeByClass("vtkMRMLGridTransformNode", "Acquisition transform")
+    before = content(node)
+    parent = scene.AddNewNodeByClass("vtkMRMLBSplineTransformNode", "Acquisition transform")
+    shift = vtk.vtkTransform()
+    shift.Translate(0, 0, 40)
+    general = vtk.vtkThinPlateSplineTransform()
+    general.SetBasisToR()
+    points = vtk.vtkPoints()
+    moved = vtk.vtkPoints()
+    for x, y, z in [(0, 0, 0), (50, 0, 0), (0, 50, 0), (0, 0, 50), (50, 50, 50)]:
+        points.InsertNextPoint(x, y, z)
+        moved.InsertNextPoint(x, y, z + 40)
+    general.SetSourceLandmarks(points)
+    general.SetTargetLandmarks(moved)
+    parent.SetAndObserveTransformToParent(general)
     if levels == 2:
         lower = add_transform(scene, np.eye(4))
         lower.SetAndObserveTransformNodeID(parent.GetID())
         parent = lower
     node.SetAndObserveTransformNodeID(parent.GetID())
-    with pytest.raises(GeometryError, match=r"Tilted CT: .*not linear.*Harden"):
-        bridge.volume_from_node(node)
+    assert not bridge.is_under_linear_transforms(node)
+    nodes = scene.GetNumberOfNodesByClass("vtkMRMLVolumeNode")
+    read = bridge.volume_from_node(node)
+    # A spline that only shifts: what was somewhere is 40 mm higher now.
+    node.SetAndObserveTransformNodeID(None)
+    plain = bridge.volume_from_node(node)
+    assert read.grid.centre_lps_mm[2] == pytest.approx(plain.grid.centre_lps_mm[2] + 40, abs=2)
+    assert read.name == "Tilted CT"
+    assert read.array_kji.max() == pytest.approx(plain.array_kji.max(), rel=0.2)
+    assert scene.GetNumberOfNodesByClass("vtkMRMLVolumeNode") == nodes
+    assert content(node) == before
 
 
 def test_a_shearing_parent_is_refused_with_the_volumes_name(scene):

@@ -19,9 +19,13 @@ pytest.importorskip("slicer", reason="slicer-core is not installed: pip install 
 import slicer
 import slicer.util
 
-from BrainFusionLib.errors import Cancelled, MissingDependencyError, SettingsError
+from BrainFusionLib import pipeline
+from BrainFusionLib.errors import Cancelled, GeometryError, MissingDependencyError, SettingsError
 from BrainFusionLib.geometry import Grid
+from BrainFusionLib.pipeline import FusionResult
+from BrainFusionLib.settings import Settings
 from BrainFusionLib.transform import RigidTransform
+from BrainFusionLib.verdict import Verdict
 from BrainFusionLib.volume import Volume
 
 MODULE = Path(__file__).parents[2] / "BrainFusion"
@@ -39,7 +43,7 @@ class FakeModuleTest(unittest.TestCase):
 
 
 @pytest.fixture
-def module(monkeypatch):
+def module(monkeypatch, tmp_path):
     """The real BrainFusion.py, executed as Slicer executes it, with a real and empty scene."""
 
     def fake(name, **contents):
@@ -47,7 +51,7 @@ def module(monkeypatch):
         vars(made).update(contents)
         monkeypatch.setitem(sys.modules, name, made)
 
-    empty = type("Base", (), {})
+    empty = type("Base", (), {"__init__": lambda self, *arguments: None})
     fake("qt")
     fake("slicer.i18n", tr=lambda text: text, translate=lambda context, text: text)
     fake("slicer.parameterNodeWrapper", parameterNodeWrapper=lambda wrapped: wrapped)
@@ -58,7 +62,15 @@ def module(monkeypatch):
         ScriptedLoadableModuleTest=FakeModuleTest,
         ScriptedLoadableModuleWidget=empty,
     )
-    monkeypatch.setattr(slicer, "mrmlScene", slicer.vtkMRMLScene(), raising=False)
+    scene = slicer.vtkMRMLScene()
+    # Slicer's application gives the scene these; without them no scene can be loaded.
+    cache, io = slicer.vtkCacheManager(), slicer.vtkDataIOManager()
+    cache.SetRemoteCacheDirectory(str(tmp_path))
+    io.SetCacheManager(cache)
+    scene.SetDataIOManager(io)
+    monkeypatch.setattr(slicer, "mrmlScene", scene, raising=False)
+    monkeypatch.setattr(slicer.util, "mainWindow", lambda: None, raising=False)
+    monkeypatch.setattr(slicer, "app", SimpleNamespace(processEvents=lambda: None), raising=False)
     monkeypatch.syspath_prepend(str(MODULE))
     spec = importlib.util.spec_from_file_location("BrainFusion", MODULE / "BrainFusion.py")
     loaded = importlib.util.module_from_spec(spec)
@@ -72,16 +84,24 @@ def calls(monkeypatch, module):
     """Put a fake in the place of BrainFusionLib.pipeline that answers at once; return what it was called with."""
     seen = []
 
-    def fuse(ct, mri, settings=None, *, transform=None, progress=None, cancel=None):
-        seen.append(SimpleNamespace(ct=ct, mri=mri, cancel=cancel))
-        if progress:
-            progress("fusing", 0.5)
-        return SimpleNamespace(fused=mri.with_array(mri.array_kji + 100), transform=TRANSFORM)
+    def fuse(ct, mri, settings=None, *, start=None, transform=None, mri_mask=None, progress=None, cancel=None):
+        seen.append(SimpleNamespace(ct=ct, mri=mri, settings=settings, start=start, transform=transform, mask=mri_mask))
+        for fraction in (0.0, 0.5):
+            progress("registration", fraction)
+            if cancel():
+                raise Cancelled("stopped")
+        return FusionResult(
+            fused=mri.with_array(mri.array_kji + 100),
+            ct_in_mri=mri.with_array(mri.array_kji * 0 - 1000, name="CT in MRI"),
+            transform=transform or TRANSFORM,
+            rigid=TRANSFORM,
+            verdict=Verdict("amber", ("look",)),
+            alpha=mri.with_array(mri.array_kji * 0),
+            details={},
+        )
 
-    fake = types.ModuleType("BrainFusionLib.pipeline")
-    fake.fuse = fuse
-    monkeypatch.setitem(sys.modules, "BrainFusionLib.pipeline", fake)
-    monkeypatch.setattr(module, "torchIsInstalled", lambda: True)
+    monkeypatch.setattr(pipeline, "fuse", fuse)
+    monkeypatch.setattr(module.torch_setup, "torch_is_installed", lambda: True)
     return seen
 
 
@@ -131,15 +151,111 @@ def test_a_second_run_reads_the_untransformed_ct_and_adds_no_node(module, calls,
     assert calls[1].ct.grid.same_as(calls[0].ct.grid)
 
 
-def test_progress_and_cancel_reach_the_pipeline(module, calls, pair):
+def test_progress_is_told_and_cancelling_ends_it_with_nothing_written(module, calls, pair):
     heard = []
+    nodes = slicer.mrmlScene.GetNumberOfNodes()
+    with pytest.raises(Cancelled):
+        module.BrainFusionLogic().process(
+            *pair, progressCallback=lambda *said: heard.append(said), cancelled=lambda: bool(heard)
+        )
+    assert heard == [("registration", 0.0)]
+    assert slicer.mrmlScene.GetNumberOfNodes() == nodes
+    module.BrainFusionLogic().process(*pair, progressCallback=lambda *said: heard.append(said))
+    assert heard[-1] == ("registration", 0.5)
 
-    def cancelled():
-        return False
 
-    module.BrainFusionLogic().process(*pair, progressCallback=lambda *said: heard.append(said), cancelled=cancelled)
-    assert heard == [("fusing", 0.5)]
-    assert calls[0].cancel is cancelled
+def test_every_option_reaches_the_pipeline_and_every_output_is_made(module, calls, pair):
+    ct, mri = pair
+    settings = Settings(device="cpu")
+    start = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLinearTransformNode", "start")
+    slicer.util.updateTransformMatrixFromArray(start, module.bridge.mri_from_ct_ras(TRANSFORM))
+    mask = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLabelMapVolumeNode", "mask")
+    slicer.util.updateVolumeFromArray(mask, np.ones_like(slicer.util.arrayFromVolume(mri), dtype=np.uint8))
+    mask.CopyOrientation(mri)
+    outcome = module.BrainFusionLogic().process(
+        ct, mri, alphaVolume=True, resampledCTVolume=True, settings=settings, startTransform=start, mask=mask
+    )
+    [call] = calls
+    assert call.settings is settings
+    np.testing.assert_allclose(call.start.moving_from_fixed_lps, TRANSFORM.moving_from_fixed_lps, atol=1e-9)
+    assert call.mask.array_kji.any()
+    assert outcome.alphaVolume.GetName() == "weight of CT 1 in T1"
+    assert outcome.resampledCTVolume.GetName() == "CT 1 on T1"
+    assert outcome.alphaVolume.GetNodeReference("BrainFusion.MRI") == mri
+    assert slicer.util.arrayFromVolume(outcome.resampledCTVolume).max() == -1000
+    assert outcome.seconds >= 0
+
+
+def test_a_start_that_stretches_is_refused(module, calls, pair):
+    start = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLinearTransformNode", "stretched")
+    slicer.util.updateTransformMatrixFromArray(start, np.diag([2.0, 1, 1, 1]))
+    with pytest.raises(GeometryError, match="stretched, given as starting pose"):
+        module.BrainFusionLogic().process(*pair, startTransform=start)
+
+
+def test_as_they_lie_the_ct_is_read_where_it_is_shown_and_not_moved(module, calls, pair):
+    ct, mri = pair
+    module.bridge.move_ct_onto_mri(ct, mri, TRANSFORM)
+    outcome = module.BrainFusionLogic().process(ct, mri, keepAlignment=True)
+    assert outcome.transformNode is None
+    np.testing.assert_array_equal(calls[0].transform.moving_from_fixed_lps, np.eye(4))
+    moved = np.linalg.inv(TRANSFORM.moving_from_fixed_lps) @ module.bridge.volume_from_node(ct).grid.lps_from_ijk
+    np.testing.assert_allclose(calls[0].ct.grid.lps_from_ijk, moved, atol=1e-9)
+
+
+def test_undo_takes_the_ct_back_under_the_users_transform_and_redo_brings_it_again(module, calls, pair):
+    ct, _ = pair
+    own = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLinearTransformNode", "own")
+    ct.SetAndObserveTransformNodeID(own.GetID())
+    logic = module.BrainFusionLogic()
+    first = logic.process(*pair)
+    second = logic.process(*pair)
+    assert second.transformNode == first.transformNode
+    assert first.transformNode.GetParentTransformNode() == own
+    assert logic.undo(ct)
+    assert ct.GetParentTransformNode() == own
+    assert not logic.undo(ct)
+    assert logic.redo(ct)
+    assert ct.GetParentTransformNode() == first.transformNode
+    logic.undo(ct)
+    assert logic.process(*pair).transformNode == first.transformNode  # used again, not a second one
+
+
+def test_a_transform_node_can_be_chosen_but_not_one_that_the_ct_is_under(module, calls, pair):
+    ct, _ = pair
+    chosen = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLinearTransformNode", "chosen")
+    assert module.BrainFusionLogic().process(*pair, transform=chosen).transformNode == chosen
+    module.BrainFusionLogic().undo(ct)
+    own = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLinearTransformNode", "own")
+    ct.SetAndObserveTransformNodeID(own.GetID())
+    with pytest.raises(GeometryError, match="own: the CT is under this transform already"):
+        module.BrainFusionLogic().process(*pair, transform=own)
+
+
+def test_a_ct_under_a_transform_that_is_not_linear_stays_and_is_resampled(module, calls, pair):
+    ct, _ = pair
+    tilt = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLGridTransformNode", "Acquisition transform")
+    ct.SetAndObserveTransformNodeID(tilt.GetID())
+    outcome = module.BrainFusionLogic().process(*pair)
+    assert ct.GetParentTransformNode() == tilt
+    assert outcome.resampledCTVolume is not None
+    np.testing.assert_allclose(
+        slicer.util.arrayFromTransformMatrix(outcome.transformNode), module.bridge.mri_from_ct_ras(TRANSFORM)
+    )
+
+
+def test_closing_the_scene_while_it_runs_ends_it(module, calls, pair):
+    ended = []
+    module.BrainFusionLogic().startFusion(
+        *pair,
+        progressCallback=lambda *said: slicer.mrmlScene.Clear(),
+        finishedCallback=lambda *result: ended.append(result),
+    )
+    [(outcome, error)] = ended
+    assert outcome is None
+    assert isinstance(error, Cancelled)
+    assert "removed from the scene" in str(error)
+    assert slicer.mrmlScene.GetNumberOfNodesByClass("vtkMRMLScalarVolumeNode") == 0
 
 
 @pytest.mark.parametrize("choice", ["no CT", "no MRI", "the same twice", "fused is the CT", "fused is the MRI"])
@@ -158,7 +274,7 @@ def test_a_senseless_choice_is_refused_before_anything_happens(module, calls, pa
 
 
 def test_without_torch_the_message_names_the_pytorch_extension(module, calls, pair, monkeypatch):
-    monkeypatch.setattr(module, "torchIsInstalled", lambda: False)
+    monkeypatch.setattr(module.torch_setup, "torch_is_installed", lambda: False)
     with pytest.raises(MissingDependencyError, match="Install the PyTorch extension"):
         module.BrainFusionLogic().process(*pair)
     assert calls == []
@@ -185,11 +301,11 @@ def test_torch_is_installed_by_the_pytorch_extension_only_where_it_is_missing(mo
     extension.__spec__ = importlib.util.spec_from_loader("PyTorchUtils", loader=None)
     extension.PyTorchUtilsLogic = Logic
     monkeypatch.setitem(sys.modules, "PyTorchUtils", extension)
-    monkeypatch.setattr(module, "torchIsInstalled", lambda: True)
-    module.ensureTorch()
+    monkeypatch.setattr(module.torch_setup, "torch_is_installed", lambda: True)
+    module.torch_setup.ensure_torch()
     assert asked == []
-    monkeypatch.setattr(module, "torchIsInstalled", lambda: False)
-    module.ensureTorch()
+    monkeypatch.setattr(module.torch_setup, "torch_is_installed", lambda: False)
+    module.torch_setup.ensure_torch()
     assert asked == [{"askConfirmation": True, "torchVersionRequirement": ">=2.4"}]
 
 
@@ -215,7 +331,7 @@ def test_the_modules_own_self_test_passes_on_the_real_pipeline(module, monkeypat
     # The self-test's pose is only 12 degrees off: a smaller search does, and takes a third of the time.
     quick = Settings(registration=RegistrationSettings(looks=(Look(40, 8),), samples=10_000))
     fuse = pipeline.fuse
-    monkeypatch.setattr(pipeline, "fuse", lambda ct, mri, **arguments: fuse(ct, mri, quick, **arguments))
+    monkeypatch.setattr(pipeline, "fuse", lambda ct, mri, settings, **arguments: fuse(ct, mri, quick, **arguments))
     test = module.BrainFusionTest()
     test.runTest()
     assert test.said[-1] == "Test passed"
@@ -226,21 +342,22 @@ def test_the_modules_own_self_test_passes_on_the_real_pipeline(module, monkeypat
 def test_the_modules_own_self_test_notices(module, monkeypatch, phantom_pair, fault):
     pair = phantom_pair
 
-    def process(self, ct, mri):
-        fused = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "fused")
-        module.bridge.node_from_volume(pair.mri.with_array(pair.mri.array_kji * 2), fused)
+    def fuse(ct, mri, settings=None, **arguments):
+        for stage in ("registration", "resampling", "fusion"):
+            arguments["progress"](stage, 0.5)
         transform = {
             "the CT is not moved": RigidTransform.identity(),
             "the CT is moved the wrong way": pair.transform.inverse(),
             "the MRI is changed": pair.transform,
         }[fault]
         if fault == "the MRI is changed":
-            slicer.util.arrayFromVolume(mri)[0, 0, 0] += 1
-        node = module.bridge.move_ct_onto_mri(ct, mri, transform)
-        return module.BrainFusionOutcome(fused, node, "", SimpleNamespace(transform=transform))
+            node = slicer.mrmlScene.GetFirstNodeByName("Phantom MRI")
+            slicer.util.arrayFromVolume(node)[0, 0, 0] += 1
+        fused = mri.with_array(mri.array_kji * 2)
+        return FusionResult(fused, fused, transform, transform, Verdict("amber", ()), None, {})
 
-    monkeypatch.setattr(module, "torchIsInstalled", lambda: True)
-    monkeypatch.setattr(module.BrainFusionLogic, "process", process)
+    monkeypatch.setattr(pipeline, "fuse", fuse)
+    monkeypatch.setattr(module.torch_setup, "torch_is_installed", lambda: True)
     test = module.BrainFusionTest()
     with pytest.raises(AssertionError, match=r"voxels of Phantom MRI were changed|does not lie on the MRI"):
         test.runTest()

@@ -1,0 +1,68 @@
+"""What is missing or suspicious in the user's choice, in words."""
+
+from __future__ import annotations
+
+import slicer.util
+from slicer.i18n import tr as _
+
+from BrainFusionSlicer import bridge
+
+# Every so many voxels along each axis are enough to tell a CT from an MRI, and take a millisecond.
+STEP = 4
+
+
+def what_is_missing(parameters) -> str | None:
+    """Say why Fuse cannot be clicked, or return None if it can."""
+    if not parameters or not parameters.ctVolume:
+        return _("Choose a CT")
+    if not parameters.mriVolume:
+        return _("Choose an MRI")
+    if parameters.ctVolume == parameters.mriVolume:
+        return _("The CT and the MRI must be two different volumes")
+    inputs = [parameters.ctVolume, parameters.mriVolume, parameters.startTransform, parameters.mask]
+    outputs = [
+        parameters.fusedVolume,
+        parameters.ctToMriTransform,
+        parameters.alphaVolume,
+        parameters.resampledCTVolume,
+    ]
+    outputs = [node for node in outputs if node]
+    if any(node in inputs for node in outputs):
+        return _("An output must not be one of the inputs: they are never changed")
+    if len({node.GetID() for node in outputs}) < len(outputs):
+        return _("Two outputs must not be the same volume")
+    if parameters.start == "transform" and not parameters.startTransform:
+        return _("Choose the transform to start from, or another starting pose")
+    for node in (parameters.ctVolume, parameters.mriVolume):
+        if node.GetClassName() != "vtkMRMLScalarVolumeNode":
+            return _("{name} is no image: choose a scalar volume").format(name=node.GetName())
+        if node.GetImageData() is None:
+            return _("{name} has no voxels: load it again, or choose another volume").format(name=node.GetName())
+    return None
+
+
+def are_swapped(ctVolume, mriVolume) -> bool:
+    """Say whether the CT and the MRI seem to have been exchanged, by what DICOM says or by their values."""
+    return _is_ct(mriVolume) and not _is_ct(ctVolume)
+
+
+def what_is_suspicious(ctVolume, mriVolume) -> str | None:
+    """Return a warning about two volumes that can be fused, or None."""
+    if are_swapped(ctVolume, mriVolume):
+        return _("CT and MRI seem to be swapped: {mri} has the values of a CT, and {ct} has not.").format(
+            ct=ctVolume.GetName(), mri=mriVolume.GetName()
+        )
+    if _is_ct(mriVolume):
+        return _("{mri} has the values of a CT, too: choose an MRI.").format(mri=mriVolume.GetName())
+    if not _is_ct(ctVolume):
+        return _("{ct} does not have the values of a CT in Hounsfield units.").format(ct=ctVolume.GetName())
+    return None
+
+
+def _is_ct(node) -> bool:
+    from BrainFusionLib.intensity import looks_like_ct  # brings SimpleITK, which loading the module must not
+
+    modality = bridge.modality_of(node)
+    if modality is not None:
+        return modality == "CT"
+    return looks_like_ct(slicer.util.arrayFromVolume(node)[::STEP, ::STEP, ::STEP])

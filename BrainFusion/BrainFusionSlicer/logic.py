@@ -1,0 +1,339 @@
+"""The module without its panel: from nodes to nodes. Opens no dialog, and can be used from scripts."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import slicer
+import slicer.util
+from slicer.i18n import tr as _
+from slicer.ScriptedLoadableModule import ScriptedLoadableModuleLogic
+
+import BrainFusionLib
+from BrainFusionLib.errors import Cancelled, MissingDependencyError, SettingsError
+from BrainFusionLib.settings import Settings
+from BrainFusionLib.transform import RigidTransform
+from BrainFusionSlicer import bridge, torch_setup
+from BrainFusionSlicer.jobs import Job
+from BrainFusionSlicer.runner import InProcessRunner, ProcessRunner, Runner
+
+if TYPE_CHECKING:
+    from BrainFusionLib.pipeline import FusionResult
+
+TICK_MS = 30
+SCALAR_VOLUME = "vtkMRMLScalarVolumeNode"
+
+
+@dataclass(frozen=True)
+class BrainFusionOutcome:
+    """What a fusion made.
+
+    fusedVolume - The fused volume, on the MRI's grid.
+    transformNode - The transform that the CT is under now; None if the CT was fused as it lay.
+    alphaVolume, resampledCTVolume - The weight of the CT, and the CT on the MRI's grid, where they were asked for.
+    movement - How the CT had to move, in words.
+    seconds - How long it took.
+    result - BrainFusionLib's FusionResult, with its verdict, settings and measures.
+    """
+
+    fusedVolume: object
+    transformNode: object
+    alphaVolume: object
+    resampledCTVolume: object
+    movement: str
+    seconds: float
+    result: FusionResult
+
+
+class QtTicker:
+    """Calls a function from Qt's event loop, `TICK_MS` apart."""
+
+    def __init__(self) -> None:
+        import qt
+
+        self._timer = qt.QTimer()
+        self._timer.setInterval(TICK_MS)
+        self._timer.connect("timeout()", self._tick)
+        self._call: Callable[[], None] | None = None
+
+    def start(self, call: Callable[[], None]) -> None:
+        self._call = call
+        self._timer.start()
+
+    def stop(self) -> None:
+        self._timer.stop()
+
+    def _tick(self) -> None:
+        if self._call is not None:
+            self._call()
+
+
+def make_runner() -> Runner:
+    """Return a worker process where there is a window to be kept alive, and else this process."""
+    python = shutil.which("PythonSlicer")
+    if slicer.util.mainWindow() is None or python is None:
+        return InProcessRunner()
+    return ProcessRunner([python], Path(BrainFusionLib.__file__).resolve().parent.parent, QtTicker())
+
+
+class FusionLogic(ScriptedLoadableModuleLogic):
+    """Registers a CT node to an MRI node, and fuses them.
+
+    :param runner: where the work is done; None for a worker process if Slicer has a window, else this process
+    """
+
+    def __init__(self, runner: Runner | None = None) -> None:
+        ScriptedLoadableModuleLogic.__init__(self)
+        self._runner = runner
+        self._task: _Task | None = None
+
+    @property
+    def running(self) -> bool:
+        """Whether a fusion is running."""
+        return self._task is not None
+
+    def startFusion(
+        self,
+        ctVolume,
+        mriVolume,
+        fusedVolume=None,
+        transform=None,
+        *,
+        alphaVolume=None,
+        resampledCTVolume=None,
+        settings: Settings | None = None,
+        startTransform=None,
+        keepAlignment: bool = False,
+        mask=None,
+        progressCallback: Callable[[str, float], None] | None = None,
+        finishedCallback: Callable[[BrainFusionOutcome | None, Exception | None], None] | None = None,
+    ) -> None:
+        """Start to register the CT to the MRI and to fuse them; return at once where there is a worker process.
+
+        The voxels and geometry of the inputs are not changed. The CT is put under a linear transform, ``CT to MRI``,
+        that moves it onto the MRI; running again replaces it. (A CT under a transform that is not linear stays where it
+        is: the result is the resampled CT then, and a transform that it is not under.)
+
+        :param ctVolume: CT in Hounsfield units; under any transforms
+        :param mriVolume: MRI of the same head; under any transforms
+        :param fusedVolume: overwritten with the result, in world coordinates; a new volume if None
+        :param transform: linear transform node to write to; the one of an earlier run or a new one if None
+        :param alphaVolume: gets the weight of the CT, 0 to 1; True for a new volume, None for none
+        :param resampledCTVolume: gets the CT on the MRI's grid; True for a new volume, None for none
+        :param settings: BrainFusionLib's; the default ones if None
+        :param startTransform: linear transform node, CT to MRI, to try as starting pose besides all others
+        :param keepAlignment: do not register: fuse the two as they lie in the scene
+        :param mask: label map or segmentation of the MRI: where the alignment matters most
+        :param progressCallback: called with a stage's name and the fraction done, 0 to 1
+        :param finishedCallback: called once with the outcome and None, or with None and the error
+        :raises SettingsError: the choice makes no sense, or a fusion is running
+        :raises BrainFusionError: an input cannot be used; says why
+        :raises MissingDependencyError: torch is not installed
+        """
+        if self.running:
+            raise SettingsError(_("A fusion is running: wait for it to finish, or cancel it first."))
+        inputs = [node for node in (ctVolume, mriVolume, startTransform, mask) if node is not None]
+        outputs = [
+            n for n in (fusedVolume, transform, alphaVolume, resampledCTVolume) if n is not None and n is not True
+        ]
+        if ctVolume is None or mriVolume is None or ctVolume == mriVolume:
+            raise SettingsError(_("Choose a CT and an MRI: two different volumes."))
+        if any(output in inputs for output in outputs) or len({node.GetID() for node in outputs}) < len(outputs):
+            raise SettingsError(
+                _(
+                    "An output must not be one of the inputs, which are never changed, nor another output: choose "
+                    "another one, or a new one."
+                )
+            )
+        if not torch_setup.torch_is_installed():
+            raise MissingDependencyError(
+                _(
+                    "PyTorch is needed and is not installed. Install the PyTorch extension (Extensions Manager), "
+                    "restart Slicer, open the module PyTorch Utils, click Install PyTorch, and try again."
+                )
+            )
+        job = Job(
+            ct=bridge.raw_from_node(ctVolume, as_shown=keepAlignment),
+            mri=bridge.raw_from_node(mriVolume),
+            settings=settings or Settings(),
+            start=None if startTransform is None else bridge.start_from_node(startTransform),
+            transform=RigidTransform.identity() if keepAlignment else None,
+            mri_mask=None if mask is None else bridge.mask_from_node(mask, mriVolume),
+        )
+        logging.info("BrainFusion: fusing %s and %s", job.ct.name, job.mri.name)
+        outputsByRole = {"fused": fusedVolume, "transform": transform, "alpha": alphaVolume, "ct": resampledCTVolume}
+        self._task = _Task(ctVolume, mriVolume, outputsByRole, keepAlignment, self.cancel, finishedCallback)
+        if self._runner is None:
+            self._runner = make_runner()
+        try:
+            self._runner.run(job, progressCallback or _say_nothing, self._finished)
+        except Exception:
+            self._forget()
+            raise
+
+    def cancel(self) -> None:
+        """End the fusion that is running, if there is one; its finishedCallback gets Cancelled."""
+        if self._runner is not None:
+            self._runner.cancel()
+
+    def close(self) -> None:
+        """Cancel, and end the worker process; the next fusion starts a new one."""
+        if self._runner is not None:
+            self._runner.close()
+
+    def process(
+        self,
+        ctVolume,
+        mriVolume,
+        fusedVolume=None,
+        transform=None,
+        *,
+        progressCallback: Callable[[str, float], None] | None = None,
+        cancelled: Callable[[], bool] | None = None,
+        **options,
+    ) -> BrainFusionOutcome:
+        """Register and fuse, and return when it is done; meanwhile the window stays alive.
+
+        Takes the nodes and options of `startFusion`.
+
+        :param cancelled: called without arguments some times a second; processing ends when it returns True
+        :raises BrainFusionError: the inputs cannot be used, no pose was found, or it was cancelled; says why
+        """
+        ended: list[tuple[BrainFusionOutcome | None, Exception | None]] = []
+
+        def progress(stage: str, fraction: float) -> None:
+            if progressCallback is not None:
+                progressCallback(stage, fraction)
+            if cancelled is not None and cancelled():
+                self.cancel()
+
+        self.startFusion(
+            ctVolume,
+            mriVolume,
+            fusedVolume,
+            transform,
+            progressCallback=progress,
+            finishedCallback=lambda *result: ended.append(result),
+            **options,
+        )
+        while not ended:
+            slicer.app.processEvents()
+            if cancelled is not None and cancelled():
+                self.cancel()
+            time.sleep(0.01)
+        outcome, error = ended[0]
+        if error is not None:
+            raise error
+        assert outcome is not None
+        return outcome
+
+    def undo(self, ctVolume) -> bool:
+        """Take the CT back to where it was before it was registered; say whether it had been moved."""
+        return bridge.take_ct_back(ctVolume)
+
+    def redo(self, ctVolume) -> bool:
+        """Put the CT onto the MRI again, by the last result's transform; say whether there is one."""
+        return bridge.bring_ct_again(ctVolume)
+
+    def _finished(self, result: FusionResult | None, problem: Exception | None) -> None:
+        task = self._forget()
+        outcome = None
+        if problem is None:
+            try:
+                assert result is not None
+                outcome = task.write(result)
+                logging.info("BrainFusion: done, the CT was %s", outcome.movement)
+            except Exception as error:
+                problem = error
+        elif task.removed and isinstance(problem, Cancelled):
+            problem = Cancelled(_("A volume was removed from the scene while it was being fused; nothing was written."))
+        if task.finishedCallback is not None:
+            task.finishedCallback(outcome, problem)
+
+    def _forget(self) -> _Task:
+        task, self._task = self._task, None
+        assert task is not None
+        task.unobserve()
+        return task
+
+
+class _Task:
+    """A fusion that is running: its nodes, which it watches, and where its results go."""
+
+    def __init__(self, ctVolume, mriVolume, outputs, keepAlignment, cancel, finishedCallback) -> None:
+        self.ctVolume, self.mriVolume, self.outputs = ctVolume, mriVolume, outputs
+        self.keepAlignment = keepAlignment
+        self.finishedCallback = finishedCallback
+        self.removed = False
+        self._began = time.monotonic()
+        self._cancel = cancel
+        self._scene = mriVolume.GetScene()
+        self._tags = [
+            self._scene.AddObserver(event, self._onSceneChanged)
+            for event in (slicer.vtkMRMLScene.NodeRemovedEvent, slicer.vtkMRMLScene.StartCloseEvent)
+        ]
+
+    def nodes(self) -> list:
+        chosen = [node for node in self.outputs.values() if node is not None and node is not True]
+        return [self.ctVolume, self.mriVolume, *chosen]
+
+    def unobserve(self) -> None:
+        for tag in self._tags:
+            self._scene.RemoveObserver(tag)
+
+    def _onSceneChanged(self, caller, event) -> None:
+        if event == "StartCloseEvent" or self.isBroken():
+            self.removed = True
+            self._cancel()
+
+    def isBroken(self) -> bool:
+        return any(node.GetScene() is None for node in self.nodes())
+
+    def write(self, result: FusionResult) -> BrainFusionOutcome:
+        """Put the results into the scene."""
+        # A progress callback may process events, and events may have closed the scene.
+        if self.isBroken():
+            raise Cancelled(_("A volume was removed from the scene while it was being fused; nothing was written."))
+        ct, mri = self.ctVolume, self.mriVolume
+        names = {"ct": ct.GetName(), "mri": mri.GetName()}
+        fused = self._volume("fused", result.fused, _("{mri} fused with {ct}").format(**names))
+        bridge.share_display(fused, mri)
+        alpha = resampled = transformNode = None
+        if self.outputs["alpha"] is not None and result.alpha is not None:
+            alpha = self._volume("alpha", result.alpha, _("weight of {ct} in {mri}").format(**names))
+            alpha.GetDisplayNode().SetWindowLevelMinMax(0.0, 1.0)
+        straight = bridge.is_under_linear_transforms(ct)
+        if self.outputs["ct"] is not None or not straight:
+            resampled = self._volume("ct", result.ct_in_mri, _("{ct} on {mri}").format(**names))
+            bridge.share_display(resampled, ct)
+        if not self.keepAlignment:
+            put = bridge.move_ct_onto_mri if straight else bridge.store_transform
+            transformNode = put(ct, mri, result.transform, _("CT to MRI"), into=self.outputs["transform"])
+        for node in (fused, alpha, resampled):
+            if node is not None:
+                node.SetNodeReferenceID(bridge.MOVED_CT_ROLE, ct.GetID())
+                node.SetNodeReferenceID(bridge.TARGET_MRI_ROLE, mri.GetID())
+        for node in (fused, alpha, resampled, transformNode):
+            if node is not None:
+                bridge.share_place(node, mri)
+        movement = result.transform.describe(result.fused.grid.centre_lps_mm)
+        return BrainFusionOutcome(
+            fused, transformNode, alpha, resampled, movement, time.monotonic() - self._began, result
+        )
+
+    def _volume(self, role: str, volume, name: str):
+        node = self.outputs[role]
+        if node is None or node is True:
+            node = self._scene.AddNewNodeByClass(SCALAR_VOLUME, name)
+        bridge.node_from_volume(volume, node)
+        return node
+
+
+def _say_nothing(stage: str, fraction: float) -> None:
+    """Stand for a progress callback that was not given."""

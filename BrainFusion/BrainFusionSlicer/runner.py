@@ -1,0 +1,322 @@
+"""Where a fusion runs: in this process, or in a worker process that keeps the window alive.
+
+No slicer and no Qt in here: time comes from a `Ticker`, which in Slicer is a QTimer. All callbacks are called from a
+tick, that is on the main thread.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from BrainFusionLib.errors import BrainFusionError, Cancelled, ImageFileError, SettingsError
+from BrainFusionSlicer.jobs import Job, error_from_plain, read_result, write_job
+
+if TYPE_CHECKING:
+    from BrainFusionLib.pipeline import FusionResult
+
+logger = logging.getLogger(__name__)
+
+Progress = Callable[[str, float], None]
+Done = Callable[["FusionResult | None", Exception | None], None]
+
+PREPARING = "preparing"
+CANCELLED = "Cancelled; nothing was changed."
+# Bytes of the worker's last words that an error repeats.
+LAST_WORDS = 600
+
+
+class Runner(Protocol):
+    """Runs one job at a time. `done` is called exactly once for each, with a result or with an error."""
+
+    @property
+    def busy(self) -> bool:
+        """Whether a job is running."""
+
+    def run(self, job: Job, progress: Progress, done: Done) -> None:
+        """Start a job."""
+
+    def cancel(self) -> None:
+        """End the job that is running, if there is one; its `done` gets `Cancelled`."""
+
+    def close(self) -> None:
+        """End all, for good."""
+
+
+class Ticker(Protocol):
+    """Calls a function some tens of times a second on the main thread, from `start` to `stop`."""
+
+    def start(self, call: Callable[[], None]) -> None:
+        """Begin to call."""
+
+    def stop(self) -> None:
+        """Call no more."""
+
+
+class InProcessRunner:
+    """Runs a job at once, in this process: for batches and scripts without a window."""
+
+    def __init__(self) -> None:
+        self.busy = False
+        self._cancelled = False
+
+    def run(self, job: Job, progress: Progress, done: Done) -> None:
+        """Do the job, and return when it is done."""
+        from BrainFusionLib.pipeline import fuse
+
+        _refuse_second(self.busy)
+        self.busy, self._cancelled = True, False
+        result: FusionResult | None = None
+        problem: Exception | None = None
+        try:
+            mask = None if job.mri_mask is None else job.mri_mask.copied()
+            result = fuse(
+                job.ct.copied(),
+                job.mri.copied(),
+                job.settings,
+                start=job.start,
+                transform=job.transform,
+                mri_mask=mask,
+                progress=progress,
+                cancel=lambda: self._cancelled,
+            )
+        except Exception as error:
+            problem = error
+        finally:
+            self.busy = False
+        done(result, problem)
+
+    def cancel(self) -> None:
+        """Ask the job to stop; it does so at its next step."""
+        self._cancelled = True
+
+    def close(self) -> None:
+        """Cancel."""
+        self.cancel()
+
+
+class ProcessRunner:
+    """Runs jobs in a worker process, which is started with the first one and kept for the next.
+
+    Parameters
+    ----------
+    command
+        The Python to run the worker with.
+    library_folder
+        Where BrainFusionLib is.
+    ticker
+        What to be called by while a job runs.
+    environment
+        Environment variables of the worker; this process's when ``None``.
+    """
+
+    def __init__(
+        self,
+        command: Sequence[str],
+        library_folder: str | Path,
+        ticker: Ticker,
+        environment: dict[str, str] | None = None,
+    ) -> None:
+        worker = Path(__file__).with_name("worker.py")
+        self._command = [*command, str(worker), str(library_folder)]
+        self._ticker = ticker
+        self._environment = environment
+        self._child: subprocess.Popen[bytes] | None = None
+        self._stderr: Any = None
+        self._received = b""
+        self._folder: Path | None = None
+        self._feeding: Iterator[dict[str, Any]] | None = None
+        self._progress: Progress = lambda stage, fraction: None
+        self._done: Done | None = None
+
+    @property
+    def busy(self) -> bool:
+        """Whether a job is running."""
+        return self._done is not None
+
+    @property
+    def child_pid(self) -> int | None:
+        """The worker's process id, if there is one now."""
+        return None if self._child is None else self._child.pid
+
+    def run(self, job: Job, progress: Progress, done: Done) -> None:
+        """Start a job and return at once.
+
+        Raises
+        ------
+        SettingsError
+            One is running already.
+        ImageFileError
+            There is no room for its voxels, or the worker cannot be started.
+        """
+        _refuse_second(self.busy)
+        needed = sum(volume.array_kji.nbytes for volume in job.volumes().values()) + 3 * 4 * job.mri.array_kji.size
+        self._folder = _make_folder(needed)
+        try:
+            if self._child is None:
+                self._start()
+        except OSError as error:
+            self._stderr.close()
+            self._remove_folder()
+            raise ImageFileError(
+                f"{self._command[0]}: the worker process cannot be started ({error.strerror or error})."
+            ) from error
+        self._progress, self._done = progress, done
+        self._feeding = write_job(job, self._folder)
+        progress(PREPARING, 0.0)
+        self._ticker.start(self.tick)
+
+    def cancel(self) -> None:
+        """End the job by ending the worker: at once, whatever it is doing."""
+        if self.busy:
+            self._end_child()
+            self._finish(None, Cancelled(CANCELLED))
+
+    def close(self) -> None:
+        """Cancel, and end the worker."""
+        self.cancel()
+        self._end_child()
+
+    def tick(self) -> None:
+        """Move one step on; the ticker calls this."""
+        try:
+            if self._feeding is not None:
+                message = next(self._feeding)
+                if message:
+                    self._feeding = None
+                    self._send(message)
+            for message in self._messages():
+                self._hear(message)
+            if self._done is not None and self._child is not None and self._child.poll() is not None:
+                problem = self._last_words()
+                self._end_child()
+                self._finish(None, problem)
+        except OSError as error:
+            problem = self._last_words() if self._child is not None and self._child.poll() is not None else None
+            self._end_child()
+            self._finish(None, problem or ImageFileError(f"the worker process cannot be reached ({error})."))
+
+    def _start(self) -> None:
+        self._stderr = tempfile.TemporaryFile()  # noqa: SIM115  (closed when the worker has ended)
+        hidden: dict[str, Any] = {}
+        if sys.platform == "win32":
+            hidden["creationflags"] = subprocess.CREATE_NO_WINDOW
+        self._child = subprocess.Popen(
+            self._command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._stderr,
+            env=self._environment,
+            **hidden,
+        )
+        assert self._child.stdout is not None
+        os.set_blocking(self._child.stdout.fileno(), False)
+        self._received = b""
+
+    def _send(self, message: dict[str, Any]) -> None:
+        assert self._child is not None
+        assert self._child.stdin is not None
+        self._child.stdin.write(json.dumps(message).encode() + b"\n")
+        self._child.stdin.flush()
+
+    def _messages(self) -> Iterator[dict[str, Any]]:
+        """Yield what the worker has said since the last time; does not wait."""
+        if self._child is None or self._child.stdout is None:
+            return
+        with contextlib.suppress(BlockingIOError):
+            while piece := os.read(self._child.stdout.fileno(), 1 << 16):
+                self._received += piece
+        *lines, self._received = self._received.split(b"\n")
+        for line in lines:
+            yield json.loads(line)
+
+    def _hear(self, message: dict[str, Any]) -> None:
+        if self._done is None:
+            return
+        if "stage" in message:
+            self._progress(message["stage"], message["fraction"])
+        elif "notice" in message:
+            logger.warning("BrainFusion: %s", message["notice"])
+        elif "error" in message:
+            self._finish(None, error_from_plain(message["error"]))
+        elif "result" in message:
+            assert self._folder is not None
+            self._finish(read_result(message["result"], self._folder), None)
+
+    def _finish(self, result: FusionResult | None, problem: Exception | None) -> None:
+        done, self._done, self._feeding = self._done, None, None
+        self._ticker.stop()
+        try:
+            if done is not None:
+                done(result, problem)
+        finally:
+            del result
+            self._remove_folder()
+
+    def _last_words(self) -> BrainFusionError:
+        """Return an error that says how the worker ended."""
+        assert self._child is not None
+        code = self._child.wait()
+        self._stderr.seek(0, os.SEEK_END)
+        self._stderr.seek(max(0, self._stderr.tell() - LAST_WORDS))
+        words = self._stderr.read().decode(errors="replace").strip()
+        logger.error("BrainFusion's worker process: %s", words)
+        how = f"was ended by signal {-code}" if code < 0 else f"ended with code {code}"
+        # The kernel's way to make room is signal 9.
+        memory = (
+            " Most likely there was not enough memory: close other programs, or choose smaller volumes."
+            if code == -9
+            else ""
+        )
+        last = f" Its last words: {words.splitlines()[-1]}" if words else ""
+        return BrainFusionError(f"the worker process {how} while it was fusing; nothing was changed.{memory}{last}")
+
+    def _end_child(self) -> None:
+        child, self._child = self._child, None
+        if child is None:
+            return
+        for pipe in (child.stdin, child.stdout):
+            if pipe is not None:
+                with contextlib.suppress(OSError):
+                    pipe.close()
+        child.kill()
+        child.wait()
+        self._stderr.close()
+        self._received = b""
+
+    def _remove_folder(self) -> None:
+        folder, self._folder = self._folder, None
+        if folder is not None:
+            # Windows keeps files that are still looked at; the system's cleaning of temporary files gets those.
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _refuse_second(busy: bool) -> None:
+    if busy:
+        raise SettingsError("a fusion is running: wait for it to finish, or cancel it first.")
+
+
+def _make_folder(needed_bytes: int) -> Path:
+    """Return a new folder for a job's voxels: in memory where the system has a file system there, else on the disk."""
+    for place in ("/dev/shm", None):
+        try:
+            if place is None or shutil.disk_usage(place).free > 2 * needed_bytes:
+                folder = Path(tempfile.mkdtemp(prefix="brainfusion-job-", dir=place))
+                break
+        except OSError:
+            if place is None:
+                raise
+    if shutil.disk_usage(folder).free < needed_bytes:
+        free, wanted = shutil.disk_usage(folder).free // 10**6, needed_bytes // 10**6
+        shutil.rmtree(folder, ignore_errors=True)
+        raise ImageFileError(f"{folder.parent}: has {free} MB free, and {wanted} MB are needed. Make room there.")
+    return folder

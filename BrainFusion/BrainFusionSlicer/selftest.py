@@ -1,0 +1,213 @@
+"""The module's self-test: runs inside Slicer (Reload and Test), on a phantom, and needs nothing but torch.
+
+It uses the module as its panel does: where Slicer has a window the work is done by the worker process.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import slicer
+import slicer.util
+import vtk
+from slicer.ScriptedLoadableModule import ScriptedLoadableModuleTest
+
+from BrainFusionLib.errors import Cancelled, SettingsError
+from BrainFusionSlicer import bridge, torch_setup
+
+# The largest error allowed at a point of the brain. The phantom's voxels are 4 mm wide; 0.3 mm was measured.
+WORST_ERROR_MM = 1.0
+PATIENCE_S = 300
+
+
+class BrainFusionTest(ScriptedLoadableModuleTest):
+    """Runs inside Slicer, on a phantom; needs nothing but torch, which it has the PyTorch extension install."""
+
+    def setUp(self):
+        slicer.mrmlScene.Clear()
+
+    def runTest(self):
+        torch_setup.ensure_torch()
+        assert torch_setup.torch_is_installed(), (
+            "torch is missing: install the PyTorch extension and click Install PyTorch in it"
+        )
+        self.makePhantom()
+        for test in (
+            self.test_aPhantomIsFusedAndUndone,
+            self.test_everyOutputCanBeHad,
+            self.test_cancelChangesNothing,
+            self.test_aVolumeThatIsRemovedEndsTheFusion,
+            self.test_aSecondFusionAtATimeIsRefused,
+            self.test_resultsAreSavedAndLoaded,
+        ):
+            self.setUp()
+            test()
+        self.delayDisplay("Test passed")
+
+    def makePhantom(self):
+        from BrainFusionLib.phantom import make_pair
+
+        self.delayDisplay("Making a phantom")
+        self.pair = make_pair(spacing_mm=4.0, rotation_deg=12.0, translation_mm=15.0)
+
+    def addPhantom(self):
+        """Put the phantom's CT and MRI into the scene, and make a logic."""
+        from BrainFusion import BrainFusionLogic
+
+        nodes = []
+        for name, volume in (("Phantom CT", self.pair.ct), ("Phantom MRI", self.pair.mri)):
+            node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", name)
+            bridge.node_from_volume(volume, node)
+            nodes.append(node)
+        self.logic = BrainFusionLogic()
+        return nodes
+
+    def test_aPhantomIsFusedAndUndone(self):
+        ct, mri = self.addPhantom()
+        before = [contentOf(node) for node in (ct, mri)]
+        stages = []
+        self.delayDisplay("Fusing")
+        outcome = self.logic.process(ct, mri, progressCallback=lambda stage, fraction: stages.append(stage))
+        assert {"registration", "resampling", "fusion"} <= set(stages), f"stages that were told: {sorted(set(stages))}"
+        self.checkFused(outcome.fusedVolume, mri)
+        self.checkAlignment(ct)
+        assert outcome.result.verdict.colour in ("green", "amber", "red")
+        again = bridge.move_ct_onto_mri(ct, mri, outcome.result.transform)
+        assert again == outcome.transformNode, "a second result must replace the transform, not stack on it"
+        self.checkAlignment(ct)
+        self.delayDisplay("Undo and redo")
+        assert self.logic.undo(ct)
+        assert ct.GetParentTransformNode() is None, "undo left the CT under a transform"
+        assert not self.logic.undo(ct), "there was nothing left to undo"
+        assert self.logic.redo(ct)
+        self.checkAlignment(ct)
+        for node, (voxels, geometry) in zip((ct, mri), before, strict=True):
+            nowVoxels, nowGeometry = contentOf(node)
+            np.testing.assert_array_equal(nowVoxels, voxels, f"the voxels of {node.GetName()} were changed")
+            np.testing.assert_array_equal(nowGeometry, geometry, f"{node.GetName()} was moved")
+        self.logic.close()
+
+    def test_everyOutputCanBeHad(self):
+        self.delayDisplay("Fusing again, with every output, as the volumes lie now")
+        ct, mri = self.addPhantom()
+        bridge.move_ct_onto_mri(ct, mri, self.pair.transform)
+        outcome = self.logic.process(ct, mri, alphaVolume=True, resampledCTVolume=True, keepAlignment=True)
+        assert outcome.transformNode is None
+        alpha = slicer.util.arrayFromVolume(outcome.alphaVolume)
+        assert alpha.min() == 0, f"the least weight is {alpha.min()}"
+        assert alpha.max() == 1, f"the greatest weight is {alpha.max()}"
+        hu = slicer.util.arrayFromVolume(outcome.resampledCTVolume)
+        assert hu.shape == slicer.util.arrayFromVolume(mri).shape
+        assert hu.max() > 1000, f"the densest voxel of the resampled CT has {hu.max()} HU"
+        # The pose was the true one: bone is where the MRI is dark.
+        bone = slicer.util.arrayFromVolume(mri)[hu > 700].mean()
+        assert bone < slicer.util.arrayFromVolume(mri)[(hu > 0) & (hu < 100)].mean(), "the CT does not lie on the MRI"
+        self.logic.close()
+
+    def test_cancelChangesNothing(self):
+        self.delayDisplay("Cancel")
+        ct, mri = self.addPhantom()
+        nodes = displayable()
+        ended = self.startAndInterrupt(ct, mri, self.logic.cancel)
+        assert isinstance(ended, Cancelled), f"cancelling ended with {ended!r}"
+        assert displayable() == nodes, "cancelling left nodes behind"
+        assert ct.GetParentTransformNode() is None
+        assert not self.logic.running
+
+    def test_aVolumeThatIsRemovedEndsTheFusion(self):
+        self.delayDisplay("Removing the MRI while it is fused")
+        ct, mri = self.addPhantom()
+        ended = self.startAndInterrupt(ct, mri, lambda: slicer.mrmlScene.RemoveNode(mri))
+        assert isinstance(ended, Cancelled), f"removing the MRI ended with {ended!r}"
+        assert ct.GetParentTransformNode() is None
+
+    def test_aSecondFusionAtATimeIsRefused(self):
+        ct, mri = self.addPhantom()
+        refused = []
+
+        def startAgain():
+            try:
+                self.logic.startFusion(ct, mri)
+            except SettingsError as error:
+                refused.append(error)
+            self.logic.cancel()
+
+        self.startAndInterrupt(ct, mri, startAgain)
+        assert refused, "a second fusion was started while one was running"
+
+    def startAndInterrupt(self, ct, mri, interruption):
+        """Start a fusion, do something in the middle of the registration, and return the error that it ended with."""
+        ended, interrupted = [], []
+
+        def progress(stage, fraction):
+            if stage == "registration" and not interrupted:
+                interrupted.append(stage)
+                interruption()
+
+        self.logic.startFusion(
+            ct, mri, progressCallback=progress, finishedCallback=lambda outcome, error: ended.append(error)
+        )
+        began = time.monotonic()
+        while not ended:
+            assert time.monotonic() - began < PATIENCE_S, "the fusion did not end"
+            slicer.app.processEvents()
+            time.sleep(0.01)
+        assert interrupted, "the registration was never told to be running"
+        self.logic.close()
+        return ended[0]
+
+    def test_resultsAreSavedAndLoaded(self):
+        self.delayDisplay("Saving and loading the scene")
+        ct, mri = self.addPhantom()
+        transform = bridge.move_ct_onto_mri(ct, mri, self.pair.transform)
+        transform.SetName("CT to MRI of the phantom")
+        with tempfile.TemporaryDirectory() as folder:
+            path = str(Path(folder) / "scene.mrb")
+            assert slicer.mrmlScene.WriteToMRB(path), "the scene was not saved"
+            slicer.mrmlScene.Clear()
+            assert slicer.mrmlScene.ReadFromMRB(path, True), "the scene was not loaded"
+        ct = slicer.mrmlScene.GetFirstNodeByName("Phantom CT")
+        self.checkAlignment(ct)
+        assert bridge.result_transform_of(ct).GetName() == "CT to MRI of the phantom"
+        assert self.logic.undo(ct), "after loading the scene nothing could be undone"
+        assert ct.GetParentTransformNode() is None
+        assert self.logic.redo(ct)
+
+    def checkFused(self, fused, mri):
+        voxels, geometry = contentOf(fused)
+        mriVoxels, mriGeometry = contentOf(mri)
+        np.testing.assert_allclose(geometry, mriGeometry, atol=1e-6)
+        assert voxels.shape == mriVoxels.shape
+        assert np.isfinite(voxels).all(), "the fused volume has voxels that are no numbers"
+        assert voxels.max() > mriVoxels.max(), "no bone was written above the MRI's intensities"
+
+    def checkAlignment(self, ct):
+        """Points of the brain must be at the same place in the world on the CT (moved by its transform) and the MRI."""
+        rasFromLps = np.array([-1.0, -1.0, 1.0])
+        brain = self.pair.target_points()
+        onMri = brain * rasFromLps
+        onCt = self.pair.transform.apply(brain) * rasFromLps
+        toWorld = np.eye(4)
+        if ct.GetParentTransformNode() is not None:
+            toWorld = slicer.util.arrayFromTransformMatrix(ct.GetParentTransformNode(), toWorld=True)
+        moved = onCt @ toWorld[:3, :3].T + toWorld[:3, 3]
+        worst = float(np.linalg.norm(moved - onMri, axis=1).max())
+        assert worst < WORST_ERROR_MM, f"the CT does not lie on the MRI: {worst:.1f} mm off in the brain"
+
+
+def contentOf(node):
+    """Return copies of a volume node's voxels and of its own RAS-from-IJK matrix."""
+    matrix = vtk.vtkMatrix4x4()
+    node.GetIJKToRASMatrix(matrix)
+    return slicer.util.arrayFromVolume(node).copy(), slicer.util.arrayFromVTKMatrix(matrix)
+
+
+def displayable():
+    """Return the ids of all volumes and transforms in the scene."""
+    nodes = [
+        node for kind in ("vtkMRMLVolumeNode", "vtkMRMLTransformNode") for node in slicer.util.getNodesByClass(kind)
+    ]
+    return sorted(node.GetID() for node in nodes)

@@ -148,6 +148,8 @@ class BrainFusionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         ui.beforeButton.connect("toggled(bool)", self.onBefore)
         ui.jumpButton.connect("clicked(bool)", self.onJump)
         ui.linkCheckBox.connect("toggled(bool)", review.set_linked)
+        # By hand: the wrapper would offer every node of the parameter's type, and a mask is of one of two types.
+        ui.maskSelector.connect("currentNodeChanged(vtkMRMLNode*)", self.onMask)
         self.showIdle()
         self.initializeParameterNode()
 
@@ -191,6 +193,10 @@ class BrainFusionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def onChoice(self, parameter: str, index: int) -> None:
         if self._parameterNode and index >= 0:
             setattr(self._parameterNode, parameter, list(self._choices[parameter][1])[index])
+
+    def onMask(self, node) -> None:
+        if self._parameterNode:
+            self._parameterNode.mask = node
 
     def cleanup(self) -> None:
         if self.logic:
@@ -237,6 +243,7 @@ class BrainFusionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             for name, (box, choices) in self._choices.items():
                 value = getattr(parameters, name)
                 box.setCurrentIndex(list(choices).index(value) if value in choices else 0)
+            ui.maskSelector.setCurrentNode(parameters.mask)
         missing = checks.what_is_missing(parameters)
         warning = None if missing or running else self.whatIsSuspicious()
         ui.warningLabel.setText("⚠ " + warning if warning else "")

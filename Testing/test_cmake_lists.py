@@ -175,8 +175,8 @@ def test_every_parameter_has_one_widget_and_every_widget_a_parameter():
         if isinstance(node, ast.ClassDef) and node.name == "BrainFusionParameterNode"
     )
     fields = {node.target.id: node.annotation.id for node in parameter_node.body if isinstance(node, ast.AnnAssign)}
-    # Choices among words are connected by hand: their boxes show other words than the parameter holds.
-    parameters = sorted(name for name, kind in fields.items() if kind != "str")
+    # Choices among words are connected by hand: their boxes show other words than the parameter holds; so is the mask.
+    parameters = sorted(name for name, kind in fields.items() if kind not in ("str", "vtkMRMLNode"))
     boxes = {widget.get("name") for widget in ui().iter("widget") if widget.get("class") == "QComboBox"}
     assert {f"{name}ComboBox" for name, kind in fields.items() if kind == "str"} == boxes
     named = [p.findtext("string") for p in ui().iter("property") if p.get("name") == "SlicerParameterName"]

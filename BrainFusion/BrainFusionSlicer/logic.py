@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 import shutil
 import time
@@ -158,6 +159,8 @@ class FusionLogic(ScriptedLoadableModuleLogic):
                     "restart Slicer, open the module PyTorch Utils, click Install PyTorch, and try again."
                 )
             )
+        # Brings SimpleITK and more, which takes a while the first time: better now than while the job runs.
+        importlib.import_module("BrainFusionLib.pipeline")
         job = Job(
             ct=bridge.raw_from_node(ctVolume, as_shown=keepAlignment),
             mri=bridge.raw_from_node(mriVolume),

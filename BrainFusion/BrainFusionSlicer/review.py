@@ -38,7 +38,8 @@ def are_linked() -> bool:
 def jump_to(point_lps_mm) -> None:
     """Show a point of world LPS mm in the middle of all slice views."""
     left, posterior, superior = point_lps_mm
-    slicer.vtkMRMLSliceNode.JumpAllSlices(slicer.mrmlScene, -left, -posterior, superior)
+    mode = slicer.vtkMRMLSliceNode.CenteredJumpSlice
+    slicer.vtkMRMLSliceNode.JumpAllSlices(slicer.mrmlScene, -left, -posterior, superior, mode)
 
 
 def show_checkerboard(fusedVolume, mriVolume, result):

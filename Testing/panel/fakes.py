@@ -1,0 +1,362 @@
+"""Stand-ins for what the panel needs of Slicer's application, on PySide6 without a screen.
+
+Each follows a file of the Slicer 5.12 sources, or of CTK's, which its docstring names; what the real thing does not
+have, the fake does not have either. PythonQt's ways (properties read without calling, connecting signals by name) are
+made here, so that the module is the same in both.
+"""
+
+import itertools
+import typing
+from pathlib import Path
+from types import SimpleNamespace
+from xml.etree import ElementTree
+
+import vtk
+from PySide6 import QtCore, QtGui, QtWidgets
+
+NODE_CHANGED = "currentNodeChanged(vtkMRMLNode*)"
+
+
+def connect(self, signature, slot):
+    """PythonQt's QObject.connect(signal, slot): PythonQt/src/PythonQt.cpp."""
+    getattr(self, signature.partition("(")[0]).connect(slot)
+
+
+class Label(QtWidgets.QLabel):
+    """QLabel."""
+
+
+class Frame(QtWidgets.QFrame):
+    """QFrame."""
+
+
+class Button(QtWidgets.QPushButton):
+    """QPushButton."""
+
+
+class CheckBox(QtWidgets.QCheckBox):
+    """QCheckBox; PythonQt reads the property ``checked``."""
+
+    checked = property(QtWidgets.QCheckBox.isChecked)
+
+
+class ComboBox(QtWidgets.QComboBox):
+    """QComboBox."""
+
+
+class ProgressBar(QtWidgets.QProgressBar):
+    """QProgressBar."""
+
+
+class MRMLWidget(QtWidgets.QWidget):
+    """qMRMLWidget: Libs/MRML/Widgets/qMRMLWidget.h."""
+
+    mrmlSceneChanged = QtCore.Signal(object)  # noqa: N815
+
+    def setMRMLScene(self, scene):  # noqa: N802
+        self.mrmlSceneChanged.emit(scene)
+
+
+class CollapsibleButton(QtWidgets.QGroupBox):
+    """ctkCollapsibleButton: CTK, Libs/Widgets/ctkCollapsibleButton.h; a group box that shows a title."""
+
+    def setText(self, text):  # noqa: N802
+        self.setTitle(text)
+
+
+class SliderWidget(QtWidgets.QWidget):
+    """ctkSliderWidget: CTK, Libs/Widgets/ctkSliderWidget.h; double values, a slider with a number beside it."""
+
+    valueChanged = QtCore.Signal(float)  # noqa: N815
+
+    def __init__(self):
+        super().__init__()
+        self._slider = QtWidgets.QSlider(QtCore.Qt.Horizontal)
+        self._slider.setRange(0, 100)
+        self._number = QtWidgets.QLabel()
+        layout = QtWidgets.QHBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addWidget(self._slider)
+        layout.addWidget(self._number)
+        self._slider.valueChanged.connect(self._changed)
+
+    def _changed(self, step):
+        self._number.setText(f"{step / 100:.2f}")
+        self.valueChanged.emit(step / 100)
+
+    @property
+    def value(self):
+        return self._slider.value() / 100
+
+    def setValue(self, value):  # noqa: N802
+        self._slider.setValue(round(100 * value))
+
+
+class NodeComboBox(QtWidgets.QComboBox):
+    """qMRMLNodeComboBox: Libs/MRML/Widgets/qMRMLNodeComboBox.h; the nodes of some classes, and none."""
+
+    currentNodeChanged = QtCore.Signal(object)  # noqa: N815
+
+    def __init__(self):
+        super().__init__()
+        self.scene, self.types, self.none, self._ids = None, [], "None", [None]
+        self.currentIndexChanged.connect(lambda index: self.currentNodeChanged.emit(self.currentNode()))
+
+    def setMRMLScene(self, scene):  # noqa: N802
+        self.scene = scene
+        for event in (scene.NodeAddedEvent, scene.NodeRemovedEvent, scene.EndCloseEvent):
+            scene.AddObserver(event, lambda caller, event: self._fill())
+        self._fill()
+
+    def _fill(self):
+        current = self._ids[max(0, self.currentIndex())]
+        self.blockSignals(True)
+        self.clear()
+        self.addItem(self.none)
+        self._ids = [None]
+        for kind in self.types:
+            for index in range(self.scene.GetNumberOfNodesByClass(kind)):
+                node = self.scene.GetNthNodeByClass(index, kind)
+                if node.GetClassName() == kind:
+                    self.addItem(node.GetName())
+                    self._ids.append(node.GetID())
+        self.setCurrentIndex(self._ids.index(current) if current in self._ids else 0)
+        self.blockSignals(False)
+        if current not in self._ids:
+            self.currentNodeChanged.emit(None)
+
+    def currentNode(self):  # noqa: N802
+        chosen = self._ids[max(0, self.currentIndex())]
+        return None if chosen is None else self.scene.GetNodeByID(chosen)
+
+    def setCurrentNode(self, node):  # noqa: N802
+        if node is not None and node.GetID() not in self._ids:
+            self._fill()
+        wanted = None if node is None else node.GetID()
+        self.setCurrentIndex(self._ids.index(wanted) if wanted in self._ids else 0)
+
+
+CLASSES = {
+    "QLabel": Label, "QFrame": Frame, "QPushButton": Button, "QCheckBox": CheckBox, "QComboBox": ComboBox,
+    "QProgressBar": ProgressBar, "qMRMLWidget": MRMLWidget, "ctkCollapsibleButton": CollapsibleButton,
+    "ctkSliderWidget": SliderWidget, "qMRMLNodeComboBox": NodeComboBox,
+}  # fmt: skip
+for _class in CLASSES.values():
+    _class.connect = connect
+LAYOUTS = {
+    "QVBoxLayout": QtWidgets.QVBoxLayout,
+    "QHBoxLayout": QtWidgets.QHBoxLayout,
+    "QFormLayout": QtWidgets.QFormLayout,
+}
+
+
+def load_ui(path):
+    """slicer.util.loadUI. QUiLoader with an overridden createWidget crashes in PySide6; this reads what we use."""
+    root = ElementTree.parse(path).getroot()
+    found = {}
+    top = _widget(root.find("widget"), found)
+    for connection in root.iter("connection"):
+        assert connection.findtext("signal") == "mrmlSceneChanged(vtkMRMLScene*)"
+        found[connection.findtext("sender")].mrmlSceneChanged.connect(
+            found[connection.findtext("receiver")].setMRMLScene
+        )
+    stops = [found[stop.text] for stop in root.iter("tabstop")]
+    for first, second in itertools.pairwise(stops):
+        QtWidgets.QWidget.setTabOrder(first, second)
+    for label in root.iter("widget"):
+        buddy = label.find("property[@name='buddy']/cstring")
+        if buddy is not None:
+            found[label.get("name")].setBuddy(found[buddy.text])
+    top.found = found
+    return top
+
+
+def _widget(element, found):
+    widget = CLASSES[element.get("class")]()
+    widget.setObjectName(element.get("name"))
+    found[element.get("name")] = widget
+    for prop in element.findall("property"):
+        _set(widget, prop)
+    layout = element.find("layout")
+    if layout is not None:
+        widget.setLayout(_layout(layout, found))
+    return widget
+
+
+def _set(widget, prop):
+    name, value = prop.get("name"), prop[0]
+    if name in ("buddy", "geometry"):
+        return
+    if name == "nodeTypes":
+        widget.types = [entry.text for entry in value]
+    elif name == "noneDisplay":
+        widget.none = value.text
+    elif name == "SlicerParameterName":
+        widget.setProperty(name, value.text)
+    elif name in ("showChildNodeTypes", "noneEnabled", "addEnabled", "renameEnabled", "removeEnabled", "collapsed"):
+        assert isinstance(widget, NodeComboBox | CollapsibleButton)
+    elif isinstance(widget, SliderWidget) and name in ("singleStep", "minimum", "maximum"):
+        assert value.tag == "double"
+    elif value.tag == "set":
+        widget.setTextInteractionFlags(QtCore.Qt.TextSelectableByMouse | QtCore.Qt.TextSelectableByKeyboard)
+    elif value.tag == "enum":
+        widget.setFrameShape(QtWidgets.QFrame.StyledPanel)
+    else:
+        parsed = {"bool": lambda t: t == "true", "number": int, "double": float}.get(value.tag, str)(value.text or "")
+        getattr(widget, f"set{name[0].upper()}{name[1:]}")(parsed)
+
+
+def _layout(element, found):
+    layout = LAYOUTS[element.get("class")]()
+    for item in element.findall("item"):
+        child = item[0]
+        if child.tag == "spacer":
+            layout.addStretch()
+            continue
+        made = _widget(child, found) if child.tag == "widget" else _layout(child, found)
+        if isinstance(layout, QtWidgets.QFormLayout):
+            role = QtWidgets.QFormLayout.FieldRole if item.get("column") == "1" else QtWidgets.QFormLayout.LabelRole
+            if item.get("colspan"):
+                role = QtWidgets.QFormLayout.SpanningRole
+            (layout.setWidget if child.tag == "widget" else layout.setLayout)(int(item.get("row")), role, made)
+        elif child.tag == "widget":
+            layout.addWidget(made)
+        else:
+            layout.addLayout(made)
+    return layout
+
+
+class Timer(QtCore.QTimer):
+    """QTimer in PythonQt."""
+
+    def connect(self, signature, slot):
+        assert signature == "timeout()"
+        self.timeout.connect(slot)
+
+
+def fake_qt():
+    """Module qt: what the panel uses of it."""
+    return {"QTimer": Timer, "QKeySequence": QtGui.QKeySequence}
+
+
+def parameter_node_wrapper(cls):
+    """Base/Python/slicer/parameterNodeWrapper/wrapper.py: typed attributes over a vtkMRMLScriptedModuleNode.
+
+    Nodes are kept as node references and words as parameters, as there; ``connectGui`` connects what names a parameter.
+    """
+    types = typing.get_type_hints(cls)
+    defaults = {name: getattr(cls, name, None) for name in types}
+
+    class Wrapper:
+        def __init__(self, node):
+            object.__setattr__(self, "parameterNode", node)
+
+        def __getattr__(self, name):
+            if name not in types:
+                raise AttributeError(name)
+            if types[name] is str:
+                return self.parameterNode.GetParameter(name) or defaults[name]
+            return self.parameterNode.GetNodeReference(name)
+
+        def __setattr__(self, name, value):
+            if name not in types:
+                raise AttributeError(name)
+            if types[name] is str:
+                assert isinstance(value, str)
+                self.parameterNode.SetParameter(name, value)
+            else:
+                assert value is None or isinstance(value, types[name])
+                self.parameterNode.SetNodeReferenceID(name, None if value is None else value.GetID())
+
+        def StartModify(self):  # noqa: N802
+            return self.parameterNode.StartModify()
+
+        def EndModify(self, was_modified):  # noqa: N802
+            return self.parameterNode.EndModify(was_modified)
+
+        def AddObserver(self, event, callback, priority=0.0):  # noqa: N802
+            return self.parameterNode.AddObserver(event, callback, priority)
+
+        def RemoveObserver(self, tag):  # noqa: N802
+            return self.parameterNode.RemoveObserver(tag)
+
+        def connectGui(self, gui):  # noqa: N802
+            widgets = {w.property("SlicerParameterName"): w for w in vars(gui).values() if hasattr(w, "property")}
+            widgets.pop(None, None)
+            assert set(widgets) <= set(types)
+            connected = []
+
+            def show(caller=None, event=None):
+                for name, widget in widgets.items():
+                    widget.setCurrentNode(getattr(self, name))
+
+            show()
+            for name, widget in widgets.items():
+                slot = lambda node, name=name: setattr(self, name, node)  # noqa: E731
+                widget.currentNodeChanged.connect(slot)
+                connected.append((widget, slot))
+            tag = self.AddObserver(vtk.vtkCommand.ModifiedEvent, show)
+            return connected, tag
+
+        def disconnectGui(self, gui_tag):  # noqa: N802
+            connected, tag = gui_tag
+            for widget, slot in connected:
+                widget.currentNodeChanged.disconnect(slot)
+            self.RemoveObserver(tag)
+
+    Wrapper.__name__ = cls.__name__
+    return Wrapper
+
+
+class Module:
+    """ScriptedLoadableModule: Base/Python/slicer/ScriptedLoadableModule.py."""
+
+    def __init__(self, parent):
+        self.parent = parent
+
+
+class Logic:
+    """ScriptedLoadableModuleLogic, the same file: one parameter node a module, made when it is first asked for."""
+
+    def __init__(self, parent=None):
+        self.moduleName = type(self).__name__.removesuffix("Logic")
+
+    def getParameterNode(self):  # noqa: N802
+        import slicer
+
+        node = slicer.mrmlScene.GetSingletonNode(self.moduleName, "vtkMRMLScriptedModuleNode")
+        if node is None:
+            node = slicer.mrmlScene.CreateNodeByClass("vtkMRMLScriptedModuleNode")
+            node.SetSingletonTag(self.moduleName)
+            node.SetModuleName(self.moduleName)
+            node = slicer.mrmlScene.AddNode(node)
+        return node
+
+
+class Widget:
+    """ScriptedLoadableModuleWidget, the same file."""
+
+    def __init__(self, parent=None):
+        self.parent = parent
+        self.layout = parent.layout()
+
+    def setup(self):
+        """Nothing but the developer's buttons."""
+
+    def resourcePath(self, name):  # noqa: N802
+        return str(Path(__file__).parents[2] / "BrainFusion" / "Resources" / name)
+
+
+class Panel(QtWidgets.QWidget):
+    """The widget that a module is put into: qSlicerWidget, with isEntered of qSlicerAbstractModuleWidget."""
+
+    isEntered = True  # noqa: N815
+
+    def __init__(self):
+        super().__init__()
+        QtWidgets.QVBoxLayout(self).setContentsMargins(0, 0, 0, 0)
+
+
+def child_widget_variables(widget):
+    """slicer.util.childWidgetVariables: every named child as an attribute."""
+    return SimpleNamespace(**widget.found)

@@ -1,0 +1,285 @@
+"""The panel: real .ui, real buttons, a real worker process, real MRML nodes."""
+
+import time
+
+import numpy as np
+import pytest
+import slicer
+import slicer.util
+
+from BrainFusionLib.settings import Settings
+from BrainFusionLib.transform import RigidTransform
+
+pytestmark = pytest.mark.filterwarnings("ignore:Setting the shape on a NumPy array:DeprecationWarning")
+
+
+@pytest.fixture
+def chosen(panel, nodes):
+    """The panel with the pair chosen by its own selectors."""
+    panel.ui.ctSelector.setCurrentNode(nodes[0])
+    panel.ui.mriSelector.setCurrentNode(nodes[1])
+    return panel
+
+
+def wait(panel, application, until, seconds=120):
+    end = time.monotonic() + seconds
+    while not until():
+        assert time.monotonic() < end, panel.ui.statusLabel.text()
+        application.processEvents()
+        time.sleep(0.005)
+
+
+def fuse(panel, application):
+    panel.ui.fuseButton.click()
+    assert panel.logic.running, panel.ui.statusLabel.text()
+    wait(panel, application, lambda: not panel.logic.running)
+
+
+def test_an_empty_panel_says_what_is_missing(panel):
+    assert panel.ui.statusLabel.text() == "Choose a CT."
+    assert not panel.ui.fuseButton.isEnabled()
+    assert panel.ui.fuseButton.toolTip() == "Choose a CT (Ctrl+Return)"
+    assert not panel.ui.reviewCollapsibleButton.isEnabled()
+    assert not panel.ui.verdictFrame.isVisible()
+    assert not panel.ui.progressBar.isVisible()
+
+
+def test_the_mri_is_asked_for_next_and_the_same_volume_twice_is_refused(panel, nodes):
+    panel.ui.ctSelector.setCurrentNode(nodes[0])
+    assert panel.ui.statusLabel.text() == "Choose an MRI."
+    panel.ui.mriSelector.setCurrentNode(nodes[0])
+    assert "two different volumes" in panel.ui.fuseButton.toolTip()
+    panel.ui.mriSelector.setCurrentNode(nodes[1])
+    assert panel.ui.fuseButton.isEnabled()
+    panel.ui.fusedSelector.setCurrentNode(nodes[1])
+    assert "must not be one of the inputs" in panel.ui.fuseButton.toolTip()
+    assert not panel.ui.fuseButton.isEnabled()
+
+
+def test_a_swapped_pair_is_noticed_and_swapped_by_one_click(panel, nodes):
+    panel.ui.ctSelector.setCurrentNode(nodes[1])
+    panel.ui.mriSelector.setCurrentNode(nodes[0])
+    assert "seem to be swapped" in panel.ui.warningLabel.text()
+    assert panel.ui.swapButton.isVisible()
+    panel.ui.swapButton.click()
+    assert panel.ui.ctSelector.currentNode() == nodes[0]
+    assert panel.ui.mriSelector.currentNode() == nodes[1]
+    assert not panel.ui.warningLabel.isVisible()
+    assert not panel.ui.swapButton.isVisible()
+
+
+def test_a_click_fuses_in_the_worker_and_shows_the_verdict(chosen, nodes, application, layers, phantom, module):
+    ct, mri = nodes
+    chosen.ui.fuseButton.click()
+    assert chosen.ui.fuseButton.text() == "Cancel"
+    assert chosen.ui.progressBar.isVisible()
+    assert not chosen.ui.inputsCollapsibleButton.isEnabled()
+    values, words = [], set()
+
+    def ended():
+        values.append(chosen.ui.progressBar.value())
+        words.add(chosen.ui.statusLabel.text().partition(":")[0])
+        return not chosen.logic.running
+
+    wait(chosen, application, ended)
+    assert values == sorted(values), "the bar went back"
+    assert {"Preparing", "Finding the pose"} <= words
+    fused = chosen.ui.fusedSelector.currentNode()
+    assert fused.GetName() == "MRI fused with CT"
+    assert chosen.ui.transformSelector.currentNode() == ct.GetParentTransformNode()
+    assert chosen.ui.statusLabel.text().startswith("Fused in ")
+    verdict = chosen.ui.verdictLabel.text()
+    assert any(word in verdict for word in ("Green", "Amber", "Red"))
+    assert "The CT was " in verdict
+    assert layers[-1] == {"background": mri, "foreground": fused, "foregroundOpacity": 1.0}
+    assert chosen.ui.fuseButton.text() == "Fuse"
+    assert chosen.ui.reviewCollapsibleButton.isEnabled()
+    off = module.bridge.mri_from_ct_ras(phantom.transform) - slicer.util.arrayFromTransformMatrix(
+        ct.GetParentTransformNode()
+    )
+    assert np.abs(off[:3, 3]).max() < 2
+
+
+def test_cancel_ends_it_and_leaves_everything_as_it_was(chosen, nodes, application):
+    chosen.ui.fuseButton.click()
+    wait(chosen, application, lambda: "Finding" in chosen.ui.statusLabel.text())
+    chosen.ui.fuseButton.click()
+    assert not chosen.logic.running
+    assert "Cancelled" in chosen.ui.statusLabel.text()
+    assert chosen.ui.fuseButton.text() == "Fuse"
+    assert chosen.ui.fuseButton.isEnabled()
+    assert not chosen.ui.progressBar.isVisible()
+    assert nodes[0].GetParentTransformNode() is None
+    assert slicer.mrmlScene.GetNumberOfNodesByClass("vtkMRMLScalarVolumeNode") == 2
+
+
+def test_undo_and_the_review_tools(chosen, nodes, application, layers):
+    ct, mri = nodes
+    ui = chosen.ui
+    ui.startComboBox.setCurrentIndex(2)  # as they lie: quick
+    chosen._parameterNode.resampledCTVolume = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "resampled")
+    fuse(chosen, application)
+    assert not ui.undoButton.isEnabled()  # nothing was moved
+    assert not ui.jumpButton.isEnabled()
+    chosen._outcome.result.details["local_errors"] = {"worst": {"point_lps_mm": [1.0, 2.0, 3.0], "shift_mm": 4.0}}
+    chosen.updatePanel()
+    slice_node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSliceNode")
+    slice_node.SetLayoutName("Red")
+    ui.jumpButton.click()
+    assert slice_node.GetSliceToRAS().GetElement(2, 3) == pytest.approx(3.0)
+
+    ui.opacitySlider.setValue(0.25)
+    assert layers[-1] == {"background": mri, "foreground": ct, "foregroundOpacity": 0.25}
+    assert not ui.fusedCheckBox.isChecked()
+    ui.fusedCheckBox.setChecked(True)
+    assert layers[-1]["foreground"] == ui.fusedSelector.currentNode()
+    ui.checkerboardButton.click()
+    board = layers[-1]["foreground"]
+    assert board.GetName() == "CT and MRI in squares"
+    assert (slicer.util.arrayFromVolume(board) == slicer.util.arrayFromVolume(mri)).mean() == pytest.approx(
+        0.5, abs=0.2
+    )
+    ui.checkerboardButton.click()
+    assert board.GetScene() is None
+    composite = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSliceCompositeNode")
+    ui.linkCheckBox.setChecked(True)
+    assert composite.GetLinkedControl()
+
+
+def test_before_and_after_and_undo_move_the_ct(chosen, nodes, application, module):
+    ct, mri = nodes
+    transform = module.bridge.move_ct_onto_mri(ct, mri, RigidTransform.from_axis_angle((0, 0, 1), 5, (1, 2, 3)))
+    fused = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "fused")
+    module.bridge.node_from_volume(module.bridge.volume_from_node(mri), fused)
+    chosen.ui.fusedSelector.setCurrentNode(fused)
+    chosen.ui.beforeButton.click()
+    assert ct.GetParentTransformNode() is None
+    assert chosen.ui.beforeButton.text() == "After"
+    chosen.ui.beforeButton.click()
+    assert ct.GetParentTransformNode() == transform
+    chosen.ui.undoButton.click()
+    assert ct.GetParentTransformNode() is None
+    assert "Undone" in chosen.ui.statusLabel.text()
+
+
+def test_every_choice_reaches_the_logic(chosen, nodes, monkeypatch):
+    asked = {}
+    monkeypatch.setattr(chosen.logic, "startFusion", lambda *volumes, **options: asked.update(options))
+    ui = chosen.ui
+    start = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLinearTransformNode", "start")
+    mask = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLabelMapVolumeNode", "mask")
+    ui.startComboBox.setCurrentIndex(1)
+    assert "transform to start from" in ui.fuseButton.toolTip()
+    ui.startTransformSelector.setCurrentNode(start)
+    ui.maskSelector.setCurrentNode(mask)
+    ui.presetComboBox.setCurrentIndex(0)
+    ui.deviceComboBox.setCurrentIndex(1)
+    ui.ruleComboBox.setCurrentIndex(2)
+    ui.fuseButton.click()
+    assert (asked["startTransform"], asked["mask"], asked["keepAlignment"]) == (start, mask, False)
+    assert isinstance(asked["settings"], Settings)
+    assert (asked["settings"].device, asked["settings"].fusion.rule) == ("cpu", "bone_over_mri")
+    assert asked["settings"].registration == type(asked["settings"].registration).preset("fast")
+
+
+def test_all_rules_that_are_offered_exist(panel):
+    from BrainFusionLib.fusing import NETWORK_RULE
+    from BrainFusionLib.rules import RULES
+
+    assert set(panel._choices["rule"][1]) <= {NETWORK_RULE, *RULES}
+
+
+def test_an_error_is_said_in_the_panel_and_it_can_be_tried_again(chosen, nodes, application):
+    slicer.util.arrayFromVolume(nodes[1])[:] = 7
+    nodes[1].GetImageData().Modified()
+    fuse(chosen, application)
+    assert chosen.ui.statusLabel.text().startswith("Not fused: ")
+    assert "MRI" in chosen.ui.statusLabel.text()
+    assert chosen.ui.fuseButton.isEnabled()
+
+
+def test_removing_the_mri_while_it_runs_ends_it(chosen, nodes, application):
+    chosen.ui.fuseButton.click()
+    wait(chosen, application, lambda: "Finding" in chosen.ui.statusLabel.text())
+    slicer.mrmlScene.RemoveNode(nodes[1])
+    assert not chosen.logic.running
+    assert "removed from the scene" in chosen.ui.statusLabel.text() or "Choose an MRI" in chosen.ui.statusLabel.text()
+    assert not chosen.ui.fuseButton.isEnabled()
+
+
+def test_closing_the_scene_while_it_runs_ends_it_and_empties_the_panel(chosen, nodes, application):
+    chosen.ui.fuseButton.click()
+    slicer.mrmlScene.Clear()
+    application.processEvents()
+    assert not chosen.logic.running
+    assert chosen.ui.statusLabel.text() == "Choose a CT."
+
+
+def test_leaving_the_panel_while_it_runs_does_not_end_it(chosen, nodes, application):
+    chosen.ui.startComboBox.setCurrentIndex(2)
+    chosen.ui.fuseButton.click()
+    chosen.exit()
+    wait(chosen, application, lambda: not chosen.logic.running)
+    chosen.enter()
+    assert chosen.ui.verdictLabel.text() != ""
+
+
+def test_reloading_the_module_ends_the_worker(chosen, nodes, application):
+    chosen.ui.fuseButton.click()
+    runner = chosen.logic._runner
+    assert runner.child_pid is not None
+    chosen.cleanup()
+    assert not chosen.logic.running
+    assert runner.child_pid is None
+
+
+def test_without_torch_the_panel_says_how_to_get_it(module, monkeypatch, nodes):
+    import fakes
+
+    monkeypatch.setattr(module.torch_setup, "torch_is_installed", lambda: False)
+    panel = module.BrainFusionWidget(fakes.Panel())
+    panel.setup()
+    panel.enter()
+    panel.ui.ctSelector.setCurrentNode(nodes[0])
+    panel.ui.mriSelector.setCurrentNode(nodes[1])
+    panel.ui.fuseButton.click()
+    assert "Install the PyTorch extension" in panel.ui.statusLabel.text()
+    panel.cleanup()
+
+
+def test_the_tab_order_goes_from_the_inputs_to_the_review(panel):
+    order, widget = [], panel.ui.ctSelector
+    for _ in range(60):
+        order.append(widget.objectName())
+        widget = widget.nextInFocusChain()
+    wanted = [
+        "ctSelector",
+        "mriSelector",
+        "fusedSelector",
+        "presetComboBox",
+        "fuseButton",
+        "fusedCheckBox",
+        "jumpButton",
+    ]
+    places = [order.index(name) for name in wanted]
+    assert places == sorted(places)
+
+
+def test_sample_data_is_loaded_and_chosen(panel, nodes, monkeypatch):
+    import contextlib
+    import sys
+    import types
+
+    sample = types.ModuleType("SampleData")
+    loaded = [
+        slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", name)
+        for name in ("CTBrain", "MRBrainT1", "MRBrainT2")
+    ]
+    sample.SampleDataLogic = lambda: types.SimpleNamespace(
+        downloadSamples=lambda name: loaded if name == "CTMRBrain" else []
+    )
+    monkeypatch.setitem(sys.modules, "SampleData", sample)
+    monkeypatch.setattr(slicer.util, "tryWithErrorDisplay", lambda *a, **k: contextlib.nullcontext(), raising=False)
+    panel.ui.sampleDataButton.click()
+    assert panel.ui.ctSelector.currentNode().GetName() == "CTBrain"
+    assert panel.ui.mriSelector.currentNode().GetName() == "MRBrainT1"

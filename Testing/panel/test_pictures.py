@@ -1,0 +1,84 @@
+"""The panel in its states, as pictures to look at.
+
+``BRAINFUSION_PICTURES=docs/panel python3 dev.py test Testing/panel/test_pictures.py`` writes the documentation's.
+"""
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from PySide6 import QtGui, QtWidgets
+
+from BrainFusionLib.verdict import Verdict
+
+pytestmark = pytest.mark.filterwarnings("ignore:Setting the shape on a NumPy array:DeprecationWarning")
+
+VERDICTS = {
+    "green": Verdict(
+        "green", ("two refinements agree within 0.1 mm, and no other pose fits nearly as well",), 0.3, (0.1, 0.8)
+    ),
+    "red": Verdict("red", ("left and right seem exchanged in one of the two",), 6.1, (2.5, 15.0)),
+}
+
+
+@pytest.fixture
+def picture(panel, application, tmp_path):
+    """Write a picture of the panel in both themes, and see that something is on it."""
+    folder = Path(os.environ.get("BRAINFUSION_PICTURES", tmp_path))
+    folder.mkdir(parents=True, exist_ok=True)
+    application.setStyle("Fusion")
+
+    def take(name):
+        for theme, palette in (("light", light()), ("dark", dark())):
+            application.setPalette(palette)
+            application.processEvents()
+            path = folder / f"{name}-{theme}.png"
+            panel.parent.grab().save(str(path))
+            with Image.open(path) as image:
+                grey = np.asarray(image.convert("L"))
+            assert grey.std() > 5
+            assert (grey.mean() > 128) == (theme == "light")
+
+    yield take
+    application.setPalette(light())
+
+
+def light():
+    return QtWidgets.QStyleFactory.create("Fusion").standardPalette()
+
+
+def dark():
+    palette = QtGui.QPalette(QtGui.QColor(50, 50, 50))
+    roles = QtGui.QPalette
+    for role, grey in ((roles.Base, 35), (roles.Window, 50), (roles.Button, 60)):
+        palette.setColor(role, QtGui.QColor(grey, grey, grey))
+    for role in (roles.Text, roles.WindowText, roles.ButtonText):
+        palette.setColor(role, QtGui.QColor(235, 235, 235))
+        palette.setColor(roles.Disabled, role, QtGui.QColor(130, 130, 130))
+    return palette
+
+
+def test_pictures_of_every_state(panel, application, module, picture, nodes, monkeypatch):
+    from test_panel import wait
+
+    picture("empty")
+    panel.ui.ctSelector.setCurrentNode(nodes[0])
+    picture("missing-input")
+    panel.ui.ctSelector.setCurrentNode(nodes[1])
+    panel.ui.mriSelector.setCurrentNode(nodes[0])
+    picture("swapped")
+    panel.ui.swapButton.click()
+    panel.ui.fuseButton.click()
+    wait(panel, application, lambda: "left" in panel.ui.statusLabel.text())
+    picture("running")
+    wait(panel, application, lambda: not panel.logic.running)
+    for colour, verdict in VERDICTS.items():
+        # What the panel says of such a verdict: the outcome is real, the verdict is put in.
+        panel.showVerdict(replace(panel._outcome, result=replace(panel._outcome.result, verdict=verdict)))
+        panel.updatePanel()
+        picture(f"done-{colour}")
+    panel.showError(ValueError("MRI, given as MRI, is empty: every voxel is 7. Choose a volume that holds an image."))
+    picture("error")

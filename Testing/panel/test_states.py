@@ -1,0 +1,18 @@
+"""The list of the panel's states names tests that exist."""
+
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_every_transition_in_the_list_has_its_test():
+    rows = [
+        line for line in (ROOT / "docs" / "panel.md").read_text(encoding="utf-8").splitlines() if "| `test_" in line
+    ]
+    named = {name for row in rows for name in re.findall(r"`(test_\w+)`", row)}
+    there = set(
+        re.findall(r"^def (test_\w+)", (Path(__file__).parent / "test_panel.py").read_text(encoding="utf-8"), re.M)
+    )
+    assert len(rows) >= 17
+    assert named <= there

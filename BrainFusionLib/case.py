@@ -11,8 +11,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from BrainFusionLib.errors import ImageContentError, ImageFileError
+from BrainFusionLib.errors import ImageContentError, ImageFileError, SettingsError
 from BrainFusionLib.io import read_volume, write_json, write_transform, write_volume
+from BrainFusionLib.io.dicom_headers import DicomHeaders, read_series_headers, require_pydicom
+from BrainFusionLib.io.dicom_writing import write_dicom_results
 from BrainFusionLib.pipeline import FusionResult
 from BrainFusionLib.report import write_report
 from BrainFusionLib.volume import Volume
@@ -20,6 +22,7 @@ from BrainFusionLib.volume import Volume
 FORMATS = ("nii.gz", "nrrd", "mha")
 # Stems of the volumes that a case may leave.
 VOLUMES = ("fused", "ct_in_mri", "alpha")
+DICOM_FOLDERS = ("dicom/fused", "dicom/ct_in_mri")
 
 
 def read_pair(
@@ -50,10 +53,41 @@ def _same_file(a: Path, b: Path) -> bool:
         return False
 
 
+def read_pair_headers(
+    ct_path: str | Path, mri_path: str | Path, ct_series: str | None = None, mri_series: str | None = None
+) -> tuple[DicomHeaders, DicomHeaders | None]:
+    """Read what derived DICOM series need: the headers of the MRI, and of the CT where that is DICOM, too.
+
+    Raises
+    ------
+    SettingsError
+        The MRI is not DICOM.
+    MissingDependencyError, ImageFileError
+        As `io.dicom_headers.read_series_headers`.
+    """
+    require_pydicom()
+    mri = read_series_headers(mri_path, mri_series)
+    if mri is None:
+        raise SettingsError(
+            f"DICOM is written into the patient and the study of the MRI, and {mri_path} is not DICOM, so it names "
+            "neither. Give the MRI as a folder of DICOM slices, or leave --dicom away."
+        )
+    return mri, read_series_headers(ct_path, ct_series)
+
+
 def write_case(
-    result: FusionResult, mri: Volume, folder: Path, file_format: str = "nii.gz", *, save_alpha: bool = False
+    result: FusionResult,
+    mri: Volume,
+    folder: Path,
+    file_format: str = "nii.gz",
+    *,
+    save_alpha: bool = False,
+    dicom: tuple[DicomHeaders, DicomHeaders | None] | None = None,
 ) -> dict[str, Path]:
     """Write a result's five files, and its weight map where `save_alpha` asks for it, to `folder`; return them by role.
+
+    With the `dicom` headers of the MRI and the CT (`read_pair_headers`), the fused volume and the registered CT are
+    written as DICOM series, too, in the folders ``dicom/fused`` and ``dicom/ct_in_mri``.
 
     All are written to a hidden folder inside first and moved into place at the end, so that a full disk or a kill
     half way leaves what was there before. ``result.json`` goes first and comes last: where it stands, the rest is
@@ -73,6 +107,8 @@ def write_case(
     }
     if save_alpha and result.alpha is not None:
         names = {"alpha": f"alpha.{file_format}", **names}
+    if dicom is not None:
+        names = {"dicom_fused": DICOM_FOLDERS[0], "dicom_ct_in_mri": DICOM_FOLDERS[1], **names}
     began = time.perf_counter()
     with staging_folder(folder) as staged:
         write_volume(result.fused, staged / names["fused"])
@@ -81,6 +117,12 @@ def write_case(
             write_volume(result.alpha, staged / names["alpha"])
         write_transform(result.transform, staged / names["transform"])
         details: dict[str, Any] = result.to_dict()
+        if dicom is not None:
+            (staged / "dicom").mkdir()
+            write_dicom_results(
+                result.fused, result.ct_in_mri, staged / "dicom", dicom[0],
+                ct=dicom[1], transform=result.transform, fused_window=tuple(details["intensity"]["window"]),
+            )  # fmt: skip
         details["files"] = names
         details["date"] = time.strftime("%Y-%m-%dT%H:%M:%S%z")
         details["timings_s"] = {**details["timings_s"], "writing": time.perf_counter() - began}
@@ -99,11 +141,17 @@ def _replace(staged: Path, folder: Path, names: list[str]) -> None:
         old = set()  # not a result of ours
     try:
         result.unlink(missing_ok=True)
+        for name in old & set(DICOM_FOLDERS):
+            shutil.rmtree(folder / name, ignore_errors=True)
+        if any(name in DICOM_FOLDERS for name in names):
+            (folder / "dicom").mkdir(exist_ok=True)
         for name in names:
             (staged / name).replace(folder / name)
         ours = {f"{stem}.{form}" for stem in VOLUMES for form in FORMATS}
         for name in (old & ours) - set(names):
             (folder / name).unlink(missing_ok=True)
+        if (folder / "dicom").is_dir():
+            remove_if_empty([folder / "dicom"])
     except OSError as error:
         raise ImageFileError(
             f"{error.filename2 or error.filename}: cannot be replaced ({error.strerror}). Remove it, or name another "

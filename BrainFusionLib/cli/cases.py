@@ -14,6 +14,7 @@ from BrainFusionLib.case import (
     FORMATS,
     make_output_folder,
     read_pair,
+    read_pair_headers,
     refuse_to_overwrite_inputs,
     remove_if_empty,
     write_case,
@@ -42,7 +43,8 @@ def add_to(commands: Any) -> None:
         help="register and fuse a CT and an MRI",
         description="Find how the CT lies on the MRI, and write a fused volume on the MRI's grid, with a report.",
         epilog="FOLDER gets: fused and ct_in_mri (volumes on the MRI's grid), ct_to_mri.tfm (the transform; load it in "
-        "3D Slicer), result.json (every number), report.html (open it in a browser, and look before you trust).",
+        "3D Slicer), result.json (every number), report.html (open it in a browser, and look before you trust); with "
+        "--dicom, dicom/fused and dicom/ct_in_mri (folders of slices).",
     )
     _add_inputs(fuse_command)
     fuse_command.add_argument(
@@ -60,6 +62,12 @@ def add_to(commands: Any) -> None:
         "--save-alpha",
         action="store_true",
         help="also write alpha: the weight of the CT, 0 to 1, that the network chose",
+    )
+    fuse_command.add_argument(
+        "--dicom",
+        action="store_true",
+        help="also write the fused volume and the registered CT as DICOM series into the MRI's study (modality OT, "
+        "derived); the MRI must be DICOM",
     )
     fuse_command.add_argument(
         "--no-register",
@@ -134,15 +142,20 @@ def _fuse(options: argparse.Namespace) -> int:
         with ProgressLine(sys.stderr) as progress:
             progress("reading", 0.0)
             ct, mri = read_pair(options.ct, options.mri, *_series(options))
+            dicom = read_pair_headers(options.ct, options.mri, *_series(options)) if options.dicom else None
+            if dicom is not None:
+                dicom[0].check_same_place(mri.grid, mri.name)
             mask = _mask(options)
             result = fuse(ct, mri, settings, start=start, transform=transform, mri_mask=mask, progress=progress)
             progress("writing", 0.0)
-            files = write_case(result, mri, folder, options.format, save_alpha=options.save_alpha)
+            files = write_case(result, mri, folder, options.format, save_alpha=options.save_alpha, dicom=dicom)
     except BaseException:
         remove_if_empty(made)
         raise
     for note in result.details["notes"]:
         say(f"note: {note}")
+    if dicom is not None and dicom[1] is not None and dicom[0].is_of_another_patient(dicom[1]):
+        say("note: CT and MRI carry different patient IDs; the DICOM series were written for the MRI's patient")
     say(f"The CT was {result.transform.describe(mri.grid.centre_lps_mm)}.")
     say(f"Verdict: {result.verdict.colour} - {'; '.join(result.verdict.reasons)}.")
     say(f"Done in {time.monotonic() - began:.0f} s on {result.details['device']}; results are {WARNING}.")

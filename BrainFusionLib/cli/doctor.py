@@ -34,6 +34,7 @@ def run(options: argparse.Namespace) -> int:
         ("pillow", "pictures in the report", True),
         ("torch", "registration, resampling, the network", True),
         ("PyWavelets", "the wavelet rule", False),
+        ("pydicom", "writing DICOM", False),
     ):
         try:
             say(f"  {package:<12} {importlib.metadata.version(package):<16} {purpose}")

@@ -34,6 +34,9 @@ _SERIES_UID, _SERIES_NUMBER = "0020|000e", "0020|0011"
 _POSITION, _ORIENTATION, _PIXEL_SPACING = "0020|0032", "0020|0037", "0028|0030"
 _SAMPLES, _PHOTOMETRIC, _FRAMES, _ROWS, _COLUMNS = "0028|0002", "0028|0004", "0028|0008", "0028|0010", "0028|0011"
 
+# Files of these names are taken for DICOM without the mark of one.
+DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
+
 _OTHER_EXPORT = "Export it again as single-frame DICOM, or convert it to NIfTI with dcm2niix."
 
 
@@ -111,13 +114,8 @@ def read_dicom(path: Path, *, modality: Modality | None = None, series: str | in
     ImageContentError
         The series says CT where an MRI was wanted, or the other way round.
     """
-    folder = path if path.is_dir() else path.parent
     with naming(path), quiet_itk():
-        found = _find_series(folder, whole_tree=path.is_dir())
-        if path.is_dir():
-            chosen = _choose(path, found, series)
-        else:
-            chosen = _choose(path, found, series or _series_of_file(path, found))
+        chosen = _chosen(path, series)
         said: Modality | None = _known_modality(chosen.images[0].text(_MODALITY))
         if modality and said and modality != said:
             raise ImageContentError(
@@ -128,6 +126,27 @@ def read_dicom(path: Path, *, modality: Modality | None = None, series: str | in
     # Folders of exports are often called after the patient, and this name goes into reports.
     name = f"{said or modality or 'DICOM'} series {chosen.number or chosen.uid}"
     return Volume(array, grid, modality=said or modality, name=name, notes=notes)
+
+
+def series_files(path: Path, series: str | int | None = None) -> tuple[Path, ...] | None:
+    """Return the files of the series that `read_dicom` would read; ``None`` for a file that is not DICOM.
+
+    Raises
+    ------
+    ImageFileError
+        As `read_dicom`.
+    """
+    if not path.is_dir() and path.suffix.lower() not in DICOM_SUFFIXES and not looks_like_dicom(_start_of(path)):
+        return None
+    with naming(path), quiet_itk():
+        return tuple(image.path for image in _chosen(path, series).images)
+
+
+def _chosen(path: Path, series: str | int | None) -> _Series:
+    if path.is_dir():
+        return _choose(path, _find_series(path, whole_tree=True), series)
+    found = _find_series(path.parent, whole_tree=False)
+    return _choose(path, found, series or _series_of_file(path, found))
 
 
 def _known_modality(text: str) -> Modality | None:

@@ -20,7 +20,7 @@ import SimpleITK as sitk
 from BrainFusionLib.errors import GeometryError, ImageFileError
 from BrainFusionLib.geometry import ORTHOGONALITY_TOLERANCE, affine
 from BrainFusionLib.io.analyze import nifti_header, read_nifti
-from BrainFusionLib.io.dicom import looks_like_dicom, read_dicom
+from BrainFusionLib.io.dicom import DICOM_SUFFIXES, looks_like_dicom, read_dicom
 from BrainFusionLib.io.reading import COPY_AGAIN, naming, quiet_itk
 from BrainFusionLib.io.text_formats import metaimage_header, nrrd_header, read_metaimage, read_nrrd
 from BrainFusionLib.transform import AffineTransform, RigidTransform, Transform
@@ -31,7 +31,6 @@ _READERS = {
     ".hdr.gz": read_nifti, ".img.gz": read_nifti,
     ".nrrd": read_nrrd, ".nhdr": read_nrrd, ".mha": read_metaimage, ".mhd": read_metaimage,
 }  # fmt: skip
-_DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
 _READABLE = "NRRD (.nrrd, .nhdr), NIfTI (.nii, .nii.gz), MetaImage (.mha, .mhd), Analyze (.img/.hdr), or a DICOM folder"
 _WRITABLE = ".nii.gz, .nii, .nrrd, .mha, or .img/.hdr"
 TRANSFORM_SUFFIXES = (".tfm", ".txt")
@@ -84,7 +83,7 @@ def read_volume(
     if not start:
         raise ImageFileError(f"{path}: is empty (0 bytes). {COPY_AGAIN}")
     suffix = _suffix(path)
-    if suffix not in _READERS and (looks_like_dicom(start) or suffix in _DICOM_SUFFIXES):
+    if suffix not in _READERS and (looks_like_dicom(start) or suffix in DICOM_SUFFIXES):
         return read_dicom(path, modality=modality, series=series)
     if suffix not in _READERS:
         raise ImageFileError(f"{path}: files of this kind ('{suffix}') are not read. Give {_READABLE}.")

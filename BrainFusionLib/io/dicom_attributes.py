@@ -1,0 +1,220 @@
+"""What a derived DICOM series says of itself: patient, study and place from the MRI, all else its own.
+
+The files are single-frame Secondary Capture images of modality OT, with the position of each slice added: a "standard
+extended" SOP class. The MR and CT classes demand their own modality and attributes of a scanner, which a derived image
+does not have; the multi-frame classes keep the place in functional groups, which fewer readers follow; Parametric Map
+needs an extension in Slicer. GDCM, and so Slicer, reads the class chosen as one scalar volume in the right place.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from BrainFusionLib import __version__
+from BrainFusionLib.geometry import Grid, anatomical_axes, apply_affine
+from BrainFusionLib.io.dicom_headers import DicomHeaders, Instance
+from BrainFusionLib.transform import Transform
+
+if TYPE_CHECKING:
+    from pydicom.dataset import Dataset
+
+NOT_FOR_DIAGNOSIS = "derived, not for diagnosis"
+# Type 2 of the standard: there, if only empty.
+_ALWAYS_THERE = (
+    "PatientName", "PatientID", "PatientBirthDate", "PatientSex",
+    "StudyDate", "StudyTime", "ReferringPhysicianName", "StudyID", "AccessionNumber",
+)  # fmt: skip
+# What else says who and which examination it is. Anything not named here stays behind, private attributes above all.
+_KEPT = (
+    "SpecificCharacterSet", "StudyInstanceUID", "StudyDescription", "IssuerOfAccessionNumberSequence",
+    "IssuerOfPatientID", "IssuerOfPatientIDQualifiersSequence", "OtherPatientIDs", "OtherPatientIDsSequence",
+    "OtherPatientNames", "PatientAge", "PatientSize", "PatientWeight",
+    "PatientIdentityRemoved", "DeidentificationMethod", "DeidentificationMethodCodeSequence",
+    "LongitudinalTemporalInformationModified",
+    "ClinicalTrialSponsorName", "ClinicalTrialProtocolID", "ClinicalTrialProtocolName", "ClinicalTrialSiteID",
+    "ClinicalTrialSiteName", "ClinicalTrialSubjectID", "ClinicalTrialSubjectReadingID",
+    "ClinicalTrialTimePointID", "ClinicalTrialTimePointDescription",
+    "FrameOfReferenceUID", "PositionReferenceIndicator",
+    "LossyImageCompression", "LossyImageCompressionRatio", "LossyImageCompressionMethod",
+)  # fmt: skip
+_SPATIAL_RESAMPLING = ("113085", "Spatial resampling")
+_SOURCE_IMAGE = ("121322", "Source image for image processing operation")
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What a derived series is: the name of its folder, its words, and its number beside the MRI's.
+
+    Parameters
+    ----------
+    folder
+        Where `write_dicom_results` puts it.
+    description, derivation
+        Short, for a list of series; long.
+    image_type
+        The third value of ImageType, after DERIVED and SECONDARY.
+    rescale_type
+        What the values are: ``"HU"``, or ``"US"`` for a scale of its own.
+    number
+        Added to a hundred times the MRI's series number.
+    """
+
+    folder: str
+    description: str
+    derivation: str
+    image_type: str
+    rescale_type: str
+    number: int
+
+
+FUSED = Kind("fused", "BrainFusion: CT fused into MRI", "CT registered to the MRI and fused into it", "FUSED", "US", 1)
+REGISTERED_CT = Kind(
+    "ct_in_mri", "BrainFusion: CT on the MRI's grid", "CT registered to the MRI and resampled onto its grid",
+    "RESAMPLED", "HU", 2,
+)  # fmt: skip
+
+
+def series_dataset(
+    mri: DicomHeaders, kind: Kind, grid: Grid, slope: float, intercept: float, window: tuple[float, float] | None
+) -> Dataset:
+    """Return the attributes that all slices of a series share. `grid` is right-handed; `window`: lowest, highest."""
+    from pydicom.dataset import Dataset, FileMetaDataset
+    from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage, generate_uid
+
+    data = Dataset()
+    data.file_meta = FileMetaDataset()
+    data.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    for keyword in (*_ALWAYS_THERE, *_KEPT):
+        if keyword in mri.first:
+            data[keyword] = mri.first[keyword]
+        elif keyword in _ALWAYS_THERE:
+            setattr(data, keyword, "")
+    data.SOPClassUID = SecondaryCaptureImageStorage
+    data.SeriesInstanceUID = generate_uid(prefix=None)
+    data.SeriesNumber = _series_number(mri, kind)
+    data.SeriesDescription = f"{kind.description}, {NOT_FOR_DIAGNOSIS}"
+    data.Modality = "OT"
+    data.BodyPartExamined = "HEAD"
+    data.ConversionType = "WSD"  # made on a workstation
+    data.Manufacturer = data.ManufacturerModelName = "BrainFusion"
+    data.SoftwareVersions = __version__
+    data.ImageType = ["DERIVED", "SECONDARY", kind.image_type]
+    data.BurnedInAnnotation = "NO"
+    data.DerivationDescription = f"{kind.derivation} by BrainFusion {__version__}; {NOT_FOR_DIAGNOSIS}"
+    data.DerivationCodeSequence = [_code(*_SPATIAL_RESAMPLING)]
+    now = time.localtime()
+    data.SeriesDate = data.ContentDate = data.InstanceCreationDate = time.strftime("%Y%m%d", now)
+    data.SeriesTime = data.ContentTime = data.InstanceCreationTime = time.strftime("%H%M%S", now)
+
+    if "FrameOfReferenceUID" in data and "PositionReferenceIndicator" not in data:
+        data.PositionReferenceIndicator = ""
+    data.ImageOrientationPatient = [_decimal(x) for x in grid.direction[:, :2].T.ravel()]
+    data.PatientOrientation = [_letters(grid)[0], _letters(grid)[1]]
+    data.PixelSpacing = [_decimal(grid.spacing_ijk_mm[1]), _decimal(grid.spacing_ijk_mm[0])]
+    data.SliceThickness = _decimal(grid.spacing_ijk_mm[2])
+    data.SpacingBetweenSlices = _decimal(grid.spacing_ijk_mm[2])
+
+    data.SamplesPerPixel, data.PhotometricInterpretation = 1, "MONOCHROME2"
+    data.Columns, data.Rows = grid.size_ijk[:2]
+    data.BitsAllocated, data.BitsStored, data.HighBit, data.PixelRepresentation = 16, 16, 15, 0
+    data.RescaleSlope, data.RescaleIntercept = _decimal(slope), _decimal(intercept)
+    data.RescaleType = kind.rescale_type
+    if window is not None and window[1] > window[0]:
+        data.WindowCenter, data.WindowWidth = _decimal(sum(window) / 2), _decimal(window[1] - window[0])
+    return data
+
+
+def _series_number(mri: DicomHeaders, kind: Kind) -> int:
+    try:
+        number = int(mri.first.get("SeriesNumber", ""))
+    except (TypeError, ValueError):
+        number = 0
+    return (number if 0 < number < 100_000 else 90) * 100 + kind.number
+
+
+def set_slice(data: Dataset, stored: npt.NDArray[np.uint16], grid: Grid, k: int) -> None:
+    """Put in slice `k`: its stored voxels (rows, columns), its place, and a UID of its own."""
+    from pydicom.uid import generate_uid
+
+    data.SOPInstanceUID = generate_uid(prefix=None)
+    data.InstanceNumber = k + 1
+    data.ImagePositionPatient = [_decimal(x) for x in apply_affine(grid.lps_from_ijk, (0, 0, k))]
+    data.PixelData = stored.tobytes()
+    data.file_meta.MediaStorageSOPClassUID = data.SOPClassUID
+    data.file_meta.MediaStorageSOPInstanceUID = data.SOPInstanceUID
+
+
+def set_sources(
+    data: Dataset, grid: Grid, k: int, mri: DicomHeaders, ct: DicomHeaders | None, transform: Transform | None
+) -> None:
+    """Name the files that slice `k` was made from, and list them by series and study, as the standard wants it.
+
+    The MRI slice in the same place; and, where the CT's headers and the transform (MRI to CT points, LPS mm) are known,
+    the CT slices that this one cuts.
+    """
+    right, bottom = grid.size_ijk[0] - 1, grid.size_ijk[1] - 1
+    corners_lps_mm = apply_affine(grid.lps_from_ijk, [(0, 0, k), (right, 0, k), (0, bottom, k), (right, bottom, k)])
+    sources = [(mri, mri.instances_at(corners_lps_mm))]
+    if ct is not None and transform is not None:
+        sources.append((ct, ct.instances_at(transform.apply(corners_lps_mm))))
+    sources = [(headers, instances) for headers, instances in sources if instances]
+    images = [
+        _item(PurposeOfReferenceCodeSequence=[_code(*_SOURCE_IMAGE)], **_reference(instance))
+        for _, instances in sources
+        for instance in instances
+    ]
+    here, elsewhere = [], []
+    for headers, instances in sources:
+        series = _item(
+            SeriesInstanceUID=headers.series_uid,
+            ReferencedInstanceSequence=[_item(**_reference(instance)) for instance in instances],
+        )
+        if headers.study_uid == mri.study_uid:
+            here.append(series)
+        else:
+            elsewhere.append(_item(StudyInstanceUID=headers.study_uid, ReferencedSeriesSequence=[series]))
+    for keyword, items in (
+        ("SourceImageSequence", images),
+        ("ReferencedSeriesSequence", here),
+        ("StudiesContainingOtherReferencedInstancesSequence", elsewhere),
+    ):
+        if items:
+            setattr(data, keyword, items)
+        elif keyword in data:
+            delattr(data, keyword)
+
+
+def _reference(instance: Instance) -> dict[str, str]:
+    return {
+        "ReferencedSOPClassUID": instance.sop_class_uid,
+        "ReferencedSOPInstanceUID": instance.sop_instance_uid,
+    }
+
+
+def _item(**attributes: Any) -> Dataset:
+    from pydicom.dataset import Dataset
+
+    item = Dataset()
+    for keyword, value in attributes.items():
+        setattr(item, keyword, value)
+    return item
+
+
+def _code(value: str, meaning: str) -> Dataset:
+    return _item(CodeValue=value, CodingSchemeDesignator="DCM", CodeMeaning=meaning)
+
+
+def _letters(grid: Grid) -> str:
+    # DICOM says head and feet where others say superior and inferior.
+    return anatomical_axes(grid.direction).replace("S", "H").replace("I", "F")
+
+
+def _decimal(value: float) -> str:
+    from pydicom.valuerep import format_number_as_ds
+
+    return format_number_as_ds(float(value) + 0.0)

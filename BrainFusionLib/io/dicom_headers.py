@@ -1,0 +1,210 @@
+"""The headers of a DICOM series, which a derived series takes its patient, study and place from.
+
+Needs pydicom (the extra ``dicom``; Slicer brings it), which is imported on use: reading volumes needs SimpleITK only.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from BrainFusionLib.errors import GeometryError, ImageFileError, MissingDependencyError
+from BrainFusionLib.geometry import FloatArray, Grid, orthonormalised
+from BrainFusionLib.io.dicom import series_files
+from BrainFusionLib.io.reading import COPY_AGAIN, naming
+
+if TYPE_CHECKING:
+    from pydicom.dataset import Dataset
+
+# Positions are written rounded; a volume that a user moved on purpose is off by more.
+_TOLERANCE_MM = 0.1
+# Cosine of 0.08 degrees: 0.15 mm at the rim of a head.
+_PARALLEL = 1 - 1e-6
+
+
+def require_pydicom() -> None:
+    """Say how to get pydicom where it is missing, before the minutes of work.
+
+    Raises
+    ------
+    MissingDependencyError
+        pydicom is not installed.
+    """
+    if importlib.util.find_spec("pydicom") is None:
+        raise MissingDependencyError(
+            "writing DICOM needs pydicom, which is not installed. Run: pip install 'pydicom>=3.0' (Slicer brings it)."
+        )
+
+
+@dataclass(frozen=True)
+class Instance:
+    """One file: its UIDs, and the centre of the first pixel of each of its frames, LPS mm, shape (frames, 3)."""
+
+    sop_class_uid: str
+    sop_instance_uid: str
+    positions_lps_mm: FloatArray
+
+
+@dataclass(frozen=True)
+class DicomHeaders:
+    """What one series says of itself, without its pixels.
+
+    Attributes
+    ----------
+    first
+        The pydicom dataset of the first file.
+    instances
+        Every file, in the order given.
+    axes
+        3x3, columns: direction of a row, of a column, and the slices' normal, LPS.
+    to_centre_mm
+        From the first pixel of a slice to its centre, LPS mm, shape (3,).
+    """
+
+    first: Dataset
+    instances: tuple[Instance, ...]
+    axes: FloatArray
+    to_centre_mm: FloatArray
+
+    @property
+    def study_uid(self) -> str:
+        """The study's UID."""
+        return str(self.first.StudyInstanceUID)
+
+    @property
+    def series_uid(self) -> str:
+        """The series' UID."""
+        return str(self.first.SeriesInstanceUID)
+
+    def is_of_another_patient(self, other: DicomHeaders) -> bool:
+        """Say whether the two name different patients, as far as they name any."""
+        mine, others = (str(headers.first.get("PatientID", "")).strip() for headers in (self, other))
+        return bool(mine and others) and mine != others
+
+    def instances_at(self, points_lps_mm: FloatArray) -> tuple[Instance, ...]:
+        """Return the files whose slices are less than one slice distance from the heights that the points span."""
+        normal = self.axes[:, 2]
+        all_heights = np.unique(np.concatenate([i.positions_lps_mm @ normal for i in self.instances]).round(3))
+        reach = 0.99 * float(np.diff(all_heights).max(initial=0.01))
+        heights = np.asarray(points_lps_mm) @ normal
+        low, high = heights.min() - reach, heights.max() + reach
+        return tuple(
+            instance
+            for instance in self.instances
+            if ((instance.positions_lps_mm @ normal > low) & (instance.positions_lps_mm @ normal < high)).any()
+        )
+
+    def check_same_place(self, grid: Grid, name: str) -> None:
+        """See that a grid lies where the series lies, so that its frame of reference holds for the grid, too.
+
+        Raises
+        ------
+        GeometryError
+            The grid is turned, shifted, cropped or larger.
+        """
+        positions = np.concatenate([i.positions_lps_mm for i in self.instances])
+        centres = (positions + self.to_centre_mm) @ self.axes  # along rows, columns and the normal, mm
+        low, high = centres.min(axis=0), centres.max(axis=0)
+        # Slices of a tilted gantry are put onto a straight grid of whole pixels: its middle is up to half a pixel off.
+        tilted = (high - low)[:2].max() > _TOLERANCE_MM
+        slack = _TOLERANCE_MM + (0.51 * max(grid.spacing_ijk_mm[:2]) if tilted else 0.0)
+        off_mm = grid.centre_lps_mm @ self.axes - (low + high) / 2
+        parallel = np.abs(self.axes.T @ grid.direction).max(axis=0).min() > _PARALLEL
+        if not parallel or np.abs(off_mm).max() > slack:
+            raise GeometryError(
+                f"{name}: does not lie where the MRI's DICOM slices lie "
+                f"({'turned' if not parallel else f'{np.linalg.norm(off_mm):.1f} mm away'}), so it cannot share their "
+                "frame of reference. Load the MRI from DICOM again, and fuse without cropping or moving it."
+            )
+
+
+def read_series_headers(path: str | Path, series: str | int | None = None) -> DicomHeaders | None:
+    """Read the headers of the series that `read_volume` would read there; ``None`` where `path` is no DICOM.
+
+    Raises
+    ------
+    MissingDependencyError
+        pydicom is not installed.
+    ImageFileError
+        As `read_volume`, and as `read_headers`.
+    """
+    files = series_files(Path(path), series)
+    return None if files is None else read_headers(files)
+
+
+def read_headers(files: Sequence[str | Path]) -> DicomHeaders:
+    """Read the headers of the files of one series.
+
+    Raises
+    ------
+    MissingDependencyError
+        pydicom is not installed.
+    ImageFileError
+        No file, a file that cannot be read, files of several series, or without study, series or place.
+    """
+    require_pydicom()
+    import pydicom
+
+    if not files:
+        raise ImageFileError("the headers of a DICOM series are needed, but it has no files. Load the series again.")
+    datasets: list[tuple[Path, Dataset]] = []
+    for path in map(Path, files):
+        # pydicom quotes odd values in its warnings, the patient's name among them.
+        with naming(path), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            try:
+                datasets.append((path, pydicom.dcmread(path, stop_before_pixels=True)))
+            except pydicom.errors.InvalidDicomError as error:
+                raise ImageFileError(f"{path}: is not a DICOM file. {COPY_AGAIN}") from error
+    first_path, first = datasets[0]
+    for path, dataset in datasets:
+        for keyword in ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID"):
+            if not dataset.get(keyword):
+                raise ImageFileError(f"{path}: its DICOM header has no {keyword}. Export the original images.")
+        if dataset.SeriesInstanceUID != first.SeriesInstanceUID:
+            raise ImageFileError(
+                f"{path}: is of another series than {first_path.name}. Give the files of one series only."
+            )
+    axes, to_centre = _plane(first_path, first)
+    instances = tuple(Instance(str(d.SOPClassUID), str(d.SOPInstanceUID), _positions(path, d)) for path, d in datasets)
+    return DicomHeaders(first, instances, axes, to_centre)
+
+
+def _plane(path: Path, dataset: Dataset) -> tuple[FloatArray, FloatArray]:
+    """Return the axes of the slices, and what leads from a slice's first pixel to its centre."""
+    orientation = np.array(_numbers(path, dataset, "PlaneOrientationSequence", "ImageOrientationPatient", 6)[0])
+    rows_mm, columns_mm = _numbers(path, dataset, "PixelMeasuresSequence", "PixelSpacing", 2)[0]
+    row, column = orientation[:3], orientation[3:]
+    with naming(path):
+        axes = orthonormalised(np.column_stack([row, column, np.cross(row, column)]))
+    half = np.array([columns_mm * (int(dataset.Columns) - 1) / 2, rows_mm * (int(dataset.Rows) - 1) / 2, 0.0])
+    return axes, axes @ half
+
+
+def _positions(path: Path, dataset: Dataset) -> FloatArray:
+    return np.array(_numbers(path, dataset, "PlanePositionSequence", "ImagePositionPatient", 3), dtype=np.float64)
+
+
+def _numbers(path: Path, dataset: Dataset, group: str, keyword: str, count: int) -> list[list[float]]:
+    """Return the values of an attribute: of the file, or of each frame's or all frames' functional group."""
+    found: list[list[float]] = []
+    frames = [*dataset.get("PerFrameFunctionalGroupsSequence", []), *dataset.get("SharedFunctionalGroupsSequence", [])]
+    for holder in [dataset, *(item for frame in frames for item in frame.get(group, []))]:
+        try:
+            values = [float(value) for value in holder.get(keyword) or ()]
+        except (TypeError, ValueError):
+            continue
+        if len(values) == count and np.isfinite(values).all():
+            found.append(values)
+    if not found:
+        raise ImageFileError(
+            f"{path}: its DICOM header does not give the {keyword}, so its place in the body is unknown. "
+            "Export the original images."
+        )
+    return found

@@ -1,0 +1,254 @@
+"""DICOM export on Slicer's real MRML classes, read back by the reader that Slicer's DICOM module uses.
+
+Needs `pip install slicer-core==5.12.4.0`. Slicer's DICOM database needs Qt; what stands in for it follows
+ctkDICOMDatabase::fileForInstance. What loads a series follows DICOMScalarVolumePlugin.loadFilesWithSeriesReader, with
+the real vtkITKArchetypeImageSeriesScalarReader.
+"""
+
+import sys
+import types
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+pytest.importorskip("slicer", reason="slicer-core is not installed: pip install slicer-core==5.12.4.0")
+pytest.importorskip("pydicom", reason="pydicom is not installed: pip install pydicom")
+
+import pydicom
+import slicer
+import slicer.util
+import vtk
+
+from BrainFusionLib.errors import GeometryError, ImageContentError, ImageFileError, SettingsError
+from BrainFusionLib.geometry import Grid, apply_affine, rotation_matrix
+from BrainFusionLib.io.dicom_attributes import FUSED, REGISTERED_CT
+from BrainFusionLib.io.dicom_headers import DicomHeaders, Instance, read_headers
+from BrainFusionLib.io.dicom_writing import write_dicom_series
+from BrainFusionLib.transform import RigidTransform
+from BrainFusionLib.volume import Volume
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "BrainFusion"))  # as Slicer does with a module's folder
+from BrainFusionSlicer import bridge
+
+pytestmark = pytest.mark.filterwarnings("ignore:Setting the shape on a NumPy array:DeprecationWarning")
+
+POSE = RigidTransform.from_axis_angle((1, 2, 3), 8, (3, -2, 4))
+MRI_GRID = Grid((20, 18, 10), (2.0, 2.5, 4.0), (-20.0, -25.0, 30.0), rotation_matrix((2, -1, 1), 20))
+CT_GRID = Grid((30, 30, 20), (2.0, 2.0, 3.0), (-30.0, -30.0, 15.0))
+
+
+class FakeDatabase:
+    """The one method that is used, of ctkDICOMDatabase: the file of a SOP instance, "" where it is not known."""
+
+    def __init__(self):
+        self.files = {}
+
+    def fileForInstance(self, uid):  # noqa: N802
+        return self.files.get(uid, "")
+
+
+def series_on_disk(folder, volume, kind):
+    """A scan: written with our own writer (tested elsewhere) from headers that are made up."""
+    first = pydicom.Dataset()
+    first.PatientName, first.PatientID, first.StudyInstanceUID = "Doe^Jane", "ID-1", "1.2.3"
+    first.SeriesInstanceUID, first.FrameOfReferenceUID, first.SeriesNumber = "1.2.3.4", "1.2.3.9", 4
+    grid = volume.grid
+    positions = np.array([apply_affine(grid.lps_from_ijk, (0, 0, k)) for k in range(grid.size_ijk[2])])
+    to_centre = grid.direction @ ((np.array([*grid.size_ijk[:2], 1]) - 1) / 2 * grid.spacing_ijk_mm)
+    headers = DicomHeaders(first, (Instance("1.2", "1.3", positions),), grid.direction, to_centre)
+    return write_dicom_series(volume, folder, headers, kind)
+
+
+def load_as_slicer_does(files, scene):
+    """The GDCM way of DICOMScalarVolumePlugin: a node in RAS, with the UIDs of its slices."""
+    reader = slicer.vtkITKArchetypeImageSeriesScalarReader()
+    reader.SetArchetype(str(files[0]))
+    for file in files:
+        reader.AddFileName(str(file))
+    reader.SetSingleFile(0)
+    reader.SetOutputScalarTypeToNative()
+    reader.SetDesiredCoordinateOrientationToNative()
+    reader.SetUseNativeOriginOn()
+    reader.SetDICOMImageIOApproachToGDCM()
+    reader.Update()
+    assert reader.GetErrorCode() == vtk.vtkErrorCode.NoError
+    change = vtk.vtkImageChangeInformation()
+    change.SetInputConnection(reader.GetOutputPort())
+    change.SetOutputSpacing(1, 1, 1)
+    change.SetOutputOrigin(0, 0, 0)
+    change.Update()
+    node = scene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "loaded")
+    node.SetAndObserveImageData(change.GetOutputDataObject(0))
+    node.SetRASToIJKMatrix(reader.GetRasToIjkMatrix())
+    node.CreateDefaultDisplayNodes()
+    node.SetAttribute("DICOM.instanceUIDs", " ".join(pydicom.dcmread(f).SOPInstanceUID for f in files))
+    return node
+
+
+@pytest.fixture
+def scan(monkeypatch, tmp_path):
+    """A scene with an MRI and a CT loaded from DICOM, fused by hand at a known pose."""
+    fake = types.ModuleType("slicer.i18n")
+    fake.tr = lambda text: text
+    monkeypatch.setitem(sys.modules, "slicer.i18n", fake)
+    from BrainFusionSlicer import dicom_export
+
+    scene, database = slicer.vtkMRMLScene(), FakeDatabase()
+    monkeypatch.setattr(slicer, "dicomDatabase", database, raising=False)
+    rng = np.random.default_rng(0)
+    nodes = {}
+    for name, grid, kind in (("mri", MRI_GRID, FUSED), ("ct", CT_GRID, REGISTERED_CT)):
+        values = rng.integers(0, 900, grid.shape_kji)
+        files = series_on_disk(tmp_path / name, Volume(values, grid, name=name), kind)
+        database.files.update({pydicom.dcmread(f).SOPInstanceUID: str(f) for f in files})
+        nodes[name] = load_as_slicer_does(files, scene)
+    nodes["ct"].SetName("CT")
+    (tmp_path / "out").mkdir()
+    made = SimpleNamespace(scene=scene, database=database, out=tmp_path / "out", export=dicom_export, **nodes)
+    made.fused = fused_by_hand(made)
+    return made
+
+
+def fused_by_hand(scan):
+    """What BrainFusionLogic leaves in the scene."""
+    mri = bridge.volume_from_node(scan.mri)
+    node = scan.scene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "fused")
+    bridge.node_from_volume(mri.with_array(mri.array_kji + 0.25), node)
+    node.GetDisplayNode().SetAutoWindowLevel(False)
+    node.GetDisplayNode().SetWindowLevel(800, 500)
+    node.SetNodeReferenceID(bridge.MOVED_CT_ROLE, scan.ct.GetID())
+    node.SetNodeReferenceID(bridge.TARGET_MRI_ROLE, scan.mri.GetID())
+    bridge.move_ct_onto_mri(scan.ct, scan.mri, POSE)
+    return node
+
+
+def under_a_transform(scan, node, angle=30.0):
+    transform = scan.scene.AddNewNodeByClass("vtkMRMLLinearTransformNode", "user's")
+    matrix = np.eye(4)
+    matrix[:3, :3] = rotation_matrix((0, 1, 1), angle)
+    matrix[:3, 3] = 11, -7, 5
+    transform.SetMatrixTransformToParent(bridge.vtk_matrix(matrix))
+    node.SetAndObserveTransformNodeID(transform.GetID())
+    return matrix
+
+
+def ijk_to_ras(node):
+    matrix = vtk.vtkMatrix4x4()
+    node.GetIJKToRASMatrix(matrix)
+    return slicer.util.arrayFromVTKMatrix(matrix)
+
+
+def test_slicer_reads_both_series_where_the_mri_lies(scan):
+    files = scan.export.exportResults(scan.fused, scan.out)
+    assert {f.parent for f in files} == {scan.out / "fused", scan.out / "ct_in_mri"}
+    fused = load_as_slicer_does(files[:10], scan.scene)
+    ct = load_as_slicer_does(files[10:], scan.scene)
+    for node in (fused, ct):
+        np.testing.assert_allclose(ijk_to_ras(node), ijk_to_ras(scan.mri), atol=1e-6)
+    array = slicer.util.arrayFromVolume(scan.mri)
+    np.testing.assert_array_equal(slicer.util.arrayFromVolume(fused), array + 0.25)
+    from BrainFusionLib.resample import resample_onto
+
+    wanted = resample_onto(bridge.volume_from_node(scan.ct), bridge.volume_from_node(scan.mri).grid, POSE, fill=-1000.0)
+    difference = slicer.util.arrayFromVolume(ct) - np.rint(wanted.array_kji)
+    assert (difference != 0).mean() < 1e-3  # rounding of what lies between two whole numbers
+    assert np.abs(difference).max() <= 1
+    written = pydicom.dcmread(files[0])
+    assert written.PatientName == "Doe^Jane"
+    assert (written.StudyInstanceUID, written.FrameOfReferenceUID) == ("1.2.3", "1.2.3.9")
+    assert (written.WindowWidth, written.WindowCenter) == (800, 500)
+
+
+def test_each_slice_names_the_mri_slice_in_its_place(scan):
+    uids = scan.mri.GetAttribute("DICOM.instanceUIDs").split()
+    for k, file in enumerate(scan.export.exportResults(scan.fused, scan.out)[:10]):
+        sources = [item.ReferencedSOPInstanceUID for item in pydicom.dcmread(file).SourceImageSequence]
+        assert sources[0] == uids[k]
+        assert len(sources) > 1
+
+
+def test_the_runs_own_ct_is_taken_where_there_is_one(scan):
+    fused = bridge.volume_from_node(scan.fused)
+    own = Volume(np.full(fused.grid.shape_kji, 123.0), fused.grid, "CT", "CT in MRI")
+    outcome = SimpleNamespace(fusedVolume=scan.fused, result=SimpleNamespace(ct_in_mri=own))
+    files = scan.export.exportResults(outcome, scan.out)
+    assert (slicer.util.arrayFromVolume(load_as_slicer_does(files[10:], scan.scene)) == 123).all()
+
+
+def test_user_transforms_do_not_move_what_is_written(scan):
+    plain = scan.export.exportResults(scan.fused, scan.out)
+    scan.scene.RemoveNode(scan.ct.GetParentTransformNode())
+    scan.scene.RemoveNode(scan.fused)
+    # The user turns the MRI, and moves the CT elsewhere, before fusing. The world's pose changes with them.
+    mri_world = under_a_transform(scan, scan.mri)
+    ct_world = under_a_transform(scan, scan.ct, -50.0)
+    lps = np.diag([-1.0, -1, 1, 1])
+    pose = lps @ ct_world @ lps @ POSE.moving_from_fixed_lps @ lps @ np.linalg.inv(mri_world) @ lps
+    scan.fused = fused_by_hand(scan)
+    bridge.move_ct_onto_mri(scan.ct, scan.mri, RigidTransform(pose))
+    (scan.out / "moved").mkdir()
+    moved = scan.export.exportResults(scan.fused, scan.out / "moved")
+    for one, other in zip(plain, moved, strict=True):
+        one, other = pydicom.dcmread(one), pydicom.dcmread(other)
+        np.testing.assert_allclose(list(other.ImagePositionPatient), list(one.ImagePositionPatient), atol=1e-5)
+        np.testing.assert_allclose(list(other.ImageOrientationPatient), list(one.ImageOrientationPatient), atol=1e-6)
+        assert np.abs(one.pixel_array.astype(int) - other.pixel_array).max() <= 1
+        assert [s.ReferencedSOPInstanceUID for s in one.SourceImageSequence] == [
+            s.ReferencedSOPInstanceUID for s in other.SourceImageSequence
+        ]
+
+
+def test_nothing_in_the_scene_changes(scan):
+    before = scan.scene.GetNumberOfNodes(), ijk_to_ras(scan.ct), scan.ct.GetTransformNodeID()
+    scan.export.exportResults(scan.fused, scan.out)
+    assert scan.scene.GetNumberOfNodes() == before[0]
+    np.testing.assert_array_equal(ijk_to_ras(scan.ct), before[1])
+    assert scan.ct.GetTransformNodeID() == before[2]
+
+
+def test_an_mri_that_is_not_from_dicom_is_refused(scan):
+    scan.mri.RemoveAttribute("DICOM.instanceUIDs")
+    assert "was not loaded from DICOM" in scan.export.whatIsMissingForExport(scan.fused)
+    with pytest.raises(SettingsError, match="was not loaded from DICOM"):
+        scan.export.exportResults(scan.fused, scan.out)
+    assert list(scan.out.iterdir()) == []
+
+
+def test_files_that_are_gone_are_told(scan):
+    scan.database.files.clear()
+    assert scan.export.whatIsMissingForExport(scan.fused) is None
+    with pytest.raises(ImageFileError, match="Import them again"):
+        scan.export.exportResults(scan.fused, scan.out)
+
+
+def test_a_ct_that_is_not_from_dicom_is_no_matter(scan):
+    scan.ct.RemoveAttribute("DICOM.instanceUIDs")
+    files = scan.export.exportResults(scan.fused, scan.out)
+    assert len(pydicom.dcmread(files[0]).SourceImageSequence) == 1
+
+
+def test_a_ct_that_was_taken_back_is_refused(scan):
+    scan.ct.SetAndObserveTransformNodeID(None)
+    with pytest.raises(ImageContentError, match="Fuse again"):
+        scan.export.exportResults(scan.fused, scan.out)
+
+
+def test_an_mri_that_was_moved_for_good_is_refused(scan):
+    under_a_transform(scan, scan.mri)
+    scan.mri.HardenTransform()
+    fused = fused_by_hand(scan)
+    with pytest.raises(GeometryError, match="cannot share their frame of reference"):
+        scan.export.exportResults(fused, scan.out)
+
+
+def test_results_whose_inputs_are_gone_are_refused(scan):
+    scan.scene.RemoveNode(scan.ct)
+    assert "not in the scene" in scan.export.whatIsMissingForExport(scan.fused)
+    assert scan.export.whatIsMissingForExport(None) is not None
+
+
+def test_the_headers_are_those_that_the_database_has(scan):
+    files = [scan.database.fileForInstance(uid) for uid in scan.mri.GetAttribute("DICOM.instanceUIDs").split()]
+    assert read_headers(files).series_uid == pydicom.dcmread(files[0]).SeriesInstanceUID

@@ -44,7 +44,7 @@ def forgetSubmodules() -> None:
 makeLibraryImportable()
 forgetSubmodules()
 
-from BrainFusionSlicer import bridge, checks, review, torch_setup  # noqa: E402
+from BrainFusionSlicer import bridge, checks, dicom_export, review, torch_setup  # noqa: E402
 from BrainFusionSlicer.logic import BrainFusionOutcome, FusionLogic  # noqa: E402
 from BrainFusionSlicer.selftest import BrainFusionTest  # noqa: E402
 
@@ -142,6 +142,7 @@ class BrainFusionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         ui.swapButton.connect("clicked(bool)", self.onSwapButton)
         ui.sampleDataButton.connect("clicked(bool)", self.onSampleDataButton)
         ui.undoButton.connect("clicked(bool)", self.onUndoButton)
+        ui.exportButton.connect("clicked(bool)", self.onExportButton)
         ui.fusedCheckBox.connect("toggled(bool)", self.onShowFused)
         ui.opacitySlider.connect("valueChanged(double)", self.onOpacity)
         ui.checkerboardButton.connect("toggled(bool)", self.onCheckerboard)
@@ -276,6 +277,9 @@ class BrainFusionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         ui.beforeButton.setEnabled(moved)
         ui.undoButton.setEnabled(moved and not running)
         ui.undoButton.setVisible(moved)
+        cannot = dicom_export.whatIsMissingForExport(fused) if there else _("Fuse first")
+        ui.exportButton.setEnabled(cannot is None and not running)
+        ui.exportButton.setToolTip(cannot or _("Write the fused volume and the registered CT as derived series"))
         ui.jumpButton.setEnabled(current and self.worstPlace() is not None)
         ui.verdictFrame.setVisible(bool(self._outcome) or moved)
 
@@ -437,6 +441,18 @@ class BrainFusionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             review.show_ct_over_mri(parameters.ctVolume, parameters.mriVolume, 0.5)
             self.ui.statusLabel.setText(_("Undone: the CT is where it was before."))
         self.updatePanel()
+
+    def onExportButton(self, checked: bool = False) -> None:
+        folder = qt.QFileDialog.getExistingDirectory(None, _("Folder for the DICOM series"))
+        if not folder:
+            return
+        try:
+            files = dicom_export.exportResults(self._parameterNode.fusedVolume, folder)
+        except Exception as error:
+            self.ui.statusLabel.setText(_("Not exported: {error}").format(error=error))
+        else:
+            text = _("{count} DICOM files were written to {folder}; derived, not for diagnosis.")
+            self.ui.statusLabel.setText(text.format(count=len(files), folder=folder))
 
     def resetReview(self) -> None:
         """Put the review tools back to how they are after a fusion."""

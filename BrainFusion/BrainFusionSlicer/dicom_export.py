@@ -7,7 +7,7 @@ database, and the volumes are taken from the world to where the MRI's own slices
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import slicer
@@ -15,12 +15,13 @@ from slicer.i18n import tr as _
 
 from BrainFusionLib.errors import ImageContentError, ImageFileError, SettingsError
 from BrainFusionLib.geometry import RAS_FROM_LPS, FloatArray
-from BrainFusionLib.io.dicom_headers import DicomHeaders, read_headers, require_pydicom
-from BrainFusionLib.io.dicom_writing import write_dicom_results
 from BrainFusionLib.transform import AffineTransform
 from BrainFusionLib.volume import Volume
 
 from . import bridge
+
+if TYPE_CHECKING:
+    from BrainFusionLib.io.dicom_headers import DicomHeaders  # brings SimpleITK, which loading the module must not
 
 
 def exportResults(results: Any, folder: str | Path) -> list[Path]:
@@ -55,6 +56,9 @@ def exportResults(results: Any, folder: str | Path) -> list[Path]:
     reason = whatIsMissingForExport(fusedNode)
     if reason is not None:
         raise SettingsError(reason)
+    from BrainFusionLib.io.dicom_headers import require_pydicom
+    from BrainFusionLib.io.dicom_writing import write_dicom_results
+
     require_pydicom()
     mriNode, ctNode = _inputsOf(fusedNode)
     mriHeaders = _headersOf(mriNode)
@@ -115,6 +119,8 @@ def _headersOf(node: slicer.vtkMRMLScalarVolumeNode) -> DicomHeaders | None:
     if database is None or not uids:
         return None
     files = [database.fileForInstance(uid) for uid in uids]
+    from BrainFusionLib.io.dicom_headers import read_headers
+
     return read_headers(files) if all(file and Path(file).is_file() for file in files) else None
 
 

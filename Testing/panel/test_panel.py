@@ -162,6 +162,25 @@ def test_before_and_after_and_undo_move_the_ct(chosen, nodes, application, modul
     assert "Undone" in chosen.ui.statusLabel.text()
 
 
+def test_the_results_are_exported_where_the_mri_came_from_dicom(
+    chosen, nodes, application, module, monkeypatch, tmp_path
+):
+    ct, mri = nodes
+    ui = chosen.ui
+    fused = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "fused")
+    module.bridge.node_from_volume(module.bridge.volume_from_node(mri), fused)
+    module.bridge.move_ct_onto_mri(ct, mri, RigidTransform.identity())
+    ui.fusedSelector.setCurrentNode(fused)
+    assert not ui.exportButton.isEnabled()
+    assert ui.exportButton.toolTip() == module.dicom_export.whatIsMissingForExport(fused)
+    monkeypatch.setattr(module.dicom_export, "whatIsMissingForExport", lambda node: None)
+    monkeypatch.setattr(module.dicom_export, "exportResults", lambda node, folder: [node, folder])
+    monkeypatch.setattr(module.qt.QFileDialog, "getExistingDirectory", lambda *words: str(tmp_path))
+    chosen.updatePanel()
+    ui.exportButton.click()
+    assert ui.statusLabel.text().startswith("2 DICOM files were written to")
+
+
 def test_every_choice_reaches_the_logic(chosen, nodes, monkeypatch):
     asked = {}
     monkeypatch.setattr(chosen.logic, "startFusion", lambda *volumes, **options: asked.update(options))

@@ -1,5 +1,7 @@
 """The network that predicts a weight map: what no training can take from it."""
 
+import shutil
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +11,7 @@ from BrainFusionLib.intensity import bone_weight, ct_to_unit
 from BrainFusionLib.network import FusionNetAlpha, arrays_of, bone_and_rim, build_network, network_from_weights
 from BrainFusionLib.network.alpha import MARGIN, REACH, _CutOff
 from BrainFusionLib.network.edges import edges, kept, slope_of_kept
+from BrainFusionLib.network.rim import rim_kernel
 from BrainFusionLib.rules import RULES
 from BrainFusionLib.slices import fuse_slices
 from BrainFusionLib.weights import Manifest, save_weights
@@ -62,7 +65,8 @@ def test_untrained_it_keeps_more_edges_than_the_rule():
         assert qabf(FusionNetAlpha(4).eval()(given), batch) < qabf(rule, batch) - 0.002
 
 
-def test_the_slope_of_the_kept_edges_is_that_of_autograd():
+def test_the_slope_of_the_kept_edges_is_that_of_autograd(monkeypatch):
+    monkeypatch.setattr("BrainFusionLib.network.edges.CORNER", 1e-30)
     generator = torch.Generator().manual_seed(0)
     fused, a, b = torch.rand(3, 2, 1, 20, 24, generator=generator, dtype=torch.float64)
     fused.requires_grad_()
@@ -149,3 +153,61 @@ def test_nothing_beyond_the_margin_changes_a_weight(steps):
         before, after = network.alpha(inside), network.alpha(changed)
     torch.testing.assert_close(before[..., middle, middle], after[..., middle, middle], atol=1e-5, rtol=0)
     assert not torch.equal(before, after)
+
+
+needs_a_compiler = pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler here")
+
+
+def heads(count=3, rows=64, columns=80):
+    """Slices with a ring of bone of uneven rim in textured tissue, (B, 3, H, W)."""
+    rng = np.random.default_rng(1)
+    y, x = np.mgrid[:rows, :columns]
+    made = []
+    for number in range(count):
+        radius = np.hypot(y - rows / 2, (x - columns / 2) * 0.9) + rng.normal(0, 0.4, (rows, columns))
+        bone = np.clip(2.5 - np.abs(radius - 22 - number), 0, 1)
+        ct = 0.3 + 0.7 * bone + rng.normal(0, 0.02, bone.shape)
+        mri = 0.5 + 0.2 * np.sin(x / 4) * np.cos(y / 5) * (1 - bone) - 0.4 * bone + rng.normal(0, 0.02, bone.shape)
+        made.append(np.stack([ct, mri, bone]))
+    return torch.from_numpy(np.stack(made).astype(np.float32))
+
+
+@needs_a_compiler
+@pytest.mark.parametrize(("width", "steps"), [(16, 3), (5, 1), (20, 2)])
+def test_in_c_the_weights_are_those_of_torch(width, steps):
+    network = stirred(width=width, steps=steps).eval()
+    compiled = rim_kernel(network)
+    given = heads()
+    with torch.inference_mode():
+        for slices_given in (given, given[:, :2]):  # with the bone weight, and without
+            difference = (compiled(slices_given) - network.alpha(slices_given)).abs()
+            # These networks magnify what rounding makes of an edge a thousand times; trained ones do not.
+            assert difference.max() < 0.05
+            assert (difference > 1e-3).float().mean() < 0.01
+
+
+@needs_a_compiler
+def test_in_c_nothing_depends_on_the_batch_the_threads_or_what_came_before():
+    compiled = rim_kernel(stirred(width=16).eval())
+    given = heads(5)
+    together = compiled(given)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        assert torch.equal(compiled(given), together)
+    finally:
+        torch.set_num_threads(threads)
+    for number in (4, 0, 2):
+        assert torch.equal(compiled(given[number : number + 1])[0], together[number])
+    empty = given.clone()
+    empty[:, 2] = 0
+    assert not compiled(empty).any()
+    assert torch.equal(compiled(given), together)
+
+
+def test_without_a_compiler_torch_does_the_work(monkeypatch):
+    hu, ct, mri = slices()
+    network = stirred(width=4)
+    with_it = fuse_slices(network, ct, mri, bone_weight(hu))
+    monkeypatch.setattr("BrainFusionLib.slices.rim_kernel", lambda network: None)
+    np.testing.assert_allclose(fuse_slices(network, ct, mri, bone_weight(hu)), with_it, atol=1e-3)

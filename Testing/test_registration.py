@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from BrainFusionLib.compiling import library_of
 from BrainFusionLib.errors import Cancelled, RegistrationError, SettingsError
 from BrainFusionLib.geometry import Grid
 from BrainFusionLib.metrics import target_registration_errors_mm
@@ -18,7 +19,7 @@ from BrainFusionLib.phantom import PhantomPair, make_pair
 from BrainFusionLib.registration import RegistrationResult, histogram, register
 from BrainFusionLib.registration.confidence import corner_distance_mm, distinct, midpoint
 from BrainFusionLib.registration.histogram import CELLS, FINENESS, MRI_BINS, ROW, Moving, Samples, joint_counts
-from BrainFusionLib.registration.kernel import _library, kernel
+from BrainFusionLib.registration.kernel import FLAGS, SOURCE, kernel
 from BrainFusionLib.registration.pyramid import CT_MOVING_KNOTS_HU, Level, _cells, _pyramid
 from BrainFusionLib.registration.search import FINE, _near_inverse, even_rotations
 from BrainFusionLib.registration.similarity import (
@@ -258,7 +259,7 @@ def test_the_loops_are_built_once_in_a_private_folder(
 
 @needs_a_compiler
 def test_half_a_library_is_built_again(fresh_kernel: Path) -> None:
-    library = _library(["cc"])
+    library = library_of(SOURCE, ["cc"], FLAGS)
     whole = library.stat().st_size
     library.write_bytes(b"not a library")
     assert kernel() is not None

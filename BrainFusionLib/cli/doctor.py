@@ -47,7 +47,9 @@ def run(options: argparse.Namespace) -> int:
         from BrainFusionLib.device import pick_device
         from BrainFusionLib.registration.kernel import kernel
 
-        say(f"  registration {'compiled loops' if kernel() else 'torch only: about twice as slow; a C compiler helps'}")
+        say(
+            f"  inner loops  {'compiled' if kernel() else 'torch only: two to three times as slow; a C compiler helps'}"
+        )
         say(f"  device       {pick_device('auto')} (auto), {torch.get_num_threads()} CPU threads")
         for n in range(torch.cuda.device_count()):
             say(f"  cuda:{n}       {torch.cuda.get_device_name(n)}")

@@ -17,6 +17,9 @@ from BrainFusionLib.metrics.fusion import DIRECTION, STRENGTH
 
 # Squares below this do not count as edges: 1e-4 of the unit scale, far below one grey level of an 8-bit picture.
 TINY = 1e-8
+# What is kept has its peak, a corner, where the fused edge is the source's: so near to it (share of the strength, and
+# radians) the slope goes to 0, or rounding would decide which way it points.
+CORNER = 1e-3
 
 
 class Edges(NamedTuple):
@@ -84,8 +87,11 @@ def slopes_by_steps(fused: Edges, sources: Sequence[Edges]) -> tuple[torch.Tenso
         q_direction = torch.sigmoid((1 - turn.abs() * (2 / math.pi) - DIRECTION[2]) * -DIRECTION[1])
         q = source.strength * q_strength * q_direction * (STRENGTH[0] * DIRECTION[0])
         slope_of_ratio = torch.where(weaker, 1 / source.strength, -ratio / strength)
+        slope_of_ratio = slope_of_ratio * ((1 - ratio) / CORNER).clamp(max=1)
         by_strength = by_strength - q * (1 - q_strength) * STRENGTH[1] * slope_of_ratio
-        by_direction = by_direction - q * (1 - q_direction) * DIRECTION[1] * (2 / math.pi) * turn.sign()
+        by_direction = by_direction - q * (1 - q_direction) * DIRECTION[1] * (2 / math.pi) * (turn / CORNER).clamp(
+            -1, 1
+        )
     outwards, around = by_strength / strength, by_direction / strength.square()
     return outwards * x - around * y, outwards * y + around * x
 

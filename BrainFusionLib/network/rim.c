@@ -1,0 +1,413 @@
+/* The weight map of FusionNetAlpha, worked out only where it can be anything but 0 and 1: at the rim of bone.
+ *
+ * C99 with the vectors of gcc and clang (16 floats, whatever the processor makes of them), without Python's headers;
+ * rim.py builds and calls this. What is computed is what alpha.py and edges.py compute with torch, for all of a slice;
+ * a test holds the two together.
+ *
+ * Images have a border of 0, and so have features (of cells, 2 by 2 pixels each): beyond the border all is 0.
+ */
+
+#include <stdint.h>
+#include <string.h>
+
+#define BORDER 2      /* pixels around an image; cells have half of it */
+#define LANES 16      /* channels of one vector, and pixels worked on at once */
+#define TOGETHER 6    /* cells that one load of a weight serves: as many sums as fit in registers */
+#define SEEN_CHANNELS 7
+#define PLANES 14
+
+typedef float lanes __attribute__((vector_size(LANES * sizeof(float)), aligned(sizeof(float))));
+
+/* What alpha.py and edges.py know, in this order. */
+typedef struct {
+    float tiny, corner, strength[3], direction[3], squash[2];
+} Constants;
+
+typedef struct {
+    int64_t rows, columns, cell_rows, cell_columns, wide, cells_wide, blocks;
+    float *plane[PLANES];
+    float *seen, *thought;
+    uint8_t *free, *spread, *decided, *thinking, *seeing, *near; /* the last four of cells */
+    int32_t *run, *list[3]; /* cells seen, thought about, decided */
+} Room;
+
+/* Images; the first seven are what the network sees, in its order. */
+enum { CT, MRI, BONE, FIRST, ALPHA, NEAR_SQUASHED, FAR_SQUASHED, FUSED, CT_STRENGTH, CT_TURN, MRI_STRENGTH, MRI_TURN, BY_X, BY_Y };
+
+static int64_t whole_lines(int64_t bytes) { return (bytes + 63) / 64 * 64; }
+
+/* Put arrays of this slice's size into `memory`; with NULL, only count the bytes. */
+static int64_t furnish(Room *room, char *memory, int64_t rows, int64_t columns, int64_t blocks)
+{
+    int64_t at = 0;
+    room->rows = rows, room->columns = columns, room->blocks = blocks;
+    room->cell_rows = rows / 2, room->cell_columns = columns / 2;
+    room->wide = columns + 2 * BORDER, room->cells_wide = room->cell_columns + BORDER;
+    const int64_t pixels = room->wide * (rows + 2 * BORDER), cells = room->cells_wide * (room->cell_rows + BORDER);
+#define TAKE(pointer, count, type) (pointer = (type *)(memory + at), at += whole_lines((int64_t)sizeof(type) * (count)))
+    for (int p = 0; p < PLANES; p++) TAKE(room->plane[p], pixels, float);
+    TAKE(room->seen, cells * blocks * LANES, float);
+    TAKE(room->thought, cells * blocks * LANES, float);
+    TAKE(room->free, pixels, uint8_t);
+    TAKE(room->spread, pixels, uint8_t);
+    TAKE(room->decided, cells, uint8_t);
+    TAKE(room->thinking, cells, uint8_t);
+    TAKE(room->seeing, cells, uint8_t);
+    TAKE(room->near, cells, uint8_t);
+    for (int layer = 0; layer < 3; layer++) TAKE(room->list[layer], cells + TOGETHER, int32_t);
+    TAKE(room->run, 2 * rows * (columns / 4 + 1), int32_t);
+#undef TAKE
+    return at;
+}
+
+static inline float from_bits(int32_t bits)
+{
+    float value;
+    memcpy(&value, &bits, sizeof value);
+    return value;
+}
+
+/* 1 / (1 + exp(-x)), -80 to 80; relative error 2e-7. Coefficients: minimax fit of 2^x, -1/2 to 1/2. */
+static inline float sigmoid(float x)
+{
+    const float y = -1.44269504f * x;
+    const int32_t n = (int32_t)(y + (y < 0 ? -0.5f : 0.5f));
+    const float r = y - (float)n;
+    const float p = 0.693147203f +
+                    r * (0.240226479f +
+                         r * (0.0555033247f + r * (0.00961843737f + r * (0.00133988749f + r * 0.000153533607f))));
+    return 1 / (1 + (1 + r * p) * from_bits((n + 127) << 23));
+}
+
+/* Angle of a line, -pi/2 to pi/2: atan2(y, x), half a turn more or less being the same; 0 for no line; error 2e-7.
+ * Coefficients: minimax fit of atan(t), 0 to tan(pi/8). */
+static inline float angle_of(float y, float x)
+{
+    const float across = x < 0 ? -x : x, up = y < 0 ? -y : y;
+    const float small = up < across ? up : across, big = up < across ? across : up;
+    const int steep = up > across, middle = small > 0.414213562f * big;
+    const float over = middle ? small - big : small, under = middle ? small + big : big;
+    const float t = over / (under > 0 ? under : 1), z = t * t;
+    float angle = t + t * z * (-0.333329552f + z * (0.199779257f + z * (-0.13879846f + z * 0.0806029706f)));
+    angle += middle ? 0.785398163f : 0;
+    angle = steep ? 1.57079633f - angle : angle;
+    return ((x < 0) != (y < 0)) & (across > 0) ? -angle : angle;
+}
+
+/* Sobel's steps. What is flat has steps of exactly 0. */
+static inline float step_x(const float *p, int64_t wide)
+{
+    return (p[1 - wide] + 2 * p[1] + p[1 + wide]) - (p[-1 - wide] + 2 * p[-1] + p[-1 + wide]);
+}
+
+static inline float step_y(const float *p, int64_t wide)
+{
+    return (p[wide - 1] + 2 * p[wide] + p[wide + 1]) - (p[-wide - 1] + 2 * p[-wide] + p[-wide + 1]);
+}
+
+static void edges(const Room *room, int64_t runs, const float *image, float *strength, float *turn, float tiny)
+{
+    for (int64_t r = 0; r < runs; r++) {
+        const int64_t at = room->run[r];
+        const float *p = image + at;
+        for (int s = 0; s < LANES; s++) {
+            const float x = step_x(p + s, room->wide), y = step_y(p + s, room->wide);
+            strength[at + s] = __builtin_sqrtf(x * x + y * y + tiny);
+            turn[at + s] = angle_of(y, x);
+        }
+    }
+}
+
+/* Add what one source's kept edges make of the fused slice's strength and direction: edges.slopes_by_steps. */
+static inline void add_slopes(const Constants *c, float source, float source_turn, float strength, float turn,
+                              float *by_strength, float *by_direction)
+{
+    const float pi = 3.14159265f;
+    const int weaker = strength < source;
+    const float ratio = weaker ? strength / source : source / strength;
+    float d = source_turn - turn;
+    d -= d > pi / 2 ? pi : 0;
+    d += d < -pi / 2 ? pi : 0;
+    const float size = d < 0 ? -d : d, off = d / c->corner, sign = off < -1 ? -1 : off > 1 ? 1 : off;
+    const float below = (1 - ratio) / c->corner, corner = below < 1 ? below : 1;
+    const float qs = sigmoid((ratio - c->strength[2]) * -c->strength[1]);
+    const float qd = sigmoid((1 - size * (2 / pi) - c->direction[2]) * -c->direction[1]);
+    const float q = source * qs * qd * (c->strength[0] * c->direction[0]);
+    *by_strength -= q * (1 - qs) * c->strength[1] * (weaker ? 1 / source : -ratio / strength) * corner;
+    *by_direction -= q * (1 - qd) * c->direction[1] * (2 / pi) * sign;
+}
+
+/* The slope of all that the fused slice keeps, times CT minus MRI, squashed twice. */
+static void slopes(const Room *room, int64_t runs, const Constants *c)
+{
+    const int64_t wide = room->wide;
+    float *const *plane = room->plane;
+    for (int64_t r = 0; r < runs; r++) {
+        const int64_t at = room->run[r];
+        const float *p = plane[FUSED] + at;
+        for (int s = 0; s < LANES; s++) {
+            const float x = step_x(p + s, wide), y = step_y(p + s, wide);
+            const float square = x * x + y * y + c->tiny, strength = __builtin_sqrtf(square), turn = angle_of(y, x);
+            float by_strength = 0, by_direction = 0;
+            add_slopes(c, plane[CT_STRENGTH][at + s], plane[CT_TURN][at + s], strength, turn, &by_strength, &by_direction);
+            add_slopes(c, plane[MRI_STRENGTH][at + s], plane[MRI_TURN][at + s], strength, turn, &by_strength, &by_direction);
+            const float outwards = by_strength / strength, around = by_direction / square;
+            plane[BY_X][at + s] = outwards * x - around * y;
+            plane[BY_Y][at + s] = outwards * y + around * x;
+        }
+    }
+    for (int64_t r = 0; r < runs; r++) {
+        const int64_t at = room->run[r];
+        for (int s = 0; s < LANES; s++) {
+            const float kept = -(step_x(plane[BY_X] + at + s, wide) + step_y(plane[BY_Y] + at + s, wide));
+            const float slope = kept * (plane[CT][at + s] - plane[MRI][at + s]), size = slope < 0 ? -slope : slope;
+            plane[NEAR_SQUASHED][at + s] = slope / (size + c->squash[0]);
+            plane[FAR_SQUASHED][at + s] = slope / (size + c->squash[1]);
+        }
+    }
+}
+
+/* Sixteen channels of a convolution, of TOGETHER cells: pieces of `length` floats lie at `offset` from each cell's
+ * `from`; a weight vector for each of these floats, the bias first. */
+static inline void convolve(const float *const *from, const int64_t *offset, int pieces, int64_t length,
+                            const float *weights, lanes *sum)
+{
+    const lanes *w = (const lanes *)weights;
+    for (int k = 0; k < TOGETHER; k++) sum[k] = w[0];
+    for (int piece = 0; piece < pieces; piece++) {
+        const int64_t at = offset[piece];
+        for (int64_t f = 0; f < length; f++) {
+            const lanes weight = *++w;
+#pragma GCC unroll 6
+            for (int k = 0; k < TOGETHER; k++) sum[k] += from[k][at + f] * weight;
+        }
+    }
+}
+
+/* Fill a list with the places of marked cells, the last one again to a multiple of TOGETHER; return how many. */
+static int64_t list_of(const Room *room, const uint8_t *mask, int32_t *list)
+{
+    int64_t n = 0;
+    for (int64_t i = 1; i <= room->cell_rows; i++)
+        for (int64_t j = 1; j <= room->cell_columns; j++) {
+            const int64_t at = i * room->cells_wide + j;
+            list[n] = (int32_t)at;
+            n += mask[at] != 0;
+        }
+    for (int k = 0; n && k < TOGETHER - 1; k++) list[n + k] = list[n - 1];
+    return n;
+}
+
+static int64_t pixel_of(const Room *room, int64_t cell)
+{
+    const int64_t i = cell / room->cells_wide - 1, j = cell % room->cells_wide - 1;
+    return (2 * i + BORDER) * room->wide + 2 * j + BORDER;
+}
+
+/* Mark what lies within one place of what is marked; a border of one place, and its marks, stay 0. */
+static void spread(const uint8_t *from, uint8_t *to, int64_t rows, int64_t columns, int64_t wide)
+{
+    for (int64_t i = 1; i <= rows; i++)
+        for (int64_t j = 1; j <= columns; j++) {
+            const uint8_t *p = from + i * wide + j;
+            to[i * wide + j] = p[-wide - 1] | p[-wide] | p[-wide + 1] | p[-1] | p[0] | p[1] | p[wide - 1] | p[wide] | p[wide + 1];
+        }
+}
+
+/* Runs of LANES pixels, none beyond a row's end, that cover the marked cells; return how many. */
+static int64_t runs_of(const Room *room, const uint8_t *mask)
+{
+    int64_t n = 0;
+    for (int64_t i = 0; i < room->cell_rows; i++) {
+        const uint8_t *row = mask + (i + 1) * room->cells_wide + 1;
+        const int64_t first = n;
+        for (int64_t j = 0; j < room->cell_columns;) {
+            if (!row[j]) {
+                j++;
+                continue;
+            }
+            const int64_t last = room->columns - LANES, column = 2 * j < last ? 2 * j : last;
+            room->run[n++] = (int32_t)((2 * i + BORDER) * room->wide + column + BORDER);
+            j += LANES / 2;
+        }
+        const int64_t here = n - first;
+        for (int64_t r = 0; r < here; r++) room->run[n++] = room->run[first + r] + (int32_t)room->wide;
+    }
+    return n;
+}
+
+static void load(const Room *room, float *plane, const float *image)
+{
+    for (int64_t i = 0; i < room->rows; i++)
+        memcpy(plane + (i + BORDER) * room->wide + BORDER, image + i * room->columns, sizeof(float) * (size_t)room->columns);
+}
+
+/* Set FIRST and where weights are free; return whether any is. */
+static int begin(const Room *room)
+{
+    const int64_t wide = room->wide, rows = room->rows, columns = room->columns;
+    float *bone = room->plane[BONE], *first = room->plane[FIRST], *half = room->plane[FUSED];
+    for (int64_t i = BORDER; i < rows + BORDER; i++)
+        for (int64_t at = i * wide + BORDER; at < i * wide + BORDER + columns; at++) {
+            half[at] = bone[at] >= 0.5f ? bone[at] : 0;
+            room->free[at] = bone[at] >= 0.5f;
+        }
+    /* alpha.REACH is 2. */
+    spread(room->free + wide + 1, room->spread + wide + 1, rows, columns, wide);
+    spread(room->spread + wide + 1, room->free + wide + 1, rows, columns, wide);
+    int any = 0;
+    for (int64_t i = BORDER; i < rows + BORDER; i++) {
+        const float *p = half + i * wide, *b = bone + i * wide;
+        uint8_t *f = room->free + i * wide;
+        for (int64_t j = BORDER; j < columns + BORDER; j++) {
+            float most = b[j];
+            for (int64_t d = -1; d <= 1; d++) {
+                const float left = p[j + d * wide - 1], here = p[j + d * wide], right = p[j + d * wide + 1];
+                most = left > most ? left : most;
+                most = here > most ? here : most;
+                most = right > most ? right : most;
+            }
+            const uint8_t is_free = f[j] & (b[j] < 1);
+            first[i * wide + j] = b[j] >= 1 ? 1 : is_free ? most : 0;
+            f[j] = is_free;
+            any |= is_free;
+        }
+    }
+    return any;
+}
+
+static void see(const Room *room, const int32_t *list, int64_t n, const float *weights, int64_t stride)
+{
+    /* The upper left of the 4 by 4 pixels is the one before a cell's own first. */
+    int64_t offset[4 * SEEN_CHANNELS];
+    for (int c = 0; c < SEEN_CHANNELS; c++)
+        for (int row = 0; row < 4; row++)
+            offset[4 * c + row] = room->plane[c] - room->plane[0] + (row - 1) * room->wide - 1;
+    for (int64_t first = 0; first < n; first += TOGETHER) {
+        const float *from[TOGETHER];
+        for (int k = 0; k < TOGETHER; k++) from[k] = room->plane[0] + pixel_of(room, list[first + k]);
+        for (int64_t b = 0; b < room->blocks; b++) {
+            lanes sum[TOGETHER];
+            convolve(from, offset, 4 * SEEN_CHANNELS, 4, weights + b * stride, sum);
+            for (int k = 0; k < TOGETHER; k++)
+                for (int c = 0; c < LANES; c++)
+                    room->seen[(list[first + k] * room->blocks + b) * LANES + c] = sum[k][c] > 0 ? sum[k][c] : 0;
+        }
+    }
+}
+
+static void around(const Room *room, int64_t *offset)
+{
+    for (int i = 0; i < 9; i++) offset[i] = ((i / 3 - 1) * room->cells_wide + i % 3 - 1) * room->blocks * LANES;
+}
+
+static void think(const Room *room, const int32_t *list, int64_t n, const float *weights, int64_t stride)
+{
+    const int64_t width = room->blocks * LANES;
+    int64_t offset[9];
+    around(room, offset);
+    for (int64_t first = 0; first < n; first += TOGETHER) {
+        const float *from[TOGETHER];
+        for (int k = 0; k < TOGETHER; k++) from[k] = room->seen + list[first + k] * width;
+        for (int64_t b = 0; b < room->blocks; b++) {
+            lanes sum[TOGETHER];
+            convolve(from, offset, 9, width, weights + b * stride, sum);
+            for (int k = 0; k < TOGETHER; k++)
+                for (int c = 0; c < LANES; c++)
+                    room->thought[list[first + k] * width + b * LANES + c] = sum[k][c] > 0 ? sum[k][c] : 0;
+        }
+    }
+}
+
+static void decide(const Room *room, const int32_t *list, int64_t n, const float *weights)
+{
+    const int64_t width = room->blocks * LANES;
+    float *const *plane = room->plane;
+    int64_t offset[9];
+    around(room, offset);
+    for (int64_t first = 0; first < n; first += TOGETHER) {
+        const float *from[TOGETHER];
+        lanes sum[TOGETHER];
+        for (int k = 0; k < TOGETHER; k++) from[k] = room->thought + list[first + k] * width;
+        convolve(from, offset, 9, width, weights, sum);
+        const int here = (int)(n - first < TOGETHER ? n - first : TOGETHER);
+        for (int k = 0; k < here; k++)
+            for (int pixel = 0; pixel < 4; pixel++) {
+                const int64_t at = pixel_of(room, list[first + k]) + pixel / 2 * room->wide + pixel % 2;
+                if (!room->free[at]) continue;
+                const float wanted = plane[ALPHA][at] + sum[k][pixel] + sum[k][4 + pixel] * plane[NEAR_SQUASHED][at];
+                const float alpha = wanted < 0 ? 0 : wanted > 1 ? 1 : wanted;
+                const float difference = plane[CT][at] - plane[MRI][at];
+                plane[ALPHA][at] = alpha;
+                plane[FUSED][at] = alpha * difference + plane[MRI][at];
+            }
+    }
+}
+
+/* Mark the cells that hold a pixel whose weight is free, and those that are looked at from there: the second layer's
+ * neighbours, the first layer's, and the pixels around those, whose edges the slope needs. */
+static void mark(const Room *room)
+{
+    for (int64_t i = 0; i < room->cell_rows; i++)
+        for (int64_t j = 0; j < room->cell_columns; j++) {
+            const uint8_t *f = room->free + (2 * i + BORDER) * room->wide + 2 * j + BORDER;
+            room->decided[(i + 1) * room->cells_wide + j + 1] = f[0] | f[1] | f[room->wide] | f[room->wide + 1];
+        }
+    spread(room->decided, room->thinking, room->cell_rows, room->cell_columns, room->cells_wide);
+    spread(room->thinking, room->seeing, room->cell_rows, room->cell_columns, room->cells_wide);
+    spread(room->seeing, room->near, room->cell_rows, room->cell_columns, room->cells_wide);
+}
+
+int64_t brainfusion_rim_memory(int64_t rows, int64_t columns, int64_t width)
+{
+    Room room;
+    return furnish(&room, 0, rows, columns, (width + LANES - 1) / LANES);
+}
+
+/* Work out the weight of the CT, 0 to 1, of one slice.
+ *
+ * ct, mri, bone   rows x columns, float; both sizes even, columns at least 16.
+ * weights         of one step after the other: see, think and decide; each of the first two in blocks of 16 channels,
+ *                 decide's 8 in one; a block is the bias and a vector for each value looked at, as rim.py packs them.
+ * memory          brainfusion_rim_memory bytes, 0 when first used, and used for slices of one size only: the borders
+ *                 stay 0.
+ * alpha           rows x columns, float, out.
+ */
+void brainfusion_rim_alpha(const float *ct, const float *mri, const float *bone, int64_t rows, int64_t columns,
+                           int64_t width, int64_t steps, const float *weights, const float *constants, void *memory,
+                           float *alpha)
+{
+    Room room;
+    Constants c;
+    memcpy(&c, constants, sizeof c);
+    furnish(&room, memory, rows, columns, (width + LANES - 1) / LANES);
+    float *const *plane = room.plane;
+    load(&room, plane[BONE], bone);
+    const int any = begin(&room);
+    if (any) {
+        const int64_t pixels = room.wide * (rows + 2 * BORDER), padded = room.blocks * LANES;
+        const int64_t see_stride = (1 + 16 * SEEN_CHANNELS) * LANES, think_stride = (1 + 9 * padded) * LANES;
+        load(&room, plane[CT], ct);
+        load(&room, plane[MRI], mri);
+        memcpy(plane[ALPHA], plane[FIRST], sizeof(float) * (size_t)pixels);
+        for (int64_t at = 0; at < pixels; at++)
+            plane[FUSED][at] = plane[FIRST][at] * (plane[CT][at] - plane[MRI][at]) + plane[MRI][at];
+        mark(&room);
+        const int64_t seen = list_of(&room, room.seeing, room.list[0]), thought = list_of(&room, room.thinking, room.list[1]);
+        const int64_t decided = list_of(&room, room.decided, room.list[2]), runs = runs_of(&room, room.near);
+        edges(&room, runs, plane[CT], plane[CT_STRENGTH], plane[CT_TURN], c.tiny);
+        edges(&room, runs, plane[MRI], plane[MRI_STRENGTH], plane[MRI_TURN], c.tiny);
+        for (int64_t step = 0; step < steps; step++) {
+            slopes(&room, runs, &c);
+            see(&room, room.list[0], seen, weights, see_stride);
+            weights += room.blocks * see_stride;
+            think(&room, room.list[1], thought, weights, think_stride);
+            weights += room.blocks * think_stride;
+            decide(&room, room.list[2], decided, weights);
+            weights += think_stride;
+        }
+    }
+    const float *out = plane[any ? ALPHA : FIRST];
+    for (int64_t i = 0; i < rows; i++)
+        memcpy(alpha + i * columns, out + (i + BORDER) * room.wide + BORDER, sizeof(float) * (size_t)columns);
+}

@@ -1,0 +1,100 @@
+"""The weight map of `FusionNetAlpha` in C (``rim.c``), worked out only where it can be anything but 0 and 1.
+
+That is the rim of bone: a tenth of a slice, and with all that the network looks at around it a third. On the CPU, where
+there is a C compiler (`BrainFusionLib.compiling`); else `FusionNetAlpha.alpha` does the work, several times slower.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+
+from BrainFusionLib.compiling import load_compiled
+from BrainFusionLib.metrics.fusion import DIRECTION, STRENGTH
+from BrainFusionLib.network.alpha import SQUASH, FusionNetAlpha, bone_of_unit_ct
+from BrainFusionLib.network.edges import CORNER, TINY
+
+SOURCE = Path(__file__).with_name("rim.c")
+# Channels of a vector in rim.c; channels that the first layer sees.
+LANES, SEEN = 16, 7
+
+
+class RimKernel:
+    """A network's weight maps by ``rim.c``; for networks in evaluation mode, float32, on the CPU."""
+
+    def __init__(self, library: ctypes.CDLL, network: FusionNetAlpha) -> None:
+        self._alpha = library.brainfusion_rim_alpha
+        self._memory = library.brainfusion_rim_memory
+        pointer: Any = ctypes.c_void_p
+        whole: Any = ctypes.c_int64
+        self._alpha.argtypes = [pointer] * 3 + [whole] * 4 + [pointer] * 4
+        self._alpha.restype = None
+        self._memory.argtypes, self._memory.restype = [whole] * 3, whole
+        self._width, self._steps = network.see[0].out_channels, len(network.see)
+        self._weights = _packed(network)
+        self._constants = np.array([TINY, CORNER, *STRENGTH, *DIRECTION, *SQUASH], dtype=np.float32)
+
+    def __call__(self, slices: torch.Tensor) -> torch.Tensor:
+        """Return α, (B, 1, H, W), of slices as `FusionNetAlpha.alpha` takes them; slices share torch's threads."""
+        slices = slices.float()
+        bone = slices[:, 2] if slices.shape[1] > 2 else bone_of_unit_ct(slices[:, 0])
+        images = [image.contiguous().numpy() for image in (slices[:, 0], slices[:, 1], bone)]
+        alpha = np.empty(images[0].shape, dtype=np.float32)
+        count = len(alpha)
+        threads = min(count, torch.get_num_threads())
+        shares = [range(first, count, threads) for first in range(threads)]
+        if len(shares) < 2:
+            for share in shares:
+                self._work(images, alpha, share)
+        else:
+            # ctypes lets go of Python's lock while C works.
+            with ThreadPoolExecutor(len(shares)) as pool:
+                list(pool.map(lambda share: self._work(images, alpha, share), shares))
+        return torch.from_numpy(alpha)[:, None]
+
+    def _work(self, images: list[npt.NDArray[np.float32]], alpha: npt.NDArray[np.float32], share: range) -> None:
+        rows, columns = alpha.shape[1:]
+        memory = np.zeros(self._memory(rows, columns, self._width) + 64, dtype=np.uint8)
+        aligned = memory.ctypes.data + -memory.ctypes.data % 64
+        for number in share:
+            self._alpha(
+                *(image[number].ctypes.data for image in images), rows, columns, self._width, self._steps,
+                self._weights.ctypes.data, self._constants.ctypes.data, aligned, alpha[number].ctypes.data,
+            )  # fmt: skip
+
+
+def rim_kernel(network: FusionNetAlpha) -> RimKernel | None:
+    """Return a network's compiled form, or ``None`` where it cannot be had."""
+    library = _library()
+    return None if library is None else RimKernel(library, network)
+
+
+@lru_cache(maxsize=1)
+def _library() -> ctypes.CDLL | None:
+    return load_compiled(SOURCE, ("brainfusion_rim_alpha", "brainfusion_rim_memory"))
+
+
+def _packed(network: FusionNetAlpha) -> npt.NDArray[np.float32]:
+    """Return all weights in the order in which rim.c goes through them: see its ``brainfusion_rim_alpha``."""
+    blocks = -(-int(network.see[0].out_channels) // LANES)  # type: ignore[arg-type]
+    padded = blocks * LANES
+    pieces = []
+    for see, think, decide in zip(network.see, network.think, network.decide, strict=True):
+        for layer, outputs, inputs in ((see, padded, SEEN), (think, padded, padded), (decide, LANES, padded)):
+            weight: torch.Tensor = layer.weight.detach().float().cpu()  # type: ignore[operator]
+            bias: torch.Tensor = layer.bias.detach().float().cpu()  # type: ignore[operator]
+            missing = int(outputs - len(weight))
+            weight = F.pad(weight, (0, 0, 0, 0, 0, int(inputs - weight.shape[1]), 0, missing))
+            # The first layer goes through channels, then pixels of its window; the others the other way round.
+            rows = weight.permute((1, 2, 3, 0) if layer is see else (2, 3, 1, 0)).reshape(-1, outputs)
+            rows = torch.cat([F.pad(bias, (0, missing))[None], rows])
+            pieces += [rows[:, first : first + LANES].flatten() for first in range(0, outputs, LANES)]
+    return torch.cat(pieces).numpy().copy()

@@ -27,6 +27,8 @@ from BrainFusionLib.weights import Weights
 if TYPE_CHECKING:
     import torch
 
+    from BrainFusionLib.registration.local import LocalErrors
+
 WARNING = "for research and planning review, not for diagnosis"
 
 # With less of the MRI's head than this covered by tissue of the CT, there is nothing to fuse.
@@ -49,6 +51,8 @@ class FusionResult:
         The rigid transform: the same, or the one beside a similarity or affine one.
     verdict
         How far to trust it.
+    local_errors
+        How far parts of the CT would have to move to fit better.
     alpha
         On the MRI's grid: the weight of the CT, 0 to 1, that the network chose; ``None`` where the rule or the network
         has none.
@@ -63,6 +67,7 @@ class FusionResult:
     verdict: Verdict
     alpha: Volume | None
     details: dict[str, Any]
+    local_errors: LocalErrors | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything but the voxels as plain values: the content of ``result.json``."""
@@ -100,7 +105,7 @@ def fuse(
     mri_mask
         On the MRI's grid, above 0 in the region that matters most to the registration.
     progress
-        Called with ``(stage, fraction)``; stages are ``registration``, ``resampling``, ``fusion``.
+        Called with ``(stage, fraction)``; stages are ``registration``, ``resampling``, ``checking``, ``fusion``.
     cancel
         Asked some times a second; when it says yes, `Cancelled` is raised.
 
@@ -177,6 +182,11 @@ def _fuse(
         # A CT number is a whole number of Hounsfield units; so the stored CT is exactly what was fused.
         ct_in_mri = Volume(np.rint(pulled.array_kji), mri.grid, "CT", f"{ct.name} in {mri.name}")
 
+    with clock.stage("checking"):
+        from BrainFusionLib.registration.local import local_errors
+
+        local = local_errors(ct_in_mri, mri)
+
     with clock.stage("fusion"):
         low, high = intensity.mri_scale(mri.array_kji)
         span = high - low
@@ -216,6 +226,7 @@ def _fuse(
             "window": list(intensity.window_of_fused(low, high)),
         },
         "grid": mri.grid.to_dict(),
+        "local_errors": local.to_dict(),
         "notes": notes,
         "timings_s": clock.timings_s,
         "registration_timings_s": registration.timings_s if registration else {},
@@ -226,7 +237,7 @@ def _fuse(
         "versions": versions(),
     }
     weight_map = None if alpha is None else Volume(alpha, mri.grid, None, f"weight of {ct.name} in {fused.name}")
-    return FusionResult(fused, ct_in_mri, transform, rigid, judge(registration), weight_map, details)
+    return FusionResult(fused, ct_in_mri, transform, rigid, judge(registration), weight_map, details, local)
 
 
 def not_rigid(transform: AffineTransform, *, given: bool) -> str:

@@ -120,7 +120,7 @@ def test_undo_and_the_review_tools(chosen, nodes, application, layers):
     chosen._parameterNode.resampledCTVolume = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "resampled")
     fuse(chosen, application)
     assert not ui.undoButton.isEnabled()  # nothing was moved
-    assert not ui.jumpButton.isEnabled()
+    assert ui.jumpButton.isEnabled()
     chosen._outcome.result.details["local_errors"] = {"worst": {"point_lps_mm": [1.0, 2.0, 3.0], "shift_mm": 4.0}}
     chosen.updatePanel()
     slice_node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSliceNode")

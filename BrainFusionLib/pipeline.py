@@ -237,7 +237,7 @@ def _fuse(
         "versions": versions(),
     }
     weight_map = None if alpha is None else Volume(alpha, mri.grid, None, f"weight of {ct.name} in {fused.name}")
-    return FusionResult(fused, ct_in_mri, transform, rigid, judge(registration), weight_map, details, local)
+    return FusionResult(fused, ct_in_mri, transform, rigid, judge(registration, local), weight_map, details, local)
 
 
 def not_rigid(transform: AffineTransform, *, given: bool) -> str:

@@ -82,7 +82,7 @@ def test_fuse_registers_and_writes_five_files(pair: PhantomPair, inputs: Path, t
         assert np.allclose(image.GetDirection(), mri.GetDirection(), atol=1e-6)
     result = json.loads((output / "result.json").read_text(encoding="utf-8"))
     assert np.allclose(result["transform"]["moving_from_fixed_lps"], found.moving_from_fixed_lps, atol=1e-12)
-    assert result["verdict"]["colour"] in ("amber", "red")
+    assert result["verdict"]["colour"] in ("green", "amber")
     assert set(result["timings_s"]) == {"registration", "resampling", "checking", "fusion", "writing"}
     assert result["versions"]["brainfusion"] == BrainFusionLib.__version__
     assert "not for diagnosis" in result["warning"]

@@ -27,7 +27,7 @@ from BrainFusionLib.geometry import Grid
 from BrainFusionLib.io import write_text
 from BrainFusionLib.metrics import target_registration_errors_mm
 from BrainFusionLib.registration import RegistrationResult, register
-from BrainFusionLib.registration.register import MIRRORED_MARGIN
+from BrainFusionLib.registration.register import INTERVAL, MIRRORED_MARGIN
 from BrainFusionLib.settings import Look, RegistrationSettings
 from BrainFusionLib.verdict import judge
 from BrainFusionLib.volume import Volume
@@ -178,8 +178,9 @@ def table(rows: Sequence[dict[str, str]]) -> str:
         lines.append(
             f"| {kind}: {words} | {len(part)} | {shown} | " + " | ".join(str(n) for n in found.values()) + " |"
         )
+    low, high = INTERVAL
     inside = [
-        float(row["low_mm"]) <= float(row["error_median_mm"]) <= float(row["high_mm"])
+        low <= float(row["error_median_mm"]) / float(row["expected_error_mm"]) <= high
         for row in rows
         if row["error_median_mm"] and colour_of(row) == "green"
     ]

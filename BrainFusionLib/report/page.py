@@ -53,8 +53,15 @@ th { text-align: left; font-weight: normal; color: var(--soft); overflow-wrap: a
 td { text-align: right; overflow-wrap: anywhere; }
 th, td { padding: .18rem .3rem; border-bottom: 1px solid var(--line); } .matrix { width: auto; margin: .4rem 0; }
 .matrix td { white-space: nowrap; padding: .18rem .7rem; } summary { cursor: pointer; font-weight: 600; }
+.views { display: flex; gap: 8px; align-items: flex-start; } .views figure { margin: 0; flex: 1 1 0; min-width: 0; }
+.views canvas { width: 100%; height: auto; background: #000; border-radius: 4px; cursor: crosshair;
+  touch-action: none; }
+.views canvas:focus-visible { outline: 3px solid $edge; } .knobs { display: flex; flex-wrap: wrap; gap: .3rem 1.2rem;
+  align-items: center; margin: .4rem 0; font-size: .87rem; } .knobs label { float: none; color: inherit; }
+.knobs span { display: inline-flex; gap: .3rem; align-items: center; } .knobs input[type=range] { width: 9rem; }
 label { float: right; color: var(--soft); font-size: .87rem; cursor: pointer; }
-@media (max-width: 700px) { .planes { flex-direction: column; } .planes > div { flex: none !important; }
+@media (max-width: 700px) { .views { flex-direction: column; }
+  .planes { flex-direction: column; } .planes > div { flex: none !important; }
   .strip { grid-template-columns: repeat(3, 1fr); } .two { grid-template-columns: 1fr; } label { float: none; } }
 @media print { @page { size: A4; margin: 10mm; } :root { font-size: 11px; }
   body { padding: 0; max-width: none; font-size: .95rem; }
@@ -82,6 +89,7 @@ ${verdict}
 <p class="soft"><b>${warning}</b> ${where}</p>
 <label><input type="checkbox" id="show-edges" checked> show the CT outlines</label>
 ${rows}
+${viewer}
 <section><h2>Fused, with the CT bone outline, from feet to head</h2><div class="strip">${strip}</div></section>
 <div class="two">
 <section><h2>Before and after <span class="soft screen">drag, or use the arrow keys</span></h2>${slider}</section>

@@ -60,6 +60,8 @@ class Scene:
         The same place in the MRI's space, LPS mm.
     mri_range
         MRI values that mean 0 and 1 on the unit scale (see `intensity`).
+    spl_from_lps
+        4x4: takes points in LPS mm to voxels of the views.
     tilt_deg
         Largest angle between an axis of the grid and the body axis that it stands for.
     """
@@ -73,6 +75,11 @@ class Scene:
     centre_lps_mm: FloatArray
     mri_range: tuple[float, float]
     tilt_deg: float
+    spl_from_lps: FloatArray
+
+    def spl_of_lps(self, points_lps_mm: FloatArray) -> FloatArray:
+        """Return where points, (n, 3), LPS mm, are in voxels of the views, (n, 3), between them too."""
+        return apply_affine(self.spl_from_lps, points_lps_mm)
 
     def offset_of(self, plane: Plane, position: int) -> float:
         """Return how far a slice lies from the centre, mm, positive towards superior, posterior or left."""
@@ -134,7 +141,18 @@ def prepare_scene(ct_in_mri: Volume, mri: Volume, fused: Volume) -> Scene:
         apply_affine(grid.lps_from_ijk, ijk),
         mri_scale(mri_spl),
         float(np.degrees(np.arccos(np.clip(cosines.min(), -1, 1)))),
+        _spl_from_ijk(order, mri_spl.shape) @ grid.ijk_from_lps,
     )
+
+
+def _spl_from_ijk(order: list[tuple[int, bool]], shape_spl: tuple[int, ...]) -> FloatArray:
+    """Return the 4x4 matrix that takes the grid's voxel indices ijk to those of the turned views."""
+    matrix = np.zeros((4, 4))
+    matrix[3, 3] = 1
+    for row, ((kji, flipped), length) in enumerate(zip(order, shape_spl, strict=True)):
+        matrix[row, 2 - kji] = -1 if flipped else 1
+        matrix[row, 3] = length - 1 if flipped else 0
+    return matrix
 
 
 def spl_view(array_kji: VoxelArray, grid: Grid) -> VoxelArray:

@@ -34,6 +34,7 @@ from BrainFusionLib.report.pictures import (
     prepare_scene,
     with_edges,
 )
+from BrainFusionLib.report.viewer import viewer_section
 from BrainFusionLib.volume import Volume
 
 WARNING = "for research and planning review, not for diagnosis"
@@ -95,6 +96,7 @@ def report_html(result: Mapping[str, Any], fused: Volume, ct_in_mri: Volume, mri
         rows=_rows_of_planes(planes),
         strip=_strip(scene),
         slider=_slider(planes[0]),
+        viewer=viewer_section(scene, _mapping(result.get("local_errors"))),
         histogram=_histogram(scene),
         transform=_transform(_mapping(result.get("transform"))),
         quality=_table("Quality", [(n.replace("_", " "), v) for n, v in _flat(_mapping(result.get("quality")))]),

@@ -1,0 +1,186 @@
+"""The report's viewer: what is in the page, and what happens in a real browser."""
+
+import base64
+import json
+import re
+import shutil
+import zlib
+
+import numpy as np
+import pytest
+
+from BrainFusionLib.geometry import Grid
+from BrainFusionLib.intensity import ct_to_unit
+from BrainFusionLib.report import report_html
+from BrainFusionLib.report.pictures import prepare_scene
+from BrainFusionLib.report.viewer import WHITE_UNIT
+from BrainFusionLib.volume import Volume
+
+SHAPE = (40, 60, 50)
+LOCAL = {
+    "spacing_mm": 20.0,
+    "points_lps_mm": [[-10.0, 20.0, 30.0]],
+    "shifts_mm": [[3.0, 0.0, 4.0]],
+    "worst": {"point_lps_mm": [-10.0, 20.0, 30.0], "shift_mm": 5.0},
+}
+
+
+@pytest.fixture(scope="module")
+def volumes():
+    """A head of 2 mm with a bright place of its own in CT and MRI, stored from head to feet."""
+    grid = Grid((50, 60, 40), (2.0, 2.0, 2.0), (-50.0, -60.0, 70.0), np.diag([1.0, 1.0, -1.0]))
+    k, j, i = np.indices(SHAPE)
+    radius = np.hypot(np.hypot((k - 20) / 18, (j - 30) / 26), (i - 25) / 21)
+    mri = np.where(radius < 0.8, 600.0, np.where(radius < 0.95, 60.0, 0.0)) + 40 * np.sin(i / 3) * (radius < 0.8)
+    hu = np.where(radius < 0.8, 40.0, np.where(radius < 0.95, 1000.0, -1000.0))
+    mri[15, 20, 30] = 900
+    mri, hu = mri.astype(np.float32), hu.astype(np.float32)
+    fused = np.where(hu > 300, 900.0, mri).astype(np.float32)
+    return [
+        Volume(array, grid, modality, modality or "fused")
+        for array, modality in ((fused, None), (hu, "CT"), (mri, "MR"))
+    ]
+
+
+@pytest.fixture(scope="module")
+def page(volumes):
+    return report_html({"case": {"ct": "CT", "mri": "MRI"}, "local_errors": LOCAL}, *volumes)
+
+
+@pytest.fixture(scope="module")
+def told(page):
+    return json.loads(
+        re.search(r'<script type="application/json" id="viewer-data">(.*?)</script>', page, re.S).group(1)
+    )
+
+
+def unpacked(told, name):
+    return np.frombuffer(zlib.decompress(base64.b64decode(told[name])), np.uint8).reshape(told["size"])
+
+
+def test_the_page_holds_the_volumes_turned_to_the_viewers_frame(told, volumes):
+    scene = prepare_scene(volumes[1], volumes[2], volumes[0])
+    (k0, k1), (j0, j1), (i0, i1) = scene.box_spl
+    assert told["size"] == [k1 - k0, j1 - j0, i1 - i0]
+    low, high = scene.mri_range
+    mri = (scene.mri_spl[k0:k1, j0:j1, i0:i1] - low) / (high - low) * 255 / WHITE_UNIT
+    np.testing.assert_allclose(unpacked(told, "mri"), np.clip(mri, 0, 255), atol=1)
+    ct = ct_to_unit(scene.ct_spl[k0:k1, j0:j1, i0:i1]) * 255 / WHITE_UNIT
+    np.testing.assert_allclose(unpacked(told, "ct"), np.clip(ct, 0, 255), atol=1)
+
+
+def test_local_errors_are_where_they_are(told, volumes):
+    grid = volumes[2].grid
+    ijk = (grid.ijk_from_lps @ [-10.0, 20.0, 30.0, 1.0])[:3]
+    scene = prepare_scene(volumes[1], volumes[2], volumes[0])
+    firsts = [first for first, _ in scene.box_spl]
+    # The volume is stored from head to feet; the viewer goes from feet to head.
+    expected = np.array([SHAPE[0] - 1 - ijk[2], ijk[1], ijk[0]]) - firsts
+    [(place, length)] = told["local"]
+    np.testing.assert_allclose(place, expected, atol=0.1)
+    assert length == 5.0
+    np.testing.assert_allclose(told["worst"], expected, atol=0.1)
+
+
+def test_a_fine_head_is_shown_coarser_and_the_page_stays_small(volumes):
+    fine = [v.with_array(v.array_kji, grid=Grid((50, 60, 40), (0.5, 0.5, 0.5), (0.0, 0.0, 0.0))) for v in volumes]
+    page = report_html({}, *fine)
+    told = json.loads(re.search(r'id="viewer-data">(.*?)</script>', page, re.S).group(1))
+    assert told["step_mm"] == 1.5
+    assert max(told["size"]) <= 20
+    assert told["local"] == []
+    assert told["worst"] is None
+
+
+@pytest.fixture(scope="module")
+def browser(page, tmp_path_factory):
+    webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
+    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
+    if chromium is None or driver is None:
+        pytest.skip("chromium and chromedriver are not installed (Debian: chromium, chromium-driver)")
+    path = tmp_path_factory.mktemp("report") / "report.html"
+    path.write_text(page, encoding="utf-8")
+    options = webdriver.ChromeOptions()
+    options.binary_location = chromium
+    for word in (
+        "--headless", "--no-sandbox", "--disable-gpu", "--window-size=1200,1600", "--no-first-run", "--disable-sync",
+        "--disable-background-networking", "--disable-component-update",
+    ):  # fmt: skip
+        options.add_argument(word)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    made = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
+    made.get(path.as_uri())
+    made.implicitly_wait(10)
+    made.find_element("css selector", "#viewer[data-ready=yes]")
+    yield made
+    made.quit()
+
+
+def grey(browser, plane, column, row):
+    return browser.execute_script(
+        "const c = document.getElementById('view-' + arguments[0]);"
+        "return c.getContext('2d').getImageData(arguments[1], arguments[2], 1, 1).data[0];", plane, column, row,
+    )  # fmt: skip
+
+
+def set_knob(browser, name, value):
+    browser.execute_script(
+        "const k = document.querySelector(`[name=${arguments[0]}]`);"
+        "if (k.type === 'checkbox') k.checked = arguments[1]; else k.value = arguments[1];"
+        "k.dispatchEvent(new Event('input', {bubbles: true}));", name, value,
+    )  # fmt: skip
+
+
+def press(browser, plane, key, times=1):
+    canvas = browser.find_element("id", f"view-{plane}")
+    browser.execute_script("arguments[0].focus();", canvas)
+    for _ in range(times):
+        canvas.send_keys(key)
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+def test_in_a_browser_it_scrolls_blends_jumps_and_asks_for_nothing(browser, told):
+    from selenium.webdriver.common.keys import Keys
+
+    set_knob(browser, "cross", False)
+    mri, ct, fused = (unpacked(told, name).astype(float) for name in ("mri", "ct", "fused"))
+    k, j, i = told["centre"]
+    assert grey(browser, "axial", i + 3, j + 5) == pytest.approx(fused[k, j + 5, i + 3], abs=2)
+    assert grey(browser, "coronal", i + 3, told["size"][0] - 1 - (k - 4)) == pytest.approx(
+        fused[k - 4, j, i + 3], abs=2
+    )
+    assert grey(browser, "sagittal", j + 5, told["size"][0] - 1 - k) == pytest.approx(fused[k, j + 5, i], abs=2)
+
+    for share in (0, 100, 40):
+        set_knob(browser, "opacity", share)
+        expected = mri[k, j + 5, i + 3] * (1 - share / 100) + ct[k, j + 5, i + 3] * share / 100
+        assert grey(browser, "axial", i + 3, j + 5) == pytest.approx(expected, abs=2)
+    set_knob(browser, "opacity", 0)
+
+    press(browser, "axial", Keys.PAGE_UP, 3)
+    press(browser, "axial", Keys.ARROW_RIGHT, 2)
+    assert grey(browser, "axial", 10, 12) == pytest.approx(mri[k + 3, 12, 10], abs=2)
+    assert grey(browser, "sagittal", 12, 10) == pytest.approx(mri[told["size"][0] - 1 - 10, 12, i + 2], abs=2)
+    assert browser.find_element("css selector", "#viewer output").text.startswith("4 mm left, 0 mm back, 6 mm up")
+
+    set_knob(browser, "contrast", 51)
+    assert grey(browser, "axial", 10, 12) == pytest.approx(
+        np.clip((int(mri[k + 3, 12, 10]) - 101.5) * 5, 0, 255), abs=3
+    )
+    set_knob(browser, "contrast", 255)
+
+    set_knob(browser, "cross", True)
+    browser.find_element("css selector", "#viewer button").click()
+    row, column = round(told["worst"][1]), round(told["worst"][2])
+    assert grey(browser, "axial", column, 0) == 255  # red of the orange cross
+    assert grey(browser, "axial", 0, row) == 255
+    assert grey(browser, "coronal", column, 0) == 255
+
+    # "rendering" is the browser's advice to this test, which reads many pixels.
+    assert [entry for entry in browser.get_log("browser") if entry["source"] != "rendering"] == []
+    requests = [
+        message["params"]["request"]["url"]
+        for entry in browser.get_log("performance")
+        if (message := json.loads(entry["message"])["message"])["method"] == "Network.requestWillBeSent"
+    ]
+    assert [url for url in requests if not url.startswith(("file:", "data:", "blob:"))] == []

@@ -6,7 +6,7 @@ import json
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,13 +16,15 @@ from BrainFusionLib.io import read_volume, write_json, write_transform, write_vo
 from BrainFusionLib.io.dicom_headers import DicomHeaders, read_series_headers, require_pydicom
 from BrainFusionLib.io.dicom_writing import write_dicom_results
 from BrainFusionLib.pipeline import FusionResult
-from BrainFusionLib.report import write_report
+from BrainFusionLib.report import write_pictures, write_report
 from BrainFusionLib.volume import Volume
 
 FORMATS = ("nii.gz", "nrrd", "mha")
 # Stems of the volumes that a case may leave.
 VOLUMES = ("fused", "ct_in_mri", "alpha")
 DICOM_FOLDERS = ("dicom/fused", "dicom/ct_in_mri")
+PICTURES = "pictures"
+FOLDERS = (*DICOM_FOLDERS, PICTURES)
 
 
 def read_pair(
@@ -83,11 +85,15 @@ def write_case(
     *,
     save_alpha: bool = False,
     dicom: tuple[DicomHeaders, DicomHeaders | None] | None = None,
+    pictures: bool = False,
+    identify: bool = False,
 ) -> dict[str, Path]:
     """Write a result's five files, and its weight map where `save_alpha` asks for it, to `folder`; return them by role.
 
-    With the `dicom` headers of the MRI and the CT (`read_pair_headers`), the fused volume and the registered CT are
-    written as DICOM series, too, in the folders ``dicom/fused`` and ``dicom/ct_in_mri``.
+    Names of the inputs, which may tell who the patient is, are in none of them unless `identify` asks for it. With
+    `pictures` the report's still pictures are written as PNGs, too, in the folder ``pictures``. With the `dicom`
+    headers of the MRI and the CT (`read_pair_headers`), the fused volume and the registered CT are written as DICOM
+    series, too, in the folders ``dicom/fused`` and ``dicom/ct_in_mri``.
 
     All are written to a hidden folder inside first and moved into place at the end, so that a full disk or a kill
     half way leaves what was there before. ``result.json`` goes first and comes last: where it stands, the rest is
@@ -109,6 +115,8 @@ def write_case(
         names = {"alpha": f"alpha.{file_format}", **names}
     if dicom is not None:
         names = {"dicom_fused": DICOM_FOLDERS[0], "dicom_ct_in_mri": DICOM_FOLDERS[1], **names}
+    if pictures:
+        names = {"pictures": PICTURES, **names}
     began = time.perf_counter()
     with staging_folder(folder) as staged:
         write_volume(result.fused, staged / names["fused"])
@@ -116,7 +124,10 @@ def write_case(
         if "alpha" in names and result.alpha is not None:
             write_volume(result.alpha, staged / names["alpha"])
         write_transform(result.transform, staged / names["transform"])
-        details: dict[str, Any] = result.to_dict()
+        details: dict[str, Any] = result.to_dict() if identify else without_names(result.to_dict())
+        if pictures:
+            (staged / PICTURES).mkdir()
+            write_pictures(result.fused, result.ct_in_mri, mri, staged / PICTURES)
         if dicom is not None:
             (staged / "dicom").mkdir()
             write_dicom_results(
@@ -132,6 +143,19 @@ def write_case(
     return {role: folder / name for role, name in names.items()}
 
 
+def without_names(details: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the content of ``result.json`` with each input called by its role, not by its name."""
+    given = {name: role for role, name in details["case"].items()}
+    roles = {"ct": "CT", "mri": "MRI", "mri_mask": "mask"}
+    notes = []
+    for note in details["notes"]:
+        # The longest first: one name may be a part of another.
+        for name in sorted(given, key=len, reverse=True):
+            note = note.replace(name, roles[given[name]])
+        notes.append(note)
+    return {**details, "case": {role: roles[role] for role in details["case"]}, "notes": notes}
+
+
 def _replace(staged: Path, folder: Path, names: list[str]) -> None:
     """Move the files of a new result into place, the last name last, and remove what only the old one had."""
     result = folder / names[-1]
@@ -141,7 +165,7 @@ def _replace(staged: Path, folder: Path, names: list[str]) -> None:
         old = set()  # not a result of ours
     try:
         result.unlink(missing_ok=True)
-        for name in old & set(DICOM_FOLDERS):
+        for name in old & set(FOLDERS):
             shutil.rmtree(folder / name, ignore_errors=True)
         if any(name in DICOM_FOLDERS for name in names):
             (folder / "dicom").mkdir(exist_ok=True)

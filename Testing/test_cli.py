@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import signal
@@ -137,7 +138,7 @@ def test_a_name_that_is_not_utf8_is_no_obstacle(inputs: Path, tmp_path: Path) ->
         odd.write_bytes((inputs / "ct.nii.gz").read_bytes())
     except OSError:
         pytest.skip("this file system takes UTF-8 names only")
-    command = ["fuse", str(odd), str(inputs / "mri.nii.gz"), "-o", str(tmp_path / "out"), "--no-register"]
+    command = ["fuse", str(odd), str(inputs / "mri.nii.gz"), "-o", str(tmp_path / "out"), "--no-register", "--identify"]
     assert cli.main(command) == 0
     assert "ller ct.nii.gz" in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
 
@@ -319,6 +320,28 @@ def test_register_writes_the_transform_and_its_quality(pair: PhantomPair, inputs
     quality = json.loads((tmp_path / "q.json").read_text(encoding="utf-8"))
     assert quality["quality"]["overlap"] > 0.8
     assert quality["case"] == {"ct": "ct.nii.gz", "mri": "mri.nii.gz"}
+
+
+def test_names_of_files_tell_nothing_unless_they_are_asked_for_and_pictures_can_be_had(
+    inputs: Path, tmp_path: Path
+) -> None:
+    named = [tmp_path / "DOE^JANE.nii.gz", tmp_path / "DOE^JANE^1970.nii.gz"]
+    for source, target in zip(("ct.nii.gz", "mri.nii.gz"), named, strict=True):
+        target.write_bytes((inputs / source).read_bytes())
+    words = ["fuse", *map(str, named), "--no-register", "--transform", str(inputs / "true.tfm")]
+    assert cli.main([*words, "-o", str(tmp_path / "plain"), "--pictures"]) == 0
+    for path in (tmp_path / "plain").rglob("*"):
+        if path.is_file():
+            content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+            assert b"DOE^JANE" not in content, path
+    result = json.loads((tmp_path / "plain" / "result.json").read_text(encoding="utf-8"))
+    assert result["case"] == {"ct": "CT", "mri": "MRI"}
+    pictures = sorted(path.name for path in (tmp_path / "plain" / "pictures").iterdir())
+    assert len(pictures) == 15
+    assert "coronal-checkerboard.png" in pictures
+    assert cli.main([*words, "-o", str(tmp_path / "plain"), "--identify"]) == 0
+    assert "DOE^JANE^1970" in (tmp_path / "plain" / "report.html").read_text(encoding="utf-8")
+    assert not (tmp_path / "plain" / "pictures").exists()  # the earlier result's
 
 
 def test_the_itk_transform_moves_the_ct_onto_the_mri_in_itk_itself(inputs: Path, tmp_path: Path) -> None:

@@ -70,6 +70,15 @@ def add_to(commands: Any) -> None:
         "derived); the MRI must be DICOM",
     )
     fuse_command.add_argument(
+        "--pictures", action="store_true", help="also write the report's still pictures as PNGs, in pictures/"
+    )
+    fuse_command.add_argument(
+        "--identify",
+        action="store_true",
+        help="put the names of the input files into the report and result.json; without it, nothing there tells who "
+        "the patient is",
+    )
+    fuse_command.add_argument(
         "--no-register",
         dest="register",
         action="store_false",
@@ -148,7 +157,16 @@ def _fuse(options: argparse.Namespace) -> int:
             mask = _mask(options)
             result = fuse(ct, mri, settings, start=start, transform=transform, mri_mask=mask, progress=progress)
             progress("writing", 0.0)
-            files = write_case(result, mri, folder, options.format, save_alpha=options.save_alpha, dicom=dicom)
+            files = write_case(
+                result,
+                mri,
+                folder,
+                options.format,
+                save_alpha=options.save_alpha,
+                dicom=dicom,
+                pictures=options.pictures,
+                identify=options.identify,
+            )
     except BaseException:
         remove_if_empty(made)
         raise

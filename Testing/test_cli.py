@@ -552,7 +552,9 @@ def write_dicom_series(folder: Path, volume: Volume, number: int) -> None:
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_an_interrupted_run_leaves_nothing(inputs: Path, tmp_path: Path, number: signal.Signals, code: int) -> None:
     output = tmp_path / "out"
-    process = in_a_process("fuse", inputs / "ct.nii.gz", inputs / "mri.nii.gz", "-o", output)
+    # A test run in the background of a shell inherits that Ctrl-C is ignored.
+    prelude = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
+    process = in_a_process("fuse", inputs / "ct.nii.gz", inputs / "mri.nii.gz", "-o", output, prelude=prelude)
     assert process.stderr is not None
     for line in process.stderr:  # until it is in the middle of its work
         if "registration" in line:

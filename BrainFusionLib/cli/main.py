@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from BrainFusionLib import __version__
-from BrainFusionLib.cli import cases, doctor, measures, pictures
+from BrainFusionLib.cli import cases, cohort, doctor, measures, pictures
 from BrainFusionLib.cli.codes import DONE, FAULT, INTERRUPTED, NOT_FOUND, TERMINATED, WRONG_INPUT, fail
 from BrainFusionLib.console import say
 from BrainFusionLib.errors import BrainFusionError, Cancelled, RegistrationError
@@ -68,6 +68,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"brainfusion {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
-    for command in (cases, pictures, measures, doctor):
+    for command in (cases, cohort, pictures, measures, doctor):
         command.add_to(commands)
     return parser

@@ -1,0 +1,117 @@
+"""One case of a cohort: from its files to its folder, and whether that is whole."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+import traceback
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from BrainFusionLib import __version__
+from BrainFusionLib.case import make_output_folder, read_pair, write_case
+from BrainFusionLib.cohort.manifest import Entry
+from BrainFusionLib.errors import BrainFusionError, RegistrationError
+from BrainFusionLib.io import read_transform, read_volume, write_json
+from BrainFusionLib.pipeline import fuse
+from BrainFusionLib.settings import Settings
+from BrainFusionLib.transform import RigidTransform
+
+# Beside a case's results; written last. Where it is, and agrees with what is there, the case is done.
+SEAL = "cohort-case.json"
+COLUMNS = (
+    "case", "status", "verdict", "expected_error_mm", "bone_error_hu", "soft_tissue_error", "local_errors_median_mm",
+    "seconds", "error",
+)  # fmt: skip
+
+
+def fuse_case(entry: Entry, folder: Path, settings: Settings) -> dict[str, Any]:
+    """Fuse one case into ``folder/CASE``; return its row of the table. Never raises but for Ctrl-C and the like."""
+    began = time.monotonic()
+    try:
+        row = _fused(entry, folder / entry.case, settings)
+    except RegistrationError as error:
+        row = {"status": "refused", "error": _line(error)}
+    except (BrainFusionError, MemoryError) as error:
+        row = {"status": "failed", "error": _line(error) or "not enough memory"}
+    except Exception as error:  # one case's fault must not take the others with it
+        traceback.print_exc()
+        row = {"status": "failed", "error": _line(f"a fault of the program ({type(error).__name__}: {error})")}
+    return {"case": entry.case, **row, "seconds": round(time.monotonic() - began, 1)}
+
+
+def _fused(entry: Entry, folder: Path, settings: Settings) -> dict[str, Any]:
+    start = None if entry.transform is None else read_transform(entry.transform)
+    if start is not None and not isinstance(start, RigidTransform):
+        raise RegistrationError(f"{entry.transform}: a starting pose must be rigid.")
+    ct, mri = read_pair(entry.ct, entry.mri, entry.ct_series, entry.mri_series)
+    mask = None if entry.mri_mask is None else read_volume(entry.mri_mask)
+    made = make_output_folder(folder)
+    try:
+        (folder / SEAL).unlink(missing_ok=True)
+        result = fuse(ct, mri, settings, start=start, mri_mask=mask)
+        files = write_case(result, mri, folder)
+    except BaseException:
+        for empty in reversed(made):
+            if not any(empty.iterdir()):
+                empty.rmdir()
+        raise
+    quality, verdict = result.details["quality"], result.verdict
+    row = {
+        "status": "done",
+        "verdict": verdict.colour,
+        "expected_error_mm": verdict.expected_error_mm,
+        "bone_error_hu": quality.get("bone_error_hu"),
+        "soft_tissue_error": quality.get("soft_tissue_error"),
+        "local_errors_median_mm": result.details["local_errors"]["median_mm"],
+    }
+    seal = {"made_from": made_from(entry, settings), "files": {p.name: digest(p) for p in files.values()}, "row": row}
+    write_json(seal, folder / SEAL)
+    return row
+
+
+def finished(entry: Entry, folder: Path, settings: Settings) -> dict[str, Any] | None:
+    """Return the row of a case that is done already, of these inputs and settings, and whole; else ``None``."""
+    case = folder / entry.case
+    try:
+        seal = json.loads((case / SEAL).read_text(encoding="utf-8"))
+        whole = all(digest(case / name) == wanted for name, wanted in seal["files"].items())
+        if whole and seal["made_from"] == made_from(entry, settings):
+            return {"case": entry.case, **seal["row"], "seconds": 0.0}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        pass  # half done, or by something else: to be done again
+    return None
+
+
+def made_from(entry: Entry, settings: Settings) -> dict[str, Any]:
+    """Return what a result depends on, as plain data: the inputs' content, the settings, the version."""
+    told = {name: str(value) for name, value in asdict(entry).items() if name.endswith("_series") and value}
+    inputs = {
+        role: digest(path)
+        for role in ("ct", "mri", "transform", "mri_mask")
+        if (path := getattr(entry, role)) is not None
+    }
+    plain = {"inputs": inputs, "series": told, "settings": settings.to_dict(), "version": __version__}
+    # As it is read back: tuples are lists there.
+    content: dict[str, Any] = json.loads(json.dumps(plain))
+    return content
+
+
+def digest(path: Path) -> str:
+    """Return the sha256 of a file, or of all files of a folder with their names."""
+    whole = hashlib.sha256()
+    files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
+    for file in files:
+        if path.is_dir():
+            whole.update(file.relative_to(path).as_posix().encode() + b"\0")
+        with file.open("rb") as content:
+            while piece := content.read(1 << 20):
+                whole.update(piece)
+    return whole.hexdigest()
+
+
+def _line(error: object) -> str:
+    """Return an error on one line, without tabs: a cell of the table."""
+    return " ".join(str(error).split())

@@ -1,0 +1,148 @@
+"""Runs a cohort: some cases at once, each in a process of its own kind, with a table that is always whole."""
+
+from __future__ import annotations
+
+import csv
+import io
+import multiprocessing
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from BrainFusionLib.case import make_output_folder
+from BrainFusionLib.cohort.manifest import Entry
+from BrainFusionLib.cohort.one_case import COLUMNS, finished, fuse_case
+from BrainFusionLib.errors import ImageFileError, SettingsError
+from BrainFusionLib.io import write_text
+from BrainFusionLib.settings import Settings
+
+TABLE, LOCK = "cohort.tsv", ".cohort.lock"
+# A worker that was ended from outside (no memory) has its case tried so often in all.
+ATTEMPTS = 2
+Tell = Callable[[dict[str, Any], int, int], None]
+
+
+def run_cohort(
+    entries: Sequence[Entry],
+    folder: str | Path,
+    settings: Settings | None = None,
+    *,
+    workers: int = 1,
+    tell: Tell | None = None,
+) -> list[dict[str, Any]]:
+    """Fuse every case that is not done yet; return the rows of the table, in the manifest's order.
+
+    Each case gets a folder of its name, as ``brainfusion fuse`` writes one. ``cohort.tsv`` has a row a case, and is
+    written anew after each. A case is done when its folder is whole (by sha256) and was made from these inputs with
+    these settings; all else is done again. A case that fails does not stop the others.
+
+    Parameters
+    ----------
+    workers
+        How many at once; more than one are processes of their own.
+    tell
+        Called with a row, how many are done and how many there are.
+
+    Raises
+    ------
+    SettingsError
+        There is no worker, or another run is at work in this folder.
+    ImageFileError
+        The folder cannot be written to.
+    """
+    if workers < 1:
+        raise SettingsError(f"at least 1 worker is needed; got {workers}")
+    settings, folder = settings or Settings(), Path(folder).resolve()
+    make_output_folder(folder)
+    rows: dict[str, dict[str, Any]] = {}
+
+    def note(row: dict[str, Any]) -> None:
+        rows[row["case"]] = row
+        write_text(table([rows[entry.case] for entry in entries if entry.case in rows]), folder / TABLE)
+        if tell is not None:
+            tell(row, len(rows), len(entries))
+
+    with _only_run_in(folder):
+        left = []
+        for entry in entries:
+            row = finished(entry, folder, settings)
+            if row is None:
+                left.append(entry)
+            else:
+                note(row)
+        if workers == 1:
+            for entry in left:
+                note(fuse_case(entry, folder, settings))
+        else:
+            _at_once(left, folder, settings, workers, note)
+    return [rows[entry.case] for entry in entries]
+
+
+def _at_once(
+    entries: Sequence[Entry], folder: Path, settings: Settings, workers: int, note: Callable[[dict[str, Any]], None]
+) -> None:
+    left = {entry.case: entry for entry in entries}
+    for attempt in range(ATTEMPTS):
+        if not left:
+            return
+        # After a death all cases of that pool are unsure: each is tried by itself, so that it takes no other with it.
+        with ProcessPoolExecutor(workers if attempt == 0 else 1, multiprocessing.get_context("spawn")) as pool:
+            futures: dict[Future[dict[str, Any]], str] = {}
+            try:
+                for entry in left.values():
+                    futures[pool.submit(fuse_case, entry, folder, settings)] = entry.case
+                for future in as_completed(futures):
+                    row = future.result()
+                    del left[row["case"]]
+                    note(row)
+            except BrokenProcessPool:
+                continue
+    for case in left:
+        words = "its process was ended from outside, most likely because there was not enough memory"
+        note({"case": case, "status": "failed", "error": words, "seconds": 0.0})
+
+
+def table(rows: Sequence[dict[str, Any]]) -> str:
+    """Return ``cohort.tsv``: tabs, a header, a row a case."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, COLUMNS, delimiter="\t", lineterminator="\n", restval="")
+    writer.writeheader()
+    for row in rows:
+        writer.writerow({name: _cell(value) for name, value in row.items()})
+    return text.getvalue()
+
+
+def _cell(value: Any) -> str:
+    return "" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+@contextmanager
+def _only_run_in(folder: Path) -> Iterator[None]:
+    """Hold the folder's lock; the system lets go of it when this process ends, however it ends."""
+    path = folder / LOCK
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        raise ImageFileError(f"{path}: cannot be written ({error.strerror}).") from error
+    try:
+        try:
+            if sys.platform == "win32":
+                import msvcrt
+
+                msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+            else:
+                import fcntl
+
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise SettingsError(
+                f"{folder}: another run is at work in this folder. Wait for it, or name another folder with -o."
+            ) from error
+        yield
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,214 @@
+"""Many cases: the manifest, the table, and what is left after any accident."""
+
+import csv
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from BrainFusionLib import cli
+from BrainFusionLib.cohort import read_manifest, run_cohort
+from BrainFusionLib.cohort.one_case import SEAL
+from BrainFusionLib.errors import ImageFileError, SettingsError
+from BrainFusionLib.settings import FusionSettings, Look, RegistrationSettings, Settings
+from tools.make_cohort import make_cohort
+
+ROOT = Path(__file__).parents[1]
+QUICK = Settings(
+    registration=RegistrationSettings(looks=(Look(40, 8),), samples=10_000),
+    fusion=FusionSettings(rule="bone_over_mri"),
+    device="cpu",
+    threads=1,
+)
+COMMAND = ("--rule", "bone_over_mri", "--preset", "fast", "--device", "cpu")
+
+
+@pytest.fixture(scope="module")
+def cohort(tmp_path_factory):
+    """Three good pairs and two broken rows."""
+    pytest.importorskip("torch", reason="torch is not installed")
+    return make_cohort(tmp_path_factory.mktemp("cohort"), cases=5, spacing_mm=5.0)
+
+
+def rows_of(folder):
+    """Return the table without times."""
+    with (folder / "cohort.tsv").open(encoding="utf-8") as file:
+        return [{k: v for k, v in row.items() if k != "seconds"} for row in csv.DictReader(file, delimiter="\t")]
+
+
+def test_broken_rows_are_told_in_words_and_all_others_are_done(cohort, tmp_path, capsys):
+    assert cli.main(["cohort", str(cohort), "-o", str(tmp_path), *COMMAND]) == 1
+    said = capsys.readouterr()
+    assert "row 5 (missing): mri: not_there.nii.gz does not exist" in said.err
+    assert "3 done, 1 not, 1 things wrong" in said.out
+    table = {row["case"]: row for row in rows_of(tmp_path)}
+    assert [row["status"] for row in table.values()] == ["done", "done", "done", "failed"]
+    assert "is empty: every voxel is 0" in table["empty"]["error"]
+    assert not (tmp_path / "empty").exists()
+    for name in ("head00", "head01", "head02"):
+        assert table[name]["verdict"] in ("green", "amber", "red")
+        assert (tmp_path / name / "report.html").exists()
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("result.json")}
+    assert cli.main(["cohort", str(cohort), "-o", str(tmp_path), *COMMAND]) == 1
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("result.json")} == before, (
+        "done cases were done again"
+    )
+    assert {row["case"]: row for row in rows_of(tmp_path)} == table
+
+
+def test_a_dry_run_lists_what_would_be_done_and_does_nothing(cohort, tmp_path, capsys):
+    assert cli.main(["cohort", str(cohort), "-o", str(tmp_path / "out"), "--dry-run"]) == 2
+    said = capsys.readouterr()
+    assert "4 cases to do, 1 things wrong" in said.out
+    assert "head01\t" in said.out
+    assert not (tmp_path / "out").exists()
+
+
+def test_killed_at_any_moment_and_gone_on_with_the_table_is_the_same(cohort, tmp_path):
+    entries, _ = read_manifest(cohort)
+    run_cohort(entries, tmp_path / "whole", QUICK)
+    command = [sys.executable, "-c", (
+        "from Testing.test_cohort import *\n"
+        f"run_cohort(read_manifest({str(cohort)!r})[0], {str(tmp_path / 'killed')!r}, QUICK)"
+    )]  # fmt: skip
+    for moment in (3.0, 4.5, 6.0):
+        process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        time.sleep(moment)
+        process.kill()
+        process.wait()
+    run_cohort(entries, tmp_path / "killed", QUICK)
+    assert rows_of(tmp_path / "killed") == rows_of(tmp_path / "whole")
+    names = [
+        sorted(p.name for p in (tmp_path / which / "head01").iterdir() if not p.name.startswith("."))
+        for which in ("whole", "killed")
+    ]
+    assert names[0] == names[1]
+
+
+@pytest.mark.parametrize(
+    "damage", ["a result is cut off", "a result is gone", "the seal is nonsense", "the input changed"]
+)
+def test_what_is_not_whole_is_done_again(cohort, tmp_path, damage, monkeypatch):
+    entries = [entry for entry in read_manifest(cohort)[0] if entry.case == "head00"]
+    run_cohort(entries, tmp_path, QUICK)
+    case = tmp_path / "head00"
+    if damage == "a result is cut off":
+        (case / "fused.nii.gz").write_bytes(b"half")
+    elif damage == "a result is gone":
+        (case / "report.html").unlink()
+    elif damage == "the seal is nonsense":
+        (case / SEAL).write_text("[]", encoding="utf-8")
+    else:
+        entries = [read_manifest(cohort)[0][1].__class__(2, "head00", entries[0].ct, cohort.parent / "mri01.nii.gz")]
+    done = []
+    monkeypatch.setattr(
+        "BrainFusionLib.cohort.running.fuse_case",
+        lambda entry, folder, settings: (
+            done.append(entry.case) or {"case": entry.case, "status": "done", "seconds": 1.0}
+        ),
+    )
+    run_cohort(entries, tmp_path, QUICK)
+    assert done == ["head00"]
+
+
+def test_two_workers_give_what_one_gives(cohort, tmp_path):
+    entries, _ = read_manifest(cohort)
+    run_cohort(entries, tmp_path / "one", QUICK)
+    run_cohort(entries, tmp_path / "two", QUICK, workers=2)
+    assert rows_of(tmp_path / "two") == rows_of(tmp_path / "one")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no signals")
+def test_a_worker_that_is_killed_loses_nothing(cohort, tmp_path):
+    entries = read_manifest(cohort)[0][:3]
+    killed = []
+
+    def tell(row, done, total):
+        if not killed:
+            import multiprocessing
+
+            child = multiprocessing.active_children()[0]
+            killed.append(child.pid)
+            os.kill(child.pid, signal.SIGKILL)
+
+    rows = run_cohort(entries, tmp_path, QUICK, workers=2, tell=tell)
+    assert killed
+    plain = run_cohort(entries, tmp_path / "plain", QUICK)
+    assert [row["status"] for row in rows] == [row["status"] for row in plain]
+    assert "failed" not in [row["status"] for row in rows]
+
+
+def test_a_second_run_in_the_same_folder_is_refused(cohort, tmp_path):
+    entries = read_manifest(cohort)[0][:1]
+
+    def tell(row, done, total):
+        with pytest.raises(SettingsError, match="another run is at work in this folder"):
+            run_cohort(entries, tmp_path, QUICK)
+
+    run_cohort(entries, tmp_path, QUICK, tell=tell)
+    run_cohort(entries, tmp_path, QUICK)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("case,ct\na,b\n", "must have the columns case, ct, mri"),
+        ("case,ct,mri,colour\n", "it has case, ct, mri, colour"),
+        ("case,ct,mri\n", "lists no case"),
+        ("", "is empty"),
+    ],
+)
+def test_a_table_that_is_no_manifest_is_refused(tmp_path, text, words):
+    (tmp_path / "m.csv").write_text(text, encoding="utf-8")
+    with pytest.raises(ImageFileError, match=words):
+        read_manifest(tmp_path / "m.csv")
+    assert cli.main(["cohort", str(tmp_path / "m.csv"), "-o", str(tmp_path / "out")]) == 2
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+def test_everything_that_is_wrong_is_told_with_its_row(tmp_path, delimiter):
+    for name in ("c.nii", "m.nii"):
+        (tmp_path / name).write_bytes(b"")
+    rows = [
+        "case,ct,mri", "good,c.nii,m.nii", "../evil,c.nii,m.nii", ".hidden,c.nii,m.nii", "GOOD,c.nii,m.nii",
+        ",c.nii,m.nii",
+        "gone,x.nii,m.nii", "same,c.nii,c.nii", "con,c.nii,m.nii", "",
+    ]  # fmt: skip
+    text = "\r\n".join(rows).replace(",", delimiter)
+    (tmp_path / "m.csv").write_bytes(b"\xef\xbb\xbf" + text.encode())
+    entries, problems = read_manifest(tmp_path / "m.csv")
+    assert [(entry.case, entry.row) for entry in entries] == [("good", 2)]
+    told = "\n".join(problems)
+    for words in (
+        "row 3 (../evil): the case's name becomes a folder's", "row 4 (.hidden)", "row 5 (GOOD): the case is in row 2",
+        "row 6: case is empty", "row 7 (gone): ct: x.nii does not exist", "row 8 (same): CT and MRI are the same file",
+        "row 9 (con)",
+    ):  # fmt: skip
+        assert words in told
+
+
+@pytest.mark.parametrize(
+    ("what", "code"), [("all good", 0), ("a broken row", 1), ("no manifest", 2), ("a fault", 1), ("--help", 0)]
+)
+def test_the_batch_script_of_slicer_ends_with_the_right_code(cohort, tmp_path, what, code):
+    manifest = cohort
+    if what == "all good":
+        manifest = cohort.with_name("good.csv")
+        manifest.write_text("case,ct,mri\nhead00,ct00.nii.gz,mri00.nii.gz\n", encoding="utf-8")
+    words = {"no manifest": ["--", str(tmp_path / "none.csv"), "-o", str(tmp_path)], "--help": ["--help"]}.get(
+        what, ["--", str(manifest), "-o", str(tmp_path / "out"), *COMMAND]
+    )
+    script = ROOT / "BrainFusion" / "BrainFusionSlicer" / "batch.py"
+    prelude = "import BrainFusionLib.cli; BrainFusionLib.cli.main = None\n" if what == "a fault" else ""
+    run = (
+        f"{prelude}import runpy, sys; sys.argv = {[str(script), *words]!r}; "
+        f"runpy.run_path({str(script)!r}, run_name='__main__')"
+    )
+    done = subprocess.run([sys.executable, "-c", run], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == code, done.stderr
+    assert ("Traceback" in done.stderr) == (what == "a fault")

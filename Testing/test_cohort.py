@@ -3,6 +3,7 @@
 import csv
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -212,3 +213,68 @@ def test_the_batch_script_of_slicer_ends_with_the_right_code(cohort, tmp_path, w
     done = subprocess.run([sys.executable, "-c", run], cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert done.returncode == code, done.stderr
     assert ("Traceback" in done.stderr) == (what == "a fault")
+
+
+@pytest.mark.filterwarnings("ignore")  # Dask's own, and the sockets of the worker that is killed
+@pytest.mark.skipif(sys.platform == "win32", reason="no signals")
+def test_a_dask_scheduler_whose_worker_is_killed_half_way_gives_the_same_table(cohort, tmp_path):
+    pytest.importorskip("distributed", reason="distributed is not installed: pip install 'brainfusion[cohort]'")
+    entries = read_manifest(cohort)[0]
+    run_cohort(entries, tmp_path / "plain", QUICK)
+    address = f"tcp://127.0.0.1:{free_port()}"
+    quiet = {"cwd": ROOT, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "start_new_session": True}
+    dask = [sys.executable, "-m", "distributed.cli.dask_scheduler", "--host", address, "--no-dashboard"]
+    worker = [
+        sys.executable,
+        "-m",
+        "distributed.cli.dask_worker",
+        address,
+        "--nthreads",
+        "1",
+        "--no-dashboard",
+        "--no-nanny",
+    ]
+    processes = [subprocess.Popen(command, **quiet) for command in (dask, worker, worker)]
+    killed = []
+
+    def tell(row, done, total):
+        if not killed:
+            killed.append(processes[1].pid)
+            os.killpg(processes[1].pid, signal.SIGKILL)
+
+    try:
+        wait_for(address)
+        run_cohort(entries, tmp_path / "dask", QUICK, scheduler=address, tell=tell)
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+    assert killed
+    assert rows_of(tmp_path / "dask") == rows_of(tmp_path / "plain")
+
+
+def free_port():
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return found.getsockname()[1]
+
+
+def wait_for(address):
+    """Wait until both workers have found their scheduler."""
+    from distributed import Client
+
+    end = time.monotonic() + 60
+    while True:
+        try:
+            with Client(address, timeout=5) as client:
+                client.wait_for_workers(2, timeout=30)
+                return
+        except OSError:
+            assert time.monotonic() < end
+            time.sleep(0.3)
+
+
+def test_a_scheduler_that_does_not_answer_is_told_in_words(cohort, tmp_path):
+    pytest.importorskip("distributed", reason="distributed is not installed: pip install 'brainfusion[cohort]'")
+    with pytest.raises(SettingsError, match="no Dask scheduler answers there"):
+        run_cohort(read_manifest(cohort)[0], tmp_path, QUICK, scheduler=f"tcp://127.0.0.1:{free_port()}")

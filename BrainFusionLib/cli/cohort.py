@@ -27,6 +27,9 @@ def add_to(commands: Any) -> None:
     command.add_argument("-o", "--output", required=True, metavar="FOLDER", help="where to write the results")
     command.add_argument("--dry-run", action="store_true", help="say what would be done and what is wrong, and stop")
     command.add_argument("--workers", type=int, default=1, metavar="N", help="cases at once (default: 1)")
+    command.add_argument(
+        "--scheduler", metavar="ADDRESS", help="of a Dask scheduler whose workers do the work (tcp://host:8786)"
+    )
     add_rule_options(command)
     command.add_argument("--preset", choices=get_args(Preset), default="standard", help="how hard to look for the pose")
     command.add_argument("--device", choices=get_args(Device), default="auto", help="where to compute (default: auto)")
@@ -48,7 +51,7 @@ def _cohort(options: argparse.Namespace) -> int:
         registration=RegistrationSettings.preset(options.preset),
         fusion=fusion_settings(options),
         device=options.device,
-        threads=1 if options.workers > 1 else None,
+        threads=1 if options.workers > 1 or options.scheduler else None,
     )
     began = time.monotonic()
 
@@ -57,7 +60,9 @@ def _cohort(options: argparse.Namespace) -> int:
         words = row.get("error") or f"verdict {row.get('verdict')}"
         say(f"[{done}/{total}, about {left:.0f} s left] {row['case']}: {row['status']}, {row['seconds']} s; {words}")
 
-    rows = run_cohort(entries, options.output, settings, workers=options.workers, tell=tell)
+    rows = run_cohort(
+        entries, options.output, settings, workers=options.workers, scheduler=options.scheduler, tell=tell
+    )
     bad = [row for row in rows if row["status"] != "done"]
     say(f"{len(rows) - len(bad)} done, {len(bad)} not, {len(problems)} things wrong with the manifest; see cohort.tsv.")
     for row in bad:

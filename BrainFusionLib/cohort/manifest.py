@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from BrainFusionLib.errors import ImageFileError
@@ -43,6 +43,15 @@ class Entry:
     mri_series: str | None = None
     transform: Path | None = None
     mri_mask: Path | None = None
+
+    def absolute(self) -> Entry:
+        """Return the same entry with absolute paths."""
+        paths = {
+            name: path.absolute()
+            for name in ("ct", "mri", "transform", "mri_mask")
+            if (path := getattr(self, name)) is not None
+        }
+        return replace(self, **paths)
 
     @property
     def inputs(self) -> list[Path]:

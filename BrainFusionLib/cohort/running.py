@@ -17,7 +17,7 @@ from typing import Any
 from BrainFusionLib.case import make_output_folder
 from BrainFusionLib.cohort.manifest import Entry
 from BrainFusionLib.cohort.one_case import COLUMNS, finished, fuse_case
-from BrainFusionLib.errors import ImageFileError, SettingsError
+from BrainFusionLib.errors import ImageFileError, MissingDependencyError, SettingsError
 from BrainFusionLib.io import write_text
 from BrainFusionLib.settings import Settings
 
@@ -33,6 +33,7 @@ def run_cohort(
     settings: Settings | None = None,
     *,
     workers: int = 1,
+    scheduler: str | None = None,
     tell: Tell | None = None,
 ) -> list[dict[str, Any]]:
     """Fuse every case that is not done yet; return the rows of the table, in the manifest's order.
@@ -45,13 +46,18 @@ def run_cohort(
     ----------
     workers
         How many at once; more than one are processes of their own.
+    scheduler
+        Address of a Dask scheduler, ``tcp://host:8786``: its workers do the work, in the place of processes here. They
+        must see the same files at the same places.
     tell
         Called with a row, how many are done and how many there are.
 
     Raises
     ------
+    MissingDependencyError
+        A scheduler was named, and Dask is not installed.
     SettingsError
-        There is no worker, or another run is at work in this folder.
+        There is no worker, the scheduler cannot be reached, or another run is at work in this folder.
     ImageFileError
         The folder cannot be written to.
     """
@@ -75,7 +81,9 @@ def run_cohort(
                 left.append(entry)
             else:
                 note(row)
-        if workers == 1:
+        if scheduler is not None:
+            _on_dask(left, folder, settings, scheduler, note)
+        elif workers == 1:
             for entry in left:
                 note(fuse_case(entry, folder, settings))
         else:
@@ -105,6 +113,37 @@ def _at_once(
     for case in left:
         words = "its process was ended from outside, most likely because there was not enough memory"
         note({"case": case, "status": "failed", "error": words, "seconds": 0.0})
+
+
+def _on_dask(
+    entries: Sequence[Entry], folder: Path, settings: Settings, address: str, note: Callable[[dict[str, Any]], None]
+) -> None:
+    try:
+        from distributed import Client, KilledWorker, as_completed
+    except ImportError as error:
+        raise MissingDependencyError(
+            "a scheduler needs Dask: pip install 'brainfusion[cohort]', here and where its workers run."
+        ) from error
+    try:
+        client = Client(address, timeout=10)
+    except (OSError, ValueError) as error:
+        raise SettingsError(
+            f"{address}: no Dask scheduler answers there ({error}). Start one: dask scheduler."
+        ) from error
+    with client:
+        # Absolute, because the workers may have been started elsewhere. A worker that dies gives its cases back.
+        futures = {
+            client.submit(
+                fuse_case, entry.absolute(), folder, settings, key=f"{folder}:{entry.case}", pure=False
+            ): entry.case
+            for entry in entries
+        }
+        for future in as_completed(futures):
+            try:
+                note(future.result())
+            except (KilledWorker, Exception) as error:
+                words = " ".join(f"its workers ended ({type(error).__name__}: {error})".split())
+                note({"case": futures[future], "status": "failed", "error": words, "seconds": 0.0})
 
 
 def table(rows: Sequence[dict[str, Any]]) -> str:

@@ -2,6 +2,7 @@
 
 import csv
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -53,6 +54,12 @@ def test_broken_rows_are_told_in_words_and_all_others_are_done(cohort, tmp_path,
     for name in ("head00", "head01", "head02"):
         assert table[name]["verdict"] in ("green", "amber", "red")
         assert (tmp_path / name / "report.html").exists()
+    page = (tmp_path / "cohort.html").read_text(encoding="utf-8")
+    places = [page.index(f'data-value="{name}"') for name in ("empty", "head00")]
+    assert places == sorted(places), "what failed must come first"
+    assert page.count("data:image/jpeg;base64,") == 3
+    assert 'href="head00/report.html"' in page
+    assert not re.search(r"https?:|//\w|@import|url\(|<link|fetch\(", re.sub(r'base64,[^"]+', "", page))
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("result.json")}
     assert cli.main(["cohort", str(cohort), "-o", str(tmp_path), *COMMAND]) == 1
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("result.json")} == before, (
@@ -109,7 +116,7 @@ def test_what_is_not_whole_is_done_again(cohort, tmp_path, damage, monkeypatch):
     monkeypatch.setattr(
         "BrainFusionLib.cohort.running.fuse_case",
         lambda entry, folder, settings: (
-            done.append(entry.case) or {"case": entry.case, "status": "done", "seconds": 1.0}
+            done.append(entry.case) or {"case": entry.case, "status": "done", "verdict": "green", "seconds": 1.0}
         ),
     )
     run_cohort(entries, tmp_path, QUICK)

@@ -74,6 +74,8 @@ def test_parts_that_would_fit_better_elsewhere_are_a_doubt(shift_mm, colour):
     assert verdict.colour == colour
     assert ("parts of the head" in verdict.reasons[0]) == (colour != "green")
     assert judge(GOOD, LocalErrors(20.0, points[:0], points[:0])).colour == "green"
+    coarse = LocalErrors(20.0, points, np.full((4, 3), [shift_mm, 0, 0]), voxel_mm=15.0)
+    assert judge(GOOD, coarse).colour == "green"
 
 
 def test_what_is_worse_is_said_first():

@@ -13,6 +13,7 @@ from typing import Any
 from BrainFusionLib import __version__
 from BrainFusionLib.case import make_output_folder, read_pair, write_case
 from BrainFusionLib.cohort.manifest import Entry
+from BrainFusionLib.cohort.overview import thumbnail
 from BrainFusionLib.errors import BrainFusionError, RegistrationError
 from BrainFusionLib.io import read_transform, read_volume, write_json
 from BrainFusionLib.pipeline import fuse
@@ -67,7 +68,12 @@ def _fused(entry: Entry, folder: Path, settings: Settings) -> dict[str, Any]:
         "soft_tissue_error": quality.get("soft_tissue_error"),
         "local_errors_median_mm": result.details["local_errors"]["median_mm"],
     }
-    seal = {"made_from": made_from(entry, settings), "files": {p.name: digest(p) for p in files.values()}, "row": row}
+    seal = {
+        "made_from": made_from(entry, settings),
+        "files": {p.name: digest(p) for p in files.values()},
+        "row": row,
+        "thumbnail": thumbnail(result, mri),
+    }
     write_json(seal, folder / SEAL)
     return row
 
@@ -83,6 +89,15 @@ def finished(entry: Entry, folder: Path, settings: Settings) -> dict[str, Any] |
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         pass  # half done, or by something else: to be done again
     return None
+
+
+def thumbnail_of(case: str, folder: Path) -> str | None:
+    """Return the small picture of a case that is done; ``None`` where there is none."""
+    try:
+        picture = json.loads((folder / case / SEAL).read_text(encoding="utf-8")).get("thumbnail")
+    except (OSError, ValueError, AttributeError):
+        return None
+    return picture if isinstance(picture, str) else None
 
 
 def made_from(entry: Entry, settings: Settings) -> dict[str, Any]:

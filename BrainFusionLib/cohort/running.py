@@ -16,12 +16,13 @@ from typing import Any
 
 from BrainFusionLib.case import make_output_folder
 from BrainFusionLib.cohort.manifest import Entry
-from BrainFusionLib.cohort.one_case import COLUMNS, finished, fuse_case
+from BrainFusionLib.cohort.one_case import COLUMNS, finished, fuse_case, thumbnail_of
+from BrainFusionLib.cohort.overview import overview
 from BrainFusionLib.errors import ImageFileError, MissingDependencyError, SettingsError
 from BrainFusionLib.io import write_text
 from BrainFusionLib.settings import Settings
 
-TABLE, LOCK = "cohort.tsv", ".cohort.lock"
+TABLE, OVERVIEW, LOCK = "cohort.tsv", "cohort.html", ".cohort.lock"
 # A worker that was ended from outside (no memory) has its case tried so often in all.
 ATTEMPTS = 2
 Tell = Callable[[dict[str, Any], int, int], None]
@@ -39,8 +40,9 @@ def run_cohort(
     """Fuse every case that is not done yet; return the rows of the table, in the manifest's order.
 
     Each case gets a folder of its name, as ``brainfusion fuse`` writes one. ``cohort.tsv`` has a row a case, and is
-    written anew after each. A case is done when its folder is whole (by sha256) and was made from these inputs with
-    these settings; all else is done again. A case that fails does not stop the others.
+    written anew after each; ``cohort.html`` shows them all at the end. A case is done when its folder is whole (by
+    sha256) and was made from these inputs with these settings; all else is done again. A case that fails does not stop
+    the others.
 
     Parameters
     ----------
@@ -88,6 +90,9 @@ def run_cohort(
                 note(fuse_case(entry, folder, settings))
         else:
             _at_once(left, folder, settings, workers, note)
+        done = [rows[entry.case] for entry in entries]
+        pictures = {row["case"]: picture for row in done if (picture := thumbnail_of(row["case"], folder))}
+        write_text(overview(done, pictures), folder / OVERVIEW)
     return [rows[entry.case] for entry in entries]
 
 

@@ -37,11 +37,14 @@ class LocalErrors:
         (n, 3), middles of the blocks that could be measured, MRI points.
     shifts_mm
         (n, 3), LPS: how far the CT would have to move there.
+    voxel_mm
+        Longest edge of the voxels that it was measured on.
     """
 
     spacing_mm: float
     points_lps_mm: FloatArray
     shifts_mm: FloatArray
+    voxel_mm: float = VOXEL_MM
 
     @property
     def lengths_mm(self) -> FloatArray:
@@ -55,6 +58,7 @@ class LocalErrors:
         worst = int(np.argmax(lengths)) if len(lengths) else None
         return {
             "spacing_mm": self.spacing_mm,
+            "voxel_mm": self.voxel_mm,
             "points_lps_mm": np.round(self.points_lps_mm, 2).tolist(),
             "shifts_mm": np.round(self.shifts_mm, 2).tolist(),
             "median_mm": float(np.median(lengths)) if len(lengths) else None,
@@ -123,7 +127,7 @@ def _peaks(
     shift_ijk_mm = (-(offsets[kept] - reach_kji) * voxel_kji)[:, ::-1]
     middles_ijk = ((np.argwhere(usable)[kept] + 0.5) * blocks_kji)[:, ::-1] * steps_ijk - 0.5
     points = middles_ijk @ mri.grid.lps_from_ijk[:3, :3].T + mri.grid.lps_from_ijk[:3, 3]
-    return LocalErrors(BLOCK * VOXEL_MM, points, shift_ijk_mm @ mri.grid.direction.T)
+    return LocalErrors(BLOCK * VOXEL_MM, points, shift_ijk_mm @ mri.grid.direction.T, float(voxel_kji.max()))
 
 
 def _pooled(array: VoxelArray, steps_kji: list[int]) -> VoxelArray:

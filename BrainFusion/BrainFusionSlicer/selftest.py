@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import tempfile
 import time
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -27,14 +28,16 @@ class BrainFusionTest(ScriptedLoadableModuleTest):
     """Runs inside Slicer, on a phantom; needs nothing but torch, which it has the PyTorch extension install."""
 
     def setUp(self):
+        # In a build's tests each test is run by itself; in Slicer's window runTest runs all.
         slicer.mrmlScene.Clear()
-
-    def runTest(self):
         torch_setup.ensure_torch()
         assert torch_setup.torch_is_installed(), (
             "torch is missing: install the PyTorch extension and click Install PyTorch in it"
         )
-        self.makePhantom()
+        self.pair = phantomPair()
+
+    def runTest(self):
+        self.delayDisplay("Making a phantom")
         for test in (
             self.test_aPhantomIsFusedAndUndone,
             self.test_everyOutputCanBeHad,
@@ -46,12 +49,6 @@ class BrainFusionTest(ScriptedLoadableModuleTest):
             self.setUp()
             test()
         self.delayDisplay("Test passed")
-
-    def makePhantom(self):
-        from BrainFusionLib.phantom import make_pair
-
-        self.delayDisplay("Making a phantom")
-        self.pair = make_pair(spacing_mm=4.0, rotation_deg=12.0, translation_mm=15.0)
 
     def addPhantom(self):
         """Put the phantom's CT and MRI into the scene, and make a logic."""
@@ -211,3 +208,11 @@ def displayable():
         node for kind in ("vtkMRMLVolumeNode", "vtkMRMLTransformNode") for node in slicer.util.getNodesByClass(kind)
     ]
     return sorted(node.GetID() for node in nodes)
+
+
+@lru_cache(maxsize=1)
+def phantomPair():
+    """Return a CT and an MRI of one phantom, with the true transform; made once, it takes seconds."""
+    from BrainFusionLib.phantom import make_pair
+
+    return make_pair(spacing_mm=4.0, rotation_deg=12.0, translation_mm=15.0)

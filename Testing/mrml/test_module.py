@@ -337,6 +337,18 @@ def test_the_modules_own_self_test_passes_on_the_real_pipeline(module, monkeypat
     assert test.said[-1] == "Test passed"
 
 
+@pytest.mark.usefixtures("no_second_phantom")
+def test_each_part_of_the_self_test_runs_by_itself_as_in_a_build(module, monkeypatch):
+    pytest.importorskip("torch", reason="torch is not installed")
+    loaded = unittest.TestLoader().loadTestsFromModule(module)
+    names = [test.id().rpartition(".")[2] for part in loaded for test in part]
+    assert "test_resultsAreSavedAndLoaded" in names
+    assert len(names) == 6
+    result = unittest.TestResult()
+    module.BrainFusionTest("test_resultsAreSavedAndLoaded").run(result)
+    assert result.wasSuccessful(), result.errors + result.failures
+
+
 @pytest.mark.parametrize("fault", ["the CT is not moved", "the CT is moved the wrong way", "the MRI is changed"])
 @pytest.mark.usefixtures("no_second_phantom")
 def test_the_modules_own_self_test_notices(module, monkeypatch, phantom_pair, fault):

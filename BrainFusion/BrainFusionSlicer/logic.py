@@ -159,6 +159,13 @@ class FusionLogic(ScriptedLoadableModuleLogic):
                     "restart Slicer, open the module PyTorch Utils, click Install PyTorch, and try again."
                 )
             )
+        if torch_setup.is_too_old():
+            raise MissingDependencyError(
+                _(
+                    "PyTorch {version} is installed, and 2.4 or newer is needed. Open the module PyTorch Utils, click "
+                    "Uninstall PyTorch, restart Slicer, and click Install PyTorch."
+                ).format(version=torch_setup.is_too_old())
+            )
         # Brings SimpleITK and more, which takes a while the first time: better now than while the job runs.
         importlib.import_module("BrainFusionLib.pipeline")
         job = Job(

@@ -280,6 +280,15 @@ def test_without_torch_the_message_names_the_pytorch_extension(module, calls, pa
     assert calls == []
 
 
+def test_an_old_torch_is_refused_in_words(module, calls, pair, monkeypatch):
+    monkeypatch.setattr("importlib.metadata.version", lambda name: "2.1.2+cu118")
+    with pytest.raises(MissingDependencyError, match=r"PyTorch 2\.1\.2\+cu118 is installed, and 2\.4 or newer"):
+        module.BrainFusionLogic().process(*pair)
+    monkeypatch.setattr("importlib.metadata.version", lambda name: "2.10.0")
+    assert module.torch_setup.is_too_old() is None
+    assert calls == []
+
+
 @pytest.mark.parametrize("index", [0, 1])
 def test_a_volume_that_vanishes_while_it_is_fused_ends_cleanly(module, calls, pair, index):
     with pytest.raises(Cancelled, match="removed from the scene"):

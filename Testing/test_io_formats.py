@@ -127,7 +127,8 @@ def test_any_rigid_nifti_header_is_read_as_nibabel_reads_it(tmp_path, direction,
     image.set_sform(affine_ras, code=0 if form == "quaternion" else 2)
     nib.save(image, tmp_path / "a.nii")
     reference = nib.load(tmp_path / "a.nii").affine
-    assert_read_as(read_volume(tmp_path / "a.nii"), reference, tolerance=2e-4)
+    # The header has b, c and d in float32; near half a turn a, which it leaves out, is known to 4e-4 only.
+    assert_read_as(read_volume(tmp_path / "a.nii"), reference, tolerance=2e-3)
     assert np.sign(np.linalg.det(reference[:3, :3])) == np.sign(np.linalg.det(direction))
 
 

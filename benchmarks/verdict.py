@@ -138,9 +138,13 @@ def colour_of(row: dict[str, str]) -> str:
     return judge(stand_in).colour
 
 
-def is_wrong(row: dict[str, str]) -> bool:
-    """Say whether a record's pose is further off than `WRONG_MM`, or there was nothing to find."""
-    return KINDS[row["kind"]].negative or bool(row["refused"]) or float(row["error_p95_mm"]) > WRONG_MM
+def outcome(row: dict[str, str]) -> str:
+    """Say what a record is: ``wrong``, ``right``, or ``refused`` although there was a pose to find."""
+    if KINDS[row["kind"]].negative:
+        return "wrong"
+    if row["refused"]:
+        return "refused"
+    return "wrong" if float(row["error_p95_mm"]) > WRONG_MM else "right"
 
 
 def table(rows: Sequence[dict[str, str]]) -> str:
@@ -150,24 +154,27 @@ def table(rows: Sequence[dict[str, str]]) -> str:
         "",
         f"{len(rows)} simulated pairs with exact truth; `python -m benchmarks.verdict --heads LABEL_MAPS "
         "-o docs/verdict`, all of them in [records.csv](records.csv). *Wrong*: further off than 2 mm (95th percentile "
-        "over the brain), or nothing to find. The limits of `verdict.py` were chosen on every second head; the other "
-        "heads only judge.",
+        "over the brain), or nothing to find; *refused*: no result was given although there was a pose to find. The "
+        "limits of `verdict.py` were chosen on every second head; the other heads only judge.",
         "",
         "| heads | pairs | wrong | wrong, green | wrong, amber | wrong, red or refused | right | right, green | "
-        "right, amber | right, red or refused |",
-        "|---" * 10 + "|",
+        "right, amber | right, red | refused |",
+        "|---" * 11 + "|",
     ]
     for name, wanted in (("chosen on", "1"), ("held out", "0"), ("all", "")):
         part = [row for row in rows if not wanted or row["fitted"] == wanted]
-        counts = {
-            True: _colours([r for r in part if is_wrong(r)]),
-            False: _colours([r for r in part if not is_wrong(r)]),
-        }
-        cells = [name, len(part)]
-        for wrong in (True, False):
-            found = counts[wrong]
+        cells: list[object] = [name, len(part)]
+        for kind in ("wrong", "right"):
+            found = _colours([row for row in part if outcome(row) == kind])
             cells += [sum(found.values()), found["green"], found["amber"], found["red"] + found["refused"]]
+        cells.append(sum(outcome(row) == "refused" for row in part))
         lines.append("| " + " | ".join(str(cell) for cell in cells) + " |")
+    between = [row for row in rows if row["error_p95_mm"] and WRONG_MM < float(row["error_p95_mm"]) <= 20]
+    lines += [
+        "",
+        f"Of the wrong poses {len(between)} are between {WRONG_MM:g} and 20 mm off: where it is 0, nothing is known of how "
+        "the verdict takes small errors.",
+    ]
     lines += ["", "| kind | pairs | error p95 median (greatest) mm | green | amber | red | refused |", "|---" * 7 + "|"]
     for kind, spoilt in dict.fromkeys((row["kind"], row["spoilt"]) for row in rows):
         part = [row for row in rows if (row["kind"], row["spoilt"]) == (kind, spoilt)]

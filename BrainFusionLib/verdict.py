@@ -2,9 +2,8 @@
 
 Green: all evidence is like that of right results. Amber: something is not, or could not be checked. Red: something is
 like that of wrong results. The limits were chosen on 127 simulated pairs with exact truth and judged on 127 of other
-heads (docs/verdict/table.md): no wrong pose was green, but none
-was less than 20 mm off. Simulated pairs share their edges, and nothing in them is bent;
-on patients' data the verdict has not been measured.
+heads (docs/verdict/table.md): no wrong pose was green, but none was less than 20 mm off. Simulated pairs share their
+edges, and nothing in them is bent; on patients' data the verdict has not been measured.
 """
 
 from __future__ import annotations

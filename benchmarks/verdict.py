@@ -172,8 +172,8 @@ def table(rows: Sequence[dict[str, str]]) -> str:
     between = [row for row in rows if row["error_p95_mm"] and WRONG_MM < float(row["error_p95_mm"]) <= 20]
     lines += [
         "",
-        f"Of the wrong poses {len(between)} are between {WRONG_MM:g} and 20 mm off: where it is 0, nothing is known of how "
-        "the verdict takes small errors.",
+        f"Of the wrong poses {len(between)} are between {WRONG_MM:g} and 20 mm off: where it is 0, nothing is known of "
+        "how the verdict takes small errors.",
     ]
     lines += ["", "| kind | pairs | error p95 median (greatest) mm | green | amber | red | refused |", "|---" * 7 + "|"]
     for kind, spoilt in dict.fromkeys((row["kind"], row["spoilt"]) for row in rows):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +20,8 @@ from BrainFusionLib.volume import VoxelArray
 
 STAGE = "fusing"
 WHITE = np.float32(255)
+# Pictures read at once: unpacking is most of the time, and lets other threads work.
+READERS = 4
 
 
 @dataclass(frozen=True)
@@ -101,22 +104,34 @@ def fuse_folders(
                 f"{output}: is one of the inputs, and they would be written over. Name another folder."
             )
     # All are read once before any is written: a bad pair at the end must not cost the user half a folder of results.
-    read = {name: read_alike(paths) for name, paths in pairs.items()}
+    with ThreadPoolExecutor(READERS) as readers:
+        read = dict(zip(pairs, readers.map(read_alike, pairs.values()), strict=True))
     written: dict[str, list[Path]] = {"fused": [], "alpha": []}
-    for number, (name, (ct, mri)) in enumerate(read.items()):
-        stop_if(cancel)
-        bone = windowed_bone_weight(ct).astype(np.float32)
-        fused, alpha = fuse_stacks(
-            ct[None] / WHITE, mri[None] / WHITE, bone[None], settings.fusion, weights, device=device, cancel=cancel
-        )
-        results = {
-            "fused": (output, fused),
-            **({} if alpha is None or not save_alpha else {"alpha": (output / "alpha", alpha)}),
-        }
-        for kind, (folder, stack) in results.items():
-            folder.mkdir(parents=True, exist_ok=True)
-            write_grey(stack[0] * WHITE, folder / f"{name}.png")
-            written[kind].append(folder / f"{name}.png")
-        if progress is not None:
-            progress(STAGE, (number + 1) / len(pairs))
+    # A picture is written while the next one is fused, and no more than one waits for that.
+    with ThreadPoolExecutor(1) as writer:
+        writing: Future[None] | None = None
+        for number, (name, (ct, mri)) in enumerate(read.items()):
+            stop_if(cancel)
+            bone = windowed_bone_weight(ct).astype(np.float32)
+            fused, alpha = fuse_stacks(
+                ct[None] / WHITE, mri[None] / WHITE, bone[None], settings.fusion, weights, device=device, cancel=cancel
+            )
+            results = {output / f"{name}.png": fused[0]}
+            if alpha is not None and save_alpha:
+                results[output / "alpha" / f"{name}.png"] = alpha[0]
+            if writing is not None:
+                writing.result()
+            writing = writer.submit(_write_all, results)
+            for path in results:
+                written["fused" if path.parent == output else "alpha"].append(path)
+            if progress is not None:
+                progress(STAGE, (number + 1) / len(pairs))
+        if writing is not None:
+            writing.result()
     return FusedPictures(tuple(written["fused"]), tuple(written["alpha"]), unpaired)
+
+
+def _write_all(results: Mapping[Path, VoxelArray]) -> None:
+    for path, picture in results.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_grey(picture * WHITE, path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -164,27 +165,37 @@ def _through(
     device = torch.device(device)
     chosen, rows, columns = _needed(where, result.shape, getattr(network, "margin", None))
     run = prepare(network, device)
-    first = 0
-    while first < len(chosen):
-        stop_if(cancel)
-        batch = chosen[first : first + batch_size]
-        try:
-            given = np.stack([stack[batch, rows, columns] for stack in stacks], axis=1, dtype=np.float32)
-            result[batch, rows, columns] = _padded_through(run, given, device)
-        except torch.cuda.OutOfMemoryError:
-            if device.type == "cpu":
-                raise
-            if batch_size > 1:
-                batch_size //= 2
-                logger.warning("not enough memory on %s: now %d slices at once", device, batch_size)
-            else:
-                logger.warning("not enough memory on %s, even for one slice: fusing on the CPU, more slowly", device)
-                device = torch.device("cpu")
-                run = prepare(network, device)
-            continue
-        first += len(batch)
-        if progress is not None:
-            progress(STAGE, first / len(chosen))
+
+    def gathered(first: int, count: int) -> VoxelArray:
+        batch = chosen[first : first + count]
+        return np.stack([stack[batch, rows, columns] for stack in stacks], axis=1, dtype=np.float32)
+
+    # The next batch is gathered while one is on the device.
+    with ThreadPoolExecutor(1) as beside:
+        first, ahead = 0, beside.submit(gathered, 0, batch_size)
+        while first < len(chosen):
+            stop_if(cancel)
+            given = ahead.result()
+            ahead = beside.submit(gathered, first + len(given), batch_size)
+            try:
+                result[chosen[first : first + len(given)], rows, columns] = _padded_through(run, given, device)
+            except torch.cuda.OutOfMemoryError:
+                if device.type == "cpu":
+                    raise
+                if batch_size > 1:
+                    batch_size //= 2
+                    logger.warning("not enough memory on %s: now %d slices at once", device, batch_size)
+                else:
+                    logger.warning(
+                        "not enough memory on %s, even for one slice: fusing on the CPU, more slowly", device
+                    )
+                    device = torch.device("cpu")
+                    run = prepare(network, device)
+                ahead = beside.submit(gathered, first, batch_size)
+                continue
+            first += len(given)
+            if progress is not None:
+                progress(STAGE, first / len(chosen))
 
 
 def _needed(

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from benchmarks.fusion import bound
 from benchmarks.fusion.pairs import make_pairs
 from benchmarks.fusion.run import OURS, compare, fails, main, methods_of_ours
 from BrainFusionLib.io import read_grey, write_grey
@@ -68,3 +69,14 @@ def test_the_optimised_label_can_be_measured_too(folders, tmp_path):
     measured = compare(folders / "pairs", folders / "peers", tmp_path, optimum=True)
     label = next(found for title, found in measured.items() if "label" in title)
     assert label.mean["Qabf"] > measured["bone_over_mri (rule)"].mean["Qabf"]
+
+
+def test_the_less_an_error_costs_the_higher_qabf_can_be_raised(folders, tmp_path, monkeypatch):
+    monkeypatch.setattr(bound, "PRICES", ((5.0, 5.0), (5.0, 1.0)))
+    monkeypatch.setattr(bound, "STEPS", 30)
+    assert bound.main([str(folders / "pairs"), "-o", str(tmp_path)]) == 0
+    rows = [line.split("|") for line in (tmp_path / "bound.md").read_text().splitlines() if line.startswith("| 5")]
+    (dear, dear_error), (cheap, cheap_error) = ((float(row[3]), float(row[5])) for row in rows)
+    assert cheap > dear
+    assert cheap_error > dear_error
+    assert bound.main([str(tmp_path / "none"), "-o", str(tmp_path)]) == 2

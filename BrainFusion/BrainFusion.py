@@ -55,7 +55,7 @@ __all__ = ["BrainFusion", "BrainFusionLogic", "BrainFusionOutcome", "BrainFusion
 
 SHORTCUT = "Ctrl+Return"
 # Roughly what each stage takes of the whole, for the bar: it goes forward at one pace.
-SHARES = {"preparing": 0.05, "registration": 0.65, "resampling": 0.05, "checking": 0.05, "fusion": 0.2}
+SHARES = {"preparing": 0.05, "registration": 0.65, "resampling": 0.05, "fusion": 0.2, "checking": 0.05}
 
 
 class BrainFusion(ScriptedLoadableModule):
@@ -375,8 +375,8 @@ class BrainFusionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             "preparing": _("Preparing"),
             "registration": _("Finding the pose"),
             "resampling": _("Resampling the CT"),
-            "checking": _("Looking where the two fit"),
             "fusion": _("Fusing"),
+            "checking": _("Looking where the two fit"),
         }
         before = 0.0
         for name, share in SHARES.items():

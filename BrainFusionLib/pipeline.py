@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -86,6 +87,7 @@ def fuse(
     *,
     start: RigidTransform | None = None,
     transform: Transform | None = None,
+    check: bool = True,
     mri_mask: Volume | None = None,
     progress: Progress | None = None,
     cancel: Cancel | None = None,
@@ -101,11 +103,14 @@ def fuse(
     start
         A starting pose to try besides all others.
     transform
-        Use this transform, rigid or affine, as it is, and do not register.
+        Use this transform, rigid or affine, as it is.
+    check
+        Whether a registration says how far a given transform is from what that finds; else the verdict is amber at
+        best.
     mri_mask
         On the MRI's grid, above 0 in the region that matters most to the registration.
     progress
-        Called with ``(stage, fraction)``; stages are ``registration``, ``resampling``, ``checking``, ``fusion``.
+        Called with ``(stage, fraction)``; stages are ``registration``, ``resampling``, ``fusion``, ``checking``.
     cancel
         Asked some times a second; when it says yes, `Cancelled` is raised.
 
@@ -134,7 +139,7 @@ def fuse(
             )
         intensity.check_mask(mri_mask, mri)
     with _threads(settings.threads):
-        return _fuse(ct, mri, settings, weights, device, start, transform, mri_mask, progress, cancel)
+        return _fuse(ct, mri, settings, weights, device, start, transform, check, mri_mask, progress, cancel)
 
 
 def _fuse(
@@ -145,12 +150,13 @@ def _fuse(
     device: torch.device,
     start: RigidTransform | None,
     transform: Transform | None,
+    check: bool,
     mri_mask: Volume | None,
     progress: Progress | None,
     cancel: Cancel | None,
 ) -> FusionResult:
     clock = _Clock(progress, cancel)
-    registration = None
+    registration, given = None, None
     notes = [f"{v.name}: {note}" for v in (ct, mri) for note in v.notes]
     if transform is None:
         from BrainFusionLib.registration import register
@@ -175,48 +181,62 @@ def _fuse(
     if isinstance(transform, AffineTransform):
         notes.append(not_rigid(transform, given=registration is None))
 
+    from BrainFusionLib.registration.checking import check_given
+    from BrainFusionLib.registration.local import local_errors
+    from BrainFusionLib.registration.skull import skull_fit
     from BrainFusionLib.resample import resample_onto
 
     with clock.stage("resampling"):
         pulled = resample_onto(ct, mri.grid, transform, fill=intensity.AIR_HU, device=device)
         # A CT number is a whole number of Hounsfield units; so the stored CT is exactly what was fused.
         ct_in_mri = Volume(np.rint(pulled.array_kji), mri.grid, "CT", f"{ct.name} in {mri.name}")
-
-    with clock.stage("checking"):
-        from BrainFusionLib.registration.local import local_errors
-
-        local = local_errors(ct_in_mri, mri)
-
-    with clock.stage("fusion"):
         low, high = intensity.mri_scale(mri.array_kji)
         span = high - low
-        ct_unit = intensity.ct_to_unit(ct_in_mri.array_kji)
         mri_unit = (mri.array_kji - np.float32(low)) / np.float32(span)
         _check_coverage(ct_in_mri, mri_unit, ct.name, mri.name, transform)
-        bone_weight = intensity.bone_weight(ct_in_mri.array_kji)
         # The table and the head holder are as dense as bone.
         head = intensity.ct_head_mask(ct_in_mri)
-        bone_weight *= head
-        # Slice by slice along the feet-head axis, whatever way the volume is stored.
-        ct_stack, undo = axial_stack(ct_unit, mri.grid)
-        mri_stack, _ = axial_stack(mri_unit, mri.grid)
-        bone_stack, _ = axial_stack(bone_weight, mri.grid)
-        where, _ = axial_stack(head, mri.grid)
-        fused_stack, alpha_stack = fuse_stacks(
-            ct_stack, mri_stack, bone_stack, settings.fusion, weights,
-            where=where, device=device, progress=progress, cancel=cancel,
-        )  # fmt: skip
-        fused_unit, alpha = undo(fused_stack), None if alpha_stack is None else undo(alpha_stack)
-        # Written as a change to the MRI, so that where nothing changes its values stay as they are, to the last bit.
-        fused_array: VoxelArray = np.float32(span) * (fused_unit - mri_unit)
-        fused_array += mri.array_kji
-        fused = Volume(fused_array, mri.grid, "MR", f"{mri.name} fused with {ct.name}")
-        truth = _fidelity(fused_array, ct_in_mri, ct_unit, mri_unit, bone_weight, low, span)
+
+    with ThreadPoolExecutor(1) as beside:
+        # Beside the fusion, which leaves a core idle at times.
+        seen = beside.submit(lambda: (local_errors(ct_in_mri, mri), skull_fit(ct_in_mri, mri, head)))
+        with clock.stage("fusion"):
+            ct_unit = intensity.ct_to_unit(ct_in_mri.array_kji)
+            bone_weight = intensity.bone_weight(ct_in_mri.array_kji)
+            bone_weight *= head
+            # Slice by slice along the feet-head axis, whatever way the volume is stored.
+            ct_stack, undo = axial_stack(ct_unit, mri.grid)
+            mri_stack, _ = axial_stack(mri_unit, mri.grid)
+            bone_stack, _ = axial_stack(bone_weight, mri.grid)
+            where, _ = axial_stack(head, mri.grid)
+            fused_stack, alpha_stack = fuse_stacks(
+                ct_stack, mri_stack, bone_stack, settings.fusion, weights,
+                where=where, device=device, progress=progress, cancel=cancel,
+            )  # fmt: skip
+            fused_unit, alpha = undo(fused_stack), None if alpha_stack is None else undo(alpha_stack)
+            # Written as a change to the MRI, so that where nothing changes its values stay, to the last bit.
+            fused_array: VoxelArray = np.float32(span) * (fused_unit - mri_unit)
+            fused_array += mri.array_kji
+            fused = Volume(fused_array, mri.grid, "MR", f"{mri.name} fused with {ct.name}")
+            truth = _fidelity(fused_array, ct_in_mri, ct_unit, mri_unit, bone_weight, low, span)
+
+        with clock.stage("checking"):
+            local, skull = seen.result()
+            if registration is None and check:
+                given = check_given(
+                    ct, mri, rigid, settings.registration, device=str(device), progress=clock.under("checking"),
+                    cancel=cancel,
+                )  # fmt: skip
 
     details = {
         "case": {"ct": ct.name, "mri": mri.name, **({"mri_mask": mri_mask.name} if mri_mask else {})},
         "rule": settings.fusion.rule,
-        "quality": {**(registration.to_dict() if registration else {}), **truth.to_dict()},
+        "quality": {
+            **(registration.to_dict() if registration else {}),
+            **({"given": given.to_dict()} if given else {}),
+            "skull": skull.to_dict() if skull else None,
+            **truth.to_dict(),
+        },
         "intensity": {
             "meaning": _meaning(settings.fusion.rule, alpha is not None),
             "ct_knots_hu": list(intensity.CT_KNOTS_HU),
@@ -237,7 +257,8 @@ def _fuse(
         "versions": versions(),
     }
     weight_map = None if alpha is None else Volume(alpha, mri.grid, None, f"weight of {ct.name} in {fused.name}")
-    return FusionResult(fused, ct_in_mri, transform, rigid, judge(registration, local), weight_map, details, local)
+    verdict = judge(registration, local.fit(), skull, given)
+    return FusionResult(fused, ct_in_mri, transform, rigid, verdict, weight_map, details, local)
 
 
 def not_rigid(transform: AffineTransform, *, given: bool) -> str:
@@ -345,6 +366,10 @@ class _Clock:
         yield
         self.timings_s[name] = time.perf_counter() - began
         self._tell(name, 1.0)
+
+    def under(self, name: str) -> Progress:
+        """Return a progress that books what it is told under the name of a stage."""
+        return lambda _, fraction: self._tell(name, fraction)
 
     def _tell(self, name: str, fraction: float) -> None:
         stop_if(self._cancel)

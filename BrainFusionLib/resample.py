@@ -73,11 +73,13 @@ def _pull_slab(
     coordinates = torch.empty((1, count, grid.size_ijk[1], grid.size_ijk[0], 3), device=device, dtype=torch.float32)
     inside = torch.ones(coordinates.shape[1:4], device=device, dtype=torch.bool)
     for axis in range(3):
-        # Float64 until the index is centred: float32 indices in a 512-voxel row would be off by 3e-5 voxel.
-        row = m[axis]
-        index = (row[2] * k + row[3])[:, None, None] + (row[1] * j)[:, None] + row[0] * i
-        inside &= (index >= -0.5) & (index <= size[axis] - 0.5)
-        coordinates[0, ..., axis] = ((2 * index + 1) / size[axis] - 1).float()
+        # From -1 to 1 between the outer borders of the outer voxels, as `grid_sample` has it. Float64 up to there:
+        # float32 indices in a 512-voxel row would be off by 3e-5 voxel.
+        row = 2 * m[axis] / size[axis]
+        lines = (row[2] * k + row[3] + 1 / size[axis] - 1)[:, None, None] + (row[1] * j)[:, None]
+        place = lines + row[0] * i
+        coordinates[0, ..., axis] = place
+        inside &= place.abs_() <= 1 + 1e-12
     values = F.grid_sample(source, coordinates, mode="bilinear", padding_mode="border", align_corners=False)[0, 0]
     pulled: VoxelArray = torch.where(inside, values, outside).cpu().numpy()
     return pulled

@@ -1,10 +1,12 @@
-"""Where CT and MRI fit, and where not."""
+"""Where CT and MRI fit, and where not; whether the CT's skull lies on the MRI's dark rim."""
 
 import numpy as np
 import pytest
 
+from BrainFusionLib.geometry import Grid
 from BrainFusionLib.phantom import head_grid, make_phantom
 from BrainFusionLib.registration.local import local_errors
+from BrainFusionLib.registration.skull import skull_fit
 from BrainFusionLib.volume import Volume
 
 
@@ -52,3 +54,86 @@ def test_where_nothing_can_be_measured_nothing_is_told(pair):
     found = local_errors(Volume(ct.array_kji * 0 - 1000, ct.grid, "CT"), mri.with_array(noise))
     assert found.to_dict()["worst"] is None
     assert found.to_dict()["points_lps_mm"] == []
+    assert found.fit() is None
+    assert found.to_dict()["fit"] is None
+
+
+def test_a_right_pair_fits_in_all_its_parts(pair):
+    fit = local_errors(*pair).fit()
+    assert fit.median_mm < 1
+    assert fit.part_mm < 0.7
+    assert fit.share > 0.4
+    assert fit.least_share > 0.3
+
+
+def test_a_half_of_the_head_that_is_elsewhere_is_told_where_the_middle_of_all_says_nothing(pair):
+    ct, mri = pair
+    array = ct.array_kji.copy()
+    half = len(array) * 6 // 10
+    array[half:] = np.roll(array, (0, 2, 0), axis=(0, 1, 2))[half:]
+    fit = local_errors(ct.with_array(array), mri).fit()
+    assert fit.median_mm < 2
+    assert fit.part_mm == pytest.approx(4, abs=1.2)
+
+
+def test_a_stretched_ct_is_told_by_its_ends(pair):
+    ct, mri = pair
+    heights = np.arange(len(ct.array_kji))
+    middle = heights.mean()
+    places = np.clip(np.rint(middle + (heights - middle) / 1.08), 0, len(heights) - 1).astype(int)
+    fit = local_errors(ct.with_array(ct.array_kji[places]), mri).fit()
+    assert fit.part_mm > 1.2
+
+
+def test_parts_that_do_not_belong_together_cannot_be_measured(pair):
+    ct, mri = pair
+    wrong = local_errors(ct.with_array(ct.array_kji[::-1]), mri)
+    assert wrong.fit().share < 0.3
+    assert wrong.fit().least_share < 0.2
+    assert wrong.to_dict()["fit"]["share"] == wrong.fit().share
+
+
+def test_a_right_skull_lies_on_the_dark_rim(pair):
+    found = skull_fit(*pair)
+    assert found.shift_mm < 1
+    assert found.depth > 0.1
+    assert not found.at_edge
+
+
+@pytest.mark.parametrize(("roll_kji", "shift_mm"), [((0, 0, 2), 4), ((0, -1, 0), 2), ((3, 0, 0), 6)])
+def test_a_skull_that_is_off_is_found_to_be(pair, roll_kji, shift_mm):
+    ct, mri = pair
+    found = skull_fit(ct.with_array(np.roll(ct.array_kji, roll_kji, axis=(0, 1, 2))), mri)
+    assert found.shift_mm == pytest.approx(shift_mm, abs=1)
+    far = skull_fit(ct.with_array(np.roll(ct.array_kji, (0, 0, 7), axis=(0, 1, 2))), mri)
+    assert far.at_edge
+    assert far.shift_mm > 6
+
+
+def test_a_skull_tells_nothing_without_bone_or_in_a_flat_mri(pair):
+    ct, mri = pair
+    assert skull_fit(ct.with_array(np.minimum(ct.array_kji, 60)), mri) is None
+    assert skull_fit(ct, mri.with_array(np.ones_like(mri.array_kji))) is None
+    noise = np.random.default_rng(0).normal(0, 1, mri.array_kji.shape).astype(np.float32)
+    assert skull_fit(ct, mri.with_array(noise)).depth < 0.02
+
+
+def test_a_skull_that_was_stripped_from_the_mri_is_told_by_the_dark_around(pair):
+    ct, mri = pair
+    stripped = mri.with_array(np.where(ct.array_kji < 90, mri.array_kji, 0))
+    assert skull_fit(ct, stripped).brightness < 0.1 < skull_fit(ct, mri).brightness
+
+
+def test_a_head_holder_is_no_skull(pair):
+    ct, mri = pair
+    array = ct.array_kji.copy()
+    array[:, -2:, :] = 1500
+    assert skull_fit(ct.with_array(array), mri).shift_mm == pytest.approx(skull_fit(ct, mri).shift_mm, abs=0.3)
+
+
+def test_a_volume_of_a_few_voxels_tells_nothing(pair):
+    ct, mri = (volume.with_array(volume.array_kji) for volume in pair)
+    grid = Grid((2, 3, 2), (1.0, 1.0, 1.0))
+    tiny = [Volume(volume.array_kji[40:42, 40:43, 40:42], grid, volume.modality) for volume in (ct, mri)]
+    assert len(local_errors(*tiny).lengths_mm) == 0
+    assert skull_fit(*tiny, np.ones((2, 3, 2), dtype=bool)) is None

@@ -92,10 +92,42 @@ def test_the_numbers_are_those_of_the_result(result: FusionResult) -> None:
     assert quality["overshoot"] == 0
 
 
-def test_a_given_transform_is_used_as_it_is_and_is_never_green(pair: PhantomPair, result: FusionResult) -> None:
+def test_a_given_transform_is_used_as_it_is_and_checked_by_a_registration(
+    pair: PhantomPair, result: FusionResult
+) -> None:
     assert np.array_equal(result.transform.moving_from_fixed_lps, pair.transform.moving_from_fixed_lps)
+    told = result.to_dict()["quality"]["given"]
+    assert told["registration_found_a_pose"]
+    assert 0 < told["apart_mm"] < 1
+    assert result.verdict.colour == "green"
+    assert result.verdict.expected_error_mm < 1
+
+
+@pytest.mark.parametrize("shift_mm", [4.0, 15.0])
+def test_a_given_transform_that_is_off_is_red_and_its_error_is_told(pair: PhantomPair, shift_mm: float) -> None:
+    off = RigidTransform.from_axis_angle((0, 0, 1), 0, (shift_mm, 0, 0)) @ pair.transform
+    verdict = fuse(pair.ct, pair.mri, Settings(fusion=FusionSettings("bone_over_mri")), transform=off).verdict
+    assert verdict.colour == "red"
+    assert f"a registration ended {shift_mm:.0f}" in " ".join(verdict.reasons).replace(".", " ")
+    assert verdict.expected_error_mm == pytest.approx(shift_mm, abs=0.7)
+    low, high = verdict.interval_mm
+    assert low < shift_mm < high
+
+
+def test_a_given_transform_that_is_not_to_be_checked_is_amber(pair: PhantomPair) -> None:
+    settings = Settings(fusion=FusionSettings("bone_over_mri"))
+    result = fuse(pair.ct, pair.mri, settings, transform=pair.transform, check=False)
     assert result.verdict.colour == "amber"
     assert "not checked" in result.verdict.reasons[0]
+    assert "given" not in result.to_dict()["quality"]
+
+
+def test_a_given_transform_for_a_ct_of_something_else_is_red(pair: PhantomPair) -> None:
+    noise = np.random.default_rng(0).normal(0, 8, pair.ct.array_kji.shape)
+    blob = np.where(pair.ct.array_kji[::-1] > -300, 40, -1000) + noise
+    verdict = fuse(pair.ct.with_array(blob), pair.mri, transform=pair.transform).verdict
+    assert verdict.colour == "red"
+    assert "the transform was given, and a registration" in " ".join(verdict.reasons)
 
 
 @pytest.mark.parametrize("rule", sorted(RULES))
@@ -194,8 +226,8 @@ def registers(pair: PhantomPair, monkeypatch: pytest.MonkeyPatch) -> dict[str, o
         asked.update(options, model=settings.model)
         scales = {"rigid": None, "similarity": (0.98, 0.98, 0.98), "affine": (1.0, 0.97, 1.0)}[settings.model]
         return RegistrationResult(
-            pair.transform, similarity=1.2, margin=0.2, agreement_mm=0.1, overlap=0.95, thinnest_mm=180.0,
-            mirrored_margin=0.3,
+            pair.transform, similarity=1.2, margin=0.2, agreement_mm=0.1, perturbed_margin=0.01, overlap=0.95,
+            thinnest_mm=180.0, mirrored_margin=0.3,
             sampling_error_mm=0.05, expected_error_mm=0.25, interval_mm=(0.1, 0.6),
             affine=None if scales is None else stretched(pair, *scales),
             escalated=False, iterations={}, timings_s={}, device="cpu",

@@ -336,6 +336,9 @@ def test_an_error_of_a_pose_that_is_not_right_is_not_promised():
     assert "Expected error: 0.25 mm (0.1 to 0.5 mm)" in page_of({"verdict": {**verdict, "colour": "amber"}})
     red = page_of({"verdict": {**verdict, "colour": "red"}})
     assert "Expected error, were it the right pose: 0.25 mm" in red
+    # One that was given has its distance from what was found in it.
+    given = {"verdict": {**verdict, "colour": "red"}, "quality": {"given": {"apart_mm": 0.3}}}
+    assert "Expected error: 0.25 mm" in page_of(given)
 
 
 def test_a_transform_that_is_not_rigid_is_told_with_the_rigid_one_beside_it():

@@ -53,6 +53,12 @@ def midpoint(a: Poses, b: Poses) -> Poses:
     return Poses(u @ vt, (a.centre + b.centre) / 2)
 
 
+def around(pose: Poses, step_mm: float) -> Poses:
+    """Return the 12 poses one step away from a single one: turned and shifted along each axis, either way."""
+    steps = step_mm * torch.eye(6, dtype=torch.float64, device=pose.centre.device)
+    return Poses(pose.rotation.expand(12, 3, 3), pose.centre.expand(12, 3)).moved(torch.cat([steps, -steps]))
+
+
 # Steps for the curvature's differences: about the width over which mutual information is a parabola.
 CURVATURE_STEP_MM = 0.5
 CURVATURE_SAMPLES = 60_000
@@ -67,13 +73,12 @@ def sampling_error_mm(
     the groups' steps scatter, over the root of their number, is the error of a result made from all of them. This is
     the delete-a-group jackknife, at the cost of a gradient a group.
     """
-    steps = CURVATURE_STEP_MM * torch.eye(6, dtype=torch.float64, device=pose.centre.device)
-    around = Poses(pose.rotation.expand(12, 3, 3), pose.centre.expand(12, 3)).moved(torch.cat([steps, -steps]))
-    curvature = torch.zeros_like(steps)
+    nearby = around(pose, CURVATURE_STEP_MM)
+    curvature = torch.zeros((6, 6), dtype=torch.float64, device=pose.centre.device)
     enough = math.ceil(CURVATURE_SAMPLES / len(groups[0]))
     for group in groups[:enough]:
         check()
-        _, slopes, _ = score_and_gradient(group, moving, around, normalised=True)
+        _, slopes, _ = score_and_gradient(group, moving, nearby, normalised=True)
         curvature += (slopes[6:] - slopes[:6]) / (2 * CURVATURE_STEP_MM) / min(enough, len(groups))
     curvature = (curvature + curvature.T) / 2
     pulls = []

@@ -15,9 +15,10 @@ from BrainFusionLib.errors import RegistrationError
 from BrainFusionLib.geometry import affine
 from BrainFusionLib.intensity import check_mask, check_pair
 from BrainFusionLib.progress import Cancel, Progress
+from BrainFusionLib.registration.confidence import around
 from BrainFusionLib.registration.mirror import mirrored_score
 from BrainFusionLib.registration.pyramid import LEAST_OVERLAP, Heads, prepare
-from BrainFusionLib.registration.similarity import Poses, score_and_gradient
+from BrainFusionLib.registration.similarity import Poses, joined, score_and_gradient
 from BrainFusionLib.registration.stages import Run
 from BrainFusionLib.settings import RegistrationSettings
 from BrainFusionLib.transform import AffineTransform, RigidTransform
@@ -36,6 +37,8 @@ MOST_SAMPLING_ERROR_MM = 0.7
 LEAST_MIRRORED_MARGIN = 0.015
 ROUGH_DISAGREEMENT_MM = 0.4
 ROUGH_SAMPLING_ERROR_MM = 0.15
+# How far away, mm, poses are that the result is compared with.
+PERTURBED_MM = 2.0
 # Data with left and right exchanged fitted better mirrored by 0.12 nats and more.
 MIRRORED_MARGIN = -0.05
 
@@ -56,6 +59,9 @@ class RegistrationResult:
     agreement_mm
         How far apart two refinements on different random samples ended, at the worst of six points around the head.
         The result is the middle of the two.
+    perturbed_margin
+        Normalised mutual information by which the result beats the best of 12 poses 2 mm away, on samples that the
+        refinement has not seen. Below zero, the result is not even the best pose nearby.
     overlap
         Share of the smaller head, with 12 mm around it, that lies inside the other volume.
     thinnest_mm
@@ -84,6 +90,7 @@ class RegistrationResult:
     similarity: float
     margin: float | None
     agreement_mm: float
+    perturbed_margin: float
     overlap: float
     thinnest_mm: float
     mirrored_margin: float
@@ -107,6 +114,7 @@ class RegistrationResult:
             "similarity_nmi": self.similarity,
             "margin_nats": self.margin,
             "agreement_mm": self.agreement_mm,
+            "perturbed_margin_nmi": self.perturbed_margin,
             "overlap": self.overlap,
             "thinnest_mm": self.thinnest_mm,
             "mirrored_margin_nats": self.mirrored_margin,
@@ -184,7 +192,11 @@ def register(
         if seen is not heads:  # the overlap is that of the smaller head, whichever was sampled last
             ended = final.inverse(heads.fixed.centre_lps_mm, heads.moving.centre_lps_mm)
         similarity, _, overlap = score_and_gradient(
-            seen.fixed.samples(1, 50_000, settings.seed), seen.cells[1], ended, normalised=True, gradient=False
+            seen.fixed.samples(1, 50_000, settings.seed),
+            seen.cells[1],
+            joined([ended, around(ended, PERTURBED_MM)]),
+            normalised=True,
+            gradient=False,
         )
         run.tell(1.0)
     transform = _mri_to_ct(heads, final)
@@ -192,10 +204,11 @@ def register(
     expected = math.hypot(sampling, MODEL_ERROR * _thickest_mm(ct, mri) * heads.lever)
     result = RegistrationResult(
         transform=transform,
-        similarity=float(similarity),
+        similarity=float(similarity[0]),
         margin=margin,
         agreement_mm=agreement,
-        overlap=float(overlap),
+        overlap=float(overlap[0]),
+        perturbed_margin=float(similarity[0] - similarity[1:].max()),
         thinnest_mm=_thinnest_mm(ct, mri),
         mirrored_margin=float(score[0]) - mirrored,
         sampling_error_mm=sampling,

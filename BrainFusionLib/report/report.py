@@ -90,7 +90,7 @@ def report_html(result: Mapping[str, Any], fused: Volume, ct_in_mri: Volume, mri
         style=STYLE,
         title=_title(_mapping(result.get("case"))),
         facts=_facts(result, timings),
-        verdict=_verdict_box(_mapping(result.get("verdict"))),
+        verdict=_verdict_box(_mapping(result.get("verdict")), given="given" in _mapping(result.get("quality"))),
         warning=_sentence(str(result.get("warning") or WARNING)),
         where=_where(scene),
         rows=_rows_of_planes(planes),
@@ -180,7 +180,7 @@ def _facts(result: Mapping[str, Any], timings: Mapping[str, Any]) -> str:
     return "".join(f"<li>{html.escape(fact)}</li>" for fact in facts)
 
 
-def _verdict_box(verdict: Mapping[str, Any]) -> str:
+def _verdict_box(verdict: Mapping[str, Any], given: bool) -> str:
     colour = str(verdict.get("colour", "none")).lower()
     colour = colour if colour in _VERDICTS else "none"
     words, symbol = _VERDICTS[colour]
@@ -188,10 +188,11 @@ def _verdict_box(verdict: Mapping[str, Any]) -> str:
     if error is None:
         size = "Expected error: not estimated"
     else:
-        # The estimate takes the pose for right, and only asks how sharply it is determined.
-        size = f"Expected error{', were it the right pose' if colour == 'red' else ''}: {_number(error)} mm"
+        # The estimate takes a pose that was found for right, and only asks how sharply it is determined.
+        doubted = ", were it the right pose" if colour == "red" and not given else ""
+        size = f"Expected error{doubted}: {_number(error, 2)} mm"
         if isinstance(interval, Sequence) and len(interval) == 2:
-            size += f" ({_number(interval[0])} to {_number(interval[1])} mm)"
+            size += f" ({_number(interval[0], 2)} to {_number(interval[1], 2)} mm)"
     name = "" if colour == "none" else f"{colour.upper()}: "
     return (
         f'<section class="verdict {colour}"><svg viewBox="0 0 40 40" aria-hidden="true">{symbol}</svg>'

@@ -25,6 +25,8 @@ VOLUMES = ("fused", "ct_in_mri", "alpha")
 DICOM_FOLDERS = ("dicom/fused", "dicom/ct_in_mri")
 PICTURES = "pictures"
 FOLDERS = (*DICOM_FOLDERS, PICTURES)
+# How the names of hidden folders begin in which results are written first.
+STAGING = ".brainfusion-"
 
 
 def read_pair(
@@ -87,8 +89,12 @@ def write_case(
     dicom: tuple[DicomHeaders, DicomHeaders | None] | None = None,
     pictures: bool = False,
     identify: bool = False,
+    file_names: Mapping[str, str] | None = None,
 ) -> dict[str, Path]:
     """Write a result's five files, and its weight map where `save_alpha` asks for it, to `folder`; return them by role.
+
+    `file_names` gives results other names than the usual ones, by role: ``fused``, ``ct_in_mri``, ``transform``,
+    ``report``, ``result``, ``alpha``.
 
     Names of the inputs, which may tell who the patient is, are in none of them unless `identify` asks for it. With
     `pictures` the report's still pictures are written as PNGs, too, in the folder ``pictures``. With the `dicom`
@@ -117,6 +123,7 @@ def write_case(
         names = {"dicom_fused": DICOM_FOLDERS[0], "dicom_ct_in_mri": DICOM_FOLDERS[1], **names}
     if pictures:
         names = {"pictures": PICTURES, **names}
+    names = {role: (file_names or {}).get(role, name) for role, name in names.items()}
     began = time.perf_counter()
     with staging_folder(folder) as staged:
         write_volume(result.fused, staged / names["fused"])
@@ -236,10 +243,16 @@ def remove_if_empty(folders: list[Path]) -> None:
 def staging_folder(folder: Path) -> Iterator[Path]:
     """Give a hidden folder inside `folder` that is gone afterwards, whatever happened."""
     try:
-        staged = Path(tempfile.mkdtemp(prefix=".brainfusion-", dir=folder))
+        staged = Path(tempfile.mkdtemp(prefix=STAGING, dir=folder))
     except OSError as error:
         raise ImageFileError(f"{folder}: cannot write there ({error.strerror or error}).") from error
     try:
         yield staged
     finally:
         shutil.rmtree(staged, ignore_errors=True)
+
+
+def remove_staging(folder: Path) -> None:
+    """Remove the hidden folders that runs left which were killed while writing; only where no other run is at work."""
+    for left in folder.glob(f"{STAGING}*"):
+        shutil.rmtree(left, ignore_errors=True)

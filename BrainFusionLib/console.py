@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from types import TracebackType
@@ -14,10 +15,17 @@ INTERVAL_S = 0.1
 
 
 def say(words: str, *, error: bool = False) -> None:
-    """Write a line for the user; errors go to the error stream."""
+    """Write a line for the user; errors go to the error stream.
+
+    Where nobody reads any more (``brainfusion cohort ... | head``), the work goes on without a word.
+    """
     stream = sys.stderr if error else sys.stdout
-    stream.write(words + "\n")
-    stream.flush()
+    try:
+        stream.write(words + "\n")
+        stream.flush()
+    except BrokenPipeError:
+        # The stream keeps what it could not write, and would fail again at the end: let it go to nowhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 class ProgressLine:

@@ -549,11 +549,16 @@ def write_dicom_series(folder: Path, volume: Volume, number: int) -> None:
 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals and file size limits are POSIX's")
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (getattr(signal, "SIGHUP", 0), 143)]
+)
 def test_an_interrupted_run_leaves_nothing(inputs: Path, tmp_path: Path, number: signal.Signals, code: int) -> None:
     output = tmp_path / "out"
     # A test run in the background of a shell inherits that Ctrl-C is ignored.
-    prelude = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
+    prelude = (
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+        "signal.signal(signal.SIGHUP, signal.SIG_DFL)"
+    )
     process = in_a_process("fuse", inputs / "ct.nii.gz", inputs / "mri.nii.gz", "-o", output, prelude=prelude)
     assert process.stderr is not None
     for line in process.stderr:  # until it is in the middle of its work
@@ -565,6 +570,20 @@ def test_an_interrupted_run_leaves_nothing(inputs: Path, tmp_path: Path, number:
     assert process.returncode == code
     assert "Traceback" not in rest
     assert not output.exists()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="pipes of POSIX")
+def test_the_work_goes_on_where_nobody_reads_what_it_says(inputs: Path, tmp_path: Path) -> None:
+    words = ("fuse", inputs / "ct.nii.gz", inputs / "mri.nii.gz", "-o", tmp_path, "--no-register")
+    with in_a_process(*words) as process:
+        assert process.stdout is not None
+        process.stdout.close()
+        assert process.stderr is not None
+        said = process.stderr.read()
+    assert process.returncode == 0
+    assert "Traceback" not in said
+    assert "BrokenPipe" not in said
+    assert (tmp_path / "result.json").exists()
 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals and file size limits are POSIX's")

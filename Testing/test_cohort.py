@@ -9,13 +9,16 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from BrainFusionLib import cli
-from BrainFusionLib.cohort import read_manifest, run_cohort
+from BrainFusionLib.cohort import memory, read_manifest, run_cohort, running
 from BrainFusionLib.cohort.one_case import SEAL
 from BrainFusionLib.errors import ImageFileError, SettingsError
+from BrainFusionLib.io import write_volume
+from BrainFusionLib.phantom import head_grid, make_phantom
 from BrainFusionLib.settings import FusionSettings, Look, RegistrationSettings, Settings
 from tools.make_cohort import make_cohort
 
@@ -26,7 +29,7 @@ QUICK = Settings(
     device="cpu",
     threads=1,
 )
-COMMAND = ("--rule", "bone_over_mri", "--preset", "fast", "--device", "cpu")
+COMMAND = ("--rule", "bone_over_mri", "--preset", "fast", "--device", "cpu", "--workers", "1")
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +49,7 @@ def test_broken_rows_are_told_in_words_and_all_others_are_done(cohort, tmp_path,
     assert cli.main(["cohort", str(cohort), "-o", str(tmp_path), *COMMAND]) == 1
     said = capsys.readouterr()
     assert "row 5 (missing): mri: not_there.nii.gz does not exist" in said.err
-    assert "3 done, 1 not, 1 things wrong" in said.out
+    assert "3 done, 1 not, 1 things wrong with the cohort" in said.out
     table = {row["case"]: row for row in rows_of(tmp_path)}
     assert [row["status"] for row in table.values()] == ["done", "done", "done", "failed"]
     assert "is empty: every voxel is 0" in table["empty"]["error"]
@@ -60,6 +63,9 @@ def test_broken_rows_are_told_in_words_and_all_others_are_done(cohort, tmp_path,
     assert page.count("data:image/jpeg;base64,") == 3
     assert 'href="head00/report.html"' in page
     assert not re.search(r"https?:|//\w|@import|url\(|<link|fetch\(", re.sub(r'base64,[^"]+', "", page))
+    log = (tmp_path / "cohort.log").read_text(encoding="utf-8").splitlines()
+    assert [line.split("\t")[1] for line in log] == list(table)
+    assert "is empty: every voxel is 0" in log[-1]
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("result.json")}
     assert cli.main(["cohort", str(cohort), "-o", str(tmp_path), *COMMAND]) == 1
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("result.json")} == before, (
@@ -90,11 +96,11 @@ def test_killed_at_any_moment_and_gone_on_with_the_table_is_the_same(cohort, tmp
         process.wait()
     run_cohort(entries, tmp_path / "killed", QUICK)
     assert rows_of(tmp_path / "killed") == rows_of(tmp_path / "whole")
-    names = [
-        sorted(p.name for p in (tmp_path / which / "head01").iterdir() if not p.name.startswith("."))
+    whole, killed = (
+        sorted(p.relative_to(tmp_path / which).as_posix() for p in (tmp_path / which).rglob("*"))
         for which in ("whole", "killed")
-    ]
-    assert names[0] == names[1]
+    )
+    assert killed == whole
 
 
 @pytest.mark.parametrize(
@@ -123,11 +129,81 @@ def test_what_is_not_whole_is_done_again(cohort, tmp_path, damage, monkeypatch):
     assert done == ["head00"]
 
 
+def test_what_a_killed_run_left_half_written_is_removed(cohort, tmp_path):
+    entries = read_manifest(cohort)[0][:1]
+    (tmp_path / "head00" / ".brainfusion-left").mkdir(parents=True)
+    run_cohort(entries, tmp_path, QUICK)
+    assert (tmp_path / "head00" / "result.json").exists()
+    assert not (tmp_path / "head00" / ".brainfusion-left").exists()
+
+
 def test_two_workers_give_what_one_gives(cohort, tmp_path):
     entries, _ = read_manifest(cohort)
     run_cohort(entries, tmp_path / "one", QUICK)
     run_cohort(entries, tmp_path / "two", QUICK, workers=2)
     assert rows_of(tmp_path / "two") == rows_of(tmp_path / "one")
+
+
+@pytest.mark.parametrize("readers", [1, 3])
+def test_one_that_computes_with_readers_ahead_gives_what_plain_work_gives(cohort, tmp_path, monkeypatch, readers):
+    """As on a graphics card."""
+    entries, _ = read_manifest(cohort)
+    run_cohort(entries, tmp_path / "plain", QUICK)
+    monkeypatch.setattr(running, "pick_device", lambda device: SimpleNamespace(type="cuda"))
+    waiting, most, readings = [0], [0], running.read
+
+    def read(entry):
+        waiting[0] += 1
+        most[0] = max(most[0], waiting[0])
+        return readings(entry)
+
+    def fused(inputs, settings, work=running.fused):
+        waiting[0] -= 1
+        return work(inputs, settings)
+
+    monkeypatch.setattr(running, "read", read)
+    monkeypatch.setattr(running, "fused", fused)
+    run_cohort(entries, tmp_path / "ahead", QUICK, workers=readers)
+    assert rows_of(tmp_path / "ahead") == rows_of(tmp_path / "plain")
+    assert most[0] <= readers + 1
+
+
+def test_ctrl_c_ends_the_one_that_computes_and_its_readers(cohort, tmp_path, monkeypatch):
+    entries, _ = read_manifest(cohort)
+    monkeypatch.setattr(running, "pick_device", lambda device: SimpleNamespace(type="cuda"))
+
+    def stop(inputs, settings):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(running, "fused", stop)
+    with pytest.raises(KeyboardInterrupt):
+        run_cohort(entries, tmp_path, QUICK)
+    assert not (tmp_path / "head00").exists()
+
+
+def test_as_many_at_once_as_the_memory_and_the_cores_hold(cohort, monkeypatch):
+    pytest.importorskip("psutil", reason="psutil is not installed: pip install 'brainfusion[cohort]'")
+    entries, _ = read_manifest(cohort)
+    assert memory.free_bytes() > 100e6
+    needed = memory.bytes_needed(entries[0])
+    assert memory.BASE_BYTES < needed < memory.BASE_BYTES + 20e6
+    monkeypatch.setattr(memory, "cores", lambda: 64)
+    for free, workers in ((0.5 * needed, 1), (2.9 * needed / memory.SHARE, 2), (99 * needed, len(entries))):
+        monkeypatch.setattr(memory, "free_bytes", lambda free=free: free)
+        assert memory.workers_that_fit(entries) == workers
+    monkeypatch.setattr(memory, "cores", lambda: 2)
+    assert memory.workers_that_fit(entries) == 2
+
+
+def test_the_size_of_volumes_is_known_before_they_are_read(tmp_path):
+    volume = make_phantom(1).ct(head_grid(8.0))
+    for name in ("v.nii.gz", "v.nrrd", "v.mha", "v.hdr"):
+        write_volume(volume, tmp_path / name)
+        assert memory.voxels(tmp_path / name) == volume.array_kji.size
+    (tmp_path / "slices").mkdir()
+    (tmp_path / "slices" / "1.dcm").write_bytes(b"0" * 2000)
+    assert memory.voxels(tmp_path / "slices") == 1000
+    assert memory.voxels(tmp_path / "none.nii") == 0
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no signals")
@@ -212,7 +288,9 @@ def test_the_batch_script_of_slicer_ends_with_the_right_code(cohort, tmp_path, w
         what, ["--", str(manifest), "-o", str(tmp_path / "out"), *COMMAND]
     )
     script = ROOT / "BrainFusion" / "BrainFusionSlicer" / "batch.py"
-    prelude = "import BrainFusionLib.cli; BrainFusionLib.cli.main = None\n" if what == "a fault" else ""
+    # As in Slicer, whose MRML is loaded then; where slicer-core is not installed, without it.
+    prelude = "import importlib.util\nif importlib.util.find_spec('slicer'): import slicer\n"
+    prelude += "import BrainFusionLib.cli; BrainFusionLib.cli.main = None\n" if what == "a fault" else ""
     run = (
         f"{prelude}import runpy, sys; sys.argv = {[str(script), *words]!r}; "
         f"runpy.run_path({str(script)!r}, run_name='__main__')"

@@ -6,6 +6,8 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import shutil
 import sys
 import traceback
 from collections.abc import Sequence
@@ -21,6 +23,11 @@ def main(arguments: Sequence[str]) -> int:
             if (folder / "BrainFusionLib").is_dir() and str(folder) not in sys.path:
                 sys.path.append(str(folder))
         from BrainFusionLib.cli import main as brainfusion
+
+        # Cases at once are processes of their own: of Slicer's Python, not of Slicer.
+        python = shutil.which("PythonSlicer")
+        if "slicer" in sys.modules and python is not None:
+            multiprocessing.set_executable(python)
 
         words = [word for word in arguments if word != "--"]
         return brainfusion(["cohort", *words])

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import argparse
 import time
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, get_args
 
 from BrainFusionLib.cli.codes import DONE, FAULT, WRONG_INPUT
 from BrainFusionLib.cli.rules import add_rule_options, fusion_settings
-from BrainFusionLib.cohort import read_manifest, run_cohort
+from BrainFusionLib.cohort import Entry, read_bids, read_folders, read_manifest, run_cohort
+from BrainFusionLib.cohort.folders import PATTERNS
+from BrainFusionLib.cohort.memory import bytes_needed, workers_that_fit
+from BrainFusionLib.cohort.running import one_line
 from BrainFusionLib.console import say
+from BrainFusionLib.errors import SettingsError
 from BrainFusionLib.settings import Device, Preset, RegistrationSettings, Settings
 
 
@@ -18,15 +24,32 @@ def add_to(commands: Any) -> None:
     command = commands.add_parser(
         "cohort",
         help="register and fuse many pairs",
-        description="Fuse every case of a manifest. Can be stopped at any moment: run again, it goes on.",
-        epilog="MANIFEST: a table with the columns case, ct, mri and, if wanted, ct_series, mri_series, transform, "
-        "mri_mask; files relative to it. FOLDER gets a folder a case and cohort.tsv. Exit codes: 0 all done, 1 some "
-        "failed or were refused (the others are done), 2 the manifest or a setting is wrong.",
+        description="Fuse every case of a cohort. Can be stopped at any moment: run again, it goes on.",
+        epilog="COHORT: a table with the columns case, ct, mri and, if wanted, ct_series, mri_series, transform, "
+        "mri_mask, files relative to it; or a folder with a folder for each case; or, with --bids, a BIDS dataset. "
+        "FOLDER gets a folder a case, cohort.tsv, cohort.html and cohort.log. Exit codes: 0 all done, 1 some failed or "
+        "were refused (the others are done), 2 the cohort or a setting is wrong.",
     )
-    command.add_argument("manifest", metavar="MANIFEST", help="CSV or TSV table of the cases")
+    command.add_argument("cohort", metavar="COHORT", help="CSV or TSV table of the cases, or a folder")
     command.add_argument("-o", "--output", required=True, metavar="FOLDER", help="where to write the results")
+    command.add_argument(
+        "--bids", action="store_true", help="COHORT is a BIDS dataset, and FOLDER becomes a derivative"
+    )
+    command.add_argument(
+        "--participant-label", nargs="+", default=[], metavar="LABEL", help="of a BIDS dataset: only these participants"
+    )
+    for role, default in PATTERNS.items():
+        command.add_argument(
+            f"--{role}-pattern", metavar="PATTERN",
+            help=f"what the {role.upper()} is called in a case's folder, as in a shell (default: {default}; in a BIDS "
+            "dataset, by the standard's names)",
+        )  # fmt: skip
     command.add_argument("--dry-run", action="store_true", help="say what would be done and what is wrong, and stop")
-    command.add_argument("--workers", type=int, default=1, metavar="N", help="cases at once (default: 1)")
+    command.add_argument(
+        "--workers", default="auto", metavar="N",
+        help="cases at once (default: auto, as many as the free memory and the cores hold); on a graphics card one "
+        "process computes, and N threads read ahead of it",
+    )  # fmt: skip
     command.add_argument(
         "--scheduler", metavar="ADDRESS", help="of a Dask scheduler whose workers do the work (tcp://host:8786)"
     )
@@ -37,9 +60,9 @@ def add_to(commands: Any) -> None:
 
 
 def _cohort(options: argparse.Namespace) -> int:
-    entries, problems = read_manifest(options.manifest)
+    entries, problems = _entries(options)
     for problem in problems:
-        say(f"{options.manifest}: {problem}", error=True)
+        say(f"{options.cohort}: {problem}", error=True)
     if options.dry_run:
         for entry in entries:
             say(f"{entry.case}\t{entry.ct}\t{entry.mri}")
@@ -47,24 +70,65 @@ def _cohort(options: argparse.Namespace) -> int:
         return WRONG_INPUT if problems else DONE
     if not entries:
         return WRONG_INPUT
+    workers = 1 if options.scheduler else _workers(options.workers, entries)
     settings = Settings(
         registration=RegistrationSettings.preset(options.preset),
         fusion=fusion_settings(options),
         device=options.device,
-        threads=1 if options.workers > 1 or options.scheduler else None,
+        threads=1 if workers > 1 or options.scheduler else None,
     )
     began = time.monotonic()
 
     def tell(row: dict[str, Any], done: int, total: int) -> None:
         left = (time.monotonic() - began) / done * (total - done)
-        words = row.get("error") or f"verdict {row.get('verdict')}"
-        say(f"[{done}/{total}, about {left:.0f} s left] {row['case']}: {row['status']}, {row['seconds']} s; {words}")
+        say(f"[{done}/{total}, about {left:.0f} s left] {row['case']}: {one_line(row)}")
 
-    rows = run_cohort(
-        entries, options.output, settings, workers=options.workers, scheduler=options.scheduler, tell=tell
-    )
+    rows = run_cohort(entries, options.output, settings, workers=workers, scheduler=options.scheduler, tell=tell)
     bad = [row for row in rows if row["status"] != "done"]
-    say(f"{len(rows) - len(bad)} done, {len(bad)} not, {len(problems)} things wrong with the manifest; see cohort.tsv.")
+    say(f"{len(rows) - len(bad)} done, {len(bad)} not, {len(problems)} things wrong with the cohort; see cohort.tsv.")
     for row in bad:
         say(f"  {row['case']}: {row['status']}: {row['error']}", error=True)
     return FAULT if bad or problems else DONE
+
+
+def _entries(options: argparse.Namespace) -> tuple[list[Entry], list[str]]:
+    """Return the cases, and what is wrong with the cohort.
+
+    Raises
+    ------
+    SettingsError
+        An option is for another kind of cohort.
+    """
+    patterns = (options.ct_pattern, options.mri_pattern)
+    if options.bids:
+        return read_bids(options.cohort, options.participant_label, *patterns)
+    if options.participant_label:
+        raise SettingsError("--participant-label is for BIDS datasets: add --bids, or leave it away")
+    if Path(options.cohort).is_dir():
+        return read_folders(options.cohort, *patterns)
+    if any(patterns):
+        raise SettingsError(
+            "--ct-pattern and --mri-pattern are for folders, and the cohort is a table: leave them away"
+        )
+    return read_manifest(options.cohort)
+
+
+def _workers(wanted: str, entries: Sequence[Entry]) -> int:
+    """Return how many cases to do at once.
+
+    Raises
+    ------
+    SettingsError
+        It is neither a whole number of at least 1 nor ``auto``.
+    """
+    if wanted != "auto":
+        if not wanted.isdecimal() or int(wanted) < 1:
+            raise SettingsError(f"--workers must be auto or a whole number of at least 1; got {wanted!r}")
+        return int(wanted)
+    try:
+        workers = workers_that_fit(entries)
+    except ImportError:
+        say("One case at once: how many the memory holds is known only with pip install 'brainfusion[cohort]'.")
+        return 1
+    say(f"{workers} at once, each with up to {max(map(bytes_needed, entries)) / 1e9:.1f} GB of memory.")
+    return workers

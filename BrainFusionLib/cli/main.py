@@ -29,11 +29,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Raises
     ------
     SystemExit
-        Wrong arguments, ``--help`` and ``--version`` (argparse's way), or the signal SIGTERM.
+        Wrong arguments, ``--help`` and ``--version`` (argparse's way), or the signals SIGTERM and SIGHUP.
     """
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, _stop)
+        for name in ("SIGTERM", "SIGHUP"):
+            number = getattr(signal, name, None)
+            # Ignored from the start by nohup, and meant so.
+            if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
+                signal.signal(number, _stop)
     options = _parser().parse_args(arguments)
     try:
         code: int = options.run(options)

@@ -15,6 +15,7 @@ REQUIRED = ("case", "ct", "mri")
 OPTIONAL = ("ct_series", "mri_series", "transform", "mri_mask")
 # What a folder's name may be everywhere, and what cannot lead out of the output folder.
 NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}")
+BAD_NAME = "the case's name becomes a folder's: only letters, digits, '_', '-' and '.' (not first), up to 100"
 # Names that Windows keeps for devices.
 RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
 
@@ -26,9 +27,15 @@ class Entry:
     Attributes
     ----------
     row
-        Where it stands: the line of the file, the header being 1.
+        Where it stands: the line of the file, the header being 1; 0 where it was found in a folder.
     case
-        Its name, and that of its folder.
+        Its name.
+    place
+        Where its results go, below the output folder; by default a folder of its name.
+    file_names
+        What its results are called, by role (`case.write_case`), where they have other names than usual.
+    bids_root
+        The BIDS dataset that it is of, whose derivative its results are.
     ct, mri, transform, mri_mask
         Files, or folders of DICOM slices; ``transform`` is a starting pose.
     ct_series, mri_series
@@ -43,12 +50,24 @@ class Entry:
     mri_series: str | None = None
     transform: Path | None = None
     mri_mask: Path | None = None
+    place: str = ""
+    file_names: Mapping[str, str] | None = None
+    bids_root: Path | None = None
+
+    def __post_init__(self) -> None:
+        if not self.place:
+            object.__setattr__(self, "place", self.case)
+
+    @property
+    def report(self) -> str:
+        """Where its report is, below the output folder."""
+        return f"{self.place}/{(self.file_names or {}).get('report', 'report.html')}"
 
     def absolute(self) -> Entry:
         """Return the same entry with absolute paths."""
         paths = {
             name: path.absolute()
-            for name in ("ct", "mri", "transform", "mri_mask")
+            for name in ("ct", "mri", "transform", "mri_mask", "bids_root")
             if (path := getattr(self, name)) is not None
         }
         return replace(self, **paths)
@@ -115,12 +134,15 @@ def read_manifest(path: str | Path) -> tuple[list[Entry], list[str]]:
     return entries, problems
 
 
+def name_is_good(name: str) -> bool:
+    """Say whether a case's name can be a folder's, everywhere."""
+    return bool(NAME.fullmatch(name)) and not RESERVED.fullmatch(name)
+
+
 def _wrong_with(told: Mapping[str, str], folder: Path) -> list[str]:
     wrong = [f"{name} is empty" for name in REQUIRED if not told[name]]
-    if told["case"] and (not NAME.fullmatch(told["case"]) or RESERVED.fullmatch(told["case"])):
-        wrong.append(
-            "the case's name becomes a folder's: only letters, digits, '_', '-' and '.' (not first), up to 100"
-        )
+    if told["case"] and not name_is_good(told["case"]):
+        wrong.append(BAD_NAME)
     for name in ("ct", "mri", "transform", "mri_mask"):
         if told.get(name) and not (folder / told[name]).exists():
             wrong.append(f"{name}: {told[name]} does not exist (looked in {folder})")

@@ -6,19 +6,22 @@ import hashlib
 import json
 import time
 import traceback
-from dataclasses import asdict
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from BrainFusionLib import __version__
-from BrainFusionLib.case import make_output_folder, read_pair, write_case
+from BrainFusionLib.case import make_output_folder, read_pair, remove_if_empty, remove_staging, write_case
+from BrainFusionLib.cohort.bids import write_sidecar
 from BrainFusionLib.cohort.manifest import Entry
 from BrainFusionLib.cohort.overview import thumbnail
 from BrainFusionLib.errors import BrainFusionError, RegistrationError
 from BrainFusionLib.io import read_transform, read_volume, write_json
-from BrainFusionLib.pipeline import fuse
+from BrainFusionLib.pipeline import FusionResult, fuse
 from BrainFusionLib.settings import Settings
 from BrainFusionLib.transform import RigidTransform
+from BrainFusionLib.volume import Volume
 
 # Beside a case's results; written last. Where it is, and agrees with what is there, the case is done.
 SEAL = "cohort-case.json"
@@ -28,11 +31,25 @@ COLUMNS = (
 )  # fmt: skip
 
 
+@dataclass(frozen=True)
+class Inputs:
+    """What a case is made from, read."""
+
+    ct: Volume
+    mri: Volume
+    start: RigidTransform | None
+    mri_mask: Volume | None
+
+
 def fuse_case(entry: Entry, folder: Path, settings: Settings) -> dict[str, Any]:
-    """Fuse one case into ``folder/CASE``; return its row of the table. Never raises but for Ctrl-C and the like."""
-    began = time.monotonic()
+    """Fuse one case into its folder; return its row of the table. Never raises but for Ctrl-C and the like."""
+    return in_words(entry, time.monotonic(), lambda: store(entry, *fused(read(entry), settings), folder, settings))
+
+
+def in_words(entry: Entry, began: float, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """Do a case's work; return its row of the table, which says in words what stopped it, if anything did."""
     try:
-        row = _fused(entry, folder / entry.case, settings)
+        row = work()
     except RegistrationError as error:
         row = {"status": "refused", "error": _line(error)}
     except (BrainFusionError, MemoryError) as error:
@@ -43,21 +60,33 @@ def fuse_case(entry: Entry, folder: Path, settings: Settings) -> dict[str, Any]:
     return {"case": entry.case, **row, "seconds": round(time.monotonic() - began, 1)}
 
 
-def _fused(entry: Entry, folder: Path, settings: Settings) -> dict[str, Any]:
+def read(entry: Entry) -> Inputs:
+    """Read the files of a case."""
     start = None if entry.transform is None else read_transform(entry.transform)
     if start is not None and not isinstance(start, RigidTransform):
         raise RegistrationError(f"{entry.transform}: a starting pose must be rigid.")
     ct, mri = read_pair(entry.ct, entry.mri, entry.ct_series, entry.mri_series)
-    mask = None if entry.mri_mask is None else read_volume(entry.mri_mask)
-    made = make_output_folder(folder)
+    return Inputs(ct, mri, start, None if entry.mri_mask is None else read_volume(entry.mri_mask))
+
+
+def fused(inputs: Inputs, settings: Settings) -> tuple[FusionResult, Volume]:
+    """Return the result, and the MRI that its files need, too."""
+    result = fuse(inputs.ct, inputs.mri, settings, start=inputs.start, mri_mask=inputs.mri_mask)
+    return result, inputs.mri
+
+
+def store(entry: Entry, result: FusionResult, mri: Volume, folder: Path, settings: Settings) -> dict[str, Any]:
+    """Write a case's files, the seal last; return what its row says."""
+    place = folder / entry.place
+    made = make_output_folder(place)
     try:
-        (folder / SEAL).unlink(missing_ok=True)
-        result = fuse(ct, mri, settings, start=start, mri_mask=mask)
-        files = write_case(result, mri, folder)
+        (place / SEAL).unlink(missing_ok=True)
+        remove_staging(place)
+        files = list(write_case(result, mri, place, file_names=entry.file_names).values())
+        if entry.bids_root is not None:
+            files.append(write_sidecar(entry, result.to_dict(), files[0]))
     except BaseException:
-        for empty in reversed(made):
-            if not any(empty.iterdir()):
-                empty.rmdir()
+        remove_if_empty(made)
         raise
     quality, verdict = result.details["quality"], result.verdict
     row = {
@@ -70,17 +99,17 @@ def _fused(entry: Entry, folder: Path, settings: Settings) -> dict[str, Any]:
     }
     seal = {
         "made_from": made_from(entry, settings),
-        "files": {p.name: digest(p) for p in files.values()},
+        "files": {path.name: digest(path) for path in files},
         "row": row,
         "thumbnail": thumbnail(result, mri),
     }
-    write_json(seal, folder / SEAL)
+    write_json(seal, place / SEAL)
     return row
 
 
 def finished(entry: Entry, folder: Path, settings: Settings) -> dict[str, Any] | None:
     """Return the row of a case that is done already, of these inputs and settings, and whole; else ``None``."""
-    case = folder / entry.case
+    case = folder / entry.place
     try:
         seal = json.loads((case / SEAL).read_text(encoding="utf-8"))
         whole = all(digest(case / name) == wanted for name, wanted in seal["files"].items())
@@ -91,10 +120,10 @@ def finished(entry: Entry, folder: Path, settings: Settings) -> dict[str, Any] |
     return None
 
 
-def thumbnail_of(case: str, folder: Path) -> str | None:
+def thumbnail_of(entry: Entry, folder: Path) -> str | None:
     """Return the small picture of a case that is done; ``None`` where there is none."""
     try:
-        picture = json.loads((folder / case / SEAL).read_text(encoding="utf-8")).get("thumbnail")
+        picture = json.loads((folder / entry.place / SEAL).read_text(encoding="utf-8")).get("thumbnail")
     except (OSError, ValueError, AttributeError):
         return None
     return picture if isinstance(picture, str) else None

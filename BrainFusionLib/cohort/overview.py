@@ -77,8 +77,18 @@ def thumbnail(result: FusionResult, mri: Volume) -> str:
     return base64.b64encode(content.getvalue()).decode("ascii")
 
 
-def overview(rows: Sequence[Mapping[str, Any]], thumbnails: Mapping[str, str]) -> str:
-    """Return the page; `rows` as in ``cohort.tsv``, `thumbnails` by the cases' names."""
+def overview(
+    rows: Sequence[Mapping[str, Any]], thumbnails: Mapping[str, str], reports: Mapping[str, str] | None = None
+) -> str:
+    """Return the page.
+
+    Parameters
+    ----------
+    rows
+        As in ``cohort.tsv``.
+    thumbnails, reports
+        Small pictures, and where the reports are, by the cases' names.
+    """
     ordered = sorted(rows, key=lambda row: (ORDER.index(_state(row)), -float(row.get("expected_error_mm") or 0)))
     states = [_state(row) for row in rows]
     summary = ", ".join(f"{states.count(state)} {state}" for state in reversed(ORDER) if state in states)
@@ -90,7 +100,7 @@ def overview(rows: Sequence[Mapping[str, Any]], thumbnails: Mapping[str, str]) -
         "warning": WARNING,
         "plots": "".join(_plot([row.get(name) for row in rows], words) for name, words in PLOTTED),
         "head": head,
-        "body": "\n".join(_row(row, thumbnails.get(row["case"])) for row in ordered),
+        "body": "\n".join(_row(row, thumbnails.get(row["case"]), (reports or {}).get(row["case"])) for row in ordered),
     }
     page = _PAGE
     for name, value in told.items():
@@ -102,10 +112,10 @@ def _state(row: Mapping[str, Any]) -> str:
     return str(row["verdict"]) if row["status"] == "done" else str(row["status"])
 
 
-def _row(row: Mapping[str, Any], picture: str | None) -> str:
+def _row(row: Mapping[str, Any], picture: str | None, report: str | None) -> str:
     case, state = html.escape(str(row["case"])), _state(row)
     shown = f'<img src="data:image/jpeg;base64,{picture}" alt="" width="84">' if picture else ""
-    name = f'<a href="{case}/report.html">{case}</a>' if row["status"] == "done" else case
+    name = f'<a href="{html.escape(report)}">{case}</a>' if report and row["status"] == "done" else case
     cells = [
         f"<td>{shown}</td>",
         f'<td data-value="{case}">{name}</td>',

@@ -4,25 +4,39 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 import multiprocessing
 import os
 import sys
+import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from BrainFusionLib.case import make_output_folder
+from BrainFusionLib.cohort.bids import start_derivative
 from BrainFusionLib.cohort.manifest import Entry
-from BrainFusionLib.cohort.one_case import COLUMNS, finished, fuse_case, thumbnail_of
+from BrainFusionLib.cohort.one_case import (
+    COLUMNS,
+    finished,
+    fuse_case,
+    fused,
+    in_words,
+    read,
+    store,
+    thumbnail_of,
+)
 from BrainFusionLib.cohort.overview import overview
+from BrainFusionLib.device import pick_device
 from BrainFusionLib.errors import ImageFileError, MissingDependencyError, SettingsError
 from BrainFusionLib.io import write_text
 from BrainFusionLib.settings import Settings
 
-TABLE, OVERVIEW, LOCK = "cohort.tsv", "cohort.html", ".cohort.lock"
+TABLE, OVERVIEW, LOG, LOCK = "cohort.tsv", "cohort.html", "cohort.log", ".cohort.lock"
 # A worker that was ended from outside (no memory) has its case tried so often in all.
 ATTEMPTS = 2
 Tell = Callable[[dict[str, Any], int, int], None]
@@ -39,15 +53,16 @@ def run_cohort(
 ) -> list[dict[str, Any]]:
     """Fuse every case that is not done yet; return the rows of the table, in the manifest's order.
 
-    Each case gets a folder of its name, as ``brainfusion fuse`` writes one. ``cohort.tsv`` has a row a case, and is
-    written anew after each; ``cohort.html`` shows them all at the end. A case is done when its folder is whole (by
-    sha256) and was made from these inputs with these settings; all else is done again. A case that fails does not stop
-    the others.
+    Each case gets a folder (`Entry.place`), as ``brainfusion fuse`` writes one. ``cohort.tsv`` has a row a case, and is
+    written anew after each; ``cohort.log`` gets a line for each; ``cohort.html`` shows them all at the end. A case is
+    done when its folder is whole (by sha256) and was made from these inputs with these settings; all else is done
+    again. A case that fails does not stop the others.
 
     Parameters
     ----------
     workers
-        How many at once; more than one are processes of their own.
+        How many at once; more than one are processes of their own. On a graphics card one process computes, and so
+        many threads read ahead of it.
     scheduler
         Address of a Dask scheduler, ``tcp://host:8786``: its workers do the work, in the place of processes here. They
         must see the same files at the same places.
@@ -72,10 +87,15 @@ def run_cohort(
     def note(row: dict[str, Any]) -> None:
         rows[row["case"]] = row
         write_text(table([rows[entry.case] for entry in entries if entry.case in rows]), folder / TABLE)
+        with (folder / LOG).open("a", encoding="utf-8") as log:
+            print(time.strftime("%Y-%m-%dT%H:%M:%S%z"), row["case"], one_line(row), sep="\t", file=log)
         if tell is not None:
             tell(row, len(rows), len(entries))
 
     with _only_run_in(folder):
+        roots = {entry.bids_root for entry in entries if entry.bids_root is not None}
+        for root in roots:
+            start_derivative(folder, root)
         left = []
         for entry in entries:
             row = finished(entry, folder, settings)
@@ -85,15 +105,69 @@ def run_cohort(
                 note(row)
         if scheduler is not None:
             _on_dask(left, folder, settings, scheduler, note)
+        elif pick_device(settings.device).type != "cpu":
+            _one_computes(left, folder, settings, workers, note)
         elif workers == 1:
             for entry in left:
                 note(fuse_case(entry, folder, settings))
         else:
             _at_once(left, folder, settings, workers, note)
         done = [rows[entry.case] for entry in entries]
-        pictures = {row["case"]: picture for row in done if (picture := thumbnail_of(row["case"], folder))}
-        write_text(overview(done, pictures), folder / OVERVIEW)
+        pictures = {entry.case: picture for entry in entries if (picture := thumbnail_of(entry, folder))}
+        write_text(overview(done, pictures, {entry.case: entry.report for entry in entries}), folder / OVERVIEW)
     return [rows[entry.case] for entry in entries]
+
+
+def _one_computes(
+    entries: Sequence[Entry], folder: Path, settings: Settings, readers: int, note: Callable[[dict[str, Any]], None]
+) -> None:
+    """Compute one case after the other, while others are read and the last one is written.
+
+    In memory at once: `readers` cases that are read, one that is computed, and one that is written.
+    """
+    with ThreadPoolExecutor(readers) as ahead, ThreadPoolExecutor(1) as behind:
+        writing: Future[dict[str, Any]] | None = None
+        try:
+            coming = iter(entries)
+            reading = deque((entry, ahead.submit(read, entry)) for entry in itertools.islice(coming, readers))
+            while reading:
+                entry, inputs = reading.popleft()
+                began = time.monotonic()
+                # Bound now: the loop goes on while it is written.
+                computed = _kept(lambda inputs=inputs: fused(inputs.result(), settings))  # type: ignore[misc]
+                reading.extend((later, ahead.submit(read, later)) for later in itertools.islice(coming, 1))
+                if writing is not None:
+                    note(writing.result())
+                writing = behind.submit(_written, entry, began, computed, folder, settings)
+            if writing is not None:
+                note(writing.result())
+        except BaseException:
+            ahead.shutdown(cancel_futures=True)
+            raise
+
+
+def _kept(work: Callable[[], Any]) -> Callable[[], Any]:
+    """Do some work now; return what gives its result, or raises what it raised, later."""
+    try:
+        result = work()
+    except Exception as error:
+        kept = error
+
+        def again() -> Any:
+            raise kept
+
+        return again
+    return lambda: result
+
+
+def _written(
+    entry: Entry, began: float, computed: Callable[[], Any], folder: Path, settings: Settings
+) -> dict[str, Any]:
+    def work() -> dict[str, Any]:
+        result, mri = computed()
+        return store(entry, result, mri, folder, settings)
+
+    return in_words(entry, began, work)
 
 
 def _at_once(
@@ -149,6 +223,11 @@ def _on_dask(
             except (KilledWorker, Exception) as error:
                 words = " ".join(f"its workers ended ({type(error).__name__}: {error})".split())
                 note({"case": futures[future], "status": "failed", "error": words, "seconds": 0.0})
+
+
+def one_line(row: dict[str, Any]) -> str:
+    """Say what became of a case."""
+    return f"{row['status']}, {row['seconds']} s; {row.get('error') or 'verdict ' + str(row.get('verdict'))}"
 
 
 def table(rows: Sequence[dict[str, Any]]) -> str:

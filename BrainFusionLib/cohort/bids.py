@@ -1,0 +1,187 @@
+"""A cohort as a BIDS dataset, and its results as a BIDS derivative.
+
+Source: the Brain Imaging Data Structure, version 1.10 (https://bids-specification.readthedocs.io). It has no CT yet:
+CTs are looked for where its users put them, and results that it has no name for are listed in ``.bidsignore``.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from BrainFusionLib import __version__
+from BrainFusionLib.cohort.folders import only_one
+from BrainFusionLib.cohort.manifest import BAD_NAME, Entry, name_is_good
+from BrainFusionLib.errors import ImageFileError
+from BrainFusionLib.io import write_json, write_text
+from BrainFusionLib.pipeline import WARNING
+from BrainFusionLib.verdict import STRIPPED
+
+CT_PATTERNS = ["ct/*_ct.nii*", "anat/*_ct.nii*", "anat/*_CT.nii*"]
+MRI_PATTERNS = ["anat/*_T1w.nii*", "anat/*_T2w.nii*", "anat/*_FLAIR.nii*", "anat/*_PDw.nii*"]
+VERSION = "1.10.0"
+IGNORED = ("*_ct.nii.gz", "*_xfm.tfm", "*_report.html", "*_result.json", "cohort-case.json", "cohort.*")
+README = f"""# BrainFusion
+
+CTs registered to MRIs of the same heads, and both fused: results are {WARNING}.
+
+`*_desc-fused_*.nii.gz`: the fused volume, on the MRI's grid and intensity scale, bone above it.
+`*_desc-registered_ct.nii.gz`: the CT on the MRI's grid, Hounsfield units.
+`*_xfm.tfm`: an ITK transform that takes points of the MRI to points of the CT, mm.
+`*_report.html`, `*_result.json`: how far to trust it, and every number.
+`cohort.tsv`, `cohort.html`: all cases.
+"""
+
+
+@dataclass(frozen=True)
+class _Session:
+    """A subject's folder, or one of a session's in it."""
+
+    subject: str
+    name: str  # sub-01 or sub-01_ses-02
+    folder: Path
+
+
+def read_bids(
+    root: str | Path,
+    participants: Sequence[str] = (),
+    ct_pattern: str | None = None,
+    mri_pattern: str | None = None,
+) -> tuple[list[Entry], list[str]]:
+    """Find the pairs of a dataset: the CT and the MRI of a session, or a subject's only ones.
+
+    Parameters
+    ----------
+    participants
+        Labels of those to take, with or without ``sub-``; all where empty.
+    ct_pattern, mri_pattern
+        What the two are called inside a session's folder, as ``anat/*_acq-mprage*_T1w.nii*``. By default CTs are
+        ``ct/*_ct``, ``anat/*_ct`` or ``anat/*_CT``, MRIs the first there is of T1w, T2w, FLAIR and PDw.
+
+    Returns
+    -------
+    entries, problems
+        One entry a pair, its results named as a derivative's; and in words what is wrong with the others.
+
+    Raises
+    ------
+    ImageFileError
+        It is no dataset, or has no subject.
+    """
+    root = Path(root)
+    if not (root / "dataset_description.json").is_file():
+        raise ImageFileError(f"{root}: is no BIDS dataset: it holds no dataset_description.json.")
+    subjects = sorted(path.name for path in root.glob("sub-*") if path.is_dir())
+    wanted = [f"sub-{label.removeprefix('sub-')}" for label in participants]
+    problems = [f"{name}: there is no such participant in {root}" for name in wanted if name not in subjects]
+    chosen = [name for name in subjects if not wanted or name in wanted]
+    if not subjects:
+        raise ImageFileError(f"{root}: holds no subject (sub-LABEL).")
+    entries: list[Entry] = []
+    for subject in chosen:
+        found, wrong = _pairs(root, subject, ct_pattern, mri_pattern)
+        entries += found
+        problems += wrong
+    return entries, problems
+
+
+def _pairs(root: Path, subject: str, ct_pattern: str | None, mri_pattern: str | None) -> tuple[list[Entry], list[str]]:
+    """Return the pairs of a subject, and what is wrong."""
+    sessions = [
+        _Session(subject, f"{subject}_{path.name}", path)
+        for path in sorted((root / subject).glob("ses-*"))
+        if path.is_dir()
+    ] or [_Session(subject, subject, root / subject)]
+    cts = [only_one(s.folder, [ct_pattern] if ct_pattern else CT_PATTERNS, "CT", "--ct-pattern") for s in sessions]
+    mris = [
+        only_one(s.folder, [mri_pattern] if mri_pattern else MRI_PATTERNS, "MRI", "--mri-pattern") for s in sessions
+    ]
+    pairs = [(s, ct[0], mri[0]) for s, ct, mri in zip(sessions, cts, mris, strict=True) if ct[0] and mri[0]]
+    if not pairs:
+        # The CT after an operation, and the MRI before it, are of two sessions.
+        only_ct = [ct for ct, _ in cts if ct is not None]
+        only_mri = [(s, mri) for s, (mri, _) in zip(sessions, mris, strict=True) if mri is not None]
+        if len(only_ct) == len(only_mri) == 1:
+            pairs = [(only_mri[0][0], only_ct[0], only_mri[0][1])]
+    if not pairs:
+        wrong = dict.fromkeys(words for found in (cts, mris) for _, words in found if words)
+        return [], [f"{subject}: {' '.join(wrong)}"]
+    entries = [_entry(root, session, ct, mri) for session, ct, mri in pairs if ct and mri]
+    good = [entry for entry in entries if name_is_good(entry.case)]
+    # Where one session of several has a pair and another an ambiguous one, that is said, too.
+    several = [
+        f"{session.name}: {words}"
+        for session, found in zip(sessions * 2, cts + mris, strict=True)
+        if (words := found[1]) and not words.startswith("no ") and session.name not in [e.case for e in entries]
+    ]
+    return good, [f"{entry.case}: {BAD_NAME}" for entry in entries if entry not in good] + several
+
+
+def _entry(root: Path, session: _Session, ct: Path, mri: Path) -> Entry:
+    stem, suffix = re.sub(r"\.nii(\.gz)?$", "", mri.name).rsplit("_", 1)
+    names = {
+        "fused": f"{stem}_desc-fused_{suffix}.nii.gz",
+        "ct_in_mri": f"{stem}_desc-registered_ct.nii.gz",
+        "transform": f"{stem}_from-{suffix}_to-ct_mode-points_xfm.tfm",
+        "report": f"{stem}_desc-fused_report.html",
+        "result": f"{stem}_desc-fused_result.json",
+    }
+    place = session.folder.relative_to(root) / "anat"
+    return Entry(0, session.name, ct, mri, place=place.as_posix(), file_names=names, bids_root=root)
+
+
+def start_derivative(folder: Path, root: Path) -> None:
+    """Write what makes an output folder a derivative of the dataset in `root`.
+
+    Raises
+    ------
+    ImageFileError
+        The folder cannot be written to.
+    """
+    # As a path from here, so that the two can be moved together; on Windows drives have none.
+    try:
+        raw = Path(os.path.relpath(root.resolve(), folder.resolve())).as_posix()
+    except ValueError:
+        raw = root.resolve().as_uri()
+    described = {
+        "Name": "BrainFusion: CTs registered to MRIs, and fused",
+        "BIDSVersion": VERSION,
+        "DatasetType": "derivative",
+        "GeneratedBy": [{"Name": "BrainFusion", "Version": __version__}],
+        "SourceDatasets": [{"URL": raw}],
+        "DatasetLinks": {"raw": raw},
+    }
+    write_json(described, folder / "dataset_description.json")
+    write_text(README, folder / "README.md")
+    write_text("".join(f"{pattern}\n" for pattern in IGNORED), folder / ".bidsignore")
+
+
+def write_sidecar(entry: Entry, details: Mapping[str, Any], fused: Path) -> Path:
+    """Write what stands beside a fused volume: where it comes from, and how far to trust it.
+
+    Parameters
+    ----------
+    details
+        The content of ``result.json``.
+    fused
+        The fused volume's file.
+    """
+    root, skull = entry.bids_root or Path(), details["quality"]["skull"]
+    told = {
+        "Description": "The MRI with the bone of the CT, on the MRI's intensity scale, bone above it.",
+        "Sources": [f"bids:raw:{path.relative_to(root).as_posix()}" for path in (entry.mri, entry.ct)],
+        "SkullStripped": skull is not None and skull["brightness"] < STRIPPED,
+        "SpatialReference": "orig",
+        "Verdict": details["verdict"],
+        "IntensityMapping": details["intensity"],
+        "Rule": details["rule"],
+        "Weights": details["weights"],
+        "ToolVersions": details["versions"],
+    }
+    path = fused.with_name(fused.name.removesuffix(".nii.gz") + ".json")
+    write_json(told, path)
+    return path

@@ -1,0 +1,69 @@
+"""A cohort as a folder with a folder a case, whose CT and MRI are told by their names."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from BrainFusionLib.cohort.manifest import BAD_NAME, Entry, name_is_good
+from BrainFusionLib.errors import ImageFileError
+
+PATTERNS = {"ct": "ct*", "mri": "mr*"}
+# What comes in two files is named by the first of them.
+SECOND_FILES = {".img": ".hdr", ".raw": ".mhd", ".zraw": ".mhd"}
+
+
+def read_folders(
+    root: str | Path, ct_pattern: str | None = None, mri_pattern: str | None = None
+) -> tuple[list[Entry], list[str]]:
+    """Take every folder in `root` for a case; return the sound ones, and in words what is wrong with the others.
+
+    Parameters
+    ----------
+    ct_pattern, mri_pattern
+        What the CT and the MRI, each a file or a folder of DICOM slices, are called inside a case's folder, with ``*``
+        and ``?`` as in a shell, ``/`` for folders inside; ``ct*`` and ``mr*`` where not given.
+
+    Raises
+    ------
+    ImageFileError
+        The folder cannot be read, or holds no folder.
+    """
+    root = Path(root)
+    try:
+        folders = sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
+    except OSError as error:
+        raise ImageFileError(f"{root}: cannot be read ({error.strerror}).") from error
+    if not folders:
+        raise ImageFileError(f"{root}: holds no folder. A folder for each case is wanted, with a CT and an MRI in it.")
+    entries: list[Entry] = []
+    problems: list[str] = []
+    for folder in folders:
+        ct, no_ct = only_one(folder, [ct_pattern or PATTERNS["ct"]], "CT", "--ct-pattern")
+        mri, no_mri = only_one(folder, [mri_pattern or PATTERNS["mri"]], "MRI", "--mri-pattern")
+        wrong = [words for words in (None if name_is_good(folder.name) else BAD_NAME, no_ct, no_mri) if words]
+        if ct is not None and ct == mri:
+            wrong.append(f"CT and MRI are the same file, {ct.name}")
+        problems += [f"{folder.name}: {words}" for words in wrong]
+        if ct is not None and mri is not None and not wrong:
+            entries.append(Entry(0, folder.name, ct, mri))
+    return entries, problems
+
+
+def only_one(folder: Path, patterns: list[str], what: str, option: str) -> tuple[Path | None, str]:
+    """Return what fits the first of the patterns that anything fits, if it is only one; else what is wrong."""
+    for pattern in patterns:
+        found = [path for path in sorted(folder.glob(pattern)) if not path.name.startswith(".")]
+        found = [path for path in found if not _is_second(path)]
+        if len(found) == 1:
+            return found[0], ""
+        if found:
+            names = ", ".join(path.relative_to(folder).as_posix() for path in found[:4])
+            more = "" if len(found) <= 4 else f" and {len(found) - 4} more"
+            return None, f"{len(found)} may be the {what}: {names}{more}. Say which with {option}."
+    return None, f"no {what}: nothing is called {' or '.join(patterns)}. Say what it is called with {option}."
+
+
+def _is_second(path: Path) -> bool:
+    """Say whether a file is the voxels beside a header of its name."""
+    header = SECOND_FILES.get(path.suffix)
+    return header is not None and path.with_suffix(header).exists()

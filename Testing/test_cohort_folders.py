@@ -1,0 +1,233 @@
+"""Cohorts that are folders: a folder a case, and BIDS datasets, whose results are BIDS derivatives."""
+
+import json
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from BrainFusionLib import cli
+from BrainFusionLib.cohort import read_bids, read_folders
+from BrainFusionLib.errors import ImageFileError
+from tools.make_cohort import make_cohort
+
+COMMAND = ("--rule", "bone_over_mri", "--preset", "fast", "--device", "cpu", "--workers", "1")
+
+
+def touch(root: Path, *names: str) -> None:
+    for name in names:
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"")
+
+
+# --- a folder a case ------------------------------------------------------------------------------------------------
+
+
+def test_every_folder_is_a_case(tmp_path):
+    touch(tmp_path, "anna/ct.nii.gz", "anna/mri.nii.gz", "anna/notes.txt", "ben/ct/1.dcm", "ben/mr/1.dcm", "list.txt")
+    touch(tmp_path, ".hidden/ct.nii", "carl/ct.hdr", "carl/ct.img", "carl/mr.mhd", "carl/mr.raw")
+    entries, problems = read_folders(tmp_path)
+    assert [(e.case, e.ct.name, e.mri.name, e.place) for e in entries] == [
+        ("anna", "ct.nii.gz", "mri.nii.gz", "anna"),
+        ("ben", "ct", "mr", "ben"),
+        ("carl", "ct.hdr", "mr.mhd", "carl"),
+    ]
+    assert problems == []
+
+
+def test_patterns_say_what_the_two_are_called(tmp_path):
+    touch(tmp_path, "a/scan/head_ct.nii", "a/scan/t1.nii", "a/scan/t2.nii")
+    entries, problems = read_folders(tmp_path, "scan/*_ct.nii", "scan/t1*")
+    assert [(e.ct.name, e.mri.name) for e in entries] == [("head_ct.nii", "t1.nii")]
+    assert problems == []
+
+
+def test_what_is_wrong_is_told_with_its_folder(tmp_path):
+    touch(tmp_path, "none/x.nii", "two/ct1.nii", "two/ct2.nii", "two/mri.nii", "bad name/ct.nii", "bad name/mr.nii")
+    touch(tmp_path, "good/ct.nii", "good/mr.nii")
+    entries, problems = read_folders(tmp_path)
+    assert [e.case for e in entries] == ["good"]
+    told = "\n".join(problems)
+    for words in (
+        "bad name: the case's name becomes a folder's",
+        "none: no CT: nothing is called ct*. Say what it is called with --ct-pattern.",
+        "none: no MRI: nothing is called mr*",
+        "two: 2 may be the CT: ct1.nii, ct2.nii. Say which with --ct-pattern.",
+    ):
+        assert words in told
+    same, words = read_folders(tmp_path, "ct1.nii", "ct1.nii")
+    assert same == []
+    assert "two: CT and MRI are the same file, ct1.nii" in words
+
+
+def test_a_folder_without_folders_is_refused(tmp_path):
+    with pytest.raises(ImageFileError, match="holds no folder"):
+        read_folders(tmp_path)
+    with pytest.raises(ImageFileError, match="cannot be read"):
+        read_folders(tmp_path / "none")
+
+
+# --- BIDS -----------------------------------------------------------------------------------------------------------
+
+
+def dataset(root: Path, *names: str) -> Path:
+    root.mkdir(exist_ok=True)
+    touch(root, *names)
+    described = {"Name": "phantoms", "BIDSVersion": "1.10.0", "DatasetType": "raw", "Authors": ["a", "b"]}
+    (root / "dataset_description.json").write_text(json.dumps(described), encoding="utf-8")
+    return root
+
+
+def pairs_of(entries, root):
+    return {e.case: (e.ct.relative_to(root).as_posix(), e.mri.relative_to(root).as_posix(), e.place) for e in entries}
+
+
+def test_pairs_are_found_by_the_standards_names(tmp_path):
+    root = dataset(
+        tmp_path,
+        "sub-01/ct/sub-01_ct.nii.gz", "sub-01/anat/sub-01_T1w.nii.gz", "sub-01/anat/sub-01_T2w.nii.gz",
+        "sub-02/ses-a/anat/sub-02_ses-a_CT.nii.gz", "sub-02/ses-a/anat/sub-02_ses-a_acq-x_T2w.nii",
+        "sub-02/ses-b/ct/sub-02_ses-b_ct.nii.gz", "sub-02/ses-b/anat/sub-02_ses-b_FLAIR.nii.gz",
+        "sub-03/ses-post/ct/sub-03_ses-post_ct.nii.gz", "sub-03/ses-pre/anat/sub-03_ses-pre_T1w.nii.gz",
+        "derivatives/other/sub-01/anat/sub-01_T1w.nii.gz",
+    )  # fmt: skip
+    entries, problems = read_bids(root)
+    assert pairs_of(entries, root) == {
+        "sub-01": ("sub-01/ct/sub-01_ct.nii.gz", "sub-01/anat/sub-01_T1w.nii.gz", "sub-01/anat"),
+        "sub-02_ses-a": (
+            "sub-02/ses-a/anat/sub-02_ses-a_CT.nii.gz", "sub-02/ses-a/anat/sub-02_ses-a_acq-x_T2w.nii",
+            "sub-02/ses-a/anat",
+        ),
+        "sub-02_ses-b": (
+            "sub-02/ses-b/ct/sub-02_ses-b_ct.nii.gz", "sub-02/ses-b/anat/sub-02_ses-b_FLAIR.nii.gz",
+            "sub-02/ses-b/anat",
+        ),
+        "sub-03_ses-pre": (
+            "sub-03/ses-post/ct/sub-03_ses-post_ct.nii.gz", "sub-03/ses-pre/anat/sub-03_ses-pre_T1w.nii.gz",
+            "sub-03/ses-pre/anat",
+        ),
+    }  # fmt: skip
+    assert problems == []
+    named = {e.case: e.file_names for e in entries}
+    assert named["sub-02_ses-a"]["fused"] == "sub-02_ses-a_acq-x_desc-fused_T2w.nii.gz"
+    assert entries[0].report == "sub-01/anat/sub-01_desc-fused_report.html"
+
+
+def test_participants_can_be_chosen_and_what_is_wrong_is_told(tmp_path):
+    root = dataset(
+        tmp_path,
+        "sub-01/ct/sub-01_ct.nii.gz", "sub-01/anat/sub-01_T1w.nii.gz",
+        "sub-02/anat/sub-02_T1w.nii.gz",
+        "sub-03/ct/sub-03_ct.nii.gz", "sub-03/anat/sub-03_run-1_T1w.nii.gz", "sub-03/anat/sub-03_run-2_T1w.nii.gz",
+    )  # fmt: skip
+    entries, problems = read_bids(root)
+    assert [e.case for e in entries] == ["sub-01"]
+    assert [words.split(":")[0] for words in problems] == ["sub-02", "sub-03"]
+    assert "no CT: nothing is called ct/*_ct.nii*" in problems[0]
+    assert "2 may be the MRI: anat/sub-03_run-1_T1w.nii.gz, anat/sub-03_run-2_T1w.nii.gz" in problems[1]
+    entries, problems = read_bids(root, ["03", "sub-01", "77"], mri_pattern="anat/*T1w.nii.gz")
+    assert [e.case for e in entries] == ["sub-01"]
+    assert problems[0] == f"sub-77: there is no such participant in {root}"
+    entries, _ = read_bids(root, ["03"], mri_pattern="anat/*run-2_T1w*")
+    assert [e.mri.name for e in entries] == ["sub-03_run-2_T1w.nii.gz"]
+
+
+def test_one_session_may_be_sound_and_another_not(tmp_path):
+    root = dataset(
+        tmp_path,
+        "sub-01/ses-a/ct/sub-01_ses-a_ct.nii.gz", "sub-01/ses-a/anat/sub-01_ses-a_T1w.nii.gz",
+        "sub-01/ses-b/ct/sub-01_ses-b_run-1_ct.nii.gz", "sub-01/ses-b/ct/sub-01_ses-b_run-2_ct.nii.gz",
+        "sub-01/ses-b/anat/sub-01_ses-b_T1w.nii.gz", "sub-01/ses-c/anat/sub-01_ses-c_T1w.nii.gz",
+    )  # fmt: skip
+    entries, problems = read_bids(root)
+    assert [e.case for e in entries] == ["sub-01_ses-a"]
+    assert len(problems) == 1
+    assert problems[0].startswith("sub-01_ses-b: 2 may be the CT")
+
+
+def test_what_is_no_dataset_is_refused(tmp_path):
+    with pytest.raises(ImageFileError, match=r"no dataset_description\.json"):
+        read_bids(tmp_path)
+    with pytest.raises(ImageFileError, match="holds no subject"):
+        read_bids(dataset(tmp_path))
+
+
+@pytest.fixture(scope="module")
+def phantoms(tmp_path_factory):
+    pytest.importorskip("torch", reason="torch is not installed")
+    folder = tmp_path_factory.mktemp("phantoms")
+    make_cohort(folder, cases=4, spacing_mm=5.0)
+    return folder
+
+
+def test_a_dataset_becomes_a_derivative_that_the_bids_validator_accepts(phantoms, tmp_path, capsys):
+    root = dataset(tmp_path / "raw")
+    for subject, session in (("sub-01", ""), ("sub-02", "ses-a")):
+        place = root / subject / session
+        stem = f"{subject}_{session}".rstrip("_")
+        for source, name in (("ct00", f"ct/{stem}_ct.nii.gz"), ("mri00", f"anat/{stem}_T1w.nii.gz")):
+            (place / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(phantoms / f"{source}.nii.gz", place / name)
+    out = root / "derivatives" / "brainfusion"
+    words = ["cohort", str(root), "--bids", "-o", str(out), *COMMAND]
+    assert cli.main([*words, "--dry-run"]) == 0
+    assert "sub-02_ses-a\t" in capsys.readouterr().out
+    assert cli.main(words) == 0
+    anat = out / "sub-02" / "ses-a" / "anat"
+    assert sorted(path.name for path in anat.iterdir()) == [
+        "cohort-case.json",
+        "sub-02_ses-a_desc-fused_T1w.json",
+        "sub-02_ses-a_desc-fused_T1w.nii.gz",
+        "sub-02_ses-a_desc-fused_report.html",
+        "sub-02_ses-a_desc-fused_result.json",
+        "sub-02_ses-a_desc-registered_ct.nii.gz",
+        "sub-02_ses-a_from-T1w_to-ct_mode-points_xfm.tfm",
+    ]
+    told = json.loads((anat / "sub-02_ses-a_desc-fused_T1w.json").read_text(encoding="utf-8"))
+    assert told["Sources"] == [
+        "bids:raw:sub-02/ses-a/anat/sub-02_ses-a_T1w.nii.gz", "bids:raw:sub-02/ses-a/ct/sub-02_ses-a_ct.nii.gz",
+    ]  # fmt: skip
+    assert told["Verdict"]["colour"] in ("green", "amber", "red")
+    assert 'href="sub-02/ses-a/anat/sub-02_ses-a_desc-fused_report.html"' in (out / "cohort.html").read_text("utf-8")
+    described = json.loads((out / "dataset_description.json").read_text(encoding="utf-8"))
+    assert (out / described["DatasetLinks"]["raw"]).resolve() == root.resolve()
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("*_result.json")}
+    assert cli.main(words) == 0
+    assert {path: path.stat().st_mtime_ns for path in out.rglob("*_result.json")} == before
+    validator = shutil.which("bids-validator-deno", path=str(Path(__import__("sys").executable).parent))
+    if validator is None:
+        pytest.skip("the BIDS validator is not installed: pip install bids-validator-deno")
+
+    def errors():
+        done = subprocess.run([validator, "--json", str(out)], capture_output=True, text=True, timeout=120)
+        return [i for i in json.loads(done.stdout)["issues"]["issues"] if i["severity"] == "error"]
+
+    assert errors() == []
+    (anat / "sub-02_ses-a_fused.nii.gz").write_bytes(b"")
+    assert errors(), "the validator takes anything"
+
+
+def test_options_of_other_kinds_of_cohort_are_refused(phantoms, tmp_path, capsys):
+    manifest = str(phantoms / "manifest.csv")
+    for words, told in (
+        (["--participant-label", "01"], "is for BIDS datasets: add --bids"),
+        (["--ct-pattern", "x*"], "are for folders, and the cohort is a table"),
+        (["--bids"], "is no BIDS dataset"),
+        (["--workers", "none"], "must be auto or a whole number of at least 1; got 'none'"),
+        (["--workers", "0"], "must be auto or a whole number of at least 1"),
+    ):
+        assert cli.main(["cohort", manifest, "-o", str(tmp_path / "out"), *words]) == 2
+        assert told in capsys.readouterr().err
+        assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_of_folders_is_done_like_a_table(phantoms, tmp_path):
+    for number in (0, 1):
+        folder = tmp_path / "in" / f"head{number}"
+        folder.mkdir(parents=True)
+        for kind in ("ct", "mri"):
+            shutil.copy(phantoms / f"{kind}{number:02d}.nii.gz", folder / f"{kind}.nii.gz")
+    assert cli.main(["cohort", str(tmp_path / "in"), "-o", str(tmp_path / "out"), *COMMAND]) == 0
+    assert (tmp_path / "out" / "head1" / "report.html").exists()

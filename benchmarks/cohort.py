@@ -1,0 +1,195 @@
+"""Memory and throughput of cohorts: ``python -m benchmarks.cohort -o docs/cohorts``.
+
+Writes ``table.md``: the peak memory of a case by its size, the memory of one process over many cases, and cases an hour
+with one worker, two, and through a Dask scheduler with two. Phantoms; Linux, whose ``/proc`` says what a process holds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from BrainFusionLib.cohort import Entry, read_manifest, run_cohort
+from BrainFusionLib.cohort.memory import bytes_needed, voxels
+from BrainFusionLib.errors import BrainFusionError
+from BrainFusionLib.geometry import Grid
+from BrainFusionLib.io import write_text, write_volume
+from BrainFusionLib.phantom import make_phantom
+from BrainFusionLib.settings import RegistrationSettings, Settings
+from tools.make_cohort import make_cohort
+
+logger = logging.getLogger("benchmarks")
+
+ROOT = Path(__file__).parents[1]
+# Voxels of the CT and the MRI, i j k, over a head's box each.
+SIZES = {
+    "small": ((96, 112, 100), (96, 112, 100)),
+    "usual": ((512, 512, 160), (256, 256, 180)),
+    "large": ((512, 512, 400), (256, 256, 220)),
+}
+BOX_MM = (230.0, 230.0, 200.0)
+SETTINGS = Settings(registration=RegistrationSettings.preset("fast"), device="cpu", threads=1)
+# What a child process does: one case, and says its peak. (Not getrusage's, which begins with the parent's.)
+ONE_CASE = """
+import json, sys
+from pathlib import Path
+from benchmarks.cohort import SETTINGS
+from BrainFusionLib.cohort import Entry
+from BrainFusionLib.cohort.one_case import fuse_case
+ct, mri, folder = map(Path, sys.argv[1:])
+row = fuse_case(Entry(0, "case", ct, mri), folder, SETTINGS)
+peak = next(line for line in open("/proc/self/status") if line.startswith("VmHWM"))
+print(json.dumps({**row, "peak": 1024 * int(peak.split()[1])}))
+"""
+
+
+def write_pair(folder: Path, size: str) -> Entry:
+    """Write the CT and the MRI of a phantom in one of `SIZES`; return their entry."""
+    phantom = make_phantom(3)
+    grids = []
+    for counts in SIZES[size]:
+        i, j, k = (length / n for length, n in zip(BOX_MM, counts, strict=True))
+        x, y, z = (-length / 2 for length in BOX_MM)
+        grids.append(Grid(counts, (i, j, k), (x, y, z), np.eye(3)))
+    ct, mri = phantom.ct(grids[0]), phantom.mri("T1", grids[1])
+    for volume, name in ((ct, "ct"), (mri, "mri")):
+        write_volume(volume.with_array(np.rint(volume.array_kji)), folder / f"{name}_{size}.nii.gz")
+    return Entry(0, size, folder / f"ct_{size}.nii.gz", folder / f"mri_{size}.nii.gz")
+
+
+def peak_bytes(entry: Entry, folder: Path) -> float:
+    """Return the peak memory of a process that fuses one case."""
+    command = [sys.executable, "-c", ONE_CASE, str(entry.ct), str(entry.mri), str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
+    told = json.loads(done.stdout.splitlines()[-1])
+    if told["status"] != "done":
+        raise BrainFusionError(told["error"])
+    return float(told["peak"])
+
+
+def held_over(cases: int, folder: Path, spacing_mm: float = 5.0) -> list[float]:
+    """Return the memory that this process holds after each of so many cases, bytes."""
+    manifest = make_cohort(folder / "cases", cases=4, spacing_mm=spacing_mm)
+    pairs = read_manifest(manifest)[0][:2]
+    entries = [Entry(0, f"case{n}", pairs[n % 2].ct, pairs[n % 2].mri) for n in range(cases)]
+    held: list[float] = []
+    run_cohort(entries, folder / "out", SETTINGS, tell=lambda *_: held.append(held_bytes()))
+    return held
+
+
+def held_bytes() -> float:
+    """Return the memory that this process holds, bytes."""
+    return float(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def throughput(folder: Path) -> list[tuple[str, float, list[dict[str, Any]]]]:
+    """Return the wall-clock seconds of the trial cohort with one worker, two, and two of Dask."""
+    entries, _ = read_manifest(make_cohort(folder / "trial", spacing_mm=2.0))
+    found = []
+    for name, workers in (("1", 1), ("2", 2)):
+        began = time.monotonic()
+        rows = run_cohort(entries, folder / name, SETTINGS, workers=workers)
+        found.append((name, time.monotonic() - began, rows))
+    # The start of Dask's workers, which stay, is not counted; that of a pool's is.
+    with dask_cluster(workers=2) as address:
+        began = time.monotonic()
+        rows = run_cohort(entries, folder / "dask", SETTINGS, scheduler=address)
+        found.append(("Dask, 2", time.monotonic() - began, rows))
+    return found
+
+
+@contextmanager
+def dask_cluster(workers: int) -> Iterator[str]:
+    """Run a Dask scheduler and so many workers as docs/cohorts.md says; give the scheduler's address."""
+    from distributed import Client
+
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"tcp://127.0.0.1:{free.getsockname()[1]}"
+    dask = [sys.executable, "-m", "distributed.cli.dask_scheduler", "--host", address, "--no-dashboard"]
+    worker = [sys.executable, "-m", "distributed.cli.dask_worker", address, "--nthreads", "1", "--no-nanny"]
+    commands = [dask, *[[*worker, "--no-dashboard"]] * workers]
+    processes = [
+        subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        for command in commands
+    ]
+    try:
+        with Client(address, timeout=60) as client:
+            client.wait_for_workers(workers, timeout=60)
+        yield address
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; return the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.cohort", description=__doc__.splitlines()[0])
+    parser.add_argument("--cases", type=int, default=200, metavar="N", help="in one process (default: 200)")
+    parser.add_argument("-o", "--output", type=Path, required=True, metavar="FOLDER")
+    options = parser.parse_args(argv)
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    logging.getLogger("distributed").setLevel(logging.WARNING)
+    try:
+        options.output.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory() as temporary:
+            text = _table(Path(temporary), options.cases)
+        write_text(text, options.output / "table.md")
+    except (BrainFusionError, OSError, subprocess.CalledProcessError) as error:
+        logger.error("%s", error)
+        return 2
+    logger.info("%s", text)
+    return 0
+
+
+def _table(folder: Path, cases: int) -> str:
+    lines = [
+        "# Cohorts: memory and throughput",
+        "",
+        "`python -m benchmarks.cohort -o docs/cohorts`; phantoms, preset fast, one thread a case, on "
+        f"{os.cpu_count()} shared cores.",
+        "",
+        "| case | CT voxels, million | MRI voxels, million | peak memory of its process, GB | reckoned with, GB |",
+        "|---|---|---|---|---|",
+    ]
+    for size in SIZES:
+        entry = write_pair(folder, size)
+        peak = peak_bytes(entry, folder / size)
+        lines.append(
+            f"| {size} | {voxels(entry.ct) / 1e6:.1f} | {voxels(entry.mri) / 1e6:.1f} | {peak / 1e9:.2f} | "
+            f"{bytes_needed(entry) / 1e9:.2f} |"
+        )
+    lines += ["", "Cases of 2 mm (96×112×100 voxels):", ""]
+    lines += ["| workers | wall s | cases an hour | efficiency |", "|---|---|---|---|"]
+    found = throughput(folder)
+    for name, wall, rows in found:
+        share = found[0][1] / wall / (1 if name == "1" else 2)
+        done = sum(row["status"] == "done" for row in rows)
+        lines.append(f"| {name} | {wall:.1f} | {3600 * done / wall:.0f} | {100 * share:.0f} % |")
+    held = np.array(held_over(cases, folder / "growth")) / 1e6
+    middle = len(held) // 2
+    lines += [
+        "",
+        f"One process over {cases} cases holds {held[min(9, middle)]:.0f} MB after 10, {held[middle]:.0f} MB after "
+        f"{middle + 1} and {held[-1]:.0f} MB after the last; at most {held.max():.0f} MB.",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -16,6 +16,7 @@ import pytest
 from BrainFusionLib import cli
 from BrainFusionLib.cohort import memory, read_manifest, run_cohort, running
 from BrainFusionLib.cohort.one_case import SEAL
+from BrainFusionLib.cohort.overview import overview
 from BrainFusionLib.errors import ImageFileError, SettingsError
 from BrainFusionLib.io import write_volume
 from BrainFusionLib.phantom import head_grid, make_phantom
@@ -56,6 +57,7 @@ def test_broken_rows_are_told_in_words_and_all_others_are_done(cohort, tmp_path,
     assert not (tmp_path / "empty").exists()
     for name in ("head00", "head01", "head02"):
         assert table[name]["verdict"] in ("green", "amber", "red")
+        assert table[name]["reasons"]
         assert (tmp_path / name / "report.html").exists()
     page = (tmp_path / "cohort.html").read_text(encoding="utf-8")
     places = [page.index(f'data-value="{name}"') for name in ("empty", "head00")]
@@ -72,6 +74,17 @@ def test_broken_rows_are_told_in_words_and_all_others_are_done(cohort, tmp_path,
         "done cases were done again"
     )
     assert {row["case"]: row for row in rows_of(tmp_path)} == table
+
+
+def test_the_overview_says_why_a_case_needs_a_look():
+    rows = [
+        {"case": "a", "status": "done", "verdict": "green", "reasons": "nothing speaks against it", "seconds": 1.0},
+        {"case": "b", "status": "done", "verdict": "amber", "reasons": "a part <would> fit", "seconds": 1.0},
+        {"case": "c", "status": "failed", "error": "no head", "seconds": 1.0},
+    ]
+    page = overview(rows, {}, {"a": "a/report.html", "b": "b/report.html"})
+    assert page.index("no head") < page.index("a part &lt;would&gt; fit") < page.index("a/report.html")
+    assert "nothing speaks" not in page
 
 
 def test_a_dry_run_lists_what_would_be_done_and_does_nothing(cohort, tmp_path, capsys):

@@ -21,13 +21,14 @@ from BrainFusionLib.io import read_transform, read_volume, write_json
 from BrainFusionLib.pipeline import FusionResult, fuse
 from BrainFusionLib.settings import Settings
 from BrainFusionLib.transform import RigidTransform
+from BrainFusionLib.verdict import CALIBRATION
 from BrainFusionLib.volume import Volume
 
 # Beside a case's results; written last. Where it is, and agrees with what is there, the case is done.
 SEAL = "cohort-case.json"
 COLUMNS = (
     "case", "status", "verdict", "expected_error_mm", "bone_error_hu", "soft_tissue_error", "local_errors_median_mm",
-    "seconds", "error",
+    "seconds", "reasons", "error",
 )  # fmt: skip
 
 
@@ -96,6 +97,7 @@ def store(entry: Entry, result: FusionResult, mri: Volume, folder: Path, setting
         "bone_error_hu": quality.get("bone_error_hu"),
         "soft_tissue_error": quality.get("soft_tissue_error"),
         "local_errors_median_mm": result.details["local_errors"]["median_mm"],
+        "reasons": "; ".join(words for words in verdict.reasons if words != CALIBRATION),
     }
     seal = {
         "made_from": made_from(entry, settings),

@@ -24,6 +24,7 @@ import numpy as np
 
 from BrainFusionLib.cohort import Entry, read_manifest, run_cohort
 from BrainFusionLib.cohort.memory import bytes_needed, voxels
+from BrainFusionLib.device import keep_freed_memory
 from BrainFusionLib.errors import BrainFusionError
 from BrainFusionLib.geometry import Grid
 from BrainFusionLib.io import write_text, write_volume
@@ -49,6 +50,8 @@ from pathlib import Path
 from benchmarks.cohort import SETTINGS
 from BrainFusionLib.cohort import Entry
 from BrainFusionLib.cohort.one_case import fuse_case
+from BrainFusionLib.device import keep_freed_memory
+keep_freed_memory()
 ct, mri, folder = map(Path, sys.argv[1:])
 row = fuse_case(Entry(0, "case", ct, mri), folder, SETTINGS)
 peak = next(line for line in open("/proc/self/status") if line.startswith("VmHWM"))
@@ -82,6 +85,7 @@ def peak_bytes(entry: Entry, folder: Path) -> float:
 
 def held_over(cases: int, folder: Path, spacing_mm: float = 5.0) -> list[float]:
     """Return the memory that this process holds after each of so many cases, bytes."""
+    keep_freed_memory()
     manifest = make_cohort(folder / "cases", cases=4, spacing_mm=spacing_mm)
     pairs = read_manifest(manifest)[0][:2]
     entries = [Entry(0, f"case{n}", pairs[n % 2].ct, pairs[n % 2].mri) for n in range(cases)]
@@ -98,6 +102,7 @@ def held_bytes() -> float:
 def throughput(folder: Path) -> list[tuple[str, float, list[dict[str, Any]]]]:
     """Return the wall-clock seconds of the trial cohort with one worker, two, and two of Dask."""
     entries, _ = read_manifest(make_cohort(folder / "trial", spacing_mm=2.0))
+    keep_freed_memory()
     found = []
     for name, workers in (("1", 1), ("2", 2)):
         began = time.monotonic()
@@ -120,7 +125,7 @@ def dask_cluster(workers: int) -> Iterator[str]:
         free.bind(("127.0.0.1", 0))
         address = f"tcp://127.0.0.1:{free.getsockname()[1]}"
     dask = [sys.executable, "-m", "distributed.cli.dask_scheduler", "--host", address, "--no-dashboard"]
-    worker = [sys.executable, "-m", "distributed.cli.dask_worker", address, "--nthreads", "1", "--no-nanny"]
+    worker = [sys.executable, "-m", "distributed.cli.dask_worker", address, "--nthreads", "1"]
     commands = [dask, *[[*worker, "--no-dashboard"]] * workers]
     processes = [
         subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -131,8 +136,8 @@ def dask_cluster(workers: int) -> Iterator[str]:
             client.wait_for_workers(workers, timeout=60)
         yield address
     finally:
-        for process in processes:
-            process.kill()
+        for process in reversed(processes):
+            process.terminate()  # a nanny ends its worker
             process.wait()
 
 

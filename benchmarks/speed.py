@@ -19,6 +19,7 @@ import numpy as np
 import torch
 
 from BrainFusionLib import Settings, Volume, __version__, fuse
+from BrainFusionLib.device import keep_freed_memory
 from BrainFusionLib.intensity import bone_weight, ct_to_unit, mri_scale
 from BrainFusionLib.io import write_text
 from BrainFusionLib.network import FusionNet, FusionNetAlpha, network_from_weights
@@ -148,6 +149,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.speed", description=__doc__.splitlines()[0])
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="FOLDER")
     arguments = parser.parse_args(argv)
+    keep_freed_memory()  # as the console command and Slicer's worker do
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     lines = [
         "# Fusion: speed",

@@ -31,6 +31,9 @@ def main(library_folder: str) -> int:
         channel.write(json.dumps(message) + "\n")
         channel.flush()
 
+    from BrainFusionLib.device import give_memory_back, keep_freed_memory
+
+    keep_freed_memory()
     say(ready=True)
     # Takes seconds: done while the first job's voxels are still being written.
     if importlib.util.find_spec("torch") is not None:
@@ -43,6 +46,7 @@ def main(library_folder: str) -> int:
 
             traceback.print_exc()
             say(error=error_to_plain(error))
+        give_memory_back()
     return 0
 
 

@@ -17,6 +17,7 @@ from BrainFusionLib import __version__
 from BrainFusionLib.cli import cases, cohort, doctor, measures, pictures
 from BrainFusionLib.cli.codes import DONE, FAULT, INTERRUPTED, NOT_FOUND, TERMINATED, WRONG_INPUT, fail
 from BrainFusionLib.console import say
+from BrainFusionLib.device import keep_freed_memory
 from BrainFusionLib.errors import BrainFusionError, Cancelled, RegistrationError
 from BrainFusionLib.pipeline import WARNING
 
@@ -39,6 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
                 signal.signal(number, _stop)
     options = _parser().parse_args(arguments)
+    keep_freed_memory()
     try:
         code: int = options.run(options)
         return code

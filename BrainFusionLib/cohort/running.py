@@ -31,7 +31,7 @@ from BrainFusionLib.cohort.one_case import (
     thumbnail_of,
 )
 from BrainFusionLib.cohort.overview import overview
-from BrainFusionLib.device import pick_device
+from BrainFusionLib.device import keep_freed_memory, pick_device
 from BrainFusionLib.errors import ImageFileError, MissingDependencyError, SettingsError
 from BrainFusionLib.io import write_text
 from BrainFusionLib.settings import Settings
@@ -170,6 +170,11 @@ def _written(
     return in_words(entry, began, work)
 
 
+def _fuse_in_a_worker(entry: Entry, folder: Path, settings: Settings) -> dict[str, Any]:
+    keep_freed_memory()
+    return fuse_case(entry, folder, settings)
+
+
 def _at_once(
     entries: Sequence[Entry], folder: Path, settings: Settings, workers: int, note: Callable[[dict[str, Any]], None]
 ) -> None:
@@ -182,7 +187,7 @@ def _at_once(
             futures: dict[Future[dict[str, Any]], str] = {}
             try:
                 for entry in left.values():
-                    futures[pool.submit(fuse_case, entry, folder, settings)] = entry.case
+                    futures[pool.submit(_fuse_in_a_worker, entry, folder, settings)] = entry.case
                 for future in as_completed(futures):
                     row = future.result()
                     del left[row["case"]]
@@ -213,7 +218,7 @@ def _on_dask(
         # Absolute, because the workers may have been started elsewhere. A worker that dies gives its cases back.
         futures = {
             client.submit(
-                fuse_case, entry.absolute(), folder, settings, key=f"{folder}:{entry.case}", pure=False
+                _fuse_in_a_worker, entry.absolute(), folder, settings, key=f"{folder}:{entry.case}", pure=False
             ): entry.case
             for entry in entries
         }

@@ -1,0 +1,57 @@
+"""Memory that a process frees stays with it where it was asked for, and goes back where that was asked for."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from BrainFusionLib import cli, device
+
+ROOT = Path(__file__).parents[1]
+# How many pages are fetched when an array of 100 MB is made and freed once more.
+FAULTS = """
+import resource, sys
+import numpy as np
+from BrainFusionLib.device import give_memory_back, keep_freed_memory
+if sys.argv[1] != "as it is":
+    assert keep_freed_memory()
+faults = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(2):
+    np.ones(100_000_000, np.uint8)
+if sys.argv[1] == "given back":
+    give_memory_back()
+before = faults()
+np.ones(100_000_000, np.uint8)
+print(faults() - before)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc's")
+def test_kept_memory_is_not_fetched_again():
+    if not hasattr(device.ctypes.CDLL(None), "mallopt"):
+        pytest.skip("not glibc")
+    fetched = {
+        how: int(subprocess.run([sys.executable, "-c", FAULTS, how], cwd=ROOT, capture_output=True, check=True).stdout)
+        for how in ("as it is", "kept", "given back")
+    }
+    assert fetched["kept"] < 100
+    assert fetched["kept"] < fetched["as it is"] / 10
+    assert fetched["kept"] < fetched["given back"] / 10
+
+
+def test_where_there_is_no_glibc_nothing_is_changed(monkeypatch):
+    monkeypatch.setattr(device.sys, "platform", "darwin")
+    assert not device.keep_freed_memory()
+    device.give_memory_back()
+    monkeypatch.setattr(device.sys, "platform", "linux")
+    monkeypatch.setattr(device.ctypes, "CDLL", lambda name: object())
+    assert not device.keep_freed_memory()
+    device.give_memory_back()
+
+
+def test_the_console_command_keeps_its_memory(monkeypatch, capsys):
+    asked = []
+    monkeypatch.setattr(sys.modules["BrainFusionLib.cli.main"], "keep_freed_memory", lambda: asked.append(True))
+    cli.main(["doctor"])
+    assert asked

@@ -4,7 +4,6 @@ import csv
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -13,6 +12,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from benchmarks.cohort import dask_cluster, free_address
 from BrainFusionLib import cli
 from BrainFusionLib.cohort import memory, read_manifest, run_cohort, running
 from BrainFusionLib.cohort.one_case import SEAL
@@ -203,9 +203,9 @@ def test_as_many_at_once_as_the_memory_and_the_cores_hold(cohort, monkeypatch):
     monkeypatch.setattr(memory, "cores", lambda: 64)
     for free, workers in ((0.5 * needed, 1), (2.9 * needed / memory.SHARE, 2), (99 * needed, len(entries))):
         monkeypatch.setattr(memory, "free_bytes", lambda free=free: free)
-        assert memory.workers_that_fit(entries) == workers
+        assert memory.workers_that_fit(entries) == (workers, needed)
     monkeypatch.setattr(memory, "cores", lambda: 2)
-    assert memory.workers_that_fit(entries) == 2
+    assert memory.workers_that_fit(entries) == (2, needed)
 
 
 def test_the_size_of_volumes_is_known_before_they_are_read(tmp_path):
@@ -319,60 +319,20 @@ def test_a_dask_scheduler_whose_worker_is_killed_half_way_gives_the_same_table(c
     pytest.importorskip("distributed", reason="distributed is not installed: pip install 'brainfusion[cohort]'")
     entries = read_manifest(cohort)[0]
     run_cohort(entries, tmp_path / "plain", QUICK)
-    address = f"tcp://127.0.0.1:{free_port()}"
-    quiet = {"cwd": ROOT, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "start_new_session": True}
-    dask = [sys.executable, "-m", "distributed.cli.dask_scheduler", "--host", address, "--no-dashboard"]
-    worker = [
-        sys.executable,
-        "-m",
-        "distributed.cli.dask_worker",
-        address,
-        "--nthreads",
-        "1",
-        "--no-dashboard",
-        "--no-nanny",
-    ]
-    processes = [subprocess.Popen(command, **quiet) for command in (dask, worker, worker)]
     killed = []
+    with dask_cluster(workers=2) as (address, workers):
 
-    def tell(row, done, total):
-        if not killed:
-            killed.append(processes[1].pid)
-            os.killpg(processes[1].pid, signal.SIGKILL)
+        def tell(row, done, total):
+            if not killed:
+                killed.append(workers[0].pid)
+                os.killpg(workers[0].pid, signal.SIGKILL)
 
-    try:
-        wait_for(address)
         run_cohort(entries, tmp_path / "dask", QUICK, scheduler=address, tell=tell)
-    finally:
-        for process in processes:
-            process.kill()
-            process.wait()
     assert killed
     assert rows_of(tmp_path / "dask") == rows_of(tmp_path / "plain")
-
-
-def free_port():
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return found.getsockname()[1]
-
-
-def wait_for(address):
-    """Wait until both workers have found their scheduler."""
-    from distributed import Client
-
-    end = time.monotonic() + 60
-    while True:
-        try:
-            with Client(address, timeout=5) as client:
-                client.wait_for_workers(2, timeout=30)
-                return
-        except OSError:
-            assert time.monotonic() < end
-            time.sleep(0.3)
 
 
 def test_a_scheduler_that_does_not_answer_is_told_in_words(cohort, tmp_path):
     pytest.importorskip("distributed", reason="distributed is not installed: pip install 'brainfusion[cohort]'")
     with pytest.raises(SettingsError, match="no Dask scheduler answers there"):
-        run_cohort(read_manifest(cohort)[0], tmp_path, QUICK, scheduler=f"tcp://127.0.0.1:{free_port()}")
+        run_cohort(read_manifest(cohort)[0], tmp_path, QUICK, scheduler=free_address())

@@ -10,13 +10,14 @@ import argparse
 import json
 import logging
 import os
+import signal
 import socket
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -109,35 +110,45 @@ def throughput(folder: Path) -> list[tuple[str, float, list[dict[str, Any]]]]:
         rows = run_cohort(entries, folder / name, SETTINGS, workers=workers)
         found.append((name, time.monotonic() - began, rows))
     # The start of Dask's workers, which stay, is not counted; that of a pool's is.
-    with dask_cluster(workers=2) as address:
+    with dask_cluster(workers=2) as (address, _):
         began = time.monotonic()
         rows = run_cohort(entries, folder / "dask", SETTINGS, scheduler=address)
         found.append(("Dask, 2", time.monotonic() - began, rows))
     return found
 
 
-@contextmanager
-def dask_cluster(workers: int) -> Iterator[str]:
-    """Run a Dask scheduler and so many workers as docs/cohorts.md says; give the scheduler's address."""
-    from distributed import Client
-
+def free_address() -> str:
+    """Return an address on this machine at which nobody answers."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        address = f"tcp://127.0.0.1:{free.getsockname()[1]}"
+        return f"tcp://127.0.0.1:{free.getsockname()[1]}"
+
+
+@contextmanager
+def dask_cluster(workers: int) -> Iterator[tuple[str, list[subprocess.Popen[bytes]]]]:
+    """Run a Dask scheduler and so many workers as docs/cohorts.md says; give the scheduler's address and the workers.
+
+    Each is the leader of a process group of its own, so that a nanny can be ended together with its worker.
+    """
+    from distributed import Client
+
+    address = free_address()
     dask = [sys.executable, "-m", "distributed.cli.dask_scheduler", "--host", address, "--no-dashboard"]
-    worker = [sys.executable, "-m", "distributed.cli.dask_worker", address, "--nthreads", "1"]
-    commands = [dask, *[[*worker, "--no-dashboard"]] * workers]
+    worker = [sys.executable, "-m", "distributed.cli.dask_worker", address, "--nthreads", "1", "--no-dashboard"]
     processes = [
-        subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        for command in commands
+        subprocess.Popen(
+            command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+        )
+        for command in (dask, *[worker] * workers)
     ]
     try:
         with Client(address, timeout=60) as client:
             client.wait_for_workers(workers, timeout=60)
-        yield address
+        yield address, processes[1:]
     finally:
-        for process in reversed(processes):
-            process.terminate()  # a nanny ends its worker
+        for process in processes:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
             process.wait()
 
 

@@ -12,7 +12,7 @@ from BrainFusionLib.cli.codes import DONE, FAULT, WRONG_INPUT
 from BrainFusionLib.cli.rules import add_rule_options, fusion_settings
 from BrainFusionLib.cohort import Entry, read_bids, read_folders, read_manifest, run_cohort
 from BrainFusionLib.cohort.folders import PATTERNS
-from BrainFusionLib.cohort.memory import bytes_needed, workers_that_fit
+from BrainFusionLib.cohort.memory import workers_that_fit
 from BrainFusionLib.cohort.running import one_line
 from BrainFusionLib.console import say
 from BrainFusionLib.errors import SettingsError
@@ -126,9 +126,9 @@ def _workers(wanted: str, entries: Sequence[Entry]) -> int:
             raise SettingsError(f"--workers must be auto or a whole number of at least 1; got {wanted!r}")
         return int(wanted)
     try:
-        workers = workers_that_fit(entries)
+        workers, needed = workers_that_fit(entries)
     except ImportError:
         say("One case at once: how many the memory holds is known only with pip install 'brainfusion[cohort]'.")
         return 1
-    say(f"{workers} at once, each with up to {max(map(bytes_needed, entries)) / 1e9:.1f} GB of memory.")
+    say(f"{workers} at once, each with up to {needed / 1e9:.1f} GB of memory.")
     return workers

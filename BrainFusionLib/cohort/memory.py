@@ -16,16 +16,17 @@ BASE_BYTES, BYTES_A_CT_VOXEL, BYTES_AN_MRI_VOXEL = 450e6, 6.0, 45.0
 SHARE = 0.8
 
 
-def workers_that_fit(entries: Sequence[Entry]) -> int:
-    """Return how many of these cases the free memory and the cores hold at once, at least 1.
+def workers_that_fit(entries: Sequence[Entry]) -> tuple[int, float]:
+    """Return how many of these cases the free memory and the cores hold at once, at least 1, and the bytes of one.
 
     Raises
     ------
     ImportError
         psutil and Dask, which know the memory and its limits, are not installed.
     """
+    free = free_bytes()
     needed = max((bytes_needed(entry) for entry in entries), default=BASE_BYTES)
-    return max(1, min(len(entries), cores(), int(SHARE * free_bytes() / needed)))
+    return max(1, min(len(entries), cores(), int(SHARE * free / needed))), needed
 
 
 def bytes_needed(entry: Entry) -> float:

@@ -22,6 +22,7 @@ from BrainFusionLib.cohort.bids import start_derivative
 from BrainFusionLib.cohort.manifest import Entry
 from BrainFusionLib.cohort.one_case import (
     COLUMNS,
+    Inputs,
     finished,
     fuse_case,
     fused,
@@ -34,7 +35,9 @@ from BrainFusionLib.cohort.overview import overview
 from BrainFusionLib.device import keep_freed_memory, pick_device
 from BrainFusionLib.errors import ImageFileError, MissingDependencyError, SettingsError
 from BrainFusionLib.io import write_text
+from BrainFusionLib.pipeline import FusionResult
 from BrainFusionLib.settings import Settings
+from BrainFusionLib.volume import Volume
 
 TABLE, OVERVIEW, LOG, LOCK = "cohort.tsv", "cohort.html", "cohort.log", ".cohort.lock"
 # A worker that was ended from outside (no memory) has its case tried so often in all.
@@ -133,8 +136,7 @@ def _one_computes(
             while reading:
                 entry, inputs = reading.popleft()
                 began = time.monotonic()
-                # Bound now: the loop goes on while it is written.
-                computed = _kept(lambda inputs=inputs: fused(inputs.result(), settings))  # type: ignore[misc]
+                computed = _computed(inputs, settings)
                 reading.extend((later, ahead.submit(read, later)) for later in itertools.islice(coming, 1))
                 if writing is not None:
                     note(writing.result())
@@ -146,28 +148,20 @@ def _one_computes(
             raise
 
 
-def _kept(work: Callable[[], Any]) -> Callable[[], Any]:
-    """Do some work now; return what gives its result, or raises what it raised, later."""
+def _computed(inputs: Future[Inputs], settings: Settings) -> Future[tuple[FusionResult, Volume]]:
+    """Fuse what was read; return the result, or what stopped it or its reading, for the one that writes."""
+    computed: Future[tuple[FusionResult, Volume]] = Future()
     try:
-        result = work()
+        computed.set_result(fused(inputs.result(), settings))
     except Exception as error:
-        kept = error
-
-        def again() -> Any:
-            raise kept
-
-        return again
-    return lambda: result
+        computed.set_exception(error)
+    return computed
 
 
 def _written(
-    entry: Entry, began: float, computed: Callable[[], Any], folder: Path, settings: Settings
+    entry: Entry, began: float, computed: Future[tuple[FusionResult, Volume]], folder: Path, settings: Settings
 ) -> dict[str, Any]:
-    def work() -> dict[str, Any]:
-        result, mri = computed()
-        return store(entry, result, mri, folder, settings)
-
-    return in_words(entry, began, work)
+    return in_words(entry, began, lambda: store(entry, *computed.result(), folder, settings))
 
 
 def _fuse_in_a_worker(entry: Entry, folder: Path, settings: Settings) -> dict[str, Any]:

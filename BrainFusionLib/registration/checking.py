@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from BrainFusionLib.errors import RegistrationError
+from BrainFusionLib.metrics import target_registration_errors_mm
 from BrainFusionLib.progress import Cancel, Progress
 from BrainFusionLib.registration.register import RegistrationResult, register
 from BrainFusionLib.registration.similarity import TURN_RADIUS_MM
@@ -63,13 +64,6 @@ def check_given(
         found = register(ct, mri, settings, start=transform, device=device, progress=progress, cancel=cancel)
     except RegistrationError:
         return GivenPose(None, None, None)
-    distances = _distances_mm(transform, found.transform, mri)
+    points = np.asarray(mri.grid.centre_lps_mm) + TURN_RADIUS_MM * np.concatenate([np.eye(3), -np.eye(3)])
+    distances = target_registration_errors_mm(transform, found.transform, points)
     return GivenPose(found, float(distances.max()), float(np.sqrt((distances**2).mean())))
-
-
-def _distances_mm(a: RigidTransform, b: RigidTransform, mri: Volume) -> np.ndarray[Any, np.dtype[np.float64]]:
-    """Return how far apart two transforms take six points around the middle of the MRI, (6,)."""
-    ends = TURN_RADIUS_MM * np.concatenate([np.eye(3), -np.eye(3)])
-    points = np.asarray(mri.grid.centre_lps_mm) + ends
-    distances: np.ndarray[Any, np.dtype[np.float64]] = np.linalg.norm(a.apply(points) - b.apply(points), axis=1)
-    return distances

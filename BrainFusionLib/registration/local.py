@@ -95,9 +95,11 @@ class LocalErrors:
             return None
         lengths, measured = self.lengths_mm, _are_among(self.tried_lps_mm, self.points_lps_mm)
         part_mm, least_share = (float(np.linalg.norm(np.median(self.shifts_mm, axis=0))) if len(lengths) else 0.0), 1.0
-        for low, high in _parts(self.tried_lps_mm):
-            tried = ((self.tried_lps_mm >= low) & (self.tried_lps_mm <= high)).all(axis=1)
-            inside = ((self.points_lps_mm >= low) & (self.points_lps_mm <= high)).all(axis=1)
+        for axis, low, high in _parts(self.tried_lps_mm):
+            tried, inside = (
+                (points[:, axis] >= low) & (points[:, axis] <= high)
+                for points in (self.tried_lps_mm, self.points_lps_mm)
+            )
             if np.count_nonzero(inside) >= LEAST_POINTS:
                 part_mm = max(part_mm, float(np.linalg.norm(np.median(self.shifts_mm[inside], axis=0))))
             if np.count_nonzero(tried) >= 2 * LEAST_POINTS:
@@ -177,8 +179,7 @@ def _measured(ct_in_mri: Volume, mri: Volume, voxel_mm: float, block: int) -> Lo
     for index in np.ndindex(*shifts.shape[:3]):
         gained = table.take(_shifted(a, shifts[index]) * np.int32(BINS + 1) + places)
         scores[index] = (_blocks(gained, blocks_kji) / np.maximum(counted, 1))[usable]
-    found = _peaks(scores, usable, blocks_kji, np.asarray(reach_kji), steps, voxel_kji, mri)
-    return replace(found, spacing_mm=block * voxel_mm)
+    return _peaks(scores, usable, blocks_kji, np.asarray(reach_kji), steps, voxel_kji, mri, block * voxel_mm)
 
 
 def _peaks(
@@ -189,6 +190,7 @@ def _peaks(
     steps_ijk: list[int],
     voxel_kji: FloatArray,
     mri: Volume,
+    spacing_mm: float,
 ) -> LocalErrors:
     """Return the best shift of each block, between the voxels by a parabola along each axis, where one stands out."""
     count = scores.shape[3]
@@ -209,7 +211,7 @@ def _peaks(
     middles_ijk = ((np.argwhere(usable) + 0.5) * blocks_kji)[:, ::-1] * steps_ijk - 0.5
     points = middles_ijk @ mri.grid.lps_from_ijk[:3, :3].T + mri.grid.lps_from_ijk[:3, 3]
     shifts = shift_ijk_mm @ mri.grid.direction.T
-    return LocalErrors(BLOCK * VOXEL_MM, points[kept], shifts, float(voxel_kji.max()), points)
+    return LocalErrors(spacing_mm, points[kept], shifts, float(voxel_kji.max()), points)
 
 
 def pooled(array: VoxelArray, steps_kji: list[int]) -> VoxelArray:
@@ -252,15 +254,12 @@ def _shifted(array: npt.NDArray[np.uint8], shift_kji: npt.NDArray[np.int64]) -> 
     return array
 
 
-def _parts(points: FloatArray) -> Iterator[tuple[FloatArray, FloatArray]]:
-    """Yield the corners of boxes that hold the thirds and the halves of points along each axis."""
+def _parts(points: FloatArray) -> Iterator[tuple[int, float, float]]:
+    """Yield an axis, and from where to where on it a third or a half of the points lies."""
     for axis in range(3):
         for shares in ((0, 1 / 3, 2 / 3, 1), (0, 1 / 2, 1)):
-            cuts = np.quantile(points[:, axis], shares)
-            for first, last in itertools.pairwise(cuts):
-                low, high = np.full(3, -np.inf), np.full(3, np.inf)
-                low[axis], high[axis] = first, last
-                yield low, high
+            for low, high in itertools.pairwise(np.quantile(points[:, axis], shares).tolist()):
+                yield axis, low, high
 
 
 def _are_among(points: FloatArray, others: FloatArray) -> npt.NDArray[np.bool_]:

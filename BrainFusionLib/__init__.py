@@ -9,17 +9,17 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from BrainFusionLib.version import __version__
 
 _HOME_OF = {
     "AffineTransform": "transform",
-    "FusionResult": "pipeline",
+    "FusionResult": "case.run",
     "Grid": "geometry",
     "RegistrationResult": "registration",
     "RigidTransform": "transform",
     "Settings": "settings",
     "Volume": "volume",
-    "fuse": "pipeline",
+    "fuse": "case.run",
     "read_transform": "io",
     "read_volume": "io",
     "register": "registration",
@@ -31,13 +31,13 @@ _HOME_OF = {
 __all__ = [*sorted(_HOME_OF), "__version__"]
 
 if TYPE_CHECKING:
+    from BrainFusionLib.case.run import FusionResult as FusionResult
+    from BrainFusionLib.case.run import fuse as fuse
     from BrainFusionLib.geometry import Grid as Grid
     from BrainFusionLib.io import read_transform as read_transform
     from BrainFusionLib.io import read_volume as read_volume
     from BrainFusionLib.io import write_transform as write_transform
     from BrainFusionLib.io import write_volume as write_volume
-    from BrainFusionLib.pipeline import FusionResult as FusionResult
-    from BrainFusionLib.pipeline import fuse as fuse
     from BrainFusionLib.registration import RegistrationResult as RegistrationResult
     from BrainFusionLib.registration import register as register
     from BrainFusionLib.resample import resample_onto as resample_onto

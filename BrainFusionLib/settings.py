@@ -110,10 +110,10 @@ class FusionSettings:
     Parameters
     ----------
     rule
-        A name from `BrainFusionLib.rules.RULES`, or ``"network"``.
+        A name from `BrainFusionLib.fusion.rules.RULES`, or ``"network"``.
     weights
-        For ``"network"``: a weights file, or the name of weights that ship (`BrainFusionLib.weights.SHIPPED`); ``None``
-        for this project's own.
+        For ``"network"``: a weights file, or the name of weights that ship (`fusion.weights.SHIPPED`); ``None`` for this
+        project's own.
     batch_size
         Slices that go through the network together. Halved by itself when the device's memory is too small.
     """

@@ -9,8 +9,8 @@ from PIL import Image
 from benchmarks.fusion import bound
 from benchmarks.fusion.pairs import make_pairs
 from benchmarks.fusion.run import OURS, compare, fails, main, methods_of_ours
+from BrainFusionLib.fusion.weights import SHIPPED
 from BrainFusionLib.io import read_grey, write_grey
-from BrainFusionLib.weights import SHIPPED
 from training.head_models import phantom_model
 
 

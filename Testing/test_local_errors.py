@@ -5,8 +5,8 @@ import pytest
 
 from BrainFusionLib.geometry import Grid
 from BrainFusionLib.phantom import head_grid, make_phantom
-from BrainFusionLib.registration.local import local_errors
-from BrainFusionLib.registration.skull import skull_fit
+from BrainFusionLib.verdict.local import local_errors
+from BrainFusionLib.verdict.skull import skull_fit
 from BrainFusionLib.volume import Volume
 
 

@@ -4,8 +4,8 @@ import torch
 from torch import nn
 
 from BrainFusionLib.errors import WeightsError
-from BrainFusionLib.network import FusionNet, arrays_of, build_network, network_from_weights
-from BrainFusionLib.weights import Manifest, load_weights, save_weights
+from BrainFusionLib.fusion.network import FusionNet, arrays_of, build_network, network_from_weights
+from BrainFusionLib.fusion.weights import Manifest, load_weights, save_weights
 
 
 def _manifest(**architecture):

@@ -7,14 +7,14 @@ import pytest
 import torch
 
 from BrainFusionLib.errors import WeightsError
+from BrainFusionLib.fusion.network import FusionNetAlpha, arrays_of, bone_and_rim, build_network, network_from_weights
+from BrainFusionLib.fusion.network.alpha import MARGIN, REACH, _CutOff
+from BrainFusionLib.fusion.network.edges import edges, kept, slope_of_kept
+from BrainFusionLib.fusion.network.rim import rim_kernel
+from BrainFusionLib.fusion.rules import RULES
+from BrainFusionLib.fusion.slices import fuse_slices
+from BrainFusionLib.fusion.weights import Manifest, save_weights
 from BrainFusionLib.intensity import bone_weight, ct_to_unit
-from BrainFusionLib.network import FusionNetAlpha, arrays_of, bone_and_rim, build_network, network_from_weights
-from BrainFusionLib.network.alpha import MARGIN, REACH, _CutOff
-from BrainFusionLib.network.edges import edges, kept, slope_of_kept
-from BrainFusionLib.network.rim import rim_kernel
-from BrainFusionLib.rules import RULES
-from BrainFusionLib.slices import fuse_slices
-from BrainFusionLib.weights import Manifest, save_weights
 
 
 def slices(count=2, rows=48, columns=32):
@@ -66,7 +66,7 @@ def test_untrained_it_keeps_more_edges_than_the_rule():
 
 
 def test_the_slope_of_the_kept_edges_is_that_of_autograd(monkeypatch):
-    monkeypatch.setattr("BrainFusionLib.network.edges.CORNER", 1e-30)
+    monkeypatch.setattr("BrainFusionLib.fusion.network.edges.CORNER", 1e-30)
     generator = torch.Generator().manual_seed(0)
     fused, a, b = torch.rand(3, 2, 1, 20, 24, generator=generator, dtype=torch.float64)
     fused.requires_grad_()
@@ -209,5 +209,5 @@ def test_without_a_compiler_torch_does_the_work(monkeypatch):
     hu, ct, mri = slices()
     network = stirred(width=4)
     with_it = fuse_slices(network, ct, mri, bone_weight(hu))
-    monkeypatch.setattr("BrainFusionLib.slices.rim_kernel", lambda network: None)
+    monkeypatch.setattr("BrainFusionLib.fusion.slices.rim_kernel", lambda network: None)
     np.testing.assert_allclose(fuse_slices(network, ct, mri, bone_weight(hu)), with_it, atol=1e-3)

@@ -55,12 +55,15 @@ def build(tmp_path_factory):
 
 
 def shipped():
-    """What the two CMakeLists.txt list, where Slicer looks for it, and the licence."""
+    """All files of the two folders, where Slicer looks for them, and the licence."""
     names = {MODULES + "BrainFusionLib/LICENSE.txt"}
     for folder, below in (("BrainFusion", ""), ("BrainFusionLib", "BrainFusionLib/")):
-        text = (ROOT / folder / "CMakeLists.txt").read_text(encoding="utf-8")
-        for body in re.findall(r"^set\(\w+_PYTHON_(?:SCRIPTS|RESOURCES)\n(.*?)^  \)$", text, re.MULTILINE | re.DOTALL):
-            names |= {MODULES + below + name for name in body.split()}
+        files = (path.relative_to(ROOT / folder) for path in (ROOT / folder).rglob("*") if path.is_file())
+        names |= {
+            MODULES + below + path.as_posix()
+            for path in files
+            if path.name != "CMakeLists.txt" and "__pycache__" not in path.parts
+        }
     return names
 
 
@@ -73,7 +76,11 @@ def test_cmake_installs_the_module_with_the_library_beside_it(build, tmp_path):
     run(tool("cmake"), "--install", build, "--prefix", tmp_path)
     there = {p.relative_to(tmp_path).as_posix() for p in tmp_path.rglob("*") if p.is_file()}
     assert {name for name in there if wanted(name)} == shipped()
-    for name in ("BrainFusion.py", "BrainFusionLib/weights.py", "BrainFusionLib/trained/fusion_net_alpha.npz"):
+    for name in (
+        "BrainFusion.py",
+        "BrainFusionLib/fusion/weights.py",
+        "BrainFusionLib/fusion/trained/fusion_net_alpha.npz",
+    ):
         source = ROOT / ("" if name.startswith("BrainFusionLib") else "BrainFusion") / name
         assert (tmp_path / MODULES / name).read_bytes() == source.read_bytes()
 

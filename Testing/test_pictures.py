@@ -9,12 +9,12 @@ from PIL import Image
 
 from BrainFusionLib.cli import DONE, WRONG_INPUT, main
 from BrainFusionLib.errors import ImageContentError, ImageFileError
+from BrainFusionLib.fusion.measuring import measure_files
+from BrainFusionLib.fusion.rules import RULES
+from BrainFusionLib.fusion.slice_folders import fuse_folders
 from BrainFusionLib.io import list_pictures, read_grey, write_grey
-from BrainFusionLib.measuring import measure_files
 from BrainFusionLib.metrics import measure
 from BrainFusionLib.metrics.fidelity import windowed_bone_weight
-from BrainFusionLib.pictures import fuse_folders
-from BrainFusionLib.rules import RULES
 from BrainFusionLib.settings import FusionSettings, Settings
 
 RULE = Settings(fusion=FusionSettings("bone_over_mri"))

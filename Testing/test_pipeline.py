@@ -10,6 +10,7 @@ import SimpleITK as sitk
 import torch
 
 from BrainFusionLib import fuse, intensity, registration
+from BrainFusionLib.case.run import FusionResult
 from BrainFusionLib.errors import (
     Cancelled,
     GeometryError,
@@ -18,17 +19,16 @@ from BrainFusionLib.errors import (
     SettingsError,
     WeightsError,
 )
+from BrainFusionLib.fusion.network import FusionNet, arrays_of
+from BrainFusionLib.fusion.rules import RULES
+from BrainFusionLib.fusion.weights import UNIT_SCALE, Manifest, save_weights
 from BrainFusionLib.geometry import Grid
-from BrainFusionLib.network import FusionNet, arrays_of
 from BrainFusionLib.phantom import PhantomPair, make_pair
-from BrainFusionLib.pipeline import FusionResult
 from BrainFusionLib.registration import RegistrationResult
 from BrainFusionLib.resample import resample_onto
-from BrainFusionLib.rules import RULES
 from BrainFusionLib.settings import FusionSettings, Model, RegistrationSettings, Settings
 from BrainFusionLib.transform import AffineTransform, RigidTransform
 from BrainFusionLib.volume import Volume
-from BrainFusionLib.weights import UNIT_SCALE, Manifest, save_weights
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from BrainFusionLib.registration import register
 from BrainFusionLib.registration.kernel import kernel
 from BrainFusionLib.settings import RegistrationSettings
 from BrainFusionLib.transform import RigidTransform
-from BrainFusionLib.verdict import judge
+from BrainFusionLib.verdict.judge import judge
 from BrainFusionLib.volume import Volume
 
 FAST = RegistrationSettings.preset("fast")

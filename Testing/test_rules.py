@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from BrainFusionLib.errors import MissingDependencyError
-from BrainFusionLib.rules import RULES
+from BrainFusionLib.fusion.rules import RULES
 
 pytest.importorskip("pywt", reason="the wavelet rule needs PyWavelets")
 

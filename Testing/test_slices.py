@@ -8,9 +8,9 @@ from torch import nn
 
 from BrainFusionLib.device import pick_device
 from BrainFusionLib.errors import Cancelled, GeometryError, SettingsError
+from BrainFusionLib.fusion.network import FusionNet, FusionNetAlpha
+from BrainFusionLib.fusion.slices import blend, fuse_slices, slice_weights
 from BrainFusionLib.geometry import Grid, rotation_matrix
-from BrainFusionLib.network import FusionNet, FusionNetAlpha
-from BrainFusionLib.slices import blend, fuse_slices, slice_weights
 from BrainFusionLib.volume import axial_stack
 
 ORIENTATIONS = [
@@ -136,7 +136,7 @@ def test_cancel_stops_before_the_next_batch():
 def test_a_full_gpu_gets_smaller_batches_and_then_the_cpu_with_a_notice(caplog):
     ct, mri = _stacks(5, 16, 16)
     network = OutOfMemory(room=1)
-    with caplog.at_level(logging.WARNING, logger="BrainFusionLib.slices"):
+    with caplog.at_level(logging.WARNING, logger="BrainFusionLib.fusion.slices"):
         fused = fuse_slices(network, ct, mri, device="meta", batch_size=4)
     np.testing.assert_array_equal(fused, ct)
     assert [shape[0] for shape in network.shown] == [4, 2, 1, 1, 1, 1, 1, 1]

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from BrainFusionLib.network import network_from_weights
-from BrainFusionLib.weights import SHIPPED, TRAINED, find_weights, load_weights
+from BrainFusionLib.fusion.network import network_from_weights
+from BrainFusionLib.fusion.weights import SHIPPED, TRAINED, find_weights, load_weights
 
 GOLDEN = Path(__file__).parent / "golden"
 

@@ -14,9 +14,9 @@ import pytest
 import torch
 
 from BrainFusionLib.errors import SettingsError, WeightsError
-from BrainFusionLib.network import network_from_weights
-from BrainFusionLib.slices import fuse_slices
-from BrainFusionLib.weights import load_weights
+from BrainFusionLib.fusion.network import network_from_weights
+from BrainFusionLib.fusion.slices import fuse_slices
+from BrainFusionLib.fusion.weights import load_weights
 from training.cache import SliceStore, open_store, prepare
 from training.checkpoint import load_checkpoint
 from training.config import Config, DataConfig, LogConfig, OptimiserConfig, ScheduleConfig, TrainingConfig

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from BrainFusionLib.errors import SettingsError
-from BrainFusionLib.network import build_network
+from BrainFusionLib.fusion.network import build_network
 from training.config_file import config_from, read_config
 
 CONFIGS = sorted((Path(__file__).parents[1] / "training" / "configs").glob("*.toml"))

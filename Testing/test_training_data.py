@@ -8,10 +8,10 @@ import torch
 from PIL import Image
 
 from BrainFusionLib.errors import ImageContentError, ImageFileError, SettingsError
+from BrainFusionLib.fusion.rules import RULES
 from BrainFusionLib.intensity import BONE_HU, bone_weight, hu_from_unit
 from BrainFusionLib.io import read_volume, write_volume
 from BrainFusionLib.phantom import head_grid, make_phantom
-from BrainFusionLib.rules import RULES
 from BrainFusionLib.volume import Volume
 from training.cache import MADE_FROM, open_store, prepare
 from training.config import Config, DataConfig, LabelConfig, TrainingConfig

@@ -11,10 +11,10 @@ import torch
 from PIL import Image
 
 from BrainFusionLib.errors import WeightsError
+from BrainFusionLib.fusion.rules import RULES
+from BrainFusionLib.fusion.weights import load_weights
 from BrainFusionLib.metrics import gates
 from BrainFusionLib.metrics.fusion import qabf
-from BrainFusionLib.rules import RULES
-from BrainFusionLib.weights import load_weights
 from training import losses
 from training.checkpoint import load_checkpoint
 from training.compare_optimisers import main as compare_optimisers

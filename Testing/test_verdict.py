@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 
 from benchmarks.verdict import at_least, colour_of, outcome, read, table
 from BrainFusionLib.registration import RegistrationResult
-from BrainFusionLib.registration.checking import GivenPose
-from BrainFusionLib.registration.local import LocalFit
-from BrainFusionLib.registration.skull import SkullFit
 from BrainFusionLib.transform import RigidTransform
-from BrainFusionLib.verdict import Verdict, judge
+from BrainFusionLib.verdict.given import GivenPose
+from BrainFusionLib.verdict.judge import Verdict, judge
+from BrainFusionLib.verdict.local import LocalFit
+from BrainFusionLib.verdict.skull import SkullFit
 
 GOOD = RegistrationResult(
     RigidTransform.identity(),

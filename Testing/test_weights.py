@@ -9,7 +9,7 @@ import pytest
 
 from BrainFusionLib import __version__
 from BrainFusionLib.errors import ImageFileError, WeightsError
-from BrainFusionLib.weights import Manifest, load_weights, save_weights
+from BrainFusionLib.fusion.weights import Manifest, load_weights, save_weights
 
 
 def _manifest(**changes):
@@ -170,6 +170,6 @@ def test_a_save_that_fails_leaves_the_old_weights_as_they_were(tmp_path, monkeyp
 
 
 def test_reading_weights_does_not_import_torch():
-    code = "import sys, BrainFusionLib.weights; sys.exit('torch' in sys.modules)"
+    code = "import sys, BrainFusionLib.fusion.weights; sys.exit('torch' in sys.modules)"
     root = Path(__file__).parents[1]
     assert subprocess.run([sys.executable, "-c", code], cwd=root, check=False).returncode == 0

@@ -20,14 +20,14 @@ import torch
 
 from BrainFusionLib import Settings, Volume, __version__, fuse
 from BrainFusionLib.device import keep_freed_memory
+from BrainFusionLib.fusion.network import FusionNet, FusionNetAlpha, network_from_weights
+from BrainFusionLib.fusion.network.rim import rim_kernel
+from BrainFusionLib.fusion.slices import prepare
+from BrainFusionLib.fusion.weights import find_weights, load_weights
 from BrainFusionLib.intensity import bone_weight, ct_to_unit, mri_scale
 from BrainFusionLib.io import write_text
-from BrainFusionLib.network import FusionNet, FusionNetAlpha, network_from_weights
-from BrainFusionLib.network.rim import rim_kernel
 from BrainFusionLib.phantom import head_grid, make_phantom
-from BrainFusionLib.slices import prepare
 from BrainFusionLib.transform import RigidTransform
-from BrainFusionLib.weights import find_weights, load_weights
 
 logger = logging.getLogger("benchmarks")
 

@@ -32,14 +32,14 @@ from BrainFusionLib.geometry import FloatArray, Grid, rotation_matrix
 from BrainFusionLib.intensity import AIR_HU
 from BrainFusionLib.io import write_text
 from BrainFusionLib.registration import RegistrationResult, register
-from BrainFusionLib.registration.checking import GivenPose, check_given
-from BrainFusionLib.registration.local import LocalFit, local_errors
 from BrainFusionLib.registration.register import INTERVAL, MIRRORED_MARGIN
-from BrainFusionLib.registration.skull import SkullFit, skull_fit
 from BrainFusionLib.resample import resample_onto
 from BrainFusionLib.settings import Look, RegistrationSettings
 from BrainFusionLib.transform import RigidTransform
-from BrainFusionLib.verdict import judge
+from BrainFusionLib.verdict.given import GivenPose, check_given
+from BrainFusionLib.verdict.judge import judge
+from BrainFusionLib.verdict.local import LocalFit, local_errors
+from BrainFusionLib.verdict.skull import SkullFit, skull_fit
 from BrainFusionLib.volume import Volume
 
 logger = logging.getLogger("benchmarks")

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from BrainFusionLib.errors import SettingsError
+from BrainFusionLib.fusion.rules import RULES
 from BrainFusionLib.phantom.tissues import CONTRASTS
-from BrainFusionLib.rules import RULES
 
 SOURCES = ("phantom", "simulated", "original", "manifest", "png")
 OPTIMISERS = ("sgd", "rmsprop", "adagrad", "adadelta", "adam", "adamw", "lion")
@@ -148,7 +148,7 @@ class LabelConfig:
     Parameters
     ----------
     kind
-        A rule of `BrainFusionLib.rules.RULES`; ``optimum``, the best slice there is by the objective of
+        A rule of `BrainFusionLib.fusion.rules.RULES`; ``optimum``, the best slice there is by the objective of
         `training.labels`; ``given``, the fused volume of the data set; or ``none``, for losses that need no label.
     steps, learning_rate
         Of the search for the optimum.
@@ -327,7 +327,7 @@ class LogConfig:
 
 @dataclass(frozen=True)
 class Config:
-    """A whole run. `network` is an architecture as `BrainFusionLib.network.build_network` takes it."""
+    """A whole run. `network` is an architecture as `BrainFusionLib.fusion.network.build_network` takes it."""
 
     data: DataConfig
     simulation: SimulationConfig = field(default_factory=SimulationConfig)

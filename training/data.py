@@ -15,7 +15,7 @@ import numpy.typing as npt
 import torch
 
 from BrainFusionLib.errors import SettingsError
-from BrainFusionLib.rules import RULES
+from BrainFusionLib.fusion.rules import RULES
 from training.cache import SliceStore, open_store, prepare
 from training.config import Config
 from training.head_models import HeadModel

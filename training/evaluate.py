@@ -22,14 +22,14 @@ import torch
 from PIL import Image, ImageDraw
 
 from BrainFusionLib.errors import BrainFusionError, SettingsError
+from BrainFusionLib.fusion.network import build_network, network_from_weights
+from BrainFusionLib.fusion.rules import RULES
+from BrainFusionLib.fusion.slices import fuse_slices
+from BrainFusionLib.fusion.weights import load_weights
 from BrainFusionLib.intensity import CT_KNOTS_UNIT
 from BrainFusionLib.io import atomic_output, write_json, write_text
 from BrainFusionLib.metrics import gates, measure
-from BrainFusionLib.network import build_network, network_from_weights
-from BrainFusionLib.rules import RULES
-from BrainFusionLib.slices import fuse_slices
 from BrainFusionLib.volume import VoxelArray
-from BrainFusionLib.weights import load_weights
 from training.cache import open_store, prepare
 from training.checkpoint import load_checkpoint
 from training.config import Config, DataConfig, LabelConfig

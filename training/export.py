@@ -1,6 +1,6 @@
 """Make a weights file of a checkpoint: ``python -m training.export RUN_FOLDER --output FOLDER``.
 
-FOLDER gets ``weights.npz`` and ``weights.json`` (arrays and manifest, see `BrainFusionLib.weights`), ``golden.npz`` (an
+FOLDER gets ``weights.npz`` and ``weights.json`` (arrays and manifest, see `fusion.weights`), ``golden.npz`` (an
 input, and what the network made of it on the machine that exported it) and ``model_card.md``.
 """
 
@@ -18,12 +18,12 @@ import numpy as np
 import torch
 
 from BrainFusionLib.errors import BrainFusionError, ImageFileError
+from BrainFusionLib.fusion.network import arrays_of, build_network
+from BrainFusionLib.fusion.weights import Manifest, Weights, save_weights
 from BrainFusionLib.intensity import ct_to_unit, mri_scale
 from BrainFusionLib.io import atomic_output, write_text
-from BrainFusionLib.network import arrays_of, build_network
 from BrainFusionLib.phantom import head_grid, make_phantom
 from BrainFusionLib.volume import VoxelArray
-from BrainFusionLib.weights import Manifest, Weights, save_weights
 from training.checkpoint import load_checkpoint
 from training.config import Config
 from training.config_file import config_from

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from BrainFusionLib.network import bone_and_rim
-from BrainFusionLib.rules import RULES
+from BrainFusionLib.fusion.network import bone_and_rim
+from BrainFusionLib.fusion.rules import RULES
 from BrainFusionLib.volume import VoxelArray
 from training.config import LabelConfig
 from training.losses import Batch, bone, qabf, soft

@@ -14,7 +14,7 @@ import torch
 from torch.nn.parallel import DistributedDataParallel
 
 from BrainFusionLib.errors import SettingsError, WeightsError
-from BrainFusionLib.network import build_network
+from BrainFusionLib.fusion.network import build_network
 from training.cache import SliceStore
 from training.checkpoint import load_checkpoint, save_checkpoint
 from training.config import Config

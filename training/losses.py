@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 import torch
 import torch.nn.functional as F
 
+from BrainFusionLib.fusion.network.edges import TINY, edges, kept
 from BrainFusionLib.metrics.fidelity import HEAD_LEVEL
-from BrainFusionLib.network.edges import TINY, edges, kept
 
 if TYPE_CHECKING:
     from training.config import LossConfig

@@ -19,13 +19,13 @@ import numpy.typing as npt
 import torch
 
 from BrainFusionLib.errors import BrainFusionError, SettingsError
+from BrainFusionLib.fusion.rules import RULES
 from BrainFusionLib.geometry import Grid
 from BrainFusionLib.intensity import bone_weight, ct_to_unit, hu_from_unit, mri_scale
 from BrainFusionLib.io import atomic_output
-from BrainFusionLib.io.analyze import nifti_header
+from BrainFusionLib.io.nifti import nifti_header
 from BrainFusionLib.phantom import head_grid, make_phantom
 from BrainFusionLib.resample import resample_onto
-from BrainFusionLib.rules import RULES
 from BrainFusionLib.transform import RigidTransform
 from BrainFusionLib.volume import Volume, VoxelArray
 from training.config import SimulationConfig
@@ -50,7 +50,7 @@ def make_head(head: str, folder: Path, rule: str, seed: int, shrink: int = 1) ->
     folder
         Gets six files; is made.
     rule
-        Makes the fused volume; see `BrainFusionLib.rules.RULES`.
+        Makes the fused volume; see `BrainFusionLib.fusion.rules.RULES`.
     seed
         Of the CT's pose (turned by 5 to 15 degrees, shifted by 5 to 20 mm) and of a simulated scan.
     shrink

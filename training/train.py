@@ -18,8 +18,8 @@ from pathlib import Path
 import torch
 
 from BrainFusionLib.errors import BrainFusionError
-from BrainFusionLib.network import build_network
-from BrainFusionLib.weights import Weights
+from BrainFusionLib.fusion.network import build_network
+from BrainFusionLib.fusion.weights import Weights
 from training.checkpoint import load_checkpoint
 from training.config import Config
 from training.config_file import read_config

@@ -18,11 +18,11 @@ from BrainFusionLib.errors import BrainFusionError
 from BrainFusionLib.geometry import Grid
 from BrainFusionLib.settings import FusionSettings, Look, RegistrationSettings, Settings
 from BrainFusionLib.transform import AffineTransform, RigidTransform, Transform
-from BrainFusionLib.verdict import Verdict
+from BrainFusionLib.verdict.judge import Verdict
 from BrainFusionLib.volume import Modality, Volume
 
 if TYPE_CHECKING:
-    from BrainFusionLib.pipeline import FusionResult  # brings SimpleITK, which loading the module must not
+    from BrainFusionLib.case.run import FusionResult  # brings SimpleITK, which loading the module must not
 
 # Voxels are written in pieces of this many bytes, so that the window stays alive between them.
 PIECE_BYTES = 16_000_000
@@ -136,7 +136,7 @@ def write_result(result: FusionResult, folder: Path) -> dict[str, Any]:
 
 def read_result(message: dict[str, Any], folder: Path) -> FusionResult:
     """Return the result that a worker wrote; its voxels are read from their files as they are looked at."""
-    from BrainFusionLib.pipeline import FusionResult
+    from BrainFusionLib.case.run import FusionResult
 
     volumes: dict[str, Volume | None] = {"alpha": None}
     for role, told in message["volumes"].items():

@@ -25,7 +25,7 @@ from BrainFusionSlicer.jobs import Job
 from BrainFusionSlicer.runner import InProcessRunner, ProcessRunner, Runner
 
 if TYPE_CHECKING:
-    from BrainFusionLib.pipeline import FusionResult
+    from BrainFusionLib.case.run import FusionResult
 
 TICK_MS = 30
 SCALAR_VOLUME = "vtkMRMLScalarVolumeNode"
@@ -167,7 +167,7 @@ class FusionLogic(ScriptedLoadableModuleLogic):
                 ).format(version=torch_setup.is_too_old())
             )
         # Brings SimpleITK and more, which takes a while the first time: better now than while the job runs.
-        importlib.import_module("BrainFusionLib.pipeline")
+        importlib.import_module("BrainFusionLib.case.run")
         job = Job(
             ct=bridge.raw_from_node(ctVolume, as_shown=keepAlignment),
             mri=bridge.raw_from_node(mriVolume),

@@ -22,7 +22,7 @@ from BrainFusionLib.errors import BrainFusionError, Cancelled, ImageFileError, S
 from BrainFusionSlicer.jobs import Job, error_from_plain, read_result, write_job
 
 if TYPE_CHECKING:
-    from BrainFusionLib.pipeline import FusionResult
+    from BrainFusionLib.case.run import FusionResult
 
 logger = logging.getLogger(__name__)
 
@@ -71,7 +71,7 @@ class InProcessRunner:
 
     def run(self, job: Job, progress: Progress, done: Done) -> None:
         """Do the job, and return when it is done."""
-        from BrainFusionLib.pipeline import fuse
+        from BrainFusionLib.case.run import fuse
 
         _refuse_second(self.busy)
         self.busy, self._cancelled = True, False

@@ -53,7 +53,7 @@ def main(library_folder: str) -> int:
 def fuse(message: dict[str, Any], say: Any) -> dict[str, Any]:
     """Do one job and return the message that describes its result."""
     check_torch()
-    from BrainFusionLib.pipeline import fuse
+    from BrainFusionLib.case.run import fuse
     from BrainFusionSlicer.jobs import read_job, with_device, write_result
 
     volumes, settings, arguments = read_job(message)

@@ -10,7 +10,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, get_args
 
-from BrainFusionLib.case import (
+from BrainFusionLib.case.run import WARNING, fuse, not_rigid, versions
+from BrainFusionLib.cli.codes import DONE, NOT_FOUND, fail
+from BrainFusionLib.cli.rules import add_rule_options, fusion_settings
+from BrainFusionLib.console import ProgressLine, say
+from BrainFusionLib.device import require_torch
+from BrainFusionLib.errors import ImageFileError, SettingsError
+from BrainFusionLib.folder import (
     FORMATS,
     make_output_folder,
     read_pair,
@@ -19,13 +25,7 @@ from BrainFusionLib.case import (
     remove_if_empty,
     write_case,
 )
-from BrainFusionLib.cli.codes import DONE, NOT_FOUND, fail
-from BrainFusionLib.cli.rules import add_rule_options, fusion_settings
-from BrainFusionLib.console import ProgressLine, say
-from BrainFusionLib.device import require_torch
-from BrainFusionLib.errors import ImageFileError, SettingsError
 from BrainFusionLib.io import TRANSFORM_SUFFIXES, read_transform, read_volume, write_json, write_transform
-from BrainFusionLib.pipeline import WARNING, fuse, not_rigid, versions
 from BrainFusionLib.settings import Model, RegistrationSettings, Settings
 from BrainFusionLib.transform import AffineTransform, RigidTransform, Transform, told
 from BrainFusionLib.volume import Volume
@@ -185,7 +185,7 @@ def _fuse(options: argparse.Namespace) -> int:
 def _register(options: argparse.Namespace) -> int:
     require_torch()
     from BrainFusionLib.registration import register
-    from BrainFusionLib.verdict import judge
+    from BrainFusionLib.verdict.judge import judge
 
     output = Path(options.output)
     _check_transform_name(output)

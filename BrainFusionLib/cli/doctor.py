@@ -8,10 +8,10 @@ import importlib.util
 import platform
 from typing import Any
 
-from BrainFusionLib import __version__
 from BrainFusionLib.cli.codes import DONE, FAULT
 from BrainFusionLib.console import say
-from BrainFusionLib.weights import DEFAULT_WEIGHTS, SHIPPED, find_weights
+from BrainFusionLib.fusion.weights import DEFAULT_WEIGHTS, SHIPPED, find_weights
+from BrainFusionLib.version import __version__
 
 
 def add_to(commands: Any) -> None:

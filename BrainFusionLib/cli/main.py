@@ -13,13 +13,13 @@ import threading
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from BrainFusionLib import __version__
+from BrainFusionLib.case.run import WARNING
 from BrainFusionLib.cli import cases, cohort, doctor, measures, pictures
 from BrainFusionLib.cli.codes import DONE, FAULT, INTERRUPTED, NOT_FOUND, TERMINATED, WRONG_INPUT, fail
 from BrainFusionLib.console import say
 from BrainFusionLib.device import keep_freed_memory
 from BrainFusionLib.errors import BrainFusionError, Cancelled, RegistrationError
-from BrainFusionLib.pipeline import WARNING
+from BrainFusionLib.version import __version__
 
 __all__ = ["DONE", "FAULT", "INTERRUPTED", "NOT_FOUND", "TERMINATED", "WRONG_INPUT", "main"]
 

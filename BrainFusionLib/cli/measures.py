@@ -9,11 +9,11 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from BrainFusionLib.case import make_output_folder, remove_if_empty
 from BrainFusionLib.cli.codes import DONE
 from BrainFusionLib.console import say
+from BrainFusionLib.folder import make_output_folder, remove_if_empty
+from BrainFusionLib.fusion.measuring import measure_files
 from BrainFusionLib.io import write_json, write_text
-from BrainFusionLib.measuring import measure_files
 
 # What a line of the table says of each number.
 MEANINGS = {

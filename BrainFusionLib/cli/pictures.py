@@ -8,12 +8,12 @@ import time
 from pathlib import Path
 from typing import Any
 
-from BrainFusionLib.case import make_output_folder, remove_if_empty
+from BrainFusionLib.case.run import WARNING
 from BrainFusionLib.cli.codes import DONE
 from BrainFusionLib.cli.rules import add_rule_options, fusion_settings
 from BrainFusionLib.console import ProgressLine, say
-from BrainFusionLib.pictures import fuse_folders
-from BrainFusionLib.pipeline import WARNING
+from BrainFusionLib.folder import make_output_folder, remove_if_empty
+from BrainFusionLib.fusion.slice_folders import fuse_folders
 from BrainFusionLib.settings import Settings
 
 

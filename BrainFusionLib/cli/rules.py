@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import argparse
 
-from BrainFusionLib.fusing import NETWORK_RULE
-from BrainFusionLib.rules import RULES
+from BrainFusionLib.fusion.fusing import NETWORK_RULE
+from BrainFusionLib.fusion.rules import RULES
+from BrainFusionLib.fusion.weights import SHIPPED
 from BrainFusionLib.settings import FusionSettings
-from BrainFusionLib.weights import SHIPPED
 
 
 def add_rule_options(parser: argparse.ArgumentParser) -> None:

@@ -13,13 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from BrainFusionLib import __version__
+from BrainFusionLib.case.run import WARNING
 from BrainFusionLib.cohort.folders import only_one
 from BrainFusionLib.cohort.manifest import BAD_NAME, Entry, name_is_good
 from BrainFusionLib.errors import ImageFileError
 from BrainFusionLib.io import write_json, write_text
-from BrainFusionLib.pipeline import WARNING
-from BrainFusionLib.verdict import STRIPPED
+from BrainFusionLib.verdict.judge import STRIPPED
+from BrainFusionLib.version import __version__
 
 CT_PATTERNS = ["ct/*_ct.nii*", "anat/*_ct.nii*", "anat/*_CT.nii*"]
 MRI_PATTERNS = ["anat/*_T1w.nii*", "anat/*_T2w.nii*", "anat/*_FLAIR.nii*", "anat/*_PDw.nii*"]

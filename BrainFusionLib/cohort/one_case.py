@@ -11,17 +11,17 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from BrainFusionLib import __version__
-from BrainFusionLib.case import make_output_folder, read_pair, remove_if_empty, remove_staging, write_case
+from BrainFusionLib.case.run import FusionResult, fuse
 from BrainFusionLib.cohort.bids import write_sidecar
 from BrainFusionLib.cohort.manifest import Entry
 from BrainFusionLib.cohort.overview import thumbnail
 from BrainFusionLib.errors import BrainFusionError, RegistrationError
+from BrainFusionLib.folder import make_output_folder, read_pair, remove_if_empty, remove_staging, write_case
 from BrainFusionLib.io import read_transform, read_volume, write_json
-from BrainFusionLib.pipeline import FusionResult, fuse
 from BrainFusionLib.settings import Settings
 from BrainFusionLib.transform import RigidTransform
-from BrainFusionLib.verdict import CALIBRATION
+from BrainFusionLib.verdict.judge import CALIBRATION
+from BrainFusionLib.version import __version__
 from BrainFusionLib.volume import Volume
 
 # Beside a case's results; written last. Where it is, and agrees with what is there, the case is done.

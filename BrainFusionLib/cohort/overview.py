@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from BrainFusionLib.pipeline import WARNING, FusionResult
+from BrainFusionLib.case.run import WARNING, FusionResult
 from BrainFusionLib.report.pictures import plane_pictures, prepare_scene, with_edges
 from BrainFusionLib.volume import Volume
 

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from BrainFusionLib.case import make_output_folder
+from BrainFusionLib.case.run import FusionResult
 from BrainFusionLib.cohort.bids import start_derivative
 from BrainFusionLib.cohort.manifest import Entry
 from BrainFusionLib.cohort.one_case import (
@@ -34,8 +34,8 @@ from BrainFusionLib.cohort.one_case import (
 from BrainFusionLib.cohort.overview import overview
 from BrainFusionLib.device import keep_freed_memory, pick_device
 from BrainFusionLib.errors import ImageFileError, MissingDependencyError, SettingsError
+from BrainFusionLib.folder import make_output_folder
 from BrainFusionLib.io import write_text
-from BrainFusionLib.pipeline import FusionResult
 from BrainFusionLib.settings import Settings
 from BrainFusionLib.volume import Volume
 

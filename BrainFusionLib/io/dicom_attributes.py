@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from BrainFusionLib import __version__
 from BrainFusionLib.geometry import Grid, anatomical_axes, apply_affine
 from BrainFusionLib.io.dicom_headers import DicomHeaders, Instance
 from BrainFusionLib.transform import Transform
+from BrainFusionLib.version import __version__
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset

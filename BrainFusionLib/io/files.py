@@ -19,8 +19,8 @@ import SimpleITK as sitk
 
 from BrainFusionLib.errors import GeometryError, ImageFileError
 from BrainFusionLib.geometry import ORTHOGONALITY_TOLERANCE, affine
-from BrainFusionLib.io.analyze import nifti_header, read_nifti
 from BrainFusionLib.io.dicom import DICOM_SUFFIXES, looks_like_dicom, read_dicom
+from BrainFusionLib.io.nifti import nifti_header, read_nifti
 from BrainFusionLib.io.reading import COPY_AGAIN, naming, quiet_itk
 from BrainFusionLib.io.text_formats import metaimage_header, nrrd_header, read_metaimage, read_nrrd
 from BrainFusionLib.transform import AffineTransform, RigidTransform, Transform

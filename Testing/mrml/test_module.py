@@ -20,12 +20,12 @@ import slicer
 import slicer.util
 
 from BrainFusionLib import pipeline
+from BrainFusionLib.case.run import FusionResult
 from BrainFusionLib.errors import Cancelled, GeometryError, MissingDependencyError, SettingsError
 from BrainFusionLib.geometry import Grid
-from BrainFusionLib.pipeline import FusionResult
 from BrainFusionLib.settings import Settings
 from BrainFusionLib.transform import RigidTransform
-from BrainFusionLib.verdict import Verdict
+from BrainFusionLib.verdict.judge import Verdict
 from BrainFusionLib.volume import Volume
 
 MODULE = Path(__file__).parents[2] / "BrainFusion"
@@ -81,7 +81,7 @@ def module(monkeypatch, tmp_path):
 
 @pytest.fixture
 def calls(monkeypatch, module):
-    """Put a fake in the place of BrainFusionLib.pipeline that answers at once; return what it was called with."""
+    """Put a fake in the place of BrainFusionLib.case.run that answers at once; return what it was called with."""
     seen = []
 
     def fuse(ct, mri, settings=None, *, start=None, transform=None, mri_mask=None, progress=None, cancel=None):

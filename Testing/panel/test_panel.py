@@ -202,8 +202,8 @@ def test_every_choice_reaches_the_logic(chosen, nodes, monkeypatch):
 
 
 def test_all_rules_that_are_offered_exist(panel):
-    from BrainFusionLib.fusing import NETWORK_RULE
-    from BrainFusionLib.rules import RULES
+    from BrainFusionLib.fusion.fusing import NETWORK_RULE
+    from BrainFusionLib.fusion.rules import RULES
 
     assert set(panel._choices["rule"][1]) <= {NETWORK_RULE, *RULES}
 

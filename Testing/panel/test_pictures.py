@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 from PySide6 import QtGui, QtWidgets
 
-from BrainFusionLib.verdict import Verdict
+from BrainFusionLib.verdict.judge import Verdict
 
 pytestmark = pytest.mark.filterwarnings("ignore:Setting the shape on a NumPy array:DeprecationWarning")
 

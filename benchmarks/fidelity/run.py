@@ -29,7 +29,7 @@ from benchmarks.fidelity.heads import (
 from benchmarks.registration.heads import Head, phantom_head, read_head
 from BrainFusionLib import FusionResult, __version__, fuse
 from BrainFusionLib.errors import BrainFusionError
-from BrainFusionLib.fusing import NETWORK_RULE
+from BrainFusionLib.fusion.fusing import NETWORK_RULE
 from BrainFusionLib.intensity import CT_KNOTS_UNIT, bone_weight, ct_to_unit, hu_from_unit
 from BrainFusionLib.io import write_json, write_text
 from BrainFusionLib.metrics import centroid_shift, contrast_kept, flicker, measure

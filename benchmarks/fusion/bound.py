@@ -18,9 +18,9 @@ import torch
 
 from BrainFusionLib.errors import BrainFusionError
 from BrainFusionLib.io import write_text
+from BrainFusionLib.io.pictures import pair_names, read_alike
 from BrainFusionLib.metrics import gates, windowed_bone_weight
 from BrainFusionLib.metrics.fusion import qabf
-from BrainFusionLib.pictures import pair_names, read_alike
 from training.config import LabelConfig
 from training.labels import best_alpha
 

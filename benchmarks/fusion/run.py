@@ -18,14 +18,15 @@ from pathlib import Path
 from benchmarks.fusion.sheet import write_sheet
 from BrainFusionLib import __version__
 from BrainFusionLib.errors import BrainFusionError
-from BrainFusionLib.fusing import NETWORK_RULE
+from BrainFusionLib.fusion.fusing import NETWORK_RULE
+from BrainFusionLib.fusion.measuring import Measured, measure_files
+from BrainFusionLib.fusion.rules import RULES
+from BrainFusionLib.fusion.slice_folders import fuse_folders
+from BrainFusionLib.fusion.weights import SHIPPED
 from BrainFusionLib.io import list_pictures, read_grey, write_grey, write_text
-from BrainFusionLib.measuring import Measured, measure_files
+from BrainFusionLib.io.pictures import pair_names
 from BrainFusionLib.metrics import windowed_bone_weight
-from BrainFusionLib.pictures import fuse_folders, pair_names
-from BrainFusionLib.rules import RULES
 from BrainFusionLib.settings import FusionSettings, Settings
-from BrainFusionLib.weights import SHIPPED
 
 logger = logging.getLogger("benchmarks")
 

@@ -71,7 +71,7 @@ def ours(preset: str) -> Prepare:
 
     def prepare(ct: Volume, mri: Volume) -> Callable[[], Found]:
         from BrainFusionLib.registration import register
-        from BrainFusionLib.verdict import judge
+        from BrainFusionLib.verdict.judge import judge
 
         settings = RegistrationSettings.preset(preset)  # type: ignore[arg-type]
 

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from BrainFusionLib.registration import RegistrationResult
-    from BrainFusionLib.registration.checking import GivenPose
-    from BrainFusionLib.registration.local import LocalFit
-    from BrainFusionLib.registration.skull import SkullFit
+    from BrainFusionLib.verdict.given import GivenPose
+    from BrainFusionLib.verdict.local import LocalFit
+    from BrainFusionLib.verdict.skull import SkullFit
 
 Colour = Literal["green", "amber", "red"]
 

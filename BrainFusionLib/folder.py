@@ -11,11 +11,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from BrainFusionLib.case.run import FusionResult
 from BrainFusionLib.errors import ImageContentError, ImageFileError, SettingsError
 from BrainFusionLib.io import read_volume, write_json, write_transform, write_volume
 from BrainFusionLib.io.dicom_headers import DicomHeaders, read_series_headers, require_pydicom
 from BrainFusionLib.io.dicom_writing import write_dicom_results
-from BrainFusionLib.pipeline import FusionResult
 from BrainFusionLib.report import write_pictures, write_report
 from BrainFusionLib.volume import Volume
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from BrainFusionLib.errors import SettingsError
+from BrainFusionLib.fusion.rules import RULES, import_wavelets
+from BrainFusionLib.fusion.weights import Weights, find_weights, load_weights
 from BrainFusionLib.progress import Cancel, Progress
-from BrainFusionLib.rules import RULES, import_wavelets
 from BrainFusionLib.settings import FusionSettings
 from BrainFusionLib.volume import BoolArray, VoxelArray
-from BrainFusionLib.weights import Weights, find_weights, load_weights
 
 if TYPE_CHECKING:
     import torch
@@ -72,8 +72,8 @@ def fuse_stacks(
     """
     if weights is None:
         return RULES[fusion.rule](ct_unit, mri_unit, bone_weight), None
-    from BrainFusionLib.network import FusionNetAlpha, network_from_weights
-    from BrainFusionLib.slices import blend, fuse_slices, slice_weights
+    from BrainFusionLib.fusion.network import FusionNetAlpha, network_from_weights
+    from BrainFusionLib.fusion.slices import blend, fuse_slices, slice_weights
 
     network = network_from_weights(weights)
     options: dict[str, Any] = {

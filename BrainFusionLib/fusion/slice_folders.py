@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,9 +10,10 @@ from pathlib import Path
 import numpy as np
 
 from BrainFusionLib.device import pick_device
-from BrainFusionLib.errors import ImageContentError, ImageFileError
-from BrainFusionLib.fusing import fuse_stacks, weights_for
-from BrainFusionLib.io import list_pictures, read_grey, write_grey
+from BrainFusionLib.errors import ImageFileError
+from BrainFusionLib.fusion.fusing import fuse_stacks, weights_for
+from BrainFusionLib.io import write_grey
+from BrainFusionLib.io.pictures import pair_names, read_alike
 from BrainFusionLib.metrics import windowed_bone_weight
 from BrainFusionLib.progress import Cancel, Progress, stop_if
 from BrainFusionLib.settings import Settings
@@ -31,41 +32,6 @@ class FusedPictures:
     fused: tuple[Path, ...]
     alpha: tuple[Path, ...]
     unpaired: tuple[str, ...]
-
-
-def pair_names(*folders: Path) -> tuple[dict[str, tuple[Path, ...]], tuple[str, ...]]:
-    """Return the pictures of every name that all folders have, and the names that only some of them have.
-
-    Raises
-    ------
-    ImageFileError
-        A folder is missing or empty, or there is no name that all have.
-    """
-    listed = [list_pictures(folder) for folder in folders]
-    shared = [name for name in listed[0] if all(name in pictures for pictures in listed[1:])]
-    if not shared:
-        raise ImageFileError(
-            f"{' and '.join(str(folder) for folder in folders)}: have no picture of the same name (for example "
-            f"{' and '.join(next(iter(pictures.values())).name for pictures in listed)}). Slices that belong together "
-            "must be named alike."
-        )
-    unpaired = sorted({name for pictures in listed for name in pictures} - set(shared))
-    return {name: tuple(pictures[name] for pictures in listed) for name in shared}, tuple(unpaired)
-
-
-def read_alike(paths: Sequence[Path]) -> list[VoxelArray]:
-    """Read pictures that belong together: levels of 0 to 255, all of one shape (rows, columns).
-
-    Raises
-    ------
-    ImageFileError, ImageContentError
-        One cannot be read, or they differ in size.
-    """
-    pictures = [read_grey(path) for path in paths]
-    if len({picture.shape for picture in pictures}) > 1:
-        told = ", ".join(f"{p} {'x'.join(map(str, x.shape[::-1]))}" for p, x in zip(paths, pictures, strict=True))
-        raise ImageContentError(f"slices that belong together must have one size; got {told}. Resample one of them.")
-    return pictures
 
 
 def fuse_folders(

@@ -11,8 +11,8 @@ import numpy as np
 from BrainFusionLib import intensity
 from BrainFusionLib.errors import GeometryError, ImageContentError
 from BrainFusionLib.io import PICTURES, read_volume
+from BrainFusionLib.io.pictures import pair_names, read_alike
 from BrainFusionLib.metrics import gates, measure, slices_with_head
-from BrainFusionLib.pictures import pair_names, read_alike
 from BrainFusionLib.volume import Volume, VoxelArray, axial_stack
 
 # Voxels of two grids may lie this far apart, of their size, and still be taken for the same.

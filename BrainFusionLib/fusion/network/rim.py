@@ -18,9 +18,9 @@ import torch
 import torch.nn.functional as F
 
 from BrainFusionLib.compiling import load_compiled
+from BrainFusionLib.fusion.network.alpha import SQUASH, FusionNetAlpha, bone_of_unit_ct
+from BrainFusionLib.fusion.network.edges import CORNER, TINY
 from BrainFusionLib.metrics.fusion import DIRECTION, STRENGTH
-from BrainFusionLib.network.alpha import SQUASH, FusionNetAlpha, bone_of_unit_ct
-from BrainFusionLib.network.edges import CORNER, TINY
 
 SOURCE = Path(__file__).with_name("rim.c")
 # Channels of a vector in rim.c; channels that the first layer sees.

@@ -19,9 +19,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from BrainFusionLib import __version__, intensity
+from BrainFusionLib import intensity
 from BrainFusionLib.errors import WeightsError
 from BrainFusionLib.io import atomic_output, write_json
+from BrainFusionLib.version import __version__
 
 Arrays = dict[str, npt.NDArray[Any]]
 

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from BrainFusionLib.geometry import FloatArray
 from BrainFusionLib.intensity import BONE_RAMP_HU, ct_head_mask
-from BrainFusionLib.registration.local import pooled
+from BrainFusionLib.verdict.local import pooled
 from BrainFusionLib.volume import Volume, VoxelArray
 
 # Work is done on voxels of about this size, for shifts up to so many of them along each axis.

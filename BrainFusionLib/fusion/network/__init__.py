@@ -5,9 +5,9 @@ bone weight as third channel, and gives (B, 1, H, W), the fused slice on the sam
 `SIZE_MULTIPLE`; `slices` pads and crops to that.
 """
 
-from BrainFusionLib.network.alpha import FusionNetAlpha, bone_and_rim
-from BrainFusionLib.network.build import ARCHITECTURES, arrays_of, build_network, network_from_weights
-from BrainFusionLib.network.reference import SIZE_MULTIPLE, FusionNet
+from BrainFusionLib.fusion.network.alpha import FusionNetAlpha, bone_and_rim
+from BrainFusionLib.fusion.network.build import ARCHITECTURES, arrays_of, build_network, network_from_weights
+from BrainFusionLib.fusion.network.reference import SIZE_MULTIPLE, FusionNet
 
 __all__ = [
     "ARCHITECTURES",

@@ -9,9 +9,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from BrainFusionLib.errors import WeightsError
+from BrainFusionLib.fusion.network.edges import edges, slope_of_kept
+from BrainFusionLib.fusion.network.reference import initialise
 from BrainFusionLib.intensity import BONE_RAMP_HU, ct_to_unit
-from BrainFusionLib.network.edges import edges, slope_of_kept
-from BrainFusionLib.network.reference import initialise
 
 # How far from what is at least half bone, pixels, anything but the MRI may be shown.
 REACH = 2

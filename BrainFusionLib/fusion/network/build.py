@@ -10,9 +10,9 @@ import torch
 from torch import nn
 
 from BrainFusionLib.errors import WeightsError
-from BrainFusionLib.network.alpha import FusionNetAlpha
-from BrainFusionLib.network.reference import FusionNet
-from BrainFusionLib.weights import Arrays, Weights
+from BrainFusionLib.fusion.network.alpha import FusionNetAlpha
+from BrainFusionLib.fusion.network.reference import FusionNet
+from BrainFusionLib.fusion.weights import Arrays, Weights
 
 # What a manifest's architecture["name"] may be. The other entries of that mapping are the constructor's arguments.
 ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {

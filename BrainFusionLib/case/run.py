@@ -13,22 +13,23 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import SimpleITK as sitk
 
-from BrainFusionLib import __version__, intensity
+from BrainFusionLib import intensity
 from BrainFusionLib.device import pick_device
 from BrainFusionLib.errors import RegistrationError, SettingsError
-from BrainFusionLib.fusing import fuse_stacks, weights_for
+from BrainFusionLib.fusion.fusing import fuse_stacks, weights_for
+from BrainFusionLib.fusion.weights import Weights
 from BrainFusionLib.metrics import Fidelity, fidelity
 from BrainFusionLib.progress import Cancel, Progress, stop_if
 from BrainFusionLib.settings import Settings
 from BrainFusionLib.transform import AffineTransform, RigidTransform, Transform, told
-from BrainFusionLib.verdict import Verdict, judge
+from BrainFusionLib.verdict.judge import Verdict, judge
+from BrainFusionLib.version import __version__
 from BrainFusionLib.volume import Volume, VoxelArray, axial_stack
-from BrainFusionLib.weights import Weights
 
 if TYPE_CHECKING:
     import torch
 
-    from BrainFusionLib.registration.local import LocalErrors
+    from BrainFusionLib.verdict.local import LocalErrors
 
 WARNING = "for research and planning review, not for diagnosis"
 
@@ -181,10 +182,10 @@ def _fuse(
     if isinstance(transform, AffineTransform):
         notes.append(not_rigid(transform, given=registration is None))
 
-    from BrainFusionLib.registration.checking import check_given
-    from BrainFusionLib.registration.local import local_errors
-    from BrainFusionLib.registration.skull import skull_fit
     from BrainFusionLib.resample import resample_onto
+    from BrainFusionLib.verdict.given import check_given
+    from BrainFusionLib.verdict.local import local_errors
+    from BrainFusionLib.verdict.skull import skull_fit
 
     with clock.stage("resampling"):
         pulled = resample_onto(ct, mri.grid, transform, fill=intensity.AIR_HU, device=device)

@@ -13,8 +13,8 @@ import torch
 import torch.nn.functional as F
 
 from BrainFusionLib.errors import GeometryError, SettingsError
-from BrainFusionLib.network import SIZE_MULTIPLE, FusionNetAlpha
-from BrainFusionLib.network.rim import rim_kernel
+from BrainFusionLib.fusion.network import SIZE_MULTIPLE, FusionNetAlpha
+from BrainFusionLib.fusion.network.rim import rim_kernel
 from BrainFusionLib.progress import Cancel, Progress, stop_if
 from BrainFusionLib.volume import BoolArray, VoxelArray
 

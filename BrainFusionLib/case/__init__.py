@@ -1,0 +1,1 @@
+"""One case: register, resample, fuse, judge."""

@@ -1,0 +1,37 @@
+"""What voxel values mean: the unit scale, the head in a CT, and the checks that refuse bad input."""
+
+from BrainFusionLib.intensity.checks import check_mask, check_pair, looks_like_ct, looks_like_labels
+from BrainFusionLib.intensity.head import HEAD_THRESHOLD_HU, ct_head_mask
+from BrainFusionLib.intensity.scale import (
+    AIR_HU,
+    BONE_HU,
+    BONE_RAMP_HU,
+    CT_KNOTS_HU,
+    CT_KNOTS_UNIT,
+    bone_weight,
+    ct_to_unit,
+    hu_from_unit,
+    mri_scale,
+    otsu_threshold,
+    window_of_fused,
+)
+
+__all__ = [
+    "AIR_HU",
+    "BONE_HU",
+    "BONE_RAMP_HU",
+    "CT_KNOTS_HU",
+    "CT_KNOTS_UNIT",
+    "HEAD_THRESHOLD_HU",
+    "bone_weight",
+    "check_mask",
+    "check_pair",
+    "ct_head_mask",
+    "ct_to_unit",
+    "hu_from_unit",
+    "looks_like_ct",
+    "looks_like_labels",
+    "mri_scale",
+    "otsu_threshold",
+    "window_of_fused",
+]

@@ -112,8 +112,8 @@ class FusionSettings:
     rule
         A name from `BrainFusionLib.fusion.rules.RULES`, or ``"network"``.
     weights
-        For ``"network"``: a weights file, or the name of weights that ship (`fusion.weights.SHIPPED`); ``None`` for this
-        project's own.
+        For ``"network"``: a weights file, or the name of weights that ship (`fusion.weights.SHIPPED`); ``None`` for
+        this project's own.
     batch_size
         Slices that go through the network together. Halved by itself when the device's memory is too small.
     """

@@ -13,17 +13,21 @@ from BrainFusionLib.version import __version__
 
 _HOME_OF = {
     "AffineTransform": "transform",
-    "FusionResult": "case.run",
     "Grid": "geometry",
-    "RegistrationResult": "registration",
+    "Inputs": "case.request",
+    "Request": "case.request",
+    "Result": "case.result",
     "RigidTransform": "transform",
     "Settings": "settings",
+    "Source": "case.request",
     "Volume": "volume",
-    "fuse": "case.run",
+    "fuse": "case.faces",
+    "read_case": "folder",
     "read_transform": "io",
     "read_volume": "io",
-    "register": "registration",
+    "register": "case.faces",
     "resample_onto": "resample",
+    "run": "case.run",
     "write_transform": "io",
     "write_volume": "io",
 }
@@ -31,26 +35,30 @@ _HOME_OF = {
 __all__ = [*sorted(_HOME_OF), "__version__"]
 
 if TYPE_CHECKING:
-    from BrainFusionLib.case.run import FusionResult as FusionResult
-    from BrainFusionLib.case.run import fuse as fuse
+    from BrainFusionLib.transform import AffineTransform as AffineTransform
     from BrainFusionLib.geometry import Grid as Grid
+    from BrainFusionLib.case.request import Inputs as Inputs
+    from BrainFusionLib.case.request import Request as Request
+    from BrainFusionLib.case.result import Result as Result
+    from BrainFusionLib.transform import RigidTransform as RigidTransform
+    from BrainFusionLib.settings import Settings as Settings
+    from BrainFusionLib.case.request import Source as Source
+    from BrainFusionLib.volume import Volume as Volume
+    from BrainFusionLib.case.faces import fuse as fuse
+    from BrainFusionLib.folder import read_case as read_case
     from BrainFusionLib.io import read_transform as read_transform
     from BrainFusionLib.io import read_volume as read_volume
+    from BrainFusionLib.case.faces import register as register
+    from BrainFusionLib.resample import resample_onto as resample_onto
+    from BrainFusionLib.case.run import run as run
     from BrainFusionLib.io import write_transform as write_transform
     from BrainFusionLib.io import write_volume as write_volume
-    from BrainFusionLib.registration import RegistrationResult as RegistrationResult
-    from BrainFusionLib.registration import register as register
-    from BrainFusionLib.resample import resample_onto as resample_onto
-    from BrainFusionLib.settings import Settings as Settings
-    from BrainFusionLib.transform import AffineTransform as AffineTransform
-    from BrainFusionLib.transform import RigidTransform as RigidTransform
-    from BrainFusionLib.volume import Volume as Volume
 
 
 def __getattr__(name: str) -> Any:
     if name not in _HOME_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    if _HOME_OF[name] in ("registration", "resample"):
+    if _HOME_OF[name] == "resample":
         importlib.import_module(f"{__name__}.device").require_torch()
     return getattr(importlib.import_module(f"{__name__}.{_HOME_OF[name]}"), name)
 

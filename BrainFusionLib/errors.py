@@ -97,21 +97,20 @@ class RegistrationError(BrainFusionError, RuntimeError):
 
     Attributes
     ----------
-    moving_from_fixed_lps
-        The best pose found all the same, for those who want to look at it: 4x4, MRI points to CT points, LPS mm;
-        ``None`` when there is none.
+    best_transform
+        The best pose found all the same, for those who want to look at it: a `transform.Transform`, or ``None``.
     """
 
     def __init__(
         self,
         problem: str = "",
-        moving_from_fixed_lps: Any = None,
+        best_transform: Any = None,
         *,
         remedy: Remedy | None = None,
         details: str = "",
     ) -> None:
         super().__init__(problem, remedy=remedy, details=details)
-        self.moving_from_fixed_lps = moving_from_fixed_lps
+        self.best_transform = best_transform
 
 
 class WeightsError(BrainFusionError, RuntimeError):

@@ -1,4 +1,4 @@
-"""One case on disk: two inputs in, a folder of results out, whole or not at all."""
+"""A case on disk: two inputs in, a folder of results out, whole or not at all; and back."""
 
 from __future__ import annotations
 
@@ -8,16 +8,18 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-from BrainFusionLib.case.run import FusionResult
-from BrainFusionLib.errors import ImageContentError, ImageFileError, SettingsError
+from BrainFusionLib.case.codec import from_document, to_document
+from BrainFusionLib.case.record import read_document, read_record
+from BrainFusionLib.case.result import Result, Volumes
+from BrainFusionLib.errors import ImageContentError, ImageFileError, RecordError, Remedy, SettingsError
 from BrainFusionLib.io import read_volume, write_json, write_transform, write_volume
 from BrainFusionLib.io.dicom_headers import DicomHeaders, read_series_headers, require_pydicom
 from BrainFusionLib.io.dicom_writing import write_dicom_results
 from BrainFusionLib.report import write_pictures, write_report
-from BrainFusionLib.volume import Volume
+from BrainFusionLib.volume import Volume, VoxelArray
 
 FORMATS = ("nii.gz", "nrrd", "mha")
 # Stems of the volumes that a case may leave.
@@ -44,8 +46,9 @@ def read_pair(
     ct_path, mri_path = Path(ct_path), Path(mri_path)
     if _same_file(ct_path, mri_path) and (not ct_path.is_dir() or ct_series == mri_series):
         raise ImageContentError(
-            f"{ct_path} was given both as CT and as MRI. Give two different volumes"
-            + (", or choose a series for each with --ct-series and --mri-series." if ct_path.is_dir() else ".")
+            f"{ct_path} was given both as CT and as MRI."
+            + ("" if ct_path.is_dir() else " Give two different volumes."),
+            remedy=Remedy.CHOOSE_SERIES_OF_EACH if ct_path.is_dir() else None,
         )
     return read_volume(ct_path, series=ct_series), read_volume(mri_path, series=mri_series)
 
@@ -74,13 +77,14 @@ def read_pair_headers(
     if mri is None:
         raise SettingsError(
             f"DICOM is written into the patient and the study of the MRI, and {mri_path} is not DICOM, so it names "
-            "neither. Give the MRI as a folder of DICOM slices, or leave --dicom away."
+            "neither.",
+            remedy=Remedy.OMIT_DICOM,
         )
     return mri, read_series_headers(ct_path, ct_series)
 
 
 def write_case(
-    result: FusionResult,
+    result: Result,
     mri: Volume,
     folder: Path,
     file_format: str = "nii.gz",
@@ -124,14 +128,13 @@ def write_case(
     if pictures:
         names = {"pictures": PICTURES, **names}
     names = {role: (file_names or {}).get(role, name) for role, name in names.items()}
+    told = result.without_paths() if identify else result.without_names()
     began = time.perf_counter()
     with staging_folder(folder) as staged:
-        write_volume(result.fused, staged / names["fused"])
-        write_volume(result.ct_in_mri, staged / names["ct_in_mri"])
-        if "alpha" in names and result.alpha is not None:
-            write_volume(result.alpha, staged / names["alpha"])
+        written = _written_volumes(told, names)
+        for role, volume in written.items():
+            write_volume(volume, staged / names[role])
         write_transform(result.transform, staged / names["transform"])
-        details: dict[str, Any] = result.to_dict() if identify else without_names(result.to_dict())
         if pictures:
             (staged / PICTURES).mkdir()
             write_pictures(result.fused, result.ct_in_mri, mri, staged / PICTURES)
@@ -139,28 +142,64 @@ def write_case(
             (staged / "dicom").mkdir()
             write_dicom_results(
                 result.fused, result.ct_in_mri, staged / "dicom", dicom[0],
-                ct=dicom[1], transform=result.transform, fused_window=tuple(details["intensity"]["window"]),
+                ct=dicom[1], transform=result.transform,
+                fused_window=None if result.intensity is None else result.intensity.window,
             )  # fmt: skip
-        details["files"] = names
-        details["date"] = time.strftime("%Y-%m-%dT%H:%M:%S%z")
-        details["timings_s"] = {**details["timings_s"], "writing": time.perf_counter() - began}
-        write_report(details, result.fused, result.ct_in_mri, mri, staged / names["report"])
-        write_json(details, staged / names["result"])
+        timings = {**told.provenance.timings_s, "writing": time.perf_counter() - began}
+        told = replace(
+            told,
+            provenance=replace(told.provenance, timings_s=timings),
+            volumes=Volumes(written["fused"], written["ct_in_mri"], written.get("alpha")),
+            files=names,
+        )
+        write_report(told, mri, staged / names["report"])
+        # Under the path of its field each volume is in the file of its role: see `read_case`.
+        write_json(to_document(told, {}), staged / names["result"])
         _replace(staged, folder, list(names.values()))
     return {role: folder / name for role, name in names.items()}
 
 
-def without_names(details: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the content of ``result.json`` with each input called by its role, not by its name."""
-    given = {name: role for role, name in details["case"].items()}
-    roles = {"ct": "CT", "mri": "MRI", "mri_mask": "mask"}
-    notes = []
-    for note in details["notes"]:
-        # The longest first: one name may be a part of another.
-        for name in sorted(given, key=len, reverse=True):
-            note = note.replace(name, roles[given[name]])
-        notes.append(note)
-    return {**details, "case": {role: roles[role] for role in details["case"]}, "notes": notes}
+def _written_volumes(result: Result, names: Mapping[str, str]) -> dict[str, Volume]:
+    volumes = {"fused": result.fused, "ct_in_mri": result.ct_in_mri, "alpha": result.alpha}
+    return {role: volume for role, volume in volumes.items() if role in names and volume is not None}
+
+
+def read_case(path: str | Path) -> Result:
+    """Read what `write_case` wrote, voxels included.
+
+    Parameters
+    ----------
+    path
+        The ``result.json``, or the folder that it is in.
+
+    Raises
+    ------
+    ImageFileError, RecordError
+        A file cannot be read, or is not a result of this version.
+    """
+    path = Path(path)
+    path = path / "result.json" if path.is_dir() else path
+    files = read_record(path).files
+    try:
+        return from_document(read_document(path), Result, _VoxelsIn(path.parent, files))
+    except RecordError as error:
+        raise RecordError(f"{path}: {error}") from error
+
+
+class _VoxelsIn(Mapping[str, VoxelArray]):
+    """The voxels of a case's volumes by the path of their field, read from their files as they are asked for."""
+
+    def __init__(self, folder: Path, files: Mapping[str, str]) -> None:
+        self._files = {f"volumes.{role}": folder / files[role] for role in VOLUMES if role in files}
+
+    def __getitem__(self, key: str) -> VoxelArray:
+        return read_volume(self._files[key]).array_kji
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._files)
+
+    def __len__(self) -> int:
+        return len(self._files)
 
 
 def _replace(staged: Path, folder: Path, names: list[str]) -> None:
@@ -185,8 +224,8 @@ def _replace(staged: Path, folder: Path, names: list[str]) -> None:
             remove_if_empty([folder / "dicom"])
     except OSError as error:
         raise ImageFileError(
-            f"{error.filename2 or error.filename}: cannot be replaced ({error.strerror}). Remove it, or name another "
-            "output folder with -o."
+            f"{error.filename2 or error.filename}: cannot be replaced ({error.strerror}). Remove it first.",
+            remedy=Remedy.OTHER_OUTPUT_FOLDER,
         ) from error
 
 
@@ -202,8 +241,8 @@ def refuse_to_overwrite_inputs(folder: Path, file_format: str, inputs: tuple[str
         target = folder / f"{stem}.{file_format}"
         if any(_same_file(target, Path(given)) for given in inputs):
             raise ImageFileError(
-                f"{target}: is one of the inputs, and a result would be written over it. "
-                "Name another output folder with -o."
+                f"{target}: is one of the inputs, and a result would be written over it.",
+                remedy=Remedy.OTHER_OUTPUT_FOLDER,
             )
 
 
@@ -224,8 +263,7 @@ def make_output_folder(folder: Path) -> list[Path]:
     except OSError as error:
         remove_if_empty(made)
         raise ImageFileError(
-            f"{folder}: cannot write there ({error.strerror or error}). "
-            "Name another output folder with -o, or ask for write access to this one."
+            f"{folder}: cannot write there ({error.strerror or error}).", remedy=Remedy.OTHER_OUTPUT_FOLDER
         ) from error
     return made
 

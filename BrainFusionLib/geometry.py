@@ -7,12 +7,12 @@ arrays indexed ``kji``, matrices named target first (``lps_from_ijk``), so that 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from BrainFusionLib.errors import GeometryError
+from BrainFusionLib.values import ByValue
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -28,7 +28,7 @@ MAXIMUM_SIZE = 10_000
 
 
 @dataclass(frozen=True, eq=False)
-class Grid:
+class Grid(ByValue):
     """A regular grid of voxel centres in space.
 
     Parameters
@@ -143,15 +143,6 @@ class Grid:
         return self.size_ijk == other.size_ijk and bool(
             np.abs(self.corners_lps_mm - other.corners_lps_mm).max() <= tolerance_mm
         )
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain lists and numbers, for JSON."""
-        return {
-            "size_ijk": list(self.size_ijk),
-            "spacing_ijk_mm": list(self.spacing_ijk_mm),
-            "origin_lps_mm": list(self.origin_lps_mm),
-            "direction": self.direction.tolist(),
-        }
 
 
 def _check_spacing(spacing_ijk_mm: tuple[float, ...]) -> None:

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from BrainFusionLib.geometry import FloatArray, Grid
-from BrainFusionLib.intensity import AIR_HU
+from BrainFusionLib.volume import AIR_HU
 from BrainFusionLib.transform import Transform
 from BrainFusionLib.volume import Volume, VoxelArray
 

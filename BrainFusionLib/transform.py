@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +18,7 @@ from BrainFusionLib.geometry import (
     rotation_axis_angle,
     rotation_matrix,
 )
+from BrainFusionLib.values import ByValue
 
 Kind = Literal["rigid", "similarity", "affine"]
 
@@ -29,7 +30,7 @@ MOST_UNEVEN = 1e6
 
 
 @dataclass(frozen=True, eq=False)
-class _Linear:
+class _Linear(ByValue):
     """What rigid and affine transforms have in common: a 4x4 matrix that takes MRI points to CT points."""
 
     moving_from_fixed_lps: FloatArray
@@ -151,16 +152,6 @@ class RigidTransform(_Linear):
         main = AXIS_NAMES[int(np.argmax(np.abs(axis)))]
         return f"rotated by {angle:.1f} degrees (mainly about the {main} axis), shifted by {size}"
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain lists and numbers, for JSON."""
-        axis, angle = rotation_axis_angle(self.rotation)
-        return {
-            "kind": self.kind,
-            "moving_from_fixed_lps": self.moving_from_fixed_lps.tolist(),
-            "rotation_axis_lps": axis.tolist(),
-            "rotation_angle_deg": angle,
-        }
-
 
 @dataclass(frozen=True, eq=False)
 class AffineTransform(_Linear):
@@ -246,23 +237,5 @@ class AffineTransform(_Linear):
             )
         return f"{self.nearest_rigid(centre_lps_mm).describe(centre_lps_mm)}, {stretch}"
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain lists and numbers, for JSON; axis and angle are those of the nearest rotation."""
-        return {
-            **self.nearest_rigid().to_dict(),
-            "kind": self.kind,
-            "moving_from_fixed_lps": self.moving_from_fixed_lps.tolist(),
-            "ct_scales_lps": self.scales.tolist(),
-            "shear_deg": self.shear_deg,
-        }
-
 
 Transform: TypeAlias = RigidTransform | AffineTransform
-
-
-def told(transform: Transform, rigid: RigidTransform, centre_lps_mm: npt.ArrayLike) -> dict[str, Any]:
-    """Return a transform as plain values with its words, and the rigid one beside it where it is not rigid."""
-    values = {**transform.to_dict(), "words": transform.describe(centre_lps_mm)}
-    if isinstance(transform, AffineTransform):
-        values["rigid"] = {**rigid.to_dict(), "words": rigid.describe(centre_lps_mm)}
-    return values

@@ -11,15 +11,19 @@ import numpy.typing as npt
 
 from BrainFusionLib.errors import GeometryError
 from BrainFusionLib.geometry import Grid, anatomical_axes
+from BrainFusionLib.values import ByValue
 
 Modality = Literal["CT", "MR"]
 VoxelArray = npt.NDArray[np.float32]
 BoolArray = npt.NDArray[np.bool_]
 S = TypeVar("S", bound=np.generic)
 
+# What a CT shows outside of its field of view.
+AIR_HU = -1000.0
+
 
 @dataclass(frozen=True, eq=False)
-class Volume:
+class Volume(ByValue):
     """A 3D image on a grid.
 
     Parameters

@@ -1,7 +1,10 @@
+import pickle
+
 import pytest
 
 from BrainFusionLib import errors
-from BrainFusionLib.errors import BrainFusionError, Cancelled, RegistrationError
+from BrainFusionLib.cli.remedies import PHRASES
+from BrainFusionLib.errors import BrainFusionError, Cancelled, RegistrationError, Remedy
 from BrainFusionLib.progress import stop_if
 from BrainFusionLib.transform import RigidTransform
 
@@ -11,6 +14,7 @@ BUILT_IN = {
     "GeometryError": ValueError,
     "ImageContentError": ValueError,
     "ImageFileError": OSError,
+    "RecordError": ValueError,
     "RegistrationError": RuntimeError,
     "WeightsError": RuntimeError,
     "MissingDependencyError": ImportError,
@@ -22,7 +26,7 @@ def test_every_error_of_the_library_is_known_here():
     defined = {
         name for name, value in vars(errors).items() if isinstance(value, type) and value.__module__ == errors.__name__
     }
-    assert defined == {*BUILT_IN, "BrainFusionError"}
+    assert defined == {*BUILT_IN, "BrainFusionError", "Remedy"}
 
 
 @pytest.mark.parametrize(("name", "built_in"), BUILT_IN.items())
@@ -42,6 +46,27 @@ def test_a_failed_registration_carries_the_best_pose_found():
     pose = RigidTransform.identity()
     assert RegistrationError("no pose", pose).best_transform is pose
     assert RegistrationError("no pose").best_transform is None
+
+
+def test_a_remedy_is_phrased_by_each_door():
+    error = BrainFusionError("two series.", remedy=Remedy.CHOOSE_SERIES, details="  1. a\n  2. b")
+    assert str(error).startswith(f"two series. {Remedy.CHOOSE_SERIES.value}\n  1. a")
+    assert error.phrased({Remedy.CHOOSE_SERIES: "Use --series:"}) == "two series. Use --series:\n  1. a\n  2. b"
+
+
+def test_the_library_names_no_option():
+    assert not [remedy for remedy in Remedy if "--" in remedy.value or " -o" in remedy.value]
+
+
+def test_the_command_has_a_phrase_for_every_remedy():
+    assert set(PHRASES) == set(Remedy)
+
+
+@pytest.mark.parametrize("kind", [BrainFusionError, RegistrationError, errors.ImageFileError])
+def test_an_error_survives_the_way_to_another_process(kind):
+    error = kind("what", remedy=Remedy.USE_CPU, details="more")
+    back = pickle.loads(pickle.dumps(error))
+    assert (type(back), str(back), back.remedy) == (kind, str(error), Remedy.USE_CPU)
 
 
 def test_work_stops_when_the_caller_says_so_and_not_before():

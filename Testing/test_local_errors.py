@@ -42,24 +42,22 @@ def test_a_part_that_is_off_is_told_from_the_rest_on_an_oblique_grid_too(pair):
     height = found.points_lps_mm[:, 2]
     np.testing.assert_allclose(np.median(found.shifts_mm[height > border + 15], axis=0), (-4, 0, 0), atol=1.0)
     np.testing.assert_allclose(np.median(found.shifts_mm[height < border - 15], axis=0), (0, 0, 0), atol=1.0)
-    told = found.to_dict()
-    assert told["worst"]["shift_mm"] == pytest.approx(found.lengths_mm.max())
-    assert told["worst"]["point_lps_mm"] == found.points_lps_mm[found.lengths_mm.argmax()].tolist()
-    assert len(told["points_lps_mm"]) == len(told["shifts_mm"])
+    point, shift = found.worst
+    assert shift == found.lengths_mm.max()
+    assert point.tolist() == found.points_lps_mm[found.lengths_mm.argmax()].tolist()
 
 
 def test_where_nothing_can_be_measured_nothing_is_told(pair):
     ct, mri = pair
     noise = np.random.default_rng(0).normal(0, 1, mri.array_kji.shape).astype(np.float32)
     found = local_errors(Volume(ct.array_kji * 0 - 1000, ct.grid, "CT"), mri.with_array(noise))
-    assert found.to_dict()["worst"] is None
-    assert found.to_dict()["points_lps_mm"] == []
-    assert found.fit() is None
-    assert found.to_dict()["fit"] is None
+    assert found.worst is None
+    assert found.median_mm is None
+    assert found.fit is None
 
 
 def test_a_right_pair_fits_in_all_its_parts(pair):
-    fit = local_errors(*pair).fit()
+    fit = local_errors(*pair).fit
     assert fit.median_mm < 1
     assert fit.part_mm < 0.7
     assert fit.share > 0.4
@@ -71,7 +69,7 @@ def test_a_half_of_the_head_that_is_elsewhere_is_told_where_the_middle_of_all_sa
     array = ct.array_kji.copy()
     half = len(array) * 6 // 10
     array[half:] = np.roll(array, (0, 2, 0), axis=(0, 1, 2))[half:]
-    fit = local_errors(ct.with_array(array), mri).fit()
+    fit = local_errors(ct.with_array(array), mri).fit
     assert fit.median_mm < 2
     assert fit.part_mm == pytest.approx(4, abs=1.2)
 
@@ -81,16 +79,16 @@ def test_a_stretched_ct_is_told_by_its_ends(pair):
     heights = np.arange(len(ct.array_kji))
     middle = heights.mean()
     places = np.clip(np.rint(middle + (heights - middle) / 1.08), 0, len(heights) - 1).astype(int)
-    fit = local_errors(ct.with_array(ct.array_kji[places]), mri).fit()
+    fit = local_errors(ct.with_array(ct.array_kji[places]), mri).fit
     assert fit.part_mm > 1.2
 
 
 def test_parts_that_do_not_belong_together_cannot_be_measured(pair):
     ct, mri = pair
     wrong = local_errors(ct.with_array(ct.array_kji[::-1]), mri)
-    assert wrong.fit().share < 0.3
-    assert wrong.fit().least_share < 0.2
-    assert wrong.to_dict()["fit"]["share"] == wrong.fit().share
+    assert wrong.fit.share < 0.3
+    assert wrong.fit.least_share < 0.2
+    assert wrong.to_dict()["fit"]["share"] == wrong.fit.share
 
 
 def test_a_right_skull_lies_on_the_dark_rim(pair):

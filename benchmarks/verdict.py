@@ -29,7 +29,7 @@ from benchmarks.registration.cases import KINDS, Case, make_case
 from benchmarks.registration.run import heads_from
 from BrainFusionLib.errors import BrainFusionError, RegistrationError
 from BrainFusionLib.geometry import FloatArray, Grid, rotation_matrix
-from BrainFusionLib.intensity import AIR_HU
+from BrainFusionLib.volume import AIR_HU
 from BrainFusionLib.io import write_text
 from BrainFusionLib.registration import RegistrationResult, register
 from BrainFusionLib.registration.register import INTERVAL, MIRRORED_MARGIN

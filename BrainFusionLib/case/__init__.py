@@ -1,1 +1,32 @@
-"""One case: register, resample, fuse, judge."""
+"""One case, typed from door to door: what is asked for, what comes back, and the recipe between them.
+
+Importing this package loads neither torch nor SimpleITK, so that a stored result is read in milliseconds.
+"""
+
+from BrainFusionLib.case.codec import SCHEMA_VERSION, from_document, from_plain, to_document, to_plain
+from BrainFusionLib.case.faces import fuse, register
+from BrainFusionLib.case.record import read_record
+from BrainFusionLib.case.request import Inputs, Request, Source
+from BrainFusionLib.case.result import WARNING, IntensityMap, Pose, Provenance, Result, Volumes
+from BrainFusionLib.case.run import run
+
+__all__ = [
+    "SCHEMA_VERSION",
+    "WARNING",
+    "Inputs",
+    "IntensityMap",
+    "Pose",
+    "Provenance",
+    "Request",
+    "Result",
+    "Source",
+    "Volumes",
+    "from_document",
+    "from_plain",
+    "fuse",
+    "read_record",
+    "register",
+    "run",
+    "to_document",
+    "to_plain",
+]

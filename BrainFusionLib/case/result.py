@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from BrainFusionLib.case.request import Request
+from BrainFusionLib.case.request import Request, Source
 from BrainFusionLib.evidence import Evidence
 from BrainFusionLib.geometry import Grid
 from BrainFusionLib.metrics.fidelity import Fidelity
@@ -139,6 +139,8 @@ class Result(ByValue):
         ``None`` where nothing was fused, or in a record that was read without its voxels.
     files
         Where each part was written, by role, relative to ``result.json``; empty for a result in memory.
+    warning
+        What every output says.
     """
 
     request: Request
@@ -152,6 +154,7 @@ class Result(ByValue):
     notes: tuple[str, ...] = ()
     volumes: Volumes | None = None
     files: dict[str, str] = field(default_factory=dict)
+    warning: str = WARNING
 
     @property
     def transform(self) -> Transform:
@@ -179,30 +182,36 @@ class Result(ByValue):
             raise ValueError("this result has no volumes: only the pose was asked for, or it was read without voxels")
         return self.volumes
 
+    def without_paths(self) -> Result:
+        """Return the same without the paths of the inputs and of the weights: folders tell who the user is."""
+        request = self.request
+        sources = {
+            role: replace(source, path=None)
+            for role in ("ct", "mri", "mri_mask")
+            if (source := getattr(request, role)) is not None
+        }
+        return replace(self, request=replace(request, settings=request.settings.without_paths(), **sources))
+
     def without_names(self) -> Result:
-        """Return the same with each input called by its role and without its path, so that it tells of no patient."""
-        roles = {"ct": "CT", "mri": "MRI", "mri_mask": "mask"}
-        sources = {field: source for field in roles if (source := getattr(self.request, field)) is not None}
-        names = {source.name: roles[field] for field, source in sources.items()}
+        """Return the same with each input called by its role and nothing else of it, so that it tells of no patient."""
+        words = {"ct": "CT", "mri": "MRI", "mri_mask": "mask"}
+        sources = {role: source for role in words if (source := getattr(self.request, role)) is not None}
+        roles = {source.name: words[role] for role, source in sources.items()}
 
         def anonymous(text: str) -> str:
             # The longest first: one name may be a part of another.
-            for name in sorted(names, key=len, reverse=True):
-                text = text.replace(name, names[name])
+            for name in sorted(roles, key=len, reverse=True):
+                text = text.replace(name, roles[name])
             return text
 
+        def renamed(volume: Volume) -> Volume:
+            return replace(volume, name=anonymous(volume.name), notes=tuple(anonymous(note) for note in volume.notes))
+
         request = replace(
-            self.request,
-            settings=self.request.settings.without_paths(),
-            **{field: type(source)(roles[field], sha256=source.sha256) for field, source in sources.items()},
+            self.without_paths().request, **{role: Source(words[role], sha256=s.sha256) for role, s in sources.items()}
         )
         volumes = self.volumes
         if volumes is not None:
-            fused, ct, alpha = (
-                None if volume is None else replace(volume, name=anonymous(volume.name), notes=())
-                for volume in (volumes.fused, volumes.ct_in_mri, volumes.alpha)
-            )
-            assert fused is not None
-            assert ct is not None
-            volumes = Volumes(fused, ct, alpha)
+            alpha = None if volumes.alpha is None else renamed(volumes.alpha)
+            volumes = Volumes(renamed(volumes.fused), renamed(volumes.ct_in_mri), alpha)
         return replace(self, request=request, notes=tuple(anonymous(note) for note in self.notes), volumes=volumes)

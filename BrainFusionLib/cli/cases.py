@@ -7,6 +7,7 @@ import os
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -15,6 +16,11 @@ from BrainFusionLib.cli.codes import DONE, NOT_FOUND, fail
 from BrainFusionLib.cli.rules import add_rule_options, fusion_settings
 from BrainFusionLib.console import ProgressLine, say
 from BrainFusionLib.device import require_torch
+from BrainFusionLib.errors import ImageFileError, SettingsError
+from BrainFusionLib.case import WARNING, Inputs, Request, Result, Source, run, to_document
+from BrainFusionLib.cli.codes import DONE, NOT_FOUND, fail
+from BrainFusionLib.cli.rules import add_rule_options, fusion_settings
+from BrainFusionLib.console import ProgressLine, say
 from BrainFusionLib.errors import ImageFileError, SettingsError
 from BrainFusionLib.folder import (
     FORMATS,
@@ -27,8 +33,7 @@ from BrainFusionLib.folder import (
 )
 from BrainFusionLib.io import TRANSFORM_SUFFIXES, read_transform, read_volume, write_json, write_transform
 from BrainFusionLib.settings import Model, RegistrationSettings, Settings
-from BrainFusionLib.transform import AffineTransform, RigidTransform, Transform, told
-from BrainFusionLib.volume import Volume
+from BrainFusionLib.transform import RigidTransform, Transform
 
 INPUTS = (
     "NRRD, NIfTI, MetaImage (.mha), Analyze (.img or .hdr), or a folder of DICOM files",
@@ -41,9 +46,9 @@ def add_to(commands: Any) -> None:
     fuse_command = commands.add_parser(
         "fuse",
         help="register and fuse a CT and an MRI",
-        description="Find how the CT lies on the MRI, and write a fused volume on the MRI's grid, with a report.",
+        description="Register the CT to the MRI, and write a fused volume on the MRI's grid, with a report.",
         epilog="FOLDER gets: fused and ct_in_mri (volumes on the MRI's grid), ct_to_mri.tfm (the transform; load it in "
-        "3D Slicer), result.json (every number), report.html (open it in a browser, and look before you trust); with "
+        "3D Slicer), result.json (every number), report.html (open it in a browser, and always check the images yourself); with "
         "--dicom, dicom/fused and dicom/ct_in_mri (folders of slices).",
     )
     _add_inputs(fuse_command)
@@ -61,7 +66,7 @@ def add_to(commands: Any) -> None:
     fuse_command.add_argument(
         "--save-alpha",
         action="store_true",
-        help="also write alpha: the weight of the CT, 0 to 1, that the network chose",
+        help="also write alpha: the weight of the CT, 0 to 1, where the rule has one",
     )
     fuse_command.add_argument(
         "--dicom",
@@ -75,26 +80,26 @@ def add_to(commands: Any) -> None:
     fuse_command.add_argument(
         "--identify",
         action="store_true",
-        help="put the names of the input files into the report and result.json; without it, nothing there tells who "
-        "the patient is",
+        help="put the names of the input files into the report and result.json; without it, nothing there identifies "
+        "the patient",
     )
     fuse_command.add_argument(
         "--no-register",
         dest="register",
         action="store_false",
-        help="do not look for the pose: use --transform as it is (it may be affine), or, without it, the positions "
-        "in the files",
+        help="do not register: use --transform as it is (it may be affine), or, without it, the positions in the "
+        "files; a registration checks the pose",
     )
     fuse_command.set_defaults(run=_fuse)
 
     register_command = commands.add_parser(
         "register",
-        help="find how the CT lies on the MRI, and write only that",
-        description="Find how the CT lies on the MRI, and write the transform (ITK text; MRI to CT points, LPS).",
+        help="register only, and write the transform",
+        description="Register the CT to the MRI, and write the transform (ITK text; MRI to CT points, LPS).",
     )
     _add_inputs(register_command)
     register_command.add_argument("-o", "--output", required=True, metavar="FILE.tfm", help="the transform to write")
-    register_command.add_argument("--json", metavar="FILE", help="write quality, verdict and timings there, too")
+    register_command.add_argument("--json", metavar="FILE", help="also write the result (verdict, evidence, timings) there")
     register_command.set_defaults(run=_register)
 
 
@@ -134,6 +139,10 @@ def _check_transform_name(path: Path) -> None:
 
 
 def _fuse(options: argparse.Namespace) -> int:
+    folder = Path(options.output)
+    given = [path for path in (options.ct, options.mri, options.mri_mask) if path is not None]
+    refuse_to_overwrite_inputs(folder, options.format, tuple(given))
+    _check_keep_refused(options, (options.transform, str(folder / "ct_to_mri.tfm")))
     start, transform = _transforms(options)
     settings = Settings(
         registration=RegistrationSettings.preset(options.preset, options.seed, options.model),
@@ -141,25 +150,21 @@ def _fuse(options: argparse.Namespace) -> int:
         device=options.device,
         threads=options.threads,
     )
-    folder = Path(options.output)
-    given = [path for path in (options.ct, options.mri, options.mri_mask) if path is not None]
-    refuse_to_overwrite_inputs(folder, options.format, tuple(given))
-    _check_keep_refused(options, (options.transform, str(folder / "ct_to_mri.tfm")))
     made = make_output_folder(folder)
     began = time.monotonic()
     try:
         with ProgressLine(sys.stderr) as progress:
             progress("reading", 0.0)
-            ct, mri = read_pair(options.ct, options.mri, *_series(options))
+            inputs = _inputs(options)
             dicom = read_pair_headers(options.ct, options.mri, *_series(options)) if options.dicom else None
             if dicom is not None:
-                dicom[0].check_same_place(mri.grid, mri.name)
-            mask = _mask(options)
-            result = fuse(ct, mri, settings, start=start, transform=transform, mri_mask=mask, progress=progress)
+                dicom[0].check_same_place(inputs.mri.grid, inputs.mri.name)
+            request = replace(_request(options, inputs), settings=settings, start=start, given=transform)
+            result = run(request, inputs, progress)
             progress("writing", 0.0)
             files = write_case(
                 result,
-                mri,
+                inputs.mri,
                 folder,
                 options.format,
                 save_alpha=options.save_alpha,
@@ -170,71 +175,67 @@ def _fuse(options: argparse.Namespace) -> int:
     except BaseException:
         remove_if_empty(made)
         raise
-    for note in result.details["notes"]:
-        say(f"note: {note}")
+    _say_result(result)
+    if options.save_alpha and "alpha" not in files:
+        say(f"note: no weight map was written: the rule {options.rule} has none")
     if dicom is not None and dicom[1] is not None and dicom[0].is_of_another_patient(dicom[1]):
         say("note: CT and MRI carry different patient IDs; the DICOM series were written for the MRI's patient")
-    say(f"The CT was {result.transform.describe(mri.grid.centre_lps_mm)}.")
-    say(f"Verdict: {result.verdict.colour} - {'; '.join(result.verdict.reasons)}.")
-    say(f"Done in {time.monotonic() - began:.0f} s on {result.details['device']}; results are {WARNING}.")
+    say(f"Done in {time.monotonic() - began:.0f} s on {result.provenance.device}; results are {WARNING}.")
     for role, path in files.items():
         say(f"  {role:<10} {path}")
     return DONE
 
 
 def _register(options: argparse.Namespace) -> int:
-    require_torch()
-    from BrainFusionLib.registration import register
-    from BrainFusionLib.verdict.judge import judge
-
     output = Path(options.output)
     _check_transform_name(output)
     _check_keep_refused(options, (options.transform, options.output, options.json))
     start = read_transform(options.transform) if options.transform else None
+    settings = Settings(
+        registration=RegistrationSettings.preset(options.preset, options.seed, options.model), device=options.device
+    )
     made = [folder for path in (output, Path(options.json or output)) for folder in make_output_folder(path.parent)]
     try:
         with ProgressLine(sys.stderr) as progress:
             progress("reading", 0.0)
-            ct, mri = read_pair(options.ct, options.mri, *_series(options))
-            mask = _mask(options)
-            result = register(
-                ct,
-                mri,
-                RegistrationSettings.preset(options.preset, options.seed, options.model),
-                start=start,
-                mri_mask=mask,
-                device=options.device,
-                progress=progress,
-            )
-        verdict = judge(result)
-        transform = result.affine or result.transform
-        notes = [f"{v.name}: {note}" for v in (ct, mri) for note in v.notes]
-        if isinstance(transform, AffineTransform):
-            notes.append(not_rigid(transform, given=False))
-        quality = {
-            "warning": WARNING,
-            "case": {"ct": ct.name, "mri": mri.name, **({"mri_mask": mask.name} if mask else {})},
-            "transform": told(transform, result.transform, mri.grid.centre_lps_mm),
-            "verdict": verdict.to_dict(),
-            "quality": result.to_dict(),
-            "timings_s": result.timings_s,
-            "device": result.device,
-            "notes": notes,
-            "versions": versions(),
-        }
+            inputs = _inputs(options)
+            request = replace(_request(options, inputs), settings=settings, start=start, fuse=False)
+            result = run(request, inputs, progress)
         # The transform last: a run that is stopped between the two leaves no new transform without its quality.
         if options.json:
-            write_json(quality, options.json)
-        write_transform(transform, output)
+            write_json(to_document(result.without_paths()), options.json)
+        write_transform(result.transform, output)
     except BaseException:
         remove_if_empty(made)
         raise
-    for note in notes:
-        say(f"note: {note}")
-    say(f"The CT was {transform.describe(mri.grid.centre_lps_mm)}.")
-    say(f"Verdict: {verdict.colour} - {'; '.join(verdict.reasons)}.")
+    _say_result(result)
     say(f"  transform  {output}")
     return DONE
+
+
+def _inputs(options: argparse.Namespace) -> Inputs:
+    ct, mri = read_pair(options.ct, options.mri, *_series(options))
+    return Inputs(ct, mri, read_volume(options.mri_mask) if options.mri_mask else None)
+
+
+def _request(options: argparse.Namespace, inputs: Inputs) -> Request:
+    """Return a request that names its sources, and asks for nothing special."""
+    ct_series, mri_series = _series(options)
+    mask = inputs.mri_mask
+    return Request(
+        Source(inputs.ct.name, options.ct, ct_series),
+        Source(inputs.mri.name, options.mri, mri_series),
+        None if mask is None else Source(mask.name, options.mri_mask),
+    )
+
+
+def _say_result(result: Result) -> None:
+    for note in result.notes:
+        say(f"note: {note}")
+    say(f"The CT was {result.pose.movement}.")
+    say(f"{result.verdict.sentence}.")
+    for reason in result.verdict.reasons:
+        say(f"  {reason}")
 
 
 def _transforms(options: argparse.Namespace) -> tuple[RigidTransform | None, Transform | None]:
@@ -243,21 +244,16 @@ def _transforms(options: argparse.Namespace) -> tuple[RigidTransform | None, Tra
     Raises
     ------
     SettingsError
-        The pose is not to be looked for, and something was said about how to look for it.
+        Nothing is to be registered, and an option is for the registration.
     """
     if options.register:
         return (read_transform(options.transform) if options.transform else None), None
     for option, default in (("model", RegistrationSettings.model), ("mri_mask", None)):
         if getattr(options, option) != default:
             raise SettingsError(
-                f"--{option.replace('_', '-')} is for the registration, and --no-register leaves that out: "
-                "leave one of the two away"
+                f"--{option.replace('_', '-')} is for the registration, which --no-register omits. Omit one of the two."
             )
     return None, (read_transform(options.transform, rigid=False) if options.transform else RigidTransform.identity())
-
-
-def _mask(options: argparse.Namespace) -> Volume | None:
-    return read_volume(options.mri_mask) if options.mri_mask else None
 
 
 def _series(options: argparse.Namespace) -> tuple[str | None, str | None]:
@@ -287,25 +283,26 @@ def _add_inputs(parser: argparse.ArgumentParser) -> None:
         "--model",
         choices=get_args(Model),
         default=RegistrationSettings.model,
-        help="what the transform may do (default: rigid, right for one head and sound headers). similarity: scale; "
-        "affine: scale and shear, too, for a distorted MRI or a wrong voxel size",
+        help="degrees of freedom of the transform (default: rigid, right for one head and sound headers). similarity: "
+        "also scales; affine: scales and shears, for a distorted MRI or a wrong voxel size",
     )
     parser.add_argument(
         "--mri-mask",
         metavar="FILE",
-        help="where the alignment matters most: a volume on the MRI's grid, above 0 there (a label map, say)",
+        help="registration mask, where the alignment matters most: a volume on the MRI's grid, above 0 there (a label "
+        "map, say)",
     )
     parser.add_argument(
         "--keep-refused",
         metavar="FILE.tfm",
-        help="when the two do not fit on each other (exit code 3, nothing else is written), write the best pose found "
+        help="where the two could not be aligned (exit code 3, nothing else is written), write the best pose found "
         "there, to look at",
     )
     parser.add_argument(
         "--preset",
         choices=("fast", "standard", "thorough"),
         default="standard",
-        help="how hard to look for the pose (default: standard, which looks harder by itself where it must)",
+        help="effort of the search for the pose (default: standard, which searches longer where it must)",
     )
     parser.add_argument("--seed", type=int, default=0, help="of the random samples; the same seed, the same result")
     parser.add_argument(

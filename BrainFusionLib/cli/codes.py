@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from BrainFusionLib.cli.remedies import PHRASES
 from BrainFusionLib.console import say
 from BrainFusionLib.errors import BrainFusionError
 
@@ -9,6 +10,7 @@ DONE, FAULT, WRONG_INPUT, NOT_FOUND, INTERRUPTED, TERMINATED = 0, 1, 2, 3, 130, 
 
 
 def fail(error: BrainFusionError | str, code: int) -> int:
-    """Tell an error in words, and return the exit code."""
-    say(f"brainfusion: {error}", error=True)
+    """Print an error in words, its remedy named by the command's options, and return the exit code."""
+    words = error.phrased(PHRASES) if isinstance(error, BrainFusionError) else error
+    say(f"brainfusion: {words}", error=True)
     return code

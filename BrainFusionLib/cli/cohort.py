@@ -13,7 +13,7 @@ from BrainFusionLib.cli.rules import add_rule_options, fusion_settings
 from BrainFusionLib.cohort import Entry, read_bids, read_folders, read_manifest, run_cohort
 from BrainFusionLib.cohort.folders import PATTERNS
 from BrainFusionLib.cohort.memory import workers_that_fit
-from BrainFusionLib.cohort.running import one_line
+from BrainFusionLib.cohort.row import Row
 from BrainFusionLib.console import say
 from BrainFusionLib.errors import SettingsError
 from BrainFusionLib.settings import Device, Preset, RegistrationSettings, Settings
@@ -24,7 +24,7 @@ def add_to(commands: Any) -> None:
     command = commands.add_parser(
         "cohort",
         help="register and fuse many pairs",
-        description="Fuse every case of a cohort. Can be stopped at any moment: run again, it goes on.",
+        description="Fuse every case of a cohort. Resumable: stop it at any moment and run it again.",
         epilog="COHORT: a table with the columns case, ct, mri and, if wanted, ct_series, mri_series, transform, "
         "mri_mask, files relative to it; or a folder with a folder for each case; or, with --bids, a BIDS dataset. "
         "FOLDER gets a folder a case, cohort.tsv, cohort.html and cohort.log. Exit codes: 0 all done, 1 some failed or "
@@ -44,7 +44,7 @@ def add_to(commands: Any) -> None:
             help=f"what the {role.upper()} is called in a case's folder, as in a shell (default: {default}; in a BIDS "
             "dataset, by the standard's names)",
         )  # fmt: skip
-    command.add_argument("--dry-run", action="store_true", help="say what would be done and what is wrong, and stop")
+    command.add_argument("--dry-run", action="store_true", help="list the cases and the problems, and stop")
     command.add_argument(
         "--workers", default="auto", metavar="N",
         help="cases at once (default: auto, as many as the free memory and the cores hold); on a graphics card one "
@@ -54,7 +54,7 @@ def add_to(commands: Any) -> None:
         "--scheduler", metavar="ADDRESS", help="of a Dask scheduler whose workers do the work (tcp://host:8786)"
     )
     add_rule_options(command)
-    command.add_argument("--preset", choices=get_args(Preset), default="standard", help="how hard to look for the pose")
+    command.add_argument("--preset", choices=get_args(Preset), default="standard", help="effort of the search for the pose")
     command.add_argument("--device", choices=get_args(Device), default="auto", help="where to compute (default: auto)")
     command.set_defaults(run=_cohort, keep_refused=None)
 
@@ -66,7 +66,7 @@ def _cohort(options: argparse.Namespace) -> int:
     if options.dry_run:
         for entry in entries:
             say(f"{entry.case}\t{entry.ct}\t{entry.mri}")
-        say(f"{len(entries)} cases to do, {len(problems)} things wrong.")
+        say(f"{len(entries)} cases to do, {_counted(problems)}.")
         return WRONG_INPUT if problems else DONE
     if not entries:
         return WRONG_INPUT
@@ -79,16 +79,20 @@ def _cohort(options: argparse.Namespace) -> int:
     )
     began = time.monotonic()
 
-    def tell(row: dict[str, Any], done: int, total: int) -> None:
+    def tell(row: Row, done: int, total: int) -> None:
         left = (time.monotonic() - began) / done * (total - done)
-        say(f"[{done}/{total}, about {left:.0f} s left] {row['case']}: {one_line(row)}")
+        say(f"[{done}/{total}, about {left:.0f} s left] {row.case}: {row.summary()}")
 
     rows = run_cohort(entries, options.output, settings, workers=workers, scheduler=options.scheduler, tell=tell)
-    bad = [row for row in rows if row["status"] != "done"]
-    say(f"{len(rows) - len(bad)} done, {len(bad)} not, {len(problems)} things wrong with the cohort; see cohort.tsv.")
+    bad = [row for row in rows if row.status != "done"]
+    say(f"{len(rows) - len(bad)} done, {len(bad)} failed; {_counted(problems)} in the cohort; see cohort.tsv.")
     for row in bad:
-        say(f"  {row['case']}: {row['status']}: {row['error']}", error=True)
+        say(f"  {row.case}: {row.status}: {row.error}", error=True)
     return FAULT if bad or problems else DONE
+
+
+def _counted(problems: Sequence[str]) -> str:
+    return f"{len(problems)} problem{'' if len(problems) == 1 else 's'}"
 
 
 def _entries(options: argparse.Namespace) -> tuple[list[Entry], list[str]]:
@@ -103,12 +107,12 @@ def _entries(options: argparse.Namespace) -> tuple[list[Entry], list[str]]:
     if options.bids:
         return read_bids(options.cohort, options.participant_label, *patterns)
     if options.participant_label:
-        raise SettingsError("--participant-label is for BIDS datasets: add --bids, or leave it away")
+        raise SettingsError("--participant-label is for BIDS datasets: add --bids, or omit it")
     if Path(options.cohort).is_dir():
         return read_folders(options.cohort, *patterns)
     if any(patterns):
         raise SettingsError(
-            "--ct-pattern and --mri-pattern are for folders, and the cohort is a table: leave them away"
+            "--ct-pattern and --mri-pattern are for folders, and the cohort is a table: omit them"
         )
     return read_manifest(options.cohort)
 

@@ -1,7 +1,7 @@
-"""What ``brainfusion`` does with its words.
+"""The ``brainfusion`` command.
 
-Exit codes: 0 done; 1 a fault of the program; 2 wrong input, settings or files; 3 the two do not fit on each other;
-130 interrupted with Ctrl-C; 143 ended by another program.
+Exit codes: 0 done; 1 a fault of the program; 2 wrong input, settings or files; 3 the two could not be aligned;
+130 interrupted with Ctrl-C; 143 terminated (SIGTERM).
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ import threading
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from BrainFusionLib.case.run import WARNING
+from BrainFusionLib.case.result import WARNING
 from BrainFusionLib.cli import cases, cohort, doctor, measures, pictures
 from BrainFusionLib.cli.codes import DONE, FAULT, INTERRUPTED, NOT_FOUND, TERMINATED, WRONG_INPUT, fail
 from BrainFusionLib.console import say
 from BrainFusionLib.device import keep_freed_memory
-from BrainFusionLib.errors import BrainFusionError, Cancelled, RegistrationError
+from BrainFusionLib.errors import BrainFusionError, Cancelled, RegistrationError, Remedy
 from BrainFusionLib.version import __version__
 
 __all__ = ["DONE", "FAULT", "INTERRUPTED", "NOT_FOUND", "TERMINATED", "WRONG_INPUT", "main"]
@@ -55,8 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (MemoryError, RuntimeError) as error:
         # torch has no error of its own for the CPU's memory; the GPU's derives from RuntimeError.
         if isinstance(error, MemoryError) or "memory" in str(error):
-            hint = "Close other programs, crop the volumes, or use --device cpu."
-            return fail(f"not enough memory for these volumes. {hint}", WRONG_INPUT)
+            return fail(BrainFusionError("not enough memory for these volumes.", remedy=Remedy.USE_CPU), WRONG_INPUT)
         raise
 
 
@@ -68,7 +67,8 @@ def _stop(signum: int, frame: Any) -> NoReturn:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="brainfusion",
-        description="Put a CT and an MRI of one head together: find how the CT lies on the MRI, and fuse the two.",
+        description="Registers a head CT to an MRI of the same patient and fuses the two; rejects wrong pairs with an "
+        "explanation.",
         epilog=f"Example: brainfusion fuse ct.nrrd mri.nrrd -o results    Results are {WARNING}.",
     )
     parser.add_argument("--version", action="version", version=f"brainfusion {__version__}")

@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from BrainFusionLib.case.run import WARNING
+from BrainFusionLib.case.codec import to_plain
+from BrainFusionLib.case.result import WARNING, Result
 from BrainFusionLib.cohort.folders import only_one
 from BrainFusionLib.cohort.manifest import BAD_NAME, Entry, name_is_good
 from BrainFusionLib.errors import ImageFileError
 from BrainFusionLib.io import write_json, write_text
-from BrainFusionLib.verdict.judge import STRIPPED
+from BrainFusionLib.verdict.measures import STRIPPED
 from BrainFusionLib.version import __version__
 
 CT_PATTERNS = ["ct/*_ct.nii*", "anat/*_ct.nii*", "anat/*_CT.nii*"]
@@ -74,13 +74,13 @@ def read_bids(
     """
     root = Path(root)
     if not (root / "dataset_description.json").is_file():
-        raise ImageFileError(f"{root}: is no BIDS dataset: it holds no dataset_description.json.")
+        raise ImageFileError(f"{root}: is not a BIDS dataset: it has no dataset_description.json.")
     subjects = sorted(path.name for path in root.glob("sub-*") if path.is_dir())
     wanted = [f"sub-{label.removeprefix('sub-')}" for label in participants]
     problems = [f"{name}: there is no such participant in {root}" for name in wanted if name not in subjects]
     chosen = [name for name in subjects if not wanted or name in wanted]
     if not subjects:
-        raise ImageFileError(f"{root}: holds no subject (sub-LABEL).")
+        raise ImageFileError(f"{root}: has no subject (sub-LABEL).")
     entries: list[Entry] = []
     for subject in chosen:
         found, wrong = _pairs(root, subject, ct_pattern, mri_pattern)
@@ -96,9 +96,9 @@ def _pairs(root: Path, subject: str, ct_pattern: str | None, mri_pattern: str | 
         for path in sorted((root / subject).glob("ses-*"))
         if path.is_dir()
     ] or [_Session(subject, subject, root / subject)]
-    cts = [only_one(s.folder, [ct_pattern] if ct_pattern else CT_PATTERNS, "CT", "--ct-pattern") for s in sessions]
+    cts = [only_one(s.folder, [ct_pattern] if ct_pattern else CT_PATTERNS, "CT") for s in sessions]
     mris = [
-        only_one(s.folder, [mri_pattern] if mri_pattern else MRI_PATTERNS, "MRI", "--mri-pattern") for s in sessions
+        only_one(s.folder, [mri_pattern] if mri_pattern else MRI_PATTERNS, "MRI") for s in sessions
     ]
     pairs = [(s, ct[0], mri[0]) for s, ct, mri in zip(sessions, cts, mris, strict=True) if ct[0] and mri[0]]
     if not pairs:
@@ -160,28 +160,28 @@ def start_derivative(folder: Path, root: Path) -> None:
     write_text("".join(f"{pattern}\n" for pattern in IGNORED), folder / ".bidsignore")
 
 
-def write_sidecar(entry: Entry, details: Mapping[str, Any], fused: Path) -> Path:
+def write_sidecar(entry: Entry, result: Result, fused: Path) -> Path:
     """Write what stands beside a fused volume: where it comes from, and how far to trust it.
 
     Parameters
     ----------
-    details
-        The content of ``result.json``.
+    result
+        Of the case.
     fused
         The fused volume's file.
     """
-    root, skull = entry.bids_root or Path(), details["quality"]["skull"]
-    told = {
+    root, skull, fusion = entry.bids_root or Path(), result.evidence.skull, result.request.settings.fusion
+    sidecar = {
         "Description": "The MRI with the bone of the CT, on the MRI's intensity scale, bone above it.",
         "Sources": [f"bids:raw:{path.relative_to(root).as_posix()}" for path in (entry.mri, entry.ct)],
-        "SkullStripped": skull is not None and skull["brightness"] < STRIPPED,
+        "SkullStripped": skull is not None and skull.brightness < STRIPPED,
         "SpatialReference": "orig",
-        "Verdict": details["verdict"],
-        "IntensityMapping": details["intensity"],
-        "Rule": details["rule"],
-        "Weights": details["weights"],
-        "ToolVersions": details["versions"],
+        "Verdict": to_plain(result.verdict),
+        "IntensityMapping": to_plain(result.intensity),
+        "Rule": fusion.rule,
+        "WeightsSHA256": fusion.weights_sha256,
+        "ToolVersions": result.provenance.versions,
     }
     path = fused.with_name(fused.name.removesuffix(".nii.gz") + ".json")
-    write_json(told, path)
+    write_json(sidecar, path)
     return path

@@ -38,8 +38,8 @@ def read_folders(
     entries: list[Entry] = []
     problems: list[str] = []
     for folder in folders:
-        ct, no_ct = only_one(folder, [ct_pattern or PATTERNS["ct"]], "CT", "--ct-pattern")
-        mri, no_mri = only_one(folder, [mri_pattern or PATTERNS["mri"]], "MRI", "--mri-pattern")
+        ct, no_ct = only_one(folder, [ct_pattern or PATTERNS["ct"]], "CT")
+        mri, no_mri = only_one(folder, [mri_pattern or PATTERNS["mri"]], "MRI")
         wrong = [words for words in (None if name_is_good(folder.name) else BAD_NAME, no_ct, no_mri) if words]
         if ct is not None and ct == mri:
             wrong.append(f"CT and MRI are the same file, {ct.name}")
@@ -49,7 +49,7 @@ def read_folders(
     return entries, problems
 
 
-def only_one(folder: Path, patterns: list[str], what: str, option: str) -> tuple[Path | None, str]:
+def only_one(folder: Path, patterns: list[str], what: str) -> tuple[Path | None, str]:
     """Return what fits the first of the patterns that anything fits, if it is only one; else what is wrong."""
     for pattern in patterns:
         found = [path for path in sorted(folder.glob(pattern)) if not path.name.startswith(".")]
@@ -59,8 +59,8 @@ def only_one(folder: Path, patterns: list[str], what: str, option: str) -> tuple
         if found:
             names = ", ".join(path.relative_to(folder).as_posix() for path in found[:4])
             more = "" if len(found) <= 4 else f" and {len(found) - 4} more"
-            return None, f"{len(found)} may be the {what}: {names}{more}. Say which with {option}."
-    return None, f"no {what}: nothing is called {' or '.join(patterns)}. Say what it is called with {option}."
+            return None, f"{len(found)} may be the {what}: {names}{more}. Say which with a pattern."
+    return None, f"no {what}: nothing is called {' or '.join(patterns)}. Say what it is called with a pattern."
 
 
 def _is_second(path: Path) -> bool:

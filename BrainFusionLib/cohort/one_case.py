@@ -2,82 +2,102 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import time
 import traceback
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
-from BrainFusionLib.case.run import FusionResult, fuse
+from BrainFusionLib.case.codec import from_document, to_document
+from BrainFusionLib.case.record import read_document
+from BrainFusionLib.case.request import Inputs, Request, Source
+from BrainFusionLib.case.result import Result
+from BrainFusionLib.case.run import run
 from BrainFusionLib.cohort.bids import write_sidecar
 from BrainFusionLib.cohort.manifest import Entry
 from BrainFusionLib.cohort.overview import thumbnail
+from BrainFusionLib.cohort.row import Row
 from BrainFusionLib.errors import BrainFusionError, RegistrationError
 from BrainFusionLib.folder import make_output_folder, read_pair, remove_if_empty, remove_staging, write_case
+from BrainFusionLib.fusion.methods import pinned
 from BrainFusionLib.io import read_transform, read_volume, write_json
+from BrainFusionLib.io.hashing import sha256_of
 from BrainFusionLib.settings import Settings
-from BrainFusionLib.transform import RigidTransform
-from BrainFusionLib.verdict.judge import CALIBRATION
+from BrainFusionLib.values import ByValue
 from BrainFusionLib.version import __version__
 from BrainFusionLib.volume import Volume
 
 # Beside a case's results; written last. Where it is, and agrees with what is there, the case is done.
 SEAL = "cohort-case.json"
-COLUMNS = (
-    "case", "status", "verdict", "expected_error_mm", "bone_error_hu", "soft_tissue_error", "local_errors_median_mm",
-    "seconds", "reasons", "error",
-)  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Inputs:
-    """What a case is made from, read."""
+@dataclass(frozen=True, eq=False)
+class Seal(ByValue):
+    """What a case was made from and what came of it.
 
-    ct: Volume
-    mri: Volume
-    start: RigidTransform | None
-    mri_mask: Volume | None
+    Attributes
+    ----------
+    request
+        With the sha256 of every input and of the weights, and without paths.
+    transform_sha256
+        Of the file of the starting pose.
+    version
+        Of the library.
+    files
+        The sha256 of each result by its name.
+    row
+        The case's row of the table.
+    thumbnail
+        A small picture, JPEG, base64.
+    """
+
+    request: Request
+    transform_sha256: str | None
+    version: str
+    files: dict[str, str]
+    row: Row
+    thumbnail: str
 
 
-def fuse_case(entry: Entry, folder: Path, settings: Settings) -> dict[str, Any]:
+def fuse_case(entry: Entry, folder: Path, settings: Settings) -> Row:
     """Fuse one case into its folder; return its row of the table. Never raises but for Ctrl-C and the like."""
-    return in_words(entry, time.monotonic(), lambda: store(entry, *fused(read(entry), settings), folder, settings))
+    return in_words(entry, time.monotonic(), lambda: store(entry, *fused(entry, read(entry), settings), folder))
 
 
-def in_words(entry: Entry, began: float, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+def in_words(entry: Entry, began: float, work: Callable[[], Row]) -> Row:
     """Do a case's work; return its row of the table, which says in words what stopped it, if anything did."""
     try:
         row = work()
     except RegistrationError as error:
-        row = {"status": "refused", "error": _line(error)}
+        row = Row(entry.case, "refused", error=_line(error))
     except (BrainFusionError, MemoryError) as error:
-        row = {"status": "failed", "error": _line(error) or "not enough memory"}
+        row = Row(entry.case, "failed", error=_line(error) or "not enough memory")
     except Exception as error:  # one case's fault must not take the others with it
         traceback.print_exc()
-        row = {"status": "failed", "error": _line(f"a fault of the program ({type(error).__name__}: {error})")}
-    return {"case": entry.case, **row, "seconds": round(time.monotonic() - began, 1)}
+        row = Row(entry.case, "failed", error=_line(f"a fault of the program ({type(error).__name__}: {error})"))
+    return replace(row, seconds=round(time.monotonic() - began, 1))
 
 
 def read(entry: Entry) -> Inputs:
-    """Read the files of a case."""
-    start = None if entry.transform is None else read_transform(entry.transform)
-    if start is not None and not isinstance(start, RigidTransform):
-        raise RegistrationError(f"{entry.transform}: a starting pose must be rigid.")
+    """Read the volumes of a case."""
     ct, mri = read_pair(entry.ct, entry.mri, entry.ct_series, entry.mri_series)
-    return Inputs(ct, mri, start, None if entry.mri_mask is None else read_volume(entry.mri_mask))
+    return Inputs(ct, mri, None if entry.mri_mask is None else read_volume(entry.mri_mask))
 
 
-def fused(inputs: Inputs, settings: Settings) -> tuple[FusionResult, Volume]:
+def fused(entry: Entry, inputs: Inputs, settings: Settings) -> tuple[Result, Volume]:
     """Return the result, and the MRI that its files need, too."""
-    result = fuse(inputs.ct, inputs.mri, settings, start=inputs.start, mri_mask=inputs.mri_mask)
-    return result, inputs.mri
+    request = Request(
+        Source(inputs.ct.name, series=entry.ct_series),
+        Source(inputs.mri.name, series=entry.mri_series),
+        None if inputs.mri_mask is None else Source(inputs.mri_mask.name),
+        settings,
+        start=None if entry.transform is None else read_transform(entry.transform),
+    )
+    return run(request, inputs), inputs.mri
 
 
-def store(entry: Entry, result: FusionResult, mri: Volume, folder: Path, settings: Settings) -> dict[str, Any]:
-    """Write a case's files, the seal last; return what its row says."""
+def store(entry: Entry, result: Result, mri: Volume, folder: Path) -> Row:
+    """Write a case's files, the seal last; return its row."""
     place = folder / entry.place
     made = make_output_folder(place)
     try:
@@ -85,77 +105,59 @@ def store(entry: Entry, result: FusionResult, mri: Volume, folder: Path, setting
         remove_staging(place)
         files = list(write_case(result, mri, place, file_names=entry.file_names).values())
         if entry.bids_root is not None:
-            files.append(write_sidecar(entry, result.to_dict(), files[0]))
+            files.append(write_sidecar(entry, result, files[0]))
     except BaseException:
         remove_if_empty(made)
         raise
-    quality, verdict = result.details["quality"], result.verdict
-    row = {
-        "status": "done",
-        "verdict": verdict.colour,
-        "expected_error_mm": verdict.expected_error_mm,
-        "bone_error_hu": quality.get("bone_error_hu"),
-        "soft_tissue_error": quality.get("soft_tissue_error"),
-        "local_errors_median_mm": result.details["local_errors"]["median_mm"],
-        "reasons": "; ".join(words for words in verdict.reasons if words != CALIBRATION),
-    }
-    seal = {
-        "made_from": made_from(entry, settings),
-        "files": {path.name: digest(path) for path in files},
-        "row": row,
-        "thumbnail": thumbnail(result, mri),
-    }
-    write_json(seal, place / SEAL)
+    row = Row.of(entry.case, result)
+    seal = Seal(
+        *_made_from(entry, result.request.settings),
+        version=__version__,
+        files={path.name: sha256_of(path) for path in files},
+        row=row,
+        thumbnail=thumbnail(result, mri),
+    )
+    write_json(to_document(seal), place / SEAL)
     return row
 
 
-def finished(entry: Entry, folder: Path, settings: Settings) -> dict[str, Any] | None:
+def finished(entry: Entry, folder: Path, settings: Settings) -> Row | None:
     """Return the row of a case that is done already, of these inputs and settings, and whole; else ``None``."""
-    case = folder / entry.place
+    case, seal = folder / entry.place, read_seal(entry, folder)
+    if seal is None or seal.version != __version__:
+        return None
     try:
-        seal = json.loads((case / SEAL).read_text(encoding="utf-8"))
-        whole = all(digest(case / name) == wanted for name, wanted in seal["files"].items())
-        if whole and seal["made_from"] == made_from(entry, settings):
-            return {"case": entry.case, **seal["row"], "seconds": 0.0}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        pass  # half done, or by something else: to be done again
+        whole = all(sha256_of(case / name) == wanted for name, wanted in seal.files.items())
+        if whole and (seal.request, seal.transform_sha256) == _made_from(entry, settings):
+            return seal.row
+    except (OSError, BrainFusionError):
+        pass  # half done, or its inputs are not there any more: to be done again, which will say so
     return None
 
 
-def thumbnail_of(entry: Entry, folder: Path) -> str | None:
-    """Return the small picture of a case that is done; ``None`` where there is none."""
+def read_seal(entry: Entry, folder: Path) -> Seal | None:
+    """Return the seal of a case that is done; ``None`` where there is none, or none of this version."""
     try:
-        picture = json.loads((folder / entry.place / SEAL).read_text(encoding="utf-8")).get("thumbnail")
-    except (OSError, ValueError, AttributeError):
+        return from_document(read_document(folder / entry.place / SEAL), Seal)
+    except BrainFusionError:
         return None
-    return picture if isinstance(picture, str) else None
 
 
-def made_from(entry: Entry, settings: Settings) -> dict[str, Any]:
-    """Return what a result depends on, as plain data: the inputs' content, the settings, the version."""
-    told = {name: str(value) for name, value in asdict(entry).items() if name.endswith("_series") and value}
-    inputs = {
-        role: digest(path)
-        for role in ("ct", "mri", "transform", "mri_mask")
-        if (path := getattr(entry, role)) is not None
-    }
-    plain = {"inputs": inputs, "series": told, "settings": settings.to_dict(), "version": __version__}
-    # As it is read back: tuples are lists there.
-    content: dict[str, Any] = json.loads(json.dumps(plain))
-    return content
-
-
-def digest(path: Path) -> str:
-    """Return the sha256 of a file, or of all files of a folder with their names."""
-    whole = hashlib.sha256()
-    files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
-    for file in files:
-        if path.is_dir():
-            whole.update(file.relative_to(path).as_posix().encode() + b"\0")
-        with file.open("rb") as content:
-            while piece := content.read(1 << 20):
-                whole.update(piece)
-    return whole.hexdigest()
+def _made_from(entry: Entry, settings: Settings) -> tuple[Request, str | None]:
+    """Return what a result depends on: the inputs' content and the settings, weights by their sha256."""
+    fusion = pinned(settings.fusion)
+    # By content alone: two files of one name are not one, and one file of two names is.
+    weights = None if fusion.weights_sha256 is not None else fusion.weights
+    # How it is computed, and not what.
+    settings = replace(settings, fusion=replace(fusion, weights=weights), threads=None)
+    mask = None if entry.mri_mask is None else Source("mask", sha256=sha256_of(entry.mri_mask))
+    request = Request(
+        Source("CT", series=entry.ct_series, sha256=sha256_of(entry.ct)),
+        Source("MRI", series=entry.mri_series, sha256=sha256_of(entry.mri)),
+        mask,
+        settings,
+    )
+    return request, None if entry.transform is None else sha256_of(entry.transform)
 
 
 def _line(error: object) -> str:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import itertools
 import multiprocessing
 import os
@@ -15,9 +13,8 @@ from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor, 
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
-from BrainFusionLib.case.run import FusionResult
+from BrainFusionLib.case.run import Result
 from BrainFusionLib.cohort.bids import start_derivative
 from BrainFusionLib.cohort.manifest import Entry
 from BrainFusionLib.cohort.one_case import (
@@ -34,15 +31,26 @@ from BrainFusionLib.cohort.one_case import (
 from BrainFusionLib.cohort.overview import overview
 from BrainFusionLib.device import keep_freed_memory, pick_device
 from BrainFusionLib.errors import ImageFileError, MissingDependencyError, SettingsError
+from BrainFusionLib.case.request import Inputs
+from BrainFusionLib.case.result import Result
+from BrainFusionLib.cohort.bids import start_derivative
+from BrainFusionLib.cohort.manifest import Entry
+from BrainFusionLib.cohort.one_case import finished, fuse_case, fused, in_words, read, read_seal, store
+from BrainFusionLib.cohort.overview import overview
+from BrainFusionLib.cohort.row import COLUMNS, Row
+from BrainFusionLib.device import keep_freed_memory, pick_device
+from BrainFusionLib.errors import ImageFileError, MissingDependencyError, Remedy, SettingsError
 from BrainFusionLib.folder import make_output_folder
 from BrainFusionLib.io import write_text
+from BrainFusionLib.io.tables import format_csv
 from BrainFusionLib.settings import Settings
 from BrainFusionLib.volume import Volume
 
 TABLE, OVERVIEW, LOG, LOCK = "cohort.tsv", "cohort.html", "cohort.log", ".cohort.lock"
 # A worker that was ended from outside (no memory) has its case tried so often in all.
 ATTEMPTS = 2
-Tell = Callable[[dict[str, Any], int, int], None]
+Tell = Callable[[Row, int, int], None]
+Note = Callable[[Row], None]
 
 
 def run_cohort(
@@ -53,7 +61,7 @@ def run_cohort(
     workers: int = 1,
     scheduler: str | None = None,
     tell: Tell | None = None,
-) -> list[dict[str, Any]]:
+) -> list[Row]:
     """Fuse every case that is not done yet; return the rows of the table, in the manifest's order.
 
     Each case gets a folder (`Entry.place`), as ``brainfusion fuse`` writes one. ``cohort.tsv`` has a row a case, and is
@@ -85,13 +93,13 @@ def run_cohort(
         raise SettingsError(f"at least 1 worker is needed; got {workers}")
     settings, folder = settings or Settings(), Path(folder).resolve()
     make_output_folder(folder)
-    rows: dict[str, dict[str, Any]] = {}
+    rows: dict[str, Row] = {}
 
-    def note(row: dict[str, Any]) -> None:
-        rows[row["case"]] = row
+    def note(row: Row) -> None:
+        rows[row.case] = row
         write_text(table([rows[entry.case] for entry in entries if entry.case in rows]), folder / TABLE)
         with (folder / LOG).open("a", encoding="utf-8") as log:
-            print(time.strftime("%Y-%m-%dT%H:%M:%S%z"), row["case"], one_line(row), sep="\t", file=log)
+            print(time.strftime("%Y-%m-%dT%H:%M:%S%z"), row.case, row.summary(), sep="\t", file=log)
         if tell is not None:
             tell(row, len(rows), len(entries))
 
@@ -116,31 +124,31 @@ def run_cohort(
         else:
             _at_once(left, folder, settings, workers, note)
         done = [rows[entry.case] for entry in entries]
-        pictures = {entry.case: picture for entry in entries if (picture := thumbnail_of(entry, folder))}
+        pictures = {entry.case: seal.thumbnail for entry in entries if (seal := read_seal(entry, folder))}
         write_text(overview(done, pictures, {entry.case: entry.report for entry in entries}), folder / OVERVIEW)
     return [rows[entry.case] for entry in entries]
 
 
 def _one_computes(
-    entries: Sequence[Entry], folder: Path, settings: Settings, readers: int, note: Callable[[dict[str, Any]], None]
+    entries: Sequence[Entry], folder: Path, settings: Settings, readers: int, note: Note
 ) -> None:
     """Compute one case after the other, while others are read and the last one is written.
 
     In memory at once: `readers` cases that are read, one that is computed, and one that is written.
     """
     with ThreadPoolExecutor(readers) as ahead, ThreadPoolExecutor(1) as behind:
-        writing: Future[dict[str, Any]] | None = None
+        writing: Future[Row] | None = None
         try:
             coming = iter(entries)
             reading = deque((entry, ahead.submit(read, entry)) for entry in itertools.islice(coming, readers))
             while reading:
                 entry, inputs = reading.popleft()
                 began = time.monotonic()
-                computed = _computed(inputs, settings)
+                computed = _computed(entry, inputs, settings)
                 reading.extend((later, ahead.submit(read, later)) for later in itertools.islice(coming, 1))
                 if writing is not None:
                     note(writing.result())
-                writing = behind.submit(_written, entry, began, computed, folder, settings)
+                writing = behind.submit(_written, entry, began, computed, folder)
             if writing is not None:
                 note(writing.result())
         except BaseException:
@@ -148,29 +156,27 @@ def _one_computes(
             raise
 
 
-def _computed(inputs: Future[Inputs], settings: Settings) -> Future[tuple[FusionResult, Volume]]:
+def _computed(entry: Entry, inputs: Future[Inputs], settings: Settings) -> Future[tuple[Result, Volume]]:
     """Fuse what was read; return the result, or what stopped it or its reading, for the one that writes."""
-    computed: Future[tuple[FusionResult, Volume]] = Future()
+    computed: Future[tuple[Result, Volume]] = Future()
     try:
-        computed.set_result(fused(inputs.result(), settings))
+        computed.set_result(fused(entry, inputs.result(), settings))
     except Exception as error:
         computed.set_exception(error)
     return computed
 
 
-def _written(
-    entry: Entry, began: float, computed: Future[tuple[FusionResult, Volume]], folder: Path, settings: Settings
-) -> dict[str, Any]:
-    return in_words(entry, began, lambda: store(entry, *computed.result(), folder, settings))
+def _written(entry: Entry, began: float, computed: Future[tuple[Result, Volume]], folder: Path) -> Row:
+    return in_words(entry, began, lambda: store(entry, *computed.result(), folder))
 
 
-def _fuse_in_a_worker(entry: Entry, folder: Path, settings: Settings) -> dict[str, Any]:
+def _fuse_in_a_worker(entry: Entry, folder: Path, settings: Settings) -> Row:
     keep_freed_memory()
     return fuse_case(entry, folder, settings)
 
 
 def _at_once(
-    entries: Sequence[Entry], folder: Path, settings: Settings, workers: int, note: Callable[[dict[str, Any]], None]
+    entries: Sequence[Entry], folder: Path, settings: Settings, workers: int, note: Note
 ) -> None:
     left = {entry.case: entry for entry in entries}
     for attempt in range(ATTEMPTS):
@@ -178,23 +184,22 @@ def _at_once(
             return
         # After a death all cases of that pool are unsure: each is tried by itself, so that it takes no other with it.
         with ProcessPoolExecutor(workers if attempt == 0 else 1, multiprocessing.get_context("spawn")) as pool:
-            futures: dict[Future[dict[str, Any]], str] = {}
+            futures: dict[Future[Row], str] = {}
             try:
                 for entry in left.values():
                     futures[pool.submit(_fuse_in_a_worker, entry, folder, settings)] = entry.case
                 for future in as_completed(futures):
                     row = future.result()
-                    del left[row["case"]]
+                    del left[row.case]
                     note(row)
             except BrokenProcessPool:
                 continue
     for case in left:
-        words = "its process was ended from outside, most likely because there was not enough memory"
-        note({"case": case, "status": "failed", "error": words, "seconds": 0.0})
+        note(Row(case, "failed", error="its process was terminated, most likely because there was not enough memory"))
 
 
 def _on_dask(
-    entries: Sequence[Entry], folder: Path, settings: Settings, address: str, note: Callable[[dict[str, Any]], None]
+    entries: Sequence[Entry], folder: Path, settings: Settings, address: str, note: Note
 ) -> None:
     try:
         from distributed import Client, KilledWorker, as_completed
@@ -221,26 +226,12 @@ def _on_dask(
                 note(future.result())
             except (KilledWorker, Exception) as error:
                 words = " ".join(f"its workers ended ({type(error).__name__}: {error})".split())
-                note({"case": futures[future], "status": "failed", "error": words, "seconds": 0.0})
+                note(Row(futures[future], "failed", error=words))
 
 
-def one_line(row: dict[str, Any]) -> str:
-    """Say what became of a case."""
-    return f"{row['status']}, {row['seconds']} s; {row.get('error') or 'verdict ' + str(row.get('verdict'))}"
-
-
-def table(rows: Sequence[dict[str, Any]]) -> str:
+def table(rows: Sequence[Row]) -> str:
     """Return ``cohort.tsv``: tabs, a header, a row a case."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, delimiter="\t", lineterminator="\n", restval="")
-    writer.writeheader()
-    for row in rows:
-        writer.writerow({name: _cell(value) for name, value in row.items()})
-    return text.getvalue()
-
-
-def _cell(value: Any) -> str:
-    return "" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
+    return format_csv([row.cells() for row in rows], COLUMNS, delimiter="\t")
 
 
 @contextmanager
@@ -263,7 +254,8 @@ def _only_run_in(folder: Path) -> Iterator[None]:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             raise SettingsError(
-                f"{folder}: another run is at work in this folder. Wait for it, or name another folder with -o."
+                f"{folder}: another run is at work in this folder. Wait for it.",
+                remedy=Remedy.OTHER_OUTPUT_FOLDER,
             ) from error
         yield
     finally:

@@ -3,7 +3,6 @@
 from BrainFusionLib.intensity.checks import check_mask, check_pair, looks_like_ct, looks_like_labels
 from BrainFusionLib.intensity.head import HEAD_THRESHOLD_HU, ct_head_mask
 from BrainFusionLib.intensity.scale import (
-    AIR_HU,
     BONE_HU,
     BONE_RAMP_HU,
     CT_KNOTS_HU,
@@ -17,7 +16,6 @@ from BrainFusionLib.intensity.scale import (
 )
 
 __all__ = [
-    "AIR_HU",
     "BONE_HU",
     "BONE_RAMP_HU",
     "CT_KNOTS_HU",

@@ -24,8 +24,6 @@ BONE_RAMP_HU = (200.0, BONE_HU)
 CT_KNOTS_HU = (-1000.0, -100.0, BONE_HU, 2000.0, 4000.0)
 CT_KNOTS_UNIT = (0.0, 0.05, 1.0, 1.5, 1.75)
 
-AIR_HU = -1000.0
-
 
 def ct_to_unit(hu: npt.ArrayLike) -> VoxelArray:
     """Map Hounsfield units to the unit scale, float32, same shape.

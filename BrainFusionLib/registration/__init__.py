@@ -4,6 +4,6 @@ Search (every translation at once for some hundred rotations) gives candidates; 
 then 4 mm, then 2 mm, and the choice among them is made there; the winner is refined at 1 mm.
 """
 
-from BrainFusionLib.registration.register import RegistrationResult, register
+from BrainFusionLib.registration.register import Registration, register
 
-__all__ = ["RegistrationResult", "register"]
+__all__ = ["Registration", "register"]

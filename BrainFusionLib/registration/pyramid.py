@@ -15,7 +15,8 @@ import torch.nn.functional as F
 
 from BrainFusionLib.errors import ImageContentError
 from BrainFusionLib.geometry import FloatArray, Grid, affine, apply_affine
-from BrainFusionLib.intensity import AIR_HU, ct_head_mask, otsu_threshold
+from BrainFusionLib.intensity import ct_head_mask, otsu_threshold
+from BrainFusionLib.volume import AIR_HU
 from BrainFusionLib.registration.histogram import CT_BINS, FINENESS, MRI_BINS, ROW, Moving, Samples
 from BrainFusionLib.volume import BoolArray, Volume
 

@@ -1,69 +1,24 @@
-"""Whether a transform that somebody gave is right: what a registration of our own says to it."""
+"""A pose that somebody gave beside the one that a registration found."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
-
 import numpy as np
 
-from BrainFusionLib.errors import RegistrationError
-from BrainFusionLib.metrics import target_registration_errors_mm
-from BrainFusionLib.progress import Cancel, Progress
-from BrainFusionLib.registration.register import RegistrationResult, register
-from BrainFusionLib.registration.similarity import TURN_RADIUS_MM
-from BrainFusionLib.settings import RegistrationSettings
+from BrainFusionLib.evidence import GivenPose, PoseEvidence
+from BrainFusionLib.geometry import FloatArray
+from BrainFusionLib.metrics.registration import target_registration_errors_mm
 from BrainFusionLib.transform import RigidTransform
-from BrainFusionLib.volume import Volume
+
+# Poses are compared at six points so far from the centre: about the surface of a head.
+RADIUS_MM = 70.0
+
+REFUSED = GivenPose(None, None, None)
 
 
-@dataclass(frozen=True)
-class GivenPose:
-    """A given transform beside the pose that a registration found.
-
-    Attributes
-    ----------
-    found
-        What the registration found; ``None`` where it refused the pair.
-    apart_mm
-        How far apart the two are at the worst of six points around the head; ``None`` without a pose found.
-    typical_mm
-        Their root mean square.
-    """
-
-    found: RegistrationResult | None
-    apart_mm: float | None
-    typical_mm: float | None
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain values, for JSON."""
-        return {"registration_found_a_pose": self.found is not None, "apart_mm": self.apart_mm}
-
-
-def check_given(
-    ct: Volume,
-    mri: Volume,
-    transform: RigidTransform,
-    settings: RegistrationSettings | None = None,
-    *,
-    device: str = "auto",
-    progress: Progress | None = None,
-    cancel: Cancel | None = None,
+def compared(
+    given: RigidTransform, found: RigidTransform, evidence: PoseEvidence, centre_lps_mm: FloatArray
 ) -> GivenPose:
-    """Register a pair, and say how far a given transform is from what comes out.
-
-    The given transform is among the poses that the registration tries, so that it is only found wrong where another
-    fits better.
-
-    Raises
-    ------
-    ImageContentError, SettingsError, Cancelled
-        As `register`.
-    """
-    try:
-        found = register(ct, mri, settings, start=transform, device=device, progress=progress, cancel=cancel)
-    except RegistrationError:
-        return GivenPose(None, None, None)
-    points = np.asarray(mri.grid.centre_lps_mm) + TURN_RADIUS_MM * np.concatenate([np.eye(3), -np.eye(3)])
-    distances = target_registration_errors_mm(transform, found.transform, points)
-    return GivenPose(found, float(distances.max()), float(np.sqrt((distances**2).mean())))
+    """Say how far a given pose is from the one that a registration found around a point of the MRI."""
+    points = np.asarray(centre_lps_mm) + RADIUS_MM * np.concatenate([np.eye(3), -np.eye(3)])
+    distances = target_registration_errors_mm(given, found, points)
+    return GivenPose(evidence, float(distances.max()), float(np.sqrt((distances**2).mean())))

@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 
+from BrainFusionLib.evidence import LocalErrors, LocalFit
 from BrainFusionLib.geometry import FloatArray
 from BrainFusionLib.intensity import HEAD_THRESHOLD_HU, otsu_threshold
 from BrainFusionLib.volume import Volume, VoxelArray
@@ -34,99 +34,13 @@ LEAST_POINTS = 8
 
 
 @dataclass(frozen=True)
-class LocalFit:
-    """How well a pair fits by parts: thirds and halves of the head along each axis.
+class _Blocks:
+    """Blocks of one size: centres of those tried and of those measured, LPS mm, and the shifts of the latter, mm."""
 
-    Attributes
-    ----------
-    median_mm
-        Median of the points' shifts.
-    part_mm
-        How far the part that is worst would have to move as a whole: the length of the median of its points' shifts
-        along each axis, which is far more certain than a single point's.
-    share
-        Of the blocks with enough of the head, so many could be measured.
-    least_share
-        The same in the part where it is least: low where a part of the head is elsewhere in the two.
-    voxel_mm
-        Longest edge of the voxels that it was measured on.
-    """
-
-    median_mm: float
-    part_mm: float
-    share: float
-    least_share: float
-    voxel_mm: float = VOXEL_MM
-
-
-@dataclass(frozen=True)
-class LocalErrors:
-    """How far parts of a registered CT would have to move to fit better.
-
-    Attributes
-    ----------
-    spacing_mm
-        Distance of the points.
-    points_lps_mm
-        (n, 3), middles of the blocks that could be measured, MRI points.
-    shifts_mm
-        (n, 3), LPS: how far the CT would have to move there.
-    voxel_mm
-        Longest edge of the voxels that it was measured on.
-    tried_lps_mm
-        (m, 3), middles of all blocks with enough of the head in them, measured or not.
-    """
-
-    spacing_mm: float
-    points_lps_mm: FloatArray
-    shifts_mm: FloatArray
-    voxel_mm: float = VOXEL_MM
     tried_lps_mm: FloatArray = field(default_factory=lambda: np.empty((0, 3)))
-
-    @property
-    def lengths_mm(self) -> FloatArray:
-        """How far, (n,)."""
-        lengths: FloatArray = np.linalg.norm(self.shifts_mm, axis=1)
-        return lengths
-
-    def fit(self) -> LocalFit | None:
-        """Return how well the two fit by parts; ``None`` where nothing could be tried."""
-        if not len(self.tried_lps_mm):
-            return None
-        lengths, measured = self.lengths_mm, _are_among(self.tried_lps_mm, self.points_lps_mm)
-        part_mm, least_share = (float(np.linalg.norm(np.median(self.shifts_mm, axis=0))) if len(lengths) else 0.0), 1.0
-        for axis, low, high in _parts(self.tried_lps_mm):
-            tried, inside = (
-                (points[:, axis] >= low) & (points[:, axis] <= high)
-                for points in (self.tried_lps_mm, self.points_lps_mm)
-            )
-            if np.count_nonzero(inside) >= LEAST_POINTS:
-                part_mm = max(part_mm, float(np.linalg.norm(np.median(self.shifts_mm[inside], axis=0))))
-            if np.count_nonzero(tried) >= 2 * LEAST_POINTS:
-                least_share = min(least_share, float(measured[tried].mean()))
-        return LocalFit(
-            median_mm=float(np.median(lengths)) if len(lengths) else 0.0,
-            part_mm=part_mm,
-            share=float(measured.mean()),
-            least_share=least_share,
-            voxel_mm=self.voxel_mm,
-        )
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain values, for JSON."""
-        lengths = self.lengths_mm
-        worst = int(np.argmax(lengths)) if len(lengths) else None
-        return {
-            "spacing_mm": self.spacing_mm,
-            "voxel_mm": self.voxel_mm,
-            "fit": None if (fit := self.fit()) is None else asdict(fit),
-            "points_lps_mm": np.round(self.points_lps_mm, 2).tolist(),
-            "shifts_mm": np.round(self.shifts_mm, 2).tolist(),
-            "median_mm": float(np.median(lengths)) if len(lengths) else None,
-            "worst": None
-            if worst is None
-            else {"point_lps_mm": self.points_lps_mm[worst].tolist(), "shift_mm": float(lengths[worst])},
-        }
+    points_lps_mm: FloatArray = field(default_factory=lambda: np.empty((0, 3)))
+    shifts_mm: FloatArray = field(default_factory=lambda: np.empty((0, 3)))
+    voxel_mm: float = VOXEL_MM
 
 
 def local_errors(ct_in_mri: Volume, mri: Volume) -> LocalErrors:
@@ -144,22 +58,38 @@ def local_errors(ct_in_mri: Volume, mri: Volume) -> LocalErrors:
     """
     fine = _measured(ct_in_mri, mri, VOXEL_MM, BLOCK)
     far = _measured(ct_in_mri, mri, FAR_VOXEL_MM, FAR_BLOCK)
-    long = far.lengths_mm > REACH * VOXEL_MM
+    long = np.linalg.norm(far.shifts_mm, axis=1) > REACH * VOXEL_MM
     if len(fine.points_lps_mm) and long.any():
         apart = np.linalg.norm(far.points_lps_mm[:, None] - fine.points_lps_mm[None], axis=2).min(axis=1)
-        long &= apart > fine.spacing_mm
-    return replace(
-        fine,
-        points_lps_mm=np.concatenate([fine.points_lps_mm, far.points_lps_mm[long]]),
-        shifts_mm=np.concatenate([fine.shifts_mm, far.shifts_mm[long]]),
-    )
+        long &= apart > BLOCK * VOXEL_MM
+    points = np.concatenate([fine.points_lps_mm, far.points_lps_mm[long]])
+    shifts = np.concatenate([fine.shifts_mm, far.shifts_mm[long]])
+    fit = _fit(fine.tried_lps_mm, points, shifts, fine.voxel_mm)
+    # To a hundredth of a millimetre: what is stored is what is compared and shown.
+    return LocalErrors(BLOCK * VOXEL_MM, np.round(points, 2), np.round(shifts, 2), fit)
 
 
-def _measured(ct_in_mri: Volume, mri: Volume, voxel_mm: float, block: int) -> LocalErrors:
+def _fit(tried: FloatArray, points: FloatArray, shifts: FloatArray, voxel_mm: float) -> LocalFit | None:
+    """Return how well the two fit by parts; ``None`` where nothing could be tried."""
+    if not len(tried):
+        return None
+    measured = _are_among(tried, points)
+    part_mm, least_share = (float(np.linalg.norm(np.median(shifts, axis=0))) if len(shifts) else 0.0), 1.0
+    for axis, low, high in _parts(tried):
+        of_tried, inside = ((p[:, axis] >= low) & (p[:, axis] <= high) for p in (tried, points))
+        if np.count_nonzero(inside) >= LEAST_POINTS:
+            part_mm = max(part_mm, float(np.linalg.norm(np.median(shifts[inside], axis=0))))
+        if np.count_nonzero(of_tried) >= 2 * LEAST_POINTS:
+            least_share = min(least_share, float(measured[of_tried].mean()))
+    median_mm = float(np.median(np.linalg.norm(shifts, axis=1))) if len(shifts) else 0.0
+    return LocalFit(median_mm, part_mm, float(measured.mean()), least_share, voxel_mm)
+
+
+def _measured(ct_in_mri: Volume, mri: Volume, voxel_mm: float, block: int) -> _Blocks:
     """Measure with one size of voxels, in blocks of so many of them."""
     steps = [max(1, round(voxel_mm / spacing)) for spacing in mri.grid.spacing_ijk_mm]
     ct, m = (pooled(volume.array_kji, steps[::-1]) for volume in (ct_in_mri, mri))
-    nothing = LocalErrors(block * voxel_mm, np.empty((0, 3)), np.empty((0, 3)))
+    nothing = _Blocks()
     if not m.size:
         return nothing
     voxel_kji = np.array([s * step for s, step in zip(mri.grid.spacing_ijk_mm, steps, strict=True)])[::-1]
@@ -179,7 +109,7 @@ def _measured(ct_in_mri: Volume, mri: Volume, voxel_mm: float, block: int) -> Lo
     for index in np.ndindex(*shifts.shape[:3]):
         gained = table.take(_shifted(a, shifts[index]) * np.int32(BINS + 1) + places)
         scores[index] = (_blocks(gained, blocks_kji) / np.maximum(counted, 1))[usable]
-    return _peaks(scores, usable, blocks_kji, np.asarray(reach_kji), steps, voxel_kji, mri, block * voxel_mm)
+    return _peaks(scores, usable, blocks_kji, np.asarray(reach_kji), steps, voxel_kji, mri)
 
 
 def _peaks(
@@ -190,8 +120,7 @@ def _peaks(
     steps_ijk: list[int],
     voxel_kji: FloatArray,
     mri: Volume,
-    spacing_mm: float,
-) -> LocalErrors:
+) -> _Blocks:
     """Return the best shift of each block, between the voxels by a parabola along each axis, where one stands out."""
     count = scores.shape[3]
     best = np.stack(np.unravel_index(scores.reshape(-1, count).argmax(axis=0), scores.shape[:3]), axis=-1)
@@ -211,7 +140,7 @@ def _peaks(
     middles_ijk = ((np.argwhere(usable) + 0.5) * blocks_kji)[:, ::-1] * steps_ijk - 0.5
     points = middles_ijk @ mri.grid.lps_from_ijk[:3, :3].T + mri.grid.lps_from_ijk[:3, 3]
     shifts = shift_ijk_mm @ mri.grid.direction.T
-    return LocalErrors(spacing_mm, points[kept], shifts, float(voxel_kji.max()), points)
+    return _Blocks(points, points[kept], shifts, float(voxel_kji.max()))
 
 
 def pooled(array: VoxelArray, steps_kji: list[int]) -> VoxelArray:

@@ -1,16 +1,14 @@
-"""Whether the CT's skull lies on the dark rim of the MRI: bone gives next to no signal in any sequence.
+"""Whether the CT's skull lies on the dark band of the MRI: bone gives next to no signal in any sequence.
 
 Mutual information knows nothing of that, so this speaks for or against a pose by itself.
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any
-
 import numpy as np
 import numpy.typing as npt
 
+from BrainFusionLib.evidence import SkullFit
 from BrainFusionLib.geometry import FloatArray
 from BrainFusionLib.intensity import BONE_RAMP_HU, ct_head_mask
 from BrainFusionLib.verdict.local import pooled
@@ -18,39 +16,8 @@ from BrainFusionLib.volume import Volume, VoxelArray
 
 # Work is done on voxels of about this size, for shifts up to so many of them along each axis.
 VOXEL_MM, REACH = 2.0, 4
-# With less bone in view (voxels) the rim tells nothing.
+# With less bone in view (voxels) the band tells nothing.
 LEAST_BONE = 500
-
-
-@dataclass(frozen=True)
-class SkullFit:
-    """Where the CT's skull would lie on the darkest place of the MRI.
-
-    Attributes
-    ----------
-    shift_mm
-        How far the skull would have to be shifted for that.
-    depth
-        By how much the MRI is darker there than the average of all places tried, as a share of its brightness (1st to
-        99th percentile): next to 0 where there is no dark rim, or none in reach.
-    brightness
-        The MRI's mean signal under the skull where it lies now, as such a share: next to 0 where the skull was stripped
-        from the MRI.
-    at_edge
-        Whether the darkest place is at the end of what was tried, so that it may be further away.
-    voxel_mm
-        Longest edge of the voxels that it was measured on.
-    """
-
-    shift_mm: float
-    depth: float
-    brightness: float
-    at_edge: bool
-    voxel_mm: float = VOXEL_MM
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain values, for JSON."""
-        return asdict(self)
 
 
 def skull_fit(ct_in_mri: Volume, mri: Volume, head: npt.NDArray[np.bool_] | None = None) -> SkullFit | None:

@@ -1,0 +1,47 @@
+"""A stored result without its voxels: what a table, a page or a panel shows of it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from BrainFusionLib.case.codec import from_document
+from BrainFusionLib.case.result import Result
+from BrainFusionLib.errors import ImageFileError, RecordError
+
+
+def read_document(path: str | Path) -> dict[str, object]:
+    """Return the content of a JSON file that holds an object.
+
+    Raises
+    ------
+    ImageFileError
+        It cannot be read.
+    RecordError
+        It is not JSON, or not an object.
+    """
+    path = Path(path)
+    try:
+        content = json.loads(path.read_bytes())
+    except OSError as error:
+        raise ImageFileError(f"{path}: cannot be read ({error.strerror}).") from error
+    except (ValueError, RecursionError) as error:
+        raise RecordError(f"{path}: is not a JSON file ({error}). Make the result again.") from error
+    if not isinstance(content, dict):
+        raise RecordError(f"{path}: a JSON object is wanted; it holds a {type(content).__name__}.")
+    return content
+
+
+def read_record(path: str | Path) -> Result:
+    """Read a ``result.json``; the result has no volumes (`folder.read_case` reads those, too).
+
+    Raises
+    ------
+    ImageFileError, RecordError
+        It cannot be read, or is not a result of this version; the message names the file and the field.
+    """
+    document = {**read_document(path), "volumes": None}
+    try:
+        return from_document(document, Result)
+    except RecordError as error:
+        raise RecordError(f"{path}: {error}") from error

@@ -1,0 +1,78 @@
+"""What became of one case: a row of ``cohort.tsv`` and of ``cohort.html``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Literal
+
+from BrainFusionLib.case.result import Result
+from BrainFusionLib.verdict.criterion import Colour
+from BrainFusionLib.verdict.judge import CALIBRATION
+
+Status = Literal["done", "refused", "failed"]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One case of the table.
+
+    Attributes
+    ----------
+    case
+        Its name.
+    status
+        Done; refused, because the two could not be aligned; or failed.
+    verdict, expected_error_mm
+        Of a case that is done.
+    bone_error_hu, soft_tissue_error
+        How far the fused volume is from its sources, Hounsfield units and unit scale.
+    local_errors_median_mm
+        Median of the local misalignments.
+    seconds
+        Wall-clock time that it took; 0 for a case that was done before.
+    reasons
+        The verdict's findings in words.
+    error
+        What stopped a case that is not done.
+    """
+
+    case: str
+    status: Status
+    verdict: Colour | None = None
+    expected_error_mm: float | None = None
+    bone_error_hu: float | None = None
+    soft_tissue_error: float | None = None
+    local_errors_median_mm: float | None = None
+    seconds: float = 0.0
+    reasons: str = ""
+    error: str = ""
+
+    @classmethod
+    def of(cls, case: str, result: Result) -> Row:
+        """Return the row of a case that is done."""
+        fidelity, local, verdict = result.fidelity, result.evidence.local, result.verdict
+        return cls(
+            case=case,
+            status="done",
+            verdict=verdict.colour,
+            expected_error_mm=verdict.expected_error_mm,
+            bone_error_hu=None if fidelity is None else fidelity.bone_error_hu,
+            soft_tissue_error=None if fidelity is None else fidelity.soft_tissue_error,
+            local_errors_median_mm=None if local is None else local.median_mm,
+            reasons="; ".join(words for words in verdict.reasons if words != CALIBRATION),
+        )
+
+    def cells(self) -> dict[str, str]:
+        """Return the text of each cell by its column."""
+        return {field.name: _cell(getattr(self, field.name)) for field in fields(self)}
+
+    def summary(self) -> str:
+        """Say in one line what became of the case."""
+        return f"{self.status}, {self.seconds} s; {self.error or f'verdict {self.verdict}'}"
+
+
+COLUMNS = tuple(field.name for field in fields(Row))
+
+
+def _cell(value: object) -> str:
+    return "" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,120 @@
+"""All criteria by which a pose is judged, with every limit, in one table.
+
+Limits were chosen on one half of 840 verdicts on simulated pairs with exact truth, and judged on the other half, of
+other heads (docs/verdict/table.md). Right results of the first half, 1st to 99th percentile, and wrong ones that were
+not refused, 5th to 95th: margin .14 to .71 against .07 to .41 nats, over the mirror image .07 to .34 against -.28 to
+.14 nats, agreement .01 to .31 against .09 to .66 mm, sampling error .01 to .18 against .04 mm to metres, worst part of
+the head .06 to 1.0 against .8 to 6.6 mm, least share .35 to 1 against .03 to .93, median of all regions .2 to 1.5
+against .7 to 6.1 mm; the skull of whole heads to 1.3 mm in right results. Refusals: right results led by .08 nats and
+more, refinements ended within .4 mm, and they beat their mirror image by .01 nats and more (docs/measured.md).
+"""
+
+from __future__ import annotations
+
+from BrainFusionLib.errors import Remedy
+from BrainFusionLib.verdict import measures
+from BrainFusionLib.verdict.criterion import Criterion
+
+CRITERIA: tuple[Criterion, ...] = (
+    Criterion(
+        "pose_not_checked", "given pose, not checked", measures.not_checked, "at most", amber=0.0,
+        text="the transform was given and used as it is; the pose was not checked",
+    ),
+    Criterion(
+        "check_refused", "given pose, check refused", measures.check_refused, "at most", red=0.0,
+        text="the transform was given, and a registration of the pair was refused: no pose stands out, or the two do "
+        "not show the same part of the same head",
+    ),
+    Criterion(
+        # Right ones were up to .5 mm away.
+        "apart_from_registration", "given pose against registration", measures.apart_mm, "at most", 1.0, 2.0, unit="mm",
+        text="the transform was given, and a registration ended {value:.1f} mm from it (limit {limit:g} mm)",
+    ),
+    Criterion(
+        # With less than this, any score can be reached by chance.
+        "overlap", "overlap of the heads", measures.overlap, "at least", 0.5, 0.25, refuse=0.25,
+        text="only {percent:.0f} % of the smaller head lies inside the other volume (minimum {limit_percent:.0f} %)",
+        refusal="in the best pose found only {percent:.0f} % of the smaller head lies inside the other volume "
+        "(minimum {limit_percent:.0f} %)",
+    ),
+    Criterion(
+        "margin", "lead over other poses", measures.margin, "at least", 0.08, 0.04, refuse=0.03, unit="nats",
+        text="a different pose fits almost as well (lead {value:.3f} nats, minimum {limit:g})",
+        refusal="no pose stands out: the best one leads by {value:.3f} nats of mutual information (minimum {limit:g})",
+    ),
+    Criterion(
+        "agreement", "agreement of two refinements", measures.agreement_mm, "at most", 0.6, 1.0, refuse=1.0, unit="mm",
+        text="two refinements on different samples ended {value:.1f} mm apart (limit {limit:g} mm)",
+        refusal="two refinements on different samples ended {value:.1f} mm apart (limit {limit:g} mm)",
+        may_refuse=measures.is_not_mirrored,
+    ),
+    Criterion(
+        # Right poses beat all poses 2 mm away by .004 and more.
+        "perturbed_poses", "lead over poses 2 mm away", measures.perturbed_margin, "at least", 0.0, 0.0,
+        text="a pose 2 mm away fits better on other samples (by {deficit:.4f} of mutual information)",
+    ),
+    Criterion(
+        "sampling_error", "scatter of the pose", measures.sampling_error_mm, "at most", 0.3, 0.6, refuse=0.7, unit="mm",
+        text="other samples would move the pose by {value:.2f} mm (limit {limit:g} mm)",
+        refusal="the pose found is not a clear optimum: other samples of the same volumes would move it by more than "
+        "{limit:g} mm",
+        may_refuse=measures.is_not_mirrored,
+    ),
+    Criterion(
+        # A slab of 8 mm was 7 mm off in one of three phantoms, those of 10 mm were right in 16 of 16.
+        "thickness", "thickness of the thinner volume", measures.thinnest_mm, "at least", 10.0, 5.0, unit="mm",
+        text="one of the volumes is only {value:.0f} mm thick: poses some millimetres apart fit equally well in so "
+        "thin a slab (minimum {limit:g} mm)",
+    ),
+    Criterion(
+        "alike", "a rough fit, hardly better than mirrored", measures.alike_margin, "at least", red=measures.ALIKE_MARGIN,
+        unit="nats",
+        text="the two fit only roughly, and hardly better than mirrored: they may be of different people (by "
+        "{value:.2f} nats, minimum {limit:g})",
+    ),
+    Criterion(
+        "mirrored", "mirror image fits better", measures.mirrored_margin, "at least", red=measures.MIRRORED_MARGIN,
+        unit="nats",
+        text="left and right seem to be exchanged in one of the two: mirrored data fit better by {deficit:.2f} nats",
+    ),
+    Criterion(
+        "nearly_mirrored", "lead over the mirror image", measures.lead_over_mirrored, "at least", 0.03, unit="nats",
+        text="the two fit hardly better than mirrored (by {value:.2f} nats, minimum {limit:g}): left and right may be "
+        "exchanged in one of them",
+    ),
+    Criterion(
+        "merely_alike", "signs of another head", measures.signs_of_another_head, "at most", refuse=1.0,
+        refusal="they fit only roughly, as two heads do that are merely alike ({value:.0f} of 3 signs: hardly better "
+        "than mirrored, refinements apart, scattered samples)",
+        may_refuse=measures.is_not_mirrored,
+    ),
+    Criterion(
+        "coverage", "coverage of the MRI's head", measures.coverage, "at least", refuse=0.05,
+        refusal="the CT covers only {percent:.0f} % of the head in the MRI (minimum {limit_percent:.0f} %)",
+        remedy=Remedy.REGISTER,
+    ),
+    Criterion(
+        "least_share", "regions that can be compared", measures.least_share, "at least", 0.25, 0.1,
+        text="in one part of the head only {percent:.0f} % of the regions could be compared (minimum "
+        "{limit_percent:.0f} %)",
+    ),
+    Criterion(
+        "part_misaligned", "misalignment of the worst part", measures.part_mm, "at most", 1.2, 2.5, unit="mm",
+        text="one part of the head would align better if shifted by {value:.1f} mm (limit {limit:.1f} mm)",
+        scale=measures.coarse_local_voxels,
+    ),
+    Criterion(
+        "regions_misaligned", "misalignment of the regions", measures.local_median_mm, "at most", 2.0, 4.0, unit="mm",
+        text="half of the regions tested would align better if shifted by {value:.1f} mm or more (limit {limit:.1f} mm)",
+        scale=measures.coarse_local_voxels,
+    ),
+    Criterion(
+        "skull", "skull on the dark band", measures.skull_shift_mm, "at most", 1.8, 4.0, unit="mm",
+        text="the CT skull lies {value:.1f} mm from the dark skull band of the MRI (limit {limit:.1f} mm)",
+        scale=measures.coarse_skull_voxels,
+    ),
+    Criterion(
+        "skull_far", "skull off the dark band", measures.skull_shift_at_least_mm, "at most", red=0.0, unit="mm",
+        text="the CT skull lies {value:.1f} mm or more from the dark skull band of the MRI",
+    ),
+)  # fmt: skip

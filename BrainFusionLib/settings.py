@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 from BrainFusionLib.errors import SettingsError
 
@@ -110,22 +110,23 @@ class FusionSettings:
     Parameters
     ----------
     rule
-        A name from `BrainFusionLib.fusion.rules.RULES`, or ``"network"``.
+        The name of a method: a key of `BrainFusionLib.fusion.methods.METHODS`.
     weights
-        For ``"network"``: a weights file, or the name of weights that ship (`fusion.weights.SHIPPED`); ``None`` for
-        this project's own.
+        For a method that uses weights: a weights file, or the name of weights that ship (`fusion.weights.SHIPPED`);
+        ``None`` for this project's own.
     batch_size
-        Slices that go through the network together. Halved by itself when the device's memory is too small.
+        Slices that are fused together. Halved automatically when the device's memory is too small.
+    weights_sha256
+        What the weights file must have ("pinned", see `fusion.methods.pinned`); ``None`` accepts any.
     """
 
     rule: str = "network"
     weights: Path | str | None = None
     batch_size: int = 8
+    weights_sha256: str | None = None
 
     def __post_init__(self) -> None:
         _require_at_least("batch_size", self.batch_size, 1)
-        if self.rule != "network" and self.weights is not None:
-            raise SettingsError(f"weights are for the network, and the rule is {self.rule}: add --rule network")
 
 
 @dataclass(frozen=True)
@@ -153,10 +154,7 @@ class Settings:
             if self.threads > MOST_THREADS:
                 raise SettingsError(f"threads must be at most {MOST_THREADS}; got {self.threads}")
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain values, for JSON."""
-        plain = asdict(self)
+    def without_paths(self) -> Settings:
+        """Return the same with the weights reduced to the file's name: folders tell who the user is."""
         weights = self.fusion.weights
-        # The name only: folders tell who the user is, and the result holds the file's sha256.
-        plain["fusion"]["weights"] = None if weights is None else Path(weights).name
-        return plain
+        return self if weights is None else replace(self, fusion=replace(self.fusion, weights=Path(weights).name))

@@ -17,7 +17,7 @@ import torch
 from BrainFusionLib.errors import BrainFusionError, ImageContentError, ImageFileError, SettingsError
 from BrainFusionLib.intensity import bone_weight, check_pair, ct_head_mask, ct_to_unit, mri_scale
 from BrainFusionLib.io import atomic_output, read_grey, read_volume
-from BrainFusionLib.metrics import windowed_bone_weight
+from BrainFusionLib.intensity import windowed_bone_weight
 from BrainFusionLib.phantom import head_grid, make_phantom
 from BrainFusionLib.resample import resample_onto
 from BrainFusionLib.volume import Volume, VoxelArray, axial_stack

@@ -7,24 +7,24 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import SimpleITK as sitk
 
 from BrainFusionLib import intensity
-from BrainFusionLib.device import pick_device
+from BrainFusionLib.device import pick_device, use_threads
 from BrainFusionLib.errors import RegistrationError, SettingsError
-from BrainFusionLib.fusion.fusing import fuse_stacks, weights_for
-from BrainFusionLib.fusion.weights import Weights
+from BrainFusionLib.fusion.method import Fuser
+from BrainFusionLib.fusion.methods import prepare
 from BrainFusionLib.metrics import Fidelity, fidelity
 from BrainFusionLib.progress import Cancel, Progress, stop_if
 from BrainFusionLib.settings import Settings
 from BrainFusionLib.transform import AffineTransform, RigidTransform, Transform, told
 from BrainFusionLib.verdict.judge import Verdict, judge
 from BrainFusionLib.version import __version__
-from BrainFusionLib.volume import Volume, VoxelArray, axial_stack
+from BrainFusionLib.volume import Volume, VoxelArray
 
 if TYPE_CHECKING:
     import torch
@@ -130,8 +130,8 @@ def fuse(
     """
     settings = settings or Settings()
     # Whatever can be refused is refused before the minutes of work, not after.
-    weights = weights_for(settings.fusion)
     device = pick_device(settings.device)
+    fuser = prepare(settings.fusion, device)
     intensity.check_pair(ct, mri)
     if mri_mask is not None:
         if transform is not None:
@@ -139,15 +139,15 @@ def fuse(
                 f"the mask {mri_mask.name} is for the registration, and the transform is given: leave one of them away"
             )
         intensity.check_mask(mri_mask, mri)
-    with _threads(settings.threads):
-        return _fuse(ct, mri, settings, weights, device, start, transform, check, mri_mask, progress, cancel)
+    with use_threads(settings.threads):
+        return _fuse(ct, mri, settings, fuser, device, start, transform, check, mri_mask, progress, cancel)
 
 
 def _fuse(
     ct: Volume,
     mri: Volume,
     settings: Settings,
-    weights: Weights | None,
+    fuser: Fuser,
     device: torch.device,
     start: RigidTransform | None,
     transform: Transform | None,
@@ -191,35 +191,24 @@ def _fuse(
         pulled = resample_onto(ct, mri.grid, transform, fill=intensity.AIR_HU, device=device)
         # A CT number is a whole number of Hounsfield units; so the stored CT is exactly what was fused.
         ct_in_mri = Volume(np.rint(pulled.array_kji), mri.grid, "CT", f"{ct.name} in {mri.name}")
-        low, high = intensity.mri_scale(mri.array_kji)
+        low, high = scale = intensity.mri_scale(mri.array_kji)
         span = high - low
-        mri_unit = (mri.array_kji - np.float32(low)) / np.float32(span)
-        _check_coverage(ct_in_mri, mri_unit, ct.name, mri.name, transform)
-        # The table and the head holder are as dense as bone.
-        head = intensity.ct_head_mask(ct_in_mri)
+        coarse_mri = intensity.to_unit(mri.array_kji[::2, ::2, ::2], low, high)
+        _check_coverage(ct_in_mri, coarse_mri, ct.name, mri.name, transform)
+        pair = intensity.unit_pair(ct_in_mri, mri, scale=scale)
+        head = pair.head
 
     with ThreadPoolExecutor(1) as beside:
         # Beside the fusion, which leaves a core idle at times.
         seen = beside.submit(lambda: (local_errors(ct_in_mri, mri), skull_fit(ct_in_mri, mri, head)))
         with clock.stage("fusion"):
-            ct_unit = intensity.ct_to_unit(ct_in_mri.array_kji)
-            bone_weight = intensity.bone_weight(ct_in_mri.array_kji)
-            bone_weight *= head
             # Slice by slice along the feet-head axis, whatever way the volume is stored.
-            ct_stack, undo = axial_stack(ct_unit, mri.grid)
-            mri_stack, _ = axial_stack(mri_unit, mri.grid)
-            bone_stack, _ = axial_stack(bone_weight, mri.grid)
-            where, _ = axial_stack(head, mri.grid)
-            fused_stack, alpha_stack = fuse_stacks(
-                ct_stack, mri_stack, bone_stack, settings.fusion, weights,
-                where=where, device=device, progress=progress, cancel=cancel,
-            )  # fmt: skip
-            fused_unit, alpha = undo(fused_stack), None if alpha_stack is None else undo(alpha_stack)
-            # Written as a change to the MRI, so that where nothing changes its values stay, to the last bit.
-            fused_array: VoxelArray = np.float32(span) * (fused_unit - mri_unit)
-            fused_array += mri.array_kji
+            stacks, undo = pair.stacks()
+            made = fuser.fuse(stacks, progress, cancel)
+            alpha = None if made.alpha is None else undo(made.alpha)
+            fused_array = pair.in_mri_scale(undo(made.fused), mri.array_kji)
             fused = Volume(fused_array, mri.grid, "MR", f"{mri.name} fused with {ct.name}")
-            truth = _fidelity(fused_array, ct_in_mri, ct_unit, mri_unit, bone_weight, low, span)
+            truth = _fidelity(fused_array, ct_in_mri, pair)
 
         with clock.stage("checking"):
             local, skull = seen.result()
@@ -239,7 +228,7 @@ def _fuse(
             **truth.to_dict(),
         },
         "intensity": {
-            "meaning": _meaning(settings.fusion.rule, alpha is not None),
+            "meaning": fuser.meaning,
             "ct_knots_hu": list(intensity.CT_KNOTS_HU),
             "ct_knots_fused": [low + span * u for u in intensity.CT_KNOTS_UNIT],
             "mri_low": low,
@@ -252,9 +241,9 @@ def _fuse(
         "timings_s": clock.timings_s,
         "registration_timings_s": registration.timings_s if registration else {},
         "device": str(device),
-        "settings": settings.to_dict(),
-        "weights": weights.path.name if weights else None,
-        "weights_sha256": weights.manifest.sha256 if weights else None,
+        "settings": asdict(settings.without_paths()),
+        "weights": fuser.weights.name if fuser.weights else None,
+        "weights_sha256": fuser.weights.sha256 if fuser.weights else None,
         "versions": versions(),
     }
     weight_map = None if alpha is None else Volume(alpha, mri.grid, None, f"weight of {ct.name} in {fused.name}")
@@ -284,25 +273,9 @@ def versions() -> dict[str, str]:
     }
 
 
-@contextmanager
-def _threads(count: int | None) -> Iterator[None]:
-    """Use so many CPU threads (``None``: as many as before), and give the caller's numbers back afterwards."""
-    import torch
-
-    before = torch.get_num_threads(), sitk.ProcessObject.GetGlobalDefaultNumberOfThreads()
-    if count is not None:
-        torch.set_num_threads(count)
-        sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before[0])
-        sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(before[1])
-
-
 def _check_coverage(ct_in_mri: Volume, mri_unit: VoxelArray, ct_name: str, mri_name: str, transform: Transform) -> None:
     """Refuse a pose, found or given, in which the two heads do not lie on each other."""
-    head = mri_unit[::2, ::2, ::2] > 0.1
+    head = mri_unit > 0.1
     tissue = ct_in_mri.array_kji[::2, ::2, ::2] > intensity.HEAD_THRESHOLD_HU
     covered = float(tissue[head].mean()) if head.any() else 0.0
     if covered < LEAST_COVERAGE:
@@ -313,38 +286,15 @@ def _check_coverage(ct_in_mri: Volume, mri_unit: VoxelArray, ct_name: str, mri_n
         )
 
 
-def _meaning(rule: str, weighted: bool) -> str:
-    """Say what the values of a fused volume are."""
-    if rule == "bone_over_mri":
-        return (
-            "the MRI's value outside bone (200 HU and below); the CT through this piecewise-linear map in bone "
-            "(300 HU and above); a blend of the two between"
-        )
-    if weighted:
-        return (
-            "alpha times the CT through this piecewise-linear map, plus (1 - alpha) times the MRI's value: the CT "
-            "where the weight alpha is 1, the MRI, to the last bit, where it is 0"
-        )
-    return "a mixture of the MRI's value and of the CT through this piecewise-linear map, made by the rule"
-
-
-def _fidelity(
-    fused: VoxelArray,
-    ct_in_mri: Volume,
-    ct_unit: VoxelArray,
-    mri_unit: VoxelArray,
-    bone_weight: VoxelArray,
-    low: float,
-    span: float,
-) -> Fidelity:
+def _fidelity(fused: VoxelArray, ct_in_mri: Volume, pair: intensity.UnitPair) -> Fidelity:
     """Measure the fused volume as it will be written: read back from the MRI's scale."""
-    fused_unit = (fused - np.float32(low)) / np.float32(span)
-    bone = bone_weight == 1
-    tissue = (bone_weight == 0) & (mri_unit > 0.1)
+    fused_unit = pair.on_unit_scale(fused)
+    bone = pair.bone_weight == 1
+    tissue = (pair.bone_weight == 0) & (pair.mri_unit > 0.1)
     return fidelity(
         fused_unit,
-        ct_unit,
-        mri_unit,
+        pair.ct_unit,
+        pair.mri_unit,
         bone=bone,
         soft_tissue=tissue,
         fused_hu_in_bone=intensity.hu_from_unit(fused_unit[bone]),

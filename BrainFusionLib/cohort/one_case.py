@@ -139,7 +139,7 @@ def made_from(entry: Entry, settings: Settings) -> dict[str, Any]:
         for role in ("ct", "mri", "transform", "mri_mask")
         if (path := getattr(entry, role)) is not None
     }
-    plain = {"inputs": inputs, "series": told, "settings": settings.to_dict(), "version": __version__}
+    plain = {"inputs": inputs, "series": told, "settings": asdict(settings.without_paths()), "version": __version__}
     # As it is read back: tuples are lists there.
     content: dict[str, Any] = json.loads(json.dumps(plain))
     return content

@@ -2,6 +2,7 @@
 
 from BrainFusionLib.intensity.checks import check_mask, check_pair, looks_like_ct, looks_like_labels
 from BrainFusionLib.intensity.head import HEAD_THRESHOLD_HU, ct_head_mask
+from BrainFusionLib.intensity.pictures import picture_stacks, windowed_bone_weight
 from BrainFusionLib.intensity.scale import (
     AIR_HU,
     BONE_HU,
@@ -15,6 +16,7 @@ from BrainFusionLib.intensity.scale import (
     otsu_threshold,
     window_of_fused,
 )
+from BrainFusionLib.intensity.unit import Stacks, UnitPair, to_unit, unit_pair
 
 __all__ = [
     "AIR_HU",
@@ -23,6 +25,8 @@ __all__ = [
     "CT_KNOTS_HU",
     "CT_KNOTS_UNIT",
     "HEAD_THRESHOLD_HU",
+    "Stacks",
+    "UnitPair",
     "bone_weight",
     "check_mask",
     "check_pair",
@@ -33,5 +37,9 @@ __all__ = [
     "looks_like_labels",
     "mri_scale",
     "otsu_threshold",
+    "picture_stacks",
+    "to_unit",
+    "unit_pair",
     "window_of_fused",
+    "windowed_bone_weight",
 ]

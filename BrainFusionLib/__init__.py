@@ -35,24 +35,24 @@ _HOME_OF = {
 __all__ = [*sorted(_HOME_OF), "__version__"]
 
 if TYPE_CHECKING:
-    from BrainFusionLib.transform import AffineTransform as AffineTransform
-    from BrainFusionLib.geometry import Grid as Grid
+    from BrainFusionLib.case.faces import fuse as fuse
+    from BrainFusionLib.case.faces import register as register
     from BrainFusionLib.case.request import Inputs as Inputs
     from BrainFusionLib.case.request import Request as Request
-    from BrainFusionLib.case.result import Result as Result
-    from BrainFusionLib.transform import RigidTransform as RigidTransform
-    from BrainFusionLib.settings import Settings as Settings
     from BrainFusionLib.case.request import Source as Source
-    from BrainFusionLib.volume import Volume as Volume
-    from BrainFusionLib.case.faces import fuse as fuse
+    from BrainFusionLib.case.result import Result as Result
+    from BrainFusionLib.case.run import run as run
     from BrainFusionLib.folder import read_case as read_case
+    from BrainFusionLib.geometry import Grid as Grid
     from BrainFusionLib.io import read_transform as read_transform
     from BrainFusionLib.io import read_volume as read_volume
-    from BrainFusionLib.case.faces import register as register
-    from BrainFusionLib.resample import resample_onto as resample_onto
-    from BrainFusionLib.case.run import run as run
     from BrainFusionLib.io import write_transform as write_transform
     from BrainFusionLib.io import write_volume as write_volume
+    from BrainFusionLib.resample import resample_onto as resample_onto
+    from BrainFusionLib.settings import Settings as Settings
+    from BrainFusionLib.transform import AffineTransform as AffineTransform
+    from BrainFusionLib.transform import RigidTransform as RigidTransform
+    from BrainFusionLib.volume import Volume as Volume
 
 
 def __getattr__(name: str) -> Any:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import ctypes
 import importlib.util
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from BrainFusionLib.errors import MissingDependencyError, SettingsError
@@ -84,3 +86,23 @@ def pick_device(name: str = "auto") -> torch.device:
         f"the device {name!r} was asked for, but torch {torch.__version__} finds only {', '.join(there)} here. "
         "Choose auto or cpu; or install the GPU's driver and a build of torch that supports it (pytorch.org)."
     )
+
+
+@contextmanager
+def use_threads(count: int | None) -> Iterator[None]:
+    """Use so many CPU threads in torch and SimpleITK, and restore the caller's numbers afterwards.
+
+    ``None`` changes nothing, but the numbers that were changed inside are restored all the same.
+    """
+    import SimpleITK as sitk
+    import torch
+
+    before = torch.get_num_threads(), sitk.ProcessObject.GetGlobalDefaultNumberOfThreads()
+    if count is not None:
+        torch.set_num_threads(count)
+        sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before[0])
+        sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(before[1])

@@ -7,9 +7,8 @@ import torch
 import torch.nn.functional as F
 
 from BrainFusionLib.geometry import FloatArray, Grid
-from BrainFusionLib.volume import AIR_HU
 from BrainFusionLib.transform import Transform
-from BrainFusionLib.volume import Volume, VoxelArray
+from BrainFusionLib.volume import AIR_HU, Volume, VoxelArray
 
 # Slices of the output are made in slabs of about this many voxels, so that the coordinates (12 bytes a voxel) stay
 # small beside the images.

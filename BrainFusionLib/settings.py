@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 from BrainFusionLib.errors import SettingsError
 
@@ -22,7 +22,7 @@ def _require_at_least(name: str, value: int, least: int) -> None:
 
 
 @dataclass(frozen=True)
-class Look:
+class SearchPass:
     """One search for the pose.
 
     Parameters
@@ -32,10 +32,10 @@ class Look:
     candidates
         How many of the poses found are followed to 8 mm; a third of them to 4 mm, four to 2 mm.
     fine
-        Whether it looks every 16 mm, not every 20 mm.
+        Whether it samples every 16 mm, not every 20 mm.
     safe_margin
         By how much the best pose must beat the best different one, in nats of mutual information at 2 mm, for this
-        look to be the last. On 64 simulated cases wrong poses led by at most 0.03 after 90 rotations, right ones by
+        pass to be the last. On 64 simulated cases wrong poses led by at most 0.03 after 90 rotations, right ones by
         0.15 and more; those of skull-stripped MRIs by 0.08 and more (docs/measured.md).
     """
 
@@ -49,17 +49,17 @@ class Look:
         _require_at_least("candidates", self.candidates, 4)
 
 
-QUICK_LOOK = Look(90, 16, fine=False, safe_margin=0.15)
-LOOKS = (QUICK_LOOK, Look(480, 64), Look(1200, 200))
+QUICK_PASS = SearchPass(90, 16, fine=False, safe_margin=0.15)
+PASSES = (QUICK_PASS, SearchPass(480, 64), SearchPass(1200, 200))
 
 
 @dataclass(frozen=True)
 class RegistrationSettings:
-    """How hard to look for the pose.
+    """How much effort the search for the pose takes.
 
     Parameters
     ----------
-    looks
+    passes
         The searches to make, each only where no pose stood out in the one before.
     samples
         Samples in the last refinement.
@@ -71,14 +71,14 @@ class RegistrationSettings:
         size). The rigid transform is found in any case.
     """
 
-    looks: tuple[Look, ...] = LOOKS
+    passes: tuple[SearchPass, ...] = PASSES
     samples: int = 400_000
     seed: int = 0
     model: Model = "rigid"
 
     def __post_init__(self) -> None:
-        if not self.looks:
-            raise SettingsError("looks is empty; give at least one")
+        if not self.passes:
+            raise SettingsError("passes is empty; give at least one")
         _require_at_least("samples", self.samples, 2_000)
         _require_at_least("seed", self.seed, 0)
         if self.model not in get_args(Model):
@@ -94,9 +94,9 @@ class RegistrationSettings:
             There is no preset of that name.
         """
         presets = {
-            "fast": cls(looks=LOOKS[:2], samples=120_000, seed=seed, model=model),
+            "fast": cls(passes=PASSES[:2], samples=120_000, seed=seed, model=model),
             "standard": cls(seed=seed, model=model),
-            "thorough": cls(looks=LOOKS[1:], samples=1_000_000, seed=seed, model=model),
+            "thorough": cls(passes=PASSES[1:], samples=1_000_000, seed=seed, model=model),
         }
         if name not in presets:
             raise SettingsError(f"there is no preset {name!r}; choose one of {', '.join(presets)}")
@@ -110,22 +110,23 @@ class FusionSettings:
     Parameters
     ----------
     rule
-        A name from `BrainFusionLib.fusion.rules.RULES`, or ``"network"``.
+        The name of a method: a key of `BrainFusionLib.fusion.methods.METHODS`.
     weights
-        For ``"network"``: a weights file, or the name of weights that ship (`fusion.weights.SHIPPED`); ``None`` for
-        this project's own.
+        For a method that uses weights: a weights file, or the name of weights that ship (`fusion.weights.SHIPPED`);
+        ``None`` for this project's own.
     batch_size
-        Slices that go through the network together. Halved by itself when the device's memory is too small.
+        Slices that are fused together. Halved automatically when the device's memory is too small.
+    weights_sha256
+        What the weights file must have ("pinned", see `fusion.methods.pinned`); ``None`` accepts any.
     """
 
     rule: str = "network"
     weights: Path | str | None = None
     batch_size: int = 8
+    weights_sha256: str | None = None
 
     def __post_init__(self) -> None:
         _require_at_least("batch_size", self.batch_size, 1)
-        if self.rule != "network" and self.weights is not None:
-            raise SettingsError(f"weights are for the network, and the rule is {self.rule}: add --rule network")
 
 
 @dataclass(frozen=True)
@@ -153,10 +154,7 @@ class Settings:
             if self.threads > MOST_THREADS:
                 raise SettingsError(f"threads must be at most {MOST_THREADS}; got {self.threads}")
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain values, for JSON."""
-        plain = asdict(self)
+    def without_paths(self) -> Settings:
+        """Return the same with the weights reduced to the file's name: folders tell who the user is."""
         weights = self.fusion.weights
-        # The name only: folders tell who the user is, and the result holds the file's sha256.
-        plain["fusion"]["weights"] = None if weights is None else Path(weights).name
-        return plain
+        return self if weights is None else replace(self, fusion=replace(self.fusion, weights=Path(weights).name))

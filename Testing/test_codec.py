@@ -67,8 +67,8 @@ def built(kind, **given):
 
 
 pose_evidence = built(
-    PoseEvidence, similarity_nmi=numbers, margin_nats=maybe | numbers, agreement_mm=numbers, perturbed_margin_nmi=numbers,
-    overlap=numbers, thinnest_mm=numbers, thickest_voxel_mm=numbers, mirrored_margin_nats=numbers,
+    PoseEvidence, similarity_nmi=numbers, margin_nats=maybe | numbers, agreement_mm=numbers,
+    perturbed_margin_nmi=numbers, overlap=numbers, thinnest_mm=numbers, thickest_voxel_mm=numbers, mirrored_margin_nats=numbers,
     sampling_error_mm=numbers, lever=numbers,
 )  # fmt: skip
 local_fits = built(LocalFit, median_mm=numbers, part_mm=numbers, share=numbers, least_share=numbers, voxel_mm=numbers)
@@ -77,7 +77,8 @@ evidence = built(
     pose=maybe | pose_evidence,
     given=maybe | built(GivenPose, found=maybe | pose_evidence, apart_mm=maybe | numbers, typical_mm=maybe | numbers),
     coverage=maybe | numbers,
-    local=maybe | built(LocalErrors, spacing_mm=numbers, points_lps_mm=points, shifts_mm=points, fit=maybe | local_fits),
+    local=maybe
+    | built(LocalErrors, spacing_mm=numbers, points_lps_mm=points, shifts_mm=points, fit=maybe | local_fits),
     skull=maybe
     | built(SkullFit, shift_mm=numbers, depth=numbers, brightness=numbers, at_edge=st.booleans(), voxel_mm=numbers),
 )

@@ -20,12 +20,12 @@ from BrainFusionLib.cohort.overview import overview
 from BrainFusionLib.errors import ImageFileError, SettingsError
 from BrainFusionLib.io import write_volume
 from BrainFusionLib.phantom import head_grid, make_phantom
-from BrainFusionLib.settings import FusionSettings, Look, RegistrationSettings, Settings
+from BrainFusionLib.settings import FusionSettings, RegistrationSettings, SearchPass, Settings
 from tools.make_cohort import make_cohort
 
 ROOT = Path(__file__).parents[1]
 QUICK = Settings(
-    registration=RegistrationSettings(looks=(Look(40, 8),), samples=10_000),
+    registration=RegistrationSettings(passes=(SearchPass(40, 8),), samples=10_000),
     fusion=FusionSettings(rule="bone_over_mri"),
     device="cpu",
     threads=1,

@@ -26,7 +26,7 @@ from BrainFusionLib.registration.similarity import (
     Poses,
     score_and_gradient,
 )
-from BrainFusionLib.settings import QUICK_LOOK, Look, RegistrationSettings
+from BrainFusionLib.settings import QUICK_PASS, RegistrationSettings, SearchPass
 from BrainFusionLib.transform import RigidTransform
 from BrainFusionLib.volume import Volume
 
@@ -94,7 +94,7 @@ def test_what_speaks_for_a_right_result_is_strong(
     assert worst_error_mm(pair, result.transform) < 1.0
     assert result.overlap > 0.8
     assert result.agreement_mm < 0.5
-    assert result.margin is None or result.margin > QUICK_LOOK.safe_margin
+    assert result.margin is None or result.margin > QUICK_PASS.safe_margin
     assert 1.05 < result.similarity < 2
 
 
@@ -108,7 +108,7 @@ def test_a_wrong_start_does_no_harm_to_anything(pair: PhantomPair) -> None:
 
 
 def test_a_true_start_is_kept_where_the_search_alone_is_blind(pair: PhantomPair) -> None:
-    blind = RegistrationSettings(looks=(Look(1, 4),), samples=20_000)
+    blind = RegistrationSettings(passes=(SearchPass(1, 4),), samples=20_000)
     assert worst_error_mm(pair, register(pair.ct, pair.mri, blind, start=pair.transform).transform) < 1.0
 
 
@@ -138,7 +138,7 @@ def test_two_parts_of_a_head_that_share_nothing_are_refused_with_the_best_pose_a
 
 def test_progress_only_goes_up_when_it_looks_again(pair: PhantomPair) -> None:
     seen: list[float] = []
-    twice = RegistrationSettings(looks=(Look(2, 4, safe_margin=9.0), Look(60, 8)), samples=40_000)
+    twice = RegistrationSettings(passes=(SearchPass(2, 4, safe_margin=9.0), SearchPass(60, 8)), samples=40_000)
     result = register(pair.ct, pair.mri, twice, progress=lambda stage, f: seen.append(f))
     assert seen == sorted(seen)
     assert seen[-1] == 1.0
@@ -218,7 +218,7 @@ def test_without_a_compiler_the_result_is_the_same(
 ) -> None:
     first: RegistrationResult = twice[0]  # type: ignore[index]
     monkeypatch.setattr(histogram, "kernel", lambda: None)
-    plain = register(pair.ct, pair.mri, RegistrationSettings(looks=(Look(30, 8),), samples=120_000))
+    plain = register(pair.ct, pair.mri, RegistrationSettings(passes=(SearchPass(30, 8),), samples=120_000))
     assert target_registration_errors_mm(plain.transform, first.transform, pair.target_points()).max() < 0.05
 
 

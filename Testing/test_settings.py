@@ -8,14 +8,14 @@ import torch
 
 from BrainFusionLib.device import pick_device
 from BrainFusionLib.errors import MissingDependencyError, SettingsError
-from BrainFusionLib.settings import FusionSettings, Look, RegistrationSettings, Settings
+from BrainFusionLib.settings import FusionSettings, RegistrationSettings, SearchPass, Settings
 
 
 def test_the_presets_look_harder_one_after_the_other():
     fast, standard, thorough = (RegistrationSettings.preset(name) for name in ("fast", "standard", "thorough"))
     assert fast.samples < standard.samples < thorough.samples
-    assert fast.looks[-1].rotations < standard.looks[-1].rotations
-    assert standard.looks[0].rotations < thorough.looks[0].rotations
+    assert fast.passes[-1].rotations < standard.passes[-1].rotations
+    assert standard.passes[0].rotations < thorough.passes[0].rotations
     assert standard == RegistrationSettings()
 
 
@@ -38,11 +38,11 @@ def test_a_registration_setting_below_its_least_is_refused_by_name(field, least)
 
 def test_a_search_of_nothing_is_refused_by_name():
     with pytest.raises(SettingsError, match="rotations must be a whole number of at least 1; got 0"):
-        Look(rotations=0, candidates=4)
+        SearchPass(rotations=0, candidates=4)
     with pytest.raises(SettingsError, match="candidates must be a whole number of at least 4; got 3"):
-        Look(rotations=1, candidates=3)
-    with pytest.raises(SettingsError, match="looks is empty"):
-        RegistrationSettings(looks=())
+        SearchPass(rotations=1, candidates=3)
+    with pytest.raises(SettingsError, match="passes is empty"):
+        RegistrationSettings(passes=())
 
 
 def test_the_transform_is_rigid_unless_another_model_is_asked_for_by_its_name():
@@ -101,7 +101,7 @@ def test_settings_are_rebuilt_from_their_json():
     fusion = fields.pop("fusion")
     assert fusion["weights"] == "w.bin"
     registration = fields.pop("registration")
-    looks = tuple(Look(**look) for look in registration.pop("looks"))
+    looks = tuple(SearchPass(**look) for look in registration.pop("passes"))
     rebuilt = Settings(
         registration=RegistrationSettings(looks, **registration),
         fusion=FusionSettings(fusion.pop("rule"), Path(fusion.pop("weights")), **fusion),

@@ -1,14 +1,14 @@
-"""Heads from every kind of source, their split, their labels, and the order that they are learned in."""
+"""PreparedPair from every kind of source, their split, their labels, and the order that they are learned in."""
 
 from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
 import torch
+from BrainFusionLib.fusion.rules import RULES
 from PIL import Image
 
 from BrainFusionLib.errors import ImageContentError, ImageFileError, SettingsError
-from BrainFusionLib.fusion.rules import RULES
 from BrainFusionLib.intensity import BONE_HU, bone_weight, hu_from_unit
 from BrainFusionLib.io import read_volume, write_volume
 from BrainFusionLib.phantom import head_grid, make_phantom

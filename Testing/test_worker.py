@@ -12,7 +12,7 @@ import pytest
 
 from BrainFusionLib.errors import BrainFusionError, Cancelled, ImageContentError, MissingDependencyError, SettingsError
 from BrainFusionLib.phantom import make_pair
-from BrainFusionLib.settings import FusionSettings, Look, RegistrationSettings, Settings
+from BrainFusionLib.settings import FusionSettings, RegistrationSettings, SearchPass, Settings
 from BrainFusionLib.transform import AffineTransform, RigidTransform
 
 pytest.importorskip("torch", reason="torch is not installed")
@@ -25,7 +25,7 @@ from BrainFusionSlicer.jobs import Job, RawVolume  # noqa: E402
 from BrainFusionSlicer.runner import CANCELLED, InProcessRunner, ProcessRunner  # noqa: E402
 
 QUICK = Settings(
-    registration=RegistrationSettings(looks=(Look(40, 8),), samples=10_000),
+    registration=RegistrationSettings(passes=(SearchPass(40, 8),), samples=10_000),
     fusion=FusionSettings(rule="bone_over_mri"),
     device="cpu",
     threads=1,

@@ -29,18 +29,17 @@ from benchmarks.registration.cases import KINDS, Case, make_case
 from benchmarks.registration.run import heads_from
 from BrainFusionLib.errors import BrainFusionError, RegistrationError
 from BrainFusionLib.geometry import FloatArray, Grid, rotation_matrix
-from BrainFusionLib.volume import AIR_HU
 from BrainFusionLib.io import write_text
 from BrainFusionLib.registration import RegistrationResult, register
 from BrainFusionLib.registration.register import INTERVAL, MIRRORED_MARGIN
 from BrainFusionLib.resample import resample_onto
-from BrainFusionLib.settings import Look, RegistrationSettings
+from BrainFusionLib.settings import RegistrationSettings, SearchPass
 from BrainFusionLib.transform import RigidTransform
 from BrainFusionLib.verdict.given import GivenPose, check_given
 from BrainFusionLib.verdict.judge import judge
 from BrainFusionLib.verdict.local import LocalFit, local_errors
 from BrainFusionLib.verdict.skull import SkullFit, skull_fit
-from BrainFusionLib.volume import Volume
+from BrainFusionLib.volume import AIR_HU, Volume
 
 logger = logging.getLogger("benchmarks")
 
@@ -50,7 +49,7 @@ WRONG_MM = 2.0
 COUNTS = {kind: 12 if KINDS[kind].negative else 10 for kind in KINDS} | {"N1": 40}
 SPOILT = {"small search": 40, "slab of 10 mm": 16, "noise": 16, "tumour": 20, "wrong slice distance": 24,
           "gantry tilt not known": 24, "moved half way": 24}  # fmt: skip
-SMALL_SEARCH = RegistrationSettings(looks=(Look(4, 4, fine=False, safe_margin=-9.0),), samples=60_000)
+SMALL_SEARCH = RegistrationSettings(passes=(SearchPass(4, 4, fine=False, safe_margin=-9.0),), samples=60_000)
 SPOILT_KINDS = ("E", "M", "X", "T", "R")
 # Right results given back: as they were, and moved by so much, mm (least and greatest, even on a logarithmic scale).
 GIVEN = {"given": (0.0, 0.0), "given, moved a little": (0.05, 0.5), "given, moved": (2.2, 20.0),

@@ -15,9 +15,8 @@ import numpy as np
 import torch
 
 from BrainFusionLib.errors import BrainFusionError, ImageContentError, ImageFileError, SettingsError
-from BrainFusionLib.intensity import bone_weight, check_pair, ct_head_mask, ct_to_unit, mri_scale
+from BrainFusionLib.intensity import bone_weight, check_pair, ct_head_mask, ct_to_unit, mri_scale, windowed_bone_weight
 from BrainFusionLib.io import atomic_output, read_grey, read_volume
-from BrainFusionLib.metrics import windowed_bone_weight
 from BrainFusionLib.phantom import head_grid, make_phantom
 from BrainFusionLib.resample import resample_onto
 from BrainFusionLib.volume import Volume, VoxelArray, axial_stack

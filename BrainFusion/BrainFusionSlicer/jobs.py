@@ -16,7 +16,7 @@ import numpy.typing as npt
 from BrainFusionLib import errors
 from BrainFusionLib.errors import BrainFusionError
 from BrainFusionLib.geometry import Grid
-from BrainFusionLib.settings import FusionSettings, Look, RegistrationSettings, Settings
+from BrainFusionLib.settings import FusionSettings, RegistrationSettings, SearchPass, Settings
 from BrainFusionLib.transform import AffineTransform, RigidTransform, Transform
 from BrainFusionLib.verdict.judge import Verdict
 from BrainFusionLib.volume import Modality, Volume
@@ -108,9 +108,9 @@ def read_job(message: dict[str, Any]) -> tuple[dict[str, Volume], Settings, dict
 def settings_from_plain(plain: dict[str, Any]) -> Settings:
     """Return the settings that `dataclasses.asdict` made plain."""
     registration = dict(plain["registration"])
-    looks = tuple(Look(**look) for look in registration.pop("looks"))
+    looks = tuple(SearchPass(**look) for look in registration.pop("passes"))
     return Settings(
-        registration=RegistrationSettings(looks=looks, **registration),
+        registration=RegistrationSettings(passes=looks, **registration),
         fusion=FusionSettings(**plain["fusion"]),
         device=plain["device"],
         threads=plain["threads"],

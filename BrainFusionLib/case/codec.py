@@ -26,7 +26,7 @@ from BrainFusionLib.volume import Volume, VoxelArray
 SCHEMA_VERSION = 1
 VERSION_KEY = "schema_version"
 
-Plain: TypeAlias = "None | bool | int | float | str | list[Plain] | dict[str, Plain]"
+Plain: TypeAlias = "bool | int | float | str | list[Plain] | dict[str, Plain] | None"
 T = TypeVar("T")
 
 # JSON has no words for these.
@@ -186,7 +186,7 @@ def _decoded_choice(
             return _decoded(plain, kind, owner, path, voxels)
         except RecordError:
             continue
-    raise RecordError(f"{_named(owner, path)}: {_wanted(Union[kinds])} is wanted; got {_shown(plain)}")
+    raise RecordError(f"{_named(owner, path)}: {" or ".join(map(_wanted, kinds))} is wanted; got {_shown(plain)}")
 
 
 def _decoded_dataclass(
@@ -240,7 +240,9 @@ def _decoded_array(plain: list[Any], owner: str, path: str) -> Any:
     try:
         array = np.array(numbers(plain), dtype=np.float64)
     except ValueError as error:
-        raise RecordError(f"{_named(owner, path)}: an array of numbers is wanted; got lists of mixed lengths") from error
+        raise RecordError(
+            f"{_named(owner, path)}: an array of numbers is wanted; got uneven lists"
+        ) from error
     # Every array of the records that may be empty is a list of points.
     return array.reshape(0, 3) if array.size == 0 else array
 

@@ -184,19 +184,25 @@ class Result(ByValue):
 
     def without_paths(self) -> Result:
         """Return the same without the paths of the inputs and of the weights: folders tell who the user is."""
-        request = self.request
-        sources = {
-            role: replace(source, path=None)
-            for role in ("ct", "mri", "mri_mask")
-            if (source := getattr(request, role)) is not None
-        }
-        return replace(self, request=replace(request, settings=request.settings.without_paths(), **sources))
+        request, mask = self.request, self.request.mri_mask
+        request = replace(
+            request,
+            ct=replace(request.ct, path=None),
+            mri=replace(request.mri, path=None),
+            mri_mask=None if mask is None else replace(mask, path=None),
+            settings=request.settings.without_paths(),
+        )
+        return replace(self, request=request)
 
     def without_names(self) -> Result:
         """Return the same with each input called by its role and nothing else of it, so that it tells of no patient."""
-        words = {"ct": "CT", "mri": "MRI", "mri_mask": "mask"}
-        sources = {role: source for role in words if (source := getattr(self.request, role)) is not None}
-        roles = {source.name: words[role] for role, source in sources.items()}
+        request = self.without_paths().request
+        roles = {request.ct.name: "CT", request.mri.name: "MRI"}
+        if request.mri_mask is not None:
+            roles[request.mri_mask.name] = "mask"
+
+        def unnamed(source: Source) -> Source:
+            return Source(roles[source.name], sha256=source.sha256)
 
         def anonymous(text: str) -> str:
             # The longest first: one name may be a part of another.
@@ -208,7 +214,10 @@ class Result(ByValue):
             return replace(volume, name=anonymous(volume.name), notes=tuple(anonymous(note) for note in volume.notes))
 
         request = replace(
-            self.without_paths().request, **{role: Source(words[role], sha256=s.sha256) for role, s in sources.items()}
+            request,
+            ct=unnamed(request.ct),
+            mri=unnamed(request.mri),
+            mri_mask=None if request.mri_mask is None else unnamed(request.mri_mask),
         )
         volumes = self.volumes
         if volumes is not None:

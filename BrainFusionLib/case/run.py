@@ -34,7 +34,7 @@ from BrainFusionLib.volume import AIR_HU, BoolArray, Volume, VoxelArray
 if TYPE_CHECKING:
     import torch
 
-    from BrainFusionLib.fusion.methods import Fuser
+    from BrainFusionLib.fusion.method import Fuser
     from BrainFusionLib.registration import Registration
 
 # Above this on the unit scale an MRI's voxel is tissue.
@@ -127,9 +127,7 @@ def _ready(request: Request, inputs: Inputs) -> tuple[Request, Fuser | None, tor
     return request, fuser, device
 
 
-def _posed(
-    request: Request, inputs: Inputs, device: torch.device, clock: Clock
-) -> tuple[Pose, Registration | None]:
+def _posed(request: Request, inputs: Inputs, device: torch.device, clock: Clock) -> tuple[Pose, Registration | None]:
     """Find the pose, or take the one that was given."""
     centre = inputs.mri.grid.centre_lps_mm
     if request.given is not None:

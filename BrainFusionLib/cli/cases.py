@@ -11,12 +11,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
-from BrainFusionLib.case.run import WARNING, fuse, not_rigid, versions
-from BrainFusionLib.cli.codes import DONE, NOT_FOUND, fail
-from BrainFusionLib.cli.rules import add_rule_options, fusion_settings
-from BrainFusionLib.console import ProgressLine, say
-from BrainFusionLib.device import require_torch
-from BrainFusionLib.errors import ImageFileError, SettingsError
 from BrainFusionLib.case import WARNING, Inputs, Request, Result, Source, run, to_document
 from BrainFusionLib.cli.codes import DONE, NOT_FOUND, fail
 from BrainFusionLib.cli.rules import add_rule_options, fusion_settings
@@ -48,8 +42,8 @@ def add_to(commands: Any) -> None:
         help="register and fuse a CT and an MRI",
         description="Register the CT to the MRI, and write a fused volume on the MRI's grid, with a report.",
         epilog="FOLDER gets: fused and ct_in_mri (volumes on the MRI's grid), ct_to_mri.tfm (the transform; load it in "
-        "3D Slicer), result.json (every number), report.html (open it in a browser, and always check the images yourself); with "
-        "--dicom, dicom/fused and dicom/ct_in_mri (folders of slices).",
+        "3D Slicer), result.json (every number), report.html (open it in a browser, and always check the images "
+        "yourself); with --dicom, dicom/fused and dicom/ct_in_mri (folders of slices).",
     )
     _add_inputs(fuse_command)
     fuse_command.add_argument(
@@ -99,7 +93,9 @@ def add_to(commands: Any) -> None:
     )
     _add_inputs(register_command)
     register_command.add_argument("-o", "--output", required=True, metavar="FILE.tfm", help="the transform to write")
-    register_command.add_argument("--json", metavar="FILE", help="also write the result (verdict, evidence, timings) there")
+    register_command.add_argument(
+        "--json", metavar="FILE", help="also write the result (verdict, evidence, timings) there"
+    )
     register_command.set_defaults(run=_register)
 
 

@@ -54,7 +54,9 @@ def add_to(commands: Any) -> None:
         "--scheduler", metavar="ADDRESS", help="of a Dask scheduler whose workers do the work (tcp://host:8786)"
     )
     add_rule_options(command)
-    command.add_argument("--preset", choices=get_args(Preset), default="standard", help="effort of the search for the pose")
+    command.add_argument(
+        "--preset", choices=get_args(Preset), default="standard", help="effort of the search for the pose"
+    )
     command.add_argument("--device", choices=get_args(Device), default="auto", help="where to compute (default: auto)")
     command.set_defaults(run=_cohort, keep_refused=None)
 
@@ -111,9 +113,7 @@ def _entries(options: argparse.Namespace) -> tuple[list[Entry], list[str]]:
     if Path(options.cohort).is_dir():
         return read_folders(options.cohort, *patterns)
     if any(patterns):
-        raise SettingsError(
-            "--ct-pattern and --mri-pattern are for folders, and the cohort is a table: omit them"
-        )
+        raise SettingsError("--ct-pattern and --mri-pattern are for folders, and the cohort is a table: omit them")
     return read_manifest(options.cohort)
 
 

@@ -10,8 +10,18 @@ from typing import Any
 
 from BrainFusionLib.cli.codes import DONE, FAULT
 from BrainFusionLib.console import say
+from BrainFusionLib.fusion.methods import METHODS
 from BrainFusionLib.fusion.weights import DEFAULT_WEIGHTS, SHIPPED, find_weights
 from BrainFusionLib.version import __version__
+
+# Name, what it is for, and whether nothing works without it; what single fusion methods need is added from their table.
+PACKAGES = (
+    ("numpy", "arrays", True),
+    ("SimpleITK", "image files, masks", True),
+    ("pillow", "pictures in the report", True),
+    ("torch", "registration, resampling, the network", True),
+    ("pydicom", "DICOM", False),
+)
 
 
 def add_to(commands: Any) -> None:
@@ -28,14 +38,10 @@ def run(options: argparse.Namespace) -> int:
     """Say what is installed, which device would be used, and which weights there are."""
     say(f"brainfusion {__version__}, Python {platform.python_version()}, {platform.platform()}")
     missing = []
-    for package, purpose, needed in (
-        ("numpy", "arrays", True),
-        ("SimpleITK", "image files, masks", True),
-        ("pillow", "pictures in the report", True),
-        ("torch", "registration, resampling, the network", True),
-        ("PyWavelets", "the wavelet rule", False),
-        ("pydicom", "writing DICOM", False),
-    ):
+    optional = (
+        (method.package.name, f"the rule {method.name}", False) for method in METHODS.values() if method.package
+    )
+    for package, purpose, needed in (*PACKAGES, *optional):
         try:
             say(f"  {package:<12} {importlib.metadata.version(package):<16} {purpose}")
         except importlib.metadata.PackageNotFoundError:
@@ -48,7 +54,8 @@ def run(options: argparse.Namespace) -> int:
         from BrainFusionLib.registration.kernel import kernel
 
         say(
-            f"  inner loops  {'compiled' if kernel() else 'torch only: two to three times as slow; a C compiler helps'}"
+            "  inner loops  "
+            + ("compiled" if kernel() else "torch only: two to three times as slow; a C compiler would help")
         )
         say(f"  device       {pick_device('auto')} (auto), {torch.get_num_threads()} CPU threads")
         for n in range(torch.cuda.device_count()):

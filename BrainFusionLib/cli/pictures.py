@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from BrainFusionLib.case.run import WARNING
+from BrainFusionLib.case.result import WARNING
 from BrainFusionLib.cli.codes import DONE
 from BrainFusionLib.cli.rules import add_rule_options, fusion_settings
 from BrainFusionLib.console import ProgressLine, say

@@ -18,4 +18,3 @@ PHRASES: dict[Remedy, str] = {
     Remedy.OMIT_DICOM: "Give the MRI as a folder of DICOM slices, or omit --dicom.",
     Remedy.USE_CPU: "Close other programs, crop the volumes, or use --device cpu.",
 }
-

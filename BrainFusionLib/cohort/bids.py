@@ -97,9 +97,7 @@ def _pairs(root: Path, subject: str, ct_pattern: str | None, mri_pattern: str | 
         if path.is_dir()
     ] or [_Session(subject, subject, root / subject)]
     cts = [only_one(s.folder, [ct_pattern] if ct_pattern else CT_PATTERNS, "CT") for s in sessions]
-    mris = [
-        only_one(s.folder, [mri_pattern] if mri_pattern else MRI_PATTERNS, "MRI") for s in sessions
-    ]
+    mris = [only_one(s.folder, [mri_pattern] if mri_pattern else MRI_PATTERNS, "MRI") for s in sessions]
     pairs = [(s, ct[0], mri[0]) for s, ct, mri in zip(sessions, cts, mris, strict=True) if ct[0] and mri[0]]
     if not pairs:
         # The CT after an operation, and the MRI before it, are of two sessions.

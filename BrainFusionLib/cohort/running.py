@@ -14,23 +14,6 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from pathlib import Path
 
-from BrainFusionLib.case.run import Result
-from BrainFusionLib.cohort.bids import start_derivative
-from BrainFusionLib.cohort.manifest import Entry
-from BrainFusionLib.cohort.one_case import (
-    COLUMNS,
-    Inputs,
-    finished,
-    fuse_case,
-    fused,
-    in_words,
-    read,
-    store,
-    thumbnail_of,
-)
-from BrainFusionLib.cohort.overview import overview
-from BrainFusionLib.device import keep_freed_memory, pick_device
-from BrainFusionLib.errors import ImageFileError, MissingDependencyError, SettingsError
 from BrainFusionLib.case.request import Inputs
 from BrainFusionLib.case.result import Result
 from BrainFusionLib.cohort.bids import start_derivative
@@ -129,9 +112,7 @@ def run_cohort(
     return [rows[entry.case] for entry in entries]
 
 
-def _one_computes(
-    entries: Sequence[Entry], folder: Path, settings: Settings, readers: int, note: Note
-) -> None:
+def _one_computes(entries: Sequence[Entry], folder: Path, settings: Settings, readers: int, note: Note) -> None:
     """Compute one case after the other, while others are read and the last one is written.
 
     In memory at once: `readers` cases that are read, one that is computed, and one that is written.
@@ -175,9 +156,7 @@ def _fuse_in_a_worker(entry: Entry, folder: Path, settings: Settings) -> Row:
     return fuse_case(entry, folder, settings)
 
 
-def _at_once(
-    entries: Sequence[Entry], folder: Path, settings: Settings, workers: int, note: Note
-) -> None:
+def _at_once(entries: Sequence[Entry], folder: Path, settings: Settings, workers: int, note: Note) -> None:
     left = {entry.case: entry for entry in entries}
     for attempt in range(ATTEMPTS):
         if not left:
@@ -198,9 +177,7 @@ def _at_once(
         note(Row(case, "failed", error="its process was terminated, most likely because there was not enough memory"))
 
 
-def _on_dask(
-    entries: Sequence[Entry], folder: Path, settings: Settings, address: str, note: Note
-) -> None:
+def _on_dask(entries: Sequence[Entry], folder: Path, settings: Settings, address: str, note: Note) -> None:
     try:
         from distributed import Client, KilledWorker, as_completed
     except ImportError as error:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
-from BrainFusionLib import intensity
 from BrainFusionLib.errors import GeometryError, ImageContentError
+from BrainFusionLib.intensity import CT_KNOTS_UNIT, unit_pair, windowed_bone_weight
 from BrainFusionLib.io import PICTURES, read_volume
 from BrainFusionLib.io.pictures import pair_names, read_alike
 from BrainFusionLib.metrics import gates, measure, slices_with_head
-from BrainFusionLib.volume import Volume, VoxelArray, axial_stack
+from BrainFusionLib.volume import Volume
 
 # Voxels of two grids may lie this far apart, of their size, and still be taken for the same.
 SAME_GRID = 0.01
@@ -41,7 +42,7 @@ def measure_files(fused: str | Path, ct: str | Path, mri: str | Path) -> Measure
     ----------
     fused, ct, mri
         Three 8-bit pictures, three folders of pictures of the same names, or three volumes on one grid, the CT in
-        Hounsfield units (``ct_in_mri`` of `brainfusion fuse`). Volumes are brought to the unit scale, on which level
+        Hounsfield units (the ``ct_in_mri`` of a fusion). Volumes are brought to the unit scale, on which level
         255 is the end of dense bone (2000 HU), and measured in axial slices.
 
     Raises
@@ -51,10 +52,10 @@ def measure_files(fused: str | Path, ct: str | Path, mri: str | Path) -> Measure
     """
     paths = [Path(path) for path in (fused, ct, mri)]
     if all(path.suffix.lower() in PICTURES for path in paths):
-        return Measured({paths[0].name: _measured(paths[0].name, *read_alike(paths))})
+        return Measured({paths[0].name: _measured_pictures(paths[0].name, paths)})
     if all(path.is_dir() for path in paths):
         pairs, unpaired = pair_names(*paths)
-        return Measured({name: _measured(name, *read_alike(files)) for name, files in pairs.items()}, unpaired)
+        return Measured({name: _measured_pictures(name, files) for name, files in pairs.items()}, unpaired)
     return Measured(dict(_slices_of(*(read_volume(path) for path in paths))))
 
 
@@ -62,25 +63,28 @@ def _slices_of(fused: Volume, ct: Volume, mri: Volume) -> Iterator[tuple[str, di
     for volume in (fused, ct):
         if not volume.grid.same_as(mri.grid, SAME_GRID * min(mri.grid.spacing_ijk_mm)):
             raise GeometryError(
-                f"{volume.name} does not lie on the grid of the MRI {mri.name}. Measure what `brainfusion fuse` wrote: "
-                "fused and ct_in_mri lie on the MRI's grid."
+                f"{volume.name} does not lie on the grid of the MRI {mri.name}. Measure the volumes that a fusion "
+                "wrote: fused and ct_in_mri lie on the MRI's grid."
             )
     for volume in (fused, ct, mri):
         if not np.isfinite(volume.array_kji).all():
             raise ImageContentError(f"{volume.name}: has voxels that are NaN or infinite. Replace them first.")
-    low, high = intensity.mri_scale(mri.array_kji)
-    weight = intensity.bone_weight(ct.array_kji) * intensity.ct_head_mask(ct)
-    on_unit_scale = [(v.array_kji - np.float32(low)) / np.float32(high - low) for v in (fused, mri)]
-    arrays = (on_unit_scale[0], intensity.ct_to_unit(ct.array_kji), on_unit_scale[1], weight)
-    f, c, m, bone = (axial_stack(array, mri.grid)[0] for array in arrays)
-    white = 255 / intensity.CT_KNOTS_UNIT[-2]
+    pair = unit_pair(ct, mri)
+    stacks, _ = pair.stacks()
+    f, c, m = pair.stack(pair.on_unit_scale(fused.array_kji)), stacks.ct_unit, stacks.mri_unit
+    white = 255 / CT_KNOTS_UNIT[-2]
     for number in np.flatnonzero(slices_with_head(c, m)).tolist():
         name = f"axial slice {number}"
-        yield name, _measured(name, f[number] * white, c[number] * white, m[number] * white, bone[number])
+        yield name, _measured(name, f[number] * white, c[number] * white, m[number] * white, stacks.bone_weight[number])
+
+
+def _measured_pictures(name: str, paths: Sequence[Path]) -> dict[str, float | None]:
+    fused, ct, mri = read_alike(paths)
+    return _measured(name, fused, ct, mri, windowed_bone_weight(ct))
 
 
 def _measured(
-    name: str, fused: VoxelArray, ct: VoxelArray, mri: VoxelArray, bone: VoxelArray | None = None
+    name: str, fused: npt.ArrayLike, ct: npt.ArrayLike, mri: npt.ArrayLike, bone: npt.ArrayLike
 ) -> dict[str, float | None]:
     try:
         return {**measure(fused, ct, mri), **asdict(gates(fused, ct, mri, bone))}

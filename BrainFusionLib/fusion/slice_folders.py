@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 
 import numpy as np
 
-from BrainFusionLib.device import pick_device
+from BrainFusionLib.device import pick_device, use_threads
 from BrainFusionLib.errors import ImageFileError
-from BrainFusionLib.fusion.fusing import fuse_stacks, weights_for
+from BrainFusionLib.fusion.methods import prepare
+from BrainFusionLib.intensity import picture_stacks
+from BrainFusionLib.intensity.pictures import WHITE
 from BrainFusionLib.io import write_grey
 from BrainFusionLib.io.pictures import pair_names, read_alike
-from BrainFusionLib.metrics import windowed_bone_weight
 from BrainFusionLib.progress import Cancel, Progress, stop_if
 from BrainFusionLib.settings import Settings
 from BrainFusionLib.volume import VoxelArray
 
 STAGE = "fusing"
-WHITE = np.float32(255)
 # Pictures read at once: unpacking is most of the time, and lets other threads work.
 READERS = 4
 
@@ -59,45 +60,55 @@ def fuse_folders(
         A picture cannot be read or written, a pair is not of one size, no name is in both folders, or the output is
         one of the inputs.
     SettingsError, WeightsError, MissingDependencyError, Cancelled
-        As `pipeline.fuse`.
+        As `methods.prepare` and `device.pick_device`; `cancel` said yes.
     """
     settings, output = settings or Settings(), Path(output)
-    weights, device = weights_for(settings.fusion), pick_device(settings.device)
     pairs, unpaired = pair_names(Path(ct_folder), Path(mri_folder))
     for folder in (Path(ct_folder), Path(mri_folder)):
         if folder.resolve() in (output.resolve(), (output / "alpha").resolve()):
             raise ImageFileError(
                 f"{output}: is one of the inputs, and they would be written over. Name another folder."
             )
-    # All are read once before any is written: a bad pair at the end must not cost the user half a folder of results.
-    with ThreadPoolExecutor(READERS) as readers:
-        read = dict(zip(pairs, readers.map(read_alike, pairs.values()), strict=True))
-    written: dict[str, list[Path]] = {"fused": [], "alpha": []}
-    # A picture is written while the next one is fused, and no more than one waits for that.
-    with ThreadPoolExecutor(1) as writer:
-        writing: Future[None] | None = None
-        for number, (name, (ct, mri)) in enumerate(read.items()):
-            stop_if(cancel)
-            bone = windowed_bone_weight(ct).astype(np.float32)
-            fused, alpha = fuse_stacks(
-                ct[None] / WHITE, mri[None] / WHITE, bone[None], settings.fusion, weights, device=device, cancel=cancel
-            )
-            results = {output / f"{name}.png": fused[0]}
-            if alpha is not None and save_alpha:
-                results[output / "alpha" / f"{name}.png"] = alpha[0]
+    with use_threads(settings.threads):
+        fuser = prepare(settings.fusion, pick_device(settings.device))
+        # All are read once before any is written: a bad pair at the end must not cost the user half a folder of
+        # results.
+        with ThreadPoolExecutor(READERS) as readers:
+            read = dict(zip(pairs, readers.map(read_alike, pairs.values()), strict=True))
+        fused: list[Path] = []
+        alpha: list[Path] = []
+        # Pictures are written while the next ones are fused, and no more than one batch waits for that.
+        with ThreadPoolExecutor(1) as writer:
+            writing: Future[None] | None = None
+            for names in _batches({name: ct.shape for name, (ct, _) in read.items()}, settings.fusion.batch_size):
+                stop_if(cancel)
+                stacks = picture_stacks(*(np.stack([read[name][source] for name in names]) for source in (0, 1)))
+                made = fuser.fuse(stacks, cancel=cancel)
+                results = {output / f"{name}.png": picture for name, picture in zip(names, made.fused, strict=True)}
+                fused += results
+                if made.alpha is not None and save_alpha:
+                    maps = {output / "alpha" / f"{name}.png": one for name, one in zip(names, made.alpha, strict=True)}
+                    alpha += maps
+                    results |= maps
+                if writing is not None:
+                    writing.result()
+                writing = writer.submit(_write_all, results)
+                if progress is not None:
+                    progress(STAGE, len(fused) / len(pairs))
             if writing is not None:
                 writing.result()
-            writing = writer.submit(_write_all, results)
-            for path in results:
-                written["fused" if path.parent == output else "alpha"].append(path)
-            if progress is not None:
-                progress(STAGE, (number + 1) / len(pairs))
-        if writing is not None:
-            writing.result()
-    return FusedPictures(tuple(written["fused"]), tuple(written["alpha"]), unpaired)
+    return FusedPictures(tuple(fused), tuple(alpha), unpaired)
+
+
+def _batches(shapes: Mapping[str, tuple[int, ...]], most: int) -> Iterator[list[str]]:
+    """Yield the names in their order, up to `most` of one shape together."""
+    for _, names in groupby(shapes, key=lambda name: shapes[name]):
+        rest = list(names)
+        for first in range(0, len(rest), most):
+            yield rest[first : first + most]
 
 
 def _write_all(results: Mapping[Path, VoxelArray]) -> None:
     for path, picture in results.items():
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_grey(picture * WHITE, path)
+        write_grey(picture * np.float32(WHITE), path)

@@ -21,6 +21,7 @@ import numpy.typing as npt
 
 from BrainFusionLib import intensity
 from BrainFusionLib.errors import WeightsError
+from BrainFusionLib.fusion.method import WeightsIdentity
 from BrainFusionLib.io import atomic_output, write_json
 from BrainFusionLib.version import __version__
 
@@ -78,11 +79,16 @@ class Manifest:
 
 @dataclass(frozen=True, eq=False)
 class Weights:
-    """A network's tensors as numpy arrays by name, their manifest, and the ``.npz`` file they are in."""
+    """A network's tensors as numpy arrays by name, their manifest, and the ``.npz`` file that they came from."""
 
     arrays: Arrays
     manifest: Manifest
     path: Path
+
+    @property
+    def identity(self) -> WeightsIdentity:
+        """Which weights these are, without the folder that they are in."""
+        return WeightsIdentity(self.path.name, self.manifest.sha256)
 
 
 def find_weights(name: str | Path | None = None) -> Path:
@@ -132,14 +138,19 @@ def save_weights(path: str | Path, arrays: Mapping[str, npt.NDArray[Any]], manif
     return Weights(dict(arrays), complete, arrays_path)
 
 
-def load_weights(path: str | Path) -> Weights:
+def load_weights(path: str | Path, sha256: str | None = None) -> Weights:
     """Read ``NAME.npz`` and ``NAME.json``; `path` names either of the two.
+
+    Parameters
+    ----------
+    sha256
+        What the arrays' file must have, where exactly these weights are wanted.
 
     Raises
     ------
     WeightsError
-        A file is missing, damaged, not what the manifest says (sha256), holds anything but arrays of numbers, or was
-        made for inputs on another scale than this version's.
+        A file is missing, damaged, not what the manifest says (sha256), not the one that is wanted, holds anything but
+        arrays of numbers, or was made for inputs on another scale than this version's.
     """
     arrays_path, manifest_path = _pair_of(path)
     manifest = _read_manifest(manifest_path)
@@ -148,6 +159,11 @@ def load_weights(path: str | Path) -> Weights:
         raise WeightsError(
             f"{arrays_path}: its sha256 is {_sha256(content)}, but {manifest_path.name} says {manifest.sha256}. "
             "The file is damaged, or the two do not belong together. Get both again."
+        )
+    if sha256 not in (None, manifest.sha256):
+        raise WeightsError(
+            f"{arrays_path}: its sha256 is {manifest.sha256}, but the weights asked for have {sha256}. The file was "
+            "replaced by other weights; name the file of the weights asked for."
         )
     return Weights(_read_arrays(content, arrays_path), manifest, arrays_path)
 

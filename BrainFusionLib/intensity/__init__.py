@@ -2,6 +2,7 @@
 
 from BrainFusionLib.intensity.checks import check_mask, check_pair, looks_like_ct, looks_like_labels
 from BrainFusionLib.intensity.head import HEAD_THRESHOLD_HU, ct_head_mask
+from BrainFusionLib.intensity.pictures import picture_stacks, windowed_bone_weight
 from BrainFusionLib.intensity.scale import (
     BONE_HU,
     BONE_RAMP_HU,
@@ -14,6 +15,7 @@ from BrainFusionLib.intensity.scale import (
     otsu_threshold,
     window_of_fused,
 )
+from BrainFusionLib.intensity.unit import Stacks, UnitPair, to_unit, unit_pair
 
 __all__ = [
     "BONE_HU",
@@ -21,6 +23,8 @@ __all__ = [
     "CT_KNOTS_HU",
     "CT_KNOTS_UNIT",
     "HEAD_THRESHOLD_HU",
+    "Stacks",
+    "UnitPair",
     "bone_weight",
     "check_mask",
     "check_pair",
@@ -31,5 +35,9 @@ __all__ = [
     "looks_like_labels",
     "mri_scale",
     "otsu_threshold",
+    "picture_stacks",
+    "to_unit",
+    "unit_pair",
     "window_of_fused",
+    "windowed_bone_weight",
 ]

@@ -1,6 +1,6 @@
 """Numbers that say how good a registration or a fusion is, each with its formula's source."""
 
-from BrainFusionLib.metrics.fidelity import Fidelity, Gates, fidelity, gates, windowed_bone_weight
+from BrainFusionLib.metrics.fidelity import Fidelity, Gates, fidelity, gates
 from BrainFusionLib.metrics.fusion import MEASURES, measure
 from BrainFusionLib.metrics.registration import target_registration_errors_mm
 from BrainFusionLib.metrics.structures import centroid_shift, contrast_kept, flicker, slices_with_head
@@ -17,5 +17,4 @@ __all__ = [
     "measure",
     "slices_with_head",
     "target_registration_errors_mm",
-    "windowed_bone_weight",
 ]

@@ -10,14 +10,6 @@ import numpy.typing as npt
 from BrainFusionLib.geometry import FloatArray
 from BrainFusionLib.volume import VoxelArray
 
-# On an 8-bit picture of a brain-windowed CT, bone begins here, all of it from the second level on.
-BONE_RAMP_LEVELS = (160.0, 200.0)
-# Where the window makes the brain bright, bone begins so far above the brain's own level, but at most at the second
-# level here: noise of the brain is no bone. (Of the 6 patients of the public slice pairs one is such; on its slices the
-# soft-tissue error fell from .7 to .3 grey levels.)
-ABOVE_BRAIN, LATEST_START = 30.0, 190.0
-# Levels that may be the brain's: neither air nor what the window cuts off; so many together, with so many pixels.
-BRAIN_LEVELS, SMOOTHED_LEVELS, LEAST_BRAIN = (20, 230), 9, 500
 # Grey level from which on a pixel of either source is inside the head.
 HEAD_LEVEL = 10.0
 
@@ -96,12 +88,9 @@ class Gates:
     overshoot: float
 
 
-def gates(
-    fused: npt.ArrayLike, ct: npt.ArrayLike, mri: npt.ArrayLike, bone_weight: npt.ArrayLike | None = None
-) -> Gates:
-    """Measure a fused slice against its sources; the bone weight (0 to 1) may be left away for a brain-windowed CT."""
-    f, c, m = (np.asarray(image, dtype=np.float64) for image in (fused, ct, mri))
-    weight = windowed_bone_weight(c) if bone_weight is None else np.asarray(bone_weight, dtype=np.float64)
+def gates(fused: npt.ArrayLike, ct: npt.ArrayLike, mri: npt.ArrayLike, bone_weight: npt.ArrayLike) -> Gates:
+    """Measure a fused slice against its sources, grey levels of 255; the bone weight is 0 to 1."""
+    f, c, m, weight = (np.asarray(image, dtype=np.float64) for image in (fused, ct, mri, bone_weight))
     bone = weight >= 1
     soft = (np.maximum(c, m) > HEAD_LEVEL) & ~_with_neighbours(weight >= 0.5)
     outside = np.maximum(np.maximum(f - np.maximum(c, m), np.minimum(c, m) - f), 0)
@@ -111,26 +100,6 @@ def gates(
         soft_tissue_correlation=correlation(f[soft], m[soft]) if soft.any() else None,
         overshoot=float(outside.mean()),
     )
-
-
-def windowed_bone_weight(ct_levels: npt.ArrayLike) -> FloatArray:
-    """Return how much a pixel of an 8-bit, brain-windowed CT is bone: 0 up to 160, 1 from 200, straight between.
-
-    Where the brain is brighter than 130, it begins 30 levels above the brain, at most at 190.
-    """
-    levels = np.asarray(ct_levels, dtype=np.float64)
-    low, high = BONE_RAMP_LEVELS
-    low = min(LATEST_START, max(low, _brain_level(levels) + ABOVE_BRAIN))
-    weight: FloatArray = np.clip((levels - low) / (high - low), 0, 1)
-    return weight
-
-
-def _brain_level(levels: FloatArray) -> float:
-    """Return the most frequent level of a picture that is neither air nor cut off by the window; 0 if none is."""
-    first, last = BRAIN_LEVELS
-    counts = np.bincount(levels[(levels > first) & (levels < last)].astype(np.intp), minlength=last)[first:]
-    smooth = np.convolve(counts, np.ones(SMOOTHED_LEVELS), mode="same")
-    return float(first + int(np.argmax(smooth))) if smooth.max() >= LEAST_BRAIN else 0.0
 
 
 def _with_neighbours(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:

@@ -6,12 +6,12 @@ from collections.abc import Callable
 
 import torch
 
-from BrainFusionLib.registration.pyramid import Heads
+from BrainFusionLib.registration.pyramid import PreparedPair
 from BrainFusionLib.registration.refine import LADDER, climb_at
 from BrainFusionLib.registration.similarity import Poses
 
 
-def mirrored_score(heads: Heads, pose: Poses, seed: int, check: Callable[[], None]) -> float:
+def mirrored_score(heads: PreparedPair, pose: Poses, seed: int, check: Callable[[], None]) -> float:
     """Return the best mutual information at 2 mm, nats, with one of the heads mirrored.
 
     A head is nearly its own mirror image, so the pose found serves as the start: followed by a reflection in the middle

@@ -16,9 +16,8 @@ import torch.nn.functional as F
 from BrainFusionLib.errors import ImageContentError
 from BrainFusionLib.geometry import FloatArray, Grid, affine, apply_affine
 from BrainFusionLib.intensity import ct_head_mask, otsu_threshold
-from BrainFusionLib.volume import AIR_HU
 from BrainFusionLib.registration.histogram import CT_BINS, FINENESS, MRI_BINS, ROW, Moving, Samples
-from BrainFusionLib.volume import BoolArray, Volume
+from BrainFusionLib.volume import AIR_HU, BoolArray, Volume
 
 LEVELS_MM = (1.0, 2.0, 4.0, 8.0)
 MASK_LEVEL = 2
@@ -53,7 +52,7 @@ class Level:
 
 
 @dataclass(frozen=True)
-class Side:
+class PreparedHead:
     """One head at each of `LEVELS_MM`, finest first.
 
     Attributes
@@ -116,21 +115,21 @@ class Side:
 
 
 @dataclass(frozen=True)
-class Heads:
+class PreparedPair:
     """The two heads, which is which, and the moving one's levels in cells of the histogram."""
 
-    ct: Side
-    mri: Side
+    ct: PreparedHead
+    mri: PreparedHead
     ct_is_fixed: bool
     cells: list[Moving]
 
     @property
-    def fixed(self) -> Side:
+    def fixed(self) -> PreparedHead:
         """The head that is sampled."""
         return self.ct if self.ct_is_fixed else self.mri
 
     @property
-    def moving(self) -> Side:
+    def moving(self) -> PreparedHead:
         """The head that is read between its voxels."""
         return self.mri if self.ct_is_fixed else self.ct
 
@@ -139,7 +138,7 @@ class Heads:
         """Return the share of the fixed head's samples that must lie inside the moving volume; else no pose counts."""
         return LEAST_OVERLAP * min(1.0, self.moving.volume_mm3 / self.fixed.volume_mm3)
 
-    def with_mri_fixed(self, moving_from_fixed_lps: FloatArray) -> Heads:
+    def with_mri_fixed(self, moving_from_fixed_lps: FloatArray) -> PreparedPair:
         """Return the same with the MRI as the fixed head, and its focus without what the CT does not cover.
 
         Parameters
@@ -155,7 +154,7 @@ class Heads:
         focus = self.mri.region if self.mri.focus is None else self.mri.focus
         seen = focus & torch.from_numpy(covered).to(focus.device)
         mri = replace(self.mri, focus=seen if bool(seen.any()) else focus)
-        return Heads(self.ct, mri, False, self.ct.moving())
+        return PreparedPair(self.ct, mri, False, self.ct.moving())
 
     @property
     def lever(self) -> float:
@@ -170,7 +169,7 @@ def prepare(
     device: torch.device,
     mri_mask: BoolArray | None = None,
     check: Callable[[], None] = lambda: None,
-) -> Heads:
+) -> PreparedPair:
     """Pool both volumes to all levels, tell the heads from what is around them, and choose the fixed one.
 
     Parameters
@@ -189,10 +188,10 @@ def prepare(
     mri_side = _mri_side(mri, device, mri_mask, check)
     fixed = ct_is_fixed(ct_side, mri_side)
     check()
-    return Heads(ct_side, mri_side, fixed, (mri_side if fixed else ct_side).moving())
+    return PreparedPair(ct_side, mri_side, fixed, (mri_side if fixed else ct_side).moving())
 
 
-def ct_is_fixed(ct: Side, mri: Side) -> bool:
+def ct_is_fixed(ct: PreparedHead, mri: PreparedHead) -> bool:
     """Say whether samples are to come from the CT.
 
     From a head that is only a part, because then the same samples count in every pose, and mutual information cannot
@@ -205,7 +204,7 @@ def ct_is_fixed(ct: Side, mri: Side) -> bool:
     return max(ct.levels[0].grid.spacing_ijk_mm) < THICK * max(mri.levels[0].grid.spacing_ijk_mm)
 
 
-def _ct_side(ct: Volume, device: torch.device, check: Callable[[], None]) -> Side:
+def _ct_side(ct: Volume, device: torch.device, check: Callable[[], None]) -> PreparedHead:
     # Masked after the first pooling: a CT of 512 x 512 x 400 voxels would need 400 MB for the masked copy.
     finest = _pooled(Level(torch.from_numpy(ct.array_kji).to(device), ct.grid), LEVELS_MM[0])
     check()
@@ -218,7 +217,7 @@ def _ct_side(ct: Volume, device: torch.device, check: Callable[[], None]) -> Sid
     core = coarse.values > -500
     if not bool(core.any()):
         raise ImageContentError(f"{ct.name}: no head can be told from the air around it. Check that it is the CT.")
-    return Side(
+    return PreparedHead(
         levels,
         core,
         _grown(core, coarse.grid),
@@ -230,7 +229,7 @@ def _ct_side(ct: Volume, device: torch.device, check: Callable[[], None]) -> Sid
     )
 
 
-def _mri_side(mri: Volume, device: torch.device, mask: BoolArray | None, check: Callable[[], None]) -> Side:
+def _mri_side(mri: Volume, device: torch.device, mask: BoolArray | None, check: Callable[[], None]) -> PreparedHead:
     levels = _pyramid(Level(torch.from_numpy(mri.array_kji).to(device), mri.grid))
     check()
     coarse = levels[MASK_LEVEL]
@@ -247,7 +246,7 @@ def _mri_side(mri: Volume, device: torch.device, mask: BoolArray | None, check: 
     edges = _spread(inside, MRI_BINS, 0.99)[1:-1].contiguous()
     knots = _spread(inside, CT_BINS - 3, 0.995).cpu().numpy().astype(np.float64)
     head = inside[inside > edges[1]]
-    return Side(
+    return PreparedHead(
         levels,
         core,
         region,

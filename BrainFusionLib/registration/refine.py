@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 
 from BrainFusionLib.registration.histogram import Moving, Samples
-from BrainFusionLib.registration.pyramid import Heads
+from BrainFusionLib.registration.pyramid import PreparedPair
 from BrainFusionLib.registration.similarity import Poses, score_and_gradient
 
 # Samples and the length of the first step, mm, at each level before the last refinement.
@@ -15,7 +15,7 @@ LADDER = {3: (2_000, 8.0), 2: (5_000, 3.0), 1: (16_000, 1.5)}
 
 
 def climb_at(
-    heads: Heads, level: int, poses: Poses, seed: int, check: Callable[[], None]
+    heads: PreparedPair, level: int, poses: Poses, seed: int, check: Callable[[], None]
 ) -> tuple[Poses, torch.Tensor, int]:
     """Climb on one level of the ladder; scores of two calls with the same seed can be compared. Returns as `climb`."""
     count, first_step_mm = LADDER[level]

@@ -15,7 +15,7 @@ from BrainFusionLib.intensity import check_mask, check_pair
 from BrainFusionLib.progress import Cancel, Progress
 from BrainFusionLib.registration.confidence import around
 from BrainFusionLib.registration.mirror import mirrored_score
-from BrainFusionLib.registration.pyramid import Heads, prepare
+from BrainFusionLib.registration.pyramid import PreparedPair, prepare
 from BrainFusionLib.registration.similarity import Poses, joined, score_and_gradient
 from BrainFusionLib.registration.stages import Run
 from BrainFusionLib.settings import RegistrationSettings
@@ -107,7 +107,7 @@ def register(
         heads = prepare(ct, mri, run.device, None if mri_mask is None else check_mask(mri_mask, mri), run.check)
         run.lap("prepare", 0.15)
         starts = _starts(heads, start)
-        poses, score, looks = run.find(heads, starts)
+        poses, score, passes = run.find(heads, starts)
         mirrored = mirrored_score(heads, poses[:1], settings.seed, run.check)
         pose, seen = poses[:1], heads
         if mri_mask is not None and heads.ct_is_fixed:  # only what is sampled can be chosen by a mask
@@ -144,7 +144,7 @@ def register(
         transform=transform,
         affine=None if fitted is None else _mri_to_ct_affine(heads, fitted),
         evidence=evidence,
-        escalated=looks > 1,
+        escalated=passes > 1,
         iterations=run.iterations,
         timings_s=run.timings_s,
         device=str(run.device),
@@ -159,7 +159,7 @@ def _thickest_mm(ct: Volume, mri: Volume) -> float:
     return max(*ct.grid.spacing_ijk_mm, *mri.grid.spacing_ijk_mm)
 
 
-def _mri_to_ct_affine(heads: Heads, pose: Poses) -> AffineTransform:
+def _mri_to_ct_affine(heads: PreparedPair, pose: Poses) -> AffineTransform:
     """Return the first of the poses, whatever its matrix, as a transform from MRI to CT points."""
     centre = heads.fixed.centre_lps_mm.cpu().numpy()
     linear = pose.rotation[0].cpu().numpy()
@@ -183,7 +183,7 @@ def _one_thread_on(device: torch.device) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _starts(heads: Heads, start: RigidTransform | None) -> Poses:
+def _starts(heads: PreparedPair, start: RigidTransform | None) -> Poses:
     """Return the poses to try besides the search's: the headers as they are, and the caller's own."""
     transforms = [RigidTransform.identity(), *([start] if start is not None else [])]
     centre = heads.fixed.centre_lps_mm
@@ -194,7 +194,7 @@ def _starts(heads: Heads, start: RigidTransform | None) -> Poses:
     )
 
 
-def _mri_to_ct(heads: Heads, pose: Poses) -> RigidTransform:
+def _mri_to_ct(heads: PreparedPair, pose: Poses) -> RigidTransform:
     """Return the first of the poses as a transform from MRI to CT points."""
     centre = heads.fixed.centre_lps_mm.cpu().numpy()
     shift = pose.centre[0].cpu().numpy() - centre

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 
 from BrainFusionLib.geometry import Grid
-from BrainFusionLib.registration.pyramid import MASK_LEVEL, Heads, Level
+from BrainFusionLib.registration.pyramid import MASK_LEVEL, Level, PreparedPair
 from BrainFusionLib.registration.similarity import Poses
 
 # On a CPU as many as keep the work in its cache: sixteen take 1.7 times as long. A GPU wants many.
@@ -63,7 +63,7 @@ def even_rotations(count: int) -> torch.Tensor:
 
 
 def search(
-    heads: Heads,
+    heads: PreparedPair,
     rotations: torch.Tensor,
     lattice: Lattice,
     per_rotation: int,

@@ -1,4 +1,4 @@
-"""The stages of one registration, from the first look to the last tenth of a millimetre."""
+"""The stages of one registration, from the first search to the last tenth of a millimetre."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import torch
 from BrainFusionLib.progress import Cancel, Progress, stop_if
 from BrainFusionLib.registration.confidence import corner_distance_mm, distinct, midpoint, sampling_error_mm
 from BrainFusionLib.registration.histogram import Samples
-from BrainFusionLib.registration.pyramid import Heads
+from BrainFusionLib.registration.pyramid import PreparedPair
 from BrainFusionLib.registration.refine import LADDER, climb, climb_at
 from BrainFusionLib.registration.search import COARSE, FINE, even_rotations, search
 from BrainFusionLib.registration.similarity import Poses, joined
-from BrainFusionLib.settings import Look, RegistrationSettings
+from BrainFusionLib.settings import RegistrationSettings, SearchPass
 
 STAGE = "registration"
 # Groups of samples whose scatter gives the error to be expected.
@@ -59,18 +59,20 @@ class Run:
         """Book iterations under a name."""
         self.iterations[name] = self.iterations.get(name, 0) + rounds
 
-    def find(self, heads: Heads, starts: Poses) -> tuple[Poses, torch.Tensor, int]:
-        """Look harder and harder until one pose stands out; return what `choose` does, and how often it looked."""
-        for number, look in enumerate(self.settings.looks, 1):
-            # Each look has half of the progress that is left up to 0.85.
+    def find(self, heads: PreparedPair, starts: Poses) -> tuple[Poses, torch.Tensor, int]:
+        """Search pass after pass until one pose stands out; return what `choose` does, and the number of passes."""
+        for number, search_pass in enumerate(self.settings.passes, 1):
+            # Each pass has half of the progress that is left up to 0.85.
             begin, width = 0.85 - 0.7 * 0.5 ** (number - 1), 0.35 * 0.5 ** (number - 1)
-            poses, score = self.choose(heads, starts, look, begin, width)
-            if len(poses) == 1 or float(score[0] - score[1]) > look.safe_margin:
+            poses, score = self.choose(heads, starts, search_pass, begin, width)
+            if len(poses) == 1 or float(score[0] - score[1]) > search_pass.safe_margin:
                 break
             starts = joined([starts, poses])
         return poses, score, number
 
-    def choose(self, heads: Heads, starts: Poses, look: Look, begin: float, width: float) -> tuple[Poses, torch.Tensor]:
+    def choose(
+        self, heads: PreparedPair, starts: Poses, look: SearchPass, begin: float, width: float
+    ) -> tuple[Poses, torch.Tensor]:
         """Return up to four distinct poses at 2 mm, best first, and their mutual information.
 
         The choice is made late: in most failures of simpler schemes the right pose was on the list and was dropped
@@ -78,12 +80,12 @@ class Run:
         """
         seed = self.settings.seed
         found, _ = search(
-            heads, even_rotations(look.rotations), FINE if look.fine else COARSE, per_rotation=2, check=self.check
+            heads, even_rotations(search_pass.rotations), FINE if search_pass.fine else COARSE, per_rotation=2, check=self.check
         )
-        poses = joined([starts, distinct(found, look.candidates)])
+        poses = joined([starts, distinct(found, search_pass.candidates)])
         self.lap("search", begin + 0.6 * width)
         # The starts join every level anew, so that a pose which was right cannot be lost to a coarser level's bias.
-        followed = {3: max(4, look.candidates // 3), 2: 4, 1: 4}
+        followed = {3: max(4, search_pass.candidates // 3), 2: 4, 1: 4}
         for level, fraction in zip(LADDER, (0.7, 0.8, 1.0), strict=True):
             climbed, score, rounds = climb_at(heads, level, poses, seed, self.check)
             order = score.argsort(descending=True, stable=True)
@@ -94,7 +96,7 @@ class Run:
             self.lap(f"climb {2**level} mm", begin + fraction * width)
         return poses, score
 
-    def refine(self, heads: Heads, pose: Poses) -> tuple[Poses, float, float]:
+    def refine(self, heads: PreparedPair, pose: Poses) -> tuple[Poses, float, float]:
         """Return the pose refined at 1 mm, how far apart two refinements end, and the samples' share of the error, mm.
 
         Normalised mutual information here: it leans less towards poses with a larger overlap of tissue and air.
@@ -113,7 +115,7 @@ class Run:
         self.lap("refine 1 mm", 0.99)
         return final, float(corner_distance_mm(ends[0], ends[1])), sampling
 
-    def fit(self, heads: Heads, pose: Poses, model: str) -> Poses:
+    def fit(self, heads: PreparedPair, pose: Poses, model: str) -> Poses:
         """Return the pose with what a model allows beyond turning and shifting, fitted at 1 mm."""
         samples = heads.fixed.samples(0, self.settings.samples, self.settings.seed + 4)
         fitted = self._climb_at_1_mm(heads, pose, samples, 0.5, 0.01, model)
@@ -122,7 +124,7 @@ class Run:
 
     def _climb_at_1_mm(
         self,
-        heads: Heads,
+        heads: PreparedPair,
         pose: Poses,
         samples: Samples,
         first_step_mm: float,

@@ -123,6 +123,4 @@ class Criterion:
 
     @staticmethod
     def _phrased(template: str, value: float, limit: float) -> str:
-        return template.format(
-            value=value, limit=limit, percent=100 * value, limit_percent=100 * limit, deficit=-value
-        )
+        return template.format(value=value, limit=limit, percent=100 * value, limit_percent=100 * limit, deficit=-value)

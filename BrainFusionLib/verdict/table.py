@@ -67,8 +67,8 @@ CRITERIA: tuple[Criterion, ...] = (
         "thin a slab (minimum {limit:g} mm)",
     ),
     Criterion(
-        "alike", "a rough fit, hardly better than mirrored", measures.alike_margin, "at least", red=measures.ALIKE_MARGIN,
-        unit="nats",
+        "alike", "a rough fit, hardly better than mirrored", measures.alike_margin, "at least",
+        red=measures.ALIKE_MARGIN, unit="nats",
         text="the two fit only roughly, and hardly better than mirrored: they may be of different people (by "
         "{value:.2f} nats, minimum {limit:g})",
     ),
@@ -105,7 +105,8 @@ CRITERIA: tuple[Criterion, ...] = (
     ),
     Criterion(
         "regions_misaligned", "misalignment of the regions", measures.local_median_mm, "at most", 2.0, 4.0, unit="mm",
-        text="half of the regions tested would align better if shifted by {value:.1f} mm or more (limit {limit:.1f} mm)",
+        text="half of the regions tested would align better if shifted by {value:.1f} mm or more (limit "
+        "{limit:.1f} mm)",
         scale=measures.coarse_local_voxels,
     ),
     Criterion(

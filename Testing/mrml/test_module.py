@@ -335,10 +335,10 @@ def no_second_phantom(monkeypatch, phantom_pair):
 def test_the_modules_own_self_test_passes_on_the_real_pipeline(module, monkeypatch):
     pytest.importorskip("torch", reason="torch is not installed")
     from BrainFusionLib import pipeline
-    from BrainFusionLib.settings import Look, RegistrationSettings, Settings
+    from BrainFusionLib.settings import RegistrationSettings, SearchPass, Settings
 
     # The self-test's pose is only 12 degrees off: a smaller search does, and takes a third of the time.
-    quick = Settings(registration=RegistrationSettings(looks=(Look(40, 8),), samples=10_000))
+    quick = Settings(registration=RegistrationSettings(passes=(SearchPass(40, 8),), samples=10_000))
     fuse = pipeline.fuse
     monkeypatch.setattr(pipeline, "fuse", lambda ct, mri, settings, **arguments: fuse(ct, mri, quick, **arguments))
     test = module.BrainFusionTest()

@@ -1,4 +1,4 @@
-"""Heads to measure on: CT and MRI on one grid, with lesions of known size and contrast, and metal."""
+"""PreparedPair to measure on: CT and MRI on one grid, with lesions of known size and contrast, and metal."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Heads to make cases of: from label maps, from the project's phantom, and things that are no head."""
+"""PreparedPair to make cases of: from label maps, from the project's phantom, and things that are no head."""
 
 from __future__ import annotations
 

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from BrainFusionLib.errors import WeightsError
+from BrainFusionLib.fusion.method import BY_WEIGHT, Fused
+from BrainFusionLib.fusion.network.base import BatchFunction, FusionNetwork, channels, initialise
 from BrainFusionLib.fusion.network.edges import edges, slope_of_kept
-from BrainFusionLib.fusion.network.reference import initialise
-from BrainFusionLib.intensity import BONE_RAMP_HU, ct_to_unit
+from BrainFusionLib.fusion.network.rim import rim_kernel
+from BrainFusionLib.intensity.unit import Stacks
+from BrainFusionLib.volume import VoxelArray
 
 # How far from what is at least half bone, pixels, anything but the MRI may be shown.
 REACH = 2
@@ -41,7 +46,7 @@ class _CutOff(torch.autograd.Function):
         return gradient.masked_fill(outwards, 0)
 
 
-class FusionNetAlpha(nn.Module):
+class FusionNetAlpha(FusionNetwork):
     """Our network: it predicts a weight map α, and ``fused = α·CT + (1 − α)·MRI``.
 
     What no training can take from it: the fused slice stays between its sources, so that no halo is possible; where
@@ -65,18 +70,22 @@ class FusionNetAlpha(nn.Module):
         Of the initial weights, as in `FusionNet`.
     """
 
+    meaning = BY_WEIGHT
+    # The arrays of weights files keep the names of the first version, so that a file's sha256 stays.
+    stored_as: ClassVar[Mapping[str, str]] = {"conv1": "see", "conv2": "think", "head": "decide"}
+
     def __init__(self, width: int = 16, steps: int = 3, seed: int = 0) -> None:
         super().__init__()
         if width < 1 or not 1 <= steps <= 16:
             raise WeightsError(f"a FusionNetAlpha needs 1 channel or more and 1 to 16 steps; got {width} and {steps}")
         # Each takes CT, MRI, bone weight, first and present α and the slope, squashed twice, at half resolution.
-        self.see = nn.ModuleList(nn.Conv2d(7, width, kernel_size=4, stride=2, padding=1) for _ in range(steps))
-        self.think = nn.ModuleList(nn.Conv2d(width, width, kernel_size=3, padding=1) for _ in range(steps))
+        self.conv1 = nn.ModuleList(nn.Conv2d(7, width, kernel_size=4, stride=2, padding=1) for _ in range(steps))
+        self.conv2 = nn.ModuleList(nn.Conv2d(width, width, kernel_size=3, padding=1) for _ in range(steps))
         # An offset and a gain for each of the four pixels.
-        self.decide = nn.ModuleList(nn.Conv2d(width, 8, kernel_size=3, padding=1) for _ in range(steps))
+        self.head = nn.ModuleList(nn.Conv2d(width, 8, kernel_size=3, padding=1) for _ in range(steps))
         initialise(self, torch.Generator().manual_seed(seed))
         with torch.no_grad():
-            for layer in self.decide:
+            for layer in self.head:
                 layer.weight.zero_()  # type: ignore[operator]
                 layer.bias[4:] = FIRST_GAIN  # type: ignore[operator]
 
@@ -84,11 +93,11 @@ class FusionNetAlpha(nn.Module):
     def margin(self) -> int:
         """How far away, pixels, the pixels of the input may lie that one of the result depends on."""
         # A step: 2 for the slope, 3 for each of three layers, at most; at the start: bone's rim.
-        return 10 * len(self.see) + REACH
+        return 10 * len(self.conv1) + REACH
 
     def forward(self, slices: torch.Tensor) -> torch.Tensor:
-        """Fuse slices: (B, 2, H, W) or (B, 3, H, W), as `alpha` takes them, to (B, 1, H, W)."""
-        ct, mri = slices[:, :1], slices[:, 1:2]
+        """See `FusionNetwork`."""
+        ct, mri, _ = channels(slices)
         alpha = self.alpha(slices)
         return alpha * ct + (1 - alpha) * mri
 
@@ -98,11 +107,9 @@ class FusionNetAlpha(nn.Module):
         Parameters
         ----------
         slices
-            (B, 3, H, W): CT, MRI and bone weight (0 to 1); or without the bone weight, (B, 2, H, W), which is then made
-            of a CT on the unit scale. H and W are even.
+            (B, 3, H, W): CT, MRI and bone weight (0 to 1). H and W are even.
         """
-        bone = slices[:, 2:] if slices.shape[1] > 2 else bone_of_unit_ct(slices[:, :1])
-        ct, mri = slices[:, :1], slices[:, 1:2]
+        ct, mri, bone = channels(slices)
         difference = ct - mri
         whole, free = (bone >= 1).float(), self.near(bone) * (bone < 1)
         first = whole + bone_and_rim(bone) * free
@@ -110,15 +117,33 @@ class FusionNetAlpha(nn.Module):
         # In float32 under autocast, too: half precision would make 1 HU of α = 1, and loses the slopes' differences.
         with torch.autocast(slices.device.type, enabled=False), torch.no_grad():
             sources = [edges(ct.float()), edges(mri.float())]
-        for see, think, decide in zip(self.see, self.think, self.decide, strict=True):
+        for conv1, conv2, head in zip(self.conv1, self.conv2, self.head, strict=True):
             with torch.autocast(slices.device.type, enabled=False), torch.no_grad():
                 slope = slope_of_kept((alpha * difference + mri).float(), sources) * difference
                 squashed = [slope / (slope.abs() + half) for half in SQUASH]
-            seen = F.relu(see(torch.cat([ct, mri, bone, first, alpha.detach(), *squashed], dim=1)))
-            offset, gain = F.pixel_shuffle(decide(F.relu(think(seen))).float(), 2).chunk(2, dim=1)
+            seen = F.relu(conv1(torch.cat([ct, mri, bone, first, alpha.detach(), *squashed], dim=1)))
+            offset, gain = F.pixel_shuffle(head(F.relu(conv2(seen))).float(), 2).chunk(2, dim=1)
             wanted = alpha + offset + gain * squashed[0]
             alpha = whole + free * (_cut_off(wanted) if self.training else wanted.clamp(0, 1))
         return alpha
+
+    def batch_output(self, slices: torch.Tensor) -> torch.Tensor:
+        """Return the weight of the CT; see `FusionNetwork`."""
+        return self.alpha(slices)
+
+    def untouched(self, stacks: Stacks) -> VoxelArray:
+        """See `FusionNetwork`."""
+        return np.zeros(stacks.ct_unit.shape, dtype=np.float32)
+
+    def finished(self, output: VoxelArray, stacks: Stacks) -> Fused:
+        """See `FusionNetwork`."""
+        alpha = output if stacks.head is None else output * stacks.head
+        # Blended here, in float32, so that a weight of exactly 0 or 1 gives back a source to the last bit.
+        return Fused(blend(alpha, stacks.ct_unit, stacks.mri_unit), alpha)
+
+    def compiled(self) -> BatchFunction | None:
+        """See `FusionNetwork`."""
+        return rim_kernel(list(zip(self.conv1, self.conv2, self.head, strict=True)), SQUASH)
 
     @staticmethod
     def near(bone: torch.Tensor) -> torch.Tensor:
@@ -131,10 +156,10 @@ def _cut_off(free: torch.Tensor) -> torch.Tensor:
     return cut
 
 
-def bone_of_unit_ct(ct: torch.Tensor) -> torch.Tensor:
-    """Return how much a pixel of a CT on the unit scale is bone, 0 to 1: `intensity.bone_weight`."""
-    low, high = (float(unit) for unit in ct_to_unit(BONE_RAMP_HU))
-    return ((ct - low) / (high - low)).clamp(0, 1)
+def blend(alpha: VoxelArray, ct: VoxelArray, mri: VoxelArray) -> VoxelArray:
+    """Return ``α·ct + (1 − α)·mri``, float32: ct where α is 1 and mri where it is 0, to the last bit."""
+    fused: VoxelArray = alpha * ct + (1 - alpha) * mri
+    return fused
 
 
 def bone_and_rim(bone: torch.Tensor) -> torch.Tensor:

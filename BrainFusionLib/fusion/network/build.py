@@ -7,21 +7,21 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 
 from BrainFusionLib.errors import WeightsError
 from BrainFusionLib.fusion.network.alpha import FusionNetAlpha
+from BrainFusionLib.fusion.network.base import FusionNetwork
 from BrainFusionLib.fusion.network.reference import FusionNet
 from BrainFusionLib.fusion.weights import Arrays, Weights
 
 # What a manifest's architecture["name"] may be. The other entries of that mapping are the constructor's arguments.
-ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {
+ARCHITECTURES: dict[str, Callable[..., FusionNetwork]] = {
     "fusion_net": FusionNet,
     "fusion_net_alpha": FusionNetAlpha,
 }
 
 
-def build_network(architecture: Mapping[str, Any]) -> nn.Module:
+def build_network(architecture: Mapping[str, Any]) -> FusionNetwork:
     """Build an untrained network from the description in a manifest, ``{"name": "fusion_net", "width": 16}``.
 
     Raises
@@ -42,7 +42,7 @@ def build_network(architecture: Mapping[str, Any]) -> nn.Module:
         raise WeightsError(f"the network {name!r} cannot be built with {arguments}: {error}") from error
 
 
-def network_from_weights(weights: Weights) -> nn.Module:
+def network_from_weights(weights: Weights) -> FusionNetwork:
     """Build the network that a weights file describes, holding its weights, ready to run (CPU, evaluation mode).
 
     Raises
@@ -52,14 +52,24 @@ def network_from_weights(weights: Weights) -> nn.Module:
     """
     network = build_network(weights.manifest.architecture)
     expected = network.state_dict()
-    _check_arrays_fit(expected, weights)
-    network.load_state_dict({name: torch.from_numpy(np.array(weights.arrays[name])) for name in expected})
+    names = {name: _stored_name(network, name) for name in expected}
+    _check_arrays_fit({names[name]: tensor for name, tensor in expected.items()}, weights)
+    network.load_state_dict({name: torch.from_numpy(np.array(weights.arrays[names[name]])) for name in expected})
     return network.eval()
 
 
-def arrays_of(network: nn.Module) -> Arrays:
-    """Return a copy of a network's tensors as arrays, by name: what `weights.save_weights` writes."""
-    return {name: tensor.detach().cpu().numpy().copy() for name, tensor in network.state_dict().items()}
+def arrays_of(network: FusionNetwork) -> Arrays:
+    """Return a copy of a network's tensors as arrays, by their names in a file: what `weights.save_weights` writes."""
+    return {
+        _stored_name(network, name): tensor.detach().cpu().numpy().copy()
+        for name, tensor in network.state_dict().items()
+    }
+
+
+def _stored_name(network: FusionNetwork, name: str) -> str:
+    """Return what a weights file calls a tensor of a network."""
+    module, dot, rest = name.partition(".")
+    return network.stored_as.get(module, module) + dot + rest
 
 
 def _check_arrays_fit(expected: Mapping[str, torch.Tensor], weights: Weights) -> None:

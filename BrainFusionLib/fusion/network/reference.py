@@ -9,12 +9,10 @@ import torch.nn.functional as F
 from torch import nn
 
 from BrainFusionLib.errors import WeightsError
-
-# Four poolings halve the slice four times.
-SIZE_MULTIPLE = 16
+from BrainFusionLib.fusion.network.base import FusionNetwork, channels, initialise
 
 
-class FusionNet(nn.Module):
+class FusionNet(FusionNetwork):
     """The reference network: a U-shaped convolutional network from a CT and an MRI slice to the fused slice.
 
     Five down-sampling blocks (two 3x3 convolutions of stride 1 with ReLU; then pooling of stride 2, but for the fifth,
@@ -45,11 +43,9 @@ class FusionNet(nn.Module):
         initialise(self, torch.Generator().manual_seed(seed))
 
     def forward(self, slices: torch.Tensor) -> torch.Tensor:
-        """Fuse slices: (B, 2, H, W), CT first, to (B, 1, H, W); unit scale; H and W multiples of 16.
-
-        Further channels are left alone, so that all networks can be called with what the richest of them takes.
-        """
+        """See `FusionNetwork`; the bone weight has no part in it."""
         skips: list[torch.Tensor] = []
+        channels(slices)  # refuses other numbers of them
         x = slices[:, :2]
         for level, block in enumerate(self.down):
             if level > 0:
@@ -71,12 +67,3 @@ def _two_convolutions(channels_in: int, channels_out: int) -> nn.Sequential:
         nn.Conv2d(channels_out, channels_out, kernel_size=3, stride=1, padding=1),
         nn.ReLU(inplace=True),
     )
-
-
-def initialise(network: nn.Module, generator: torch.Generator) -> None:
-    """Draw the weights of all convolutions (He et al., ICCV 2015); biases are 0."""
-    for module in network.modules():
-        if isinstance(module, nn.Conv2d):
-            nn.init.kaiming_normal_(module.weight, nonlinearity="relu", generator=generator)
-            if module.bias is not None:
-                nn.init.zeros_(module.bias)

@@ -7,6 +7,7 @@ there is a C compiler (`BrainFusionLib.compiling`); else `FusionNetAlpha.alpha` 
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
@@ -16,9 +17,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from BrainFusionLib.compiling import load_compiled
-from BrainFusionLib.fusion.network.alpha import SQUASH, FusionNetAlpha, bone_of_unit_ct
+from BrainFusionLib.fusion.network.base import channels
 from BrainFusionLib.fusion.network.edges import CORNER, TINY
 from BrainFusionLib.metrics.fusion import DIRECTION, STRENGTH
 
@@ -27,10 +29,14 @@ SOURCE = Path(__file__).with_name("rim.c")
 LANES, SEEN = 16, 7
 
 
+# The layers of one step of a `FusionNetAlpha`: its conv1, conv2 and head.
+Step = tuple[nn.Module, nn.Module, nn.Module]
+
+
 class RimKernel:
     """A network's weight maps by ``rim.c``; for networks in evaluation mode, float32, on the CPU."""
 
-    def __init__(self, library: ctypes.CDLL, network: FusionNetAlpha) -> None:
+    def __init__(self, library: ctypes.CDLL, steps: Sequence[Step], squash: tuple[float, float]) -> None:
         self._alpha = library.brainfusion_rim_alpha
         self._memory = library.brainfusion_rim_memory
         pointer: Any = ctypes.c_void_p
@@ -38,15 +44,13 @@ class RimKernel:
         self._alpha.argtypes = [pointer] * 3 + [whole] * 4 + [pointer] * 4
         self._alpha.restype = None
         self._memory.argtypes, self._memory.restype = [whole] * 3, whole
-        self._width, self._steps = network.see[0].out_channels, len(network.see)
-        self._weights = _packed(network)
-        self._constants = np.array([TINY, CORNER, *STRENGTH, *DIRECTION, *SQUASH], dtype=np.float32)
+        self._width, self._steps = steps[0][0].out_channels, len(steps)
+        self._weights = _packed(steps)
+        self._constants = np.array([TINY, CORNER, *STRENGTH, *DIRECTION, *squash], dtype=np.float32)
 
     def __call__(self, slices: torch.Tensor) -> torch.Tensor:
         """Return α, (B, 1, H, W), of slices as `FusionNetAlpha.alpha` takes them; slices share torch's threads."""
-        slices = slices.float()
-        bone = slices[:, 2] if slices.shape[1] > 2 else bone_of_unit_ct(slices[:, 0])
-        images = [image.contiguous().numpy() for image in (slices[:, 0], slices[:, 1], bone)]
+        images = [image[:, 0].contiguous().numpy() for image in channels(slices.float())]
         alpha = np.empty(images[0].shape, dtype=np.float32)
         count = len(alpha)
         threads = min(count, torch.get_num_threads())
@@ -71,10 +75,10 @@ class RimKernel:
             )  # fmt: skip
 
 
-def rim_kernel(network: FusionNetAlpha) -> RimKernel | None:
-    """Return a network's compiled form, or ``None`` where it cannot be had."""
+def rim_kernel(steps: Sequence[Step], squash: tuple[float, float]) -> RimKernel | None:
+    """Return the compiled form of a `FusionNetAlpha` of these steps; ``None`` where there is no C compiler."""
     library = _library()
-    return None if library is None else RimKernel(library, network)
+    return None if library is None else RimKernel(library, steps, squash)
 
 
 @lru_cache(maxsize=1)
@@ -82,19 +86,19 @@ def _library() -> ctypes.CDLL | None:
     return load_compiled(SOURCE, ("brainfusion_rim_alpha", "brainfusion_rim_memory"))
 
 
-def _packed(network: FusionNetAlpha) -> npt.NDArray[np.float32]:
+def _packed(steps: Sequence[Step]) -> npt.NDArray[np.float32]:
     """Return all weights in the order in which rim.c goes through them: see its ``brainfusion_rim_alpha``."""
-    blocks = -(-int(network.see[0].out_channels) // LANES)  # type: ignore[arg-type]
+    blocks = -(-int(steps[0][0].out_channels) // LANES)  # type: ignore[arg-type]
     padded = blocks * LANES
     pieces = []
-    for see, think, decide in zip(network.see, network.think, network.decide, strict=True):
-        for layer, outputs, inputs in ((see, padded, SEEN), (think, padded, padded), (decide, LANES, padded)):
+    for conv1, conv2, head in steps:
+        for layer, outputs, inputs in ((conv1, padded, SEEN), (conv2, padded, padded), (head, LANES, padded)):
             weight: torch.Tensor = layer.weight.detach().float().cpu()  # type: ignore[operator]
             bias: torch.Tensor = layer.bias.detach().float().cpu()  # type: ignore[operator]
             missing = int(outputs - len(weight))
             weight = F.pad(weight, (0, 0, 0, 0, 0, int(inputs - weight.shape[1]), 0, missing))
             # The first layer goes through channels, then pixels of its window; the others the other way round.
-            rows = weight.permute((1, 2, 3, 0) if layer is see else (2, 3, 1, 0)).reshape(-1, outputs)
+            rows = weight.permute((1, 2, 3, 0) if layer is conv1 else (2, 3, 1, 0)).reshape(-1, outputs)
             rows = torch.cat([F.pad(bias, (0, missing))[None], rows])
             pieces += [rows[:, first : first + LANES].flatten() for first in range(0, outputs, LANES)]
     return torch.cat(pieces).numpy().copy()

@@ -1,0 +1,71 @@
+"""Classical rules that look at a pixel, or at a pixel and its neighbours."""
+
+from __future__ import annotations
+
+from functools import reduce
+
+import numpy as np
+
+from BrainFusionLib.fusion.method import rule
+from BrainFusionLib.volume import VoxelArray
+
+
+def average(ct_unit: VoxelArray, mri_unit: VoxelArray, bone_weight: VoxelArray) -> VoxelArray:
+    """Return the mean of both images."""
+    return (ct_unit + mri_unit) * np.float32(0.5)
+
+
+def maximum(ct_unit: VoxelArray, mri_unit: VoxelArray, bone_weight: VoxelArray) -> VoxelArray:
+    """Return the brighter of both images."""
+    return np.maximum(ct_unit, mri_unit)
+
+
+def bone_over_mri(ct_unit: VoxelArray, mri_unit: VoxelArray, bone_weight: VoxelArray) -> VoxelArray:
+    """Return CT where it is bone and MRI elsewhere: ``w·ct + (1 − w)·mri``, exactly so at ``w`` = 0 and 1."""
+    return bone_weight * ct_unit + (1 - bone_weight) * mri_unit
+
+
+def bone_and_rim(ct_unit: VoxelArray, mri_unit: VoxelArray, bone_weight: VoxelArray) -> VoxelArray:
+    """Return `bone_over_mri` with the neighbours, within the slice, of what is at least half bone shown as CT, too.
+
+    A pixel that touches bone holds some of both, and bone's edge, the strongest of the slice, lies in it: shown from
+    one source, the edge stays as steep as it was.
+    """
+    half = np.where(bone_weight >= 0.5, bone_weight, np.float32(0))
+    padded = np.pad(half, [(0, 0)] * (half.ndim - 2) + [(1, 1), (1, 1)])
+    rows, columns = half.shape[-2:]
+    shifted = (padded[..., y : y + rows, x : x + columns] for y in range(3) for x in range(3))
+    spread = reduce(np.maximum, shifted, bone_weight)
+    return bone_over_mri(ct_unit, mri_unit, spread)
+
+
+AVERAGE = rule(
+    "average",
+    "Average",
+    "mean of CT and MRI",
+    average,
+    "the mean of the MRI's value and of the CT through this piecewise-linear map",
+)
+MAXIMUM = rule(
+    "maximum",
+    "Maximum",
+    "the brighter of CT and MRI",
+    maximum,
+    "the greater of the MRI's value and of the CT through this piecewise-linear map",
+)
+BONE_OVER_MRI = rule(
+    "bone_over_mri",
+    "Bone over MRI",
+    "CT where it is bone (300 HU and more), MRI elsewhere",
+    bone_over_mri,
+    "the MRI's value outside bone (200 HU and below); the CT through this piecewise-linear map in bone "
+    "(300 HU and above); a blend of the two between",
+)
+BONE_AND_RIM = rule(
+    "bone_and_rim",
+    "Bone and its rim over MRI",
+    "the same, with the pixels that touch bone shown as CT",
+    bone_and_rim,
+    "the CT through this piecewise-linear map in bone (300 HU and above) and in the pixels that touch it; the MRI's "
+    "value elsewhere; a blend of the two between",
+)

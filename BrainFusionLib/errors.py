@@ -19,7 +19,9 @@ class Remedy(Enum):
     USE_TRANSFORM_AS_IT_IS = "Give a transform of six degrees of freedom, or use this one as it is."
     OMIT_MASK_OR_TRANSFORM = "Omit one of the two."
     OMIT_WEIGHTS_OR_USE_NETWORK = "Omit the weights, or choose the rule 'network'."
-    CHOOSE_SERIES = "Choose one by its UID, its number or its place in this list, or give a folder that holds one series:"
+    CHOOSE_SERIES = (
+        "Choose one by its UID, its number or its place in this list, or give a folder that holds one series:"
+    )
     CHOOSE_SERIES_OF_EACH = "Give two different volumes, or choose a series for each."
     OMIT_SERIES = "Omit the series for this file."
     NAME_PATTERN = "Say what it is called with a pattern."

@@ -29,6 +29,7 @@ from BrainFusionLib.device import keep_freed_memory
 from BrainFusionLib.errors import BrainFusionError
 from BrainFusionLib.geometry import Grid
 from BrainFusionLib.io import write_text, write_volume
+from BrainFusionLib.io.tables import markdown_table
 from BrainFusionLib.phantom import make_phantom
 from BrainFusionLib.settings import RegistrationSettings, Settings
 from tools.make_cohort import make_cohort
@@ -179,23 +180,23 @@ def _table(folder: Path, cases: int) -> str:
         "`python -m benchmarks.cohort -o docs/cohorts`; phantoms, preset fast, one thread a case, on "
         f"{os.cpu_count()} shared cores.",
         "",
-        "| case | CT voxels, million | MRI voxels, million | peak memory of its process, GB | reckoned with, GB |",
-        "|---|---|---|---|---|",
     ]
+    sizes = []
     for size in SIZES:
         entry = write_pair(folder, size)
         peak = peak_bytes(entry, folder / size)
-        lines.append(
-            f"| {size} | {voxels(entry.ct) / 1e6:.1f} | {voxels(entry.mri) / 1e6:.1f} | {peak / 1e9:.2f} | "
-            f"{bytes_needed(entry) / 1e9:.2f} |"
-        )
+        million = [f"{voxels(path) / 1e6:.1f}" for path in (entry.ct, entry.mri)]
+        sizes.append([size, *million, f"{peak / 1e9:.2f}", f"{bytes_needed(entry) / 1e9:.2f}"])
+    columns = ["case", "CT voxels, million", "MRI voxels, million", "peak memory of its process, GB", "estimated, GB"]
+    lines.append(markdown_table(columns, sizes))
     lines += ["", "Cases of 2 mm (96×112×100 voxels):", ""]
-    lines += ["| workers | wall s | cases an hour | efficiency |", "|---|---|---|---|"]
+    speeds = []
     found = throughput(folder)
     for name, wall, rows in found:
         share = found[0][1] / wall / (1 if name == "1" else 2)
         done = sum(row["status"] == "done" for row in rows)
-        lines.append(f"| {name} | {wall:.1f} | {3600 * done / wall:.0f} | {100 * share:.0f} % |")
+        speeds.append([name, f"{wall:.1f}", f"{3600 * done / wall:.0f}", f"{100 * share:.0f} %"])
+    lines.append(markdown_table(["workers", "wall s", "cases an hour", "efficiency"], speeds))
     held = np.array(held_over(cases, folder / "growth")) / 1e6
     middle = len(held) // 2
     lines += [

@@ -26,6 +26,7 @@ from BrainFusionLib.fusion.slices import prepare
 from BrainFusionLib.fusion.weights import find_weights, load_weights
 from BrainFusionLib.intensity import bone_weight, ct_to_unit, mri_scale
 from BrainFusionLib.io import write_text
+from BrainFusionLib.io.tables import markdown_table
 from BrainFusionLib.phantom import head_grid, make_phantom
 from BrainFusionLib.transform import RigidTransform
 
@@ -79,8 +80,8 @@ def best_seconds(tasks: dict[str, Callable[[], object]]) -> dict[str, float]:
     return best
 
 
-def measure() -> list[str]:
-    """Return the table's lines."""
+def measure() -> list[tuple[str, str]]:
+    """Return the table's rows."""
     torch.set_num_threads(1)
     given = slice_of_a_head()
     ours = network_from_weights(load_weights(find_weights())).eval()
@@ -99,15 +100,17 @@ def measure() -> list[str]:
     seconds = best_seconds(tasks)
     peak = 2 * MATRIX**3 / seconds["peak"] / 1e9
     share = operations / seconds["reference"] / 1e9 / peak
-    lines = [
-        f"| fastest matrix product of the core | {peak:.0f} GFLOP/s |",
-        f"| reference network, width {REFERENCE_WIDTH} ({operations / 1e9:.2f} GFLOP) | "
-        f"{1000 * seconds['reference']:.1f} ms a slice, {100 * share:.0f} % of that |",
-        f"| our network, torch | {1000 * seconds['ours, torch']:.1f} ms a slice |",
+    rows = [
+        ("fastest matrix product of the core", f"{peak:.0f} GFLOP/s"),
+        (
+            f"reference network, width {REFERENCE_WIDTH} ({operations / 1e9:.2f} GFLOP)",
+            f"{1000 * seconds['reference']:.1f} ms a slice, {100 * share:.0f} % of that",
+        ),
+        ("our network, torch", f"{1000 * seconds['ours, torch']:.1f} ms a slice"),
     ]
     if compiled is not None:
-        lines.append(f"| our network, C | {1000 * seconds['ours, C']:.1f} ms a slice |")
-    return [*lines, *_head()]
+        rows.append(("our network, C", f"{1000 * seconds['ours, C']:.1f} ms a slice"))
+    return [*rows, _head()]
 
 
 def _alpha(network: torch.nn.Module, given: torch.Tensor) -> torch.Tensor:
@@ -116,7 +119,7 @@ def _alpha(network: torch.nn.Module, given: torch.Tensor) -> torch.Tensor:
         return alpha
 
 
-def _head() -> list[str]:
+def _head() -> tuple[str, str]:
     """Measure all that `fuse` does after the registration, on a head of 256x256x220 and two threads."""
     phantom, grid = make_phantom(1), head_grid(1.0)
     volumes = []
@@ -138,10 +141,10 @@ def _head() -> list[str]:
         cpu.append(time.process_time() - began_cpu)
     more = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
     size = "×".join(str(n) for n in mri.grid.size_ijk)
-    return [
-        f"| head of {size} after registration, 2 threads | {min(wall):.2f} s ({min(cpu):.2f} CPU s), "
-        f"{more:.0f} MB beyond the two volumes |"
-    ]
+    return (
+        f"head of {size} after registration, 2 threads",
+        f"{min(wall):.2f} s ({min(cpu):.2f} CPU s), {more:.0f} MB beyond the two volumes",
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -158,9 +161,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         f"{platform.python_version()}; `python -m benchmarks.speed -o docs/speed`. Slices are 256×256, on one thread; "
         f"CPU seconds, best of {ROUNDS}.",
         "",
-        "| | |",
-        "|---|---|",
-        *measure(),
+        markdown_table(["task", "measured"], measure()),
         "",
     ]
     arguments.output.mkdir(parents=True, exist_ok=True)

@@ -6,7 +6,6 @@ head CT (InVesalius' example) and a T1 (Colin27, with MRIcron), of two people.
 
 from __future__ import annotations
 
-import hashlib
 import io
 import os
 import plistlib
@@ -24,6 +23,7 @@ from typing import IO
 import numpy as np
 
 from BrainFusionLib.geometry import Grid
+from BrainFusionLib.io.hashing import sha256_of_file
 from BrainFusionLib.volume import Volume
 from dev import answers
 
@@ -238,13 +238,7 @@ def ar_part(archive: bytes, name: str) -> bytes:
 
 def has(path: Path, sha256: str) -> bool:
     """Say whether the file is there and is the right one."""
-    return path.exists() and sha256_of(path) == sha256
-
-
-def sha256_of(path: Path) -> str:
-    """Return a file's sha256 in hexadecimal digits."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+    return path.exists() and sha256_of_file(path) == sha256
 
 
 @contextmanager
@@ -261,7 +255,7 @@ def whole_file(path: Path, sha256: str) -> Iterator[IO[bytes]]:
     try:
         with temporary.open("wb") as stream:
             yield stream
-        found = sha256_of(temporary)
+        found = sha256_of_file(temporary)
         if found != sha256:
             raise SampleError(
                 f"{path.name} is not the file that was wanted: its sha256 is {found}, not {sha256}. "

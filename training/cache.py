@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
-import os
-import secrets
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,6 +15,8 @@ import torch
 
 from BrainFusionLib.errors import ImageContentError
 from BrainFusionLib.io import atomic_output, write_json
+from BrainFusionLib.io.hashing import sha256_of_bytes, sha256_of_file
+from BrainFusionLib.io.leftovers import temporary_beside
 from BrainFusionLib.metrics import slices_with_head
 from BrainFusionLib.volume import VoxelArray
 from training.config import Config
@@ -133,13 +132,13 @@ def _make_head(config: Config, source: HeadSource, head: str, folder: Path) -> N
     if not sum(len(array) for array in arrays.get("ct", [])):
         raise ImageContentError(f"head {head}: none of its slices shows a head. Look at its files, or leave it out.")
     folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = folder.with_name(f".tmp-{os.getpid()}-{secrets.token_hex(4)}")
+    temporary = temporary_beside(folder)
     temporary.mkdir()
     try:
         for name, stacks in arrays.items():
             _save(temporary / f"{name}.npy", np.concatenate(stacks))
-        files = {str(path): sha256_of(path) for path in source.files(head) if path.is_file()}
-        made = {path.name: sha256_of(path) for path in sorted(temporary.glob("*.npy"))}
+        files = {str(path): sha256_of_file(path) for path in source.files(head) if path.is_file()}
+        made = {path.name: sha256_of_file(path) for path in sorted(temporary.glob("*.npy"))}
         slices = sum(len(array) for array in arrays["ct"])
         told = {**describe(config, source, head), "slices": slices, "read_sha256": files, "made_sha256": made}
         write_json(told, temporary / MADE_FROM)
@@ -167,11 +166,5 @@ def _fitted(array: VoxelArray, size: Sequence[int]) -> VoxelArray:
     return array
 
 
-def sha256_of(path: Path) -> str:
-    """Return the sha256 of a file."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
 def _digest(plain: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:16]
+    return sha256_of_bytes(json.dumps(plain, sort_keys=True).encode())[:16]

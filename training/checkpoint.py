@@ -55,12 +55,6 @@ def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str,
     return content
 
 
-def remove_leftovers(folder: Path) -> None:
-    """Delete what a killed process was writing when it died."""
-    for path in folder.glob(".tmp-*.pt"):
-        path.unlink(missing_ok=True)
-
-
 def _remedy(path: Path) -> str:
     others = [other for other in ("last.pt", "best.pt") if other != path.name and (path.parent / other).exists()]
     if others:

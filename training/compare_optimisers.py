@@ -23,6 +23,7 @@ import numpy.typing as npt
 
 from BrainFusionLib.errors import BrainFusionError, SettingsError, WeightsError
 from BrainFusionLib.io import atomic_output, write_text
+from BrainFusionLib.io.tables import markdown_table
 from training.config import OPTIMISERS, Config
 from training.config_file import read_config
 from training.run_folder import environment
@@ -152,13 +153,13 @@ def _markdown(outcomes: Sequence[Outcome], config: Config, seeds: int, rates: in
         f"Hardware: {told['gpu'] or told['cpu']}, CPU threads: {config.training.threads or told['threads']}; "
         f"torch {told['packages']['torch']}; source tree {told['git']}.",
         "",
-        "| optimiser | learning rate | held-out loss | rates tried (loss) |",
-        "|---|---|---|---|",
     ]
+    rows = []
     for outcome in outcomes:
         tried = ", ".join(f"{rate:.2g} ({loss:.4f})" for rate, loss in outcome.tried.items())
         spread = f" ± {outcome.final.std(ddof=1):.4f}" if seeds > 1 else ""
-        lines.append(f"| {outcome.name} | {outcome.rate:.2g} | {outcome.final.mean():.4f}{spread} | {tried} |")
+        rows.append([outcome.name, f"{outcome.rate:.2g}", f"{outcome.final.mean():.4f}{spread}", tried])
+    lines.append(markdown_table(["optimiser", "learning rate", "held-out loss", "rates tried (loss)"], rows))
     lines += ["", f"**{best.name}** is best on held-out heads.{_doubt(outcomes, seeds)}", ""]
     return "\n".join([*lines, "![held-out loss](comparison.png)", ""])
 

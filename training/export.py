@@ -22,6 +22,7 @@ from BrainFusionLib.fusion.network import arrays_of, build_network
 from BrainFusionLib.fusion.weights import Manifest, Weights, save_weights
 from BrainFusionLib.intensity import ct_to_unit, mri_scale
 from BrainFusionLib.io import atomic_output, write_text
+from BrainFusionLib.io.tables import markdown_table
 from BrainFusionLib.phantom import head_grid, make_phantom
 from BrainFusionLib.volume import VoxelArray
 from training.checkpoint import load_checkpoint
@@ -120,8 +121,8 @@ def _data_in_words(config: Config) -> str:
 
 def _card(config: Config, manifest: Manifest) -> str:
     details = manifest.details
-    rows = "".join(f"| {name} | {value:.4f} |\n" for name, value in details["measures"].items())
-    table = f"\n| measure, held-out heads | mean |\n|---|---|\n{rows}" if rows else ""
+    rows = [(name, f"{value:.4f}") for name, value in details["measures"].items()]
+    table = f"\n{markdown_table(['measure, held-out heads', 'mean'], rows)}\n" if rows else ""
     return f"""# Model card: {config.network["name"]}
 
 Fuses a CT and an MRI slice of one head, registered to each other, on the unit scale of `BrainFusionLib.intensity`.

@@ -17,7 +17,7 @@ import torch
 from BrainFusionLib import __version__
 from BrainFusionLib.errors import MissingDependencyError, SettingsError
 from BrainFusionLib.io import write_json, write_text
-from training.checkpoint import remove_leftovers
+from BrainFusionLib.io.leftovers import remove_leftovers
 from training.config import Config
 from training.losses import Batch
 

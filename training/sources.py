@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import fnmatch
 import re
 import zlib
@@ -17,6 +16,7 @@ import torch
 from BrainFusionLib.errors import BrainFusionError, ImageContentError, ImageFileError, SettingsError
 from BrainFusionLib.intensity import bone_weight, check_pair, ct_head_mask, ct_to_unit, mri_scale, windowed_bone_weight
 from BrainFusionLib.io import atomic_output, read_grey, read_volume
+from BrainFusionLib.io.tables import parse_csv
 from BrainFusionLib.phantom import head_grid, make_phantom
 from BrainFusionLib.resample import resample_onto
 from BrainFusionLib.volume import Volume, VoxelArray, axial_stack
@@ -340,8 +340,7 @@ def _original_layout(folder: Path) -> dict[str, list[VolumePair]]:
 def _manifest(path: Path) -> dict[str, list[VolumePair]]:
     """Read a table of pairs: columns head, ct, mri, and, if need be, fused and registered (yes or no)."""
     try:
-        with path.open(encoding="utf-8", newline="") as stream:
-            rows = list(csv.DictReader(stream))
+        rows = parse_csv(path.read_text(encoding="utf-8")).rows
     except (OSError, ValueError) as error:
         raise ImageFileError(f"{path}: cannot be read as a manifest ({error})") from error
     pairs: dict[str, list[VolumePair]] = {}

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import csv
-import io
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +12,7 @@ from BrainFusionLib.console import say
 from BrainFusionLib.folder import make_output_folder, remove_if_empty
 from BrainFusionLib.fusion.measuring import measure_files
 from BrainFusionLib.io import write_json, write_text
+from BrainFusionLib.io.tables import format_csv
 
 # What a line of the table says of each number.
 MEANINGS = {
@@ -74,9 +73,4 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _csv(slices: Mapping[str, Mapping[str, float | None]]) -> str:
-    rows: Iterable[dict[str, Any]] = ({"slice": name, **row} for name, row in slices.items())
-    text = io.StringIO()
-    writer = csv.DictWriter(text, ["slice", *MEANINGS], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
+    return format_csv(({"slice": name, **row} for name, row in slices.items()), ["slice", *MEANINGS])

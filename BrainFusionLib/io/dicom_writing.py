@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import secrets
 import shutil
 import warnings
 from collections.abc import Iterator
@@ -17,6 +15,7 @@ from BrainFusionLib.errors import ImageContentError, ImageFileError
 from BrainFusionLib.geometry import Grid, apply_affine
 from BrainFusionLib.io.dicom_attributes import FUSED, REGISTERED_CT, Kind, series_dataset, set_slice, set_sources
 from BrainFusionLib.io.dicom_headers import DicomHeaders, require_pydicom
+from BrainFusionLib.io.leftovers import temporary_beside
 from BrainFusionLib.transform import Transform
 from BrainFusionLib.volume import Volume
 
@@ -136,7 +135,7 @@ def _refuse_to_overwrite(folder: Path) -> None:
 @contextmanager
 def _staged(folder: Path) -> Iterator[Path]:
     """Give a hidden folder beside `folder` to write to, and rename it to `folder` when the block ends well."""
-    staged = folder.with_name(f".tmp-{os.getpid()}-{secrets.token_hex(4)}")
+    staged = temporary_beside(folder)
     try:
         try:
             staged.mkdir()

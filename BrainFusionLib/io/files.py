@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import json
 import os
-import secrets
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,6 +19,7 @@ import SimpleITK as sitk
 from BrainFusionLib.errors import GeometryError, ImageFileError
 from BrainFusionLib.geometry import ORTHOGONALITY_TOLERANCE, affine
 from BrainFusionLib.io.dicom import DICOM_SUFFIXES, looks_like_dicom, read_dicom
+from BrainFusionLib.io.leftovers import temporary_beside
 from BrainFusionLib.io.nifti import nifti_header, read_nifti
 from BrainFusionLib.io.reading import COPY_AGAIN, naming, quiet_itk
 from BrainFusionLib.io.text_formats import metaimage_header, nrrd_header, read_metaimage, read_nrrd
@@ -195,7 +195,8 @@ def atomic_output(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Give a temporary name beside `path` to write to, and rename it to `path` when the block ends well.
 
     The temporary is hidden, keeps the ending of the name, and is removed when the block fails in any way, Ctrl-C
-    included. An older file of that name stays until it is replaced. No folder is created.
+    included; what a killed process leaves behind is removed by `remove_leftovers`. An older file of that name stays
+    until it is replaced. No folder is created.
 
     Raises
     ------
@@ -203,7 +204,7 @@ def atomic_output(path: str | os.PathLike[str]) -> Iterator[Path]:
         Anything the operating system objects to: a missing folder, no permission, a full disk.
     """
     path = Path(path)
-    temporary = path.with_name(f".tmp-{os.getpid()}-{secrets.token_hex(4)}{_suffix(path)}")
+    temporary = temporary_beside(path, _suffix(path))
     try:
         try:
             if path.is_dir():

@@ -1,0 +1,116 @@
+"""Tables as text: comma- and tab-separated ones, to write and to read, and Markdown ones, to write."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+Cell = str | int | float | None
+"""What a cell may hold; ``None`` is written as an empty cell."""
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of a table that was read: where it ends in the text (counted from 1), and its cells as they are."""
+
+    number: int
+    cells: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table that was read: the names in its first line, and the lines below it."""
+
+    columns: tuple[str, ...]
+    lines: tuple[Line, ...]
+
+    @property
+    def rows(self) -> list[dict[str, str]]:
+        """The lines by column; cells that a line lacks are empty, cells without a column are dropped."""
+        return [self.row(line) for line in self.lines]
+
+    def row(self, line: Line) -> dict[str, str]:
+        """Return the cells of a line by column, as in `rows`."""
+        missing = ("",) * (len(self.columns) - len(line.cells))
+        return dict(zip(self.columns, line.cells + missing, strict=False))
+
+
+def format_csv(
+    rows: Iterable[Mapping[str, Cell]],
+    columns: Sequence[str] | None = None,
+    *,
+    delimiter: str = ",",
+    header: bool = True,
+) -> str:
+    """Return rows as text: a header, then one line for each row.
+
+    Parameters
+    ----------
+    rows
+        Cells by column. Columns that a row lacks are left empty.
+    columns
+        The columns in their order; where not given, all columns of all rows in the order in which they first appear.
+    delimiter
+        The sign between two cells: a comma, a semicolon or a tab.
+    header
+        Whether the first line names the columns; not wanted where lines are added to a file.
+
+    Raises
+    ------
+    ValueError
+        A row has a column that is not among `columns`.
+    """
+    rows = list(rows)
+    if columns is None:
+        columns = list(dict.fromkeys(name for row in rows for name in row))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, delimiter=delimiter, lineterminator="\n", restval="")
+    if header:
+        writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def parse_csv(text: str, *, delimiter: str = ",") -> Table:
+    """Return a table from its text; the first line names the columns. Empty lines are dropped.
+
+    Raises
+    ------
+    ValueError
+        The text is not a table, for example because of a null character.
+    """
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
+    try:
+        lines = [Line(reader.line_num, tuple(cells)) for cells in reader if cells]
+    except csv.Error as error:
+        raise ValueError(f"line {reader.line_num}: {error}") from error
+    return Table(lines[0].cells, tuple(lines[1:])) if lines else Table((), ())
+
+
+def markdown_table(columns: Sequence[str], rows: Iterable[Sequence[Cell]]) -> str:
+    """Return a Markdown table of these columns, without a line break at its end.
+
+    Raises
+    ------
+    ValueError
+        A row has more or fewer cells than there are columns.
+    """
+    lines = [markdown_head(columns)]
+    for row in rows:
+        if len(row) != len(columns):
+            raise ValueError(f"a row has {len(row)} cells for {len(columns)} columns: {list(row)}")
+        lines.append(markdown_row(row))
+    return "\n".join(lines)
+
+
+def markdown_head(columns: Sequence[str]) -> str:
+    """Return the two lines that a Markdown table starts with; for tables that are printed line by line."""
+    return f"{markdown_row(columns)}\n{'|---' * len(columns)}|"
+
+
+def markdown_row(cells: Sequence[Cell]) -> str:
+    """Return one line of a Markdown table; ``None`` is an empty cell."""
+    shown = ("" if cell is None else str(cell).replace("|", r"\|").replace("\n", " ") for cell in cells)
+    return f"| {' | '.join(shown)} |"

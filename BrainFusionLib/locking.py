@@ -1,0 +1,87 @@
+"""Who else is at work: a lock on a file, and whether a process still runs."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+@contextmanager
+def locked(path: str | os.PathLike[str], *, wait: bool = False) -> Iterator[bool]:
+    """Hold the lock of a file while the block runs; the file is created and stays.
+
+    The system releases the lock when the process ends, however it ends. One process holds a lock at a time; a second
+    lock on the same file in the same process counts as another one's.
+
+    Parameters
+    ----------
+    path
+        The file; its folder must exist.
+    wait
+        Whether to wait until the lock is free.
+
+    Yields
+    ------
+    bool
+        Whether the lock is held; false only where another process holds it and `wait` is false.
+
+    Raises
+    ------
+    OSError
+        The file cannot be written, or its file system has no locks.
+    """
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        yield _acquire(descriptor, wait)
+    finally:
+        os.close(descriptor)
+
+
+if sys.platform == "win32":
+    import ctypes
+    import msvcrt
+
+    _QUERY_LIMITED_INFORMATION, _ACCESS_DENIED, _STILL_ACTIVE = 0x1000, 5, 259
+
+    def _acquire(descriptor: int, wait: bool) -> bool:
+        while True:
+            try:
+                msvcrt.locking(descriptor, msvcrt.LK_LOCK if wait else msvcrt.LK_NBLCK, 1)
+            except OSError:  # with LK_LOCK after ten attempts of one second
+                if not wait:
+                    return False
+            else:
+                return True
+
+    def process_is_running(pid: int) -> bool:
+        """Say whether a process of this machine still runs."""
+        kernel = ctypes.WinDLL("kernel32", use_last_error=True)
+        handle = kernel.OpenProcess(_QUERY_LIMITED_INFORMATION, False, pid)
+        if not handle:
+            return ctypes.get_last_error() == _ACCESS_DENIED
+        code = ctypes.c_ulong()
+        kernel.GetExitCodeProcess(handle, ctypes.byref(code))
+        kernel.CloseHandle(handle)
+        return code.value == _STILL_ACTIVE
+
+else:
+    import fcntl
+
+    def _acquire(descriptor: int, wait: bool) -> bool:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            return False
+        return True
+
+    def process_is_running(pid: int) -> bool:
+        """Say whether a process of this machine still runs."""
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            return False
+        except PermissionError:  # it runs, and is another user's
+            return True
+        return True

@@ -1,0 +1,213 @@
+"""The module, its worker and the batch use only what Slicer's Python brings.
+
+Run in an environment of Python 3.12 with the packages of ``constraints-slicer.txt``, made once in ``.cache``, and
+**without torch**, whose build for Python 3.12 is a download of hundreds of megabytes: what is tested is that everything
+loads, and that whatever needs torch says so. Skipped, with the reason, where there is no Python 3.12 or no network.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from BrainFusionLib.locking import locked
+from Testing.test_cmake_lists import LOAD_THE_MODULE
+
+ROOT = Path(__file__).resolve().parents[1]
+MODULE = ROOT / "BrainFusion"
+CONSTRAINTS = ROOT / "constraints-slicer.txt"
+ENVIRONMENT = ROOT / ".cache" / "slicer-python"
+
+IN_SLICER = {"numpy", "scipy", "SimpleITK", "pydicom", "PIL", "highdicom", "requests", "packaging"}
+APPLICATION = {"slicer", "vtk", "qt", "ctk", "SampleData", "PyTorchUtils"}
+OURS = {"BrainFusion", "BrainFusionLib", "BrainFusionSlicer"}
+# Extras with a fallback or a message, in how many files at most they are imported, and never when a file is loaded.
+OPTIONAL = {"pywt": 1, "psutil": 1, "distributed": 2}
+
+
+def sources() -> list[Path]:
+    return sorted(path for folder in (MODULE, ROOT / "BrainFusionLib") for path in folder.rglob("*.py"))
+
+
+def imports(tree: ast.AST, *, at_load: bool) -> set[str]:
+    """Return the top-level names that a file imports, those in functions only where `at_load` is false."""
+    found, todo = set(), [tree]
+    while todo:
+        node = todo.pop()
+        if isinstance(node, ast.Import):
+            found |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+            found.add(node.module.partition(".")[0])
+        if at_load and isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            continue
+        if at_load and isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            continue
+        todo.extend(ast.iter_child_nodes(node))
+    return found
+
+
+def test_all_files_import_only_what_slicer_has() -> None:
+    allowed = {*sys.stdlib_module_names, *IN_SLICER, *APPLICATION, *OURS, *OPTIONAL, "torch"}
+    wrong = {
+        f"{path.relative_to(ROOT)}: {name}"
+        for path in sources()
+        for name in imports(ast.parse(path.read_text(encoding="utf-8")), at_load=False) - allowed
+    }
+    assert wrong == set()
+
+
+def test_the_library_imports_nothing_of_the_application() -> None:
+    wrong = {
+        f"{path.relative_to(ROOT)}: {name}"
+        for path in sources()
+        if MODULE not in path.parents
+        for name in imports(ast.parse(path.read_text(encoding="utf-8")), at_load=False) & APPLICATION
+    }
+    assert wrong == set()
+
+
+@pytest.mark.parametrize("name", OPTIONAL)
+def test_an_optional_package_is_imported_on_use_and_in_one_place(name: str) -> None:
+    trees = {path: ast.parse(path.read_text(encoding="utf-8")) for path in sources()}
+    users = [path for path, tree in trees.items() if name in imports(tree, at_load=False)]
+    assert len(users) <= OPTIONAL[name], users
+    assert [path for path, tree in trees.items() if name in imports(tree, at_load=True)] == []
+
+
+# ---- in Slicer's Python ---------------------------------------------------------------------------------------------
+
+
+def python_312() -> Path | None:
+    """Return a Python 3.12 of this machine that runs, or none."""
+    pyenv = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv") / "versions"
+    candidates = [*sorted(pyenv.glob("3.12*/bin/python3.12"), reverse=True)]
+    candidates += [Path(found) for name in ("python3.12", "python3") if (found := shutil.which(name))]
+    for candidate in candidates:
+        # A name of pyenv's may stand for a version that is not installed or not chosen.
+        asked = subprocess.run(
+            [candidate, "-c", "import sys; print(sys.version_info[:2])"], capture_output=True, text=True
+        )
+        if asked.stdout.strip() == "(3, 12)":
+            return candidate
+    return None
+
+
+def made(python: Path) -> str:
+    """Make the environment if it is not there yet; return why that is not possible, or nothing."""
+    stamp, wanted = ENVIRONMENT / "made-from.txt", f"{python}\n{CONSTRAINTS.read_text(encoding='utf-8')}"
+    if stamp.exists() and stamp.read_text(encoding="utf-8") == wanted:
+        return ""
+    shutil.rmtree(ENVIRONMENT, ignore_errors=True)
+    pip = [ENVIRONMENT / "bin" / "python", "-m", "pip", "--quiet", "--retries", "1"]
+    install = [*pip, "install", "--no-compile", "-r", CONSTRAINTS]
+    for command in ([python, "-m", "venv", ENVIRONMENT], install):
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=200, env=clean_environ())
+        except subprocess.TimeoutExpired:
+            return f"{command[2]} took too long"
+        if done.returncode != 0:
+            return f"{command[2]} failed: {done.stderr.strip()[-300:]}"
+    stamp.write_text(wanted, encoding="utf-8")
+    return ""
+
+
+def clean_environ() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "PYTHONHOME")}
+
+
+@pytest.fixture(scope="session")
+def slicer_python() -> Path:
+    """Return the Python of the environment, which is shared by all processes of a test run."""
+    python = None if os.name == "nt" else python_312()
+    if python is None:
+        pytest.skip("no Python 3.12 here (looked for one of pyenv's and for python3.12)")
+    ENVIRONMENT.parent.mkdir(exist_ok=True)
+    with locked(ENVIRONMENT.parent / "slicer-python.lock", wait=True):
+        problem = made(python)
+    if problem:
+        pytest.skip(f"an environment like Slicer's cannot be made: {problem}")
+    return ENVIRONMENT / "bin" / "python"
+
+
+def run(python: Path, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [python, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=120, env=clean_environ()
+    )
+
+
+def test_the_environment_is_slicers(slicer_python: Path) -> None:
+    code = "import importlib.metadata as m; print(*(f'{d.name.lower()}=={d.version}' for d in m.distributions()))"
+    found = set(run(slicer_python, "-I", "-c", code).stdout.split())
+    lines = CONSTRAINTS.read_text(encoding="utf-8").splitlines()
+    wanted = {line for line in lines if line and not line.startswith("#")}
+    assert wanted - found == set()
+    assert not [name for name in found if name.startswith("torch==")]
+
+
+def test_the_module_loads(slicer_python: Path) -> None:
+    done = run(slicer_python, "-I", "-c", LOAD_THE_MODULE, MODULE, ROOT)
+    assert done.returncode == 0, done.stderr
+    assert Path(done.stdout.split("\n")[0]) == ROOT
+
+
+IMPORT_ALL = """
+import importlib, sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+for path in sorted(Path(sys.argv[1], "BrainFusionLib").rglob("*.py")):
+    name = ".".join(path.relative_to(sys.argv[1]).with_suffix("").parts).removesuffix(".__init__")
+    if not name.endswith("__main__"):
+        try:
+            importlib.import_module(name)
+        except ModuleNotFoundError as error:
+            if error.name != "torch":
+                raise
+"""
+
+
+def test_every_file_of_the_library_loads_or_lacks_torch_alone(slicer_python: Path) -> None:
+    done = run(slicer_python, "-I", "-W", "error", "-c", IMPORT_ALL, ROOT)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_worker_starts_and_a_job_without_torch_is_an_error_with_a_remedy(slicer_python: Path) -> None:
+    done = subprocess.run(
+        [slicer_python, MODULE / "BrainFusionSlicer" / "worker.py", ROOT],
+        input="{}\n", capture_output=True, text=True, timeout=120, env=clean_environ(),
+    )  # fmt: skip
+    ready, answer, *rest = [json.loads(line) for line in done.stdout.splitlines()]
+    assert (done.returncode, rest) == (0, []), done.stderr
+    assert ready == {"ready": True}
+    error: Any = answer["error"]
+    assert "MissingDependencyError" in json.dumps(error)
+    assert "PyTorch is needed" in json.dumps(error)
+
+
+def batch(python: Path, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    return run(python, MODULE / "BrainFusionSlicer" / "batch.py", "--", *arguments)
+
+
+def test_the_batch_explains_itself(slicer_python: Path) -> None:
+    done = batch(slicer_python, "--help")
+    assert done.returncode == 0, done.stderr
+    assert "--dry-run" in done.stdout
+
+
+@pytest.mark.parametrize("content", [None, "", "case,ct\na,b\n"], ids=["missing", "empty", "a column is missing"])
+def test_the_batch_rejects_a_bad_manifest(slicer_python: Path, tmp_path: Path, content: str | None) -> None:
+    manifest = tmp_path / "manifest.csv"
+    if content is not None:
+        manifest.write_text(content)
+    done = batch(slicer_python, manifest, "-o", tmp_path / "out")
+    assert done.returncode == 2, done.stderr
+    assert "manifest.csv" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "out").exists()

@@ -186,7 +186,7 @@ def _decoded_choice(
             return _decoded(plain, kind, owner, path, voxels)
         except RecordError:
             continue
-    raise RecordError(f"{_named(owner, path)}: {" or ".join(map(_wanted, kinds))} is wanted; got {_shown(plain)}")
+    raise RecordError(f"{_named(owner, path)}: {' or '.join(map(_wanted, kinds))} is wanted; got {_shown(plain)}")
 
 
 def _decoded_dataclass(
@@ -240,9 +240,7 @@ def _decoded_array(plain: list[Any], owner: str, path: str) -> Any:
     try:
         array = np.array(numbers(plain), dtype=np.float64)
     except ValueError as error:
-        raise RecordError(
-            f"{_named(owner, path)}: an array of numbers is wanted; got uneven lists"
-        ) from error
+        raise RecordError(f"{_named(owner, path)}: an array of numbers is wanted; got uneven lists") from error
     # Every array of the records that may be empty is a list of points.
     return array.reshape(0, 3) if array.size == 0 else array
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from BrainFusionLib.case.run import WARNING, FusionResult
+from BrainFusionLib.case.result import WARNING, Result
 from BrainFusionLib.report.pictures import plane_pictures, prepare_scene, with_edges
 from BrainFusionLib.volume import Volume
 
@@ -67,7 +67,7 @@ document.querySelectorAll("th").forEach((cell, column) => {
 """
 
 
-def thumbnail(result: FusionResult, mri: Volume) -> str:
+def thumbnail(result: Result, mri: Volume) -> str:
     """Return a small axial picture, the CT's bone outlined on the MRI: a JPEG as text."""
     pictures = plane_pictures(prepare_scene(result.ct_in_mri, mri, result.fused), "axial")
     image = Image.fromarray(with_edges(pictures.mri, pictures.edges))

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import itertools
 import multiprocessing
-import os
-import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from BrainFusionLib.case.request import Inputs
@@ -25,7 +23,9 @@ from BrainFusionLib.device import keep_freed_memory, pick_device
 from BrainFusionLib.errors import ImageFileError, MissingDependencyError, Remedy, SettingsError
 from BrainFusionLib.folder import make_output_folder
 from BrainFusionLib.io import write_text
+from BrainFusionLib.io.leftovers import remove_leftovers
 from BrainFusionLib.io.tables import format_csv
+from BrainFusionLib.locking import locked
 from BrainFusionLib.settings import Settings
 from BrainFusionLib.volume import Volume
 
@@ -213,27 +213,15 @@ def table(rows: Sequence[Row]) -> str:
 
 @contextmanager
 def _only_run_in(folder: Path) -> Iterator[None]:
-    """Hold the folder's lock; the system lets go of it when this process ends, however it ends."""
-    path = folder / LOCK
-    try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-    except OSError as error:
-        raise ImageFileError(f"{path}: cannot be written ({error.strerror}).") from error
-    try:
+    """Hold the folder's lock."""
+    with ExitStack() as stack:
         try:
-            if sys.platform == "win32":
-                import msvcrt
-
-                msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
-            else:
-                import fcntl
-
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            is_ours = stack.enter_context(locked(folder / LOCK))
         except OSError as error:
+            raise ImageFileError(f"{folder / LOCK}: cannot be written ({error.strerror}).") from error
+        if not is_ours:
             raise SettingsError(
-                f"{folder}: another run is at work in this folder. Wait for it.",
-                remedy=Remedy.OTHER_OUTPUT_FOLDER,
-            ) from error
+                f"{folder}: another run is at work in this folder. Wait for it.", remedy=Remedy.OTHER_OUTPUT_FOLDER
+            )
+        remove_leftovers(folder)
         yield
-    finally:
-        os.close(descriptor)

@@ -71,7 +71,7 @@ class Run:
         return poses, score, number
 
     def choose(
-        self, heads: PreparedPair, starts: Poses, look: SearchPass, begin: float, width: float
+        self, heads: PreparedPair, starts: Poses, search_pass: SearchPass, begin: float, width: float
     ) -> tuple[Poses, torch.Tensor]:
         """Return up to four distinct poses at 2 mm, best first, and their mutual information.
 
@@ -80,7 +80,11 @@ class Run:
         """
         seed = self.settings.seed
         found, _ = search(
-            heads, even_rotations(search_pass.rotations), FINE if search_pass.fine else COARSE, per_rotation=2, check=self.check
+            heads,
+            even_rotations(search_pass.rotations),
+            FINE if search_pass.fine else COARSE,
+            per_rotation=2,
+            check=self.check,
         )
         poses = joined([starts, distinct(found, search_pass.candidates)])
         self.lap("search", begin + 0.6 * width)

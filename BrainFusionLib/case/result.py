@@ -39,8 +39,8 @@ class Pose(ByValue):
     movement: str
 
 
-@dataclass(frozen=True)
-class IntensityMap:
+@dataclass(frozen=True, eq=False)
+class IntensityMap(ByValue):
     """What the values of the fused volume are.
 
     Attributes

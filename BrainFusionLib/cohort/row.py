@@ -6,14 +6,15 @@ from dataclasses import dataclass, fields
 from typing import Literal
 
 from BrainFusionLib.case.result import Result
+from BrainFusionLib.values import ByValue
 from BrainFusionLib.verdict.criterion import Colour
 from BrainFusionLib.verdict.judge import CALIBRATION
 
 Status = Literal["done", "refused", "failed"]
 
 
-@dataclass(frozen=True)
-class Row:
+@dataclass(frozen=True, eq=False)
+class Row(ByValue):
     """One case of the table.
 
     Attributes

@@ -8,14 +8,15 @@ import numpy as np
 import numpy.typing as npt
 
 from BrainFusionLib.geometry import FloatArray
+from BrainFusionLib.values import ByValue
 from BrainFusionLib.volume import VoxelArray
 
 # Grey level from which on a pixel of either source is inside the head.
 HEAD_LEVEL = 10.0
 
 
-@dataclass(frozen=True)
-class Fidelity:
+@dataclass(frozen=True, eq=False)
+class Fidelity(ByValue):
     """Whether a fused volume tells the truth about its two sources.
 
     Attributes

@@ -8,14 +8,15 @@ from typing import Literal
 
 from BrainFusionLib.errors import Remedy
 from BrainFusionLib.evidence import Evidence
+from BrainFusionLib.values import ByValue
 
 Colour = Literal["green", "amber", "red"]
 Measure = Callable[[Evidence], float | None]
 Sense = Literal["at least", "at most"]
 
 
-@dataclass(frozen=True)
-class Finding:
+@dataclass(frozen=True, eq=False)
+class Finding(ByValue):
     """One line of evidence that is not as in right results.
 
     Attributes

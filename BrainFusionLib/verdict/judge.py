@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from BrainFusionLib.evidence import Evidence
+from BrainFusionLib.values import ByValue
 from BrainFusionLib.verdict.criterion import Colour, Criterion, Finding, Refusal
 from BrainFusionLib.verdict.expected import expected_error_mm, interval_mm
 from BrainFusionLib.verdict.table import CRITERIA
@@ -24,8 +25,8 @@ NOTHING_FOUND = "no sign of misalignment was found"
 CALIBRATION = "verdicts were calibrated on simulated pairs: always check the images yourself"
 
 
-@dataclass(frozen=True)
-class Verdict:
+@dataclass(frozen=True, eq=False)
+class Verdict(ByValue):
     """The judgement of a pose.
 
     Attributes

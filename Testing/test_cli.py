@@ -8,7 +8,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -564,7 +563,6 @@ def test_an_interrupted_run_leaves_nothing(inputs: Path, tmp_path: Path, number:
     for line in process.stderr:  # until it is in the middle of its work
         if "registration" in line:
             break
-    time.sleep(0.05)
     process.send_signal(number)
     _, rest = process.communicate(timeout=60)
     assert process.returncode == code

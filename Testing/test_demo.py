@@ -39,12 +39,12 @@ def test_images_of_an_earlier_run_are_used_before_the_network_is_asked(demo_fold
     assert demo.find_cases() == ["packages"]
 
 
-def test_where_no_image_can_be_had_the_phantom_is_taken_and_it_is_said(demo_folders, monkeypatch, capsys):
+def test_without_images_the_phantom_is_used_and_named(demo_folders, monkeypatch, capsys):
     for way in ("slicer_cases", "package_cases"):
         monkeypatch.setattr(demo, way, _unavailable)
     monkeypatch.setattr(demo, "phantom_cases", lambda: ["phantom"])
     assert demo.find_cases() == ["phantom"]
-    assert capsys.readouterr().out.count("not to be had: out of reach") == 2
+    assert capsys.readouterr().out.count("not available: out of reach") == 2
 
 
 def test_a_missing_second_package_leaves_the_first_case(demo_folders, monkeypatch):

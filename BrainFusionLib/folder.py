@@ -16,7 +16,7 @@ from BrainFusionLib.case.record import read_document, read_record
 from BrainFusionLib.case.result import Result, Volumes
 from BrainFusionLib.errors import ImageContentError, ImageFileError, RecordError, Remedy, SettingsError
 from BrainFusionLib.io import read_volume, write_json, write_transform, write_volume
-from BrainFusionLib.io.dicom_headers import DicomHeaders, read_series_headers, require_pydicom
+from BrainFusionLib.io.dicom_headers import DicomHeaders, read_series_headers
 from BrainFusionLib.io.dicom_writing import write_dicom_results
 from BrainFusionLib.report import write_pictures, write_report
 from BrainFusionLib.volume import Volume, VoxelArray
@@ -69,10 +69,9 @@ def read_pair_headers(
     ------
     SettingsError
         The MRI is not DICOM.
-    MissingDependencyError, ImageFileError
+    ImageFileError
         As `io.dicom_headers.read_series_headers`.
     """
-    require_pydicom()
     mri = read_series_headers(mri_path, mri_series)
     if mri is None:
         raise SettingsError(

@@ -23,7 +23,7 @@ from BrainFusionLib.fusion.rules import RULES
 from BrainFusionLib.geometry import Grid
 from BrainFusionLib.intensity import bone_weight, ct_to_unit, hu_from_unit, mri_scale
 from BrainFusionLib.io import atomic_output
-from BrainFusionLib.io.nifti import nifti_header
+from BrainFusionLib.io.nifti_writing import nifti_header
 from BrainFusionLib.phantom import head_grid, make_phantom
 from BrainFusionLib.resample import resample_onto
 from BrainFusionLib.transform import RigidTransform

@@ -258,4 +258,5 @@ def files_of(path: Path) -> list[Path]:
 def volumes_in(folder: Path) -> list[Path]:
     """Return the files in a folder that hold one volume each, by the ends of their names; a pair by its header."""
     suffixes = {suffix for form in FORMATS if not form.slices for suffix in form.suffixes}
-    return sorted(file for file in folder.iterdir() if suffix_of(file) in suffixes and header_of(file) is None)
+    found = (file for file in folder.iterdir() if suffix_of(file) in suffixes and not file.name.startswith("."))
+    return sorted(file for file in found if header_of(file) is None)

@@ -16,12 +16,12 @@ from BrainFusionLib.case.record import read_document, read_record
 from BrainFusionLib.case.result import Result, Volumes
 from BrainFusionLib.errors import ImageContentError, ImageFileError, RecordError, Remedy, SettingsError
 from BrainFusionLib.io import read_volume, write_json, write_transform, write_volume
-from BrainFusionLib.io.dicom_headers import DicomHeaders, read_series_headers, require_pydicom
+from BrainFusionLib.io.dicom_headers import DicomHeaders, read_series_headers
 from BrainFusionLib.io.dicom_writing import write_dicom_results
+from BrainFusionLib.io.formats import output_names
 from BrainFusionLib.report import write_pictures, write_report
 from BrainFusionLib.volume import Volume, VoxelArray
 
-FORMATS = ("nii.gz", "nrrd", "mha")
 # Stems of the volumes that a case may leave.
 VOLUMES = ("fused", "ct_in_mri", "alpha")
 DICOM_FOLDERS = ("dicom/fused", "dicom/ct_in_mri")
@@ -69,10 +69,9 @@ def read_pair_headers(
     ------
     SettingsError
         The MRI is not DICOM.
-    MissingDependencyError, ImageFileError
+    ImageFileError
         As `io.dicom_headers.read_series_headers`.
     """
-    require_pydicom()
     mri = read_series_headers(mri_path, mri_series)
     if mri is None:
         raise SettingsError(
@@ -217,7 +216,7 @@ def _replace(staged: Path, folder: Path, names: list[str]) -> None:
             (folder / "dicom").mkdir(exist_ok=True)
         for name in names:
             (staged / name).replace(folder / name)
-        ours = {f"{stem}.{form}" for stem in VOLUMES for form in FORMATS}
+        ours = {f"{stem}.{form}" for stem in VOLUMES for form in output_names()}
         for name in (old & ours) - set(names):
             (folder / name).unlink(missing_ok=True)
         if (folder / "dicom").is_dir():

@@ -50,7 +50,7 @@ def test_broken_rows_are_told_in_words_and_all_others_are_done(cohort, tmp_path,
     assert cli.main(["cohort", str(cohort), "-o", str(tmp_path), *COMMAND]) == 1
     said = capsys.readouterr()
     assert "row 5 (missing): mri: not_there.nii.gz does not exist" in said.err
-    assert "3 done, 1 not, 1 things wrong with the cohort" in said.out
+    assert "3 done, 1 failed; 1 problem in the cohort" in said.out
     table = {row["case"]: row for row in rows_of(tmp_path)}
     assert [row["status"] for row in table.values()] == ["done", "done", "done", "failed"]
     assert "is empty: every voxel is 0" in table["empty"]["error"]
@@ -90,7 +90,7 @@ def test_the_overview_says_why_a_case_needs_a_look():
 def test_a_dry_run_lists_what_would_be_done_and_does_nothing(cohort, tmp_path, capsys):
     assert cli.main(["cohort", str(cohort), "-o", str(tmp_path / "out"), "--dry-run"]) == 2
     said = capsys.readouterr()
-    assert "4 cases to do, 1 things wrong" in said.out
+    assert "4 cases to do, 1 problem." in said.out
     assert "head01\t" in said.out
     assert not (tmp_path / "out").exists()
 

@@ -199,7 +199,7 @@ def test_two_series_are_listed_and_none_is_chosen_for_the_user(two_series):
     with pytest.raises(ImageFileError) as refusal:
         read_volume(two_series)
     lines = str(refusal.value).splitlines()
-    assert "study: holds 2 DICOM series, and one is needed. Choose with --series" in lines[0]
+    assert "study: holds 2 DICOM series, and one is needed. Choose one by its UID, its number or" in lines[0]
     assert lines[1] == "  1. series 2, 'T1', MR, 4 slices, 8.8"
     assert lines[2].startswith("  2. series 7, 'Bone")
     assert lines[2].endswith("', CT, 3 slices, 1.2.3.4")

@@ -24,11 +24,12 @@ from typing import Any
 import numpy as np
 
 from BrainFusionLib.cohort import Entry, read_manifest, run_cohort
-from BrainFusionLib.cohort.memory import bytes_needed, voxels
+from BrainFusionLib.cohort.memory import bytes_needed
 from BrainFusionLib.device import keep_freed_memory
 from BrainFusionLib.errors import BrainFusionError
 from BrainFusionLib.geometry import Grid
 from BrainFusionLib.io import write_text, write_volume
+from BrainFusionLib.io.formats import voxel_count
 from BrainFusionLib.io.tables import markdown_table
 from BrainFusionLib.phantom import make_phantom
 from BrainFusionLib.settings import RegistrationSettings, Settings
@@ -185,7 +186,7 @@ def _table(folder: Path, cases: int) -> str:
     for size in SIZES:
         entry = write_pair(folder, size)
         peak = peak_bytes(entry, folder / size)
-        million = [f"{voxels(path) / 1e6:.1f}" for path in (entry.ct, entry.mri)]
+        million = [f"{voxel_count(path) / 1e6:.1f}" for path in (entry.ct, entry.mri)]
         sizes.append([size, *million, f"{peak / 1e9:.2f}", f"{bytes_needed(entry) / 1e9:.2f}"])
     columns = ["case", "CT voxels, million", "MRI voxels, million", "peak memory of its process, GB", "estimated, GB"]
     lines.append(markdown_table(columns, sizes))

@@ -19,6 +19,7 @@ from BrainFusionLib.io import read_volume, write_json, write_transform, write_vo
 from BrainFusionLib.io.dicom_headers import DicomHeaders, read_series_headers
 from BrainFusionLib.io.dicom_writing import write_dicom_results
 from BrainFusionLib.io.formats import output_names
+from BrainFusionLib.io.leftovers import remove_leftovers
 from BrainFusionLib.report import write_pictures, write_report
 from BrainFusionLib.volume import Volume, VoxelArray
 
@@ -290,6 +291,7 @@ def staging_folder(folder: Path) -> Iterator[Path]:
 
 
 def remove_staging(folder: Path) -> None:
-    """Remove the hidden folders that runs left which were killed while writing; only where no other run is at work."""
+    """Remove what runs left that were killed while writing; only where no other run is at work."""
+    remove_leftovers(folder)
     for left in folder.glob(f"{STAGING}*"):
         shutil.rmtree(left, ignore_errors=True)

@@ -16,6 +16,7 @@ import SimpleITK as sitk
 
 import BrainFusionLib
 from BrainFusionLib import cli, read_transform, read_volume, registration, write_transform, write_volume
+from BrainFusionLib.case import Source, read_record
 from BrainFusionLib.errors import RegistrationError
 from BrainFusionLib.geometry import Grid
 from BrainFusionLib.metrics import target_registration_errors_mm

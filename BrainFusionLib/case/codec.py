@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import types
 import typing
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Hashable, Mapping, MutableMapping
 from dataclasses import fields, is_dataclass
 from functools import cache
 from pathlib import Path
@@ -173,7 +173,7 @@ def _decoded_choice(
     kinds = tuple(kind for kind in kinds if kind is not type(None))
     if len(kinds) == 1:
         return _decoded(plain, kinds[0], owner, path, voxels)
-    classes = {kind.__name__: kind for kind in kinds if is_dataclass(kind)}
+    classes = {kind.__name__: kind for kind in kinds if isinstance(kind, type) and is_dataclass(kind)}
     if classes:
         name = plain.get(_KIND) if isinstance(plain, dict) else None
         if name not in classes:
@@ -246,7 +246,7 @@ def _decoded_array(plain: list[Any], owner: str, path: str) -> Any:
 
 
 @cache
-def _types_of(kind: type[Any]) -> dict[str, Any]:
+def _types_of(kind: Hashable) -> dict[str, Any]:
     return typing.get_type_hints(kind)
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import types
 import typing
-from collections.abc import Hashable, Mapping, MutableMapping
+from collections.abc import Mapping, MutableMapping
 from dataclasses import fields, is_dataclass
 from functools import cache
 from pathlib import Path
@@ -246,7 +246,7 @@ def _decoded_array(plain: list[Any], owner: str, path: str) -> Any:
 
 
 @cache
-def _types_of(kind: Hashable) -> dict[str, Any]:
+def _types_of(kind: Any) -> dict[str, Any]:
     return typing.get_type_hints(kind)
 
 

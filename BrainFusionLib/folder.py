@@ -137,7 +137,7 @@ def write_case(
         write_transform(result.transform, staged / names["transform"])
         if pictures:
             (staged / PICTURES).mkdir()
-            write_pictures(result.fused, result.ct_in_mri, mri, staged / PICTURES)
+            write_pictures(result, mri, staged / PICTURES)
         if dicom is not None:
             (staged / "dicom").mkdir()
             write_dicom_results(

@@ -80,15 +80,35 @@ def test_broken_rows_are_told_in_words_and_all_others_are_done(cohort, tmp_path,
     assert {row["case"]: row for row in rows_of(tmp_path)} == table
 
 
-def test_the_overview_says_why_a_case_needs_a_look():
+def test_overview_says_why_a_case_needs_a_look():
     rows = [
-        Row("a", "done", "green", reasons="nothing speaks against it", seconds=1.0),
-        Row("b", "done", "amber", reasons="a part <would> fit", seconds=1.0),
+        Row("a", "done", "green", reasons="no sign of misalignment was found", seconds=1.0),
+        Row("b", "done", "amber", 0.0361, reasons="two <refinements> ended 0.7 mm apart", seconds=1.0),
         Row("c", "failed", error="no head", seconds=1.0),
+        Row("d", "refused", error="no pose stands out", seconds=1.0),
     ]
     page = overview(rows, {}, {"a": "a/report.html", "b": "b/report.html"})
-    assert page.index("no head") < page.index("a part &lt;would&gt; fit") < page.index("a/report.html")
-    assert "nothing speaks" not in page
+    places = [page.index(words) for words in ("no head", "no pose", "two &lt;refinements&gt;", "a/report.html")]
+    assert places == sorted(places)
+    assert "no sign" not in page
+    assert '<td data-value="0.0361">0.04</td>' in page
+    assert "1 green, 1 amber, 1 refused, 1 failed" in page
+
+
+def test_no_expected_error_beside_red_in_the_overview():
+    page = overview([Row("a", "done", "red", 0.21, local_errors_median_mm=3.2)], {})
+    assert "0.21" not in page
+    assert "expected error, mm;" not in page, "nor in the histogram"
+    assert "local misalignment, median, mm; 1 cases, median 3.2" in page
+
+
+def test_markup_in_a_row_is_shown_as_text():
+    evil = "\"'><script>alert(1)</script>"
+    rows = [Row(evil, "done", "amber", reasons=evil), Row("b", "failed", error=evil)]
+    page = overview(rows, {evil: evil}, {evil: evil})
+    assert evil not in page
+    assert page.count("<script>") == 1
+    assert page.count("&lt;script&gt;") >= 6
 
 
 def test_a_dry_run_lists_what_would_be_done_and_does_nothing(cohort, tmp_path, capsys):

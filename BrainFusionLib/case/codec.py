@@ -12,7 +12,6 @@ import types
 import typing
 from collections.abc import Mapping, MutableMapping
 from dataclasses import fields, is_dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, TypeVar, Union, get_args, get_origin
 
@@ -33,6 +32,8 @@ T = TypeVar("T")
 _NOT_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 # Of a union of classes, the one that was written.
 _KIND = "class"
+# The fields' types of the classes that were met: looking them up takes longer than the rest.
+_TYPES: dict[type[Any], dict[str, Any]] = {}
 
 
 def to_document(value: Any, voxels: MutableMapping[str, VoxelArray] | None = None) -> dict[str, Plain]:
@@ -245,9 +246,10 @@ def _decoded_array(plain: list[Any], owner: str, path: str) -> Any:
     return array.reshape(0, 3) if array.size == 0 else array
 
 
-@cache
-def _types_of(kind: Any) -> dict[str, Any]:
-    return typing.get_type_hints(kind)
+def _types_of(kind: type[Any]) -> dict[str, Any]:
+    if kind not in _TYPES:
+        _TYPES[kind] = typing.get_type_hints(kind)
+    return _TYPES[kind]
 
 
 def _is_choice_of_classes(kind: Any) -> bool:

@@ -32,8 +32,6 @@ T = TypeVar("T")
 _NOT_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 # Of a union of classes, the one that was written.
 _KIND = "class"
-# The fields' types of the classes that were met: looking them up takes longer than the rest.
-_TYPES: dict[type[Any], dict[str, Any]] = {}
 
 
 def to_document(value: Any, voxels: MutableMapping[str, VoxelArray] | None = None) -> dict[str, Plain]:
@@ -247,9 +245,7 @@ def _decoded_array(plain: list[Any], owner: str, path: str) -> Any:
 
 
 def _types_of(kind: type[Any]) -> dict[str, Any]:
-    if kind not in _TYPES:
-        _TYPES[kind] = typing.get_type_hints(kind)
-    return _TYPES[kind]
+    return typing.get_type_hints(kind)
 
 
 def _is_choice_of_classes(kind: Any) -> bool:

@@ -1,6 +1,6 @@
 """Frozen dataclasses to plain values for JSON, and back, without loss.
 
-One codec for every door: ``result.json``, the worker's protocol, the cohort's seal, ``register --json``. It knows no
+One codec for every door: ``result.json``, the worker's protocol, the cohort's seal, the command's JSON. It knows no
 class by name: the fields' types say what is to be written and read. Strict: a field that is missing or unknown is an
 error that names it.
 """

@@ -410,7 +410,7 @@ def test_an_mri_that_is_not_dicom_is_refused_before_the_work(pair, tmp_path, cap
     assert fuse(pair, tmp_path / "out", "--dicom", mri="mri.nii.gz") == 2
     said = capsys.readouterr().err
     assert "is not DICOM" in said
-    assert "leave --dicom away" in said
+    assert "omit --dicom" in said
     assert not (tmp_path / "out").exists()
 
 

@@ -35,7 +35,7 @@ def read_toy(path):
 
 
 def size_of_toy(path):
-    i, j, k = map(int, path.open().readline().split())
+    i, j, k = map(int, path.read_text().splitlines()[0].split())
     return i, j, k
 
 

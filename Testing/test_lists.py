@@ -29,12 +29,12 @@ def test_every_list_is_on_a_page():
 
 
 def test_stale_list_is_reported_and_rewritten(tmp_path, capsys):
-    root = page(tmp_path, block("formats", "| old |\n"))
+    root = page(tmp_path, block("formats", "| stale |\n"))
     assert lists.main(["--check"], root) == 1
     assert "README.md: a list is out of date. Run: python -m tools.lists" in capsys.readouterr().err
     assert lists.main([], root) == 0
     text = (root / "README.md").read_text(encoding="utf-8")
-    assert "old" not in text
+    assert "stale" not in text
     assert "| NIfTI | `.nii.gz`, `.nii` |" in text
     assert text.startswith("before\n\n<!--")
     assert text.endswith("-->\n\nafter\n")

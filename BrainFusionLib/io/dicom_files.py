@@ -167,18 +167,17 @@ def read_image_header(path: Path, stream: BinaryIO) -> DicomFile | None:
     stream.seek(0)
     try:
         dataset = pydicom.dcmread(stream, stop_before_pixels=True, force=True)
-        modality, is_image = str(dataset.get("Modality", "")), "Rows" in dataset
-        whole = _pixels_are_whole(dataset, stream)
+        is_empty, is_image = not len(dataset), _is_image(dataset)
+        is_whole = "Rows" in dataset and _pixels_are_whole(dataset, stream)
     except OSError:
         raise
     except Exception as error:  # pydicom raises errors of many kinds for damaged headers
         if marked:
             raise damaged(path) from error
         return None
-    if whole and is_image:
+    if is_whole:
         return DicomFile(path, dataset)
-    # pydicom returns an empty data set where the file ends within an element.
-    if (marked and not len(dataset)) or is_image or modality in ("CT", "MR"):
+    if is_image or (marked and is_empty):
         raise damaged(path)
     return None
 
@@ -199,6 +198,14 @@ def damaged(path: Path) -> ImageFileError:
         f"{path}: this DICOM file is damaged, cut short or of a kind that cannot be decoded. Copy the series again, or "
         "move the file elsewhere if it does not belong to it."
     )
+
+
+def _is_image(dataset: Dataset) -> bool:
+    """Return whether a data set says that it is an image, as far as it goes: it may be cut short."""
+    if "Rows" in dataset or dataset.get("Modality") in ("CT", "MR"):
+        return True
+    kinds = (dataset.file_meta.get("MediaStorageSOPClassUID"), dataset.get("SOPClassUID"))
+    return any(kind is not None and "Image Storage" in kind.name for kind in kinds)
 
 
 def _pixels_are_whole(dataset: Dataset, stream: BinaryIO) -> bool:

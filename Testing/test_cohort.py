@@ -99,7 +99,7 @@ def test_no_expected_error_beside_red_in_the_overview():
     page = overview([Row("a", "done", "red", 0.21, local_errors_median_mm=3.2)], {})
     assert "0.21" not in page
     assert "expected error, mm;" not in page, "nor in the histogram"
-    assert "local misalignment, median, mm; 1 cases, median 3.2" in page
+    assert "local misalignment, median, mm; 1 case, median 3.2" in page
 
 
 def test_markup_in_a_row_is_shown_as_text():

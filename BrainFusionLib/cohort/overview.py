@@ -14,7 +14,7 @@ from BrainFusionLib.cohort.row import Row
 from BrainFusionLib.report.images import jpeg
 from BrainFusionLib.report.page import Html, page, render
 from BrainFusionLib.report.pictures import plane_pictures, prepare_scene, with_edges
-from BrainFusionLib.report.quantities import length, number
+from BrainFusionLib.report.quantities import counted, length, number
 from BrainFusionLib.volume import Volume
 
 THUMBNAIL = 112
@@ -51,7 +51,7 @@ def overview(rows: Sequence[Row], thumbnails: Mapping[str, str], reports: Mappin
     )
     body = render(
         "cohort",
-        count=len(rows),
+        count=counted(len(rows), "case"),
         summary=", ".join(f"{states.count(state)} {state}" for state in reversed(ORDER) if state in states),
         warning=WARNING,
         plots=[plot for label, values in plots for plot in _plot(label, values)],
@@ -115,7 +115,7 @@ def _plot(label: str, values: Sequence[float | None]) -> list[Html]:
     return [
         render(
             "cohort-plot", width=BARS * BAR_WIDTH, height=PLOT_HEIGHT + 18, label=label, bars=bars,
-            label_y=PLOT_HEIGHT + 14, top=number(top, 2), count=len(numbers),
+            label_y=PLOT_HEIGHT + 14, top=number(top, 2), count=counted(len(numbers), "case"),
             median=number(float(np.median(numbers)), 2),
         )
     ]  # fmt: skip

@@ -41,7 +41,7 @@ _POSE: dict[str, Named] = {
     "thickest_voxel_mm": ("longest voxel edge", "mm"),
     "mirrored_margin_nats": ("lead over the mirror image", "nats"),
     "sampling_error_mm": ("scatter of the pose", "mm"),
-    "lever": ("reach of the head, in reaches of the part that was registered", ""),
+    "lever": ("extent of the head relative to the part that was registered", ""),
 }
 _NAMED: dict[str, Named] = {
     "pose": ("registration", ""),
@@ -60,12 +60,12 @@ _NAMED: dict[str, Named] = {
     "local.fit.part_mm": ("misalignment of the worst part of the head", "mm"),
     "local.fit.share": ("regions that could be compared", "%"),
     "local.fit.least_share": ("the same in the worst part of the head", "%"),
-    "local.fit.voxel_mm": ("longest voxel edge in that test", "mm"),
+    "local.fit.voxel_mm": ("longest voxel edge in the test of regions", "mm"),
     "skull.shift_mm": ("CT skull to the dark skull band of the MRI", "mm"),
     "skull.depth": ("depth of that band", "% of the MRI's brightness"),
     "skull.brightness": ("MRI signal under the CT skull", "% of the MRI's brightness"),
     "skull.at_edge": ("the dark band may be further away", ""),
-    "skull.voxel_mm": ("longest voxel edge in that test", "mm"),
+    "skull.voxel_mm": ("longest voxel edge in the test of the skull", "mm"),
     "bone_error_hu": ("bone error of the fused volume", "HU"),
     "soft_tissue_error": ("soft-tissue error of the fused volume", "% of the MRI's range"),
     "overshoot": ("overshoot of the fused volume", "% of the MRI's range"),
@@ -133,29 +133,25 @@ def note_texts(result: Result) -> list[str]:
     if result.intensity is not None:
         scale = result.intensity
         knots = ", ".join(
-            f"{number(hu, 4)} HU: {number(value, 4)}"
+            f"{number(hu, 4)} HU to {number(value, 4)}"
             for hu, value in zip(scale.ct_knots_hu, scale.ct_knots_fused, strict=True)
         )
         notes += [
             f"values of the fused volume: {scale.meaning}",
-            f"the piecewise-linear map of CT values, straight between {knots}",
+            f"the piecewise-linear map from CT to fused values: {knots}",
         ]
     return notes
 
 
 def timing_facts(provenance: Provenance) -> list[Fact]:
     """Return the wall-clock time of each step, and of each stage of the registration with its iterations."""
-    return [
-        *(Fact(_words(step), f"{seconds:.2f} s") for step, seconds in provenance.timings_s.items()),
-        *(
-            Fact(f"registration: {_words(stage)}", f"{seconds:.2f} s")
-            for stage, seconds in provenance.registration_timings_s.items()
-        ),
-        *(
-            Fact(f"registration: {_words(stage)}", f"{count} iterations")
-            for stage, count in provenance.registration_iterations.items()
-        ),
-    ]
+    iterations = provenance.registration_iterations
+    facts = [Fact(_words(step), f"{seconds:.2f} s") for step, seconds in provenance.timings_s.items()]
+    for stage, seconds in provenance.registration_timings_s.items():
+        count = f", {iterations[stage]} iterations" if stage in iterations else ""
+        facts.append(Fact(f"registration: {_words(stage)}", f"{seconds:.2f} s{count}"))
+    untimed = {stage: count for stage, count in iterations.items() if stage not in provenance.registration_timings_s}
+    return facts + [Fact(f"registration: {_words(stage)}", f"{count} iterations") for stage, count in untimed.items()]
 
 
 def setting_facts(result: Result) -> list[Fact]:

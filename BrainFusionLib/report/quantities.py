@@ -68,6 +68,8 @@ def interval(low: float, high: float, unit: str = "") -> str:
     if math.isinf(high):
         return f"≥ {number(_outward(low, math.floor))}{unit}"
     middle, half = (low + high) / 2, (high - low) / 2
+    if not half > 0:
+        return f"{number(middle)}{unit}"
     place = math.floor(math.log10(half))
     step = 10.0**place
     told = round(middle / step) * step
@@ -82,6 +84,11 @@ def _outward(value: float, rounding: Callable[[float], int]) -> float:
     """Round to three significant digits in the direction that is safe."""
     step = 10.0 ** (math.floor(math.log10(abs(value))) - 2) if value else 1.0
     return rounding(value / step) * step
+
+
+def counted(count: int, noun: str) -> str:
+    """Return how many there are of something: ``1 case``, ``2 cases``."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 def listed(values: Sequence[float], digits: int = 3) -> str:

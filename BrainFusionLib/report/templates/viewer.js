@@ -4,7 +4,7 @@
 (async () => {
   const box = document.getElementById("viewer");
   const shown = JSON.parse(document.getElementById("viewer-data").textContent);
-  const [depth, height, width] = shown.size;
+  const [, height, width] = shown.size;
   const unpack = async (text) => {
     const bytes = Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
     const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"));

@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from BrainFusionLib.metrics import MEASURES, gates, measure, windowed_bone_weight
+from BrainFusionLib.intensity import windowed_bone_weight
+from BrainFusionLib.metrics import MEASURES, gates, measure
 from BrainFusionLib.metrics.fusion import nmi, qabf, qy, scd, ssim, vif, vif_of
 
 
@@ -109,22 +110,23 @@ def test_gates_see_wrong_bone_wrong_tissue_and_halos_apart():
     ct, mri = np.full((32, 32), 50.0), np.full((32, 32), 120.0)
     mri[::2] = 140.0
     ct[8:16, 8:16] = 255.0
+    bone = windowed_bone_weight(ct)
     fused = np.where(ct > 200, ct, mri)
-    good = gates(fused, ct, mri)
+    good = gates(fused, ct, mri, bone)
     assert (good.bone_error, good.soft_tissue_error, good.overshoot) == (0, 0, 0)
     assert good.soft_tissue_correlation == pytest.approx(1)
     bone_wrong, tissue_wrong, halo = fused.copy(), fused.copy(), fused.copy()
     bone_wrong[10, 10] -= 64
     tissue_wrong[20, 20] = 50
     halo[20, 20] += 32
-    assert gates(bone_wrong, ct, mri).bone_error == pytest.approx(1)
-    assert gates(bone_wrong, ct, mri).soft_tissue_error == 0
-    assert gates(tissue_wrong, ct, mri).soft_tissue_error > 0
-    assert gates(tissue_wrong, ct, mri).overshoot == 0
-    assert gates(halo, ct, mri).overshoot == pytest.approx(32 / 32**2)
+    assert gates(bone_wrong, ct, mri, bone).bone_error == pytest.approx(1)
+    assert gates(bone_wrong, ct, mri, bone).soft_tissue_error == 0
+    assert gates(tissue_wrong, ct, mri, bone).soft_tissue_error > 0
+    assert gates(tissue_wrong, ct, mri, bone).overshoot == 0
+    assert gates(halo, ct, mri, bone).overshoot == pytest.approx(32 / 32**2)
     rim = fused.copy()
     rim[7, 10] = 200  # touches bone: a voxel of both
-    assert gates(rim, ct, mri).soft_tissue_error == 0
+    assert gates(rim, ct, mri, bone).soft_tissue_error == 0
 
 
 def test_a_bright_brain_is_no_bone_on_a_windowed_ct():
@@ -143,7 +145,7 @@ def test_a_bright_brain_is_no_bone_on_a_windowed_ct():
 
 def test_gates_without_bone_or_tissue_say_so():
     dark = np.zeros((32, 32))
-    told = gates(dark, dark, dark)
+    told = gates(dark, dark, dark, dark)
     assert told.bone_error is None
     assert told.soft_tissue_error is None
 

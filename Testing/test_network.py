@@ -1,9 +1,8 @@
 import numpy as np
 import pytest
 import torch
-from torch import nn
 
-from BrainFusionLib.errors import WeightsError
+from BrainFusionLib.errors import GeometryError, WeightsError
 from BrainFusionLib.fusion.network import FusionNet, arrays_of, build_network, network_from_weights
 from BrainFusionLib.fusion.weights import Manifest, load_weights, save_weights
 
@@ -13,7 +12,7 @@ def _manifest(**architecture):
 
 
 def _slices(batch, rows, columns, seed=0):
-    return torch.rand((batch, 2, rows, columns), generator=torch.Generator().manual_seed(seed))
+    return torch.rand((batch, 3, rows, columns), generator=torch.Generator().manual_seed(seed))
 
 
 # The network once more, in numpy, as DESIGN section 5 describes it.
@@ -61,7 +60,7 @@ def _fused_by_hand(arrays, ct_and_mri):
 def test_the_network_computes_what_the_design_describes():
     network, slices = FusionNet(width=3, seed=4), _slices(2, 48, 32)
     for one, fused in zip(slices, network(slices), strict=True):
-        expected = _fused_by_hand(arrays_of(network), one.double().numpy())
+        expected = _fused_by_hand(arrays_of(network), one[:2].double().numpy())
         np.testing.assert_allclose(fused.detach().numpy(), expected, atol=1e-5)
 
 
@@ -166,6 +165,11 @@ def test_arguments_that_an_architecture_cannot_take_are_refused(arguments):
 
 def test_a_description_without_arguments_builds_the_reference_network():
     network = build_network({"name": "fusion_net"})
-    assert isinstance(network, FusionNet)
-    assert isinstance(network, nn.Module)
+    assert type(network) is FusionNet
     assert network.width == 16
+
+
+def test_slices_without_the_bone_channel_are_refused():
+    for name in ("fusion_net", "fusion_net_alpha"):
+        with pytest.raises(GeometryError, match=r"bone weight.*\(1, 2, 16, 16\)"):
+            build_network({"name": name})(torch.zeros(1, 2, 16, 16))

@@ -7,14 +7,13 @@ import pytest
 import torch
 
 from BrainFusionLib.errors import WeightsError
+from BrainFusionLib.fusion import pixelwise
 from BrainFusionLib.fusion.network import FusionNetAlpha, arrays_of, bone_and_rim, build_network, network_from_weights
 from BrainFusionLib.fusion.network.alpha import MARGIN, REACH, _CutOff
 from BrainFusionLib.fusion.network.edges import edges, kept, slope_of_kept
-from BrainFusionLib.fusion.network.rim import rim_kernel
-from BrainFusionLib.fusion.rules import RULES
 from BrainFusionLib.fusion.slices import fuse_slices
 from BrainFusionLib.fusion.weights import Manifest, save_weights
-from BrainFusionLib.intensity import bone_weight, ct_to_unit
+from BrainFusionLib.intensity import Stacks, bone_weight, ct_to_unit
 
 
 def slices(count=2, rows=48, columns=32):
@@ -29,12 +28,16 @@ def tensor_of(hu, ct, mri):
     return torch.from_numpy(np.stack([ct, mri, bone_weight(hu)], axis=1))
 
 
+def fused_by(network, hu, ct, mri):
+    return fuse_slices(network, Stacks(ct, mri, bone_weight(hu))).fused
+
+
 def stirred(seed=0, **arguments):
     """A network whose last layers do something, and not much that is sensible."""
     network = FusionNetAlpha(**arguments)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
-        for layer in network.decide:
+        for layer in network.head:
             layer.weight.normal_(0, 0.5, generator=generator)
     return network
 
@@ -43,11 +46,11 @@ def test_with_no_gain_and_no_offset_it_is_the_rule_of_bone_and_its_rim():
     hu, ct, mri = slices()
     network = FusionNetAlpha(4)
     with torch.no_grad():
-        for layer in network.decide:
+        for layer in network.head:
             layer.bias.zero_()
     near = torch.nn.functional.max_pool2d(torch.from_numpy(bone_weight(hu) >= 0.5).float(), 2 * REACH + 1, 1, REACH)
-    expected = np.where(near > 0, RULES["bone_and_rim"](ct, mri, bone_weight(hu)), mri)
-    np.testing.assert_allclose(fuse_slices(network, ct, mri, bone_weight(hu)), expected, atol=1e-6)
+    expected = np.where(near > 0, pixelwise.bone_and_rim(ct, mri, bone_weight(hu)), mri)
+    np.testing.assert_allclose(fused_by(network, hu, ct, mri), expected, atol=1e-6)
 
 
 def test_untrained_it_keeps_more_edges_than_the_rule():
@@ -76,12 +79,11 @@ def test_the_slope_of_the_kept_edges_is_that_of_autograd(monkeypatch):
     torch.testing.assert_close(slope_of_kept(fused.detach(), sources), expected, atol=1e-5, rtol=1e-5)
 
 
-def test_a_bone_weight_that_is_given_counts_instead_of_the_ct_s_own():
-    hu, ct, mri = slices()
-    given = tensor_of(hu, ct, mri)
+def test_bone_is_what_the_bone_weight_says():
+    given = tensor_of(*slices())
     network = stirred(width=4).eval()
     with torch.no_grad():
-        torch.testing.assert_close(network.alpha(given), network.alpha(given[:, :2]), atol=2e-3, rtol=0)
+        assert network.alpha(given).max() == 1
         given[:, 2] = 0
         assert (network.alpha(given) == 0).all()  # a head holder, say, is not bone
 
@@ -96,7 +98,7 @@ def test_whatever_its_weights_are_bone_is_ct_tissue_is_mri_and_nothing_overshoot
         alpha, fused = (
             t[:, 0].numpy() for t in (network.alpha(tensor_of(hu, ct, mri)), network(tensor_of(hu, ct, mri)))
         )
-    rule = RULES["bone_and_rim"](ct, mri, bone)
+    rule = pixelwise.bone_and_rim(ct, mri, bone)
     assert np.abs(fused - rule).max() > 0.1  # it does something
     np.testing.assert_array_equal(fused[bone >= 1], ct[bone >= 1])
     far = np.ones_like(bone, dtype=bool)
@@ -130,8 +132,12 @@ def test_it_has_few_parameters_and_comes_back_from_a_weights_file(tmp_path):
     assert sum(parameter.numel() for parameter in network.parameters()) < 2_000_000
     manifest = Manifest({"name": "fusion_net_alpha", "width": 16}, "Apache-2.0", "nothing")
     again = network_from_weights(save_weights(tmp_path / "weights.npz", arrays_of(network), manifest))
-    _, ct, mri = slices()
-    np.testing.assert_array_equal(fuse_slices(again, ct, mri), fuse_slices(network, ct, mri))
+    np.testing.assert_array_equal(fused_by(again, *slices()), fused_by(network, *slices()))
+
+
+def test_arrays_of_a_weights_file_keep_their_names():
+    names = set(arrays_of(FusionNetAlpha(4, steps=1)))
+    assert names == {f"{layer}.0.{part}" for layer in ("see", "think", "decide") for part in ("weight", "bias")}
 
 
 @pytest.mark.parametrize("arguments", [{"width": 0}, {"steps": 0}, {"steps": 17}, {"depth": 3}])
@@ -176,19 +182,18 @@ def heads(count=3, rows=64, columns=80):
 @pytest.mark.parametrize(("width", "steps"), [(16, 3), (5, 1), (20, 2)])
 def test_in_c_the_weights_are_those_of_torch(width, steps):
     network = stirred(width=width, steps=steps).eval()
-    compiled = rim_kernel(network)
+    compiled = network.compiled()
     given = heads()
     with torch.inference_mode():
-        for slices_given in (given, given[:, :2]):  # with the bone weight, and without
-            difference = (compiled(slices_given) - network.alpha(slices_given)).abs()
-            # These networks magnify what rounding makes of an edge a thousand times; trained ones do not.
-            assert difference.max() < 0.05
-            assert (difference > 1e-3).float().mean() < 0.01
+        difference = (compiled(given) - network.alpha(given)).abs()
+        # These networks magnify what rounding makes of an edge a thousand times; trained ones do not.
+        assert difference.max() < 0.05
+        assert (difference > 1e-3).float().mean() < 0.01
 
 
 @needs_a_compiler
 def test_in_c_nothing_depends_on_the_batch_the_threads_or_what_came_before():
-    compiled = rim_kernel(stirred(width=16).eval())
+    compiled = stirred(width=16).eval().compiled()
     given = heads(5)
     together = compiled(given)
     threads = torch.get_num_threads()
@@ -208,6 +213,6 @@ def test_in_c_nothing_depends_on_the_batch_the_threads_or_what_came_before():
 def test_without_a_compiler_torch_does_the_work(monkeypatch):
     hu, ct, mri = slices()
     network = stirred(width=4)
-    with_it = fuse_slices(network, ct, mri, bone_weight(hu))
-    monkeypatch.setattr("BrainFusionLib.fusion.slices.rim_kernel", lambda network: None)
-    np.testing.assert_allclose(fuse_slices(network, ct, mri, bone_weight(hu)), with_it, atol=1e-3)
+    with_it = fused_by(network, hu, ct, mri)
+    monkeypatch.setattr("BrainFusionLib.fusion.network.alpha.rim_kernel", lambda *arguments: None)
+    np.testing.assert_allclose(fused_by(network, hu, ct, mri), with_it, atol=1e-3)

@@ -10,11 +10,11 @@ from PIL import Image
 from BrainFusionLib.cli import DONE, WRONG_INPUT, main
 from BrainFusionLib.errors import ImageContentError, ImageFileError
 from BrainFusionLib.fusion.measuring import measure_files
-from BrainFusionLib.fusion.rules import RULES
+from BrainFusionLib.fusion.methods import prepare
 from BrainFusionLib.fusion.slice_folders import fuse_folders
+from BrainFusionLib.intensity import picture_stacks
 from BrainFusionLib.io import list_pictures, read_grey, write_grey
 from BrainFusionLib.metrics import measure
-from BrainFusionLib.metrics.fidelity import windowed_bone_weight
 from BrainFusionLib.settings import FusionSettings, Settings
 
 RULE = Settings(fusion=FusionSettings("bone_over_mri"))
@@ -47,7 +47,7 @@ def test_every_pair_becomes_a_picture_of_the_same_name_and_size(folders, capsys)
     assert sorted(path.name for path in output.iterdir()) == ["slice0.png", "slice1.png", "slice2.png"]
     for name in ("slice0", "slice2"):
         ct, mri = (read_grey(folders / kind / f"{name}.png") for kind in ("CT", "MRI"))
-        expected = np.rint(RULES["bone_over_mri"](ct, mri, windowed_bone_weight(ct)))
+        expected = np.rint(prepare(RULE.fusion, "cpu").fuse(picture_stacks(ct[None], mri[None])).fused[0] * 255)
         with Image.open(output / f"{name}.png") as picture:
             assert picture.mode == "L"
             np.testing.assert_array_equal(np.asarray(picture), expected)

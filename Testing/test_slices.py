@@ -8,9 +8,11 @@ from torch import nn
 
 from BrainFusionLib.device import pick_device
 from BrainFusionLib.errors import Cancelled, GeometryError, SettingsError
-from BrainFusionLib.fusion.network import FusionNet, FusionNetAlpha
-from BrainFusionLib.fusion.slices import blend, fuse_slices, slice_weights
+from BrainFusionLib.fusion.network import FusionNet, FusionNetAlpha, FusionNetwork
+from BrainFusionLib.fusion.network.alpha import blend
+from BrainFusionLib.fusion.slices import SlicePipeline, fuse_slices
 from BrainFusionLib.geometry import Grid, rotation_matrix
+from BrainFusionLib.intensity import Stacks
 from BrainFusionLib.volume import axial_stack
 
 ORIENTATIONS = [
@@ -22,12 +24,26 @@ ORIENTATIONS = [
 
 def _stacks(slices=5, rows=37, columns=50, seed=0):
     generator = np.random.default_rng(seed)
-    ct, mri = generator.random((2, slices, rows, columns), dtype=np.float32)
-    return ct, mri
+    return tuple(generator.random((3, slices, rows, columns), dtype=np.float32))
 
 
-class PassThrough(nn.Module):
-    """Gives one of its two inputs back, and notes what it was shown."""
+def fused_by(network, ct, mri, bone, head=None, **options):
+    return fuse_slices(network, Stacks(ct, mri, bone, head), **options).fused
+
+
+class Wrapped(FusionNetwork):
+    """Any module as a fusion network."""
+
+    def __init__(self, module):
+        super().__init__()
+        self.module = module
+
+    def forward(self, x):
+        return self.module(x)
+
+
+class PassThrough(FusionNetwork):
+    """Gives one of its inputs back, and notes what it was shown."""
 
     def __init__(self, channel=0):
         super().__init__()
@@ -57,62 +73,62 @@ class OutOfMemory(PassThrough):
 
 @pytest.mark.parametrize(("rows", "columns"), [(16, 16), (1, 1), (3, 40), (17, 15), (31, 33), (48, 200)])
 def test_slices_of_any_size_are_padded_and_cropped_but_never_stretched(rows, columns):
-    ct, mri = _stacks(3, rows, columns)
+    ct, mri, bone = _stacks(3, rows, columns)
     network = PassThrough()
-    np.testing.assert_array_equal(fuse_slices(network, ct, mri), ct)
-    np.testing.assert_array_equal(fuse_slices(PassThrough(1), ct, mri), mri)
-    assert network.shown == [(3, 2, -(-rows // 16) * 16, -(-columns // 16) * 16)]
+    np.testing.assert_array_equal(fused_by(network, ct, mri, bone), ct)
+    np.testing.assert_array_equal(fused_by(PassThrough(1), ct, mri, bone), mri)
+    assert network.shown == [(3, 3, -(-rows // 16) * 16, -(-columns // 16) * 16)]
 
 
 def test_padding_repeats_the_border_so_that_a_cut_head_gets_no_false_edge():
     seen = []
     network = PassThrough()
     network.register_forward_hook(lambda _module, inputs, _output: seen.append(inputs[0].numpy().copy()))
-    ct, mri = _stacks(1, 20, 10)
-    fuse_slices(network, ct, mri)
-    expected = np.pad(np.stack([ct, mri], axis=1), ((0, 0), (0, 0), (0, 12), (0, 6)), mode="edge")
+    ct, mri, bone = _stacks(1, 20, 10)
+    fused_by(network, ct, mri, bone)
+    expected = np.pad(np.stack([ct, mri, bone], axis=1), ((0, 0), (0, 0), (0, 12), (0, 6)), mode="edge")
     np.testing.assert_array_equal(seen[0], expected)
 
 
 def test_the_result_is_what_the_network_itself_says():
-    ct, mri = _stacks(2, 32, 48)
+    ct, mri, bone = _stacks(2, 32, 48)
     network = FusionNet(width=4).eval()
     with torch.inference_mode():
-        expected = network(torch.from_numpy(np.stack([ct, mri], axis=1)))[:, 0].numpy()
-    np.testing.assert_allclose(fuse_slices(network, ct, mri), expected, atol=1e-5)
+        expected = network(torch.from_numpy(np.stack([ct, mri, bone], axis=1)))[:, 0].numpy()
+    np.testing.assert_allclose(fused_by(network, ct, mri, bone), expected, atol=1e-5)
 
 
 def test_the_batch_size_does_not_change_the_result():
-    ct, mri = _stacks(7)
+    ct, mri, bone = _stacks(7)
     network = FusionNet(width=4)
-    whole = fuse_slices(network, ct, mri, batch_size=7)
+    whole = fused_by(network, ct, mri, bone, batch_size=7)
     assert whole.std() > 0.01
     for batch_size in (1, 2, 5, 100):
-        np.testing.assert_allclose(fuse_slices(network, ct, mri, batch_size=batch_size), whole, atol=1e-5)
+        np.testing.assert_allclose(fused_by(network, ct, mri, bone, batch_size=batch_size), whole, atol=1e-5)
 
 
 def test_the_number_of_threads_does_not_change_the_result():
-    ct, mri = _stacks(3)
+    ct, mri, bone = _stacks(3)
     network, before = FusionNet(width=4), torch.get_num_threads()
     try:
         torch.set_num_threads(1)
-        one = fuse_slices(network, ct, mri)
+        one = fused_by(network, ct, mri, bone)
         torch.set_num_threads(2)
-        np.testing.assert_allclose(fuse_slices(network, ct, mri), one, atol=1e-5)
+        np.testing.assert_allclose(fused_by(network, ct, mri, bone), one, atol=1e-5)
     finally:
         torch.set_num_threads(before)
 
 
 def test_a_network_in_training_mode_fuses_as_in_evaluation():
-    ct, mri = _stacks(1)
-    network = nn.Sequential(PassThrough(), nn.Dropout(0.9)).train()
-    np.testing.assert_array_equal(fuse_slices(network, ct, mri), ct)
+    ct, mri, bone = _stacks(1)
+    network = Wrapped(nn.Sequential(PassThrough(), nn.Dropout(0.9))).train()
+    np.testing.assert_array_equal(fused_by(network, ct, mri, bone), ct)
 
 
 def test_inputs_may_be_views_with_negative_strides_and_stay_untouched():
-    ct, mri = _stacks(4, 20, 30)
+    ct, mri, bone = _stacks(4, 20, 30)
     before = ct.copy(), mri.copy()
-    fused = fuse_slices(PassThrough(), ct[::-1, :, ::-1].transpose(0, 2, 1), mri[::-1, :, ::-1].transpose(0, 2, 1))
+    fused = fused_by(PassThrough(), *(image[::-1, :, ::-1].transpose(0, 2, 1) for image in (ct, mri, bone)))
     np.testing.assert_array_equal(fused, ct[::-1, :, ::-1].transpose(0, 2, 1))
     assert np.array_equal(ct, before[0])
     assert np.array_equal(mri, before[1])
@@ -120,24 +136,24 @@ def test_inputs_may_be_views_with_negative_strides_and_stay_untouched():
 
 def test_progress_ends_at_one():
     calls = []
-    ct, mri = _stacks(5)
-    fuse_slices(PassThrough(), ct, mri, batch_size=2, progress=lambda *call: calls.append(call))
+    ct, mri, bone = _stacks(5)
+    fused_by(PassThrough(), ct, mri, bone, batch_size=2, progress=lambda *call: calls.append(call))
     assert calls == [("fusion", 0.4), ("fusion", 0.8), ("fusion", 1.0)]
 
 
 def test_cancel_stops_before_the_next_batch():
     network = PassThrough()
-    ct, mri = _stacks(6)
+    ct, mri, bone = _stacks(6)
     with pytest.raises(Cancelled):
-        fuse_slices(network, ct, mri, batch_size=2, cancel=lambda: len(network.shown) == 2)
+        fused_by(network, ct, mri, bone, batch_size=2, cancel=lambda: len(network.shown) == 2)
     assert len(network.shown) == 2
 
 
 def test_a_full_gpu_gets_smaller_batches_and_then_the_cpu_with_a_notice(caplog):
-    ct, mri = _stacks(5, 16, 16)
+    ct, mri, bone = _stacks(5, 16, 16)
     network = OutOfMemory(room=1)
     with caplog.at_level(logging.WARNING, logger="BrainFusionLib.fusion.slices"):
-        fused = fuse_slices(network, ct, mri, device="meta", batch_size=4)
+        fused = fused_by(network, ct, mri, bone, device="meta", batch_size=4)
     np.testing.assert_array_equal(fused, ct)
     assert [shape[0] for shape in network.shown] == [4, 2, 1, 1, 1, 1, 1, 1]
     assert [record.levelname for record in caplog.records] == ["WARNING"] * 3
@@ -147,20 +163,12 @@ def test_a_full_gpu_gets_smaller_batches_and_then_the_cpu_with_a_notice(caplog):
 
 def test_a_full_main_memory_is_not_hidden():
     with pytest.raises(torch.cuda.OutOfMemoryError):
-        fuse_slices(OutOfMemory(room=0), *_stacks(1))
-
-
-def test_stacks_of_different_shapes_are_refused():
-    ct, mri = _stacks()
-    with pytest.raises(GeometryError, match=r"one shape.*Resample"):
-        fuse_slices(PassThrough(), ct, mri[:, 1:])
-    with pytest.raises(GeometryError, match=r"\(slices, rows, columns\)"):
-        fuse_slices(PassThrough(), ct[0], mri[0])
+        fused_by(OutOfMemory(room=0), *_stacks(1))
 
 
 def test_a_batch_size_below_one_is_refused():
     with pytest.raises(SettingsError, match="got 0"):
-        fuse_slices(PassThrough(), *_stacks(), batch_size=0)
+        SlicePipeline(PassThrough(), batch_size=0)
 
 
 def _coordinates(grid):
@@ -192,11 +200,11 @@ def test_undo_brings_every_voxel_back(direction):
 
 
 def test_a_head_is_fused_alike_however_it_was_acquired():
-    ct, mri = _stacks(6, 20, 24)
+    ct, mri, bone = _stacks(6, 20, 24)
     upright = Grid((24, 20, 6))
     torch.manual_seed(0)
-    network = nn.Conv2d(2, 1, kernel_size=3, padding=1)  # tells left from right and up from down
-    expected = fuse_slices(network, ct, mri)
+    network = Wrapped(nn.Conv2d(3, 1, kernel_size=3, padding=1))  # tells left from right and up from down
+    expected = fused_by(network, ct, mri, bone)
     for direction in ORIENTATIONS:
         order = [int(np.argmax(np.abs(row))) for row in direction]
         size = tuple(upright.size_ijk[int(np.argmax(np.abs(column)))] for column in direction.T)
@@ -209,9 +217,9 @@ def test_a_head_is_fused_alike_however_it_was_acquired():
             return np.ascontiguousarray(stack.transpose(np.argsort(kji)))
 
         grid = Grid(size, direction=direction)
-        ct_stack, undo = axial_stack(acquired(ct), grid)
-        mri_stack, _ = axial_stack(acquired(mri), grid)
-        np.testing.assert_array_equal(undo(fuse_slices(network, ct_stack, mri_stack)), acquired(expected))
+        _, undo = axial_stack(acquired(ct), grid)
+        stacks = (axial_stack(acquired(image), grid)[0] for image in (ct, mri, bone))
+        np.testing.assert_array_equal(undo(fused_by(network, *stacks)), acquired(expected))
 
 
 def test_an_array_that_is_not_on_the_grid_is_refused():
@@ -260,32 +268,43 @@ def _head(shape, rows, columns):
     "network", [FusionNetAlpha(4, steps=2, seed=1), FusionNet(2, seed=1)], ids=["ours", "reference"]
 )
 def test_what_is_skipped_changes_nothing_inside_the_head(network):
-    ct, mri = _stacks(4, 150, 140)
-    bone = np.random.default_rng(5).random(ct.shape, dtype=np.float32)
+    ct, mri, bone = _stacks(4, 150, 140)
     head = _head(ct.shape, slice(60, 90), slice(50, 70))
-    everything = fuse_slices(network, ct, mri, bone)
-    skipped = fuse_slices(network, ct, mri, bone, where=head)
+    everything = fused_by(network, ct, mri, bone)
+    skipped = fused_by(network, ct, mri, bone, head)
     np.testing.assert_allclose(skipped[head], everything[head], atol=1e-5)
     np.testing.assert_array_equal(skipped[~head], mri[~head])
     assert np.abs(skipped - mri)[head].max() > 0.1
 
 
 def test_slices_without_a_head_do_not_go_through_the_network():
-    ct, mri = _stacks(6, 48, 48)
+    ct, mri, bone = _stacks(6, 48, 48)
     head = _head(ct.shape, slice(8, 40), slice(8, 40))
     seen = []
     network = FusionNet(2)
     network.register_forward_hook(lambda module, inputs, output: seen.append(len(inputs[0])))
-    fuse_slices(network, ct, mri, where=head, batch_size=3)
+    fused_by(network, ct, mri, bone, head, batch_size=3)
     assert sum(seen) == 4
-    assert fuse_slices(network, ct, mri, where=np.zeros_like(head)).tolist() == mri.tolist()
+    assert fused_by(network, ct, mri, bone, np.zeros_like(head)).tolist() == mri.tolist()
 
 
 def test_the_weight_map_tells_how_the_fused_stack_was_mixed():
-    ct, mri = _stacks()
-    bone = np.random.default_rng(5).random(ct.shape, dtype=np.float32)
+    ct, mri, bone = _stacks()
     network = FusionNetAlpha(4)
-    alpha = slice_weights(network, ct, mri, bone)
-    assert 0 <= alpha.min() < alpha.max() <= 1
-    np.testing.assert_array_equal(blend(alpha, ct, mri), fuse_slices(network, ct, mri, bone))
+    made = fuse_slices(network, Stacks(ct, mri, bone))
+    assert 0 <= made.alpha.min() < made.alpha.max() <= 1
+    np.testing.assert_array_equal(blend(made.alpha, ct, mri), made.fused)
     np.testing.assert_array_equal(blend(np.ones_like(ct), ct, mri), ct)
+
+
+def test_a_picture_of_its_own_has_no_weight_map():
+    assert fuse_slices(FusionNet(2), Stacks(*_stacks())).alpha is None
+
+
+def test_a_pipeline_stays_on_the_cpu_once_the_gpu_was_too_small():
+    network = OutOfMemory(room=1)
+    pipeline = SlicePipeline(network, "meta", batch_size=2)
+    for count in (2, 3):
+        stacks = Stacks(*_stacks(count, 16, 16))
+        np.testing.assert_array_equal(pipeline.fuse(stacks).fused, stacks.ct_unit)
+    assert [shape[0] for shape in network.shown] == [2, 1, 1, 1, 1, 1, 1]

@@ -17,6 +17,7 @@ from BrainFusionLib.errors import SettingsError, WeightsError
 from BrainFusionLib.fusion.network import network_from_weights
 from BrainFusionLib.fusion.slices import fuse_slices
 from BrainFusionLib.fusion.weights import load_weights
+from BrainFusionLib.intensity import Stacks
 from training.cache import SliceStore, open_store, prepare
 from training.checkpoint import load_checkpoint
 from training.config import Config, DataConfig, LogConfig, OptimiserConfig, ScheduleConfig, TrainingConfig
@@ -100,7 +101,7 @@ def test_the_exported_weights_are_the_network_that_was_measured(smoke):
     store = open_store(config, config.data.heldout_heads, source)
     batch = store.batch(range(len(store)))
     network = network_from_weights(load_weights(folder / "weights.npz"))
-    fused = fuse_slices(network, batch.ct[:, 0].numpy(), batch.mri[:, 0].numpy())
+    fused = fuse_slices(network, Stacks(*batch.inputs.numpy().swapaxes(0, 1))).fused
     assert np.abs(fused - batch.label[:, 0].numpy()).mean() == pytest.approx(result.heldout_loss, abs=1e-6)
 
 
@@ -109,7 +110,9 @@ def test_the_golden_output_is_what_the_exported_network_gives(smoke):
     with np.load(folder / "golden.npz") as golden:
         inputs, expected = golden["input"], golden["output"]
     assert inputs[0, 0].max() > 1  # there is bone in it
-    fused = fuse_slices(network_from_weights(load_weights(folder / "weights.npz")), inputs[:, 0], inputs[:, 1])
+    fused = fuse_slices(
+        network_from_weights(load_weights(folder / "weights.npz")), Stacks(*inputs.swapaxes(0, 1))
+    ).fused
     np.testing.assert_allclose(fused, expected[:, 0], atol=1e-4)
 
 

@@ -5,7 +5,6 @@ from dataclasses import asdict, replace
 import numpy as np
 import pytest
 import torch
-from BrainFusionLib.fusion.rules import RULES
 from PIL import Image
 
 from BrainFusionLib.errors import ImageContentError, ImageFileError, SettingsError
@@ -16,6 +15,7 @@ from BrainFusionLib.volume import Volume
 from training.cache import MADE_FROM, open_store, prepare
 from training.config import Config, DataConfig, LabelConfig, TrainingConfig
 from training.data import CachedStream, Prefetcher, open_data, split
+from training.labels import rule_label
 from training.make_original_data import main as make_original_data
 from training.sources import source_of
 
@@ -44,7 +44,7 @@ def test_labels_are_what_the_rule_makes_of_the_inputs(cache, kind):
     store, batch = stack_of(replace(phantoms(cache), label=LabelConfig(kind)), ["1"])
     assert len(store) > 5
     ct, mri, bone = (image[:, 0].numpy() for image in (batch.ct, batch.mri, batch.bone))
-    np.testing.assert_allclose(batch.label[:, 0].numpy(), RULES[kind](ct, mri, bone), atol=2e-3)
+    np.testing.assert_allclose(batch.label[:, 0].numpy(), rule_label(kind, ct, mri, bone), atol=2e-3)
     np.testing.assert_allclose(bone, bone_weight(hu_from_unit(ct)), atol=0.05)
 
 

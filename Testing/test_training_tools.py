@@ -11,19 +11,18 @@ import torch
 from PIL import Image
 
 from BrainFusionLib.errors import WeightsError
-from BrainFusionLib.fusion.rules import RULES
 from BrainFusionLib.fusion.weights import load_weights
 from BrainFusionLib.metrics import gates
 from BrainFusionLib.metrics.fusion import qabf
 from training import losses
 from training.checkpoint import load_checkpoint
 from training.compare_optimisers import main as compare_optimisers
-from training.config import LabelConfig, LossConfig, OptimiserConfig, ScheduleConfig
+from training.config import RULES, LabelConfig, LossConfig, OptimiserConfig, ScheduleConfig
 from training.config_file import read_config
 from training.curves import main as curves
 from training.evaluate import main as evaluate
 from training.export import main as export
-from training.labels import best_alpha, make_labels
+from training.labels import best_alpha, make_labels, rule_label
 from training.losses import Batch, loss_of
 from training.make_original_data import main as make_original_data
 from training.optimisers import build_optimiser, learning_rate_share
@@ -98,7 +97,7 @@ def batch_of(ct, mri, bone, label=None):
 @pytest.mark.parametrize("rule", ["average", "maximum", "bone_over_mri"])
 def test_the_loss_of_qabf_and_the_gates_are_the_measures_themselves(rule):
     ct, mri, bone = scene()
-    fused = RULES[rule](ct[None], mri[None], bone[None])[0]
+    fused = rule_label(rule, ct[None], mri[None], bone[None])[0]
     batch, images = batch_of(ct, mri, bone), [image.astype(np.float64) * 255 for image in (fused, ct, mri)]
     one = torch.from_numpy(fused)[None, None]
     assert 1 - losses.qabf(one, batch).item() == pytest.approx(qabf(*images), abs=2e-4)
@@ -142,7 +141,7 @@ def test_the_optimum_beats_every_rule_and_stays_within_its_sources():
             t.item() for t in (losses.qabf(one, batch), 5 * losses.bone(one, batch), 5 * losses.soft(one, batch))
         )
 
-    others = {name: objective(rule(ct[None], mri[None], bone[None])[0]) for name, rule in RULES.items()}
+    others = {rule: objective(rule_label(rule, ct[None], mri[None], bone[None])[0]) for rule in RULES}
     assert objective(label) < min(others.values()) - 0.01
     levels = [image.astype(np.float64) * 255 for image in (label, ct, mri)]
     told = gates(*levels, bone)

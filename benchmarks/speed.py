@@ -20,9 +20,8 @@ import torch
 
 from BrainFusionLib import Settings, Volume, __version__, fuse
 from BrainFusionLib.device import keep_freed_memory
-from BrainFusionLib.fusion.network import FusionNet, FusionNetAlpha, network_from_weights
-from BrainFusionLib.fusion.network.rim import rim_kernel
-from BrainFusionLib.fusion.slices import prepare
+from BrainFusionLib.fusion.network import FusionNet, FusionNetwork, network_from_weights
+from BrainFusionLib.fusion.slices import ready
 from BrainFusionLib.fusion.weights import find_weights, load_weights
 from BrainFusionLib.intensity import bone_weight, ct_to_unit, mri_scale
 from BrainFusionLib.io import write_text
@@ -86,15 +85,15 @@ def measure() -> list[tuple[str, str]]:
     given = slice_of_a_head()
     ours = network_from_weights(load_weights(find_weights())).eval()
     reference = FusionNet(REFERENCE_WIDTH).eval()
-    operations = multiplications(reference, given[:, :2])
-    run_reference = prepare(reference, torch.device("cpu"))
+    operations = multiplications(reference, given)
+    run_reference = ready(reference, torch.device("cpu"))
     a = torch.rand(MATRIX, MATRIX)
     tasks: dict[str, Callable[[], object]] = {
         "peak": lambda: torch.mm(a, a),
-        "reference": lambda: run_reference(given[:, :2]),
-        "ours, torch": lambda: _alpha(ours, given),
+        "reference": lambda: run_reference(given),
+        "ours, torch": lambda: _weights(ours, given),
     }
-    compiled = rim_kernel(ours) if isinstance(ours, FusionNetAlpha) else None
+    compiled = ours.compiled()
     if compiled is not None:
         tasks["ours, C"] = lambda: compiled(given)
     seconds = best_seconds(tasks)
@@ -113,10 +112,9 @@ def measure() -> list[tuple[str, str]]:
     return [*rows, _head()]
 
 
-def _alpha(network: torch.nn.Module, given: torch.Tensor) -> torch.Tensor:
+def _weights(network: FusionNetwork, given: torch.Tensor) -> torch.Tensor:
     with torch.inference_mode():
-        alpha: torch.Tensor = network.alpha(given)  # type: ignore[operator]
-        return alpha
+        return network.batch_output(given)
 
 
 def _head() -> tuple[str, str]:

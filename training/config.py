@@ -7,13 +7,15 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from BrainFusionLib.errors import SettingsError
-from BrainFusionLib.fusion.rules import RULES
+from BrainFusionLib.fusion.methods import METHODS
 from BrainFusionLib.phantom.tissues import CONTRASTS
 
 SOURCES = ("phantom", "simulated", "original", "manifest", "png")
 OPTIMISERS = ("sgd", "rmsprop", "adagrad", "adadelta", "adam", "adamw", "lion")
 SCHEDULES = ("cosine", "plateau", "constant")
 PRECISIONS = ("float32", "bf16", "fp16")
+# Fusion methods that can make labels: those that need no training themselves.
+RULES = tuple(method.name for method in METHODS.values() if not method.needs_weights)
 LABELS = (*RULES, "optimum", "given", "none")
 
 
@@ -148,7 +150,7 @@ class LabelConfig:
     Parameters
     ----------
     kind
-        A rule of `BrainFusionLib.fusion.rules.RULES`; ``optimum``, the best slice there is by the objective of
+        One of `RULES`; ``optimum``, the best slice there is by the objective of
         `training.labels`; ``given``, the fused volume of the data set; or ``none``, for losses that need no label.
     steps, learning_rate
         Of the search for the optimum.

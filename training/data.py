@@ -15,10 +15,10 @@ import numpy.typing as npt
 import torch
 
 from BrainFusionLib.errors import SettingsError
-from BrainFusionLib.fusion.rules import RULES
 from training.cache import SliceStore, open_store, prepare
 from training.config import Config
 from training.head_models import HeadModel
+from training.labels import rule_label
 from training.losses import Batch
 from training.simulate import draw_scan, render
 from training.sources import HeadSource, SimulatedHeads, source_of
@@ -120,7 +120,7 @@ class SimulatedStream:
             return ct[:, :0]
         if kind == "bone_over_mri":
             return bone * ct + (1 - bone) * mri
-        made = RULES[kind](*(image[:, 0].cpu().numpy() for image in (ct, mri, bone)))
+        made = rule_label(kind, *(image[:, 0].cpu().numpy() for image in (ct, mri, bone)))
         return torch.from_numpy(made)[:, None].to(self._device)
 
 

@@ -22,17 +22,19 @@ import torch
 from PIL import Image, ImageDraw
 
 from BrainFusionLib.errors import BrainFusionError, SettingsError
-from BrainFusionLib.fusion.network import build_network, network_from_weights
-from BrainFusionLib.fusion.rules import RULES
-from BrainFusionLib.fusion.slices import fuse_slices
-from BrainFusionLib.fusion.weights import load_weights
-from BrainFusionLib.intensity import CT_KNOTS_UNIT
+from BrainFusionLib.fusion.method import Fuser
+from BrainFusionLib.fusion.methods import METHODS
+from BrainFusionLib.fusion.methods import prepare as prepare_method
+from BrainFusionLib.fusion.network import build_network
+from BrainFusionLib.fusion.networks import NetworkFuser
+from BrainFusionLib.intensity import CT_KNOTS_UNIT, Stacks
 from BrainFusionLib.io import atomic_output, write_json, write_text
 from BrainFusionLib.metrics import gates, measure
+from BrainFusionLib.settings import FusionSettings
 from BrainFusionLib.volume import VoxelArray
 from training.cache import open_store, prepare
 from training.checkpoint import load_checkpoint
-from training.config import Config, DataConfig, LabelConfig
+from training.config import RULES, Config, DataConfig, LabelConfig
 from training.config_file import config_from, read_config
 from training.data import split
 from training.labels import make_labels
@@ -40,7 +42,8 @@ from training.sources import source_of
 
 logger = logging.getLogger("training")
 
-Fuser = Callable[[VoxelArray, VoxelArray, VoxelArray], VoxelArray]
+# Gives the fused slices of stacks.
+Fuse = Callable[[Stacks], VoxelArray]
 
 SHEET_ROWS = 6
 
@@ -55,12 +58,17 @@ class JudgedSlice:
     bone: VoxelArray
 
     @property
+    def stacks(self) -> Stacks:
+        """The slice as a stack of one."""
+        return Stacks(self.ct[None], self.mri[None], self.bone[None])
+
+    @property
     def levels(self) -> float:
         """Grey levels a unit, such that 255 shows all bone of a CT in HU, or all there is of an 8-bit picture."""
         return 255 / CT_KNOTS_UNIT[-2] if self.ct.max() > 1.001 else 255.0
 
 
-def evaluate(fusers: Mapping[str, Fuser], slices: Sequence[JudgedSlice], output: Path) -> dict[str, dict[str, float]]:
+def evaluate(fusers: Mapping[str, Fuse], slices: Sequence[JudgedSlice], output: Path) -> dict[str, dict[str, float]]:
     """Measure every fuser on every slice, write tables and a picture sheet, and return the means by fuser and measure.
 
     Raises
@@ -75,7 +83,7 @@ def evaluate(fusers: Mapping[str, Fuser], slices: Sequence[JudgedSlice], output:
     for number, judged in enumerate(slices):
         pictures = [judged.ct, judged.mri]
         for name, fuse in fusers.items():
-            fused = fuse(judged.ct[None], judged.mri[None], judged.bone[None])[0]
+            fused = fuse(judged.stacks)[0]
             pictures.append(fused)
             rows.append({"method": name, "slice": judged.name, **_measured(fused, judged)})
         if number in shown:
@@ -133,7 +141,7 @@ def _write_sheet(rows: Sequence[Sequence[VoxelArray]], titles: Sequence[str], pa
 
 
 def network_fuser(path: Path, device: torch.device) -> Fuser:
-    """Return the network of a run's folder, a checkpoint or a weights file, as a function like a classical rule.
+    """Return the network of a run's folder, a checkpoint or a weights file, ready to fuse.
 
     Raises
     ------
@@ -141,16 +149,11 @@ def network_fuser(path: Path, device: torch.device) -> Fuser:
         There is none, or it is damaged.
     """
     if path.suffix in (".npz", ".json"):
-        network = network_from_weights(load_weights(path))
-    else:
-        content = load_checkpoint(path / "best.pt" if path.is_dir() else path)
-        network = build_network(config_from(content["config"]).network).eval()
-        network.load_state_dict(content["network"])
-
-    def fuse(ct: VoxelArray, mri: VoxelArray, bone: VoxelArray) -> VoxelArray:
-        return fuse_slices(network, ct, mri, device=device)
-
-    return fuse
+        return prepare_method(FusionSettings(weights=path), device)
+    content = load_checkpoint(path / "best.pt" if path.is_dir() else path)
+    network = build_network(config_from(content["config"]).network)
+    network.load_state_dict(content["network"])
+    return NetworkFuser(network, device)
 
 
 def heldout_slices(config: Config, device: torch.device, most: int) -> Iterator[JudgedSlice]:
@@ -200,7 +203,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             slices = list(heldout_slices(config, device, arguments.slices))
         else:
             slices = picture_slices(arguments.pairs, arguments.slices)
-        fusers: dict[str, Fuser] = {"network": network_fuser(arguments.network, device), **RULES}
+        fusers = {"network": _fused_by(network_fuser(arguments.network, device))}
+        fusers |= {rule: _fused_by(prepare_method(FusionSettings(rule), device)) for rule in RULES if _is_ready(rule)}
         if arguments.optimum:
             fusers["optimum"] = _optimum(replace(label, kind="optimum"), device)
         evaluate(fusers, slices, arguments.output)
@@ -211,11 +215,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _optimum(label: LabelConfig, device: torch.device) -> Fuser:
-    def fuse(ct: VoxelArray, mri: VoxelArray, bone: VoxelArray) -> VoxelArray:
-        return make_labels(ct, mri, bone, label, device)
+def _is_ready(rule: str) -> bool:
+    package = METHODS[rule].package
+    return package is None or package.is_installed
 
-    return fuse
+
+def _fused_by(fuser: Fuser) -> Fuse:
+    return lambda stacks: fuser.fuse(stacks).fused
+
+
+def _optimum(label: LabelConfig, device: torch.device) -> Fuse:
+    return lambda stacks: make_labels(stacks.ct_unit, stacks.mri_unit, stacks.bone_weight, label, device)
 
 
 if __name__ == "__main__":

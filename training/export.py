@@ -20,11 +20,11 @@ import torch
 from BrainFusionLib.errors import BrainFusionError, ImageFileError
 from BrainFusionLib.fusion.network import arrays_of, build_network
 from BrainFusionLib.fusion.weights import Manifest, Weights, save_weights
-from BrainFusionLib.intensity import ct_to_unit, mri_scale
+from BrainFusionLib.intensity import unit_pair
 from BrainFusionLib.io import atomic_output, write_text
-from BrainFusionLib.io.tables import markdown_table
 from BrainFusionLib.phantom import head_grid, make_phantom
 from BrainFusionLib.volume import VoxelArray
+from training.card import model_card
 from training.checkpoint import load_checkpoint
 from training.config import Config
 from training.config_file import config_from
@@ -34,7 +34,6 @@ logger = logging.getLogger("training")
 
 SHIPPABLE = "Apache-2.0"
 NOT_SHIPPABLE = "research use only: the terms of the training data do not allow more"
-GOLDEN_TOLERANCE = 1e-4
 
 
 def export(
@@ -95,19 +94,17 @@ def export(
     weights = save_weights(output / "weights.npz", arrays_of(network), manifest)
     with atomic_output(output / "golden.npz") as temporary:
         np.savez(temporary, input=inputs, output=fused)
-    write_text(_card(config, weights.manifest), output / "model_card.md")
+    write_text(model_card(weights.manifest), output / "model_card.md")
     return weights
 
 
 def golden_input() -> VoxelArray:
-    """Return what every exported network is tried on: a coarse slice of phantom 0, (1, 2, 64, 48), unit scale."""
+    """Return what every exported network is tried on: a coarse slice of phantom 0, (1, 3, 64, 48), unit scale."""
     phantom, grid = make_phantom(0), head_grid(4.0).with_spacing((4.0, 4.0, 20.0))
-    hu, mri = phantom.ct(grid).array_kji, phantom.mri("T1", grid).array_kji
-    low, high = mri_scale(mri)
-    middle = len(hu) * 2 // 3
-    both = np.stack([ct_to_unit(hu[middle]), (mri[middle] - np.float32(low)) / np.float32(high - low)])
-    rows, columns = both.shape[1:]
-    padded: VoxelArray = np.pad(both, ((0, 0), (0, 64 - rows), (0, 48 - columns)))[None].astype(np.float32)
+    pair = unit_pair(phantom.ct(grid), phantom.mri("T1", grid))
+    images = np.stack([pair.ct_unit, pair.mri_unit, pair.bone_weight])[:, len(pair.ct_unit) * 2 // 3]
+    rows, columns = images.shape[1:]
+    padded: VoxelArray = np.pad(images, ((0, 0), (0, 64 - rows), (0, 48 - columns)))[None].astype(np.float32)
     return padded
 
 
@@ -117,31 +114,6 @@ def _data_in_words(config: Config) -> str:
         f"{config.data.source} heads {heads}; labels: {config.label.kind}; terms of the data: {config.data.terms}; "
         f"judged on heads {', '.join(config.data.heldout_heads)}, which were not learned from"
     )
-
-
-def _card(config: Config, manifest: Manifest) -> str:
-    details = manifest.details
-    rows = [(name, f"{value:.4f}") for name, value in details["measures"].items()]
-    table = f"\n{markdown_table(['measure, held-out heads', 'mean'], rows)}\n" if rows else ""
-    return f"""# Model card: {config.network["name"]}
-
-Fuses a CT and an MRI slice of one head, registered to each other, on the unit scale of `BrainFusionLib.intensity`.
-**For research and planning review, not for diagnosis.** Not tried on patients' data unless it is named below.
-
-- **Network**: {json.dumps(manifest.architecture)}, {details["parameters"]} parameters; arrays and names only, nothing
-  is run when they are read. sha256 of the arrays: `{manifest.sha256}`
-- **Licence**: {manifest.licence}
-- **Learned from**: {manifest.training_data}
-- **Label**: {config.label.kind}. **Loss**: {json.dumps(details["config"]["loss"])}
-- **How**: {config.optimiser.name}, learning rate {config.optimiser.learning_rate:g}, {details["steps"]} steps of
-  {config.training.batch_size} slices, {config.training.precision}; source tree {details["git"]}, version
-  {manifest.library_version}, {manifest.created}
-- **Held-out loss**: {details["heldout_loss"]:.5f}
-- **Check**: `golden.npz` holds an input and the output that it must give, to {GOLDEN_TOLERANCE:g} of the unit scale.
-{table}
-Known limits: slices are fused one by one; sequences, artefacts and implants beyond those in the data above are untried;
-what the registration got wrong, the fusion shows wrong.
-"""
 
 
 def told_by(run: Path, name: str) -> dict[str, Any]:

@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from BrainFusionLib.fusion.methods import prepare
 from BrainFusionLib.fusion.network import bone_and_rim
-from BrainFusionLib.fusion.rules import RULES
+from BrainFusionLib.intensity import Stacks
+from BrainFusionLib.settings import FusionSettings
 from BrainFusionLib.volume import VoxelArray
 from training.config import LabelConfig
 from training.losses import Batch, bone, qabf, soft
@@ -46,7 +48,7 @@ def make_labels(
         The wavelet rule needs PyWavelets.
     """
     if config.kind != "optimum":
-        return RULES[config.kind](ct, mri, bone_weight)
+        return rule_label(config.kind, ct, mri, bone_weight)
     labels = np.empty_like(ct)
     for first in range(0, len(ct), config.batch_size):
         chosen = slice(first, first + config.batch_size)
@@ -57,6 +59,17 @@ def make_labels(
         labels[chosen] = (alpha * a + (1 - alpha) * b)[:, 0].cpu().numpy()
         progress(min(1.0, (first + config.batch_size) / len(ct)))
     return labels
+
+
+def rule_label(rule: str, ct: VoxelArray, mri: VoxelArray, bone_weight: VoxelArray) -> VoxelArray:
+    """Return what a classical rule (`config.RULES`) makes of slices, all (N, rows, columns), float32, unit scale.
+
+    Raises
+    ------
+    MissingDependencyError
+        The wavelet rule needs PyWavelets.
+    """
+    return prepare(FusionSettings(rule), "cpu").fuse(Stacks(ct, mri, bone_weight)).fused
 
 
 def best_alpha(ct: torch.Tensor, mri: torch.Tensor, bone_weight: torch.Tensor, config: LabelConfig) -> torch.Tensor:

@@ -19,17 +19,17 @@ import numpy.typing as npt
 import torch
 
 from BrainFusionLib.errors import BrainFusionError, SettingsError
-from BrainFusionLib.fusion.rules import RULES
 from BrainFusionLib.geometry import Grid
-from BrainFusionLib.intensity import bone_weight, ct_to_unit, hu_from_unit, mri_scale
+from BrainFusionLib.intensity import hu_from_unit, unit_pair
 from BrainFusionLib.io import atomic_output
 from BrainFusionLib.io.nifti import nifti_header
 from BrainFusionLib.phantom import head_grid, make_phantom
 from BrainFusionLib.resample import resample_onto
 from BrainFusionLib.transform import RigidTransform
 from BrainFusionLib.volume import Volume, VoxelArray
-from training.config import SimulationConfig
+from training.config import RULES, SimulationConfig
 from training.head_models import model_from_labels
+from training.labels import rule_label
 from training.simulate import draw_scan, render
 
 logger = logging.getLogger("training")
@@ -50,7 +50,7 @@ def make_head(head: str, folder: Path, rule: str, seed: int, shrink: int = 1) ->
     folder
         Gets six files; is made.
     rule
-        Makes the fused volume; see `BrainFusionLib.fusion.rules.RULES`.
+        Makes the fused volume; one of `config.RULES`.
     seed
         Of the CT's pose (turned by 5 to 15 degrees, shifted by 5 to 20 mm) and of a simulated scan.
     shrink
@@ -76,10 +76,9 @@ def make_head(head: str, folder: Path, rule: str, seed: int, shrink: int = 1) ->
     else:
         together, mri = _simulated(Path(head), mri_grid, seed)
         ct = resample_onto(together, ct_grid, pose.inverse())
-    low, high = mri_scale(mri.array_kji)
-    unit = (mri.array_kji - np.float32(low)) / np.float32(high - low)
-    hu = together.array_kji
-    fused = RULES[rule](ct_to_unit(hu), unit, bone_weight(hu)) * np.float32(high - low) + np.float32(low)
+    pair = unit_pair(together, mri)
+    made = rule_label(rule, pair.ct_unit, pair.mri_unit, pair.bone_weight)
+    fused = made * np.float32(pair.high - pair.low) + np.float32(pair.low)
     for name, volume in (("ct", ct), ("mri", mri), ("fused", mri.with_array(fused))):
         write_analyze(volume, folder / f"{name}.img")
 
@@ -129,7 +128,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--heads", nargs="+", default=["phantom-1", "phantom-2", "phantom-3"], help="phantom-N, or label maps"
     )
-    parser.add_argument("--rule", choices=list(RULES), default="wavelet", help="makes the fused volumes (wavelet)")
+    parser.add_argument("--rule", choices=RULES, default="wavelet", help="makes the fused volumes (wavelet)")
     parser.add_argument("--shrink", type=int, default=1, metavar="N", help="N times fewer pixels and slices")
     arguments = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s")

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 
 from BrainFusionLib.geometry import rotation_matrix
 from BrainFusionLib.intensity import BONE_RAMP_HU, CT_KNOTS_HU, CT_KNOTS_UNIT
-from BrainFusionLib.metrics.fidelity import BONE_RAMP_LEVELS
+from BrainFusionLib.intensity.pictures import BONE_RAMP_LEVELS
 from BrainFusionLib.phantom.tissues import BRAIN_TISSUES, CONTRASTS, CT_HU, MRI_VALUES, Tissue
 from BrainFusionLib.volume import AIR_HU
 from training.artefacts import blurred, ghosted, holder, rician, smooth_gain, streaks

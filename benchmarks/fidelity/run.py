@@ -29,7 +29,6 @@ from benchmarks.fidelity.heads import (
 from benchmarks.registration.heads import Head, phantom_head, read_head
 from BrainFusionLib import FusionResult, __version__, fuse
 from BrainFusionLib.errors import BrainFusionError
-from BrainFusionLib.fusion.fusing import NETWORK_RULE
 from BrainFusionLib.intensity import CT_KNOTS_UNIT, bone_weight, ct_to_unit, hu_from_unit
 from BrainFusionLib.io import write_json, write_text
 from BrainFusionLib.metrics import centroid_shift, contrast_kept, flicker, measure
@@ -39,7 +38,7 @@ from BrainFusionLib.volume import BoolArray, VoxelArray, axial_stack
 
 logger = logging.getLogger("benchmarks")
 
-RULES = (NETWORK_RULE, "bone_over_mri", "bone_and_rim", "maximum", "laplacian", "wavelet")
+RULES = (FusionSettings.rule, "bone_over_mri", "bone_and_rim", "maximum", "laplacian", "wavelet")
 JUDGED = ("Qabf", "VIF", "NMI", "Qy")
 # Every so many slices are measured by `metrics.measure`, which takes a fifth of a second each.
 EVERY = 8
@@ -90,16 +89,16 @@ def measure_head(head: Head) -> dict[str, Any]:
         figures[f"lesion contrast kept, {place}, median"] = float(np.median(kept))
     figures["shift of the metal's centroid, voxels, greatest"] = max(metal_shift(pair, seed) for seed in range(3))
     falls = {rule: misregistration_falls(pair, rule) for rule in RULES[:3]}
-    figures["fall of a measure at 1 mm misregistration, greatest"] = max(falls[NETWORK_RULE].values())
+    figures["fall of a measure at 1 mm misregistration, greatest"] = max(falls[FusionSettings.rule].values())
     figures["falls at 1 mm misregistration"] = falls
     figures["difference between acquisitions, unit scale"] = acquisitions_differ(pair, plain)
     figures["flicker"] = {
-        rule: flicker_of(pair, plain if rule == NETWORK_RULE else fused(pair, rule)) for rule in RULES
+        rule: flicker_of(pair, plain if rule == FusionSettings.rule else fused(pair, rule)) for rule in RULES
     }
     return figures
 
 
-def fused(pair: Pair, rule: str = NETWORK_RULE, transform: RigidTransform | None = None) -> FusionResult:
+def fused(pair: Pair, rule: str = FusionSettings.rule, transform: RigidTransform | None = None) -> FusionResult:
     """Fuse a pair as it lies, or under a transform."""
     settings = Settings(fusion=FusionSettings(rule=rule), device="cpu")
     return fuse(pair.ct, pair.mri, settings, transform=transform or RigidTransform(np.eye(4)), check=False)

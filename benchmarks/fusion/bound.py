@@ -17,9 +17,10 @@ import numpy as np
 import torch
 
 from BrainFusionLib.errors import BrainFusionError
+from BrainFusionLib.intensity import windowed_bone_weight
 from BrainFusionLib.io import write_text
 from BrainFusionLib.io.pictures import pair_names, read_alike
-from BrainFusionLib.metrics import gates, windowed_bone_weight
+from BrainFusionLib.metrics import gates
 from BrainFusionLib.metrics.fusion import qabf
 from training.config import LabelConfig
 from training.labels import best_alpha

@@ -18,14 +18,13 @@ from pathlib import Path
 from benchmarks.fusion.sheet import write_sheet
 from BrainFusionLib import __version__
 from BrainFusionLib.errors import BrainFusionError
-from BrainFusionLib.fusion.fusing import NETWORK_RULE
 from BrainFusionLib.fusion.measuring import Measured, measure_files
-from BrainFusionLib.fusion.rules import RULES
+from BrainFusionLib.fusion.methods import METHODS
 from BrainFusionLib.fusion.slice_folders import fuse_folders
 from BrainFusionLib.fusion.weights import SHIPPED
+from BrainFusionLib.intensity import picture_stacks
 from BrainFusionLib.io import list_pictures, read_grey, write_grey, write_text
 from BrainFusionLib.io.pictures import pair_names
-from BrainFusionLib.metrics import windowed_bone_weight
 from BrainFusionLib.settings import FusionSettings, Settings
 
 logger = logging.getLogger("benchmarks")
@@ -43,8 +42,13 @@ REPORTED = ("SSIM", "SCD", "EN", "SD", "SF", "AG")
 
 def methods_of_ours() -> dict[str, FusionSettings]:
     """Return the settings of everything that ships, by the name in the table; the default first."""
-    networks = {TITLES.get(name, OURS): FusionSettings(rule=NETWORK_RULE, weights=name) for name in SHIPPED}
-    return {**networks, **{f"{name} (rule)": FusionSettings(rule=name) for name in RULES}}
+    found: dict[str, FusionSettings] = {}
+    for method in METHODS.values():
+        if method.needs_weights:
+            found |= {TITLES.get(name, OURS): FusionSettings(method.name, name) for name in SHIPPED}
+        else:
+            found[f"{method.name} (rule)"] = FusionSettings(method.name)
+    return found
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -122,7 +126,6 @@ def _only(folder: Path, names: Sequence[str], into: Path) -> Path:
 
 def _optimum(ct: Path, mri: Path, names: Sequence[str], into: Path) -> Path:
     """Write the optimised label of every pair: what `training/configs/default.toml`'s loss is least for."""
-    import numpy as np
     import torch
 
     from training.config import LabelConfig
@@ -131,9 +134,10 @@ def _optimum(ct: Path, mri: Path, names: Sequence[str], into: Path) -> Path:
     into.mkdir(parents=True)
     for name in names:
         levels = [read_grey(folder / f"{name}.png") for folder in (ct, mri)]
-        bone = windowed_bone_weight(levels[0]).astype(np.float32)
-        ct_unit, mri_unit = (image[None].astype(np.float32) / np.float32(255) for image in levels)
-        label = make_labels(ct_unit, mri_unit, bone[None], LabelConfig(kind="optimum"), torch.device("cpu"))
+        stacks = picture_stacks(*(picture[None] for picture in levels))
+        label = make_labels(
+            stacks.ct_unit, stacks.mri_unit, stacks.bone_weight, LabelConfig(kind="optimum"), torch.device("cpu")
+        )
         write_grey(label[0] * 255, into / f"{name}.png")
     return into
 

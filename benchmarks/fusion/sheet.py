@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from BrainFusionLib.intensity import windowed_bone_weight
 from BrainFusionLib.io import atomic_output, list_pictures, read_grey
-from BrainFusionLib.metrics import windowed_bone_weight
 from BrainFusionLib.volume import VoxelArray
 
 TILE, GAP, TITLE = 224, 6, 26

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 import torch
+from BrainFusionLib.fusion.rules import RULES
 
 from BrainFusionLib import fuse, intensity, registration
 from BrainFusionLib.case.run import FusionResult
@@ -20,7 +21,6 @@ from BrainFusionLib.errors import (
     WeightsError,
 )
 from BrainFusionLib.fusion.network import FusionNet, arrays_of
-from BrainFusionLib.fusion.rules import RULES
 from BrainFusionLib.fusion.weights import UNIT_SCALE, Manifest, save_weights
 from BrainFusionLib.geometry import Grid
 from BrainFusionLib.phantom import PhantomPair, make_pair

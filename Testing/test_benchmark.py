@@ -7,14 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
-from benchmarks.registration import confidence, run
 from benchmarks.registration.cases import POSITIVE, make_case
 from benchmarks.registration.heads import Head, phantom_head
+from benchmarks.registration.tissues import Tissue
+
+from benchmarks.registration import confidence, run
 from benchmarks.registration.measure import measure
 from benchmarks.registration.methods import METHODS, Method
 from benchmarks.registration.results import FIELDS, append_result, read_results, summary
-from benchmarks.registration.tissues import Tissue
 from BrainFusionLib.errors import MissingDependencyError
 from BrainFusionLib.geometry import Grid
 from BrainFusionLib.resample import resample_onto

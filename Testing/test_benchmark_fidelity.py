@@ -4,11 +4,11 @@ import json
 
 import numpy as np
 import pytest
+from benchmarks.fidelity.heads import make_pair, stored_as, with_lesion
+from benchmarks.registration.heads import phantom_head
 
 from benchmarks.fidelity import run
-from benchmarks.fidelity.heads import make_pair, stored_as, with_lesion
 from benchmarks.fidelity.run import AIMS, fused, main, unit_of
-from benchmarks.registration.heads import phantom_head
 from BrainFusionLib.intensity import ct_to_unit
 from BrainFusionLib.metrics import contrast_kept
 

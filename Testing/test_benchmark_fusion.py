@@ -11,14 +11,14 @@ from benchmarks.fusion.pairs import make_pairs
 from benchmarks.fusion.run import OURS, compare, fails, main, methods_of_ours
 from BrainFusionLib.fusion.weights import SHIPPED
 from BrainFusionLib.io import read_grey, write_grey
-from training.head_models import phantom_model
+from simulation.heads import detailed_phantom
 
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory):
     """Simulated pairs, and two peers: one that shows the CT, one that shows the mean."""
     root = tmp_path_factory.mktemp("fusion")
-    make_pairs(phantom_model(3, spacing_mm=3.0), root / "pairs")
+    make_pairs(detailed_phantom(3, spacing_mm=3.0), root / "pairs")
     for name in ("tumour", "orbits"):  # the third slice no peer has
         ct, mri = (read_grey(root / "pairs" / kind / f"{name}.png") for kind in ("CT", "MRI"))
         for peer, fused in (("shows_ct", ct), ("mean", (ct + mri) / 2)):

@@ -5,6 +5,8 @@ from dataclasses import fields, replace
 import numpy as np
 import pytest
 import torch
+from training.head_models import HeadModel, model_from_labels, phantom_model
+from training.simulate import _unit, draw_scan, render
 
 from BrainFusionLib.errors import ImageContentError
 from BrainFusionLib.geometry import Grid
@@ -14,8 +16,6 @@ from BrainFusionLib.phantom import Tissue
 from BrainFusionLib.volume import Volume
 from training.config import Config, DataConfig, LabelConfig, SimulationConfig, TrainingConfig
 from training.data import open_data
-from training.head_models import HeadModel, model_from_labels, phantom_model
-from training.simulate import _unit, draw_scan, render
 from training.sources import SimulatedHeads
 
 PLAIN = SimulationConfig(**{entry.name: 0.0 for entry in fields(SimulationConfig)})

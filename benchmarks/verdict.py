@@ -25,7 +25,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.registration.cases import KINDS, Case, make_case
 from benchmarks.registration.run import heads_from
 from BrainFusionLib.errors import BrainFusionError, RegistrationError
 from BrainFusionLib.geometry import FloatArray, Grid, rotation_matrix
@@ -40,6 +39,7 @@ from BrainFusionLib.verdict.judge import judge
 from BrainFusionLib.verdict.local import LocalFit, local_errors
 from BrainFusionLib.verdict.skull import SkullFit, skull_fit
 from BrainFusionLib.volume import AIR_HU, Volume
+from simulation.cases import KINDS, Case, make_case
 
 logger = logging.getLogger("benchmarks")
 

@@ -16,6 +16,7 @@ from BrainFusionLib.io import read_transform, write_volume
 from BrainFusionLib.metrics import target_registration_errors_mm
 from BrainFusionLib.phantom import make_pair
 from BrainFusionLib.transform import RigidTransform
+from simulation.from_ct import simulate_mri
 from tools.samples import (
     COLIN27_T1,
     HEAD_CT,
@@ -26,7 +27,6 @@ from tools.samples import (
     get_slicer_file,
     read_inv3,
 )
-from tools.simulate import simulate_mri
 
 ROOT = Path(__file__).resolve().parent.parent
 SAMPLES = ROOT / ".cache" / "samples"

@@ -9,6 +9,7 @@ from typing import Any
 from BrainFusionLib.errors import SettingsError
 from BrainFusionLib.fusion.methods import METHODS
 from BrainFusionLib.phantom.tissues import CONTRASTS
+from simulation.scans import SimulationConfig
 
 SOURCES = ("phantom", "simulated", "original", "manifest", "png")
 OPTIMISERS = ("sgd", "rmsprop", "adagrad", "adadelta", "adam", "adamw", "lion")
@@ -97,50 +98,6 @@ class DataConfig:
             self.source == "simulated" or not self.on_the_fly, "data.on_the_fly: only simulated heads can be made so"
         )
         require(bool(self.path) or self.source in ("phantom", "simulated"), f"data.path: {self.source} needs one")
-
-
-@dataclass(frozen=True)
-class SimulationConfig:
-    """How far simulated scans go; each scan draws from these ranges. See `training.simulate`.
-
-    Parameters
-    ----------
-    misregistration_mm
-        The largest residual shift between CT and MRI; turned by up to as many degrees, too.
-    rotation_deg
-        The largest turn of the head about each axis.
-    scale
-        How much larger or smaller a head may be drawn, as pixels of another size show it.
-    slice_mm
-        The thickest MRI slice.
-    noise
-        The largest noise of the MRI, as a share of its brightest tissue; the CT's goes up to a thousand times this, HU.
-    bias
-        The largest relative deviation of the MRI's smooth gain.
-    windowed
-        Share of scans that are shown as 8-bit pictures: the CT through a brain window, its bone saturated.
-    metal, lesion, calcification, haemorrhage, holder, ghosting
-        Share of scans that have one.
-    """
-
-    misregistration_mm: float = 2.0
-    rotation_deg: float = 12.0
-    scale: float = 0.2
-    slice_mm: float = 5.0
-    noise: float = 0.03
-    bias: float = 0.3
-    windowed: float = 0.35
-    metal: float = 0.25
-    lesion: float = 0.5
-    calcification: float = 0.5
-    haemorrhage: float = 0.3
-    holder: float = 0.5
-    ghosting: float = 0.15
-
-    def __post_init__(self) -> None:
-        for entry in fields(self):
-            value = getattr(self, entry.name)
-            require(value >= 0, f"simulation.{entry.name}: must be 0 or more; got {value}")
 
 
 @dataclass(frozen=True)

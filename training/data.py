@@ -15,12 +15,13 @@ import numpy.typing as npt
 import torch
 
 from BrainFusionLib.errors import SettingsError
+from simulation.heads import Head
+from simulation.scans import draw_scan
+from simulation.slices_torch import render
 from training.cache import SliceStore, open_store, prepare
 from training.config import Config
-from training.head_models import HeadModel
 from training.labels import rule_label
 from training.losses import Batch
-from training.simulate import draw_scan, render
 from training.sources import HeadSource, SimulatedHeads, source_of
 
 HEADS_KEPT = 64
@@ -124,7 +125,7 @@ class SimulatedStream:
         return torch.from_numpy(made)[:, None].to(self._device)
 
 
-def _on_device(model: HeadModel, device: torch.device) -> tuple[HeadModel, torch.Tensor]:
+def _on_device(model: Head, device: torch.device) -> tuple[Head, torch.Tensor]:
     return model, torch.from_numpy(model.tissue_kji).to(device)
 
 

@@ -27,10 +27,11 @@ from BrainFusionLib.phantom import head_grid, make_phantom
 from BrainFusionLib.resample import resample_onto
 from BrainFusionLib.transform import RigidTransform
 from BrainFusionLib.volume import Volume, VoxelArray
-from training.config import RULES, SimulationConfig
-from training.head_models import model_from_labels
+from simulation.label_maps import read_detailed_head
+from simulation.scans import SimulationConfig, draw_scan
+from simulation.slices_torch import render
+from training.config import RULES
 from training.labels import rule_label
-from training.simulate import draw_scan, render
 
 logger = logging.getLogger("training")
 
@@ -91,7 +92,7 @@ def _grid(slices: int, middle: npt.NDArray[np.float64], shrink: int) -> Grid:
 
 
 def _simulated(path: Path, grid: Grid, seed: int) -> tuple[Volume, Volume]:
-    model = model_from_labels(path)
+    model = read_detailed_head(path)
     scan, tissue = draw_scan(model, PLAIN, (seed,)), torch.from_numpy(model.tissue_kji)
     slices, rows, columns = grid.shape_kji
     heights = ((np.arange(slices) - (slices - 1) / 2) * grid.spacing_ijk_mm[2]).tolist()

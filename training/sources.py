@@ -21,9 +21,11 @@ from BrainFusionLib.io.tables import parse_csv
 from BrainFusionLib.phantom import head_grid, make_phantom
 from BrainFusionLib.resample import resample_onto
 from BrainFusionLib.volume import Volume, VoxelArray, axial_stack
+from simulation.heads import Head, detailed_phantom
+from simulation.label_maps import centred_grid, read_detailed_head
+from simulation.scans import draw_scan
+from simulation.slices_torch import render
 from training.config import Config
-from training.head_models import HeadModel, model_from_labels, phantom_model
-from training.simulate import draw_scan, render
 
 RENDER_AT_ONCE = 8
 
@@ -115,7 +117,7 @@ class SimulatedHeads:
         """See `HeadSource`."""
         return [self._maps[head]] if head in self._maps else []
 
-    def model(self, head: str) -> HeadModel:
+    def model(self, head: str) -> Head:
         """Make the tissue map of a head, or read it from the cache, where it is kept: a label map takes 20 s."""
         data = self._config.data
         spacing_mm = max(1.0, data.spacing_mm / 2)  # of phantoms; label maps have their own
@@ -124,13 +126,13 @@ class SimulatedHeads:
         kept = Path(data.cache) / f"tissue-{head}-{key:08x}.npz"
         if not kept.exists():
             seed = head.removeprefix("phantom-")
-            made = model_from_labels(self._maps[head]) if files else phantom_model(int(seed), spacing_mm)
+            made = read_detailed_head(self._maps[head]) if files else detailed_phantom(int(seed), spacing_mm)
             kept.parent.mkdir(parents=True, exist_ok=True)
             with atomic_output(kept) as temporary:
                 np.savez_compressed(temporary, tissue=made.tissue_kji, spacing=made.spacing_kji_mm)
         with np.load(kept) as archive:
             k, j, i = archive["spacing"].tolist()
-            return HeadModel(head, archive["tissue"], (k, j, i))
+            return Head(head, archive["tissue"], centred_grid(archive["tissue"].shape, (k, j, i)))
 
     def slices(self, head: str) -> Iterator[Slices]:
         """See `HeadSource`."""

@@ -15,7 +15,15 @@ from typing import Any
 import numpy as np
 import SimpleITK as sitk
 
-from benchmarks.fidelity.heads import (
+from BrainFusionLib import FusionResult, __version__, fuse
+from BrainFusionLib.errors import BrainFusionError
+from BrainFusionLib.intensity import CT_KNOTS_UNIT, bone_weight, ct_to_unit, hu_from_unit
+from BrainFusionLib.io import write_json, write_text
+from BrainFusionLib.metrics import centroid_shift, contrast_kept, flicker, measure
+from BrainFusionLib.settings import FusionSettings, Settings
+from BrainFusionLib.transform import RigidTransform
+from BrainFusionLib.volume import BoolArray, VoxelArray, axial_stack
+from simulation.aligned import (
     CONTRASTS,
     DIAMETERS_MM,
     PLACES,
@@ -26,15 +34,8 @@ from benchmarks.fidelity.heads import (
     with_lesion,
     with_metal,
 )
-from benchmarks.registration.heads import Head, phantom_head, read_head
-from BrainFusionLib import FusionResult, __version__, fuse
-from BrainFusionLib.errors import BrainFusionError
-from BrainFusionLib.intensity import CT_KNOTS_UNIT, bone_weight, ct_to_unit, hu_from_unit
-from BrainFusionLib.io import write_json, write_text
-from BrainFusionLib.metrics import centroid_shift, contrast_kept, flicker, measure
-from BrainFusionLib.settings import FusionSettings, Settings
-from BrainFusionLib.transform import RigidTransform
-from BrainFusionLib.volume import BoolArray, VoxelArray, axial_stack
+from simulation.heads import Head, phantom_head
+from simulation.label_maps import read_head
 
 logger = logging.getLogger("benchmarks")
 

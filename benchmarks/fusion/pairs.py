@@ -16,9 +16,10 @@ import torch
 
 from BrainFusionLib.errors import BrainFusionError
 from BrainFusionLib.io import write_grey
-from training.config import SimulationConfig
-from training.head_models import HeadModel, model_from_labels, phantom_model
-from training.simulate import draw_scan, render
+from simulation.heads import Head, detailed_phantom
+from simulation.label_maps import read_detailed_head
+from simulation.scans import SimulationConfig, draw_scan
+from simulation.slices_torch import render
 
 logger = logging.getLogger("benchmarks")
 
@@ -27,7 +28,7 @@ SIZE, SPACING_MM = (256, 256), 0.9
 SCANS = {"tumour": (1, 48.0), "orbits": (12, 35.0), "calcification": (15, 35.0)}
 
 
-def make_pairs(model: HeadModel, output: Path) -> None:
+def make_pairs(model: Head, output: Path) -> None:
     """Write one pair of pictures for each of `SCANS`.
 
     Raises
@@ -62,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
         number = arguments.head.removeprefix("phantom-")
-        model = phantom_model(int(number)) if number.isdigit() else model_from_labels(Path(arguments.head))
+        model = detailed_phantom(int(number)) if number.isdigit() else read_detailed_head(Path(arguments.head))
         make_pairs(model, arguments.output)
     except (BrainFusionError, OSError) as error:
         logger.error("%s", error)

@@ -14,13 +14,13 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.registration.cases import KINDS, Case, check_kind, make_case
 from benchmarks.registration.run import heads_from
 from BrainFusionLib.errors import BrainFusionError, RegistrationError
 from BrainFusionLib.geometry import FloatArray
 from BrainFusionLib.metrics import target_registration_errors_mm
 from BrainFusionLib.registration import RegistrationResult, register
 from BrainFusionLib.settings import RegistrationSettings
+from simulation.cases import KINDS, Case, check_kind, make_case
 
 
 @dataclass(frozen=True)

@@ -13,11 +13,11 @@ from threading import Event
 
 import numpy as np
 
-from benchmarks.registration.cases import KINDS, Case
 from benchmarks.registration.methods import METHODS
 from BrainFusionLib.errors import BrainFusionError, Cancelled, RegistrationError
 from BrainFusionLib.metrics import target_registration_errors_mm
 from BrainFusionLib.transform import Transform
+from simulation.cases import KINDS, Case
 
 # What a run adds to a row of the results.
 MEASURED = (

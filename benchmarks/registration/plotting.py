@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.registration.cases import KINDS
 from benchmarks.registration.results import Row, resolutions
 from BrainFusionLib.errors import MissingDependencyError
 from BrainFusionLib.io import atomic_output
+from simulation.cases import KINDS
 
 # Told apart without colours, too: every method has its dashes; ours are black and thicker.
 _STYLES = ("-", "--", "-.", ":", (0, (1, 4)), (0, (5, 1, 1, 1, 1, 1)), (0, (8, 3)), (0, (3, 1, 1, 1)))

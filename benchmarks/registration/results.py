@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.registration.cases import KINDS
 from benchmarks.registration.measure import GAVE_UP, MEASURED
+from simulation.cases import KINDS
 
 Row = dict[str, str]
 

@@ -18,14 +18,15 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.registration.cases import KINDS, POSITIVE, Case, case_name, check_kind, make_case
-from benchmarks.registration.heads import Head, phantom_head, read_head
 from benchmarks.registration.measure import measure, single_threaded
 from benchmarks.registration.methods import METHODS
 from benchmarks.registration.plotting import check_matplotlib, plot_errors
 from benchmarks.registration.results import Row, append_result, read_results, summary
 from BrainFusionLib.errors import BrainFusionError
 from BrainFusionLib.io import write_text
+from simulation.cases import KINDS, POSITIVE, Case, case_name, check_kind, make_case
+from simulation.heads import Head, phantom_head
+from simulation.label_maps import read_head
 
 # Making a phantom takes three seconds, and the cases of one are different all the same.
 PHANTOMS = 14

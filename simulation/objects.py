@@ -9,10 +9,10 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.registration.heads import Head
-from benchmarks.registration.tissues import BONE, INSIDE_SKULL, Tissue
 from BrainFusionLib.geometry import FloatArray, Grid, apply_affine
 from BrainFusionLib.volume import VoxelArray
+from simulation.heads import Head
+from simulation.tissues import BONE, INSIDE_SKULL, Coarse
 
 METAL_HU = 3000.0
 
@@ -34,7 +34,7 @@ def add_surgery(hu_kji: VoxelArray, head: Head, random: np.random.Generator) -> 
     towards = np.array([side, random.uniform(-0.5, 0.5), random.uniform(0.1, 0.8)])
     gap = _last_bone(head, head.centre_lps_mm, towards)
     _fill_ball(hu_kji, head, gap, random.uniform(28, 48), BONE, 35.0)
-    _fill_ball(hu_kji, head, gap, random.uniform(30, 50), (Tissue.FLUID,), 60.0)
+    _fill_ball(hu_kji, head, gap, random.uniform(30, 50), (Coarse.FLUID,), 60.0)
     inwards = head.centre_lps_mm + random.uniform(0.6, 0.8) * (gap - head.centre_lps_mm)
     _fill_ball(hu_kji, head, inwards, random.uniform(8, 20, 3), INSIDE_SKULL, 65.0)
     forehead = _last_bone(head, head.centre_lps_mm, np.array([0.3 * side, -1.0, random.uniform(0.3, 0.7)]))
@@ -126,7 +126,7 @@ def _draw_rod(
 
 
 def _fill_ball(
-    hu_kji: VoxelArray, head: Head, centre: FloatArray, radii_mm: npt.ArrayLike, inside: tuple[Tissue, ...], hu: float
+    hu_kji: VoxelArray, head: Head, centre: FloatArray, radii_mm: npt.ArrayLike, inside: tuple[Coarse, ...], hu: float
 ) -> None:
     """Set the voxels of an ellipsoid (half axes along x, y, z) that are of certain tissues."""
     radii = np.broadcast_to(np.asarray(radii_mm, dtype=np.float64), 3)

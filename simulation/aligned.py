@@ -1,4 +1,4 @@
-"""PreparedPair to measure on: CT and MRI on one grid, with lesions of known size and contrast, and metal."""
+"""Pairs to measure fusion on: CT and MRI on one grid, with lesions of known size and contrast, and metal."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 import SimpleITK as sitk
 
-from benchmarks.registration.heads import Head
-from benchmarks.registration.rendering import add_ct_noise, hounsfield, signal, smooth_noise
-from benchmarks.registration.tissues import BRAIN
 from BrainFusionLib.geometry import Grid
 from BrainFusionLib.intensity import BONE_RAMP_HU
 from BrainFusionLib.transform import RigidTransform
 from BrainFusionLib.volume import BoolArray, Volume, VoxelArray
+from simulation.heads import Head
+from simulation.render import add_ct_noise, hounsfield, signal, smooth_noise
+from simulation.tissues import BRAIN
 
 BLUR_MM = 0.6
 MRI_SCALE = 1000.0
@@ -22,7 +22,7 @@ DIAMETERS_MM = (3.0, 6.0, 10.0, 20.0)
 CONTRASTS = (0.03, 0.08, 0.20)
 METAL_HU, METAL_MM = 3071.0, 4.0
 # Where a lesion may lie: how far its surface is from bone, voxels, at least and at most. The rim of bone, whose voxels
-# hold some of the CT, is two voxels wide (`network.alpha.REACH`).
+# hold some of the CT, is two voxels wide (`fusion.network.alpha.REACH`).
 PLACES = {"deep in the brain": (5.0, np.inf), "just off the rim of bone": (3.0, 4.5), "touching bone": (0.0, 1.5)}
 RIM_VOXELS = 3.0
 

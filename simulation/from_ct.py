@@ -1,4 +1,4 @@
-"""Make an MRI out of a real CT, in a pose that is known exactly, to measure a registration's true error with.
+"""An MRI made out of a real CT, in a pose that is known exactly, to measure the true error of a registration with.
 
 It is no more than a stand-in for a T1: real anatomy, noise and field of view, but contrasts worked out from Hounsfield
 units. What it can show is where a registration ends, to a fraction of a millimetre; the CT–MRI pair of one patient
@@ -18,6 +18,7 @@ from BrainFusionLib.intensity import HEAD_THRESHOLD_HU
 from BrainFusionLib.resample import resample_onto
 from BrainFusionLib.transform import RigidTransform
 from BrainFusionLib.volume import Volume
+from simulation.itk import itk_image
 
 # Hounsfield units -> T1-like signal. Not monotone, so that no rescaling of the CT equals it: air dark, fat bright,
 # water and CSF dark, white matter brighter than grey, blood and muscle darker, marrow faint, cortical bone black.
@@ -86,9 +87,7 @@ def simulate_mri(
     rng = np.random.default_rng(seed)
     head = head_tissue(ct)
     if not head.any():
-        raise ValueError(
-            f"{ct.name}: a CT of a head is wanted, but nothing in this one is above {HEAD_THRESHOLD_HU} HU"
-        )
+        raise ValueError(f"{ct.name} is not a CT of a head: nothing in it is above {HEAD_THRESHOLD_HU} HU")
     signal = Volume(t1_signal(ct, head), ct.grid, "MR", f"T1 simulated from {ct.name}")
     points = _points_in(head, ct.grid, rng)
 
@@ -110,7 +109,7 @@ def simulate_mri(
 
 def head_tissue(ct: Volume) -> npt.NDArray[np.bool_]:
     """Return the voxels of the head that are not air, shape kji: the largest piece above -300 HU, so no head holder."""
-    dense = sitk.GetImageFromArray((ct.array_kji > HEAD_THRESHOLD_HU).astype(np.uint8))
+    dense = itk_image(ct.array_kji > HEAD_THRESHOLD_HU, ct.grid)
     pieces = sitk.RelabelComponent(sitk.ConnectedComponent(dense), sortByObjectSize=True)
     head: npt.NDArray[np.bool_] = sitk.GetArrayFromImage(pieces) == 1
     return head
@@ -131,11 +130,8 @@ def t1_signal(ct: Volume, head: npt.NDArray[np.bool_]) -> npt.NDArray[np.float32
 
 
 def _smoothed(array_kji: npt.NDArray[np.float32], grid: Grid) -> npt.NDArray[np.float32]:
-    image = sitk.GetImageFromArray(array_kji)
-    image.SetSpacing(grid.spacing_ijk_mm)
-    smooth: npt.NDArray[np.float32] = sitk.GetArrayFromImage(
-        sitk.SmoothingRecursiveGaussian(image, TISSUE_SMOOTHING_MM)
-    )
+    blurred = sitk.SmoothingRecursiveGaussian(itk_image(array_kji, grid), TISSUE_SMOOTHING_MM)
+    smooth: npt.NDArray[np.float32] = sitk.GetArrayFromImage(blurred)
     return smooth
 
 

@@ -6,29 +6,33 @@ import numpy as np
 import numpy.typing as npt
 import SimpleITK as sitk
 
-from benchmarks.registration.heads import TissueArray
-from benchmarks.registration.tissues import CONTRASTS, HU, SIGNAL, SIGNAL_SWING, Tissue
 from BrainFusionLib.geometry import Grid, apply_affine
 from BrainFusionLib.transform import RigidTransform
 from BrainFusionLib.volume import VoxelArray
+from simulation.itk import itk_image
+from simulation.tissues import APPEARANCE, Coarse, CodeArray, values_by_code
+
+# Appearances give the signal on a scale where this is as bright as it gets.
+FULL_SIGNAL = 1000
 
 
-def hounsfield(tissue_kji: TissueArray, texture: VoxelArray) -> VoxelArray:
-    """Return the Hounsfield units of tissues, moved by a texture of the same shape."""
-    level, swing = (np.array([HU[tissue][part] for tissue in Tissue], np.float32) for part in (0, 1))
+def hounsfield(tissue_kji: CodeArray, texture: VoxelArray) -> VoxelArray:
+    """Return the Hounsfield units of tissues of any kind, moved by a texture of the same shape."""
+    level = values_by_code(APPEARANCE, [seen.hu for seen in APPEARANCE.values()])
+    swing = values_by_code(APPEARANCE, [seen.hu_swing for seen in APPEARANCE.values()])
     return _levels(tissue_kji, texture, level, swing)
 
 
-def signal(tissue_kji: TissueArray, texture: VoxelArray, contrast: str, random: np.random.Generator) -> VoxelArray:
-    """Return the MRI signal of tissues, about 0 to 1; how bright each of them is varies from scan to scan."""
-    level = np.array([SIGNAL[tissue][CONTRASTS.index(contrast)] for tissue in Tissue])
+def signal(tissue_kji: CodeArray, texture: VoxelArray, contrast: str, random: np.random.Generator) -> VoxelArray:
+    """Return the MRI signal of coarse tissues, about 0 to 1; how bright each of them is varies from scan to scan."""
+    level = np.array([APPEARANCE[tissue].signal[contrast] / FULL_SIGNAL for tissue in Coarse])
     level = np.clip(level * (1 + random.normal(0, 0.08, len(level))), 0, 1.2)
-    swing = level * [SIGNAL_SWING.get(tissue, 0.0) for tissue in Tissue]
-    return _levels(tissue_kji, texture, level.astype(np.float32), swing.astype(np.float32))
+    swing = level * [APPEARANCE[tissue].signal_swing for tissue in Coarse]
+    return _levels(tissue_kji, texture, values_by_code(Coarse, level), values_by_code(Coarse, swing))
 
 
 def _levels(
-    tissue_kji: TissueArray, texture: VoxelArray, level: npt.NDArray[np.float32], swing: npt.NDArray[np.float32]
+    tissue_kji: CodeArray, texture: VoxelArray, level: npt.NDArray[np.float32], swing: npt.NDArray[np.float32]
 ) -> VoxelArray:
     image: VoxelArray = swing[tissue_kji]
     image *= texture
@@ -75,10 +79,6 @@ def pull(array_kji: VoxelArray, source: Grid, target: Grid, transform: RigidTran
 
 
 def _sample(array: VoxelArray, source: Grid, target: Grid, transform: RigidTransform | None, fill: float) -> VoxelArray:
-    image = sitk.GetImageFromArray(array)
-    image.SetSpacing(source.spacing_ijk_mm)
-    image.SetOrigin(source.origin_lps_mm)
-    image.SetDirection(source.direction.ravel().tolist())
     sampler = sitk.ResampleImageFilter()
     sampler.SetNumberOfThreads(1)
     sampler.SetSize(target.size_ijk)
@@ -91,7 +91,7 @@ def _sample(array: VoxelArray, source: Grid, target: Grid, transform: RigidTrans
         moved.SetMatrix(transform.rotation.ravel().tolist())
         moved.SetTranslation(transform.translation_mm.tolist())
         sampler.SetTransform(moved)
-    sampled: VoxelArray = sitk.GetArrayFromImage(sampler.Execute(image))
+    sampled: VoxelArray = sitk.GetArrayFromImage(sampler.Execute(itk_image(array, source)))
     return sampled
 
 

@@ -1,7 +1,7 @@
 """CT-MRI cases with exact truth, simulated from one head each.
 
 Both images of a case share the edges of one label map, so errors below about 0.3 mm rank methods and are no clinical
-accuracy. Nothing is bent: brain shift and the distortion of MRI are not simulated.
+accuracy. Nothing is bent: neither brain shift nor the distortion of MRI is simulated.
 """
 
 from __future__ import annotations
@@ -10,20 +10,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from benchmarks.registration import objects
-from benchmarks.registration.heads import Head, TissueArray, body_part
-from benchmarks.registration.rendering import (
-    add_ct_noise,
-    add_mri_faults,
-    hounsfield,
-    pull,
-    signal,
-    smooth_noise,
-)
-from benchmarks.registration.tissues import CONTRASTS, INSIDE_SKULL, Tissue
 from BrainFusionLib.geometry import FloatArray, Grid, rotation_matrix
-from BrainFusionLib.transform import RigidTransform
+from BrainFusionLib.transform import RigidTransform, Transform
 from BrainFusionLib.volume import Volume, VoxelArray
+from simulation import objects
+from simulation.heads import Head, body_part
+from simulation.render import add_ct_noise, add_mri_faults, hounsfield, pull, signal, smooth_noise
+from simulation.tissues import CODES, CONTRASTS, INSIDE_SKULL, CodeArray
 
 
 @dataclass(frozen=True)
@@ -80,11 +73,25 @@ MRI_EXTENT_MM = (180.0, 240.0, 210.0)
 EXTREME = ("X", "T", "K", "P")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Case:
-    """A CT and an MRI, the transform from MRI to CT points, and points of the brain in MRI space.
+    """A CT and an MRI, and the truth.
 
-    In a negative case (``KINDS[kind].negative``) the transform is the one that it was simulated with, not a truth.
+    Attributes
+    ----------
+    name
+        Under which it stands in results.
+    kind
+        One of `KINDS`. In a negative case (``KINDS[kind].negative``) there is no truth: the transform is the one that
+        it was simulated with.
+    ct, mri
+        The images.
+    transform
+        The true rigid pose of the skull: takes MRI points to CT points, LPS mm.
+    points_lps_mm
+        Points of the brain in MRI space, to measure errors at, shape (n, 3).
+    points_in_ct_lps_mm
+        Where the same anatomy lies in the CT, shape (n, 3): where the transform takes them, unless something is bent.
     """
 
     name: str
@@ -93,10 +100,16 @@ class Case:
     mri: Volume
     transform: RigidTransform
     points_lps_mm: FloatArray
+    points_in_ct_lps_mm: FloatArray
+
+    def errors_mm(self, found: Transform) -> FloatArray:
+        """Return how far off a transform takes the points of the brain, shape (n,)."""
+        errors: FloatArray = np.linalg.norm(found.apply(self.points_lps_mm) - self.points_in_ct_lps_mm, axis=1)
+        return errors
 
 
 def check_kind(kind: str) -> None:
-    """Refuse a kind that is not one of `KINDS`.
+    """Reject a kind that is not one of `KINDS`.
 
     Raises
     ------
@@ -149,9 +162,10 @@ def make_case(kind: str, seed: int, head: Head, *, spacing_mm: float = 1.0, othe
     if in_ct is not head:
         texture = smooth_noise(head.tissue_kji.shape, 8 / head.grid.spacing_ijk_mm[0], look)
     contrast = "T2" if kind == "T" else CONTRASTS[look.integers(len(CONTRASTS))]
-    tissue: TissueArray = head.tissue_kji
+    tissue: CodeArray = head.tissue_kji
     if kind == "K":
-        kept = np.array([part if part in INSIDE_SKULL else Tissue.AIR for part in Tissue], np.uint8)
+        kept = np.zeros(CODES, np.uint8)
+        kept[list(INSIDE_SKULL)] = INSIDE_SKULL
         tissue = kept[tissue]
     bright = signal(tissue, texture, contrast, look)
     mri = pull(bright, head.grid, mri_grid, RigidTransform.identity(), 0.0)
@@ -168,6 +182,7 @@ def make_case(kind: str, seed: int, head: Head, *, spacing_mm: float = 1.0, othe
         Volume(mri, mri_grid, "MR", f"MRI {contrast}"),
         transform,
         head.points_lps_mm,
+        transform.apply(head.points_lps_mm),
     )
 
 

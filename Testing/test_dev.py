@@ -237,6 +237,11 @@ def test_quick_leaves_out_the_slow_tests(monkeypatch):
     assert passed_on == [*dev.ALL_TESTS, "-m", "not slow", "--maxfail=1"]
 
 
+def test_every_slow_file_exists():
+    table = runpy.run_path(str(SCRIPT.parent / "Testing" / "conftest.py"))["SLOW"]
+    assert [name for name in table if not (SCRIPT.parent / "Testing" / name).is_file()] == []
+
+
 def test_types_of_the_slicer_modules_pure_parts_are_checked():
     folder = SCRIPT.parent / "BrainFusion" / "BrainFusionSlicer"
     configured = tomllib.loads((SCRIPT.parent / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["mypy"]["files"]
@@ -254,9 +259,9 @@ def test_other_peoples_modules_do_not_reach_the_environment(monkeypatch):
 
 @pytest.mark.skipif(os.name == "nt", reason="a POSIX shell script")
 def test_continuous_integration_runs_what_people_run(tmp_path):
-    python = tmp_path / "python3"
-    python.write_text('#!/bin/sh\necho "$@"\n')
-    python.chmod(0o755)
+    for name, line in (("python3", 'echo "$@"'), ("apt-get", "exit 0")):  # nothing is installed by a test
+        (tmp_path / name).write_text(f"#!/bin/sh\n{line}\n")
+        (tmp_path / name).chmod(0o755)
     path = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
     done = subprocess.run([SCRIPT.parent / ".ci" / "run"], env={"PATH": path}, cwd=tmp_path, capture_output=True)
     script, command = done.stdout.decode().split()

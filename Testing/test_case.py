@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 import torch
-from BrainFusionLib.fusion.rules import RULES
 
 from BrainFusionLib import fuse, intensity, registration
 from BrainFusionLib.case import Result

@@ -1,6 +1,6 @@
 """The report: one HTML file by which a planner can judge an alignment in ten seconds.
 
-Nothing in it is fetched from anywhere (a content policy in the page forbids it), and nothing is told but what is in
+Nothing in it is fetched from anywhere (a content policy in the page forbids it), and nothing is shown but what is in
 the result: no header of an input file is read here.
 """
 
@@ -22,7 +22,7 @@ from BrainFusionLib.transform import RigidTransform
 from BrainFusionLib.verdict.judge import Verdict
 from BrainFusionLib.volume import Volume
 
-# Beyond this the pictures' letters mislead more than they help, unless the reader is told.
+# Beyond this the pictures' letters mislead more than they help, unless the reader is warned.
 _TILT_WORTH_SAYING_DEG = 5.0
 
 

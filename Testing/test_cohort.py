@@ -61,7 +61,7 @@ def test_broken_rows_are_told_in_words_and_all_others_are_done(cohort, tmp_path,
     assert not (tmp_path / "empty").exists()
     for name in ("head00", "head01", "head02"):
         assert table[name]["verdict"] in ("green", "amber", "red")
-        assert table[name]["reasons"]
+        assert bool(table[name]["reasons"]) == (table[name]["verdict"] != "green")
         assert (tmp_path / name / "report.html").exists()
     page = (tmp_path / "cohort.html").read_text(encoding="utf-8")
     places = [page.index(f'data-value="{name}"') for name in ("empty", "head00")]

@@ -3,7 +3,7 @@
 The files are single-frame Secondary Capture images of modality OT, with the position of each slice added: a "standard
 extended" SOP class. The MR and CT classes demand their own modality and attributes of a scanner, which a derived image
 does not have; the multi-frame classes keep the position in functional groups, which fewer readers support; Parametric
-Map needs an extension in Slicer. GDCM, and so Slicer, reads the class chosen as one scalar volume at the right position.
+Map needs an extension in Slicer. GDCM, and so Slicer, reads the class chosen as one scalar volume, correctly placed.
 """
 
 from __future__ import annotations

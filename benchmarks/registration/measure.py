@@ -15,7 +15,6 @@ import numpy as np
 
 from benchmarks.registration.methods import METHODS
 from BrainFusionLib.errors import BrainFusionError, Cancelled, RegistrationError
-from BrainFusionLib.metrics import target_registration_errors_mm
 from BrainFusionLib.transform import Transform
 from simulation.cases import KINDS, Case
 
@@ -110,7 +109,7 @@ def _run(case: Case, method: str, answer: Connection) -> None:
     user = now.user - used.user + now.children_user - used.children_user
     errors = np.array([np.nan])
     if found is not None and not KINDS[case.kind].negative:
-        errors = target_registration_errors_mm(found, case.transform, case.points_lps_mm)
+        errors = case.errors_mm(found)
     answer.send(
         {
             "error_p95_mm": f"{np.percentile(errors, 95):.4f}",

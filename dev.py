@@ -40,6 +40,7 @@ CHECKS = {
 }
 # On all cores, but not more workers than memory: each of them imports torch.
 ALL_TESTS = ["--numprocesses=auto", "--maxprocesses=8"]
+QUICK_TESTS = [*ALL_TESTS, "-m", "not slow"]
 
 # PyPI's torch for Linux brings gigabytes of CUDA; this index has the same release without it.
 CPU_TORCH_INDEX = "https://download.pytorch.org/whl/cpu"
@@ -54,7 +55,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="dev.py", description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     commands.add_parser("demo", help="register and fuse real images; writes demo-output/")
-    commands.add_parser("test", help="check style and types, then run all tests; pytest's options are passed on")
+    test = commands.add_parser("test", help="check style and types, then run all tests; pytest's options are passed on")
+    test.add_argument("--quick", action="store_true", help="only the tests that are not marked slow: under two minutes")
     commands.add_parser("check", help="check style and types only (what pre-commit runs)")
     setup = commands.add_parser("setup", help="make the environment and stop")
     setup.add_argument("what", nargs="?", choices=["demo", "test"], default="test", help="for which command (test)")
@@ -68,7 +70,7 @@ def main() -> int:
         if arguments.command == "check":
             return 1 if failed_checks() else 0
         if arguments.command == "test":
-            return test_all(for_pytest)
+            return test_all([*QUICK_TESTS, *for_pytest] if arguments.quick else for_pytest)
     except SetupError as error:
         print(f"dev.py: {error}", file=sys.stderr)
         return 2

@@ -64,14 +64,8 @@ class BrainFusionError(Exception):
         return f"{first}\n{self.details}" if self.details else first
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # Exceptions are pickled by their positional arguments; cohorts send these from one process to another.
-        return _rebuilt, (type(self), self.problem, self.__dict__)
-
-
-def _rebuilt(kind: type[BrainFusionError], problem: str, attributes: dict[str, Any]) -> BrainFusionError:
-    error = kind(problem)
-    error.__dict__.update(attributes)
-    return error
+        # By their positional arguments alone exceptions would lose the rest; cohorts send them between processes.
+        return type(self), (self.problem,), self.__dict__
 
 
 class SettingsError(BrainFusionError, ValueError):

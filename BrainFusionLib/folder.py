@@ -16,12 +16,13 @@ from BrainFusionLib.case.record import read_document, read_record
 from BrainFusionLib.case.result import Result, Volumes
 from BrainFusionLib.errors import ImageContentError, ImageFileError, RecordError, Remedy, SettingsError
 from BrainFusionLib.io import read_volume, write_json, write_transform, write_volume
-from BrainFusionLib.io.dicom_headers import DicomHeaders, read_series_headers, require_pydicom
+from BrainFusionLib.io.dicom_headers import DicomHeaders, read_series_headers
 from BrainFusionLib.io.dicom_writing import write_dicom_results
+from BrainFusionLib.io.formats import output_names
+from BrainFusionLib.io.leftovers import remove_leftovers
 from BrainFusionLib.report import write_pictures, write_report
 from BrainFusionLib.volume import Volume, VoxelArray
 
-FORMATS = ("nii.gz", "nrrd", "mha")
 # Stems of the volumes that a case may leave.
 VOLUMES = ("fused", "ct_in_mri", "alpha")
 DICOM_FOLDERS = ("dicom/fused", "dicom/ct_in_mri")
@@ -69,10 +70,9 @@ def read_pair_headers(
     ------
     SettingsError
         The MRI is not DICOM.
-    MissingDependencyError, ImageFileError
+    ImageFileError
         As `io.dicom_headers.read_series_headers`.
     """
-    require_pydicom()
     mri = read_series_headers(mri_path, mri_series)
     if mri is None:
         raise SettingsError(
@@ -137,7 +137,7 @@ def write_case(
         write_transform(result.transform, staged / names["transform"])
         if pictures:
             (staged / PICTURES).mkdir()
-            write_pictures(result.fused, result.ct_in_mri, mri, staged / PICTURES)
+            write_pictures(result, mri, staged / PICTURES)
         if dicom is not None:
             (staged / "dicom").mkdir()
             write_dicom_results(
@@ -217,7 +217,7 @@ def _replace(staged: Path, folder: Path, names: list[str]) -> None:
             (folder / "dicom").mkdir(exist_ok=True)
         for name in names:
             (staged / name).replace(folder / name)
-        ours = {f"{stem}.{form}" for stem in VOLUMES for form in FORMATS}
+        ours = {f"{stem}.{form}" for stem in VOLUMES for form in output_names()}
         for name in (old & ours) - set(names):
             (folder / name).unlink(missing_ok=True)
         if (folder / "dicom").is_dir():
@@ -291,6 +291,7 @@ def staging_folder(folder: Path) -> Iterator[Path]:
 
 
 def remove_staging(folder: Path) -> None:
-    """Remove the hidden folders that runs left which were killed while writing; only where no other run is at work."""
+    """Remove what runs left that were killed while writing; only where no other run is at work."""
+    remove_leftovers(folder)
     for left in folder.glob(f"{STAGING}*"):
         shutil.rmtree(left, ignore_errors=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields, is_dataclass
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -12,9 +12,10 @@ class ByValue:
     """Base of a dataclass declared with ``eq=False``: equal where class and all fields are, arrays and NaN included."""
 
     def __eq__(self, other: object) -> bool:
-        if type(self) is not type(other) or not is_dataclass(self):
+        if type(self) is not type(other):
             return NotImplemented
-        return all(same(getattr(self, field.name), getattr(other, field.name)) for field in fields(self))
+        names = [field.name for field in fields(self)]  # type: ignore[arg-type]
+        return all(same(getattr(self, name), getattr(other, name)) for name in names)
 
     __hash__ = None  # type: ignore[assignment]
 

@@ -150,3 +150,10 @@ def test_init_files_only_hand_names_on() -> None:
         body = ast.parse(path.read_text(encoding="utf-8")).body
         kinds = ast.Expr | ast.Import | ast.ImportFrom | ast.Assign
         assert all(isinstance(node, kinds) for node in body), relative(path)
+
+
+@pytest.mark.parametrize("path", [p for p in MODULES if package_of(p) != "cli"], ids=relative)
+def test_options_of_the_command_are_named_in_cli_only(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    options = re.findall(r"(?<![\w<!-])--[a-z][a-z-]+\b|(?<=[\s(])-o(?= [A-Z])", text)
+    assert options == []

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -17,7 +18,10 @@ from BrainFusionLib import cli
 from BrainFusionLib.cohort import memory, read_manifest, run_cohort, running
 from BrainFusionLib.cohort.one_case import SEAL
 from BrainFusionLib.cohort.overview import overview
+from BrainFusionLib.cohort.row import Row
 from BrainFusionLib.errors import ImageFileError, SettingsError
+from BrainFusionLib.fusion.network import FusionNet, arrays_of
+from BrainFusionLib.fusion.weights import Manifest, save_weights
 from BrainFusionLib.io import write_volume
 from BrainFusionLib.phantom import head_grid, make_phantom
 from BrainFusionLib.settings import FusionSettings, RegistrationSettings, SearchPass, Settings
@@ -50,7 +54,7 @@ def test_broken_rows_are_told_in_words_and_all_others_are_done(cohort, tmp_path,
     assert cli.main(["cohort", str(cohort), "-o", str(tmp_path), *COMMAND]) == 1
     said = capsys.readouterr()
     assert "row 5 (missing): mri: not_there.nii.gz does not exist" in said.err
-    assert "3 done, 1 not, 1 things wrong with the cohort" in said.out
+    assert "3 done, 1 failed; 1 problem in the cohort" in said.out
     table = {row["case"]: row for row in rows_of(tmp_path)}
     assert [row["status"] for row in table.values()] == ["done", "done", "done", "failed"]
     assert "is empty: every voxel is 0" in table["empty"]["error"]
@@ -76,35 +80,56 @@ def test_broken_rows_are_told_in_words_and_all_others_are_done(cohort, tmp_path,
     assert {row["case"]: row for row in rows_of(tmp_path)} == table
 
 
-def test_the_overview_says_why_a_case_needs_a_look():
+def test_overview_says_why_a_case_needs_a_look():
     rows = [
-        {"case": "a", "status": "done", "verdict": "green", "reasons": "nothing speaks against it", "seconds": 1.0},
-        {"case": "b", "status": "done", "verdict": "amber", "reasons": "a part <would> fit", "seconds": 1.0},
-        {"case": "c", "status": "failed", "error": "no head", "seconds": 1.0},
+        Row("a", "done", "green", reasons="nothing", seconds=1.0),
+        Row("b", "done", "amber", 0.0361, reasons="two <refinements> ended 0.7 mm apart", seconds=1.0),
+        Row("c", "failed", error="no head", seconds=1.0),
+        Row("d", "refused", error="no pose stands out", seconds=1.0),
     ]
     page = overview(rows, {}, {"a": "a/report.html", "b": "b/report.html"})
-    assert page.index("no head") < page.index("a part &lt;would&gt; fit") < page.index("a/report.html")
-    assert "nothing speaks" not in page
+    places = [page.index(words) for words in ("no head", "no pose", "two &lt;refinements&gt;", "a/report.html")]
+    assert places == sorted(places)
+    assert "no sign" not in page
+    assert '<td data-value="0.0361">0.04</td>' in page
+    assert "1 green, 1 amber, 1 refused, 1 failed" in page
+
+
+def test_no_expected_error_beside_red_in_the_overview():
+    page = overview([Row("a", "done", "red", 0.21, local_errors_median_mm=3.2)], {})
+    assert "0.21" not in page
+    assert "expected error, mm;" not in page, "nor in the histogram"
+    assert "local misalignment, median, mm; 1 case, median 3.2" in page
+
+
+def test_markup_in_a_row_is_shown_as_text():
+    evil = "\"'><script>alert(1)</script>"
+    rows = [Row(evil, "done", "amber", reasons=evil), Row("b", "failed", error=evil)]
+    page = overview(rows, {evil: evil}, {evil: evil})
+    assert evil not in page
+    assert page.count("<script>") == 1
+    assert page.count("&lt;script&gt;") >= 6
 
 
 def test_a_dry_run_lists_what_would_be_done_and_does_nothing(cohort, tmp_path, capsys):
     assert cli.main(["cohort", str(cohort), "-o", str(tmp_path / "out"), "--dry-run"]) == 2
     said = capsys.readouterr()
-    assert "4 cases to do, 1 things wrong" in said.out
+    assert "4 cases to do, 1 problem." in said.out
     assert "head01\t" in said.out
     assert not (tmp_path / "out").exists()
 
 
-def test_killed_at_any_moment_and_gone_on_with_the_table_is_the_same(cohort, tmp_path):
+def test_a_killed_and_resumed_cohort_has_the_same_table(cohort, tmp_path):
     entries, _ = read_manifest(cohort)
     run_cohort(entries, tmp_path / "whole", QUICK)
     command = [sys.executable, "-c", (
         "from Testing.test_cohort import *\n"
         f"run_cohort(read_manifest({str(cohort)!r})[0], {str(tmp_path / 'killed')!r}, QUICK)"
     )]  # fmt: skip
-    for moment in (3.0, 4.5, 6.0):
+    for sign in (".cohort.lock", "*/.brainfusion-*", "head01/cohort-case.json"):
         process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        time.sleep(moment)
+        while process.poll() is None and not list((tmp_path / "killed").glob(sign)):
+            time.sleep(0.001)
         process.kill()
         process.wait()
     run_cohort(entries, tmp_path / "killed", QUICK)
@@ -134,20 +159,39 @@ def test_what_is_not_whole_is_done_again(cohort, tmp_path, damage, monkeypatch):
     done = []
     monkeypatch.setattr(
         "BrainFusionLib.cohort.running.fuse_case",
-        lambda entry, folder, settings: (
-            done.append(entry.case) or {"case": entry.case, "status": "done", "verdict": "green", "seconds": 1.0}
-        ),
+        lambda entry, folder, settings: done.append(entry.case) or Row(entry.case, "done", "green", seconds=1.0),
     )
     run_cohort(entries, tmp_path, QUICK)
     assert done == ["head00"]
 
 
-def test_what_a_killed_run_left_half_written_is_removed(cohort, tmp_path):
+def test_leftovers_of_a_killed_run_are_removed(cohort, tmp_path):
     entries = read_manifest(cohort)[0][:1]
     (tmp_path / "head00" / ".brainfusion-left").mkdir(parents=True)
+    killed = "import sys; from pathlib import Path; from BrainFusionLib.io.leftovers import temporary_beside\n"
+    killed += "[temporary_beside(Path(name)).write_text('half') for name in sys.argv[1:]]"
+    targets = [str(tmp_path / "cohort.tsv"), str(tmp_path / "head00" / "result.json")]
+    subprocess.run([sys.executable, "-c", killed, *targets], check=True, cwd=ROOT)
+    assert len(list(tmp_path.rglob(".tmp-*"))) == 2
     run_cohort(entries, tmp_path, QUICK)
     assert (tmp_path / "head00" / "result.json").exists()
     assert not (tmp_path / "head00" / ".brainfusion-left").exists()
+    assert not list(tmp_path.rglob(".tmp-*"))
+
+
+def test_weights_count_by_their_content(cohort, tmp_path, monkeypatch):
+    entries = read_manifest(cohort)[0][:1]
+    places = [tmp_path / "a" / "weights.npz", tmp_path / "b" / "weights.npz", tmp_path / "c" / "other.npz"]
+    for place, seed in zip(places, (1, 2, 1), strict=True):
+        network = FusionNet(width=1, seed=seed)
+        manifest = Manifest({"name": "fusion_net", "width": 1}, "none", "none")
+        place.parent.mkdir()
+        save_weights(place, arrays_of(network), manifest)
+    first, retrained, copied = (replace(QUICK, fusion=FusionSettings(weights=str(place))) for place in places)
+    run_cohort(entries, tmp_path / "out", first)
+    monkeypatch.setattr("BrainFusionLib.cohort.running.fuse_case", lambda entry, *_: Row(entry.case, "done", "red"))
+    assert run_cohort(entries, tmp_path / "out", copied)[0].verdict != "red", "the same weights of another name"
+    assert run_cohort(entries, tmp_path / "out", retrained)[0].verdict == "red", "other weights of the same name"
 
 
 def test_two_workers_give_what_one_gives(cohort, tmp_path):
@@ -170,9 +214,9 @@ def test_one_that_computes_with_readers_ahead_gives_what_plain_work_gives(cohort
         most[0] = max(most[0], waiting[0])
         return readings(entry)
 
-    def fused(inputs, settings, work=running.fused):
+    def fused(entry, inputs, settings, work=running.fused):
         waiting[0] -= 1
-        return work(inputs, settings)
+        return work(entry, inputs, settings)
 
     monkeypatch.setattr(running, "read", read)
     monkeypatch.setattr(running, "fused", fused)
@@ -185,7 +229,7 @@ def test_ctrl_c_ends_the_one_that_computes_and_its_readers(cohort, tmp_path, mon
     entries, _ = read_manifest(cohort)
     monkeypatch.setattr(running, "pick_device", lambda device: SimpleNamespace(type="cuda"))
 
-    def stop(inputs, settings):
+    def stop(entry, inputs, settings):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(running, "fused", stop)
@@ -235,8 +279,8 @@ def test_a_worker_that_is_killed_loses_nothing(cohort, tmp_path):
     rows = run_cohort(entries, tmp_path, QUICK, workers=2, tell=tell)
     assert killed
     plain = run_cohort(entries, tmp_path / "plain", QUICK)
-    assert [row["status"] for row in rows] == [row["status"] for row in plain]
-    assert "failed" not in [row["status"] for row in rows]
+    assert [row.status for row in rows] == [row.status for row in plain]
+    assert "failed" not in [row.status for row in rows]
 
 
 def test_a_second_run_in_the_same_folder_is_refused(cohort, tmp_path):

@@ -9,7 +9,19 @@ pytest.importorskip("torch", reason="torch is not installed")
 pytest.importorskip("psutil", reason="psutil is not installed: pip install 'brainfusion[cohort]'")
 
 from benchmarks.cohort import held_over, peak_bytes, write_pair
-from BrainFusionLib.cohort.memory import bytes_needed
+from BrainFusionLib.cohort.manifest import Entry
+from BrainFusionLib.cohort.memory import (
+    BASE_BYTES,
+    BYTES_A_CT_VOXEL,
+    BYTES_AN_MRI_VOXEL,
+    LARGE_CT,
+    LARGE_MRI,
+    bytes_needed,
+    workers_that_fit,
+)
+from BrainFusionLib.geometry import Grid
+from BrainFusionLib.io import write_volume
+from BrainFusionLib.volume import Volume
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="measured with /proc")
 
@@ -25,3 +37,17 @@ def test_memory_does_not_grow_with_the_number_of_cases(tmp_path):
     held = np.array(held_over(24, tmp_path, spacing_mm=8.0)) / 1e6
     # The first cases load libraries, and fill the allocator's pools.
     assert held[-6:].mean() - held[6:12].mean() < 8
+
+
+def test_an_unreadable_file_counts_as_a_large_volume(tmp_path):
+    write_volume(Volume(np.zeros((4, 5, 6), np.float32), Grid((6, 5, 4))), tmp_path / "good.nii")
+    (tmp_path / "damaged.nii").write_text("hello")
+    good, damaged, gone = (tmp_path / name for name in ("good.nii", "damaged.nii", "gone.nii"))
+    small = BASE_BYTES + 120 * (BYTES_A_CT_VOXEL + BYTES_AN_MRI_VOXEL)
+    assert bytes_needed(Entry(0, "a", good, good)) == small
+    assert bytes_needed(Entry(0, "a", damaged, gone)) == (
+        BASE_BYTES + LARGE_CT * BYTES_A_CT_VOXEL + LARGE_MRI * BYTES_AN_MRI_VOXEL
+    )
+    many, needed = workers_that_fit([Entry(0, "a", good, good), Entry(0, "b", good, damaged)])
+    assert needed == BASE_BYTES + 120 * BYTES_A_CT_VOXEL + LARGE_MRI * BYTES_AN_MRI_VOXEL
+    assert many >= 1

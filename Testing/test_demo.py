@@ -44,7 +44,7 @@ def test_without_images_the_phantom_is_used(demo_folders, monkeypatch, capsys):
         monkeypatch.setattr(demo, way, _unavailable)
     monkeypatch.setattr(demo, "phantom_cases", lambda: ["phantom"])
     assert demo.find_cases() == ["phantom"]
-    assert capsys.readouterr().out.count("not to be had: out of reach") == 2
+    assert capsys.readouterr().out.count("not available: out of reach") == 2
 
 
 def test_missing_second_package_leaves_the_first_case(demo_folders, monkeypatch):

@@ -5,6 +5,8 @@ import sys
 from pathlib import Path
 
 import pytest
+import SimpleITK as sitk
+import torch
 
 from BrainFusionLib import cli, device
 
@@ -55,3 +57,20 @@ def test_the_console_command_keeps_its_memory(monkeypatch, capsys):
     monkeypatch.setattr(sys.modules["BrainFusionLib.cli.main"], "keep_freed_memory", lambda: asked.append(True))
     cli.main(["doctor"])
     assert asked
+
+
+def test_threads_are_used_inside_and_restored_afterwards():
+    def counts():
+        return torch.get_num_threads(), sitk.ProcessObject.GetGlobalDefaultNumberOfThreads()
+
+    before = counts()
+    with device.use_threads(3):
+        assert counts() == (3, 3)
+    assert counts() == before
+    with pytest.raises(ValueError, match="here"), device.use_threads(2):
+        raise ValueError("here")
+    assert counts() == before
+    with device.use_threads(None):
+        assert counts() == before
+        torch.set_num_threads(before[0] + 1)
+    assert counts() == before

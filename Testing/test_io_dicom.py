@@ -9,7 +9,14 @@ import numpy as np
 import pydicom
 import pytest
 from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian, generate_uid
+from pydicom.encaps import encapsulate, generate_frames
+from pydicom.uid import (
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    RLELossless,
+    generate_uid,
+)
 
 from BrainFusionLib.errors import GeometryError, ImageContentError, ImageFileError
 from BrainFusionLib.geometry import apply_affine, rotation_matrix
@@ -199,7 +206,7 @@ def test_two_series_are_listed_and_none_is_chosen_for_the_user(two_series):
     with pytest.raises(ImageFileError) as refusal:
         read_volume(two_series)
     lines = str(refusal.value).splitlines()
-    assert "study: holds 2 DICOM series, and one is needed. Choose with --series" in lines[0]
+    assert "study: holds 2 DICOM series, and one is needed. Choose one by its UID, its number or" in lines[0]
     assert lines[1] == "  1. series 2, 'T1', MR, 4 slices, 8.8"
     assert lines[2].startswith("  2. series 7, 'Bone")
     assert lines[2].endswith("', CT, 3 slices, 1.2.3.4")
@@ -418,6 +425,87 @@ def test_a_slice_cut_short_is_refused_and_not_bridged(tmp_path, lost, capfd):
     with pytest.raises(ImageFileError, match=r"IM0005: this DICOM file is damaged, cut short.*Copy the series again"):
         read_volume(folder)
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, ImplicitVRLittleEndian])
+@pytest.mark.parametrize("modality", ["CT", "OT"])
+def test_a_slice_cut_anywhere_is_refused(tmp_path, syntax, modality):
+    folder = write_series(tmp_path / "head", heights=[0, 2, 4], syntax=syntax, Modality=modality)
+    damaged = folder / "IM0001"
+    whole = damaged.read_bytes()
+    start = len(whole) - 2 * ROWS * COLUMNS
+    for length in [*range(132, start, 37), start - 8, start, start + 1, len(whole) - 1]:
+        damaged.write_bytes(whole[:length])
+        with pytest.raises(ImageFileError, match="IM0001: this DICOM file is damaged, cut short"):
+            read_volume(folder)
+
+
+def test_a_damaged_report_beside_the_slices_is_ignored(tmp_path):
+    folder = write_series(tmp_path / "head", heights=[0, 2, 4])
+    new_dataset(REPORT, "5.5", Modality="SR").save_as(folder / "report.dcm", enforce_file_format=True)
+    content = (folder / "report.dcm").read_bytes()
+    (folder / "report.dcm").write_bytes(content[: content.index(b"Head 1.5") - 8])
+    assert read_volume(folder).grid.size_ijk[2] == 3
+
+
+@pytest.mark.parametrize("fragments", [1, 3])
+def test_compressed_slices_are_read_and_their_fragments_must_be_whole(tmp_path, fragments):
+    folder = write_series(tmp_path / "head", heights=[0, 2, 4])
+    for file in folder.iterdir():
+        data = pydicom.dcmread(file)
+        data.compress(RLELossless)
+        (frame,) = generate_frames(data.PixelData, number_of_frames=1)
+        data.PixelData = encapsulate([frame], fragments_per_frame=fragments)
+        data.save_as(file, enforce_file_format=True)
+    if fragments == 1:  # the standard allows one fragment a frame in this syntax
+        assert_is_the_object(read_volume(folder))
+    damaged = folder / "IM0001"
+    damaged.write_bytes(damaged.read_bytes()[:-60])
+    with pytest.raises(ImageFileError, match="IM0001: this DICOM file is damaged, cut short"):
+        read_volume(folder)
+
+
+def test_deflated_slices_are_read(tmp_path):
+    assert_is_the_object(read_volume(write_series(tmp_path / "head", syntax=DeflatedExplicitVRLittleEndian)))
+
+
+def test_pixels_that_cannot_be_decoded_are_refused(tmp_path):
+    folder = write_series(tmp_path / "head", heights=[0, 2, 4])
+    for file in folder.iterdir():
+        data = pydicom.dcmread(file)
+        data.compress(RLELossless)
+        data.file_meta.TransferSyntaxUID = "1.2.840.10008.1.2.4.100"  # MPEG-2
+        data.save_as(file, enforce_file_format=True)
+    with pytest.raises(ImageFileError, match=r"IM0000: this DICOM file is .*of a kind that cannot be decoded"):
+        read_volume(folder)
+
+
+def test_odd_values_in_a_header_are_neither_warned_of_nor_logged(tmp_path, caplog, capfd):
+    folder = write_series(tmp_path / "head", heights=[0, 2, 4])
+    for file in folder.iterdir():
+        content = file.read_bytes()
+        for old, new in ((b"ID-4711", b"ID\n4711"), (b"Doe^Jane", b"Do\\\xff\xfe==="), (b"Head 1.5", b"Head\n\x1b[5")):
+            assert content.count(old) == 1
+            content = content.replace(old, new)
+        file.write_bytes(content)
+    with pytest.raises(ImageFileError, match=r"no single one(.|\n)*'Head\?\?\[5'"):
+        read_volume(folder, series=99)
+    read_volume(folder)
+    assert caplog.text == ""
+    assert capfd.readouterr() == ("", "")
+
+
+def test_the_header_of_each_slice_is_read_once(tmp_path, monkeypatch):
+    folder = write_series(tmp_path / "head")
+    read, real = [], pydicom.dcmread
+
+    def counted(stream, **options):
+        read.append(stream.name)
+        return real(stream, **options)
+
+    monkeypatch.setattr(pydicom, "dcmread", counted)
+    read_volume(folder)
+    assert sorted(read) == sorted(str(file) for file in folder.iterdir())
 
 
 def test_a_single_slice_is_refused(tmp_path):

@@ -396,7 +396,7 @@ def test_a_text_file_under_an_images_name_is_refused(tmp_path, suffix, capfd):
 
 def test_an_unknown_ending_is_refused_with_the_known_ones(tmp_path):
     (tmp_path / "a.docx").write_text("hello")
-    with pytest.raises(ImageFileError, match=r"a\.docx: files of this kind \('\.docx'\) are not read\. Give NRRD"):
+    with pytest.raises(ImageFileError, match=r"a\.docx: files of this kind \('\.docx'\) are not read\. Give NIfTI"):
         read_volume(tmp_path / "a.docx")
 
 

@@ -5,12 +5,14 @@ import json
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from BrainFusionLib.cli import DONE, WRONG_INPUT, main
 from BrainFusionLib.errors import ImageContentError, ImageFileError
 from BrainFusionLib.fusion.measuring import measure_files
-from BrainFusionLib.fusion.methods import prepare
+from BrainFusionLib.fusion.method import RuleFuser
+from BrainFusionLib.fusion.methods import METHODS, prepare
 from BrainFusionLib.fusion.slice_folders import fuse_folders
 from BrainFusionLib.intensity import picture_stacks
 from BrainFusionLib.io import list_pictures, read_grey, write_grey
@@ -184,3 +186,41 @@ def test_metrics_of_volumes_on_two_grids_say_what_to_give(tmp_path):
     measured = measure_files(tmp_path / "mri.nrrd", tmp_path / "ct.nrrd", tmp_path / "mri.nrrd").mean
     assert measured["soft_tissue_error"] == pytest.approx(0, abs=1e-4)
     assert measured["bone_error"] > 20
+
+
+def watch(monkeypatch, note):
+    """Call `note` with the stacks of each picture or batch that a rule fuses."""
+    fuse = RuleFuser.fuse
+    monkeypatch.setattr(RuleFuser, "fuse", lambda self, stacks, **named: note(stacks) or fuse(self, stacks, **named))
+
+
+def test_threads_are_used_and_restored(folders, monkeypatch):
+    seen, before = [], torch.get_num_threads()
+    watch(monkeypatch, lambda stacks: seen.append(torch.get_num_threads()))
+    words = ["slices", str(folders / "CT"), str(folders / "MRI"), "-o", str(folders / "f"), "--rule", "average"]
+    assert main([*words, "--threads", "3"]) == DONE
+    assert set(seen) == {3}
+    assert torch.get_num_threads() == before
+
+
+def test_pictures_of_one_size_are_fused_together_up_to_the_batch_size(folders, monkeypatch):
+    shapes, fractions = [], []
+    watch(monkeypatch, lambda stacks: shapes.append(stacks.ct_unit.shape))
+    for most in (1, 8):
+        settings = Settings(fusion=FusionSettings("average", batch_size=most))
+        fuse_folders(
+            folders / "CT", folders / "MRI", folders / f"f{most}", settings,
+            progress=lambda _, fraction: fractions.append(fraction),
+        )  # fmt: skip
+    assert shapes == [(1, 48, 48), (1, 48, 48), (1, 61, 61), (2, 48, 48), (1, 61, 61)]
+    assert fractions == [1 / 3, 2 / 3, 1, 2 / 3, 1]
+    for name in ("slice0.png", "slice1.png", "slice2.png"):
+        assert (folders / "f1" / name).read_bytes() == (folders / "f8" / name).read_bytes()
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_fuses_folders(folders, method):
+    settings = Settings(fusion=FusionSettings(method))
+    written = fuse_folders(folders / "CT", folders / "MRI", folders / "fused", settings, save_alpha=True)
+    assert len(written.fused) == 3
+    assert len(written.alpha) == (3 if METHODS[method].needs_weights else 0)

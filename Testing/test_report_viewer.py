@@ -5,6 +5,7 @@ import json
 import re
 import shutil
 import zlib
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,16 +14,12 @@ from BrainFusionLib.geometry import Grid
 from BrainFusionLib.intensity import ct_to_unit
 from BrainFusionLib.report import report_html
 from BrainFusionLib.report.pictures import prepare_scene
-from BrainFusionLib.report.viewer import WHITE_UNIT
+from BrainFusionLib.report.quantities import position
+from BrainFusionLib.report.viewer import WHITE_UNIT, readings_of_ct, readings_of_mri
 from BrainFusionLib.volume import Volume
+from Testing.report_case import result_of
 
 SHAPE = (40, 60, 50)
-LOCAL = {
-    "spacing_mm": 20.0,
-    "points_lps_mm": [[-10.0, 20.0, 30.0]],
-    "shifts_mm": [[3.0, 0.0, 4.0]],
-    "worst": {"point_lps_mm": [-10.0, 20.0, 30.0], "shift_mm": 5.0},
-}
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +41,7 @@ def volumes():
 
 @pytest.fixture(scope="module")
 def page(volumes):
-    return report_html({"case": {"ct": "CT", "mri": "MRI"}, "local_errors": LOCAL}, *volumes)
+    return report_html(result_of(*volumes), volumes[2])
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +52,7 @@ def told(page):
 
 
 def unpacked(told, name):
-    return np.frombuffer(zlib.decompress(base64.b64decode(told[name])), np.uint8).reshape(told["size"])
+    return np.frombuffer(zlib.decompress(base64.b64decode(told[name]["grey"])), np.uint8).reshape(told["size"])
 
 
 def test_the_page_holds_the_volumes_turned_to_the_viewers_frame(told, volumes):
@@ -76,20 +73,63 @@ def test_local_errors_are_where_they_are(told, volumes):
     firsts = [first for first, _ in scene.box_spl]
     # The volume is stored from head to feet; the viewer goes from feet to head.
     expected = np.array([SHAPE[0] - 1 - ijk[2], ijk[1], ijk[0]]) - firsts
-    [(place, length)] = told["local"]
-    np.testing.assert_allclose(place, expected, atol=0.1)
-    assert length == 5.0
+    first, second = told["local"]
+    np.testing.assert_allclose(first["place"], expected, atol=0.1)
+    assert (first["mm"], second["mm"]) == (5.0, 0.5)
     np.testing.assert_allclose(told["worst"], expected, atol=0.1)
 
 
 def test_a_fine_head_is_shown_coarser_and_the_page_stays_small(volumes):
     fine = [v.with_array(v.array_kji, grid=Grid((50, 60, 40), (0.5, 0.5, 0.5), (0.0, 0.0, 0.0))) for v in volumes]
-    page = report_html({}, *fine)
+    result = result_of(*fine)
+    page = report_html(replace(result, evidence=replace(result.evidence, local=None)), fine[2])
     told = json.loads(re.search(r'id="viewer-data">(.*?)</script>', page, re.S).group(1))
     assert told["step_mm"] == 1.5
     assert max(told["size"]) <= 20
     assert told["local"] == []
     assert told["worst"] is None
+
+
+def told_range(reading):
+    """The range that a read-out states."""
+    text = reading.removesuffix(" HU").replace("−", "-")
+    if text[0] in "≤≥":
+        return (-np.inf, float(text[2:])) if text[0] == "≤" else (float(text[2:]), np.inf)
+    middle, half = map(float, text.split(" ± "))
+    return middle - half, middle + half
+
+
+def level_of(unit):
+    return int(np.clip(np.rint(np.float32(unit) * np.float32(255 / WHITE_UNIT)), 0, 255))
+
+
+def test_read_out_of_a_ct_is_its_hounsfield_units():
+    readings = readings_of_ct()
+    assert all(reading.endswith(" HU") for reading in readings)
+    for hu in np.linspace(-1100, 2400, 1500):
+        low, high = told_range(readings[level_of(ct_to_unit(hu))])
+        assert low <= hu <= high, hu
+        if -90 < hu < 290:
+            assert high - low <= 4
+
+
+@pytest.mark.parametrize(("low", "high"), [(0.0, 900.0), (-0.001, 0.02), (12.0, 40000.0)])
+def test_read_out_of_an_mri_is_its_own_value(low, high):
+    readings = readings_of_mri(low, high)
+    for unit in np.linspace(-0.2, 1.8, 1500):
+        value = low + (high - low) * unit
+        first, last = told_range(readings[level_of(unit)])
+        assert first <= value <= last
+        assert last - first == np.inf or last - first < 0.011 * (high - low)
+
+
+def test_read_out_is_true_for_every_voxel(told, volumes):
+    scene = prepare_scene(volumes[1], volumes[2], volumes[0])
+    window = tuple(slice(first, last) for first, last in scene.box_spl)
+    for name, array in (("ct", scene.ct_spl), ("mri", scene.mri_spl), ("fused", scene.fused_spl)):
+        ranges = np.array([told_range(reading) for reading in told[name]["readings"]])[unpacked(told, name)]
+        assert (ranges[..., 0] <= array[window]).all()
+        assert (array[window] <= ranges[..., 1]).all()
 
 
 @pytest.fixture(scope="module")
@@ -138,8 +178,24 @@ def press(browser, plane, key, times=1):
         canvas.send_keys(key)
 
 
+def expected_words(told, voxel, volumes):
+    """What the read-out has to say of a voxel of the viewer, from the volumes themselves."""
+    grid = volumes[2].grid
+    scene = prepare_scene(volumes[1], volumes[2], volumes[0])
+    k, j, i = (n + first for n, (first, _) in zip(voxel, scene.box_spl, strict=True))
+    lps = grid.lps_from_ijk @ [i, j, SHAPE[0] - 1 - k, 1.0]  # stored from head to feet
+    words = []
+    for name, label in (("mri", "MRI"), ("ct", "CT"), ("fused", "fused")):
+        reading = told[name]["readings"][unpacked(told, name)[voxel]]
+        low, high = told_range(reading)
+        value = {"mri": scene.mri_spl, "ct": scene.ct_spl, "fused": scene.fused_spl}[name][k, j, i]
+        assert low <= value <= high
+        words.append(f"{label} {reading}")
+    return f"{position(lps[:3])}: {', '.join(words)}"
+
+
 @pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
-def test_in_a_browser_it_scrolls_blends_jumps_and_asks_for_nothing(browser, told):
+def test_in_a_browser_it_scrolls_blends_jumps_and_asks_for_nothing(browser, told, volumes):
     from selenium.webdriver.common.keys import Keys
 
     set_knob(browser, "cross", False)
@@ -161,7 +217,8 @@ def test_in_a_browser_it_scrolls_blends_jumps_and_asks_for_nothing(browser, told
     press(browser, "axial", Keys.ARROW_RIGHT, 2)
     assert grey(browser, "axial", 10, 12) == pytest.approx(mri[k + 3, 12, 10], abs=2)
     assert grey(browser, "sagittal", 12, 10) == pytest.approx(mri[told["size"][0] - 1 - 10, 12, i + 2], abs=2)
-    assert browser.find_element("css selector", "#viewer output").text.startswith("4 mm left, 0 mm back, 6 mm up")
+    words = browser.find_element("css selector", "#viewer output").text
+    assert words == expected_words(told, (k + 3, j, i + 2), volumes)
 
     set_knob(browser, "contrast", 51)
     assert grey(browser, "axial", 10, 12) == pytest.approx(

@@ -38,7 +38,7 @@ def test_good_evidence_is_green(margin):
     verdict = judged(replace(GOOD, margin_nats=margin))
     assert verdict.colour == "green"
     assert verdict.findings == ()
-    assert verdict.reasons[0] == "no sign of misalignment was found"
+    assert verdict.sentence == SENTENCES["green"]
     assert "simulated pairs" in verdict.reasons[-1]
 
 
@@ -76,13 +76,13 @@ FITS = LocalFit(median_mm=0.5, part_mm=0.3, share=0.95, least_share=0.9, voxel_m
 @pytest.mark.parametrize(
     ("changes", "colour", "words"),
     [
-        ({}, "green", "no sign of misalignment"),
+        ({}, "green", "calibrated"),
         ({"median_mm": 2.5}, "amber", "align better if shifted by 2.5 mm or more (limit 2.0 mm)"),
         ({"median_mm": 5.0}, "red", "shifted by 5.0 mm or more"),
-        ({"median_mm": 5.0, "voxel_mm": 15.0}, "green", "no sign of misalignment"),
+        ({"median_mm": 5.0, "voxel_mm": 15.0}, "green", "calibrated"),
         ({"part_mm": 1.5}, "amber", "one part of the head would align better if shifted by 1.5 mm (limit 1.2 mm)"),
         ({"part_mm": 4.0}, "red", "if shifted by 4.0 mm"),
-        ({"part_mm": 1.5, "voxel_mm": 5.0}, "green", "no sign of misalignment"),
+        ({"part_mm": 1.5, "voxel_mm": 5.0}, "green", "calibrated"),
         ({"least_share": 0.2}, "amber", "only 20 % of the regions could be compared (minimum 25 %)"),
         ({"least_share": 0.0}, "red", "only 0 % of the regions"),
     ],
@@ -96,17 +96,17 @@ def test_a_misaligned_part_is_a_finding(changes, colour, words):
 @pytest.mark.parametrize(
     ("skull", "colour", "words"),
     [
-        (None, "green", "no sign of misalignment"),
-        (SkullFit(0.4, 0.2, 0.3, at_edge=False, voxel_mm=2.0), "green", "no sign of misalignment"),
+        (None, "green", "calibrated"),
+        (SkullFit(0.4, 0.2, 0.3, at_edge=False, voxel_mm=2.0), "green", "calibrated"),
         (
             SkullFit(2.4, 0.2, 0.3, at_edge=False, voxel_mm=2.0),
             "amber",
             "skull lies 2.4 mm from the dark skull band",
         ),
-        (SkullFit(2.4, 0.2, 0.3, at_edge=False, voxel_mm=5.0), "green", "no sign of misalignment"),
+        (SkullFit(2.4, 0.2, 0.3, at_edge=False, voxel_mm=5.0), "green", "calibrated"),
         (SkullFit(6.0, 0.2, 0.3, at_edge=False, voxel_mm=2.0), "red", "6.0 mm from"),
         (SkullFit(8.0, 0.2, 0.3, at_edge=True, voxel_mm=2.0), "red", "8.0 mm or more from"),
-        (SkullFit(8.0, 0.01, 0.02, at_edge=True, voxel_mm=2.0), "green", "no sign of misalignment"),
+        (SkullFit(8.0, 0.01, 0.02, at_edge=True, voxel_mm=2.0), "green", "calibrated"),
     ],
 )
 def test_a_skull_off_the_dark_band_is_a_finding(skull, colour, words):

@@ -19,16 +19,17 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from BrainFusionLib.cohort import Entry, read_manifest, run_cohort
-from BrainFusionLib.cohort.memory import bytes_needed, voxels
+from BrainFusionLib.cohort.memory import bytes_needed
+from BrainFusionLib.cohort.row import Row
 from BrainFusionLib.device import keep_freed_memory
 from BrainFusionLib.errors import BrainFusionError
 from BrainFusionLib.geometry import Grid
 from BrainFusionLib.io import write_text, write_volume
+from BrainFusionLib.io.formats import voxel_count
 from BrainFusionLib.io.tables import markdown_table
 from BrainFusionLib.phantom import make_phantom
 from BrainFusionLib.settings import RegistrationSettings, Settings
@@ -51,6 +52,7 @@ import json, sys
 from pathlib import Path
 from benchmarks.cohort import SETTINGS
 from BrainFusionLib.cohort import Entry
+from BrainFusionLib.cohort.row import Row
 from BrainFusionLib.cohort.one_case import fuse_case
 from BrainFusionLib.device import keep_freed_memory
 keep_freed_memory()
@@ -101,7 +103,7 @@ def held_bytes() -> float:
     return float(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
-def throughput(folder: Path) -> list[tuple[str, float, list[dict[str, Any]]]]:
+def throughput(folder: Path) -> list[tuple[str, float, list[Row]]]:
     """Return the wall-clock seconds of the trial cohort with one worker, two, and two of Dask."""
     entries, _ = read_manifest(make_cohort(folder / "trial", spacing_mm=2.0))
     keep_freed_memory()
@@ -185,7 +187,7 @@ def _table(folder: Path, cases: int) -> str:
     for size in SIZES:
         entry = write_pair(folder, size)
         peak = peak_bytes(entry, folder / size)
-        million = [f"{voxels(path) / 1e6:.1f}" for path in (entry.ct, entry.mri)]
+        million = [f"{voxel_count(path) / 1e6:.1f}" for path in (entry.ct, entry.mri)]
         sizes.append([size, *million, f"{peak / 1e9:.2f}", f"{bytes_needed(entry) / 1e9:.2f}"])
     columns = ["case", "CT voxels, million", "MRI voxels, million", "peak memory of its process, GB", "estimated, GB"]
     lines.append(markdown_table(columns, sizes))
@@ -194,7 +196,7 @@ def _table(folder: Path, cases: int) -> str:
     found = throughput(folder)
     for name, wall, rows in found:
         share = found[0][1] / wall / (1 if name == "1" else 2)
-        done = sum(row["status"] == "done" for row in rows)
+        done = sum(row.status == "done" for row in rows)
         speeds.append([name, f"{wall:.1f}", f"{3600 * done / wall:.0f}", f"{100 * share:.0f} %"])
     lines.append(markdown_table(["workers", "wall s", "cases an hour", "efficiency"], speeds))
     held = np.array(held_over(cases, folder / "growth")) / 1e6

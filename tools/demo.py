@@ -85,12 +85,12 @@ def find_cases() -> list[Case]:
         try:
             return way()
         except SampleError as error:
-            print(f"  not to be had: {error}.", flush=True)
+            print(f"  not available: {error}.", flush=True)
     return phantom_cases()
 
 
 def slicer_cases() -> list[Case]:
-    """Return one head's CT and T1, from Slicer's sample data; raises `SampleError` if they cannot be had."""
+    """Return one head's CT and T1, from Slicer's sample data; raises `SampleError` if they are not available."""
     ct, mri = (get_slicer_file(file, SAMPLES) for file in (SLICER_CT, SLICER_T1))
     print(f"  3D Slicer's CTMRBrain, in {SAMPLES}")
     return [Case("ctmrbrain", "3D Slicer's CTMRBrain: a real CT and a real T1 of one head", ct, mri)]
@@ -102,7 +102,7 @@ def package_cases() -> list[Case]:
     Raises
     ------
     SampleError
-        The CT cannot be had. (Without the T1 there is only the first case.)
+        The CT is not available. (Without the T1 there is only the first case.)
     """
     ct = read_inv3(get_packaged_file(HEAD_CT, SAMPLES))
     pair = simulate_mri(ct)
@@ -133,8 +133,8 @@ def package_cases() -> list[Case]:
 
 
 def phantom_cases() -> list[Case]:
-    """Return the project's own phantom head, for where no image can be had."""
-    print("  No real image can be had here, so this runs on the project's own phantom, a drawn head.", flush=True)
+    """Return the project's own phantom head, for machines without access to images."""
+    print("  No real image is available, so this runs on the project's own phantom, a drawn head.", flush=True)
     pair = make_pair(seed=1, rotation_deg=25, translation_mm=35)
     inputs = OUTPUT / "inputs"
     inputs.mkdir(parents=True, exist_ok=True)

@@ -16,7 +16,7 @@ def main() -> None:
     pair = make_pair(seed=3, rotation_deg=25, translation_mm=30)
     result = fuse(pair.ct, pair.mri)
     PICTURE.parent.mkdir(parents=True, exist_ok=True)
-    write_readme_picture(result.ct_in_mri, pair.mri, result.fused, PICTURE)
+    write_readme_picture(result, pair.mri, PICTURE)
     print(f"{PICTURE}: {PICTURE.stat().st_size // 1000} kB")
 
 

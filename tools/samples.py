@@ -32,7 +32,7 @@ CHUNK = 1 << 20
 
 
 class SampleError(Exception):
-    """An image cannot be had; the message says why."""
+    """An image is not available; the message says why."""
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,7 @@ def get_packaged_file(wanted: PackagedFile, folder: Path) -> Path:
     Raises
     ------
     SampleError
-        The package cannot be had, or the file in it is not the one that was wanted.
+        The package is not available, or the file in it is not the expected one.
     """
     path = folder / wanted.name
     if has(path, wanted.sha256):

@@ -22,7 +22,7 @@ from BrainFusionLib.errors import BrainFusionError, SettingsError
 from BrainFusionLib.geometry import Grid
 from BrainFusionLib.intensity import hu_from_unit, unit_pair
 from BrainFusionLib.io import atomic_output
-from BrainFusionLib.io.nifti import nifti_header
+from BrainFusionLib.io.nifti_writing import nifti_header
 from BrainFusionLib.phantom import head_grid, make_phantom
 from BrainFusionLib.resample import resample_onto
 from BrainFusionLib.transform import RigidTransform

@@ -16,6 +16,7 @@ import torch
 from BrainFusionLib.errors import BrainFusionError, ImageContentError, ImageFileError, SettingsError
 from BrainFusionLib.intensity import bone_weight, check_pair, ct_head_mask, ct_to_unit, mri_scale, windowed_bone_weight
 from BrainFusionLib.io import atomic_output, read_grey, read_volume
+from BrainFusionLib.io.formats import files_of, volumes_in
 from BrainFusionLib.io.tables import parse_csv
 from BrainFusionLib.phantom import head_grid, make_phantom
 from BrainFusionLib.resample import resample_onto
@@ -26,7 +27,6 @@ from simulation.scans import draw_scan
 from simulation.slices_torch import render
 from training.config import Config
 
-LABEL_MAPS = (".nii", ".nii.gz", ".nrrd", ".mha", ".img")
 RENDER_AT_ONCE = 8
 
 
@@ -176,7 +176,7 @@ class VolumePairs:
     def files(self, head: str) -> list[Path]:
         """See `HeadSource`."""
         named = [path for pair in self._pairs[head] for path in (pair.ct, pair.mri, pair.fused) if path is not None]
-        return [file for path in named for file in _parts(path)]
+        return [file for path in named for file in files_of(path)]
 
     def slices(self, head: str) -> Iterator[Slices]:
         """See `HeadSource`."""
@@ -264,14 +264,6 @@ def describe(config: Config, source: HeadSource, head: str) -> dict[str, Any]:
     return {"version": 1, "head": head, "data": data, "files": files, **simulation, **given}
 
 
-def _parts(path: Path) -> list[Path]:
-    """Return both files of an ``.img``/``.hdr`` pair, and all files of a DICOM folder."""
-    if path.is_dir():
-        return sorted(file for file in path.rglob("*") if file.is_file())
-    header = path.with_suffix(".hdr")
-    return [path, header] if path.suffix.lower() == ".img" and header.exists() else [path]
-
-
 def _existing(paths: Sequence[Path]) -> Iterator[Path]:
     for path in paths:
         if not path.exists():
@@ -320,8 +312,7 @@ def _folder(path: Path) -> Path:
 
 
 def _label_maps(path: str) -> dict[str, Path]:
-    files = sorted(file for file in _folder(Path(path)).iterdir() if file.name.endswith(LABEL_MAPS))
-    return {file.name.partition(".")[0]: file for file in files}
+    return {file.name.partition(".")[0]: file for file in volumes_in(_folder(Path(path)))}
 
 
 def _original_layout(folder: Path) -> dict[str, list[VolumePair]]:

@@ -56,10 +56,8 @@ def exportResults(results: Any, folder: str | Path) -> list[Path]:
     reason = whatIsMissingForExport(fusedNode)
     if reason is not None:
         raise SettingsError(reason)
-    from BrainFusionLib.io.dicom_headers import require_pydicom
     from BrainFusionLib.io.dicom_writing import write_dicom_results
 
-    require_pydicom()
     mriNode, ctNode = _inputsOf(fusedNode)
     mriHeaders = _headersOf(mriNode)
     if mriHeaders is None:

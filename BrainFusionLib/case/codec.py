@@ -1,6 +1,6 @@
 """Frozen dataclasses to plain values for JSON, and back, without loss.
 
-One codec for every door: ``result.json``, the worker's protocol, the cohort's seal, ``register --json``. It knows no
+One codec for every door: ``result.json``, the worker's protocol, the cohort's seal, the command's JSON. It knows no
 class by name: the fields' types say what is to be written and read. Strict: a field that is missing or unknown is an
 error that names it.
 """
@@ -12,7 +12,6 @@ import types
 import typing
 from collections.abc import Mapping, MutableMapping
 from dataclasses import fields, is_dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, TypeVar, Union, get_args, get_origin
 
@@ -173,7 +172,7 @@ def _decoded_choice(
     kinds = tuple(kind for kind in kinds if kind is not type(None))
     if len(kinds) == 1:
         return _decoded(plain, kinds[0], owner, path, voxels)
-    classes = {kind.__name__: kind for kind in kinds if is_dataclass(kind)}
+    classes = {kind.__name__: kind for kind in kinds if isinstance(kind, type) and is_dataclass(kind)}
     if classes:
         name = plain.get(_KIND) if isinstance(plain, dict) else None
         if name not in classes:
@@ -245,7 +244,6 @@ def _decoded_array(plain: list[Any], owner: str, path: str) -> Any:
     return array.reshape(0, 3) if array.size == 0 else array
 
 
-@cache
 def _types_of(kind: type[Any]) -> dict[str, Any]:
     return typing.get_type_hints(kind)
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from BrainFusionLib.case.codec import from_document
+from BrainFusionLib.case.codec import Plain, from_document
 from BrainFusionLib.case.result import Result
 from BrainFusionLib.errors import ImageFileError, RecordError
 
 
-def read_document(path: str | Path) -> dict[str, object]:
+def read_document(path: str | Path) -> dict[str, Plain]:
     """Return the content of a JSON file that holds an object.
 
     Raises

@@ -17,7 +17,6 @@ from BrainFusionLib.cli.rules import add_rule_options, fusion_settings
 from BrainFusionLib.console import ProgressLine, say
 from BrainFusionLib.errors import ImageFileError, SettingsError
 from BrainFusionLib.folder import (
-    FORMATS,
     make_output_folder,
     read_pair,
     read_pair_headers,
@@ -26,11 +25,12 @@ from BrainFusionLib.folder import (
     write_case,
 )
 from BrainFusionLib.io import TRANSFORM_SUFFIXES, read_transform, read_volume, write_json, write_transform
+from BrainFusionLib.io.formats import output_names, readable
 from BrainFusionLib.settings import Model, RegistrationSettings, Settings
 from BrainFusionLib.transform import RigidTransform, Transform
 
 INPUTS = (
-    "NRRD, NIfTI, MetaImage (.mha), Analyze (.img or .hdr), or a folder of DICOM files",
+    readable(),
     f"Results are {WARNING}.",
 )
 
@@ -55,7 +55,10 @@ def add_to(commands: Any) -> None:
     fuse_command.add_argument("-o", "--output", required=True, metavar="FOLDER", help="where to write the results")
     add_rule_options(fuse_command)
     fuse_command.add_argument(
-        "--format", choices=FORMATS, default=FORMATS[0], help=f"of the volumes written (default: {FORMATS[0]})"
+        "--format",
+        choices=output_names(),
+        default=output_names()[0],
+        help=f"of the volumes written (default: {output_names()[0]})",
     )
     fuse_command.add_argument(
         "--save-alpha",

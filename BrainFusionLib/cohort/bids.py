@@ -7,7 +7,6 @@ CTs are looked for where its users put them, and results that it has no name for
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,11 +17,15 @@ from BrainFusionLib.cohort.folders import only_one
 from BrainFusionLib.cohort.manifest import BAD_NAME, Entry, name_is_good
 from BrainFusionLib.errors import ImageFileError
 from BrainFusionLib.io import write_json, write_text
+from BrainFusionLib.io.formats import named
+from BrainFusionLib.io.suffixes import with_suffix
 from BrainFusionLib.verdict.measures import STRIPPED
 from BrainFusionLib.version import __version__
 
-CT_PATTERNS = ["ct/*_ct.nii*", "anat/*_ct.nii*", "anat/*_CT.nii*"]
-MRI_PATTERNS = ["anat/*_T1w.nii*", "anat/*_T2w.nii*", "anat/*_FLAIR.nii*", "anat/*_PDw.nii*"]
+# BIDS takes volumes in NIfTI only: `.nii*` stands for all its suffixes.
+_NIFTI = f"{min(named('nifti').suffixes, key=len)}*"
+CT_PATTERNS = [f"{name}{_NIFTI}" for name in ("ct/*_ct", "anat/*_ct", "anat/*_CT")]
+MRI_PATTERNS = [f"anat/*_{contrast}{_NIFTI}" for contrast in ("T1w", "T2w", "FLAIR", "PDw")]
 VERSION = "1.10.0"
 IGNORED = ("*_ct.nii.gz", "*_xfm.tfm", "*_report.html", "*_result.json", "cohort-case.json", "cohort.*")
 README = f"""# BrainFusion
@@ -120,7 +123,7 @@ def _pairs(root: Path, subject: str, ct_pattern: str | None, mri_pattern: str | 
 
 
 def _entry(root: Path, session: _Session, ct: Path, mri: Path) -> Entry:
-    stem, suffix = re.sub(r"\.nii(\.gz)?$", "", mri.name).rsplit("_", 1)
+    stem, suffix = with_suffix(mri, "").name.rsplit("_", 1)
     names = {
         "fused": f"{stem}_desc-fused_{suffix}.nii.gz",
         "ct_in_mri": f"{stem}_desc-registered_ct.nii.gz",
@@ -180,6 +183,6 @@ def write_sidecar(entry: Entry, result: Result, fused: Path) -> Path:
         "WeightsSHA256": fusion.weights_sha256,
         "ToolVersions": result.provenance.versions,
     }
-    path = fused.with_name(fused.name.removesuffix(".nii.gz") + ".json")
+    path = with_suffix(fused, ".json")
     write_json(sidecar, path)
     return path

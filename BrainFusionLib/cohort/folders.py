@@ -6,10 +6,9 @@ from pathlib import Path
 
 from BrainFusionLib.cohort.manifest import BAD_NAME, Entry, name_is_good
 from BrainFusionLib.errors import ImageFileError
+from BrainFusionLib.io.formats import header_of
 
 PATTERNS = {"ct": "ct*", "mri": "mr*"}
-# What comes in two files is named by the first of them.
-SECOND_FILES = {".img": ".hdr", ".raw": ".mhd", ".zraw": ".mhd"}
 
 
 def read_folders(
@@ -53,7 +52,7 @@ def only_one(folder: Path, patterns: list[str], what: str) -> tuple[Path | None,
     """Return what fits the first of the patterns that anything fits, if it is only one; else what is wrong."""
     for pattern in patterns:
         found = [path for path in sorted(folder.glob(pattern)) if not path.name.startswith(".")]
-        found = [path for path in found if not _is_second(path)]
+        found = [path for path in found if header_of(path) is None]  # a pair is named by its header
         if len(found) == 1:
             return found[0], ""
         if found:
@@ -61,9 +60,3 @@ def only_one(folder: Path, patterns: list[str], what: str) -> tuple[Path | None,
             more = "" if len(found) <= 4 else f" and {len(found) - 4} more"
             return None, f"{len(found)} may be the {what}: {names}{more}. Say which with a pattern."
     return None, f"no {what}: nothing is called {' or '.join(patterns)}. Say what it is called with a pattern."
-
-
-def _is_second(path: Path) -> bool:
-    """Say whether a file is the voxels beside a header of its name."""
-    header = SECOND_FILES.get(path.suffix)
-    return header is not None and path.with_suffix(header).exists()

@@ -6,12 +6,14 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-import SimpleITK as sitk
-
 from BrainFusionLib.cohort.manifest import Entry
+from BrainFusionLib.errors import BrainFusionError
+from BrainFusionLib.io.formats import voxel_count
 
 # Peak of a process that fuses one case: so much, and so much a voxel of the CT and of the MRI (docs/cohorts.md).
 BASE_BYTES, BYTES_A_CT_VOXEL, BYTES_AN_MRI_VOXEL = 450e6, 6.0, 45.0
+# The voxels assumed of a CT and of an MRI whose header cannot be read: a large head (512 x 512 x 400, 256 x 256 x 220).
+LARGE_CT, LARGE_MRI = 104_857_600, 14_417_920
 # So much of the memory that is free is used.
 SHARE = 0.8
 
@@ -30,24 +32,22 @@ def workers_that_fit(entries: Sequence[Entry]) -> tuple[int, float]:
 
 
 def bytes_needed(entry: Entry) -> float:
-    """Return the memory that a case's process needs at most, from the size of its files."""
-    return BASE_BYTES + BYTES_A_CT_VOXEL * voxels(entry.ct) + BYTES_AN_MRI_VOXEL * voxels(entry.mri)
+    """Return the memory that a case's process needs at most, from the headers of its files.
+
+    Where a header cannot be read, a large volume is assumed: the file may still be on its way, and the other cases must
+    not be killed for lack of memory because of it. What is wrong with it is reported when the case is read.
+    """
+    ct = _voxels_or(LARGE_CT, entry.ct, entry.ct_series)
+    mri = _voxels_or(LARGE_MRI, entry.mri, entry.mri_series)
+    return BASE_BYTES + BYTES_A_CT_VOXEL * ct + BYTES_AN_MRI_VOXEL * mri
 
 
-def voxels(path: Path) -> float:
-    """Return the number of voxels of a file, by its header, or of a folder of slices, by their sizes."""
+def _voxels_or(assumed: int, path: Path, series: str | None) -> int:
+    """Return the number of voxels of a volume, or the number assumed where its header cannot be read."""
     try:
-        if path.is_dir():
-            return sum(file.stat().st_size for file in path.rglob("*") if file.is_file()) / 2
-        reader = sitk.ImageFileReader()
-        reader.SetFileName(str(path))
-        reader.ReadImageInformation()
-        count = 1.0
-        for n in reader.GetSize():
-            count *= n
-        return count
-    except (RuntimeError, OSError):  # reading it will say what is wrong
-        return 0.0
+        return voxel_count(path, series)
+    except BrainFusionError:
+        return assumed
 
 
 def cores() -> int:

@@ -1,12 +1,7 @@
-"""The headers of a DICOM series, which a derived series takes its patient, study and place from.
-
-Needs pydicom (the extra ``dicom``; Slicer brings it), which is imported on use: reading volumes needs SimpleITK only.
-"""
+"""The headers of a DICOM series, from which a derived series takes its patient, study and place."""
 
 from __future__ import annotations
 
-import importlib.util
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,9 +9,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from BrainFusionLib.errors import GeometryError, ImageFileError, MissingDependencyError
+from BrainFusionLib.errors import GeometryError, ImageFileError
 from BrainFusionLib.geometry import FloatArray, Grid, orthonormalised
-from BrainFusionLib.io.dicom import series_files
+from BrainFusionLib.io.dicom_files import DicomFile, open_image_header, quiet_pydicom
+from BrainFusionLib.io.dicom_series import find_series, is_dicom
 from BrainFusionLib.io.reading import COPY_AGAIN, naming
 
 if TYPE_CHECKING:
@@ -26,20 +22,6 @@ if TYPE_CHECKING:
 _TOLERANCE_MM = 0.1
 # Cosine of 0.08 degrees: 0.15 mm at the rim of a head.
 _PARALLEL = 1 - 1e-6
-
-
-def require_pydicom() -> None:
-    """Say how to get pydicom where it is missing, before the minutes of work.
-
-    Raises
-    ------
-    MissingDependencyError
-        pydicom is not installed.
-    """
-    if importlib.util.find_spec("pydicom") is None:
-        raise MissingDependencyError(
-            "writing DICOM needs pydicom, which is not installed. Run: pip install 'pydicom>=3.0' (Slicer brings it)."
-        )
 
 
 @dataclass(frozen=True)
@@ -125,17 +107,15 @@ class DicomHeaders:
 
 
 def read_series_headers(path: str | Path, series: str | int | None = None) -> DicomHeaders | None:
-    """Read the headers of the series that `read_volume` would read there; ``None`` where `path` is no DICOM.
+    """Read the headers of the series that `read_volume` would read there; ``None`` where `path` is not DICOM.
 
     Raises
     ------
-    MissingDependencyError
-        pydicom is not installed.
     ImageFileError
         As `read_volume`, and as `read_headers`.
     """
-    files = series_files(Path(path), series)
-    return None if files is None else read_headers(files)
+    path = Path(path)
+    return _headers_of(find_series(path, series).files) if is_dicom(path) else None
 
 
 def read_headers(files: Sequence[str | Path]) -> DicomHeaders:
@@ -143,68 +123,47 @@ def read_headers(files: Sequence[str | Path]) -> DicomHeaders:
 
     Raises
     ------
-    MissingDependencyError
-        pydicom is not installed.
     ImageFileError
         No file, a file that cannot be read, files of several series, or without study, series or place.
     """
-    require_pydicom()
-    import pydicom
-
     if not files:
         raise ImageFileError("the headers of a DICOM series are needed, but it has no files. Load the series again.")
-    datasets: list[tuple[Path, Dataset]] = []
-    for path in map(Path, files):
-        # pydicom quotes odd values in its warnings, the patient's name among them.
-        with naming(path), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            try:
-                datasets.append((path, pydicom.dcmread(path, stop_before_pixels=True)))
-            except pydicom.errors.InvalidDicomError as error:
-                raise ImageFileError(f"{path}: is not a DICOM file. {COPY_AGAIN}") from error
-    first_path, first = datasets[0]
-    for path, dataset in datasets:
-        for keyword in ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID"):
-            if not dataset.get(keyword):
-                raise ImageFileError(f"{path}: its DICOM header has no {keyword}. Export the original images.")
-        if dataset.SeriesInstanceUID != first.SeriesInstanceUID:
-            raise ImageFileError(
-                f"{path}: is of another series than {first_path.name}. Give the files of one series only."
-            )
-    axes, to_centre = _plane(first_path, first)
-    instances = tuple(Instance(str(d.SOPClassUID), str(d.SOPInstanceUID), _positions(path, d)) for path, d in datasets)
-    return DicomHeaders(first, instances, axes, to_centre)
+    found = []
+    with quiet_pydicom():
+        for path in map(Path, files):
+            file = open_image_header(path)
+            if file is None:
+                raise ImageFileError(f"{path}: is not a DICOM file with an image. {COPY_AGAIN}")
+            found.append(file)
+    return _headers_of(found)
 
 
-def _plane(path: Path, dataset: Dataset) -> tuple[FloatArray, FloatArray]:
-    """Return the axes of the slices, and what leads from a slice's first pixel to its centre."""
-    orientation = np.array(_numbers(path, dataset, "PlaneOrientationSequence", "ImageOrientationPatient", 6)[0])
-    rows_mm, columns_mm = _numbers(path, dataset, "PixelMeasuresSequence", "PixelSpacing", 2)[0]
-    row, column = orientation[:3], orientation[3:]
-    with naming(path):
-        axes = orthonormalised(np.column_stack([row, column, np.cross(row, column)]))
-    half = np.array([columns_mm * (int(dataset.Columns) - 1) / 2, rows_mm * (int(dataset.Rows) - 1) / 2, 0.0])
-    return axes, axes @ half
-
-
-def _positions(path: Path, dataset: Dataset) -> FloatArray:
-    return np.array(_numbers(path, dataset, "PlanePositionSequence", "ImagePositionPatient", 3), dtype=np.float64)
-
-
-def _numbers(path: Path, dataset: Dataset, group: str, keyword: str, count: int) -> list[list[float]]:
-    """Return the values of an attribute: of the file, or of each frame's or all frames' functional group."""
-    found: list[list[float]] = []
-    frames = [*dataset.get("PerFrameFunctionalGroupsSequence", []), *dataset.get("SharedFunctionalGroupsSequence", [])]
-    for holder in [dataset, *(item for frame in frames for item in frame.get(group, []))]:
-        try:
-            values = [float(value) for value in holder.get(keyword) or ()]
-        except (TypeError, ValueError):
-            continue
-        if len(values) == count and np.isfinite(values).all():
-            found.append(values)
-    if not found:
-        raise ImageFileError(
-            f"{path}: its DICOM header does not give the {keyword}, so its place in the body is unknown. "
-            "Export the original images."
+def _headers_of(files: Sequence[DicomFile]) -> DicomHeaders:
+    first = files[0]
+    with quiet_pydicom():
+        for file in files:
+            for keyword in ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID"):
+                if not file.text(keyword):
+                    raise ImageFileError(f"{file.path}: its DICOM header has no {keyword}. Export the original images.")
+            if file.text("SeriesInstanceUID") != first.text("SeriesInstanceUID"):
+                raise ImageFileError(
+                    f"{file.path}: is of another series than {first.path.name}. Give the files of one series only."
+                )
+        axes, to_centre = _plane(first)
+        instances = tuple(
+            Instance(file.text("SOPClassUID"), file.text("SOPInstanceUID"), file.needed("ImagePositionPatient", 3))
+            for file in files
         )
-    return found
+    return DicomHeaders(first.dataset, instances, axes, to_centre)
+
+
+def _plane(file: DicomFile) -> tuple[FloatArray, FloatArray]:
+    """Return the axes of the slices, and what leads from a slice's first pixel to its centre."""
+    orientation = file.needed("ImageOrientationPatient", 6)[0]
+    rows_mm, columns_mm = file.needed("PixelSpacing", 2)[0]
+    row, column = orientation[:3], orientation[3:]
+    with naming(file.path):
+        axes = orthonormalised(np.column_stack([row, column, np.cross(row, column)]))
+    columns, rows = file.size_ij
+    half = np.array([columns_mm * (columns - 1) / 2, rows_mm * (rows - 1) / 2, 0.0])
+    return axes, axes @ half

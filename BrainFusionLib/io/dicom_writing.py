@@ -1,9 +1,8 @@
-"""Volumes written as derived DICOM series; what their headers say is `dicom_attributes`' business."""
+"""Volumes written as derived DICOM series; what their headers say is the business of `dicom_attributes`."""
 
 from __future__ import annotations
 
 import shutil
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,7 +13,8 @@ import numpy.typing as npt
 from BrainFusionLib.errors import ImageContentError, ImageFileError
 from BrainFusionLib.geometry import Grid, apply_affine
 from BrainFusionLib.io.dicom_attributes import FUSED, REGISTERED_CT, Kind, series_dataset, set_slice, set_sources
-from BrainFusionLib.io.dicom_headers import DicomHeaders, require_pydicom
+from BrainFusionLib.io.dicom_files import quiet_pydicom
+from BrainFusionLib.io.dicom_headers import DicomHeaders
 from BrainFusionLib.io.leftovers import temporary_beside
 from BrainFusionLib.transform import Transform
 from BrainFusionLib.volume import Volume
@@ -40,7 +40,7 @@ def write_dicom_results(
 
     Raises
     ------
-    MissingDependencyError, GeometryError, ImageContentError, ImageFileError
+    GeometryError, ImageContentError, ImageFileError
         As `write_dicom_series`.
     """
     folders = {kind.folder: folder / kind.folder for kind in (FUSED, REGISTERED_CT)}
@@ -96,8 +96,6 @@ def write_dicom_series(
 
     Raises
     ------
-    MissingDependencyError
-        pydicom is not installed.
     GeometryError
         The volume does not lie where the MRI's slices lie.
     ImageContentError
@@ -105,14 +103,11 @@ def write_dicom_series(
     ImageFileError
         The folder has something in it, or cannot be written.
     """
-    require_pydicom()
     _refuse_to_overwrite(folder)
     mri.check_same_place(volume.grid, volume.name)
     array, grid = _right_handed(volume)
     stored, slope, intercept = _stored(array, volume.name)
-    # pydicom quotes odd values in its warnings, the patient's name among them.
-    with _staged(folder) as staged, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with _staged(folder) as staged, quiet_pydicom():
         dataset = series_dataset(mri, kind, grid, slope, intercept, window)
         names = [f"{k + 1:04d}.dcm" for k in range(len(stored))]
         for k, name in enumerate(names):
@@ -125,7 +120,7 @@ def write_dicom_series(
 def _refuse_to_overwrite(folder: Path) -> None:
     try:
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise ImageFileError(f"{folder}: is there already. Move it away, or choose another folder.")
+            raise ImageFileError(f"{folder}: exists and is not empty. Move it elsewhere, or choose another folder.")
     except OSError as error:
         if isinstance(error, ImageFileError):
             raise

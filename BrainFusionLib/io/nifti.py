@@ -1,4 +1,4 @@
-"""NIfTI and Analyze 7.5 files, one family of binary headers, read and written with numpy.
+"""NIfTI and Analyze 7.5 files, one family of binary headers, read with numpy (written by `nifti_writing`).
 
 ITK's reader is not used here for measured reasons: it repairs a zero spacing to 1 mm in silence, says nothing
 of a cut gzip trailer, and gives Analyze files the axes L, P, S, which mirrors every head that was stored the usual way.
@@ -12,82 +12,16 @@ SPM and nibabel (and ITK, measured), because programs filled it in at random; a 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from BrainFusionLib.errors import GeometryError, ImageFileError
 from BrainFusionLib.geometry import RAS_FROM_LPS, FloatArray, Grid, affine, orthonormalised
+from BrainFusionLib.io.nifti_layout import ANALYZE, NIFTI1, NIFTI2
 from BrainFusionLib.io.reading import COPY_AGAIN, naming, read_span, read_start, refuse_bad_spacing, three_sizes
 from BrainFusionLib.volume import Volume
-
-
-def _layout(itemsize: int, **fields: tuple[int, str]) -> np.dtype[Any]:
-    offsets = [offset for offset, _ in fields.values()]
-    formats = [kind for _, kind in fields.values()]
-    return np.dtype({"names": list(fields), "formats": formats, "offsets": offsets, "itemsize": itemsize})
-
-
-# Only the fields that are used. Analyze 7.5 and SPM's additions to it, then NIfTI-1 and NIfTI-2 (nifti1.h, nifti2.h).
-_ANALYZE = _layout(
-    348,
-    sizeof_hdr=(0, "i4"),
-    extents=(32, "i4"),
-    regular=(38, "S1"),
-    dim=(40, "8i2"),
-    datatype=(70, "i2"),
-    bitpix=(72, "i2"),
-    pixdim=(76, "8f4"),
-    vox_offset=(108, "f4"),
-    scl_slope=(112, "f4"),
-    scl_inter=(116, "f4"),
-    cal_max=(124, "f4"),
-    cal_min=(128, "f4"),
-    glmax=(140, "i4"),
-    glmin=(144, "i4"),
-    orient=(252, "u1"),
-    origin=(253, "5i2"),
-    magic=(344, "S4"),
-)
-_NIFTI1 = _layout(
-    348,
-    sizeof_hdr=(0, "i4"),
-    extents=(32, "i4"),
-    regular=(38, "S1"),
-    dim=(40, "8i2"),
-    datatype=(70, "i2"),
-    bitpix=(72, "i2"),
-    pixdim=(76, "8f4"),
-    vox_offset=(108, "f4"),
-    scl_slope=(112, "f4"),
-    scl_inter=(116, "f4"),
-    xyzt_units=(123, "u1"),
-    descrip=(148, "S80"),
-    qform_code=(252, "i2"),
-    sform_code=(254, "i2"),
-    quatern=(256, "3f4"),
-    qoffset=(268, "3f4"),
-    srow=(280, "(3,4)f4"),
-    magic=(344, "S4"),
-)
-_NIFTI2 = _layout(
-    540,
-    sizeof_hdr=(0, "i4"),
-    magic=(4, "S8"),
-    datatype=(12, "i2"),
-    dim=(16, "8i8"),
-    pixdim=(104, "8f8"),
-    vox_offset=(168, "i8"),
-    scl_slope=(176, "f8"),
-    scl_inter=(184, "f8"),
-    qform_code=(344, "i4"),
-    sform_code=(348, "i4"),
-    quatern=(352, "3f8"),
-    qoffset=(376, "3f8"),
-    srow=(400, "(3,4)f8"),
-    xyzt_units=(500, "i4"),
-)
 
 _BYTE_ORDERS: tuple[Literal["<", ">"], ...] = ("<", ">")
 _VOXEL_TYPES = {
@@ -146,6 +80,20 @@ def read_nifti(path: Path) -> Volume:
     return Volume(array, grid, name=path.name, notes=tuple(notes))
 
 
+def nifti_size(path: Path) -> tuple[int, int, int]:
+    """Return the size (i, j, k) that the header of a file or a pair gives.
+
+    Raises
+    ------
+    ImageFileError
+        The header cannot be read, or is not that of a 3D volume.
+    """
+    header_path, data_path = _files_of(path)
+    with naming(header_path):
+        header = _read_header(header_path, single_file=header_path == data_path)
+        return three_sizes(header_path, _sizes(header))
+
+
 def _files_of(path: Path) -> tuple[Path, Path]:
     """Return the header's and the voxels' file, which are the same for ``.nii``."""
     name = path.name.lower().removesuffix(".gz")
@@ -164,19 +112,19 @@ def _files_of(path: Path) -> tuple[Path, Path]:
 
 
 def _read_header(path: Path, single_file: bool) -> _Header:
-    raw = read_start(path, _NIFTI2.itemsize)
+    raw = read_start(path, NIFTI2.itemsize)
     for byte_order in _BYTE_ORDERS:
         stated = int(np.frombuffer(raw[:4].ljust(4, b"\0"), byte_order + "i4")[0])
         if stated == 540 and len(raw) >= 540:
-            fields = np.frombuffer(raw, _NIFTI2.newbyteorder(byte_order), 1)[0]
+            fields = np.frombuffer(raw, NIFTI2.newbyteorder(byte_order), 1)[0]
             if bytes(fields["magic"])[:3] in (b"n+2", b"ni2"):
                 return _Header(fields, byte_order, is_nifti=True)
         if stated == 348 and len(raw) >= 348:
-            fields = np.frombuffer(raw, _NIFTI1.newbyteorder(byte_order), 1)[0]
+            fields = np.frombuffer(raw, NIFTI1.newbyteorder(byte_order), 1)[0]
             if bytes(fields["magic"])[:3] in (b"n+1", b"ni1"):
                 return _Header(fields, byte_order, is_nifti=True)
             if not single_file:
-                fields = np.frombuffer(raw, _ANALYZE.newbyteorder(byte_order), 1)[0]
+                fields = np.frombuffer(raw, ANALYZE.newbyteorder(byte_order), 1)[0]
                 return _Header(fields, byte_order, is_nifti=False)
     kind = "a NIfTI file" if single_file else "a NIfTI or Analyze 7.5 header"
     raise ImageFileError(
@@ -324,61 +272,3 @@ def _qform_affine(fields: np.void, spacing: FloatArray) -> FloatArray:
     )
     left_handed = float(fields["pixdim"][0]) < 0
     return affine(rotation * spacing * [1, 1, -1 if left_handed else 1], fields["qoffset"])
-
-
-def nifti_header(grid: Grid, dtype: np.dtype[Any], *, pair: bool) -> bytes:
-    """Return the NIfTI-1 header that goes before the voxels, or, with `pair`, into the ``.hdr`` file.
-
-    The pair's header has Analyze 7.5's layout, so that a reader of Analyze finds size, spacing and voxels; the
-    NIfTI fields in it hold the orientation, which true Analyze cannot. Numbers are float32 in this format: positions
-    come back to about 1e-7 of their value (1e-5 mm in a head).
-
-    Parameters
-    ----------
-    grid
-        Where the voxels are.
-    dtype
-        Little-endian type of the voxels, int16 or float32.
-    pair
-        Whether the voxels go to a file of their own.
-    """
-    ras_from_ijk = RAS_FROM_LPS @ grid.lps_from_ijk
-    rotation = RAS_FROM_LPS[:3, :3] @ grid.direction
-    left_handed = np.linalg.det(rotation) < 0
-    header = np.zeros(1, _NIFTI1.newbyteorder("<"))
-    fields = header[0]
-    fields["sizeof_hdr"] = 348
-    fields["extents"], fields["regular"] = 16384, b"r"
-    fields["dim"] = [3, *grid.size_ijk, 1, 1, 1, 1]
-    fields["datatype"] = {"i2": 4, "f4": 16}[dtype.str[1:]]
-    fields["bitpix"] = 8 * dtype.itemsize
-    fields["pixdim"] = [-1 if left_handed else 1, *grid.spacing_ijk_mm, 0, 0, 0, 0]
-    fields["vox_offset"] = 0 if pair else 352
-    fields["scl_slope"] = 1
-    fields["xyzt_units"] = 2
-    fields["descrip"] = b"BrainFusion: for research and planning review, not for diagnosis"
-    fields["qform_code"] = fields["sform_code"] = 1
-    fields["quatern"] = _quaternion(rotation * [1, 1, -1 if left_handed else 1])[1:]
-    fields["qoffset"] = ras_from_ijk[:3, 3]
-    fields["srow"] = ras_from_ijk[:3]
-    fields["magic"] = b"ni1" if pair else b"n+1"
-    return header.tobytes() + (b"" if pair else bytes(4))  # four zeros: no extensions follow
-
-
-def _quaternion(rotation: FloatArray) -> FloatArray:
-    """Return the unit quaternion (a, b, c, d), a >= 0, of a 3x3 rotation.
-
-    Source: Bar-Itzhack, J. Guidance 2000: the eigenvector of the largest eigenvalue of a symmetric matrix, well
-    conditioned at every angle.
-    """
-    (xx, xy, xz), (yx, yy, yz), (zx, zy, zz) = rotation
-    symmetric = np.array(
-        [
-            [xx + yy + zz, zy - yz, xz - zx, yx - xy],
-            [zy - yz, xx - yy - zz, yx + xy, xz + zx],
-            [xz - zx, yx + xy, yy - xx - zz, zy + yz],
-            [yx - xy, xz + zx, zy + yz, zz - xx - yy],
-        ]
-    )
-    vector: FloatArray = np.linalg.eigh(symmetric)[1][:, -1]
-    return vector if vector[0] >= 0 else -vector

@@ -10,8 +10,8 @@ import numpy as np
 from PIL import Image
 
 from BrainFusionLib.errors import ImageContentError, ImageFileError
-from BrainFusionLib.io.files import atomic_output
 from BrainFusionLib.io.reading import naming
+from BrainFusionLib.io.writing import atomic_output
 from BrainFusionLib.volume import VoxelArray
 
 PICTURES = (".png", ".bmp", ".tif", ".tiff", ".jpg", ".jpeg")

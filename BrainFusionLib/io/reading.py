@@ -10,8 +10,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-import SimpleITK as sitk
-
 from BrainFusionLib.errors import BrainFusionError, GeometryError, ImageFileError
 
 COPY_AGAIN = "Copy or download the file again."
@@ -31,7 +29,7 @@ def naming(path: Path) -> Iterator[None]:
     try:
         yield
     except GeometryError as error:
-        raise GeometryError(f"{path}: {error}") from error
+        raise GeometryError(f"{path}: {error.problem}", remedy=error.remedy, details=error.details) from error
     except BrainFusionError:
         raise
     except FileNotFoundError as error:
@@ -59,12 +57,29 @@ def last_line(error: Exception) -> str:
 @contextmanager
 def quiet_itk() -> Iterator[None]:
     """Keep ITK from writing warnings on the console about conditions that are handled here."""
+    import SimpleITK as sitk
+
     before = sitk.ProcessObject.GetGlobalWarningDisplay()
     sitk.ProcessObject.SetGlobalWarningDisplay(False)
     try:
         yield
     finally:
         sitk.ProcessObject.SetGlobalWarningDisplay(before)
+
+
+def refuse_undecodable(path: Path) -> None:
+    """Refuse names that SimpleITK cannot be given: it ends the whole process at one that is not UTF-8.
+
+    Raises
+    ------
+    ImageFileError
+        The name is not UTF-8.
+    """
+    try:
+        os.fspath(path).encode("utf-8")
+    except UnicodeEncodeError as error:
+        shown = os.fsencode(path).decode("utf-8", "replace")
+        raise ImageFileError(f"{shown}: this name is not UTF-8. Rename it, then try again.") from error
 
 
 def three_sizes(path: Path, sizes: Sequence[int]) -> tuple[int, int, int]:

@@ -16,6 +16,7 @@ from PIL import Image
 from BrainFusionLib.errors import GeometryError
 from BrainFusionLib.geometry import FloatArray, Grid, anatomical_axes, apply_affine
 from BrainFusionLib.intensity import BONE_HU, CT_KNOTS_UNIT, ct_to_unit, mri_scale, otsu_threshold
+from BrainFusionLib.report.palette import COUNTS_RGB, EDGE_RGB
 from BrainFusionLib.volume import Volume, VoxelArray
 
 Plane = Literal["axial", "coronal", "sagittal"]
@@ -38,8 +39,6 @@ TILE_MM = 24.0
 # The MRI keeps the lower part of the grey scale of a fused picture; bone has the rest to itself, so that it is always
 # brighter than tissue and still shows its own structure.
 _GREY_OF_BRIGHTEST_TISSUE = 185
-# An orange that stands out from grey in all three common forms of colour blindness.
-EDGE_RGB = (255, 140, 0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,11 +79,6 @@ class Scene:
     def spl_of_lps(self, points_lps_mm: FloatArray) -> FloatArray:
         """Return where points, (n, 3), LPS mm, are in voxels of the views, (n, 3), between them too."""
         return apply_affine(self.spl_from_lps, points_lps_mm)
-
-    def offset_of(self, plane: Plane, position: int) -> float:
-        """Return how far a slice lies from the centre, mm, positive towards superior, posterior or left."""
-        axis = _NORMAL[plane]
-        return (position - self.centre_spl[axis]) * self.spacing_spl_mm[axis]
 
 
 @dataclass(frozen=True, eq=False)
@@ -332,8 +326,6 @@ def joint_histogram(
     counts, _, _ = np.histogram2d(mri, ct, bins=bins, range=(mri_range, hu_range))
     level = np.log1p(counts[::-1])
     level = level / max(float(level.max()), 1e-9)
-    # Dark blue through orange to pale yellow: grows in lightness all the way, so it reads without colour vision.
     stops = (0.0, 0.35, 0.7, 1.0)
-    colours = ((16, 20, 34), (86, 60, 140), (236, 120, 70), (255, 244, 190))
-    channels = [np.interp(level, stops, [c[n] for c in colours]) for n in range(3)]
+    channels = [np.interp(level, stops, [c[n] for c in COUNTS_RGB]) for n in range(3)]
     return (np.stack(channels, axis=-1) + 0.5).astype(np.uint8), hu_range, mri_range

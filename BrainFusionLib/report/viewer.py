@@ -7,60 +7,106 @@ mail attachment opened on a hospital's machine may not have; all that is shown h
 from __future__ import annotations
 
 import base64
-import json
 import zlib
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from BrainFusionLib.intensity import CT_KNOTS_UNIT, ct_to_unit
-from BrainFusionLib.report.pictures import EDGE_RGB, Scene
+from BrainFusionLib.evidence import LocalErrors
+from BrainFusionLib.geometry import FloatArray
+from BrainFusionLib.intensity import CT_KNOTS_UNIT, ct_to_unit, hu_from_unit
+from BrainFusionLib.report.page import Html, data, raw, render
+from BrainFusionLib.report.pictures import Scene
+from BrainFusionLib.report.quantities import interval
 from BrainFusionLib.volume import VoxelArray
 
-SCRIPT = Path(__file__).with_name("viewer.js")
 # Voxels of the viewer are not smaller than this: a head of 256x256x220 at 1 mm makes a page of 5 MB.
 FINEST_MM = 1.5
 # The greatest unit value that the 8 bits show: the end of dense bone.
 WHITE_UNIT = CT_KNOTS_UNIT[-2]
-
-_SECTION = """<section class="screen" id="viewer"><h2>Look through it
-<span class="soft">drag the cross, scroll with the wheel; or with the keyboard: tab, arrows, page up and down</span>
-</h2>
-<div class="views">
-<figure><canvas id="view-axial" tabindex="0" aria-label="axial plane"></canvas></figure>
-<figure><canvas id="view-coronal" tabindex="0" aria-label="coronal plane"></canvas></figure>
-<figure><canvas id="view-sagittal" tabindex="0" aria-label="sagittal plane"></canvas></figure>
-</div>
-<div class="knobs">
-<span><input type="checkbox" name="shown" id="knob-shown" checked><label for="knob-shown">fused</label></span>
-<span><label for="knob-opacity">MRI</label><input type="range" name="opacity" id="knob-opacity" value="50"> CT</span>
-<span><label for="knob-brightness">level</label>
-<input type="range" name="brightness" id="knob-brightness" max="255" value="127"></span>
-<span><label for="knob-contrast">window</label>
-<input type="range" name="contrast" id="knob-contrast" min="8" max="510" value="255"></span>
-<span><input type="checkbox" name="cross" id="knob-cross" checked><label for="knob-cross">cross</label></span>
-<span><input type="checkbox" name="local" id="knob-local"><label for="knob-local">local errors, mm</label></span>
-<button type="button">most suspicious place</button>
-</div>
-<p class="soft"><output></output></p>
-<noscript><p>Looking through the volumes needs JavaScript; the pictures above do not.</p></noscript>
-</section>
-<script type="application/json" id="viewer-data">$data</script>
-<script>$script</script>"""
+LEVELS = 256
 
 
-def viewer_section(scene: Scene, local: Mapping[str, Any]) -> str:
-    """Return the viewer as HTML: its controls, its script, and the volumes.
+@dataclass(frozen=True)
+class Layer:
+    """One of the three volumes.
+
+    Attributes
+    ----------
+    name
+        What the read-out calls it.
+    grey
+        Its voxels, 8 bits each, compressed, in base 64: slices, rows, columns.
+    readings
+        What each grey level means: the value with its unit, and how far it can be told.
+    """
+
+    name: str
+    grey: str
+    readings: list[str]
+
+
+@dataclass(frozen=True)
+class LocalMisalignment:
+    """One region: where, in the viewer's voxels (slice, row, column), and how far misaligned."""
+
+    place: list[float]
+    mm: float
+
+
+@dataclass(frozen=True)
+class ViewerData:
+    """What `viewer.js` reads.
+
+    Attributes
+    ----------
+    size
+        Slices, rows, columns.
+    step_mm
+        Voxel size of the viewer.
+    centre
+        The voxel that it begins at.
+    spl
+        Of each slice, row and column, which one of the MRI it is.
+    lps_from_spl
+        4x4: takes those to LPS mm of the MRI's space.
+    mri, ct, fused
+        The volumes.
+    local, local_spacing_mm
+        Regions tested, and their distance.
+    worst
+        The voxel of the largest misalignment; ``None`` where nothing was tested.
+    """
+
+    size: list[int]
+    step_mm: float
+    centre: list[int]
+    spl: list[list[int]]
+    lps_from_spl: list[list[float]]
+    mri: Layer
+    ct: Layer
+    fused: Layer
+    local: list[LocalMisalignment]
+    local_spacing_mm: float
+    worst: list[float] | None
+
+
+def viewer(scene: Scene, local: LocalErrors | None) -> Html:
+    """Return the viewer as HTML: its controls, its script, and the volumes."""
+    return render("viewer", levels=LEVELS, data=data(viewer_data(scene, local)), script=raw("viewer.js"))
+
+
+def viewer_data(scene: Scene, local: LocalErrors | None) -> ViewerData:
+    """Return what the viewer shows.
 
     Parameters
     ----------
     scene
         The volumes, turned to the anatomical frame.
     local
-        `LocalErrors.to_dict`, or empty.
+        Misalignment of regions of the head, where that was measured.
     """
     step = max(FINEST_MM, min(scene.spacing_spl_mm))
     places = [
@@ -73,28 +119,45 @@ def viewer_section(scene: Scene, local: Mapping[str, Any]) -> str:
         for array in (scene.mri_spl, scene.fused_spl)
     )
     ct = ct_to_unit(scene.ct_spl[np.ix_(*places)])
-    points = np.asarray(local.get("points_lps_mm") or np.empty((0, 3)), dtype=np.float64).reshape(-1, 3)
-    lengths = np.linalg.norm(np.asarray(local.get("shifts_mm") or np.empty((0, 3))).reshape(-1, 3), axis=1)
-    voxels = _voxels_of(scene, points, step)
-    worst = local.get("worst")
-    told = {
-        "size": list(mri.shape),
-        "step_mm": step,
-        "centre": [
-            int(np.abs(where - middle).argmin()) for where, middle in zip(places, scene.centre_spl, strict=True)
-        ],
-        "edge": f"rgb{EDGE_RGB}",
-        "words": {"mri": "MRI", "ct": "CT", "fused": "fused"},
-        "local": [
-            [voxel, round(float(length), 1)] for voxel, length in zip(voxels.round(1).tolist(), lengths, strict=True)
-        ],
-        "local_mm": local.get("spacing_mm") or 1.0,
-        "worst": _voxels_of(scene, np.asarray([worst["point_lps_mm"]]), step)[0].round(1).tolist() if worst else None,
-        "mri": _packed(mri),
-        "ct": _packed(ct),
-        "fused": _packed(fused),
-    }
-    return _SECTION.replace("$script", SCRIPT.read_text(encoding="utf-8")).replace("$data", json.dumps(told))
+    mri_readings, ct_readings = readings_of_mri(low, high), readings_of_ct()
+    regions: list[LocalMisalignment] = []
+    worst = None
+    if local is not None and local.worst is not None:
+        voxels = _voxels_of(scene, local.points_lps_mm, step).round(1).tolist()
+        lengths = local.lengths_mm.round(1).tolist()
+        regions = [LocalMisalignment(voxel, mm) for voxel, mm in zip(voxels, lengths, strict=True)]
+        worst = _voxels_of(scene, local.worst[0][None], step)[0].round(1).tolist()
+    return ViewerData(
+        size=list(mri.shape),
+        step_mm=step,
+        centre=[int(np.abs(where - middle).argmin()) for where, middle in zip(places, scene.centre_spl, strict=True)],
+        spl=[where.tolist() for where in places],
+        lps_from_spl=np.linalg.inv(scene.spl_from_lps).tolist(),
+        mri=Layer("MRI", _packed(mri), mri_readings),
+        ct=Layer("CT", _packed(ct), ct_readings),
+        fused=Layer("fused", _packed(fused), mri_readings),
+        local=regions,
+        local_spacing_mm=1.0 if local is None else local.spacing_mm,
+        worst=worst,
+    )
+
+
+def readings_of_ct() -> list[str]:
+    """Return what each grey level of a CT means, Hounsfield units."""
+    return _readings(lambda unit: hu_from_unit(unit).astype(np.float64), "HU")
+
+
+def readings_of_mri(low: float, high: float) -> list[str]:
+    """Return what each grey level of an MRI means, whose values `low` and `high` are 0 and 1 on the unit scale."""
+    return _readings(lambda unit: low + (high - low) * unit, "")
+
+
+def _readings(value_of_unit: Callable[[FloatArray], FloatArray], unit: str) -> list[str]:
+    """Return the range of values that was rounded to each grey level; the ends stand for all beyond them, too."""
+    units: FloatArray = (np.arange(LEVELS - 1, dtype=np.float64) + 0.5) * (WHITE_UNIT / (LEVELS - 1))
+    borders = value_of_unit(units)
+    lows, highs = [-np.inf, *borders.tolist()], [*borders.tolist(), np.inf]
+    return [interval(low, high, unit) for low, high in zip(lows, highs, strict=True)]
 
 
 def _places(first: int, last: int, size_mm: float, step_mm: float) -> npt.NDArray[np.intp]:
@@ -104,15 +167,15 @@ def _places(first: int, last: int, size_mm: float, step_mm: float) -> npt.NDArra
     return np.minimum(places.astype(np.intp), last - 1)
 
 
-def _voxels_of(scene: Scene, points_lps_mm: npt.NDArray[np.float64], step_mm: float) -> npt.NDArray[np.float64]:
+def _voxels_of(scene: Scene, points_lps_mm: FloatArray, step_mm: float) -> FloatArray:
     """Return where points are in the viewer's voxels (slice, row, column)."""
     spl = scene.spl_of_lps(points_lps_mm)
     firsts = np.array([first for first, _ in scene.box_spl])
-    voxels: npt.NDArray[np.float64] = (spl + 0.5 - firsts) * np.asarray(scene.spacing_spl_mm) / step_mm - 0.5
+    voxels: FloatArray = (spl + 0.5 - firsts) * np.asarray(scene.spacing_spl_mm) / step_mm - 0.5
     return voxels
 
 
 def _packed(unit: VoxelArray) -> str:
     """Return values on the unit scale as 8 bits, compressed, as text."""
-    grey = np.clip(np.rint(unit * np.float32(255 / WHITE_UNIT)), 0, 255).astype(np.uint8)
+    grey = np.clip(np.rint(unit * np.float32((LEVELS - 1) / WHITE_UNIT)), 0, LEVELS - 1).astype(np.uint8)
     return base64.b64encode(zlib.compress(grey.tobytes(), 6)).decode("ascii")

@@ -21,7 +21,6 @@ SENTENCES: dict[Colour, str] = {
     "amber": "Amber: check the alignment before use",
     "red": "Red: do not use, the alignment is probably wrong",
 }
-NOTHING_FOUND = "no sign of misalignment was found"
 CALIBRATION = "verdicts were calibrated on simulated pairs: always check the images yourself"
 
 
@@ -51,8 +50,8 @@ class Verdict(ByValue):
 
     @property
     def reasons(self) -> tuple[str, ...]:
-        """The findings in words, or that there are none; the last one is always what the verdict does not show."""
-        return (*(finding.text for finding in self.findings), *([] if self.findings else [NOTHING_FOUND]), CALIBRATION)
+        """The findings in words; the last one is always what the verdict does not show."""
+        return (*(finding.text for finding in self.findings), CALIBRATION)
 
 
 def judge(evidence: Evidence, criteria: Sequence[Criterion] = CRITERIA) -> Verdict:

@@ -1,11 +1,10 @@
 """The panel: real .ui, real buttons, a real worker process, real MRML nodes."""
 
-import time
-
 import numpy as np
 import pytest
 import slicer
 import slicer.util
+from window import wait
 
 from BrainFusionLib.settings import Settings
 from BrainFusionLib.transform import RigidTransform
@@ -21,18 +20,10 @@ def chosen(panel, nodes):
     return panel
 
 
-def wait(panel, application, until, seconds=120):
-    end = time.monotonic() + seconds
-    while not until():
-        assert time.monotonic() < end, panel.ui.statusLabel.text()
-        application.processEvents()
-        time.sleep(0.005)
-
-
 def fuse(panel, application):
     panel.ui.fuseButton.click()
     assert panel.logic.running, panel.ui.statusLabel.text()
-    wait(panel, application, lambda: not panel.logic.running)
+    wait(panel, lambda: not panel.logic.running)
 
 
 def test_an_empty_panel_says_what_is_missing(panel):
@@ -81,7 +72,7 @@ def test_a_click_fuses_in_the_worker_and_shows_the_verdict(chosen, nodes, applic
         words.add(chosen.ui.statusLabel.text().partition(":")[0])
         return not chosen.logic.running
 
-    wait(chosen, application, ended)
+    wait(chosen, ended)
     assert values == sorted(values), "the bar went back"
     assert {"Preparing", "Finding the pose"} <= words
     fused = chosen.ui.fusedSelector.currentNode()
@@ -102,7 +93,7 @@ def test_a_click_fuses_in_the_worker_and_shows_the_verdict(chosen, nodes, applic
 
 def test_cancel_ends_it_and_leaves_everything_as_it_was(chosen, nodes, application):
     chosen.ui.fuseButton.click()
-    wait(chosen, application, lambda: "Finding" in chosen.ui.statusLabel.text())
+    wait(chosen, lambda: "Finding" in chosen.ui.statusLabel.text())
     chosen.ui.fuseButton.click()
     assert not chosen.logic.running
     assert "Cancelled" in chosen.ui.statusLabel.text()
@@ -219,7 +210,7 @@ def test_an_error_is_said_in_the_panel_and_it_can_be_tried_again(chosen, nodes, 
 
 def test_removing_the_mri_while_it_runs_ends_it(chosen, nodes, application):
     chosen.ui.fuseButton.click()
-    wait(chosen, application, lambda: "Finding" in chosen.ui.statusLabel.text())
+    wait(chosen, lambda: "Finding" in chosen.ui.statusLabel.text())
     slicer.mrmlScene.RemoveNode(nodes[1])
     assert not chosen.logic.running
     assert "removed from the scene" in chosen.ui.statusLabel.text() or "Choose an MRI" in chosen.ui.statusLabel.text()
@@ -238,7 +229,7 @@ def test_leaving_the_panel_while_it_runs_does_not_end_it(chosen, nodes, applicat
     chosen.ui.startComboBox.setCurrentIndex(2)
     chosen.ui.fuseButton.click()
     chosen.exit()
-    wait(chosen, application, lambda: not chosen.logic.running)
+    wait(chosen, lambda: not chosen.logic.running)
     chosen.enter()
     assert chosen.ui.verdictLabel.text() != ""
 

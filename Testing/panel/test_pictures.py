@@ -62,7 +62,7 @@ def dark():
 
 
 def test_pictures_of_every_state(panel, application, module, picture, nodes, monkeypatch):
-    from test_panel import wait
+    from window import wait
 
     picture("empty")
     panel.ui.ctSelector.setCurrentNode(nodes[0])
@@ -72,9 +72,9 @@ def test_pictures_of_every_state(panel, application, module, picture, nodes, mon
     picture("swapped")
     panel.ui.swapButton.click()
     panel.ui.fuseButton.click()
-    wait(panel, application, lambda: "left" in panel.ui.statusLabel.text())
+    wait(panel, lambda: "left" in panel.ui.statusLabel.text())
     picture("running")
-    wait(panel, application, lambda: not panel.logic.running)
+    wait(panel, lambda: not panel.logic.running)
     for colour, verdict in VERDICTS.items():
         # What the panel says of such a verdict: the outcome is real, the verdict is put in.
         panel.showVerdict(replace(panel._outcome, result=replace(panel._outcome.result, verdict=verdict)))

@@ -3,17 +3,19 @@
 "use strict";
 (async () => {
   const box = document.getElementById("viewer");
-  const told = JSON.parse(document.getElementById("viewer-data").textContent);
-  const [depth, height, width] = told.size;
+  const shown = JSON.parse(document.getElementById("viewer-data").textContent);
+  const [, height, width] = shown.size;
   const unpack = async (text) => {
     const bytes = Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
     const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"));
     return new Uint8Array(await new Response(stream).arrayBuffer());
   };
   const names = ["mri", "ct", "fused"];
-  const volumes = Object.fromEntries(await Promise.all(names.map(async (name) => [name, await unpack(told[name])])));
+  const volumes = Object.fromEntries(
+    await Promise.all(names.map(async (name) => [name, await unpack(shown[name].grey)])));
+  const edge = getComputedStyle(document.documentElement).getPropertyValue("--edge");
   const control = (name) => box.querySelector(`[name=${name}]`);
-  const at = told.centre.slice();  // slice, row, column
+  const at = shown.centre.slice();  // slice, row, column
 
   // Of each plane: the axes of its columns and rows, and whether rows go from the highest index down.
   const planes = {
@@ -25,7 +27,7 @@
 
   function draw(name) {
     const plane = planes[name], canvas = document.getElementById("view-" + name);
-    const columns = told.size[plane.columns], rows = told.size[plane.rows];
+    const columns = shown.size[plane.columns], rows = shown.size[plane.rows];
     const context = canvas.getContext("2d"), picture = context.createImageData(columns, rows);
     const fused = control("shown").checked, share = control("opacity").value / 100;
     const middle = Number(control("brightness").value), wide = Number(control("contrast").value);
@@ -42,40 +44,49 @@
     context.putImageData(picture, 0, 0);
     const row = plane.down ? rows - 1 - at[plane.rows] : at[plane.rows];
     if (control("cross").checked) {
-      context.fillStyle = told.edge;
+      context.fillStyle = edge;
       context.fillRect(at[plane.columns], 0, 1, rows);
       context.fillRect(0, row, columns, 1);
     }
     if (control("local").checked) {
-      context.strokeStyle = context.fillStyle = told.edge;
+      context.strokeStyle = context.fillStyle = edge;
       context.font = "7px sans-serif";
-      for (const [place, length] of told.local) {
-        if (Math.abs(place[plane.normal] - at[plane.normal]) * told.step_mm > told.local_mm / 2) continue;
+      for (const {place, mm} of shown.local) {
+        if (Math.abs(place[plane.normal] - at[plane.normal]) * shown.step_mm > shown.local_spacing_mm / 2) continue;
         const x = place[plane.columns], y = plane.down ? rows - 1 - place[plane.rows] : place[plane.rows];
         context.beginPath();
-        context.arc(x, y, Math.max(0.5, length / told.step_mm), 0, 7);
+        context.arc(x, y, Math.max(0.5, mm / shown.step_mm), 0, 7);
         context.stroke();
-        if (length >= 2) context.fillText(length.toFixed(1), x + 3, y - 2);
+        if (mm >= 2) context.fillText(mm.toFixed(1), x + 3, y - 2);
       }
     }
   }
 
+  // As Slicer shows it: L 4.0 P 0.0 S 6.0 mm.
+  function position() {
+    const spl = at.map((place, axis) => shown.spl[axis][place]);
+    const coordinates = shown.lps_from_spl.slice(0, 3).map((row, axis) => {
+      const mm = Math.round(10 * (row[0] * spl[0] + row[1] * spl[1] + row[2] * spl[2] + row[3])) / 10;
+      return `${(mm < 0 ? "RAI" : "LPS")[axis]} ${Math.abs(mm).toFixed(1)}`;
+    });
+    return coordinates.join(" ") + " mm";
+  }
+
   function drawAll() {
     Object.keys(planes).forEach(draw);
-    const away = at.map((place, axis) => ((place - told.centre[axis]) * told.step_mm).toFixed(0));
-    box.querySelector("output").textContent =
-      `${away[2]} mm left, ${away[1]} mm back, ${away[0]} mm up of the middle; ` +
-      names.map((name) => `${told.words[name]} ${volumes[name][at[0] * stride[0] + at[1] * stride[1] + at[2]]}`).join(", ");
+    const voxel = at[0] * stride[0] + at[1] * stride[1] + at[2];
+    const readings = names.map((name) => `${shown[name].name} ${shown[name].readings[volumes[name][voxel]]}`);
+    box.querySelector("output").textContent = `${position()}: ${readings.join(", ")}`;
   }
 
   function move(axis, place) {
-    at[axis] = Math.min(told.size[axis] - 1, Math.max(0, Math.round(place)));
+    at[axis] = Math.min(shown.size[axis] - 1, Math.max(0, Math.round(place)));
   }
 
   for (const [name, plane] of Object.entries(planes)) {
     const canvas = document.getElementById("view-" + name);
-    canvas.width = told.size[plane.columns];
-    canvas.height = told.size[plane.rows];
+    canvas.width = shown.size[plane.columns];
+    canvas.height = shown.size[plane.rows];
     canvas.parentElement.style.flexGrow = canvas.width;  // one scale for all three
     const point = (event) => {
       const frame = canvas.getBoundingClientRect();
@@ -109,8 +120,8 @@
     drawAll();
   });
   const worst = box.querySelector("button");
-  worst.disabled = !told.worst;
-  worst.addEventListener("click", () => { told.worst.forEach((place, axis) => move(axis, place)); drawAll(); });
+  worst.disabled = !shown.worst;
+  worst.addEventListener("click", () => { shown.worst.forEach((place, axis) => move(axis, place)); drawAll(); });
   drawAll();
   box.dataset.ready = "yes";
 })();

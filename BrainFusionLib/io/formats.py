@@ -1,0 +1,262 @@
+"""The table of file formats for volumes. All that depends on a format comes from here: reading, writing, help, memory.
+
+A new format is one file with its functions and one row of `FORMATS`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from math import prod
+from pathlib import Path
+
+from BrainFusionLib.errors import ImageFileError, Remedy
+from BrainFusionLib.io.dicom import dicom_size, read_dicom
+from BrainFusionLib.io.dicom_files import DICOM_SUFFIXES, looks_like_dicom
+from BrainFusionLib.io.metaimage import metaimage_size, read_metaimage, write_metaimage
+from BrainFusionLib.io.nifti import nifti_size, read_nifti
+from BrainFusionLib.io.nifti_writing import write_nifti, write_pair
+from BrainFusionLib.io.nrrd import nrrd_size, read_nrrd, write_nrrd
+from BrainFusionLib.io.reading import COPY_AGAIN, naming
+from BrainFusionLib.io.suffixes import suffix_of, with_suffix
+from BrainFusionLib.volume import Volume
+
+Size = tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class Format:
+    """One file format.
+
+    Parameters
+    ----------
+    name
+        How code and tables call it.
+    label
+        How people call it.
+    suffixes
+        Ends of names, lower case, that say the format.
+    read
+        Reads a file; with `slices` it takes ``modality=`` and ``series=``, too.
+    size
+        Returns the size (i, j, k) from the header alone; with `slices` it takes ``series=``, too.
+    write
+        Writes a volume to a file, whole or not at all; ``None`` where the format is only read.
+    written
+        Those of the suffixes that `write` takes.
+    results
+        Those of the written suffixes, without their dot, in which results are offered. The first one of the table is
+        the default.
+    voxel_files
+        Where voxels may stand in a file of their own: that file's suffix, and the suffixes of the header beside it.
+    slices
+        Whether a volume is a folder of files, one a slice, and the folder may hold several series.
+    recognises
+        Returns whether a file is of the format, by its first 132 bytes, where its suffix says nothing.
+    """
+
+    name: str
+    label: str
+    suffixes: tuple[str, ...]
+    read: Callable[..., Volume]
+    size: Callable[..., Size]
+    write: Callable[[Volume, Path], None] | None = None
+    written: tuple[str, ...] = ()
+    results: tuple[str, ...] = ()
+    voxel_files: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    slices: bool = False
+    recognises: Callable[[bytes], bool] | None = None
+
+    @property
+    def described(self) -> str:
+        """The format in words, with its suffixes."""
+        return f"a folder of {self.label} slices" if self.slices else f"{self.label} ({', '.join(self.suffixes)})"
+
+
+FORMATS: tuple[Format, ...] = (
+    Format(
+        name="nifti",
+        label="NIfTI",
+        suffixes=(".nii.gz", ".nii"),
+        read=read_nifti,
+        size=nifti_size,
+        write=write_nifti,
+        written=(".nii.gz", ".nii"),
+        results=("nii.gz",),
+    ),
+    Format(
+        name="nrrd",
+        label="NRRD",
+        suffixes=(".nrrd", ".nhdr"),
+        read=read_nrrd,
+        size=nrrd_size,
+        write=write_nrrd,
+        written=(".nrrd",),
+        results=("nrrd",),
+        voxel_files={".raw": (".nhdr",), ".raw.gz": (".nhdr",)},
+    ),
+    Format(
+        name="metaimage",
+        label="MetaImage",
+        suffixes=(".mha", ".mhd"),
+        read=read_metaimage,
+        size=metaimage_size,
+        write=write_metaimage,
+        written=(".mha",),
+        results=("mha",),
+        voxel_files={".raw": (".mhd",), ".zraw": (".mhd",)},
+    ),
+    Format(
+        name="analyze",
+        label="Analyze 7.5 or NIfTI pair",
+        suffixes=(".hdr", ".img", ".hdr.gz", ".img.gz"),
+        read=read_nifti,
+        size=nifti_size,
+        write=write_pair,
+        written=(".hdr", ".img"),
+        voxel_files={".img": (".hdr", ".hdr.gz"), ".img.gz": (".hdr.gz", ".hdr")},
+    ),
+    Format(
+        name="dicom",
+        label="DICOM",
+        suffixes=DICOM_SUFFIXES,
+        read=read_dicom,
+        size=dicom_size,
+        slices=True,
+        recognises=looks_like_dicom,
+    ),
+)
+
+
+def readable() -> str:
+    """Return all formats that are read, in words for help and messages."""
+    *most, last = [form.described for form in FORMATS]
+    return f"{', '.join(most)}, or {last}"
+
+
+def writable() -> str:
+    """Return the ends of names that a volume can be written to, in words for messages."""
+    *most, last = [suffix for form in FORMATS for suffix in form.written]
+    return f"{', '.join(most)} or {last}"
+
+
+def output_names() -> tuple[str, ...]:
+    """Return the formats in which results are offered, by their suffix without its dot; the first is the default."""
+    return tuple(name for form in FORMATS for name in form.results)
+
+
+def named(name: str) -> Format:
+    """Return the format of a name.
+
+    Raises
+    ------
+    KeyError
+        There is none.
+    """
+    return {form.name: form for form in FORMATS}[name]
+
+
+def format_of(path: Path) -> Format:
+    """Return the format that a file or folder is read in: by the end of its name, else by its first bytes.
+
+    Raises
+    ------
+    ImageFileError
+        It is missing, unreadable, empty or of an unknown kind.
+    """
+    with naming(path):
+        if path.is_dir():
+            return next(form for form in FORMATS if form.slices)
+        with path.open("rb") as stream:
+            start = stream.read(132)
+    if not start:
+        raise ImageFileError(f"{path}: is empty (0 bytes). {COPY_AGAIN}")
+    suffix = suffix_of(path)
+    for form in FORMATS:
+        if suffix in form.suffixes or (form.recognises is not None and form.recognises(start)):
+            return form
+    raise ImageFileError(f"{path}: files of this kind ('{suffix}') are not read. Give {readable()}.")
+
+
+def written_format_of(path: Path) -> Format:
+    """Return the format that the end of a name asks to be written.
+
+    Raises
+    ------
+    ImageFileError
+        None is.
+    """
+    suffix = suffix_of(path)
+    for form in FORMATS:
+        if suffix in form.written:
+            return form
+    raise ImageFileError(f"{path}: a volume cannot be written as '{suffix}'. Choose a name that ends in {writable()}.")
+
+
+def size_ijk(path: Path, series: str | int | None = None) -> Size:
+    """Return the size of a volume (i, j, k) from its header, or from those of a DICOM series.
+
+    Raises
+    ------
+    ImageFileError
+        It cannot be read, or is not one 3D volume.
+    """
+    form = format_of(path)
+    refuse_series(form, path, series)
+    return form.size(path, series=series) if form.slices else form.size(path)
+
+
+def voxel_count(path: Path, series: str | int | None = None) -> int:
+    """Return the number of voxels of a volume, from its header.
+
+    Raises
+    ------
+    ImageFileError
+        As `size_ijk`: what cannot be read never counts as 0 voxels.
+    """
+    return prod(size_ijk(path, series))
+
+
+def refuse_series(form: Format, path: Path, series: str | int | None) -> None:
+    """Refuse the choice of a series where the format has none.
+
+    Raises
+    ------
+    ImageFileError
+        A series was chosen.
+    """
+    if series is not None and not form.slices:
+        raise ImageFileError(f"{path}: a series can be chosen in a DICOM folder only.", remedy=Remedy.OMIT_SERIES)
+
+
+def header_of(path: Path) -> Path | None:
+    """Return the header that a file of voxels belongs to, where there is one of its name beside it; else ``None``."""
+    for form in FORMATS:
+        for suffix in form.voxel_files.get(suffix_of(path), ()):
+            for spelling in (suffix, suffix.upper()):
+                header = with_suffix(path, spelling)
+                if header.exists():
+                    return header
+    return None
+
+
+def files_of(path: Path) -> list[Path]:
+    """Return all files of a volume: header and voxels of a pair, whichever is named, or all files of a folder."""
+    if path.is_dir():
+        return sorted(file for file in path.rglob("*") if file.is_file())
+    header = header_of(path) or path
+    voxels = [
+        with_suffix(header, spelling)
+        for form in FORMATS
+        for suffix, headers in form.voxel_files.items()
+        if suffix_of(header) in headers
+        for spelling in (suffix, suffix.upper())
+    ]
+    return [header, *(file for file in dict.fromkeys(voxels) if file.exists())]
+
+
+def volumes_in(folder: Path) -> list[Path]:
+    """Return the files in a folder that hold one volume each, by the ends of their names; a pair by its header."""
+    suffixes = {suffix for form in FORMATS if not form.slices for suffix in form.suffixes}
+    found = (file for file in folder.iterdir() if suffix_of(file) in suffixes and not file.name.startswith("."))
+    return sorted(file for file in found if header_of(file) is None)

@@ -1,0 +1,115 @@
+"""Transforms in ITK's text files: from points of the MRI to points of the CT, LPS mm."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Literal, overload
+
+import numpy as np
+
+from BrainFusionLib.errors import GeometryError, ImageFileError, Remedy
+from BrainFusionLib.geometry import ORTHOGONALITY_TOLERANCE, affine
+from BrainFusionLib.io.reading import COPY_AGAIN, naming, quiet_itk
+from BrainFusionLib.io.suffixes import suffix_of
+from BrainFusionLib.io.writing import write_text
+from BrainFusionLib.transform import AffineTransform, RigidTransform, Transform
+
+TRANSFORM_SUFFIXES = (".tfm", ".txt")
+# Where affine transforms are welcome, only what is rigid but for the rounding of single precision is taken for rigid.
+_RIGID_BUT_FOR_ROUNDING = 1e-6
+
+
+def write_transform(transform: Transform, path: str | os.PathLike[str]) -> None:
+    """Write a transform as ITK's text format, which Slicer and ITK read: it maps MRI points to CT points, LPS mm.
+
+    Parameters
+    ----------
+    transform
+        Rigid or affine; written as an affine with its centre at the origin, numbers to 17 digits.
+    path
+        Ends in ``.tfm`` or ``.txt``.
+
+    Raises
+    ------
+    ImageFileError
+        Another ending, or see `atomic_output`.
+    """
+    path = Path(path)
+    if suffix_of(path) not in TRANSFORM_SUFFIXES:
+        raise ImageFileError(
+            f"{path}: a transform cannot be written as '{suffix_of(path)}'. Use a name that ends in .tfm."
+        )
+    numbers = [*transform.moving_from_fixed_lps[:3, :3].ravel(), *transform.translation_mm]
+    write_text(
+        "#Insight Transform File V1.0\n"
+        "#Transform 0\n"
+        "Transform: AffineTransform_double_3_3\n"
+        f"Parameters: {' '.join(f'{n:.17g}' for n in numbers)}\n"
+        "FixedParameters: 0 0 0\n",
+        path,
+    )
+
+
+@overload
+def read_transform(path: str | os.PathLike[str], rigid: Literal[True] = True) -> RigidTransform: ...
+@overload
+def read_transform(path: str | os.PathLike[str], rigid: bool) -> Transform: ...
+def read_transform(path: str | os.PathLike[str], rigid: bool = True) -> Transform:
+    """Read a transform from an ITK text file: Euler, versor, translation, affine, or a composite of such.
+
+    Parameters
+    ----------
+    path
+        Ends in ``.tfm`` or ``.txt``.
+    rigid
+        Whether it has to be rigid. If not, one that scales or shears comes as an `AffineTransform`.
+
+    Raises
+    ------
+    ImageFileError
+        The file is missing, damaged, cut short, or not an ITK transform file.
+    GeometryError
+        The transform is 2D, not linear (B-spline, displacement field), mirrors, or scales or shears though it has to be
+        rigid.
+    """
+    import SimpleITK as sitk
+
+    path = Path(path)
+    with naming(path):
+        text = path.read_bytes()
+        if suffix_of(path) not in TRANSFORM_SUFFIXES or not text.startswith(b"#Insight Transform File"):
+            raise ImageFileError(
+                f"{path}: is not an ITK transform file (.tfm or .txt). In Slicer, save the transform as .tfm."
+            )
+        # ITK takes a file that was cut off before the numbers for an identity, and half a last number for a whole one.
+        kinds = [line for line in text.splitlines() if line.startswith(b"Transform:")]
+        wanted = sum(b"CompositeTransform" not in kind for kind in kinds)
+        if (
+            not wanted
+            or not text.endswith(b"\n")
+            or any(text.count(b"\n" + key) != wanted for key in (b"Parameters:", b"FixedParameters:"))
+        ):
+            raise ImageFileError(f"{path}: the transform file is cut short (its last line must end). {COPY_AGAIN}")
+        with quiet_itk():
+            transform = sitk.ReadTransform(os.fspath(path))
+        wanted_kind = "a rigid" if rigid else "a linear"
+        if not transform.IsLinear() or transform.GetDimension() != 3:
+            raise GeometryError(
+                f"{wanted_kind} 3D transform is needed, but this is a {transform.GetDimension()}D "
+                f"{transform.GetName()}. Harden it into the volume, or give {wanted_kind} one."
+            )
+        shift = np.array(transform.TransformPoint((0.0, 0.0, 0.0)))
+        linear = np.column_stack([transform.TransformPoint(tuple(axis)) for axis in np.eye(3)]) - shift[:, None]
+        stretch = float(np.abs(linear.T @ linear - np.eye(3)).max())
+        if rigid and not stretch <= ORTHOGONALITY_TOLERANCE:
+            raise GeometryError(
+                "a rigid transform is needed, but this one scales or shears.", remedy=Remedy.USE_TRANSFORM_AS_IT_IS
+            )
+        if np.linalg.det(linear) < 0:
+            raise GeometryError(
+                f"{wanted_kind} transform is needed, but this one mirrors left and right. Give one that does not."
+            )
+        if not rigid and not stretch <= _RIGID_BUT_FOR_ROUNDING:
+            return AffineTransform(affine(linear, shift))
+        return RigidTransform(affine(linear, shift))

@@ -1,0 +1,215 @@
+"""What a result says in words and numbers: rows of a label and a value with its unit.
+
+The rows are read off the fields of the classes, so that a new field is shown without a line here; `_NAMED` gives the
+fields plain words and units.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, fields, is_dataclass
+from typing import TYPE_CHECKING, TypeAlias
+
+import numpy as np
+
+from BrainFusionLib.case.result import Provenance, Result
+from BrainFusionLib.fusion.methods import METHODS
+from BrainFusionLib.report.quantities import listed, number, position, quantity
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+
+@dataclass(frozen=True)
+class Fact:
+    """One row."""
+
+    label: str
+    value: str
+
+
+# Of a field, by its path: what it is, and its unit (`quantities.quantity`).
+Named: TypeAlias = tuple[str, str]
+_POSE: dict[str, Named] = {
+    "similarity_nmi": ("similarity of the two at the pose, 1 to 2", "NMI"),
+    "margin_nats": ("lead over the best other pose", "nats"),
+    "agreement_mm": ("distance between two refinements", "mm"),
+    "perturbed_margin_nmi": ("lead over poses 2 mm away", "NMI"),
+    "overlap": ("overlap of the heads", "%"),
+    "thinnest_mm": ("shortest edge of the two volumes", "mm"),
+    "thickest_voxel_mm": ("longest voxel edge", "mm"),
+    "mirrored_margin_nats": ("lead over the mirror image", "nats"),
+    "sampling_error_mm": ("scatter of the pose", "mm"),
+    "lever": ("extent of the head relative to the part that was registered", ""),
+}
+_NAMED: dict[str, Named] = {
+    "pose": ("registration", ""),
+    "given": ("registration as a check of a given pose", ""),
+    "given.found": ("pose found by that check", ""),
+    "local": ("misalignment of regions", ""),
+    "local.fit": ("misalignment of parts of the head", ""),
+    "skull": ("CT skull on the dark skull band of the MRI", ""),
+    **{f"pose.{name}": named for name, named in _POSE.items()},
+    **{f"given.found.{name}": (f"registration as a check: {words}", unit) for name, (words, unit) in _POSE.items()},
+    "given.apart_mm": ("given pose to the registered one, largest distance", "mm"),
+    "given.typical_mm": ("given pose to the registered one, root mean square", "mm"),
+    "coverage": ("part of the MRI's head that the CT covers", "%"),
+    "local.spacing_mm": ("distance between regions tested", "mm"),
+    "local.fit.median_mm": ("median misalignment of the regions", "mm"),
+    "local.fit.part_mm": ("misalignment of the worst part of the head", "mm"),
+    "local.fit.share": ("regions that could be compared", "%"),
+    "local.fit.least_share": ("the same in the worst part of the head", "%"),
+    "local.fit.voxel_mm": ("longest voxel edge in the test of regions", "mm"),
+    "skull.shift_mm": ("CT skull to the dark skull band of the MRI", "mm"),
+    "skull.depth": ("depth of that band", "% of the MRI's brightness"),
+    "skull.brightness": ("MRI signal under the CT skull", "% of the MRI's brightness"),
+    "skull.at_edge": ("the dark band may be further away", ""),
+    "skull.voxel_mm": ("longest voxel edge in the test of the skull", "mm"),
+    "bone_error_hu": ("bone error of the fused volume", "HU"),
+    "soft_tissue_error": ("soft-tissue error of the fused volume", "% of the MRI's range"),
+    "overshoot": ("overshoot of the fused volume", "% of the MRI's range"),
+    "registration.passes.rotations": ("registration: pass {n}, rotations tried", ""),
+    "registration.passes.candidates": ("registration: pass {n}, poses followed to 8 mm", ""),
+    "registration.passes.fine": ("registration: pass {n}, every 16 mm and not every 20 mm", ""),
+    "registration.passes.safe_margin": ("registration: pass {n}, lead that makes it the last", "nats"),
+    "registration.samples": ("registration: samples in the last refinement", ""),
+    "registration.seed": ("registration: seed", ""),
+    "registration.model": ("registration: model of the transform", ""),
+    "fusion.rule": ("fusion: method", ""),
+    "fusion.weights": ("fusion: weights", ""),
+    "fusion.weights_sha256": ("fusion: sha256 of the weights", ""),
+    "fusion.batch_size": ("fusion: slices at a time", ""),
+    "device": ("device", ""),
+    "threads": ("CPU threads", ""),
+}
+# What it says of a field that it is not there.
+_ABSENT = {
+    "pose": "the pose was given",
+    "given": "none",
+    "pose.margin_nats": "no other pose was left",
+    "given.found": "refused",
+    "given.found.margin_nats": "no other pose was left",
+    "bone_error_hu": "no bone in view",
+    "soft_tissue_error": "no soft tissue in view",
+    "fusion.weights": "the shipped ones, where any are needed",
+    "fusion.weights_sha256": "none",
+}
+_UNITS = {"mm": "mm", "hu": "HU", "nats": "nats", "nmi": "NMI", "deg": "°", "s": "s"}
+
+
+def headline(result: Result) -> list[str]:
+    """Return the small facts below the title: when, how, where, how long, and with what versions."""
+    provenance = result.provenance
+    seconds = sum(provenance.timings_s.values())
+    return [
+        provenance.date,
+        f"fusion: {_method(result.request.settings.fusion.rule)}",
+        f"device: {provenance.device}",
+        *([f"{seconds:.1f} s in all"] if seconds else []),
+        *(f"{name} {version}" for name, version in provenance.versions.items()),
+    ]
+
+
+def quality_facts(result: Result) -> list[Fact]:
+    """Return all evidence on the pose, and whether the fused volume tells the truth about its sources."""
+    evidence = result.evidence
+    facts = list(_rows(evidence, missing="not measured"))
+    if evidence.local is not None:
+        facts.append(Fact("regions compared", str(len(evidence.local.lengths_mm))))
+        if evidence.local.worst is not None:
+            point, mm = evidence.local.worst
+            facts.append(Fact("largest misalignment of a region", f"{quantity(mm, 'mm')} at {position(point)}"))
+    if evidence.found is not None:
+        facts.append(Fact("a second, thorough search was needed", _value(result.provenance.escalated)))
+    if result.fidelity is not None:
+        facts += _rows(result.fidelity, missing="not measured")
+    return facts
+
+
+def note_texts(result: Result) -> list[str]:
+    """Return what had to be assumed or repaired, and what the values of the fused volume are."""
+    notes = list(result.notes)
+    if result.intensity is not None:
+        scale = result.intensity
+        knots = ", ".join(
+            f"{number(hu, 4)} HU to {number(value, 4)}"
+            for hu, value in zip(scale.ct_knots_hu, scale.ct_knots_fused, strict=True)
+        )
+        notes += [
+            f"values of the fused volume: {scale.meaning}",
+            f"the piecewise-linear map from CT to fused values: {knots}",
+        ]
+    return notes
+
+
+def timing_facts(provenance: Provenance) -> list[Fact]:
+    """Return the wall-clock time of each step, and of each stage of the registration with its iterations."""
+    iterations = provenance.registration_iterations
+    facts = [Fact(_words(step), f"{seconds:.2f} s") for step, seconds in provenance.timings_s.items()]
+    for stage, seconds in provenance.registration_timings_s.items():
+        count = f", {iterations[stage]} iterations" if stage in iterations else ""
+        facts.append(Fact(f"registration: {_words(stage)}", f"{seconds:.2f} s{count}"))
+    untimed = {stage: count for stage, count in iterations.items() if stage not in provenance.registration_timings_s}
+    return facts + [Fact(f"registration: {_words(stage)}", f"{count} iterations") for stage, count in untimed.items()]
+
+
+def setting_facts(result: Result) -> list[Fact]:
+    """Return what was asked for."""
+    request = result.request
+    return [
+        *_rows(request.settings, missing="default"),
+        Fact("pose", "given" if result.pose.origin == "given" else "registered"),
+        Fact("starting pose", "none" if request.start is None else "given"),
+        Fact("registration mask", "none" if request.mri_mask is None else request.mri_mask.name),
+    ]
+
+
+def _rows(values: DataclassInstance, missing: str, path: str = "") -> Iterator[Fact]:
+    """Return a row for every number and word in a dataclass and those in it, but not for arrays."""
+    for field in fields(values):
+        yield from _field_rows(getattr(values, field.name), missing, f"{path}{field.name}")
+
+
+def _field_rows(value: object, missing: str, path: str) -> Iterator[Fact]:
+    if is_dataclass(value) and not isinstance(value, type):
+        yield from _rows(value, missing, f"{path}.")
+    elif isinstance(value, tuple) and value and is_dataclass(value[0]):
+        for n, one in enumerate(value, 1):
+            yield from _rows(one, missing, f"{path}.{n}.")
+    elif not isinstance(value, np.ndarray):
+        label, unit = _label(path)
+        yield Fact(label, _ABSENT.get(path, missing) if value is None else _value(value, unit))
+
+
+def _label(path: str) -> Named:
+    """Return words and unit of a field; the number of one of several stands in its path: ``passes.2.rotations``."""
+    several = re.search(r"\.(\d+)\.", path)
+    if several is None:
+        return _NAMED.get(path) or _named(path)
+    named = _NAMED.get(path.replace(several[0], ".", 1))
+    return _named(path) if named is None else (named[0].format(n=several[1]), named[1])
+
+
+def _named(path: str) -> Named:
+    """Return words and unit of a field that has none in the table, by its name: ``size_mm`` is a size in mm."""
+    *_, suffix = path.split("_")
+    unit = _UNITS.get(suffix, "") if "_" in path else ""
+    name = path.removesuffix(f"_{suffix}") if unit else path
+    return ": ".join(_words(part) for part in re.split(r"\.(?!\d)", name)), unit
+
+
+def _method(name: str) -> str:
+    return METHODS[name].label.removesuffix(" (default)") if name in METHODS else name
+
+
+def _words(name: str) -> str:
+    return name.replace("_", " ").replace(".", " ")
+
+
+def _value(value: object, unit: str = "") -> str:
+    if isinstance(value, (bool, int, float)):
+        return quantity(value, unit)
+    if isinstance(value, tuple):
+        return listed(value)
+    return str(value)

@@ -1,0 +1,96 @@
+"""Numbers as a person reads them: with their unit, and no more digits than they can tell."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+MINUS = "\N{MINUS SIGN}"
+PLUS_MINUS = "\N{PLUS-MINUS SIGN}"
+
+
+def number(value: float, digits: int = 3) -> str:
+    """Return a number with so many significant digits and no exponent; whole numbers and truth values in full."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int) or not math.isfinite(value):
+        return str(value).replace("-", MINUS)
+    decimals = digits - 1 - (math.floor(math.log10(abs(value))) if value else 0)
+    return _fixed(value, max(0, decimals))
+
+
+def _fixed(value: float, decimals: int) -> str:
+    """Return a number with at most so many decimals, and no sign before nothing."""
+    text = f"{value:.{decimals}f}"
+    text = text.rstrip("0").rstrip(".") if decimals else text
+    return "0" if text == "-0" else text.replace("-", MINUS)
+
+
+def length(mm: float) -> str:
+    """Return a length with its unit: two decimals below 1 mm, one below 10 mm; never as nothing where it is not."""
+    if 0 < mm < 0.01:
+        return "less than 0.01 mm"
+    decimals = 2 if abs(mm) < 0.995 else 1 if abs(mm) < 9.95 else 0
+    return f"{_fixed(mm, decimals)} mm"
+
+
+def quantity(value: float, unit: str) -> str:
+    """Return a number with its unit; a unit of ``%`` takes a share."""
+    if unit == "mm":
+        return length(value)
+    if unit.startswith("%"):
+        return f"{number(100 * value)} {unit}"
+    return f"{number(value)} {unit}".rstrip()
+
+
+def position(lps_mm: npt.ArrayLike) -> str:
+    """Return a point as Slicer shows it: ``L 4.0 P 0.0 S 6.0 mm``."""
+    return f"{' '.join(coordinate(axis, lps_mm) for axis in range(3))} mm"
+
+
+def coordinate(axis: int, lps_mm: npt.ArrayLike) -> str:
+    """Return one coordinate of a point: which of L, P and S is `axis`."""
+    mm = round(float(np.asarray(lps_mm, dtype=np.float64)[axis]), 1)
+    return f"{'LPS'[axis] if mm >= 0 else 'RAI'[axis]} {abs(mm):.1f}"
+
+
+def interval(low: float, high: float, unit: str = "") -> str:
+    """Return the range that a value lies in, ``42 ± 2 HU``: the middle, and half the width, rounded up.
+
+    The value is told to the decimal of half the width's first digit. An infinite end gives ``≤ 3`` or ``≥ 1990``.
+    """
+    unit = f" {unit}" if unit else ""
+    if math.isinf(low):
+        return f"≤ {number(_outward(high, math.ceil))}{unit}"
+    if math.isinf(high):
+        return f"≥ {number(_outward(low, math.floor))}{unit}"
+    middle, half = (low + high) / 2, (high - low) / 2
+    if not half > 0:
+        return f"{number(middle)}{unit}"
+    place = math.floor(math.log10(half))
+    step = 10.0**place
+    told = round(middle / step) * step
+    # Rounding the middle takes the ends further away.
+    width = math.ceil((half + abs(middle - told)) / step - 1e-6) * step
+    decimals = max(0, -place)
+    text = f"{told:.{decimals}f} {PLUS_MINUS} {width:.{decimals}f}{unit}"
+    return text.replace("-", MINUS)
+
+
+def _outward(value: float, rounding: Callable[[float], int]) -> float:
+    """Round to three significant digits in the direction that is safe."""
+    step = 10.0 ** (math.floor(math.log10(abs(value))) - 2) if value else 1.0
+    return rounding(value / step) * step
+
+
+def counted(count: int, noun: str) -> str:
+    """Return how many there are of something: ``1 case``, ``2 cases``."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def listed(values: Sequence[float], digits: int = 3) -> str:
+    """Return numbers with commas between them."""
+    return ", ".join(number(value, digits) for value in values)

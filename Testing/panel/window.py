@@ -1,0 +1,83 @@
+"""The real BrainFusion.py in a window of PySide6, on Slicer's real MRML classes: for the tests and for benchmarks."""
+
+import importlib.util
+import sys
+import types
+import unittest
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import slicer
+import slicer.util
+from PySide6 import QtCore
+
+sys.path.append(str(Path(__file__).parent))
+import fakes
+
+MODULE = Path(__file__).parents[2] / "BrainFusion"
+
+
+@contextmanager
+def loaded_module(application, layers):
+    """Load the module file with stand-ins for the application and a new scene; what it shows is noted in `layers`."""
+    with pytest.MonkeyPatch.context() as patch:
+
+        def fake(name, **contents):
+            made = types.ModuleType(name)
+            vars(made).update(contents)
+            patch.setitem(sys.modules, name, made)
+
+        fake("qt", **fakes.fake_qt())
+        fake("slicer.i18n", tr=lambda text: text, translate=lambda context, text: text)
+        fake("slicer.parameterNodeWrapper", parameterNodeWrapper=fakes.parameter_node_wrapper)
+        fake(
+            "slicer.ScriptedLoadableModule",
+            ScriptedLoadableModule=fakes.Module,
+            ScriptedLoadableModuleLogic=fakes.Logic,
+            ScriptedLoadableModuleTest=unittest.TestCase,
+            ScriptedLoadableModuleWidget=fakes.Widget,
+        )
+        scene = slicer.vtkMRMLScene()
+        patch.setattr(slicer, "mrmlScene", scene, raising=False)
+        patch.setattr(slicer, "app", SimpleNamespace(processEvents=application.processEvents), raising=False)
+        patch.setattr(slicer.util, "mainWindow", lambda: object(), raising=False)
+        patch.setattr(slicer.util, "loadUI", fakes.load_ui, raising=False)
+        patch.setattr(slicer.util, "childWidgetVariables", fakes.child_widget_variables, raising=False)
+        patch.setattr(slicer.util, "setSliceViewerLayers", lambda **shown: layers.append(shown), raising=False)
+        patch.setattr("shutil.which", lambda name: sys.executable if name == "PythonSlicer" else None)
+        patch.syspath_prepend(str(MODULE))
+        spec = importlib.util.spec_from_file_location("BrainFusion", MODULE / "BrainFusion.py")
+        loaded = importlib.util.module_from_spec(spec)
+        patch.setitem(sys.modules, "BrainFusion", loaded)
+        spec.loader.exec_module(loaded)
+        yield loaded
+
+
+@contextmanager
+def opened_panel(module):
+    """Show the module's widget, set up and entered."""
+    widget = module.BrainFusionWidget(fakes.Panel())
+    widget.setup()
+    widget.enter()
+    widget.parent.resize(430, 900)
+    widget.parent.show()
+    yield widget
+    widget.cleanup()
+    widget.parent.close()
+
+
+def wait(panel, until, seconds=120):
+    """Handle events until a condition holds; an error after so many seconds without it."""
+    late = []
+    # Sleeps until there is an event; the timer is one, too. Not QApplication.processEvents: in PySide6 6.12 each call
+    # loses a reference to None, and after some thousand calls Python ends.
+    loop = QtCore.QEventLoop()
+    timer = QtCore.QTimer(singleShot=True, interval=1000 * seconds)
+    timer.timeout.connect(lambda: late.append(True))
+    timer.start()
+    while not until():
+        assert not late, panel.ui.statusLabel.text()
+        loop.processEvents(QtCore.QEventLoop.ProcessEventsFlag.WaitForMoreEvents)
+    timer.stop()

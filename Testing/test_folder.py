@@ -1,0 +1,90 @@
+"""A case on disk, and back."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from BrainFusionLib import fuse, read_case
+from BrainFusionLib.case import Result, read_record
+from BrainFusionLib.errors import ImageFileError, RecordError
+from BrainFusionLib.folder import write_case
+from BrainFusionLib.phantom import PhantomPair, make_pair
+
+
+@pytest.fixture(scope="module")
+def pair() -> PhantomPair:
+    return make_pair(2, spacing_mm=4.0)
+
+
+@pytest.fixture(scope="module")
+def result(pair: PhantomPair) -> Result:
+    return fuse(pair.ct, pair.mri, transform=pair.transform, check=False)
+
+
+@pytest.mark.parametrize("file_format", ["nii.gz", "nrrd", "mha"])
+def test_what_is_written_is_read_back_whole(
+    pair: PhantomPair, result: Result, tmp_path: Path, file_format: str
+) -> None:
+    files = write_case(result, pair.mri, tmp_path, file_format, save_alpha=True, identify=True)
+    back = read_case(tmp_path)
+    assert back.files == {role: path.name for role, path in files.items()}
+    assert back.provenance.timings_s["writing"] > 0
+    told = replace(
+        back,
+        files={},
+        provenance=replace(back.provenance, timings_s=result.provenance.timings_s),
+    )
+    assert told == result.without_paths()
+    assert back.alpha is not None
+    assert np.array_equal(back.alpha.array_kji, result.alpha.array_kji)
+
+
+def test_a_record_is_read_without_voxels(pair: PhantomPair, result: Result, tmp_path: Path) -> None:
+    write_case(result, pair.mri, tmp_path)
+    for name in ("fused.nii.gz", "ct_in_mri.nii.gz"):
+        (tmp_path / name).unlink()
+    record = read_record(tmp_path / "result.json")
+    assert record.volumes is None
+    assert record.verdict == result.verdict
+    assert record.evidence == result.evidence
+    assert record.pose == result.pose
+    with pytest.raises(ValueError, match="no volumes"):
+        _ = record.fused
+    with pytest.raises(ImageFileError):
+        read_case(tmp_path)
+
+
+def test_the_document_keeps_colour_and_error_where_they_were(pair: PhantomPair, result: Result, tmp_path: Path) -> None:
+    write_case(result, pair.mri, tmp_path)
+    document = json.loads((tmp_path / "result.json").read_text(encoding="utf-8"))
+    assert document["verdict"]["colour"] == "amber"
+    assert document["verdict"]["expected_error_mm"] is None
+    assert document["schema_version"] == 1
+    assert document["verdict"]["findings"][0]["code"] == "pose_not_checked"
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("{", "not a JSON file"),
+        ("[]", "a JSON object is wanted"),
+        ("{}", "schema version"),
+        ('{"schema_version": 1}', "missing fields: request"),
+        ("[" * 100_000, "not a JSON file"),
+    ],
+)
+def test_a_damaged_record_is_refused_with_its_name(tmp_path: Path, content: str, words: str) -> None:
+    (tmp_path / "result.json").write_text(content, encoding="utf-8")
+    with pytest.raises(RecordError, match=words) as caught:
+        read_case(tmp_path)
+    assert "result.json" in str(caught.value)
+
+
+def test_a_folder_without_a_result_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ImageFileError, match=r"result\.json: cannot be read"):
+        read_case(tmp_path)

@@ -1,0 +1,77 @@
+"""The unit scale as a value: a pair in volumes, and one in pictures."""
+
+import numpy as np
+import pytest
+
+from BrainFusionLib.geometry import rotation_matrix
+from BrainFusionLib.intensity import (
+    bone_weight,
+    ct_head_mask,
+    ct_to_unit,
+    mri_scale,
+    picture_stacks,
+    unit_pair,
+    windowed_bone_weight,
+)
+from BrainFusionLib.phantom import head_grid, make_phantom
+from BrainFusionLib.volume import Volume
+
+
+@pytest.fixture(scope="module")
+def volumes():
+    phantom, grid = make_phantom(1), head_grid(4.0)
+    return phantom.ct(grid), phantom.mri("T1", grid)
+
+
+def test_a_pair_is_what_its_parts_say(volumes):
+    ct, mri = volumes
+    pair = unit_pair(ct, mri)
+    assert (pair.low, pair.high) == mri_scale(mri.array_kji)
+    head = ct_head_mask(ct)
+    np.testing.assert_array_equal(pair.head, head)
+    np.testing.assert_array_equal(pair.ct_unit, ct_to_unit(ct.array_kji))
+    np.testing.assert_array_equal(pair.bone_weight, bone_weight(ct.array_kji) * head)
+    np.testing.assert_allclose(pair.mri_unit, (mri.array_kji - pair.low) / (pair.high - pair.low), atol=1e-6)
+    assert {array.dtype for array in (pair.ct_unit, pair.mri_unit, pair.bone_weight)} == {np.dtype(np.float32)}
+
+
+def test_what_the_caller_has_already_is_not_made_again(volumes):
+    ct, mri = volumes
+    head = np.zeros(mri.grid.shape_kji, dtype=bool)
+    pair = unit_pair(ct, mri, head, (10.0, 20.0))
+    assert (pair.low, pair.high) == (10.0, 20.0)
+    assert pair.head is head
+    assert not pair.bone_weight.any()
+
+
+def test_unchanged_values_come_back_to_the_bit(volumes):
+    ct, mri = volumes
+    pair = unit_pair(ct, mri)
+    fused = pair.mri_unit.copy()
+    fused[10] = pair.ct_unit[10]
+    values = pair.in_mri_scale(fused, mri.array_kji)
+    np.testing.assert_array_equal(np.delete(values, 10, axis=0), np.delete(mri.array_kji, 10, axis=0))
+    np.testing.assert_allclose(pair.on_unit_scale(values)[10], pair.ct_unit[10], atol=1e-5)
+
+
+def test_stacks_are_views_that_turn_back(volumes):
+    ct, mri = volumes
+    turned = type(mri.grid)(mri.grid.size_ijk, mri.grid.spacing_ijk_mm, direction=rotation_matrix((1, 0, 0), 90))
+    pair = unit_pair(Volume(ct.array_kji, turned), Volume(mri.array_kji, turned))
+    stacks, undo = pair.stacks()
+    assert stacks.ct_unit.shape != pair.ct_unit.shape
+    for stack, array in ((stacks.ct_unit, pair.ct_unit), (stacks.bone_weight, pair.bone_weight)):
+        assert np.shares_memory(stack, array)
+        np.testing.assert_array_equal(undo(stack), array)
+    np.testing.assert_array_equal(undo(stacks.head), pair.head)
+    np.testing.assert_array_equal(pair.stack(pair.mri_unit), stacks.mri_unit)
+
+
+def test_pictures_come_on_the_unit_scale_with_their_bone():
+    ct, mri = np.random.default_rng(0).integers(0, 256, (2, 3, 40, 30)).astype(np.float32)
+    stacks = picture_stacks(ct, mri)
+    np.testing.assert_array_equal(stacks.ct_unit, ct / np.float32(255))
+    np.testing.assert_array_equal(stacks.mri_unit, mri / np.float32(255))
+    for picture, bone in zip(ct, stacks.bone_weight, strict=True):
+        np.testing.assert_array_equal(bone, windowed_bone_weight(picture).astype(np.float32))
+    assert stacks.head is None

@@ -34,7 +34,7 @@ def shifted(millimetres: float) -> RigidTransform:
     return RigidTransform.from_axis_angle((0, 0, 1), 0, (0, millimetres, 0))
 
 
-# Slabs of 20 mm have seven slices here, and streaks and frames add to the bone: hence the room.
+# Slabs of 20 mm have seven slices here, and streaks and frames add to the bone: hence the margin.
 @pytest.mark.parametrize("kind", POSITIVE)
 def test_bone_lies_where_the_truth_says(kind: str, head: Head) -> None:
     case = make_case(kind, 1, head, spacing_mm=COARSE_MM)

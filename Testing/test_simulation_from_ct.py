@@ -92,5 +92,5 @@ def test_noise_and_gain_are_as_asked(ball):
 
 def test_volume_of_air_is_rejected():
     grid = Grid((8, 8, 8))
-    with pytest.raises(ValueError, match=r"empty room is not a CT of a head"):
-        from_ct.simulate_mri(Volume(np.full(grid.shape_kji, -1000.0), grid, "CT", "empty room"))
+    with pytest.raises(ValueError, match=r"air is not a CT of a head"):
+        from_ct.simulate_mri(Volume(np.full(grid.shape_kji, -1000.0), grid, "CT", "air"))

@@ -39,7 +39,7 @@ def single_threaded() -> None:
 def measure(case: Case, method: str, timeout_s: float, stop: Event | None = None) -> dict[str, str]:
     """Run a method on a case in a new process and return the fields of `MEASURED`.
 
-    ``says`` is the method's own colour, ``"found"`` where it gives none, ``"refused"`` for a refusal in words,
+    ``says`` is the method's own colour, ``"found"`` where it gives none, ``"refused"`` for a rejection with its reason,
     ``"failed"`` for any other exception, ``"timeout"``, or ``"crashed"`` where the process died. Time and memory count
     from where the method is prepared.
 

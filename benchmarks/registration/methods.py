@@ -64,7 +64,7 @@ class Method:
         except metadata.PackageNotFoundError as error:
             raise MissingDependencyError(
                 f"the package {self.package} is not installed. Install what the benchmark compares with: "
-                "pip install -e '.[bench]' in the checkout. Or name other --methods."
+                "pip install -e '.[bench]' in the checkout. Or choose other --methods."
             ) from error
 
 

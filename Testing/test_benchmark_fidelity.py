@@ -4,13 +4,13 @@ import json
 
 import numpy as np
 import pytest
-from benchmarks.fidelity.heads import make_pair, stored_as, with_lesion
-from benchmarks.registration.heads import phantom_head
 
 from benchmarks.fidelity import run
 from benchmarks.fidelity.run import AIMS, fused, main, unit_of
 from BrainFusionLib.intensity import ct_to_unit
 from BrainFusionLib.metrics import contrast_kept
+from simulation.aligned import make_pair, stored_as, with_lesion
+from simulation.heads import phantom_head
 
 
 @pytest.fixture(scope="module")
@@ -18,7 +18,7 @@ def pair():
     return make_pair(phantom_head(1, 3.0), seed=1)
 
 
-def test_all_aims_are_reached_on_a_coarse_phantom(tmp_path, monkeypatch):
+def test_coarse_phantom_reaches_all_aims(tmp_path, monkeypatch):
     monkeypatch.setattr(run, "DIAMETERS_MM", (6.0, 15.0))
     monkeypatch.setattr(run, "CONTRASTS", (0.1,))
     assert main(["--phantoms", "1", "--spacing", "3", "-o", str(tmp_path)]) == 0
@@ -30,7 +30,7 @@ def test_all_aims_are_reached_on_a_coarse_phantom(tmp_path, monkeypatch):
     assert "(missed)" not in (tmp_path / "table.md").read_text()
 
 
-def test_a_lesion_is_lost_by_a_rule_that_mixes(pair):
+def test_mixing_rule_loses_a_lesion(pair):
     drawn, lesion = with_lesion(pair, 10.0, 0.2, "deep in the brain", seed=0)
     kept = contrast_kept(fused(drawn, "average").fused.array_kji, drawn.mri.array_kji, lesion.inside, lesion.around)
     assert kept < 0.8
@@ -38,7 +38,7 @@ def test_a_lesion_is_lost_by_a_rule_that_mixes(pair):
     np.testing.assert_allclose(inside, 1.2, atol=0.02)
 
 
-def test_the_unit_scale_is_read_back_from_what_the_result_says(pair):
+def test_unit_scale_comes_back_from_the_result(pair):
     result = fused(pair)
     whole = result.alpha.array_kji == 1
     assert whole.sum() > 1000
@@ -46,7 +46,7 @@ def test_the_unit_scale_is_read_back_from_what_the_result_says(pair):
 
 
 @pytest.mark.parametrize("order", [(2, 0, 1), (1, 0, 2)])
-def test_another_acquisition_has_the_same_voxels_at_the_same_places(pair, order):
+def test_stored_otherwise_voxels_keep_their_places(pair, order):
     stored = stored_as(pair.mri, order)
     ijk = np.array([3, 11, 17, 1])
     value = pair.mri.array_kji[tuple(ijk[2::-1])]

@@ -32,14 +32,14 @@ def _unavailable(*_):
     raise samples.SampleError("out of reach")
 
 
-def test_images_of_an_earlier_run_are_used_before_the_network_is_asked(demo_folders, monkeypatch):
+def test_earlier_images_need_no_network(demo_folders, monkeypatch):
     (demo.SAMPLES / samples.HEAD_CT.name).touch()
     monkeypatch.setattr(demo, "slicer_cases", lambda: pytest.fail("asked GitHub"))
     monkeypatch.setattr(demo, "package_cases", lambda: ["packages"])
     assert demo.find_cases() == ["packages"]
 
 
-def test_without_images_the_phantom_is_used_and_named(demo_folders, monkeypatch, capsys):
+def test_without_images_the_phantom_is_used(demo_folders, monkeypatch, capsys):
     for way in ("slicer_cases", "package_cases"):
         monkeypatch.setattr(demo, way, _unavailable)
     monkeypatch.setattr(demo, "phantom_cases", lambda: ["phantom"])
@@ -47,7 +47,7 @@ def test_without_images_the_phantom_is_used_and_named(demo_folders, monkeypatch,
     assert capsys.readouterr().out.count("not available: out of reach") == 2
 
 
-def test_a_missing_second_package_leaves_the_first_case(demo_folders, monkeypatch):
+def test_missing_second_package_leaves_the_first_case(demo_folders, monkeypatch):
     def get(wanted, folder):
         return folder / "ct" if wanted is samples.HEAD_CT else _unavailable()
 
@@ -60,7 +60,7 @@ def test_a_missing_second_package_leaves_the_first_case(demo_folders, monkeypatc
 
 
 @pytest.mark.parametrize(("off_mm", "good"), [(0.5, True), (5.0, False)])
-def test_the_true_error_is_measured_and_decides(demo_folders, monkeypatch, capsys, off_mm, good):
+def test_true_error_decides(demo_folders, monkeypatch, capsys, off_mm, good):
     def fuse(arguments):
         folder = demo.OUTPUT / "known"
         folder.mkdir(parents=True)
@@ -78,14 +78,14 @@ def test_the_true_error_is_measured_and_decides(demo_folders, monkeypatch, capsy
     ("code", "one_head", "good"),
     [(2, True, False), (3, True, False), (3, False, True), (2, False, False), (0, False, False)],
 )
-def test_two_people_have_to_be_refused_and_nobody_else(demo_folders, monkeypatch, capsys, code, one_head, good):
+def test_only_two_people_are_refused(demo_folders, monkeypatch, capsys, code, one_head, good):
     monkeypatch.setattr(demo.cli, "main", lambda arguments: code)
     case = demo.Case("case", "a title", demo.OUTPUT / "ct", demo.OUTPUT / "mri", one_head=one_head)
     assert demo.run_case(case) is good
     assert ("Refused, which is right: these are two people." in capsys.readouterr().out) is good
 
 
-def test_where_results_lie_is_said_only_of_cases_that_have_some(demo_folders, monkeypatch, capsys):
+def test_report_is_named_only_where_there_is_one(demo_folders, monkeypatch, capsys):
     cases = [demo.Case(name, name, demo.SAMPLES, demo.SAMPLES, one_head=name == "one") for name in ("one", "two")]
     monkeypatch.setattr(demo, "find_cases", lambda: cases)
     monkeypatch.setattr(demo, "run_case", lambda case: True)

@@ -41,7 +41,7 @@ def voxel_centres(grid: Grid) -> np.ndarray:
     return apply_affine(grid.lps_from_ijk, np.stack([i, j, k], axis=-1))
 
 
-def test_the_same_seed_gives_the_same_bytes():
+def test_seed_decides_every_byte():
     grid = head_grid(4.0)
     first, second = make_phantom(5), make_phantom(5)
     assert first.ct(grid).array_kji.tobytes() == second.ct(grid).array_kji.tobytes()
@@ -55,33 +55,33 @@ def test_another_seed_gives_another_head():
     assert (first != second)[head].mean() > 0.25
 
 
-def test_another_noise_seed_changes_the_noise_and_not_the_head(phantom: Phantom):
+def test_noise_seed_changes_the_noise_only(phantom: Phantom):
     grid = head_grid(4.0)
     difference = phantom.ct(grid, seed=0).array_kji - phantom.ct(grid, seed=1).array_kji
     assert difference.std() == pytest.approx(8 * np.sqrt(2), rel=0.05)
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_every_tissue_occurs_in_every_head(seed: int):
+def test_every_head_has_every_tissue(seed: int):
     found = np.unique(make_phantom(seed).labels(head_grid(2.0)).array_kji)
     assert {Tissue(int(label)) for label in found} == set(Tissue)
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_the_default_grid_holds_the_whole_head_but_the_neck(seed: int):
+def test_default_grid_holds_the_head(seed: int):
     labels = make_phantom(seed).labels(head_grid(4.0)).array_kji
     for face in (labels[-1], labels[:, 0], labels[:, -1], labels[:, :, 0], labels[:, :, -1]):
         assert not face.any()
     assert labels[0].any()  # the neck goes on below
 
 
-def test_a_head_without_lesions_and_electrode_has_neither():
+def test_lesions_and_electrode_can_be_omitted():
     found = make_phantom(0, lesions=False, electrode=False).labels(head_grid(2.0)).array_kji
     gone = {Tissue.TUMOUR, Tissue.TUMOUR_RIM, Tissue.OEDEMA, Tissue.BLOOD, Tissue.METAL}
     assert not gone & {Tissue(int(label)) for label in np.unique(found)}
 
 
-def test_ct_values_are_those_of_the_tissues_away_from_edges(phantom: Phantom):
+def test_ct_values_are_those_of_the_tissues(phantom: Phantom):
     grid = head_grid()
     slab = Grid((36, *grid.size_ijk[1:]), (1.0, 1.0, 1.0), (4.0, *grid.origin_lps_mm[1:]))
     labels = phantom.labels(slab).array_kji
@@ -118,7 +118,7 @@ def test_ct_values_are_those_of_the_tissues_away_from_edges(phantom: Phantom):
     assert 1100 < np.median(ct[tables]) < 1900
 
 
-def test_the_electrode_is_bright_in_ct_dark_in_mri_and_reaches_from_skull_to_deep_brain(phantom: Phantom):
+def test_electrode_reaches_from_skull_to_deep_brain(phantom: Phantom):
     rod = phantom.shape.electrode
     assert rod is not None
     tip, end = np.array(rod.start[:3]), np.array(rod.end[:3])
@@ -134,7 +134,7 @@ def test_the_electrode_is_bright_in_ct_dark_in_mri_and_reaches_from_skull_to_dee
     assert phantom.mri("T1", around, noise=0).array_kji.min() < 20
 
 
-def test_a_rod_thinner_than_a_voxel_keeps_its_amount_of_metal(phantom: Phantom):
+def test_thin_rod_keeps_its_amount_of_metal(phantom: Phantom):
     rod = phantom.shape.electrode
     assert rod is not None
     x, y, z = (np.array(rod.start[:3]) + np.array(rod.end[:3])) / 2
@@ -148,7 +148,7 @@ def test_a_rod_thinner_than_a_voxel_keeps_its_amount_of_metal(phantom: Phantom):
     assert amounts[1] == pytest.approx(amounts[0], rel=0.1)
 
 
-def test_t1_has_white_above_grey_above_csf_and_bright_fat(phantom: Phantom):
+def test_t1_has_white_above_grey_above_csf(phantom: Phantom):
     grid = head_grid(3.0)
     labels = phantom.labels(grid).array_kji
     t1 = phantom.mri("T1", grid, bias=0)
@@ -183,7 +183,7 @@ def test_flair_shows_oedema_bright_and_csf_dark(phantom: Phantom):
     assert oedema > grey > csf
 
 
-def test_mri_noise_is_rician_in_air_and_the_bias_field_stays_within_its_swing(phantom: Phantom):
+def test_mri_noise_is_rician_and_bias_bounded(phantom: Phantom):
     grid = head_grid(4.0)
     air = phantom.labels(grid).array_kji == Tissue.BACKGROUND
     air[:, 2:-2] &= air[:, :-4] & air[:, 4:]
@@ -197,7 +197,7 @@ def test_mri_noise_is_rician_in_air_and_the_bias_field_stays_within_its_swing(ph
     assert gain.max() - gain.min() > 0.2
 
 
-def test_a_pose_carries_every_point_exactly(phantom: Phantom):
+def test_pose_carries_every_point_exactly(phantom: Phantom):
     # The very same voxels, carried along: the image must not change, but for float32 rounding at edges.
     grid = box((40, 40, 40), (2.0, 2.0, 2.0), (5.0, -40.0, -20.0))
     carried = grid.moved(TURNED.moving_from_fixed_lps)
@@ -207,7 +207,7 @@ def test_a_pose_carries_every_point_exactly(phantom: Phantom):
     assert (phantom.labels(carried, TURNED).array_kji != phantom.labels(grid).array_kji).mean() < 1e-3
 
 
-def test_landmarks_seen_in_a_posed_image_lie_where_the_pose_says(phantom: Phantom):
+def test_landmarks_lie_where_the_pose_says(phantom: Phantom):
     # Haemorrhage and the left eye are compact: their centroids are good to a small part of a voxel.
     for tissue, centre in ((Tissue.BLOOD, phantom.shape.haemorrhage), (Tissue.EYE, None)):
         middle = np.array(centre.centre) if centre is not None else np.array([32.0, -72.0, -44.0])
@@ -220,7 +220,7 @@ def test_landmarks_seen_in_a_posed_image_lie_where_the_pose_says(phantom: Phanto
         assert np.linalg.norm(TURNED.apply(fixed.mean(axis=0)) - moving.mean(axis=0)) < 0.05
 
 
-def test_labels_agree_at_the_truth_and_much_less_one_millimetre_off(pair: PhantomPair):
+def test_labels_agree_only_at_the_truth(pair: PhantomPair):
     fine = head_grid(1.0, pair.transform)
     k = fine.size_ijk[2] // 2
     slab = Grid(
@@ -244,7 +244,7 @@ def test_labels_agree_at_the_truth_and_much_less_one_millimetre_off(pair: Phanto
         assert agreement(off) < best - 0.04
 
 
-def test_a_pair_has_its_images_where_its_transform_says(pair: PhantomPair):
+def test_pair_lies_where_its_transform_says(pair: PhantomPair):
     points = pair.target_points(500)
     assert np.isin(pair.phantom.tissue_at(points), BRAIN_TISSUES).all()
     ijk = np.rint(apply_affine(pair.ct.grid.ijk_from_lps, pair.transform.apply(points))).astype(int)
@@ -257,7 +257,7 @@ def test_a_pair_has_its_images_where_its_transform_says(pair: PhantomPair):
     check_pair(pair.ct, pair.mri)
 
 
-def test_a_pair_takes_the_transform_and_the_grids_it_is_given():
+def test_pair_takes_given_transform_and_grids():
     small = Grid((20, 24, 12), (8.0, 8.0, 12.0), (-80.0, -100.0, -70.0))
     pair = make_pair(1, transform=TURNED, mri_grid=small, ct_grid=head_grid(8.0), contrast="T2")
     assert pair.transform is TURNED
@@ -265,7 +265,7 @@ def test_a_pair_takes_the_transform_and_the_grids_it_is_given():
     assert pair.ct.grid.spacing_ijk_mm == (8.0, 8.0, 8.0)
 
 
-def test_the_grid_of_a_turned_head_is_around_it():
+def test_grid_of_a_turned_head_surrounds_it():
     far = RigidTransform.from_axis_angle((1, 1, 0), 75, (300.0, -200.0, 50.0))
     labels = make_phantom(2).labels(head_grid(5.0, far), far).array_kji
     upright = make_phantom(2).labels(head_grid(5.0)).array_kji
@@ -273,7 +273,7 @@ def test_the_grid_of_a_turned_head_is_around_it():
         assert (labels == tissue).sum() == pytest.approx((upright == tissue).sum(), rel=0.03)
 
 
-def test_the_image_does_not_depend_on_how_the_grid_is_laid(phantom: Phantom):
+def test_image_does_not_depend_on_the_axes(phantom: Phantom):
     grid = box((30, 36, 24), (3.0, 3.0, 3.0), (0.0, -30.0, -20.0))
     straight = phantom.ct(grid, noise_hu=0).array_kji
     flipped = Grid.from_lps_from_ijk(
@@ -285,7 +285,7 @@ def test_the_image_does_not_depend_on_how_the_grid_is_laid(phantom: Phantom):
     assert np.abs(phantom.ct(permuted, noise_hu=0).array_kji.transpose(2, 0, 1) - straight).max() < 0.5
 
 
-def test_an_oblique_grid_sees_the_same_tissue_at_the_same_points(phantom: Phantom):
+def test_oblique_grid_shows_the_same_tissue(phantom: Phantom):
     oblique = Grid((40, 40, 30), (2.0, 2.5, 3.0), (-40.0, -60.0, -50.0), rotation_matrix((1, 1, 1), 25))
     labels = phantom.labels(oblique).array_kji
     assert (labels != phantom.tissue_at(voxel_centres(oblique))).mean() < 1e-3
@@ -293,7 +293,7 @@ def test_an_oblique_grid_sees_the_same_tissue_at_the_same_points(phantom: Phanto
 
 
 @pytest.mark.parametrize("modality", ["CT", "MR"])
-def test_a_thick_slice_is_the_mean_of_thin_ones(phantom: Phantom, modality: str):
+def test_thick_slice_is_the_mean_of_thin_ones(phantom: Phantom, modality: str):
     def draw(grid: Grid) -> np.ndarray:
         volume = phantom.ct(grid, noise_hu=0) if modality == "CT" else phantom.mri("T2", grid, noise=0, bias=0)
         return volume.array_kji
@@ -308,7 +308,7 @@ def test_a_thick_slice_is_the_mean_of_thin_ones(phantom: Phantom, modality: str)
 
 
 @pytest.mark.parametrize("axis", [0, 1, 2])
-def test_no_mirror_image_of_the_head_passes_for_the_head(axis: int):
+def test_mirrored_head_differs_from_the_head(axis: int):
     # The best of many shifts, because a mirror pose may be shifted too.
     grid = head_grid(4.0)
     labels = make_phantom(0).labels(grid).array_kji
@@ -320,7 +320,7 @@ def test_no_mirror_image_of_the_head_passes_for_the_head(axis: int):
     assert best < 0.7
 
 
-def test_a_head_holder_is_beside_the_head_and_the_head_mask_leaves_it_out(phantom: Phantom):
+def test_head_mask_omits_the_head_holder(phantom: Phantom):
     grid = head_grid(4.0)
     bare, held = phantom.ct(grid, noise_hu=0).array_kji, phantom.ct(grid, noise_hu=0, table=True)
     outside = phantom.labels(grid).array_kji == Tissue.BACKGROUND
@@ -332,7 +332,7 @@ def test_a_head_holder_is_beside_the_head_and_the_head_mask_leaves_it_out(phanto
     assert (mask & shell & outside).sum() < 0.4 * (shell & outside).sum()
 
 
-def test_an_unknown_contrast_lists_the_known_ones(phantom: Phantom):
+def test_unknown_contrast_lists_the_known_ones(phantom: Phantom):
     with pytest.raises(SettingsError, match="must be one of T1, T2, FLAIR, PD; got 'T3'"):
         phantom.mri("T3")
     for contrast in CONTRASTS:
@@ -352,6 +352,6 @@ def test_an_unknown_contrast_lists_the_known_ones(phantom: Phantom):
         (lambda: make_pair(0, spacing_mm=0.0), "spacing of a grid must be positive"),
     ],
 )
-def test_a_bad_argument_is_refused_in_words(call, words):
+def test_bad_argument_is_rejected(call, words):
     with pytest.raises(SettingsError, match=words):
         call()

@@ -45,20 +45,20 @@ def internet(monkeypatch):
 WANTED = samples.SlicerFile("ct.nrrd", _sha256(b"a real head"))
 
 
-def test_a_file_is_downloaded_once(internet, tmp_path):
+def test_file_is_downloaded_once(internet, tmp_path):
     internet.pages[WANTED.url] = b"a real head"
     for _ in range(2):
         assert samples.get_slicer_file(WANTED, tmp_path).read_bytes() == b"a real head"
     assert len(internet.asked) == 1
 
 
-def test_a_file_that_is_there_needs_no_network(internet, tmp_path):
+def test_existing_file_needs_no_network(internet, tmp_path):
     (tmp_path / "ct.nrrd").write_bytes(b"a real head")
     assert samples.get_slicer_file(WANTED, tmp_path).exists()
     assert internet.asked == []
 
 
-def test_another_file_under_the_same_address_is_refused_and_removed(internet, tmp_path):
+def test_wrong_file_is_rejected_and_removed(internet, tmp_path):
     internet.pages[WANTED.url] = b"something else"
     with pytest.raises(
         samples.SampleError, match=rf"ct.nrrd is not .* {_sha256(b'something else')}, not {WANTED.sha256}"
@@ -67,13 +67,13 @@ def test_another_file_under_the_same_address_is_refused_and_removed(internet, tm
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_damaged_file_is_downloaded_again(internet, tmp_path):
+def test_damaged_file_is_downloaded_again(internet, tmp_path):
     (tmp_path / "ct.nrrd").write_bytes(b"a real he")
     internet.pages[WANTED.url] = b"a real head"
     assert samples.get_slicer_file(WANTED, tmp_path).read_bytes() == b"a real head"
 
 
-def test_an_interrupted_download_leaves_nothing(internet, tmp_path, monkeypatch):
+def test_interrupted_download_leaves_nothing(internet, tmp_path, monkeypatch):
     def break_off(url, stream):
         stream.write(b"a real")
         raise KeyboardInterrupt
@@ -85,12 +85,12 @@ def test_an_interrupted_download_leaves_nothing(internet, tmp_path, monkeypatch)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_out_of_reach_is_said(internet, tmp_path):
+def test_unreachable_address_is_named(internet, tmp_path):
     with pytest.raises(samples.SampleError, match=r"github\.com.* is out of reach"):
         samples.get_slicer_file(WANTED, tmp_path)
 
 
-def test_a_broken_connection_names_the_address():
+def test_broken_connection_names_the_address():
     with pytest.raises(samples.SampleError, match=r"file:///no/such/file cannot be downloaded"):
         samples.download("file:///no/such/file", io.BytesIO())
 
@@ -121,7 +121,7 @@ def _packaged(content, package):
 
 
 @pytest.mark.parametrize("compression", ["xz", "gz"])
-def test_a_file_comes_out_of_a_package_and_the_package_goes(internet, tmp_path, compression):
+def test_file_is_taken_out_of_its_package(internet, tmp_path, compression):
     package = _package(b"a head", compression=compression)
     wanted = _packaged(b"a head", package)
     internet.pages[wanted.urls[0]] = package
@@ -131,7 +131,7 @@ def test_a_file_comes_out_of_a_package_and_the_package_goes(internet, tmp_path, 
     assert len(internet.asked) == 1
 
 
-def test_debians_archive_is_asked_when_the_mirror_has_another_file(internet, tmp_path):
+def test_archive_stands_in_for_the_mirror(internet, tmp_path):
     package = _package(b"a head")
     wanted = _packaged(b"a head", package)
     internet.pages = {wanted.urls[0]: b"not this one", wanted.urls[1]: package}
@@ -147,7 +147,7 @@ def test_debians_archive_is_asked_when_the_mirror_has_another_file(internet, tmp
         (b"!<arch>\n", "data"),
     ],
 )
-def test_a_package_without_the_file_is_refused(internet, tmp_path, package, said):
+def test_package_without_the_file_is_rejected(internet, tmp_path, package, said):
     wanted = _packaged(b"a head", package)
     internet.pages[wanted.urls[0]] = package
     with pytest.raises(samples.SampleError, match=said):
@@ -173,14 +173,14 @@ def apt_get(tmp_path, monkeypatch):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="a POSIX shell script stands in for apt-get")
-def test_another_version_of_a_package_will_do_if_the_image_is_the_same(internet, tmp_path, apt_get):
+def test_other_package_version_with_the_same_image_is_accepted(internet, tmp_path, apt_get):
     (apt_get / "delivers").write_bytes(_package(b"a head", compression="gz"))
     wanted = _packaged(b"a head", _package(b"a head"))
     assert samples.get_packaged_file(wanted, tmp_path / "samples").read_bytes() == b"a head"
 
 
 @pytest.mark.skipif(os.name == "nt", reason="a POSIX shell script stands in for apt-get")
-def test_another_version_with_another_image_is_refused(internet, tmp_path, apt_get):
+def test_other_image_is_rejected(internet, tmp_path, apt_get):
     (apt_get / "delivers").write_bytes(_package(b"another head"))
     wanted = _packaged(b"a head", _package(b"a head"))
     with pytest.raises(samples.SampleError, match=r"head.nii.gz is not the file that was wanted"):
@@ -189,7 +189,7 @@ def test_another_version_with_another_image_is_refused(internet, tmp_path, apt_g
 
 
 @pytest.mark.skipif(os.name == "nt", reason="a POSIX shell script stands in for apt-get")
-def test_apt_get_is_kept_off_the_systems_folders(tmp_path, apt_get):
+def test_apt_get_leaves_system_folders_alone(tmp_path, apt_get):
     (apt_get / "delivers").write_bytes(b"")
     folder = tmp_path / "private"
     folder.mkdir()
@@ -204,18 +204,18 @@ def test_apt_get_is_kept_off_the_systems_folders(tmp_path, apt_get):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="a POSIX shell script stands in for apt-get")
-def test_an_apt_get_that_fails_is_quoted(tmp_path, apt_get):
+def test_failing_apt_get_is_quoted(tmp_path, apt_get):
     with pytest.raises(samples.SampleError, match=r"cannot download heads: .*delivers"):
         samples.apt_download("heads", tmp_path)
 
 
-def test_no_apt_get_is_said(tmp_path, monkeypatch):
+def test_missing_apt_get_is_named(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(samples.SampleError, match="no apt-get on this machine"):
         samples.apt_download("heads", tmp_path)
 
 
-def test_an_invesalius_project_becomes_a_ct_with_its_rows_the_right_way_round(tmp_path):
+def test_invesalius_rows_are_turned(tmp_path):
     matrix = np.zeros((3, 4, 5), dtype="<i2")
     matrix[0, 0, 4] = 1200  # lowest slice, back of the head, left
     description = {"spacing": [0.5, 0.5, 2.0], "matrix": {"filename": "matrix.dat", "shape": [3, 4, 5]}}

@@ -21,15 +21,15 @@ MRI_SCALE = 1000.0
 DIAMETERS_MM = (3.0, 6.0, 10.0, 20.0)
 CONTRASTS = (0.03, 0.08, 0.20)
 METAL_HU, METAL_MM = 3071.0, 4.0
-# Where a lesion may lie: how far its surface is from bone, voxels, at least and at most. The rim of bone, whose voxels
+# Where a lesion may lie: how far its surface is from bone, voxels, at least and at most. The bone rim, whose voxels
 # hold some of the CT, is two voxels wide (`fusion.network.alpha.REACH`).
-PLACES = {"deep in the brain": (5.0, np.inf), "just off the rim of bone": (3.0, 4.5), "touching bone": (0.0, 1.5)}
+PLACES = {"deep in the brain": (5.0, np.inf), "just off the bone rim": (3.0, 4.5), "touching bone": (0.0, 1.5)}
 RIM_VOXELS = 3.0
 
 
 @dataclass(frozen=True, eq=False)
 class Lesion:
-    """A ball of other contrast in the MRI; `around` is brain outside it that is off the rim of bone."""
+    """A ball of other contrast in the MRI; `around` is brain outside it that is off the bone rim."""
 
     inside: BoolArray
     around: BoolArray

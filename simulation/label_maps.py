@@ -101,7 +101,7 @@ def _spacing_of_stack(
 
 
 def _detailed(tissue: CodeArray, spacing_kji: tuple[float, float, float]) -> CodeArray:
-    """Remove stray voxels, tell inner air from the room, and add marrow and fat, which the labels do not have."""
+    """Remove stray voxels, tell air inside from air outside, and add marrow and fat, which the labels do not have."""
 
     def image(array: npt.NDArray[np.generic]) -> sitk.Image:
         return itk_image(array, centred_grid(array.shape, spacing_kji))

@@ -84,7 +84,7 @@ class Scan:
     """All that was drawn for one CT and one MRI of a head.
 
     `head_from_mri` and `head_from_ct` (3x4, mm, z-y-x, zero in the middle of the head) say where the images' points
-    are in the head; `ct_hu` and `mri_values` are a value a tissue.
+    are in the head; `ct_hu` and `mri_values` are one value for each tissue.
     """
 
     seed: int
@@ -107,7 +107,7 @@ class Scan:
 
 
 def draw_scan(head: Head, config: SimulationConfig, seed: Sequence[int]) -> Scan:
-    """Draw a scan of a head; the same model, configuration and seed (whole numbers) give the same one."""
+    """Draw a scan of a head; the same head, configuration and seed (whole numbers) give the same one."""
     rng = np.random.default_rng(list(seed))
     contrast = str(rng.choice(CONTRASTS))
     angles, shift = rng.uniform(-1, 1, 3) * config.rotation_deg, rng.uniform(-10, 10, 3)
@@ -190,7 +190,7 @@ def _ct_values(rng: np.random.Generator) -> tuple[float, ...]:
 
 
 def _mri_values(contrast: str, rng: np.random.Generator) -> npt.NDArray[np.float64]:
-    """Return a value a tissue: the contrast's own, shaken; in every fifth scan any value at all for soft tissue."""
+    """Return one value for each tissue: that of the contrast, varied; in every fifth scan soft tissue has any value."""
     values = np.array([APPEARANCE[tissue].signal[contrast] for tissue in Tissue], dtype=np.float64)
     soft = np.array([tissue not in MRI_DARK for tissue in Tissue])
     if rng.random() < 0.2:

@@ -127,7 +127,7 @@ def package_cases() -> list[Case]:
         print(f"  no real MRI: {error}.", flush=True)
         return cases
     print(f"  a real T1 of another person (Colin27): {colin}")
-    title = "a real CT and a real T1 of ANOTHER person: no pose is right, so it has to be refused"
+    title = "a real CT and a real T1 of ANOTHER person: no pose is right, so it must be refused"
     # Fast, because a standard registration looks harder where no pose stands out: half a minute for nothing.
     return [*cases, Case("two_people", title, ct_file, colin, one_head=False, options=("--preset", "fast"))]
 

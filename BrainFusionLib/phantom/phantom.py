@@ -1,6 +1,6 @@
 """A made-up head, rendered as CT and as MRI in any pose and on any grid, with the exact truth.
 
-There is no file behind it: shapes are functions of space (`anatomy`), so the same head can be had at any
+There is no file behind it: shapes are functions of space (`anatomy`), so the same head is available at any
 spacing and orientation, and the transform between a CT and an MRI of it is known to the last digit.
 
 Two frames: the **head frame** (LPS mm, origin deep in the brain) in which the head is described, and the scanner's

@@ -15,10 +15,12 @@ from typing import Any
 import numpy as np
 import SimpleITK as sitk
 
-from BrainFusionLib import FusionResult, __version__, fuse
+from BrainFusionLib import __version__
+from BrainFusionLib.case import Result, fuse
 from BrainFusionLib.errors import BrainFusionError
 from BrainFusionLib.intensity import CT_KNOTS_UNIT, bone_weight, ct_to_unit, hu_from_unit
 from BrainFusionLib.io import write_json, write_text
+from BrainFusionLib.io.tables import Cell, markdown_table
 from BrainFusionLib.metrics import centroid_shift, contrast_kept, flicker, measure
 from BrainFusionLib.settings import FusionSettings, Settings
 from BrainFusionLib.transform import RigidTransform
@@ -41,13 +43,13 @@ logger = logging.getLogger("benchmarks")
 
 RULES = (FusionSettings.rule, "bone_over_mri", "bone_and_rim", "maximum", "laplacian", "wavelet")
 JUDGED = ("Qabf", "VIF", "NMI", "Qy")
-# Every so many slices are measured by `metrics.measure`, which takes a fifth of a second each.
+# Every n-th slice is measured by `metrics.measure`, at a fifth of a second each.
 EVERY = 8
 RESIDUAL_MM = 1.0
 AIMS: dict[str, tuple[float, bool]] = {  # value, and whether it is a least one
     "HU error where the weight is 1": (1.0, False),
     "lesion contrast kept, deep in the brain, least": (0.98, True),
-    "lesion contrast kept, just off the rim of bone, least": (0.98, True),
+    "lesion contrast kept, just off the bone rim, least": (0.98, True),
     "shift of the metal's centroid, voxels, greatest": (0.1, False),
     "fall of a measure at 1 mm misregistration, greatest": (0.03, False),
     "difference between acquisitions, unit scale": (1e-5, False),
@@ -99,22 +101,31 @@ def measure_head(head: Head) -> dict[str, Any]:
     return figures
 
 
-def fused(pair: Pair, rule: str = FusionSettings.rule, transform: RigidTransform | None = None) -> FusionResult:
+def fused(pair: Pair, rule: str = FusionSettings.rule, transform: RigidTransform | None = None) -> Result:
     """Fuse a pair as it lies, or under a transform."""
     settings = Settings(fusion=FusionSettings(rule=rule), device="cpu")
     return fuse(pair.ct, pair.mri, settings, transform=transform or RigidTransform(np.eye(4)), check=False)
 
 
-def unit_of(result: FusionResult) -> VoxelArray:
-    """Return the fused volume on the unit scale, by what ``result.json`` says."""
-    told = result.details["intensity"]
-    unit: VoxelArray = (result.fused.array_kji - np.float32(told["mri_low"])) / np.float32(
-        told["mri_high"] - told["mri_low"]
-    )
+def unit_of(result: Result) -> VoxelArray:
+    """Return the fused volume on the unit scale, by the intensity map of the result."""
+    return on_unit_scale(result.fused.array_kji, result)
+
+
+def on_unit_scale(values: VoxelArray, result: Result) -> VoxelArray:
+    """Return values in the scale of a result's MRI on the unit scale."""
+    low, high = mri_range(result)
+    unit: VoxelArray = (values - np.float32(low)) / np.float32(high - low)
     return unit
 
 
-def hu_error(result: FusionResult) -> float:
+def mri_range(result: Result) -> tuple[float, float]:
+    """Return the values of the MRI that are 0 and 1 on the unit scale."""
+    assert result.intensity is not None, "something was fused"
+    return result.intensity.mri_low, result.intensity.mri_high
+
+
+def hu_error(result: Result) -> float:
     """Return the greatest error of the HU read back where the weight of the CT is 1."""
     assert result.alpha is not None, "the default rule gives a weight map"
     whole = result.alpha.array_kji == 1
@@ -147,31 +158,29 @@ def misregistration_falls(pair: Pair, rule: str) -> dict[str, float]:
     return {name: 1 - off[name] / aligned[name] for name in JUDGED}
 
 
-def measures_of(pair: Pair, result: FusionResult) -> dict[str, float]:
+def measures_of(pair: Pair, result: Result) -> dict[str, float]:
     """Return the means of the measures over axial slices; the sources are the CT as it lay and the MRI."""
-    told = result.details["intensity"]
-    mri = (pair.mri.array_kji - np.float32(told["mri_low"])) / np.float32(told["mri_high"] - told["mri_low"])
+    mri = on_unit_scale(pair.mri.array_kji, result)
     arrays = (unit_of(result), ct_to_unit(result.ct_in_mri.array_kji), mri)
     stacks = [axial_stack(array, pair.mri.grid)[0][::EVERY] * (255 / CT_KNOTS_UNIT[-2]) for array in arrays]
     rows = [measure(*slices) for slices in zip(*stacks, strict=True) if slices[2].max() > 100]
     return {name: float(np.mean([row[name] for row in rows])) for name in JUDGED}
 
 
-def acquisitions_differ(pair: Pair, plain: FusionResult) -> float:
+def acquisitions_differ(pair: Pair, plain: Result) -> float:
     """Return the greatest difference, unit scale, when the same MRI is stored sagittally and coronally."""
-    told = plain.details["intensity"]
+    low, high = mri_range(plain)
     greatest = 0.0
     for order in ((2, 0, 1), (1, 0, 2)):
         stored = fused(Pair(pair.ct, stored_as(pair.mri, order), pair.brain))
         back = stored.fused.array_kji.transpose(np.argsort(order))
         greatest = max(greatest, float(np.abs(back - plain.fused.array_kji).max()))
-    return float(greatest / (told["mri_high"] - told["mri_low"]))
+    return float(greatest / (high - low))
 
 
-def flicker_of(pair: Pair, result: FusionResult) -> float:
-    """Return the flicker at the rim of bone, grey levels of 255."""
-    told = result.details["intensity"]
-    mri = (pair.mri.array_kji - np.float32(told["mri_low"])) / np.float32(told["mri_high"] - told["mri_low"])
+def flicker_of(pair: Pair, result: Result) -> float:
+    """Return the flicker at the bone rim, grey levels of 255."""
+    mri = on_unit_scale(pair.mri.array_kji, result)
     weight = bone_weight(result.ct_in_mri.array_kji)
     where, _ = axial_stack(_spread(weight >= 0.5, 3), pair.mri.grid)
     arrays = (unit_of(result), ct_to_unit(result.ct_in_mri.array_kji), mri)
@@ -196,22 +205,22 @@ def table(figures: dict[str, dict[str, Any]]) -> str:
         f"{', '.join(f'{d:g}' for d in DIAMETERS_MM)} mm, {', '.join(f'{100 * c:g}' for c in CONTRASTS)} % brighter "
         "and darker than the brain, in the MRI only.",
         "",
-        "| figure | aim | " + " | ".join(names) + " |",
-        "|---" * (len(names) + 2) + "|",
     ]
+    rows: list[list[Cell]] = []
     for name, (aim, least) in AIMS.items():
         cells = [_cell(figures[head][name], aim, least) for head in names]
-        lines.append(f"| {name} | {'≥' if least else '≤'} {aim:g} | " + " | ".join(cells) + " |")
+        rows.append([name, f"{'≥' if least else '≤'} {aim:g}", *cells])
     for place in PLACES:
         cells = [f"{figures[head][f'lesion contrast kept, {place}, median']:.3f}" for head in names]
-        lines.append(f"| lesion contrast kept, {place}, median | – | " + " | ".join(cells) + " |")
+        rows.append([f"lesion contrast kept, {place}, median", "–", *cells])
     for rule in RULES[:3]:
         for name in JUDGED:
             cells = [f"{100 * figures[head]['falls at 1 mm misregistration'][rule][name]:.1f} %" for head in names]
-            lines.append(f"| fall of {name} at 1 mm: {rule} | 3 % | " + " | ".join(cells) + " |")
+            rows.append([f"fall of {name} at 1 mm: {rule}", "3 %", *cells])
     for rule in RULES:
         cells = [f"{figures[head]['flicker'][rule]:.2f}" for head in names]
-        lines.append(f"| flicker at the rim of bone, levels of 255: {rule} | – | " + " | ".join(cells) + " |")
+        rows.append([f"flicker at the bone rim, levels of 255: {rule}", "–", *cells])
+    lines.append(markdown_table(["figure", "aim", *names], rows))
     return "\n".join(lines) + "\n"
 
 

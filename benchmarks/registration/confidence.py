@@ -1,4 +1,4 @@
-"""What a result says of itself, against the truth: ``python -m benchmarks.registration.confidence --kinds E,D``.
+"""Expected error against true error: ``python -m benchmarks.registration.confidence --kinds E,D``.
 
 Registers every case with every seed. The first table has a line a case: true error, expected error, how often the true
 one lay in the interval, and how far the seeds scatter; the second one the range of what refuses a result.
@@ -15,11 +15,13 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.registration.run import heads_from
-from BrainFusionLib.errors import BrainFusionError, RegistrationError
+from BrainFusionLib.errors import BrainFusionError
+from BrainFusionLib.evidence import Evidence
 from BrainFusionLib.geometry import FloatArray
-from BrainFusionLib.metrics import target_registration_errors_mm
-from BrainFusionLib.registration import RegistrationResult, register
+from BrainFusionLib.io.tables import Cell, markdown_head, markdown_row
+from BrainFusionLib.registration import Registration, register
 from BrainFusionLib.settings import RegistrationSettings
+from BrainFusionLib.verdict.judge import judge, refusal
 from simulation.cases import KINDS, Case, check_kind, make_case
 
 
@@ -28,7 +30,7 @@ class Outcome:
     """One case under all seeds: the results, how many were refused, and the true median errors, mm."""
 
     case: Case
-    results: list[RegistrationResult]
+    results: list[Registration]
     refused: int
     errors_mm: FloatArray
 
@@ -41,17 +43,15 @@ class Outcome:
         return float(np.linalg.norm(places - places.mean(axis=0), axis=2).max())
 
 
-def judge(case: Case, preset: str, seeds: int) -> Outcome:
+def outcome_of(case: Case, preset: str, seeds: int) -> Outcome:
     """Register a case with every seed."""
     results, errors = [], []
     for seed in range(seeds):
-        try:
-            settings = RegistrationSettings.preset(preset, seed)  # type: ignore[arg-type]
-            result = register(case.ct, case.mri, settings, device="cpu")
-        except RegistrationError:
-            continue
-        results.append(result)
-        errors.append(np.median(target_registration_errors_mm(result.transform, case.transform, case.points_lps_mm)))
+        settings = RegistrationSettings.preset(preset, seed)  # type: ignore[arg-type]
+        found = register(case.ct, case.mri, settings, device="cpu")
+        if refusal(Evidence(pose=found.evidence)) is None:
+            results.append(found)
+            errors.append(np.median(case.errors_mm(found.transform)))
     return Outcome(case, results, seeds - len(results), np.asarray(errors, dtype=np.float64))
 
 
@@ -59,29 +59,36 @@ def line(outcome: Outcome) -> str:
     """Return a case's line of the first table."""
     name, results = outcome.case.name, outcome.results
     if not results:
-        return f"| {name} | – | – | – | – | {outcome.refused} |"
+        return markdown_row([name, "–", "–", "–", "–", outcome.refused])
     if KINDS[outcome.case.kind].negative:
-        return f"| {name} | no truth | – | – | {outcome.spread_mm:.3f} | {outcome.refused} |"
-    inside = [r.interval_mm[0] <= e <= r.interval_mm[1] for r, e in zip(results, outcome.errors_mm, strict=True)]
-    expected = np.median([result.expected_error_mm for result in results])
-    return (
-        f"| {name} | {np.median(outcome.errors_mm):.3f} | {expected:.3f} | {sum(inside)}/{len(inside)} | "
-        f"{outcome.spread_mm:.3f} | {outcome.refused} |"
-    )
+        return markdown_row([name, "no truth", "–", "–", f"{outcome.spread_mm:.3f}", outcome.refused])
+    inside, expected = [], []
+    for result, error in zip(results, outcome.errors_mm.tolist(), strict=True):
+        verdict = judge(Evidence(pose=result.evidence))
+        low, high = verdict.interval_mm or (np.nan, np.nan)
+        inside.append(low <= error <= high)
+        expected.append(verdict.expected_error_mm or np.nan)
+    cells: list[Cell] = [name, f"{np.median(outcome.errors_mm):.3f}", f"{np.median(expected):.3f}"]
+    return markdown_row([*cells, f"{sum(inside)}/{len(inside)}", f"{outcome.spread_mm:.3f}", outcome.refused])
 
 
 def ranges(kind: str, outcomes: Sequence[Outcome]) -> str:
     """Return a kind's line of the second table."""
-    results = [result for outcome in outcomes for result in outcome.results]
+    found = [result.evidence for outcome in outcomes for result in outcome.results]
     refused = sum(outcome.refused for outcome in outcomes)
-    if not results:
-        return f"| {kind} | {refused}/{refused} | – | – | – | – |"
-    margins = [result.margin for result in results if result.margin is not None]
-    mirrored = [result.mirrored_margin for result in results]
-    return (
-        f"| {kind} | {refused}/{refused + len(results)} | {min(margins, default=float('nan')):.3f} | "
-        f"{min(mirrored):.3f} to {max(mirrored):.3f} | {max(r.agreement_mm for r in results):.3f} | "
-        f"{max(r.sampling_error_mm for r in results):.3f} |"
+    if not found:
+        return markdown_row([kind, f"{refused}/{refused}", "–", "–", "–", "–"])
+    margins = [evidence.margin_nats for evidence in found if evidence.margin_nats is not None]
+    mirrored = [evidence.mirrored_margin_nats for evidence in found]
+    return markdown_row(
+        [
+            kind,
+            f"{refused}/{refused + len(found)}",
+            f"{min(margins, default=float('nan')):.3f}",
+            f"{min(mirrored):.3f} to {max(mirrored):.3f}",
+            f"{max(evidence.agreement_mm for evidence in found):.3f}",
+            f"{max(evidence.sampling_error_mm for evidence in found):.3f}",
+        ]
     )
 
 
@@ -101,16 +108,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
             check_kind(kind)
         heads = heads_from(options.heads)
         outcomes: dict[str, list[Outcome]] = {}
-        print("| case | true error mm | expected mm | in the interval | spread over seeds mm | refused |")
-        print("|---|---|---|---|---|---|")
+        columns = ["case", "true error mm", "expected mm", "in the interval", "spread over seeds mm", "refused"]
+        print(markdown_head(columns))
         for kind in kinds:
             for seed in range(options.seed, options.seed + options.cases):
                 head, other = heads[seed % len(heads)](), heads[(seed + 5) % len(heads)]()
                 case = make_case(kind, seed, head, other=other)
-                outcomes.setdefault(kind, []).append(judge(case, options.preset, options.seeds))
+                outcomes.setdefault(kind, []).append(outcome_of(case, options.preset, options.seeds))
                 print(line(outcomes[kind][-1]), flush=True)
-        print("\n| class | refused | least margin nats | over the mirror image | agreement mm | sampling error mm |")
-        print("|---|---|---|---|---|---|")
+        columns = ["class", "refused", "least margin nats", "over the mirror image", "agreement mm"]
+        print(f"\n{markdown_head([*columns, 'sampling error mm'])}")
         for kind, group in outcomes.items():
             print(ranges(kind, group))
     except (ValueError, OSError, BrainFusionError) as error:

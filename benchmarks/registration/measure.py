@@ -15,7 +15,6 @@ import numpy as np
 
 from benchmarks.registration.methods import METHODS
 from BrainFusionLib.errors import BrainFusionError, Cancelled, RegistrationError
-from BrainFusionLib.metrics import target_registration_errors_mm
 from BrainFusionLib.transform import Transform
 from simulation.cases import KINDS, Case
 
@@ -40,7 +39,7 @@ def single_threaded() -> None:
 def measure(case: Case, method: str, timeout_s: float, stop: Event | None = None) -> dict[str, str]:
     """Run a method on a case in a new process and return the fields of `MEASURED`.
 
-    ``says`` is the method's own colour, ``"found"`` where it gives none, ``"refused"`` for a refusal in words,
+    ``says`` is the method's own colour, ``"found"`` where it gives none, ``"refused"`` for a rejection with its reason,
     ``"failed"`` for any other exception, ``"timeout"``, or ``"crashed"`` where the process died. Time and memory count
     from where the method is prepared.
 
@@ -110,7 +109,7 @@ def _run(case: Case, method: str, answer: Connection) -> None:
     user = now.user - used.user + now.children_user - used.children_user
     errors = np.array([np.nan])
     if found is not None and not KINDS[case.kind].negative:
-        errors = target_registration_errors_mm(found, case.transform, case.points_lps_mm)
+        errors = case.errors_mm(found)
     answer.send(
         {
             "error_p95_mm": f"{np.percentile(errors, 95):.4f}",

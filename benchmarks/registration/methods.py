@@ -19,11 +19,13 @@ import numpy as np
 import numpy.typing as npt
 import SimpleITK as sitk
 
-from BrainFusionLib.errors import MissingDependencyError
+from BrainFusionLib.errors import MissingDependencyError, RegistrationError
+from BrainFusionLib.evidence import Evidence
 from BrainFusionLib.geometry import RAS_FROM_LPS, affine
 from BrainFusionLib.settings import RegistrationSettings
 from BrainFusionLib.transform import RigidTransform
 from BrainFusionLib.volume import Volume
+from simulation.itk import itk_image
 
 # The transform from MRI to CT points, and the colour that the method gives its own result ("" where it gives none).
 Found = tuple[RigidTransform, str]
@@ -48,7 +50,7 @@ class Method:
     package: str = ""
 
     def check_installed(self) -> None:
-        """Refuse a method whose package is not there.
+        """Reject a method whose package is not installed.
 
         Raises
         ------
@@ -62,7 +64,7 @@ class Method:
         except metadata.PackageNotFoundError as error:
             raise MissingDependencyError(
                 f"the package {self.package} is not installed. Install what the benchmark compares with: "
-                "pip install -e '.[bench]' in the checkout. Or name other --methods."
+                "pip install -e '.[bench]' in the checkout. Or choose other --methods."
             ) from error
 
 
@@ -71,13 +73,17 @@ def ours(preset: str) -> Prepare:
 
     def prepare(ct: Volume, mri: Volume) -> Callable[[], Found]:
         from BrainFusionLib.registration import register
-        from BrainFusionLib.verdict.judge import judge
+        from BrainFusionLib.verdict.judge import judge, refusal
 
         settings = RegistrationSettings.preset(preset)  # type: ignore[arg-type]
 
         def run() -> Found:
-            result = register(ct, mri, settings, device="cpu")
-            return result.transform, judge(result).colour
+            found = register(ct, mri, settings, device="cpu")
+            evidence = Evidence(pose=found.evidence)
+            refused = refusal(evidence)
+            if refused is not None:
+                raise RegistrationError(refused.text, found.transform)
+            return found.transform, judge(evidence).colour
 
         return run
 
@@ -197,11 +203,7 @@ def simpleitk_mattes(ct: Volume, mri: Volume) -> Callable[[], Found]:
 
 
 def _itk_image(volume: Volume) -> sitk.Image:
-    image = sitk.GetImageFromArray(volume.array_kji)
-    image.SetSpacing(volume.grid.spacing_ijk_mm)
-    image.SetOrigin(volume.grid.origin_lps_mm)
-    image.SetDirection(volume.grid.direction.ravel().tolist())
-    return image
+    return itk_image(volume.array_kji, volume.grid)
 
 
 def _wrapped(itk: Any, array_kji: npt.NDArray[np.float32], volume: Volume) -> Any:

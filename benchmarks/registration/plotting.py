@@ -20,7 +20,7 @@ _OURS = ("fast", "standard", "thorough")
 
 
 def check_matplotlib() -> None:
-    """Refuse to plot without matplotlib, before a long run rather than after it.
+    """Reject a plot without matplotlib, before a long run rather than after it.
 
     Raises
     ------

@@ -1,8 +1,7 @@
-"""The table of results as a file that a killed run leaves whole, and as Markdown."""
+"""The table of results: a file that stays whole when a run is killed, and its summary in Markdown."""
 
 from __future__ import annotations
 
-import csv
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.registration.measure import GAVE_UP, MEASURED
+from BrainFusionLib.io.tables import format_csv, markdown_table, parse_csv
 from simulation.cases import KINDS
 
 Row = dict[str, str]
@@ -45,24 +45,21 @@ def read_results(table: Path) -> list[Row]:
     whole = text[: text.rfind("\n") + 1]
     if whole != text:
         table.write_bytes(whole.encode("utf-8"))
-    rows = csv.DictReader(whole.splitlines())
-    if whole and tuple(rows.fieldnames or ()) != FIELDS:
-        raise ValueError(f"{table} has other columns than this program writes. Name another --output folder.")
-    return [row for row in rows if None not in row and None not in row.values()]
+    found = parse_csv(whole)
+    if whole and found.columns != FIELDS:
+        raise ValueError(f"{table} has other columns than this program writes. Choose another --output folder.")
+    return [found.row(line) for line in found.lines if len(line.cells) == len(FIELDS)]
 
 
 def append_result(table: Path, row: Row) -> None:
     """Add a row, in one write."""
     new = not table.exists() or table.stat().st_size == 0
     with table.open("a", newline="", encoding="utf-8") as stream:
-        writer = csv.DictWriter(stream, FIELDS, lineterminator="\n")
-        if new:
-            writer.writeheader()
-        writer.writerow(row)
+        stream.write(format_csv([row], FIELDS, header=new))
 
 
 def is_solved(row: Row) -> bool:
-    """Say whether a run found its case's pose."""
+    """Return whether a run found the pose of its case."""
     return not KINDS[row["kind"]].negative and row["says"] != "refused" and float(row["error_p95_mm"]) < SUCCESS_MM
 
 
@@ -125,21 +122,16 @@ def _success_table(rows: list[Row]) -> str:
             _median([row["peak_mb"] for row in runs], ".0f"),
             str(unsaid),
         ])  # fmt: skip
-    return _markdown(head, lines)
+    return markdown_table(head, lines) + "\n"
 
 
 def _error_table(rows: list[Row]) -> str:
     kinds = _kinds(rows)
-    return _markdown(
-        ["method", *kinds],
-        [
-            [
-                method,
-                *(_median([r["error_p95_mm"] for r in runs if r["kind"] == kind and is_solved(r)]) for kind in kinds),
-            ]
-            for method, runs in _by_method(rows).items()
-        ],
-    )
+    lines = [
+        [method, *(_median([r["error_p95_mm"] for r in runs if r["kind"] == kind and is_solved(r)]) for kind in kinds)]
+        for method, runs in _by_method(rows).items()
+    ]
+    return markdown_table(["method", *kinds], lines) + "\n"
 
 
 def _negative_table(rows: list[Row]) -> str:
@@ -148,7 +140,7 @@ def _negative_table(rows: list[Row]) -> str:
     for method, runs in _by_method(rows).items():
         said = [[row["says"] in GAVE_UP for row in runs if row["kind"] == kind] for kind in kinds]
         lines.append([method, *(f"{sum(of_kind)}/{len(of_kind)}" if of_kind else "–" for of_kind in said)])
-    return _markdown(["method", *kinds], lines)
+    return markdown_table(["method", *kinds], lines) + "\n"
 
 
 def _kinds(rows: list[Row]) -> list[str]:
@@ -171,8 +163,3 @@ def _median(texts: list[str], form: str = ".3f") -> str:
     values = np.array([float(text) for text in texts])
     values = values[np.isfinite(values)]
     return format(float(np.median(values)), form) if values.size else "–"
-
-
-def _markdown(head: list[str], lines: list[list[str]]) -> str:
-    table = [head, ["---"] * len(head), *lines]
-    return "".join(f"| {' | '.join(line)} |\n" for line in table)

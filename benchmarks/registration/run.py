@@ -1,7 +1,7 @@
 """Run the benchmark: ``python -m benchmarks.registration --heads FOLDER --kinds E,M,F,D,R --cases 4 --output FOLDER``.
 
 Without ``--heads`` the heads are phantoms. Every run is a process of its own, on one thread. FOLDER/results.csv grows
-by a line a run; what stands there is not repeated, so a run that was stopped goes on where it was. ``--docs FOLDER``
+by a line a run; what it holds is not repeated, so a stopped run resumes where it was. ``--docs FOLDER``
 writes table.md, results.csv and curves.png of everything that stands there.
 """
 
@@ -87,7 +87,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"benchmark: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("benchmark: stopped; the same command goes on from here", file=sys.stderr)
+        print("benchmark: stopped; the same command resumes it", file=sys.stderr)
         return 130
     return 0
 

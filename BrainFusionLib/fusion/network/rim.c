@@ -1,24 +1,24 @@
-/* The weight map of FusionNetAlpha, worked out only where it can be anything but 0 and 1: at the rim of bone.
+/* The weight map of FusionNetAlpha, computed only where it can differ from 0 and 1: at the bone rim.
  *
  * C99 with the vectors of gcc and clang (16 floats, whatever the processor makes of them), without Python's headers;
- * rim.py builds and calls this. What is computed is what alpha.py and edges.py compute with torch, for all of a slice;
- * a test holds the two together.
+ * rim.py builds and calls this. alpha.py and edges.py compute the same with torch, for the whole slice; a test compares
+ * the two.
  *
- * Images have a border of 0, and so have features (of cells, 2 by 2 pixels each): beyond the border all is 0.
+ * Images have a border of 0, and so do features (one set per cell of 2 by 2 pixels): everything outside is 0.
  */
 
 #include <stdint.h>
 #include <string.h>
 
 #define BORDER 2      /* pixels around an image; cells have half of it */
-#define LANES 16      /* channels of one vector, and pixels worked on at once */
-#define TOGETHER 6    /* cells that one load of a weight serves: as many sums as fit in registers */
-#define SEEN_CHANNELS 7
+#define LANES 16      /* channels of one vector, and pixels processed at once */
+#define TOGETHER 6    /* cells computed for each load of a weight: as many sums as fit in registers */
+#define INPUT_CHANNELS 7
 #define PLANES 14
 
 typedef float lanes __attribute__((vector_size(LANES * sizeof(float)), aligned(sizeof(float))));
 
-/* What alpha.py and edges.py know, in this order. */
+/* The constants of alpha.py and edges.py, in this order. */
 typedef struct {
     float tiny, corner, strength[3], direction[3], squash[2];
 } Constants;
@@ -26,36 +26,36 @@ typedef struct {
 typedef struct {
     int64_t rows, columns, cell_rows, cell_columns, wide, cells_wide, blocks;
     float *plane[PLANES];
-    float *seen, *thought;
-    uint8_t *free, *spread, *decided, *thinking, *seeing, *near; /* the last four of cells */
-    int32_t *run, *list[3]; /* cells seen, thought about, decided */
-} Room;
+    float *conv1, *conv2; /* features after each layer */
+    uint8_t *free, *spread, *head_mask, *conv2_mask, *conv1_mask, *near; /* the last four mark cells */
+    int32_t *run, *list[3]; /* the cells of conv1, conv2 and head */
+} Workspace;
 
-/* Images; the first seven are what the network sees, in its order. */
+/* Images; the first seven are the inputs of the network, in its order. */
 enum { CT, MRI, BONE, FIRST, ALPHA, NEAR_SQUASHED, FAR_SQUASHED, FUSED, CT_STRENGTH, CT_TURN, MRI_STRENGTH, MRI_TURN, BY_X, BY_Y };
 
 static int64_t whole_lines(int64_t bytes) { return (bytes + 63) / 64 * 64; }
 
-/* Put arrays of this slice's size into `memory`; with NULL, only count the bytes. */
-static int64_t furnish(Room *room, char *memory, int64_t rows, int64_t columns, int64_t blocks)
+/* Lay out the arrays for slices of this size in `memory`; with NULL, only count the bytes. */
+static int64_t allocate(Workspace *work, char *memory, int64_t rows, int64_t columns, int64_t blocks)
 {
     int64_t at = 0;
-    room->rows = rows, room->columns = columns, room->blocks = blocks;
-    room->cell_rows = rows / 2, room->cell_columns = columns / 2;
-    room->wide = columns + 2 * BORDER, room->cells_wide = room->cell_columns + BORDER;
-    const int64_t pixels = room->wide * (rows + 2 * BORDER), cells = room->cells_wide * (room->cell_rows + BORDER);
+    work->rows = rows, work->columns = columns, work->blocks = blocks;
+    work->cell_rows = rows / 2, work->cell_columns = columns / 2;
+    work->wide = columns + 2 * BORDER, work->cells_wide = work->cell_columns + BORDER;
+    const int64_t pixels = work->wide * (rows + 2 * BORDER), cells = work->cells_wide * (work->cell_rows + BORDER);
 #define TAKE(pointer, count, type) (pointer = (type *)(memory + at), at += whole_lines((int64_t)sizeof(type) * (count)))
-    for (int p = 0; p < PLANES; p++) TAKE(room->plane[p], pixels, float);
-    TAKE(room->seen, cells * blocks * LANES, float);
-    TAKE(room->thought, cells * blocks * LANES, float);
-    TAKE(room->free, pixels, uint8_t);
-    TAKE(room->spread, pixels, uint8_t);
-    TAKE(room->decided, cells, uint8_t);
-    TAKE(room->thinking, cells, uint8_t);
-    TAKE(room->seeing, cells, uint8_t);
-    TAKE(room->near, cells, uint8_t);
-    for (int layer = 0; layer < 3; layer++) TAKE(room->list[layer], cells + TOGETHER, int32_t);
-    TAKE(room->run, 2 * rows * (columns / 4 + 1), int32_t);
+    for (int p = 0; p < PLANES; p++) TAKE(work->plane[p], pixels, float);
+    TAKE(work->conv1, cells * blocks * LANES, float);
+    TAKE(work->conv2, cells * blocks * LANES, float);
+    TAKE(work->free, pixels, uint8_t);
+    TAKE(work->spread, pixels, uint8_t);
+    TAKE(work->head_mask, cells, uint8_t);
+    TAKE(work->conv2_mask, cells, uint8_t);
+    TAKE(work->conv1_mask, cells, uint8_t);
+    TAKE(work->near, cells, uint8_t);
+    for (int layer = 0; layer < 3; layer++) TAKE(work->list[layer], cells + TOGETHER, int32_t);
+    TAKE(work->run, 2 * rows * (columns / 4 + 1), int32_t);
 #undef TAKE
     return at;
 }
@@ -79,7 +79,7 @@ static inline float sigmoid(float x)
     return 1 / (1 + (1 + r * p) * from_bits((n + 127) << 23));
 }
 
-/* Angle of a line, -pi/2 to pi/2: atan2(y, x), half a turn more or less being the same; 0 for no line; error 2e-7.
+/* Angle of a line, -pi/2 to pi/2: atan2(y, x), modulo half a turn; 0 for no line; error 2e-7.
  * Coefficients: minimax fit of atan(t), 0 to tan(pi/8). */
 static inline float angle_of(float y, float x)
 {
@@ -94,7 +94,7 @@ static inline float angle_of(float y, float x)
     return ((x < 0) != (y < 0)) & (across > 0) ? -angle : angle;
 }
 
-/* Sobel's steps. What is flat has steps of exactly 0. */
+/* Sobel's differences, exactly 0 in flat areas. */
 static inline float step_x(const float *p, int64_t wide)
 {
     return (p[1 - wide] + 2 * p[1] + p[1 + wide]) - (p[-1 - wide] + 2 * p[-1] + p[-1 + wide]);
@@ -105,20 +105,21 @@ static inline float step_y(const float *p, int64_t wide)
     return (p[wide - 1] + 2 * p[wide] + p[wide + 1]) - (p[-wide - 1] + 2 * p[-wide] + p[-wide + 1]);
 }
 
-static void edges(const Room *room, int64_t runs, const float *image, float *strength, float *turn, float tiny)
+static void edges(const Workspace *work, int64_t runs, const float *image, float *strength, float *turn, float tiny)
 {
     for (int64_t r = 0; r < runs; r++) {
-        const int64_t at = room->run[r];
+        const int64_t at = work->run[r];
         const float *p = image + at;
         for (int s = 0; s < LANES; s++) {
-            const float x = step_x(p + s, room->wide), y = step_y(p + s, room->wide);
+            const float x = step_x(p + s, work->wide), y = step_y(p + s, work->wide);
             strength[at + s] = __builtin_sqrtf(x * x + y * y + tiny);
             turn[at + s] = angle_of(y, x);
         }
     }
 }
 
-/* Add what one source's kept edges make of the fused slice's strength and direction: edges.slopes_by_steps. */
+/* Add the derivatives of one source's preserved edges by the strength and direction of the fused slice's edges:
+ * edges.slopes_by_steps. */
 static inline void add_slopes(const Constants *c, float source, float source_turn, float strength, float turn,
                               float *by_strength, float *by_direction)
 {
@@ -137,13 +138,13 @@ static inline void add_slopes(const Constants *c, float source, float source_tur
     *by_direction -= q * (1 - qd) * c->direction[1] * (2 / pi) * sign;
 }
 
-/* The slope of all that the fused slice keeps, times CT minus MRI, squashed twice. */
-static void slopes(const Room *room, int64_t runs, const Constants *c)
+/* The slope of the total edge preservation, times CT minus MRI, squashed in two ways. */
+static void slopes(const Workspace *work, int64_t runs, const Constants *c)
 {
-    const int64_t wide = room->wide;
-    float *const *plane = room->plane;
+    const int64_t wide = work->wide;
+    float *const *plane = work->plane;
     for (int64_t r = 0; r < runs; r++) {
-        const int64_t at = room->run[r];
+        const int64_t at = work->run[r];
         const float *p = plane[FUSED] + at;
         for (int s = 0; s < LANES; s++) {
             const float x = step_x(p + s, wide), y = step_y(p + s, wide);
@@ -157,7 +158,7 @@ static void slopes(const Room *room, int64_t runs, const Constants *c)
         }
     }
     for (int64_t r = 0; r < runs; r++) {
-        const int64_t at = room->run[r];
+        const int64_t at = work->run[r];
         for (int s = 0; s < LANES; s++) {
             const float kept = -(step_x(plane[BY_X] + at + s, wide) + step_y(plane[BY_Y] + at + s, wide));
             const float slope = kept * (plane[CT][at + s] - plane[MRI][at + s]), size = slope < 0 ? -slope : slope;
@@ -167,8 +168,8 @@ static void slopes(const Room *room, int64_t runs, const Constants *c)
     }
 }
 
-/* Sixteen channels of a convolution, of TOGETHER cells: pieces of `length` floats lie at `offset` from each cell's
- * `from`; a weight vector for each of these floats, the bias first. */
+/* Sixteen channels of a convolution, of TOGETHER cells: pieces of `length` floats, at `offset` from each cell's `from`;
+ * one weight vector for each of these floats, the bias first. */
 static inline void convolve(const float *const *from, const int64_t *offset, int pieces, int64_t length,
                             const float *weights, lanes *sum)
 {
@@ -184,13 +185,13 @@ static inline void convolve(const float *const *from, const int64_t *offset, int
     }
 }
 
-/* Fill a list with the places of marked cells, the last one again to a multiple of TOGETHER; return how many. */
-static int64_t list_of(const Room *room, const uint8_t *mask, int32_t *list)
+/* List the indices of the marked cells, the last one repeated to a multiple of TOGETHER; return how many. */
+static int64_t list_of(const Workspace *work, const uint8_t *mask, int32_t *list)
 {
     int64_t n = 0;
-    for (int64_t i = 1; i <= room->cell_rows; i++)
-        for (int64_t j = 1; j <= room->cell_columns; j++) {
-            const int64_t at = i * room->cells_wide + j;
+    for (int64_t i = 1; i <= work->cell_rows; i++)
+        for (int64_t j = 1; j <= work->cell_columns; j++) {
+            const int64_t at = i * work->cells_wide + j;
             list[n] = (int32_t)at;
             n += mask[at] != 0;
         }
@@ -198,13 +199,13 @@ static int64_t list_of(const Room *room, const uint8_t *mask, int32_t *list)
     return n;
 }
 
-static int64_t pixel_of(const Room *room, int64_t cell)
+static int64_t pixel_of(const Workspace *work, int64_t cell)
 {
-    const int64_t i = cell / room->cells_wide - 1, j = cell % room->cells_wide - 1;
-    return (2 * i + BORDER) * room->wide + 2 * j + BORDER;
+    const int64_t i = cell / work->cells_wide - 1, j = cell % work->cells_wide - 1;
+    return (2 * i + BORDER) * work->wide + 2 * j + BORDER;
 }
 
-/* Mark what lies within one place of what is marked; a border of one place, and its marks, stay 0. */
+/* Dilate a mask by one element in every direction; a border of one element stays 0. */
 static void spread(const uint8_t *from, uint8_t *to, int64_t rows, int64_t columns, int64_t wide)
 {
     for (int64_t i = 1; i <= rows; i++)
@@ -215,50 +216,50 @@ static void spread(const uint8_t *from, uint8_t *to, int64_t rows, int64_t colum
 }
 
 /* Runs of LANES pixels, none beyond a row's end, that cover the marked cells; return how many. */
-static int64_t runs_of(const Room *room, const uint8_t *mask)
+static int64_t runs_of(const Workspace *work, const uint8_t *mask)
 {
     int64_t n = 0;
-    for (int64_t i = 0; i < room->cell_rows; i++) {
-        const uint8_t *row = mask + (i + 1) * room->cells_wide + 1;
+    for (int64_t i = 0; i < work->cell_rows; i++) {
+        const uint8_t *row = mask + (i + 1) * work->cells_wide + 1;
         const int64_t first = n;
-        for (int64_t j = 0; j < room->cell_columns;) {
+        for (int64_t j = 0; j < work->cell_columns;) {
             if (!row[j]) {
                 j++;
                 continue;
             }
-            const int64_t last = room->columns - LANES, column = 2 * j < last ? 2 * j : last;
-            room->run[n++] = (int32_t)((2 * i + BORDER) * room->wide + column + BORDER);
+            const int64_t last = work->columns - LANES, column = 2 * j < last ? 2 * j : last;
+            work->run[n++] = (int32_t)((2 * i + BORDER) * work->wide + column + BORDER);
             j += LANES / 2;
         }
         const int64_t here = n - first;
-        for (int64_t r = 0; r < here; r++) room->run[n++] = room->run[first + r] + (int32_t)room->wide;
+        for (int64_t r = 0; r < here; r++) work->run[n++] = work->run[first + r] + (int32_t)work->wide;
     }
     return n;
 }
 
-static void load(const Room *room, float *plane, const float *image)
+static void load(const Workspace *work, float *plane, const float *image)
 {
-    for (int64_t i = 0; i < room->rows; i++)
-        memcpy(plane + (i + BORDER) * room->wide + BORDER, image + i * room->columns, sizeof(float) * (size_t)room->columns);
+    for (int64_t i = 0; i < work->rows; i++)
+        memcpy(plane + (i + BORDER) * work->wide + BORDER, image + i * work->columns, sizeof(float) * (size_t)work->columns);
 }
 
 /* Set FIRST and where weights are free; return whether any is. */
-static int begin(const Room *room)
+static int begin(const Workspace *work)
 {
-    const int64_t wide = room->wide, rows = room->rows, columns = room->columns;
-    float *bone = room->plane[BONE], *first = room->plane[FIRST], *half = room->plane[FUSED];
+    const int64_t wide = work->wide, rows = work->rows, columns = work->columns;
+    float *bone = work->plane[BONE], *first = work->plane[FIRST], *half = work->plane[FUSED];
     for (int64_t i = BORDER; i < rows + BORDER; i++)
         for (int64_t at = i * wide + BORDER; at < i * wide + BORDER + columns; at++) {
             half[at] = bone[at] >= 0.5f ? bone[at] : 0;
-            room->free[at] = bone[at] >= 0.5f;
+            work->free[at] = bone[at] >= 0.5f;
         }
     /* alpha.REACH is 2. */
-    spread(room->free + wide + 1, room->spread + wide + 1, rows, columns, wide);
-    spread(room->spread + wide + 1, room->free + wide + 1, rows, columns, wide);
+    spread(work->free + wide + 1, work->spread + wide + 1, rows, columns, wide);
+    spread(work->spread + wide + 1, work->free + wide + 1, rows, columns, wide);
     int any = 0;
     for (int64_t i = BORDER; i < rows + BORDER; i++) {
         const float *p = half + i * wide, *b = bone + i * wide;
-        uint8_t *f = room->free + i * wide;
+        uint8_t *f = work->free + i * wide;
         for (int64_t j = BORDER; j < columns + BORDER; j++) {
             float most = b[j];
             for (int64_t d = -1; d <= 1; d++) {
@@ -276,65 +277,65 @@ static int begin(const Room *room)
     return any;
 }
 
-static void see(const Room *room, const int32_t *list, int64_t n, const float *weights, int64_t stride)
+static void run_conv1(const Workspace *work, const int32_t *list, int64_t n, const float *weights, int64_t stride)
 {
-    /* The upper left of the 4 by 4 pixels is the one before a cell's own first. */
-    int64_t offset[4 * SEEN_CHANNELS];
-    for (int c = 0; c < SEEN_CHANNELS; c++)
+    /* The 4 by 4 pixels begin one row above and one column left of the cell. */
+    int64_t offset[4 * INPUT_CHANNELS];
+    for (int c = 0; c < INPUT_CHANNELS; c++)
         for (int row = 0; row < 4; row++)
-            offset[4 * c + row] = room->plane[c] - room->plane[0] + (row - 1) * room->wide - 1;
+            offset[4 * c + row] = work->plane[c] - work->plane[0] + (row - 1) * work->wide - 1;
     for (int64_t first = 0; first < n; first += TOGETHER) {
         const float *from[TOGETHER];
-        for (int k = 0; k < TOGETHER; k++) from[k] = room->plane[0] + pixel_of(room, list[first + k]);
-        for (int64_t b = 0; b < room->blocks; b++) {
+        for (int k = 0; k < TOGETHER; k++) from[k] = work->plane[0] + pixel_of(work, list[first + k]);
+        for (int64_t b = 0; b < work->blocks; b++) {
             lanes sum[TOGETHER];
-            convolve(from, offset, 4 * SEEN_CHANNELS, 4, weights + b * stride, sum);
+            convolve(from, offset, 4 * INPUT_CHANNELS, 4, weights + b * stride, sum);
             for (int k = 0; k < TOGETHER; k++)
                 for (int c = 0; c < LANES; c++)
-                    room->seen[(list[first + k] * room->blocks + b) * LANES + c] = sum[k][c] > 0 ? sum[k][c] : 0;
+                    work->conv1[(list[first + k] * work->blocks + b) * LANES + c] = sum[k][c] > 0 ? sum[k][c] : 0;
         }
     }
 }
 
-static void around(const Room *room, int64_t *offset)
+static void around(const Workspace *work, int64_t *offset)
 {
-    for (int i = 0; i < 9; i++) offset[i] = ((i / 3 - 1) * room->cells_wide + i % 3 - 1) * room->blocks * LANES;
+    for (int i = 0; i < 9; i++) offset[i] = ((i / 3 - 1) * work->cells_wide + i % 3 - 1) * work->blocks * LANES;
 }
 
-static void think(const Room *room, const int32_t *list, int64_t n, const float *weights, int64_t stride)
+static void run_conv2(const Workspace *work, const int32_t *list, int64_t n, const float *weights, int64_t stride)
 {
-    const int64_t width = room->blocks * LANES;
+    const int64_t width = work->blocks * LANES;
     int64_t offset[9];
-    around(room, offset);
+    around(work, offset);
     for (int64_t first = 0; first < n; first += TOGETHER) {
         const float *from[TOGETHER];
-        for (int k = 0; k < TOGETHER; k++) from[k] = room->seen + list[first + k] * width;
-        for (int64_t b = 0; b < room->blocks; b++) {
+        for (int k = 0; k < TOGETHER; k++) from[k] = work->conv1 + list[first + k] * width;
+        for (int64_t b = 0; b < work->blocks; b++) {
             lanes sum[TOGETHER];
             convolve(from, offset, 9, width, weights + b * stride, sum);
             for (int k = 0; k < TOGETHER; k++)
                 for (int c = 0; c < LANES; c++)
-                    room->thought[list[first + k] * width + b * LANES + c] = sum[k][c] > 0 ? sum[k][c] : 0;
+                    work->conv2[list[first + k] * width + b * LANES + c] = sum[k][c] > 0 ? sum[k][c] : 0;
         }
     }
 }
 
-static void decide(const Room *room, const int32_t *list, int64_t n, const float *weights)
+static void run_head(const Workspace *work, const int32_t *list, int64_t n, const float *weights)
 {
-    const int64_t width = room->blocks * LANES;
-    float *const *plane = room->plane;
+    const int64_t width = work->blocks * LANES;
+    float *const *plane = work->plane;
     int64_t offset[9];
-    around(room, offset);
+    around(work, offset);
     for (int64_t first = 0; first < n; first += TOGETHER) {
         const float *from[TOGETHER];
         lanes sum[TOGETHER];
-        for (int k = 0; k < TOGETHER; k++) from[k] = room->thought + list[first + k] * width;
+        for (int k = 0; k < TOGETHER; k++) from[k] = work->conv2 + list[first + k] * width;
         convolve(from, offset, 9, width, weights, sum);
         const int here = (int)(n - first < TOGETHER ? n - first : TOGETHER);
         for (int k = 0; k < here; k++)
             for (int pixel = 0; pixel < 4; pixel++) {
-                const int64_t at = pixel_of(room, list[first + k]) + pixel / 2 * room->wide + pixel % 2;
-                if (!room->free[at]) continue;
+                const int64_t at = pixel_of(work, list[first + k]) + pixel / 2 * work->wide + pixel % 2;
+                if (!work->free[at]) continue;
                 const float wanted = plane[ALPHA][at] + sum[k][pixel] + sum[k][4 + pixel] * plane[NEAR_SQUASHED][at];
                 const float alpha = wanted < 0 ? 0 : wanted > 1 ? 1 : wanted;
                 const float difference = plane[CT][at] - plane[MRI][at];
@@ -344,32 +345,32 @@ static void decide(const Room *room, const int32_t *list, int64_t n, const float
     }
 }
 
-/* Mark the cells that hold a pixel whose weight is free, and those that are looked at from there: the second layer's
- * neighbours, the first layer's, and the pixels around those, whose edges the slope needs. */
-static void mark(const Room *room)
+/* Mark the cells that contain a pixel with a free weight, and the cells needed to compute them: the neighbours for the
+ * second layer, those for the first layer, and the pixels around those, whose edges the slope needs. */
+static void mark(const Workspace *work)
 {
-    for (int64_t i = 0; i < room->cell_rows; i++)
-        for (int64_t j = 0; j < room->cell_columns; j++) {
-            const uint8_t *f = room->free + (2 * i + BORDER) * room->wide + 2 * j + BORDER;
-            room->decided[(i + 1) * room->cells_wide + j + 1] = f[0] | f[1] | f[room->wide] | f[room->wide + 1];
+    for (int64_t i = 0; i < work->cell_rows; i++)
+        for (int64_t j = 0; j < work->cell_columns; j++) {
+            const uint8_t *f = work->free + (2 * i + BORDER) * work->wide + 2 * j + BORDER;
+            work->head_mask[(i + 1) * work->cells_wide + j + 1] = f[0] | f[1] | f[work->wide] | f[work->wide + 1];
         }
-    spread(room->decided, room->thinking, room->cell_rows, room->cell_columns, room->cells_wide);
-    spread(room->thinking, room->seeing, room->cell_rows, room->cell_columns, room->cells_wide);
-    spread(room->seeing, room->near, room->cell_rows, room->cell_columns, room->cells_wide);
+    spread(work->head_mask, work->conv2_mask, work->cell_rows, work->cell_columns, work->cells_wide);
+    spread(work->conv2_mask, work->conv1_mask, work->cell_rows, work->cell_columns, work->cells_wide);
+    spread(work->conv1_mask, work->near, work->cell_rows, work->cell_columns, work->cells_wide);
 }
 
 int64_t brainfusion_rim_memory(int64_t rows, int64_t columns, int64_t width)
 {
-    Room room;
-    return furnish(&room, 0, rows, columns, (width + LANES - 1) / LANES);
+    Workspace work;
+    return allocate(&work, 0, rows, columns, (width + LANES - 1) / LANES);
 }
 
-/* Work out the weight of the CT, 0 to 1, of one slice.
+/* Compute the weight of the CT, 0 to 1, of one slice.
  *
  * ct, mri, bone   rows x columns, float; both sizes even, columns at least 16.
- * weights         of one step after the other: see, think and decide; each of the first two in blocks of 16 channels,
- *                 decide's 8 in one; a block is the bias and a vector for each value looked at, as rim.py packs them.
- * memory          brainfusion_rim_memory bytes, 0 when first used, and used for slices of one size only: the borders
+ * weights         step by step: conv1, conv2 and head; conv1 and conv2 in blocks of 16 channels, the 8 of head in one;
+ *                 a block is the bias and one vector for each input value, as packed by rim.py.
+ * memory          brainfusion_rim_memory bytes, zeroed before the first use, for slices of one size only: the borders
  *                 stay 0.
  * alpha           rows x columns, float, out.
  */
@@ -377,37 +378,38 @@ void brainfusion_rim_alpha(const float *ct, const float *mri, const float *bone,
                            int64_t width, int64_t steps, const float *weights, const float *constants, void *memory,
                            float *alpha)
 {
-    Room room;
+    Workspace work;
     Constants c;
     memcpy(&c, constants, sizeof c);
-    furnish(&room, memory, rows, columns, (width + LANES - 1) / LANES);
-    float *const *plane = room.plane;
-    load(&room, plane[BONE], bone);
-    const int any = begin(&room);
+    allocate(&work, memory, rows, columns, (width + LANES - 1) / LANES);
+    float *const *plane = work.plane;
+    load(&work, plane[BONE], bone);
+    const int any = begin(&work);
     if (any) {
-        const int64_t pixels = room.wide * (rows + 2 * BORDER), padded = room.blocks * LANES;
-        const int64_t see_stride = (1 + 16 * SEEN_CHANNELS) * LANES, think_stride = (1 + 9 * padded) * LANES;
-        load(&room, plane[CT], ct);
-        load(&room, plane[MRI], mri);
+        const int64_t pixels = work.wide * (rows + 2 * BORDER), padded = work.blocks * LANES;
+        const int64_t conv1_stride = (1 + 16 * INPUT_CHANNELS) * LANES, conv2_stride = (1 + 9 * padded) * LANES;
+        load(&work, plane[CT], ct);
+        load(&work, plane[MRI], mri);
         memcpy(plane[ALPHA], plane[FIRST], sizeof(float) * (size_t)pixels);
         for (int64_t at = 0; at < pixels; at++)
             plane[FUSED][at] = plane[FIRST][at] * (plane[CT][at] - plane[MRI][at]) + plane[MRI][at];
-        mark(&room);
-        const int64_t seen = list_of(&room, room.seeing, room.list[0]), thought = list_of(&room, room.thinking, room.list[1]);
-        const int64_t decided = list_of(&room, room.decided, room.list[2]), runs = runs_of(&room, room.near);
-        edges(&room, runs, plane[CT], plane[CT_STRENGTH], plane[CT_TURN], c.tiny);
-        edges(&room, runs, plane[MRI], plane[MRI_STRENGTH], plane[MRI_TURN], c.tiny);
+        mark(&work);
+        const int64_t conv1_cells = list_of(&work, work.conv1_mask, work.list[0]),
+                      conv2_cells = list_of(&work, work.conv2_mask, work.list[1]);
+        const int64_t head_cells = list_of(&work, work.head_mask, work.list[2]), runs = runs_of(&work, work.near);
+        edges(&work, runs, plane[CT], plane[CT_STRENGTH], plane[CT_TURN], c.tiny);
+        edges(&work, runs, plane[MRI], plane[MRI_STRENGTH], plane[MRI_TURN], c.tiny);
         for (int64_t step = 0; step < steps; step++) {
-            slopes(&room, runs, &c);
-            see(&room, room.list[0], seen, weights, see_stride);
-            weights += room.blocks * see_stride;
-            think(&room, room.list[1], thought, weights, think_stride);
-            weights += room.blocks * think_stride;
-            decide(&room, room.list[2], decided, weights);
-            weights += think_stride;
+            slopes(&work, runs, &c);
+            run_conv1(&work, work.list[0], conv1_cells, weights, conv1_stride);
+            weights += work.blocks * conv1_stride;
+            run_conv2(&work, work.list[1], conv2_cells, weights, conv2_stride);
+            weights += work.blocks * conv2_stride;
+            run_head(&work, work.list[2], head_cells, weights);
+            weights += conv2_stride;
         }
     }
     const float *out = plane[any ? ALPHA : FIRST];
     for (int64_t i = 0; i < rows; i++)
-        memcpy(alpha + i * columns, out + (i + BORDER) * room.wide + BORDER, sizeof(float) * (size_t)columns);
+        memcpy(alpha + i * columns, out + (i + BORDER) * work.wide + BORDER, sizeof(float) * (size_t)columns);
 }

@@ -145,12 +145,14 @@ class RigidTransform(_Linear):
         """
         axis, angle = rotation_axis_angle(self.rotation.T)
         shift = -self.shift_at(centre_lps_mm)
-        size = ", ".join(
+        steps = [
             f"{abs(v):.1f} mm {('right', 'anterior', 'inferior')[i] if v < 0 else ('left', 'posterior', 'superior')[i]}"
             for i, v in enumerate(shift)
-        )
+            if abs(v) >= 0.05  # "0.0 mm" says nothing
+        ]
         main = AXIS_NAMES[int(np.argmax(np.abs(axis)))]
-        return f"rotated by {angle:.1f} degrees (mainly about the {main} axis), shifted by {size}"
+        turn = f"rotated by {angle:.1f} degrees (mainly about the {main} axis)" if angle >= 0.05 else "not rotated"
+        return f"{turn}, {'shifted by ' + ', '.join(steps) if steps else 'not shifted'}"
 
 
 @dataclass(frozen=True, eq=False)

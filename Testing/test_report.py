@@ -440,7 +440,7 @@ def test_rigid_transform_is_shown_beside_an_affine_one():
     result, mri = case()
     pose = replace(result.pose, transform=stretched, rigid=rigid, movement=stretched.describe((0, 0, 0)))
     page = report_html(replace(result, pose=pose), mri)
-    assert "CT onto MRI, affine and not rigid: rotated by 0.0 degrees" in page
+    assert "CT onto MRI, affine and not rigid: not rotated" in page
     assert "+2.04 % feet-head" in page
     assert "The rigid transform beside it: rotated by 5.0 degrees" in page
     assert "not rigid" not in page_of()

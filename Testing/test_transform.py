@@ -98,7 +98,7 @@ def test_the_words_say_how_the_ct_has_to_move(ct_must_move, words):
     said = RigidTransform(matrix).describe((30, -40, 50))
     assert words in said
     assert said.count("10.0 mm") == 1
-    assert "rotated by 0.0 degrees" in said
+    assert said.startswith("not rotated")
 
 
 @pytest.mark.parametrize(
@@ -107,14 +107,14 @@ def test_the_words_say_how_the_ct_has_to_move(ct_must_move, words):
 @pytest.mark.parametrize("angle_deg", [0.06, 35.0, -35.0, 180.0])
 def test_the_words_name_the_angle_and_the_main_axis_of_the_rotation(axis, name, angle_deg):
     said = RigidTransform.from_axis_angle(axis, angle_deg, centre_lps_mm=(5, 6, 7)).describe((5, 6, 7))
-    assert said.startswith(f"rotated by {abs(angle_deg):.1f} degrees (mainly about the {name} axis), shifted by 0.0 mm")
+    assert said.startswith(f"rotated by {abs(angle_deg):.1f} degrees (mainly about the {name} axis), not shifted")
 
 
 def test_the_shift_in_words_is_seen_at_the_given_point():
     # Half a turn about the feet-head axis through x = 50: the origin's copy lies at x = 100, 100 mm too far left.
     half_turn = RigidTransform.from_axis_angle((0, 0, 1), 180, centre_lps_mm=(50, 0, 0))
     assert "100.0 mm right" in half_turn.describe((0, 0, 0))
-    assert half_turn.describe((50, 0, 0)).count(" 0.0 mm") == 3
+    assert half_turn.describe((50, 0, 0)).endswith("not shifted")
 
 
 def test_a_matrix_rounded_to_float32_is_made_exactly_rigid():
@@ -258,7 +258,7 @@ def test_one_scale_for_all_directions_is_a_similarity_and_said_as_one_number():
 def test_the_words_of_an_affine_transform_are_seen_at_the_given_point():
     # Twice as large about the point x = 50, so that this point stays, and the origin does not.
     found = _affine(np.eye(3) / 2, (25, 0, 0))
-    assert found.describe((50, 0, 0)).count(" 0.0 mm") == 3
+    assert "not shifted" in found.describe((50, 0, 0))
     assert "25.0 mm right" in found.describe((0, 0, 0))
 
 

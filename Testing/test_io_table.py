@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
@@ -148,6 +150,21 @@ def test_what_cannot_be_read_has_no_size(tmp_path, name, content):
         (tmp_path / name).write_bytes(content)
     with pytest.raises(ImageFileError, match=name):
         formats.voxel_count(tmp_path / name)
+
+
+@pytest.mark.parametrize("name", [b"M\xfcller.nii", b"M\xfcller.nrrd", b"M\xfcller.docx", b"M\xfcller"])
+def test_messages_about_names_that_are_not_utf8_can_be_printed(tmp_path, name):
+    odd = Path(os.fsdecode(os.fsencode(tmp_path) + b"/" + name))
+    with pytest.raises(ImageFileError, match="Check the name, which is not UTF-8") as gone:
+        read_volume(odd)
+    try:
+        odd.write_bytes(b"hello")
+    except OSError:
+        pytest.skip("this file system takes UTF-8 names only")
+    with pytest.raises(ImageFileError) as wrong:
+        read_volume(odd)
+    for refusal in (gone, wrong):
+        assert str(refusal.value).encode("utf-8")
 
 
 def test_a_flat_image_has_no_size(tmp_path):

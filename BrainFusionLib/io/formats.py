@@ -17,7 +17,7 @@ from BrainFusionLib.io.metaimage import metaimage_size, read_metaimage, write_me
 from BrainFusionLib.io.nifti import nifti_size, read_nifti
 from BrainFusionLib.io.nifti_writing import write_nifti, write_pair
 from BrainFusionLib.io.nrrd import nrrd_size, read_nrrd, write_nrrd
-from BrainFusionLib.io.reading import COPY_AGAIN, naming
+from BrainFusionLib.io.reading import COPY_AGAIN, naming, shown
 from BrainFusionLib.io.suffixes import suffix_of, with_suffix
 from BrainFusionLib.volume import Volume
 
@@ -170,12 +170,12 @@ def format_of(path: Path) -> Format:
         with path.open("rb") as stream:
             start = stream.read(132)
     if not start:
-        raise ImageFileError(f"{path}: is empty (0 bytes). {COPY_AGAIN}")
+        raise ImageFileError(f"{shown(path)}: is empty (0 bytes). {COPY_AGAIN}")
     suffix = suffix_of(path)
     for form in FORMATS:
         if suffix in form.suffixes or (form.recognises is not None and form.recognises(start)):
             return form
-    raise ImageFileError(f"{path}: files of this kind ('{suffix}') are not read. Give {readable()}.")
+    raise ImageFileError(f"{shown(path)}: files of this kind ('{suffix}') are not read. Give {readable()}.")
 
 
 def written_format_of(path: Path) -> Format:

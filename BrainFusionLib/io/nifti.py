@@ -20,7 +20,7 @@ import numpy.typing as npt
 from BrainFusionLib.errors import GeometryError, ImageFileError
 from BrainFusionLib.geometry import RAS_FROM_LPS, FloatArray, Grid, affine, orthonormalised
 from BrainFusionLib.io.nifti_layout import ANALYZE, NIFTI1, NIFTI2
-from BrainFusionLib.io.reading import COPY_AGAIN, naming, read_span, read_start, refuse_bad_spacing, three_sizes
+from BrainFusionLib.io.reading import COPY_AGAIN, naming, read_span, read_start, refuse_bad_spacing, shown, three_sizes
 from BrainFusionLib.volume import Volume
 
 _BYTE_ORDERS: tuple[Literal["<", ">"], ...] = ("<", ">")
@@ -106,7 +106,7 @@ def _files_of(path: Path) -> tuple[Path, Path]:
         if partner.exists():
             return (path, partner) if wanted == ".img" else (partner, path)
     raise ImageFileError(
-        f"{path}: {base}{wanted} is missing. An Analyze or NIfTI pair is two files, {base}.hdr and {base}.img, in one "
+        f"{shown(path)}: {shown(base + wanted)} is missing. A pair is two files, {shown(base)}.hdr and .img, in one "
         "folder; put both there."
     )
 

@@ -15,6 +15,19 @@ from BrainFusionLib.errors import BrainFusionError, GeometryError, ImageFileErro
 COPY_AGAIN = "Copy or download the file again."
 
 
+def shown(path: Path | str) -> str:
+    """Return a path, or a text with one, so that it can be printed: bytes of a name that are not UTF-8 are replaced."""
+    return os.fsencode(path).decode("utf-8", "replace")
+
+
+def _is_utf8(path: Path) -> bool:
+    try:
+        os.fspath(path).encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 @contextmanager
 def naming(path: Path) -> Iterator[None]:
     """Turn what goes wrong inside into an error of this library that names `path`.
@@ -26,28 +39,31 @@ def naming(path: Path) -> Iterator[None]:
     GeometryError
         For a geometry error, with the file's name put before its message.
     """
+    name = shown(path)
     try:
         yield
     except GeometryError as error:
-        raise GeometryError(f"{path}: {error.problem}", remedy=error.remedy, details=error.details) from error
-    except BrainFusionError:
+        raise GeometryError(f"{name}: {shown(error.problem)}", remedy=error.remedy, details=error.details) from error
+    except BrainFusionError as error:
+        error.problem = shown(error.problem)
         raise
     except FileNotFoundError as error:
-        raise ImageFileError(f"{path}: there is no such file or folder. Check the name.") from error
+        odd = "" if _is_utf8(path) else ", which is not UTF-8"
+        raise ImageFileError(f"{name}: there is no such file or folder. Check the name{odd}.") from error
     except PermissionError as error:
         raise ImageFileError(
-            f"{path}: cannot be read for lack of permission. Ask its owner for it, or copy the file elsewhere."
+            f"{name}: cannot be read for lack of permission. Ask its owner for it, or copy the file elsewhere."
         ) from error
     except (EOFError, zlib.error) as error:
-        raise ImageFileError(f"{path}: its compressed data are damaged or cut short ({error}). {COPY_AGAIN}") from error
+        raise ImageFileError(f"{name}: its compressed data are damaged or cut short ({error}). {COPY_AGAIN}") from error
     except OSError as error:
-        raise ImageFileError(f"{path}: cannot be read ({error.strerror or error}). {COPY_AGAIN}") from error
+        raise ImageFileError(f"{name}: cannot be read ({error.strerror or error}). {COPY_AGAIN}") from error
     except MemoryError as error:
-        raise ImageFileError(f"{path}: does not fit into memory. Crop it or read it on a larger machine.") from error
+        raise ImageFileError(f"{name}: does not fit into memory. Crop it or read it on a larger machine.") from error
     except (ValueError, OverflowError) as error:
-        raise ImageFileError(f"{path}: its header is damaged ({error}). {COPY_AGAIN}") from error
+        raise ImageFileError(f"{name}: its header is damaged ({error}). {COPY_AGAIN}") from error
     except RuntimeError as error:  # how every fault inside ITK comes out
-        raise ImageFileError(f"{path}: cannot be read ({last_line(error)}). {COPY_AGAIN}") from error
+        raise ImageFileError(f"{name}: cannot be read ({last_line(error)}). {COPY_AGAIN}") from error
 
 
 def last_line(error: Exception) -> str:
@@ -77,11 +93,8 @@ def refuse_undecodable(path: Path) -> None:
     ImageFileError
         The name is not UTF-8.
     """
-    try:
-        os.fspath(path).encode("utf-8")
-    except UnicodeEncodeError as error:
-        shown = os.fsencode(path).decode("utf-8", "replace")
-        raise ImageFileError(f"{shown}: this name is not UTF-8. Rename it, then try again.") from error
+    if not _is_utf8(path):
+        raise ImageFileError(f"{shown(path)}: this name is not UTF-8. Rename it, then try again.")
 
 
 def three_sizes(path: Path, sizes: Sequence[int]) -> tuple[int, int, int]:

@@ -28,7 +28,7 @@ from BrainFusionLib.version import __version__
 Arrays = dict[str, npt.NDArray[Any]]
 # The name of a network in `network.ARCHITECTURES`, and the arguments that it is built with.
 Architecture = Mapping[str, str | int | float]
-Normalisation = Mapping[str, str | list[float]]
+Normalisation = dict[str, str | list[float]]
 
 # What ships with the library, by name: files in the folder `TRAINED`. The first is the default.
 TRAINED = Path(__file__).parent / "trained"
@@ -73,7 +73,7 @@ class Manifest:
     architecture: Architecture
     licence: str
     training_data: str
-    input_normalisation: Normalisation = field(default_factory=lambda: dict(UNIT_SCALE))
+    input_normalisation: Normalisation = field(default_factory=UNIT_SCALE.copy)
     library_version: str = __version__
     created: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
     sha256: str = ""

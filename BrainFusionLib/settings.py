@@ -131,7 +131,7 @@ class FusionSettings:
 
 @dataclass(frozen=True)
 class Settings:
-    """Everything that `BrainFusionLib.fuse` can be told.
+    """All settings of `BrainFusionLib.fuse`.
 
     Parameters
     ----------

@@ -27,7 +27,7 @@ def folders(tmp_path_factory):
     return root
 
 
-def test_every_method_is_measured_on_the_slices_that_all_have_and_shown(folders, tmp_path, caplog):
+def test_every_method_is_measured_on_shared_slices(folders, tmp_path, caplog):
     assert main([str(folders / "pairs"), str(folders / "peers"), "-o", str(tmp_path)]) == 0
     with (tmp_path / "means.csv").open() as file:
         means = {row["method"]: row for row in csv.DictReader(file)}
@@ -48,7 +48,7 @@ def test_all_weights_that_ship_are_compared():
     assert networks == list(SHIPPED)
 
 
-def test_a_score_counts_only_where_every_gate_is_passed():
+def test_scores_need_all_gates():
     good = {"bone_error": 0.1, "soft_tissue_error": 0.5, "overshoot": 0.0, "soft_tissue_correlation": 0.999}
     assert fails(good) == []
     assert fails({**good, "overshoot": 0.01, "soft_tissue_correlation": 0.99}) == [
@@ -71,7 +71,7 @@ def test_the_optimised_label_can_be_measured_too(folders, tmp_path):
     assert label.mean["Qabf"] > measured["bone_over_mri (rule)"].mean["Qabf"]
 
 
-def test_the_less_an_error_costs_the_higher_qabf_can_be_raised(folders, tmp_path, monkeypatch):
+def test_cheaper_errors_raise_qabf(folders, tmp_path, monkeypatch):
     monkeypatch.setattr(bound, "PRICES", ((5.0, 5.0), (5.0, 1.0)))
     monkeypatch.setattr(bound, "STEPS", 30)
     assert bound.main([str(folders / "pairs"), "-o", str(tmp_path)]) == 0

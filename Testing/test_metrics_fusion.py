@@ -82,7 +82,7 @@ def test_ssim_is_its_formula_in_one_window():
     assert ssim(f, a, a) == pytest.approx(expected)
 
 
-def test_the_measures_of_the_fused_image_alone_are_what_they_say():
+def test_measures_of_the_fused_image_alone_follow_their_formulas():
     ramp = 2.0 * np.mgrid[:32, :32][1]
     told = measure(ramp, A[:32, :32], B[:32, :32])
     assert told["EN"] == pytest.approx(5)  # 32 levels, each as often
@@ -93,7 +93,7 @@ def test_the_measures_of_the_fused_image_alone_are_what_they_say():
 
 @settings(max_examples=20, deadline=None)
 @given(st.integers(0, 1000), st.floats(0, 1))
-def test_the_measures_do_not_mind_which_source_comes_first(seed, share):
+def test_measures_are_symmetric_in_the_sources(seed, share):
     a, b = image(seed, 24), image(seed + 1, 24)
     f = share * a + (1 - share) * b
     one, other = measure(f, a, b), measure(f, b, a)
@@ -101,12 +101,12 @@ def test_the_measures_do_not_mind_which_source_comes_first(seed, share):
         assert one[name] == pytest.approx(other[name], abs=1e-9)
 
 
-def test_a_flat_picture_has_no_measure_that_is_not_a_number():
+def test_measures_of_a_flat_picture_are_finite():
     flat = np.full((32, 32), 7.0)
     assert all(np.isfinite(value) for value in measure(flat, flat, flat).values())
 
 
-def test_gates_see_wrong_bone_wrong_tissue_and_halos_apart():
+def test_gates_separate_wrong_bone_wrong_tissue_and_halos():
     ct, mri = np.full((32, 32), 50.0), np.full((32, 32), 120.0)
     mri[::2] = 140.0
     ct[8:16, 8:16] = 255.0
@@ -129,7 +129,7 @@ def test_gates_see_wrong_bone_wrong_tissue_and_halos_apart():
     assert gates(rim, ct, mri, bone).soft_tissue_error == 0
 
 
-def test_a_bright_brain_is_no_bone_on_a_windowed_ct():
+def test_a_bright_brain_is_not_bone_on_a_windowed_ct():
     levels = np.zeros((64, 64))
     levels[8:56, 8:56] = 255  # skull
     levels[12:52, 12:52] = np.random.default_rng(0).uniform(100, 120, (40, 40))

@@ -74,7 +74,7 @@ def test_a_slice_of_256_by_256_goes_down_to_16_and_comes_back():
 
 
 @pytest.mark.parametrize("shape", [(16, 16), (16, 64), (80, 48)])
-def test_any_size_that_is_a_multiple_of_16_comes_back_as_it_went_in(shape):
+def test_multiples_of_16_keep_their_size(shape):
     assert FusionNet(width=2)(_slices(3, *shape)).shape == (3, 1, *shape)
 
 
@@ -138,7 +138,7 @@ def _change(arrays, kind):
 @pytest.mark.parametrize(
     ("kind", "tensor"), [("shape", "up.1.0.weight"), ("missing", "down.2.2.bias"), ("unknown", "down.9.0.weight")]
 )
-def test_weights_that_do_not_fit_are_refused_by_the_name_of_the_tensor(tmp_path, kind, tensor):
+def test_weights_that_do_not_fit_are_refused_by_tensor(tmp_path, kind, tensor):
     arrays = arrays_of(FusionNet(width=2))
     _change(arrays, kind)
     weights = save_weights(tmp_path / "net.npz", arrays, _manifest(width=2))
@@ -152,18 +152,18 @@ def test_weights_of_another_width_are_refused(tmp_path):
         network_from_weights(weights)
 
 
-def test_an_unknown_architecture_is_refused_and_the_known_ones_are_named():
+def test_an_unknown_architecture_is_refused():
     with pytest.raises(WeightsError, match=r"'of_the_future'.*fusion_net"):
         build_network({"name": "of_the_future"})
 
 
 @pytest.mark.parametrize("arguments", [{"depth": 9}, {"width": 0}, {"width": "wide"}])
-def test_arguments_that_an_architecture_cannot_take_are_refused(arguments):
+def test_unknown_arguments_of_an_architecture_are_refused(arguments):
     with pytest.raises(WeightsError, match=f"{next(iter(arguments))}|wide"):
         build_network({"name": "fusion_net", **arguments})
 
 
-def test_a_description_without_arguments_builds_the_reference_network():
+def test_defaults_build_the_reference_network():
     network = build_network({"name": "fusion_net"})
     assert type(network) is FusionNet
     assert network.width == 16

@@ -42,7 +42,7 @@ def stirred(seed=0, **arguments):
     return network
 
 
-def test_with_no_gain_and_no_offset_it_is_the_rule_of_bone_and_its_rim():
+def test_without_gain_and_offset_it_is_bone_and_rim():
     hu, ct, mri = slices()
     network = FusionNetAlpha(4)
     with torch.no_grad():
@@ -90,7 +90,7 @@ def test_bone_is_what_the_bone_weight_says():
 
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("training", [True, False])
-def test_whatever_its_weights_are_bone_is_ct_tissue_is_mri_and_nothing_overshoots(seed, training):
+def test_any_weights_keep_bone_and_tissue_without_overshoot(seed, training):
     hu, ct, mri = slices()
     bone = bone_weight(hu)
     network = stirred(seed, width=4).train(training)
@@ -110,7 +110,7 @@ def test_whatever_its_weights_are_bone_is_ct_tissue_is_mri_and_nothing_overshoot
     assert (fused >= np.minimum(ct, mri) - 1e-6).all()
 
 
-def test_a_weight_that_is_cut_off_can_come_back_and_is_not_pushed_beyond_the_margin():
+def test_clamped_weights_have_gradients_up_to_the_margin():
     free = torch.tensor([-MARGIN - 0.1, -0.1, 0.5, 1.1, MARGIN + 1.1], requires_grad=True)
     for direction in (1.0, -1.0):
         free.grad = None
@@ -127,7 +127,7 @@ def test_every_tensor_learns():
     assert all(p.grad is not None and p.grad.abs().max() > 0 for p in network.parameters())
 
 
-def test_it_has_few_parameters_and_comes_back_from_a_weights_file(tmp_path):
+def test_it_is_small_and_survives_a_weights_file(tmp_path):
     network = stirred(width=16)
     assert sum(parameter.numel() for parameter in network.parameters()) < 2_000_000
     manifest = Manifest({"name": "fusion_net_alpha", "width": 16}, "Apache-2.0", "nothing")
@@ -180,7 +180,7 @@ def heads(count=3, rows=64, columns=80):
 
 @needs_a_compiler
 @pytest.mark.parametrize(("width", "steps"), [(16, 3), (5, 1), (20, 2)])
-def test_in_c_the_weights_are_those_of_torch(width, steps):
+def test_the_compiled_weights_are_those_of_torch(width, steps):
     network = stirred(width=width, steps=steps).eval()
     compiled = network.compiled()
     given = heads()
@@ -192,7 +192,7 @@ def test_in_c_the_weights_are_those_of_torch(width, steps):
 
 
 @needs_a_compiler
-def test_in_c_nothing_depends_on_the_batch_the_threads_or_what_came_before():
+def test_the_compiled_result_is_independent_of_batch_and_threads():
     compiled = stirred(width=16).eval().compiled()
     given = heads(5)
     together = compiled(given)

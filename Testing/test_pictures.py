@@ -55,7 +55,7 @@ def test_every_pair_becomes_a_picture_of_the_same_name_and_size(folders, capsys)
             np.testing.assert_array_equal(np.asarray(picture), expected)
 
 
-def test_the_network_is_the_default_and_tells_the_truth_about_pictures(folders):
+def test_the_network_is_the_default_and_passes_the_gates(folders):
     output = folders / "fused"
     assert main(["slices", str(folders / "CT"), str(folders / "MRI"), "-o", str(output), "--save-alpha"]) == DONE
     measured = measure_files(output, folders / "CT", folders / "MRI").mean
@@ -71,7 +71,7 @@ def test_the_network_is_the_default_and_tells_the_truth_about_pictures(folders):
     assert (alpha == 0).mean() > 0.5
 
 
-def test_what_only_one_folder_has_is_left_out_and_told(folders, capsys):
+def test_unpaired_pictures_are_reported(folders, capsys):
     (folders / "MRI" / "slice1.png").unlink()
     write_grey(np.zeros((48, 48), np.float32), folders / "MRI" / "extra.png")
     assert (
@@ -80,7 +80,7 @@ def test_what_only_one_folder_has_is_left_out_and_told(folders, capsys):
     assert "only one folder has them: extra, slice1" in capsys.readouterr().out
 
 
-def test_a_pair_of_two_sizes_is_refused_before_anything_is_written(folders, capsys):
+def test_a_pair_of_two_sizes_is_refused_before_writing(folders, capsys):
     write_grey(np.zeros((40, 48), np.float32), folders / "MRI" / "slice2.png")
     output = folders / "fused"
     assert main(["slices", str(folders / "CT"), str(folders / "MRI"), "-o", str(output)]) == WRONG_INPUT
@@ -109,7 +109,7 @@ def test_inputs_are_never_written_over(folders):
         (lambda p: p.write_bytes(b""), "cannot be read as a picture"),
     ],
 )
-def test_what_is_no_8_bit_grey_picture_is_refused_by_name(tmp_path, make, message):
+def test_other_pictures_than_8_bit_grey_are_refused_by_name(tmp_path, make, message):
     path = tmp_path / "odd.png"
     make(path)
     with pytest.raises(ImageFileError, match=message) as refused:
@@ -124,7 +124,7 @@ def test_grey_pictures_in_colour_modes_are_read(tmp_path):
         np.testing.assert_array_equal(read_grey(tmp_path / f"{n}.png"), grey)
 
 
-def test_folders_without_pictures_or_without_a_shared_name_are_refused(folders, tmp_path):
+def test_folders_without_shared_pictures_are_refused(folders, tmp_path):
     with pytest.raises(ImageFileError, match="no such file or folder"):
         list_pictures(tmp_path / "nowhere")
     (tmp_path / "empty").mkdir()
@@ -203,7 +203,7 @@ def test_threads_are_used_and_restored(folders, monkeypatch):
     assert torch.get_num_threads() == before
 
 
-def test_pictures_of_one_size_are_fused_together_up_to_the_batch_size(folders, monkeypatch):
+def test_pictures_of_one_size_are_fused_in_batches(folders, monkeypatch):
     shapes, fractions = [], []
     watch(monkeypatch, lambda stacks: shapes.append(stacks.ct_unit.shape))
     for most in (1, 8):

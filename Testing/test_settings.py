@@ -44,7 +44,7 @@ def test_a_search_of_nothing_is_refused_by_name():
         RegistrationSettings(passes=())
 
 
-def test_the_transform_is_rigid_unless_another_model_is_asked_for_by_its_name():
+def test_the_model_is_rigid_by_default():
     assert RegistrationSettings().model == "rigid"
     assert {RegistrationSettings.preset(name, model="affine").model for name in ("fast", "standard", "thorough")} == {
         "affine"
@@ -62,7 +62,7 @@ def test_no_batch_and_no_thread_are_refused():
         Settings(threads=0)
 
 
-def test_the_network_takes_weights_by_file_or_name_and_by_default_its_own():
+def test_the_network_and_its_own_weights_are_the_default():
     assert FusionSettings().rule == "network"
     assert FusionSettings(weights=Path("w.bin")).weights == Path("w.bin")
 
@@ -72,7 +72,7 @@ def test_an_unknown_device_is_refused_with_the_known_ones():
         Settings(device="gpu")
 
 
-def test_settings_are_checked_when_they_are_replaced_and_cannot_be_assigned():
+def test_settings_are_frozen_and_checked_on_replacement():
     with pytest.raises(SettingsError, match="samples"):
         replace(RegistrationSettings(), samples=0)
     with pytest.raises(FrozenInstanceError):

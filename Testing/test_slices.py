@@ -56,23 +56,23 @@ class PassThrough(FusionNetwork):
 
 
 class OutOfMemory(PassThrough):
-    """Has room for so many slices on the "meta" device, which stands for a GPU here."""
+    """Holds so many slices on the "meta" device, which stands for a GPU here."""
 
-    def __init__(self, room):
+    def __init__(self, capacity):
         super().__init__()
-        self.room = room
+        self.capacity = capacity
 
     def forward(self, x):
         if x.device.type == "meta":
             self.shown.append(tuple(x.shape))
             raise torch.cuda.OutOfMemoryError("CUDA out of memory")
-        if len(x) > self.room:
+        if len(x) > self.capacity:
             raise torch.cuda.OutOfMemoryError("CUDA out of memory")
         return super().forward(x)
 
 
 @pytest.mark.parametrize(("rows", "columns"), [(16, 16), (1, 1), (3, 40), (17, 15), (31, 33), (48, 200)])
-def test_slices_of_any_size_are_padded_and_cropped_but_never_stretched(rows, columns):
+def test_slices_of_any_size_are_padded_and_cropped(rows, columns):
     ct, mri, bone = _stacks(3, rows, columns)
     network = PassThrough()
     np.testing.assert_array_equal(fused_by(network, ct, mri, bone), ct)
@@ -80,7 +80,7 @@ def test_slices_of_any_size_are_padded_and_cropped_but_never_stretched(rows, col
     assert network.shown == [(3, 3, -(-rows // 16) * 16, -(-columns // 16) * 16)]
 
 
-def test_padding_repeats_the_border_so_that_a_cut_head_gets_no_false_edge():
+def test_padding_repeats_the_border():
     seen = []
     network = PassThrough()
     network.register_forward_hook(lambda _module, inputs, _output: seen.append(inputs[0].numpy().copy()))
@@ -125,7 +125,7 @@ def test_a_network_in_training_mode_fuses_as_in_evaluation():
     np.testing.assert_array_equal(fused_by(network, ct, mri, bone), ct)
 
 
-def test_inputs_may_be_views_with_negative_strides_and_stay_untouched():
+def test_inputs_may_be_views_and_are_not_changed():
     ct, mri, bone = _stacks(4, 20, 30)
     before = ct.copy(), mri.copy()
     fused = fused_by(PassThrough(), *(image[::-1, :, ::-1].transpose(0, 2, 1) for image in (ct, mri, bone)))
@@ -149,9 +149,9 @@ def test_cancel_stops_before_the_next_batch():
     assert len(network.shown) == 2
 
 
-def test_a_full_gpu_gets_smaller_batches_and_then_the_cpu_with_a_notice(caplog):
+def test_a_full_gpu_leads_to_smaller_batches_then_the_cpu(caplog):
     ct, mri, bone = _stacks(5, 16, 16)
-    network = OutOfMemory(room=1)
+    network = OutOfMemory(capacity=1)
     with caplog.at_level(logging.WARNING, logger="BrainFusionLib.fusion.slices"):
         fused = fused_by(network, ct, mri, bone, device="meta", batch_size=4)
     np.testing.assert_array_equal(fused, ct)
@@ -163,7 +163,7 @@ def test_a_full_gpu_gets_smaller_batches_and_then_the_cpu_with_a_notice(caplog):
 
 def test_a_full_main_memory_is_not_hidden():
     with pytest.raises(torch.cuda.OutOfMemoryError):
-        fused_by(OutOfMemory(room=0), *_stacks(1))
+        fused_by(OutOfMemory(capacity=0), *_stacks(1))
 
 
 def test_a_batch_size_below_one_is_refused():
@@ -180,7 +180,7 @@ def _coordinates(grid):
 
 @pytest.mark.parametrize("direction", ORIENTATIONS)
 @pytest.mark.parametrize("tilt", [0.0, 20.0])
-def test_every_orientation_is_seen_from_feet_to_head_front_to_back_right_to_left(direction, tilt):
+def test_every_orientation_is_turned_to_s_p_l(direction, tilt):
     direction = rotation_matrix((1, 2, 3), tilt) @ direction
     grid = Grid((4, 5, 6), (1.0, 0.9, 1.2), (10, -20, 30), direction)
     coordinates = _coordinates(grid)
@@ -288,7 +288,7 @@ def test_slices_without_a_head_do_not_go_through_the_network():
     assert fused_by(network, ct, mri, bone, np.zeros_like(head)).tolist() == mri.tolist()
 
 
-def test_the_weight_map_tells_how_the_fused_stack_was_mixed():
+def test_the_fused_stack_is_the_blend_by_the_weight_map():
     ct, mri, bone = _stacks()
     network = FusionNetAlpha(4)
     made = fuse_slices(network, Stacks(ct, mri, bone))
@@ -297,12 +297,12 @@ def test_the_weight_map_tells_how_the_fused_stack_was_mixed():
     np.testing.assert_array_equal(blend(np.ones_like(ct), ct, mri), ct)
 
 
-def test_a_picture_of_its_own_has_no_weight_map():
+def test_the_reference_network_has_no_weight_map():
     assert fuse_slices(FusionNet(2), Stacks(*_stacks())).alpha is None
 
 
-def test_a_pipeline_stays_on_the_cpu_once_the_gpu_was_too_small():
-    network = OutOfMemory(room=1)
+def test_a_pipeline_stays_on_the_cpu_after_a_full_gpu():
+    network = OutOfMemory(capacity=1)
     pipeline = SlicePipeline(network, "meta", batch_size=2)
     for count in (2, 3):
         stacks = Stacks(*_stacks(count, 16, 16))

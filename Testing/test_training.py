@@ -89,13 +89,13 @@ def assert_the_same_run(one, other):
     assert curve_of(one) == curve_of(other)
 
 
-def test_the_network_learns_what_no_copy_and_no_untrained_network_reaches(smoke):
+def test_training_beats_copies_and_the_untrained_network(smoke):
     _, result, _ = smoke
     assert sorted(result.references) == ["average", "ct", "mri", "untrained"]
     assert result.heldout_loss < LEARNED < min(result.references.values())
 
 
-def test_the_exported_weights_are_the_network_that_was_measured(smoke):
+def test_the_exported_network_has_the_heldout_loss(smoke):
     folder, result, config = smoke
     source = source_of(config, torch.device("cpu"))
     store = open_store(config, config.data.heldout_heads, source)
@@ -116,7 +116,7 @@ def test_the_golden_output_is_what_the_exported_network_gives(smoke):
     np.testing.assert_allclose(fused, expected[:, 0], atol=1e-4)
 
 
-def test_manifest_and_card_say_what_the_weights_were_made_from(smoke):
+def test_manifest_and_card_name_the_data(smoke):
     folder, result, config = smoke
     manifest = load_weights(folder / "weights.npz").manifest
     assert manifest.architecture == {"name": "fusion_net", "width": 8}
@@ -130,7 +130,7 @@ def test_manifest_and_card_say_what_the_weights_were_made_from(smoke):
     assert "not for diagnosis" in card
 
 
-def test_the_run_folder_says_what_was_done_with_what(smoke):
+def test_the_run_folder_records_the_run(smoke):
     folder, result, config = smoke
     assert json.loads((folder / "config.json").read_text(encoding="utf-8")) == asdict(config)
     environment = json.loads((folder / "environment.json").read_text(encoding="utf-8"))
@@ -183,7 +183,7 @@ def killed_run(how, when, words):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="there is no kill -9 on Windows")
-def test_a_run_that_is_killed_again_and_again_ends_as_if_it_had_not_been(tmp_path, tiny):
+def test_a_killed_run_ends_like_one_that_was_not_killed(tmp_path, tiny):
     train(tiny, tmp_path / "whole")
     config = tmp_path / "tiny.toml"
     config.write_text(toml_of(tiny), encoding="utf-8")
@@ -199,7 +199,7 @@ def test_a_run_that_is_killed_again_and_again_ends_as_if_it_had_not_been(tmp_pat
     assert not list((tmp_path / "killed").glob(".tmp-*"))
 
 
-def test_a_run_that_ended_well_is_not_changed_by_resuming_it(tmp_path, tiny):
+def test_resuming_a_finished_run_changes_nothing(tmp_path, tiny):
     train(tiny, tmp_path / "run")
     before = curve_of(tmp_path / "run")
     train(tiny, tmp_path / "run", resume=True)
@@ -233,7 +233,7 @@ def toml_of(config):
     )
 
 
-def test_a_damaged_checkpoint_is_refused_by_name_with_the_way_out(tmp_path, tiny):
+def test_a_damaged_checkpoint_is_refused_with_the_remedy(tmp_path, tiny):
     train(tiny, tmp_path / "run")
     last = tmp_path / "run" / "last.pt"
     whole = last.read_bytes()
@@ -257,12 +257,12 @@ def test_a_checkpoint_with_code_in_it_is_not_run(tmp_path):
     assert not (tmp_path / "it was run").exists()
 
 
-def test_a_missing_checkpoint_is_said_to_be_missing(tmp_path):
+def test_a_missing_checkpoint_is_refused(tmp_path):
     with pytest.raises(WeightsError, match=r"none\.pt: is missing"):
         load_checkpoint(tmp_path / "none.pt")
 
 
-def test_the_same_configuration_gives_the_same_weights_and_another_seed_others(tmp_path, tiny):
+def test_the_seed_decides_the_weights(tmp_path, tiny):
     torch.manual_seed(1)
     train(tiny, tmp_path / "one")
     torch.manual_seed(2)
@@ -272,13 +272,13 @@ def test_the_same_configuration_gives_the_same_weights_and_another_seed_others(t
     assert other.weights.manifest.sha256 != load_weights(tmp_path / "one" / "weights.npz").manifest.sha256
 
 
-def test_a_batch_in_parts_learns_what_it_does_as_a_whole(tmp_path, tiny):
+def test_accumulated_parts_equal_one_batch(tmp_path, tiny):
     whole = train(tiny, tmp_path / "whole")
     parts = train(replace(tiny, training=replace(tiny.training, accumulate=2)), tmp_path / "parts")
     assert parts.heldout_loss == pytest.approx(whole.heldout_loss, rel=2e-4)
 
 
-def test_a_loss_that_is_no_longer_a_number_stops_the_run_and_keeps_the_batch(tmp_path, tiny):
+def test_a_loss_of_nan_stops_the_run_and_keeps_the_batch(tmp_path, tiny):
     wild = replace(tiny, optimiser=OptimiserConfig("sgd", learning_rate=1e30))
     with pytest.raises(WeightsError, match=r"became (nan|inf).*optimiser\.learning_rate.*bad_batch_rank0\.pt"):
         train(wild, tmp_path)
@@ -302,7 +302,7 @@ def test_nan_in_prepared_data_stops_the_run_with_the_batch(tmp_path, tiny, monke
     assert torch.load(tmp_path / "bad_batch_rank0.pt", weights_only=True)["ct"].isnan().sum() == 1
 
 
-def test_early_stopping_ends_a_run_that_does_not_get_better(tmp_path, tiny):
+def test_early_stopping_ends_a_stale_run(tmp_path, tiny):
     stuck = replace(
         tiny,
         optimiser=OptimiserConfig("sgd", learning_rate=1e-30),
@@ -345,7 +345,7 @@ def test_a_run_is_not_resumed_with_another_configuration(tmp_path, tiny):
         train(other, tmp_path, resume=True)
 
 
-def test_the_command_trains_with_settings_from_its_words_and_says_where_the_weights_are(tmp_path, tiny, caplog):
+def test_the_command_trains_and_names_the_weights(tmp_path, tiny, caplog):
     config = tmp_path / "tiny.toml"
     config.write_text(toml_of(tiny), encoding="utf-8")
     words = ["--config", str(config), "--output", str(tmp_path / "run"), "--training.epochs", "1"]
@@ -355,19 +355,19 @@ def test_the_command_trains_with_settings_from_its_words_and_says_where_the_weig
     assert load_weights(tmp_path / "run" / "weights.npz").manifest.architecture["width"] == 3
 
 
-def test_the_command_answers_a_wrong_configuration_with_one_message_and_exit_code_2(tmp_path, caplog):
+def test_a_wrong_configuration_ends_with_code_2(tmp_path, caplog):
     assert main(["--config", str(tmp_path / "none.toml"), "--output", str(tmp_path / "run")]) == 2
     assert "none.toml" in caplog.text
     assert not (tmp_path / "run").exists()
 
 
-def test_an_architecture_that_is_not_there_is_refused_before_heads_are_made(tmp_path, tiny):
+def test_an_unknown_architecture_is_refused_before_preparation(tmp_path, tiny):
     with pytest.raises(WeightsError, match="'of_the_future'"):
         train(replace(tiny, network={"name": "of_the_future"}), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
-def test_a_batch_that_cannot_be_divided_evenly_is_refused(tmp_path, tiny, monkeypatch):
+def test_an_uneven_batch_is_refused(tmp_path, tiny, monkeypatch):
     monkeypatch.setattr("training.distributed.Team.wait", lambda self: None)
     from training.data import open_data
     from training.distributed import Team
@@ -393,7 +393,7 @@ def test_tensorboard_gets_numbers_slices_and_histograms(tmp_path, tiny):
     assert "output.weight" in tags["histograms"]
 
 
-def test_the_weight_map_network_learns_without_labels_and_beats_the_rule_that_it_starts_from(tmp_path, cache):
+def test_the_weight_map_network_learns_without_labels(tmp_path, cache):
     words = "--label.kind none --loss.l1 0 --loss.qabf 1 --loss.bone 5 --loss.soft 5 --training.epochs 8"
     config = read_config(SMOKE, ["--data.cache", str(cache), *words.split(), "--optimiser.name", "adamw"])
     result = train(replace(config, network={"name": "fusion_net_alpha", "width": 8}), tmp_path)

@@ -14,13 +14,13 @@ HEADS = f"[data]\n{DATA}"
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
-def test_every_configuration_that_comes_with_the_trainer_can_be_used(path):
+def test_every_shipped_configuration_is_valid(path):
     config = read_config(path)
     build_network(config.network)
     assert config.training.epochs >= 1
 
 
-def test_the_original_recipe_is_the_one_that_the_project_descends_from():
+def test_the_original_recipe_is_kept():
     config = read_config(next(path for path in CONFIGS if path.stem == "original"))
     assert config.data.source == "original"
     assert config.data.size == [256, 256]
@@ -31,7 +31,7 @@ def test_the_original_recipe_is_the_one_that_the_project_descends_from():
     assert config.training.epochs >= 100
 
 
-def test_the_weights_that_ship_learn_from_data_whose_terms_allow_it():
+def test_shipped_weights_learn_from_shippable_data():
     config = read_config(next(path for path in CONFIGS if path.stem == "default"))
     assert config.data.shippable
     assert config.network["name"] == "fusion_net_alpha"
@@ -51,7 +51,7 @@ def test_the_weights_that_ship_learn_from_data_whose_terms_allow_it():
         (["--log.steps", "2", "--log.steps", "7"], ("log", "steps"), 7),
     ],
 )
-def test_words_of_the_command_line_stand_above_the_file(tmp_path, words, place, value):
+def test_the_command_line_overrides_the_file(tmp_path, words, place, value):
     path = tmp_path / "some.toml"
     path.write_text(HEADS + "[training]\nepochs = 9\n", encoding="utf-8")
     assert getattr(getattr(read_config(path, words), place[0]), place[1]) == value
@@ -126,7 +126,7 @@ def test_a_wrong_configuration_is_refused_by_file_and_key(tmp_path, text, messag
         read_config(path)
 
 
-def test_simulated_heads_that_are_made_on_the_fly_take_no_slow_labels():
+def test_slow_labels_are_refused_on_the_fly():
     data = {"source": "simulated", "train_heads": ["phantom-1"], "heldout_heads": ["phantom-2"], "on_the_fly": True}
     with pytest.raises(SettingsError, match="optimum takes too long"):
         config_from({"data": data, "label": {"kind": "optimum"}})

@@ -56,7 +56,7 @@ def test_slices_are_on_the_unit_scale_and_suit_the_network(cache):
     assert 0.9 < np.percentile(batch.mri.numpy(), 99.5) < 1.3
 
 
-def test_what_was_prepared_tells_what_it_was_made_from(cache):
+def test_prepared_slices_record_their_sources(cache):
     store, _ = stack_of(phantoms(cache), ["1"])
     told = store.made_from()["1"]
     assert told["slices"] == len(store)
@@ -64,7 +64,7 @@ def test_what_was_prepared_tells_what_it_was_made_from(cache):
     assert len(told["made_sha256"]["mri.npy"]) == 64
 
 
-def test_a_changed_setting_makes_other_slices_and_a_changed_label_only_labels(cache):
+def test_changed_settings_are_prepared_anew(cache):
     config = phantoms(cache)
     first, _ = stack_of(config, ["1"])
     other, _ = stack_of(phantoms(cache, contrasts=["T2"]), ["1"])
@@ -77,7 +77,7 @@ def test_a_changed_setting_makes_other_slices_and_a_changed_label_only_labels(ca
         assert not torch.equal(one[1].label, two[1].label)
 
 
-def test_a_head_is_never_both_learned_from_and_judged_on(cache):
+def test_training_and_heldout_heads_are_disjoint(cache):
     config = Config(replace(phantoms(cache).data, train_heads=["1..5"], heldout_heads=["5..6"]))
     with pytest.raises(SettingsError, match=r"\['5'\] are in both lists"):
         split(config, source_of(config, CPU))
@@ -95,7 +95,7 @@ def test_no_slice_of_a_heldout_head_is_learned_from(cache):
         assert not any(torch.equal(a, b) for a in learned.mri for b in judged.mri)
 
 
-def test_every_slice_comes_once_an_epoch_in_another_order_each_time(cache):
+def test_every_epoch_shows_every_slice_in_another_order(cache):
     store, _ = stack_of(phantoms(cache), ["1", "2"])
     stream = CachedStream(store, 3, seed=5, flip=False)
     count = len(store)
@@ -226,7 +226,7 @@ def test_the_original_layout_is_made_as_true_analyze_with_its_own_sizes(original
     assert any("Analyze" in note or "orientation" in note for note in ct.notes)
 
 
-def test_the_original_layout_is_registered_first_and_its_fused_volume_is_the_label(original, cache):
+def test_the_original_layout_is_registered_and_labelled(original, cache):
     data = DataConfig("original", ["phantom-1"], ["phantom-2"], path=str(original), size=[64, 64], cache=str(cache))
     config = Config(data, label=LabelConfig("given"))
     store, batch = stack_of(config, ["phantom-1"])

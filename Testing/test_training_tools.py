@@ -95,7 +95,7 @@ def batch_of(ct, mri, bone, label=None):
 
 
 @pytest.mark.parametrize("rule", ["average", "maximum", "bone_over_mri"])
-def test_the_loss_of_qabf_and_the_gates_are_the_measures_themselves(rule):
+def test_losses_equal_the_measures(rule):
     ct, mri, bone = scene()
     fused = rule_label(rule, ct[None], mri[None], bone[None])[0]
     batch, images = batch_of(ct, mri, bone), [image.astype(np.float64) * 255 for image in (fused, ct, mri)]
@@ -121,7 +121,7 @@ def test_the_loss_is_the_weighted_sum_of_its_terms():
     assert both.item() == pytest.approx(2 * losses.l1(batch.ct, batch).item() + 3 * losses.ssim(batch.ct, batch).item())
 
 
-def test_every_loss_has_a_finite_gradient_even_where_nothing_is():
+def test_losses_of_empty_slices_have_finite_gradients():
     nothing = torch.zeros(1, 1, 32, 32)
     batch = Batch(nothing, nothing, nothing, nothing, torch.zeros(1))
     for name, term in losses.TERMS.items():
@@ -150,7 +150,7 @@ def test_the_optimum_beats_every_rule_and_stays_within_its_sources():
     assert told.overshoot < 1e-4
 
 
-def test_slices_that_are_optimised_together_do_not_see_each_other():
+def test_slices_are_optimised_independently():
     ct, mri, bone = (torch.from_numpy(image)[None, None] for image in scene())
     config = LabelConfig("optimum", steps=5)
     both = best_alpha(*(torch.cat([image, image.flip(2) * 0.7]) for image in (ct, mri, bone)), config)
@@ -224,7 +224,7 @@ def test_evaluation_reads_slice_pairs_and_weights_files(run, tmp_path):
     assert float(rows["maximum"]["bone_error"]) < 1
 
 
-def test_evaluation_says_what_it_lacks(run, tmp_path, caplog):
+def test_evaluation_without_data_is_refused(run, tmp_path, caplog):
     assert evaluate([str(run), "--output", str(tmp_path)]) == 2
     assert "either --config FILE or --pairs FOLDER" in caplog.text
     assert evaluate([str(tmp_path / "none"), "--pairs", str(tmp_path), "--output", str(tmp_path)]) == 2
@@ -246,7 +246,7 @@ def test_export_writes_weights_manifest_golden_pair_and_card(run, tmp_path):
     assert (tmp_path / "out" / "golden.npz").exists()
 
 
-def test_export_of_what_is_no_run_ends_with_a_message(tmp_path, caplog):
+def test_export_of_another_folder_ends_with_a_message(tmp_path, caplog):
     assert export([str(tmp_path), "--output", str(tmp_path / "out")]) == 2
     assert "best.pt: is missing" in caplog.text
 
@@ -292,13 +292,13 @@ def test_optimisers_are_compared_in_a_table_and_a_plot(config_file, tmp_path, ca
     assert (tmp_path / "comparison.csv").read_text(encoding="utf-8") == before
 
 
-def test_an_optimiser_that_is_not_there_is_refused(config_file, tmp_path, caplog):
+def test_an_unknown_optimiser_is_refused(config_file, tmp_path, caplog):
     words = ["--config", str(config_file), "--output", str(tmp_path), "--optimisers", "sdg"]
     assert compare_optimisers(words) == 2
     assert "optimisers: sgd, rmsprop" in caplog.text
 
 
-def test_the_speed_of_the_data_is_told(config_file, caplog):
+def test_the_speed_of_the_data_is_printed(config_file, caplog):
     with caplog.at_level(logging.INFO):
         assert speed(["--config", str(config_file), "--steps", "4"]) == 0
     assert "data alone" in caplog.text

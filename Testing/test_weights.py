@@ -115,14 +115,14 @@ def _truncated_bytes(folder):
 
 
 @pytest.mark.parametrize("make", [_npy_bytes, _truncated_bytes, lambda _: b"", lambda _: b"not an archive"])
-def test_a_file_that_is_no_archive_of_arrays_is_refused(tmp_path, make):
+def test_a_damaged_archive_is_refused(tmp_path, make):
     _put(tmp_path, make(tmp_path))
     with pytest.raises(WeightsError, match=r"net\.npz: holds something else than plain arrays"):
         load_weights(tmp_path / "net.npz")
 
 
 @pytest.mark.parametrize("bad", [np.array([1.0, np.nan]), np.array(["a"]), np.array([1j])])
-def test_arrays_that_are_not_finite_numbers_are_neither_written_nor_read(tmp_path, bad):
+def test_arrays_that_are_not_finite_are_refused(tmp_path, bad):
     with pytest.raises(WeightsError, match=r"'a\.bias'"):
         save_weights(tmp_path / "net.npz", {"a.bias": bad}, _manifest())
     assert list(tmp_path.iterdir()) == []
@@ -134,14 +134,14 @@ def test_arrays_that_are_not_finite_numbers_are_neither_written_nor_read(tmp_pat
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"surprise": 1}', "{", "\x00"])
-def test_a_file_that_is_no_manifest_is_refused(tmp_path, text):
+def test_a_damaged_manifest_is_refused(tmp_path, text):
     save_weights(tmp_path / "net.npz", _arrays(), _manifest())
     (tmp_path / "net.json").write_text(text, encoding="utf-8")
     with pytest.raises(WeightsError, match=r"net\.json: is not a manifest"):
         load_weights(tmp_path / "net.npz")
 
 
-def test_a_manifest_entry_of_the_wrong_kind_is_refused_by_name(tmp_path):
+def test_a_manifest_entry_of_the_wrong_type_is_refused_by_name(tmp_path):
     content = save_weights(tmp_path / "net.npz", _arrays(), _manifest()).path.read_bytes()
     _put(tmp_path, content, architecture="fusion_net")
     with pytest.raises(WeightsError, match=r"'architecture' must be a dict"):
@@ -155,7 +155,7 @@ def test_weights_for_another_input_scale_are_refused(tmp_path):
         load_weights(tmp_path / "net.npz")
 
 
-def test_a_save_that_fails_leaves_the_old_weights_as_they_were(tmp_path, monkeypatch):
+def test_a_failed_save_keeps_the_old_weights(tmp_path, monkeypatch):
     old = save_weights(tmp_path / "net.npz", _arrays(), _manifest())
 
     def full_disk(stream, **_):

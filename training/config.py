@@ -1,4 +1,4 @@
-"""What a training run is told: one dataclass a table of its TOML file (`training.config_file` reads it)."""
+"""The settings of a training run: one dataclass per table of its TOML file (`training.config_file` reads it)."""
 
 from __future__ import annotations
 
@@ -233,7 +233,7 @@ class TrainingConfig:
     device
         As for `BrainFusionLib.device.pick_device`.
     precision
-        ``float32``, or ``bf16`` or ``fp16`` where autocast thinks that they do.
+        ``float32``, or ``bf16`` or ``fp16`` where autocast uses them.
     ema
         Decay of the running mean of the weights that is judged and exported; 0 for none.
     early_stopping
@@ -273,7 +273,7 @@ class TrainingConfig:
 
 @dataclass(frozen=True)
 class LogConfig:
-    """What is told on the way: a line every `steps` steps; TensorBoard with `images` example slices an epoch."""
+    """What is logged: a line every `steps` steps; TensorBoard with `images` example slices an epoch."""
 
     steps: int = 10
     tensorboard: bool = False

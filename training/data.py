@@ -170,7 +170,7 @@ class Prefetcher:
                 if not self._put(step, fetch(step)):
                     return
             self._put(last, [])
-        except BaseException as error:  # told to whoever waits for the batch
+        except BaseException as error:  # raised where the batch is waited for
             self._put(-1, error)
 
     def _put(self, step: int, parts: list[Batch] | BaseException) -> bool:

@@ -73,7 +73,7 @@ def export(
     inputs = golden_input()
     with torch.inference_mode():
         fused = network(torch.from_numpy(inputs)).numpy()
-    told = {
+    details = {
         "label": config.label.kind,
         "steps": checkpoint["step"],
         "heldout_loss": checkpoint["progress"]["best"],
@@ -89,7 +89,7 @@ def export(
         architecture={key: value for key, value in config.network.items() if key != "seed"},
         licence=SHIPPABLE if config.data.shippable else NOT_SHIPPABLE,
         training_data=_data_in_words(config),
-        details=told,
+        details=details,
     )
     weights = save_weights(output / "weights.npz", arrays_of(network), manifest)
     with atomic_output(output / "golden.npz") as temporary:
@@ -126,10 +126,10 @@ def told_by(run: Path, name: str) -> dict[str, Any]:
     """
     path = run / name
     try:
-        told: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ImageFileError(f"{path}: cannot be read ({error}). Name the folder of a training run.") from error
-    return told
+    return content
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -27,7 +27,7 @@ from training.run_folder import RunFolder
 logger = logging.getLogger("training")
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
-# Told beside the loss, whatever the loss is.
+# Reported beside the loss, whatever the loss is.
 WATCHED = ("qabf", "bone", "soft")
 JUDGED_AT_ONCE = 8
 

@@ -60,7 +60,7 @@ def run(options: argparse.Namespace) -> int:
     if written.unpaired:
         say(f"note: left out, because only one folder has them: {', '.join(written.unpaired)}")
     if options.save_alpha and not written.alpha:
-        say(f"note: there are no weights of the CT to write: {options.rule} has none")
+        say(f"note: no weights of the CT were written: the rule {options.rule} has none")
     say(f"{len(written.fused)} slices fused in {time.monotonic() - began:.1f} s; results are {WARNING}.")
     say(f"  fused      {options.output}")
     if written.alpha:

@@ -48,7 +48,7 @@ def measure_files(fused: str | Path, ct: str | Path, mri: str | Path) -> Measure
     Raises
     ------
     ImageFileError, ImageContentError, GeometryError
-        A file cannot be read; slices are not of one size, or smaller than 16x16; volumes lie on different grids.
+        A file cannot be read; slices are not of one size, or smaller than 16x16; volumes are on different grids.
     """
     paths = [Path(path) for path in (fused, ct, mri)]
     if all(path.suffix.lower() in PICTURES for path in paths):
@@ -63,8 +63,8 @@ def _slices_of(fused: Volume, ct: Volume, mri: Volume) -> Iterator[tuple[str, di
     for volume in (fused, ct):
         if not volume.grid.same_as(mri.grid, SAME_GRID * min(mri.grid.spacing_ijk_mm)):
             raise GeometryError(
-                f"{volume.name} does not lie on the grid of the MRI {mri.name}. Measure the volumes that a fusion "
-                "wrote: fused and ct_in_mri lie on the MRI's grid."
+                f"{volume.name} is not on the grid of the MRI {mri.name}. Measure the volumes that a fusion "
+                "wrote: fused and ct_in_mri are on the MRI's grid."
             )
     for volume in (fused, ct, mri):
         if not np.isfinite(volume.array_kji).all():

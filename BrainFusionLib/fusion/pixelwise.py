@@ -1,4 +1,4 @@
-"""Classical rules that look at a pixel, or at a pixel and its neighbours."""
+"""Classical rules for a pixel by itself, or with its neighbours."""
 
 from __future__ import annotations
 

@@ -26,6 +26,9 @@ from BrainFusionLib.io.hashing import sha256_of_bytes
 from BrainFusionLib.version import __version__
 
 Arrays = dict[str, npt.NDArray[Any]]
+# The name of a network in `network.ARCHITECTURES`, and the arguments that it is built with.
+Architecture = Mapping[str, str | int | float]
+Normalisation = dict[str, str | list[float]]
 
 # What ships with the library, by name: files in the folder `TRAINED`. The first is the default.
 TRAINED = Path(__file__).parent / "trained"
@@ -37,7 +40,7 @@ SHIPPED: dict[str, str] = {
 DEFAULT_WEIGHTS = next(iter(SHIPPED))
 
 # Names and numbers of the unit scale that the slices are on when they reach the network (see `intensity`).
-UNIT_SCALE: dict[str, Any] = {
+UNIT_SCALE: Normalisation = {
     "ct": "piecewise-linear, Hounsfield units to unit scale",
     "ct_knots_hu": list(intensity.CT_KNOTS_HU),
     "ct_knots_unit": list(intensity.CT_KNOTS_UNIT),
@@ -67,10 +70,10 @@ class Manifest:
         Anything else worth keeping: label rule, measures on held-out heads, configuration.
     """
 
-    architecture: dict[str, Any]
+    architecture: Architecture
     licence: str
     training_data: str
-    input_normalisation: dict[str, Any] = field(default_factory=lambda: dict(UNIT_SCALE))
+    input_normalisation: Normalisation = field(default_factory=UNIT_SCALE.copy)
     library_version: str = __version__
     created: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
     sha256: str = ""
@@ -123,7 +126,6 @@ def save_weights(path: str | Path, arrays: Mapping[str, npt.NDArray[Any]], manif
         The folder cannot be written to.
     """
     arrays_path, manifest_path = _pair_of(path)
-    content: dict[str, Any] = dict(arrays)
     for name, array in arrays.items():
         if array.dtype.kind not in "fiu":
             raise WeightsError(f"the tensor {name!r} must hold numbers; its type is {array.dtype}")
@@ -132,7 +134,7 @@ def save_weights(path: str | Path, arrays: Mapping[str, npt.NDArray[Any]], manif
     with atomic_output(arrays_path) as temporary:
         # Through an open file, because np.savez adds ".npz" to a name that does not end so.
         with temporary.open("wb") as stream:
-            np.savez(stream, **content)
+            np.savez(stream, **arrays)  # type: ignore[arg-type]
         complete = replace(manifest, sha256=sha256_of_bytes(temporary.read_bytes()))
     write_json(asdict(complete), manifest_path)
     return Weights(dict(arrays), complete, arrays_path)

@@ -13,9 +13,9 @@ from BrainFusionLib.volume import VoxelArray
 WHITE = 255
 # On an 8-bit picture of a brain-windowed CT, bone begins here, all of it from the second level on.
 BONE_RAMP_LEVELS = (160.0, 200.0)
-# Where the window makes the brain bright, bone begins so far above the brain's own level, but at most at the second
-# level here: noise of the brain is no bone. (Of the 6 patients of the public slice pairs one is such; on its slices the
-# soft-tissue error fell from .7 to .3 grey levels.)
+# Where the window makes the brain bright, bone begins this far above the brain's own level, at most at the second level
+# here: noise of the brain is not bone. (One of the 6 patients of the public slice pairs is such a case; on its slices
+# the soft-tissue error fell from .7 to .3 grey levels.)
 ABOVE_BRAIN, LATEST_START = 30.0, 190.0
 # Levels that may be the brain's: neither air nor what the window cuts off; so many together, with so many pixels.
 BRAIN_LEVELS, SMOOTHED_LEVELS, LEAST_BRAIN = (20, 230), 9, 500

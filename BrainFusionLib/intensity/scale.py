@@ -2,7 +2,7 @@
 
 An MRI's own range inside the head is 0 to 1, and CT is placed on it by a monotone piecewise-linear map with soft tissue
 below 1 and bone from 1 upwards, never clipped. The fused volume is that unit scale stretched back to the MRI's own
-values, so soft tissue keeps the MRI's numbers exactly, bone lies above them, and a Hounsfield number can be had back
+values, so soft tissue keeps the MRI's numbers exactly, bone lies above them, and a Hounsfield number can be read back
 from it (`hu_from_unit`).
 """
 

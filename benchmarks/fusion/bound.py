@@ -61,8 +61,8 @@ def bound(pairs: Path) -> str:
             a, b, weight = (torch.from_numpy(x.astype(np.float32))[None, None] for x in (ct / 255, mri / 255, bone))
             alpha = best_alpha(a, b, weight, config)[0, 0].numpy()
             fused = np.rint(alpha * ct + (1 - alpha) * mri)
-            told = gates(fused, ct, mri, bone)
-            rows.append((qabf(fused, ct, mri), told.bone_error, told.soft_tissue_error, told.soft_tissue_correlation))
+            gate = gates(fused, ct, mri, bone)
+            rows.append((qabf(fused, ct, mri), gate.bone_error, gate.soft_tissue_error, gate.soft_tissue_correlation))
         means = np.nanmean(np.array(rows, dtype=np.float64), axis=0)
         shown = [f"{value:.{digits}f}" for value, digits in zip(means, (4, 3, 3, 4), strict=True)]
         lines.append(markdown_row([f"{bone_price:g}", f"{soft_price:g}", *shown]))

@@ -1,4 +1,4 @@
-"""A sheet of pictures to look at: one row a slice, one column a method, and below each its bone's rim, enlarged."""
+"""A sheet of pictures: one row per slice, one column per method, and below each its bone rim, enlarged."""
 
 from __future__ import annotations
 

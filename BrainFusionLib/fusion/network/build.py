@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import numpy as np
 import torch
@@ -12,7 +11,7 @@ from BrainFusionLib.errors import WeightsError
 from BrainFusionLib.fusion.network.alpha import FusionNetAlpha
 from BrainFusionLib.fusion.network.base import FusionNetwork
 from BrainFusionLib.fusion.network.reference import FusionNet
-from BrainFusionLib.fusion.weights import Arrays, Weights
+from BrainFusionLib.fusion.weights import Architecture, Arrays, Weights
 
 # What a manifest's architecture["name"] may be. The other entries of that mapping are the constructor's arguments.
 ARCHITECTURES: dict[str, Callable[..., FusionNetwork]] = {
@@ -21,7 +20,7 @@ ARCHITECTURES: dict[str, Callable[..., FusionNetwork]] = {
 }
 
 
-def build_network(architecture: Mapping[str, Any]) -> FusionNetwork:
+def build_network(architecture: Architecture) -> FusionNetwork:
     """Build an untrained network from the description in a manifest, ``{"name": "fusion_net", "width": 16}``.
 
     Raises

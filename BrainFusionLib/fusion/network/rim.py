@@ -1,6 +1,6 @@
 """The weight map of `FusionNetAlpha` in C (``rim.c``), worked out only where it can be anything but 0 and 1.
 
-That is the rim of bone: a tenth of a slice, and with all that the network looks at around it a third. On the CPU, where
+That is the bone rim: a tenth of a slice, and a third with the surroundings that the network needs. On the CPU, where
 there is a C compiler (`BrainFusionLib.compiling`); else `FusionNetAlpha.alpha` does the work, several times slower.
 """
 

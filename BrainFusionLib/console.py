@@ -20,6 +20,8 @@ def say(words: str, *, error: bool = False) -> None:
     Where nobody reads any more (``brainfusion cohort ... | head``), the work goes on without a word.
     """
     stream = sys.stderr if error else sys.stdout
+    # A name that is not UTF-8 on the disk, or a stream of a few letters only, must not end the work.
+    words = words.encode(stream.encoding or "utf-8", "replace").decode(stream.encoding or "utf-8")
     try:
         stream.write(words + "\n")
         stream.flush()

@@ -52,9 +52,9 @@ def test_what_is_wrong_is_told_with_its_folder(tmp_path):
     told = "\n".join(problems)
     for words in (
         "bad name: the case's name becomes a folder's",
-        "none: no CT: nothing is called ct*. Say what it is called with --ct-pattern.",
+        "none: no CT: nothing is called ct*. Say what it is called with a pattern.",
         "none: no MRI: nothing is called mr*",
-        "two: 2 may be the CT: ct1.nii, ct2.nii. Say which with --ct-pattern.",
+        "two: 2 may be the CT: ct1.nii, ct2.nii. Say what it is called with a pattern.",
     ):
         assert words in told
     same, words = read_folders(tmp_path, "ct1.nii", "ct1.nii")
@@ -150,7 +150,7 @@ def test_one_session_may_be_sound_and_another_not(tmp_path):
 def test_what_is_no_dataset_is_refused(tmp_path):
     with pytest.raises(ImageFileError, match=r"no dataset_description\.json"):
         read_bids(tmp_path)
-    with pytest.raises(ImageFileError, match="holds no subject"):
+    with pytest.raises(ImageFileError, match="has no subject"):
         read_bids(dataset(tmp_path))
 
 
@@ -214,7 +214,7 @@ def test_options_of_other_kinds_of_cohort_are_refused(phantoms, tmp_path, capsys
     for words, told in (
         (["--participant-label", "01"], "is for BIDS datasets: add --bids"),
         (["--ct-pattern", "x*"], "are for folders, and the cohort is a table"),
-        (["--bids"], "is no BIDS dataset"),
+        (["--bids"], "is not a BIDS dataset"),
         (["--workers", "none"], "must be auto or a whole number of at least 1; got 'none'"),
         (["--workers", "0"], "must be auto or a whole number of at least 1"),
     ):

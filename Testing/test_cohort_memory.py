@@ -1,4 +1,4 @@
-"""The memory of a cohort's workers: as much as is reckoned with, however many cases they do."""
+"""The memory of a cohort's workers: within the estimate, however many cases they do."""
 
 import sys
 
@@ -26,7 +26,7 @@ from BrainFusionLib.volume import Volume
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="measured with /proc")
 
 
-def test_a_large_case_needs_no_more_than_is_reckoned_with(tmp_path):
+def test_large_case_stays_within_the_estimate(tmp_path):
     """512×512×400 and 256×256×220 voxels."""
     entry = write_pair(tmp_path, "large")
     peak = peak_bytes(entry, tmp_path / "out")

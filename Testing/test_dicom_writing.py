@@ -103,7 +103,7 @@ def assert_dciodvfy_finds_no_error(folder):
 
 
 @pytest.mark.parametrize("direction", [np.eye(3), OBLIQUE, LEFT_HANDED, OBLIQUE[:, [2, 0, 1]]])
-def test_voxels_and_place_come_back_through_our_reader_and_through_itk(tmp_path, direction):
+def test_voxels_and_position_come_back(tmp_path, direction):
     grid = a_grid(direction)
     headers = read_series_headers(write_scan(a_volume(grid), tmp_path / "mri"))
     volume = a_volume(grid)
@@ -141,7 +141,7 @@ def test_hounsfield_units_come_back_exactly(scan, tmp_path):
 
 
 @pytest.mark.parametrize(("low", "high"), [(-3.7, 2411.3), (0.0, 0.37), (-2e5, 7e5), (1e-7, 3e-7), (999.5, 1001.25)])
-def test_the_error_of_other_values_is_at_most_a_65534th_of_their_range(scan, tmp_path, low, high):
+def test_other_values_come_back_to_half_a_step(scan, tmp_path, low, high):
     values = np.random.default_rng(4).uniform(low, high, scan.grid.shape_kji).astype(np.float32)
     values.flat[:2] = low, high
     write_dicom_series(a_volume(scan.grid, values), tmp_path / "out", scan.headers, FUSED)
@@ -152,7 +152,7 @@ def test_the_error_of_other_values_is_at_most_a_65534th_of_their_range(scan, tmp
     assert np.unique(stored).size > 200  # not all in a few of the steps
 
 
-def test_the_mris_whole_values_stay_exact_beside_bone_that_is_not_whole(scan, tmp_path):
+def test_whole_values_of_the_mri_stay_exact(scan, tmp_path):
     values = np.random.default_rng(5).integers(0, 1500, scan.grid.shape_kji).astype(np.float32)
     values[2] += 700.3
     write_dicom_series(a_volume(scan.grid, values), tmp_path / "out", scan.headers, FUSED)
@@ -169,7 +169,7 @@ def test_an_even_volume_is_written_too(scan, tmp_path):
 # ---- what the headers say -----------------------------------------------------------------------------------------
 
 
-def test_patient_and_study_are_the_mris_and_all_else_is_new(scan, tmp_path):
+def test_patient_and_study_come_from_the_mri(scan, tmp_path):
     mri = datasets(scan.folder)[0]
     window = (10.0, 1210.0)
     write_dicom_series(a_volume(scan.grid), tmp_path / "out", scan.headers, FUSED, window=window)
@@ -194,7 +194,7 @@ def test_patient_and_study_are_the_mris_and_all_else_is_new(scan, tmp_path):
     assert written[0].Manufacturer == "BrainFusion"
 
 
-def test_the_patients_name_is_in_its_own_attribute_and_nowhere_else(scan, tmp_path):
+def test_patient_name_is_only_in_its_attribute(scan, tmp_path):
     write_dicom_series(a_volume(scan.grid), tmp_path / "out", scan.headers, FUSED)
     for path in sorted((tmp_path / "out").iterdir()):
         assert path.read_bytes().count("Gödel".encode("latin-1")) == 1
@@ -202,7 +202,7 @@ def test_the_patients_name_is_in_its_own_attribute_and_nowhere_else(scan, tmp_pa
         assert b"Gdel" not in path.name.encode("ascii")
 
 
-def test_each_slice_names_its_mri_slice_and_the_ct_slices_that_it_cuts(scan, tmp_path):
+def test_slices_name_their_source_slices(scan, tmp_path):
     ct_grid = Grid((12, 12, 30), (1.0, 1.0, 1.5), (-40.0, 10.0, 90.0))
     ct_folder = write_scan(a_volume(ct_grid), tmp_path / "ct", "CT", StudyInstanceUID="1.2.3.4.5")
     ct = read_series_headers(ct_folder)
@@ -234,7 +234,7 @@ def test_dciodvfy_finds_no_error(scan, tmp_path):
     assert_dciodvfy_finds_no_error(tmp_path / "ct_in_mri")
 
 
-def test_headers_that_say_little_are_enough(tmp_path):
+def test_sparse_headers_are_enough(tmp_path):
     grid = a_grid(np.eye(3))
     folder = write_scan(a_volume(grid), tmp_path / "mri")
     for path in folder.iterdir():
@@ -291,7 +291,7 @@ def test_a_multi_frame_mri_can_be_the_template(tmp_path):
         RigidTransform.from_axis_angle((0, 0, 1), 1, (0, 0, 0)).moving_from_fixed_lps,
         RigidTransform.from_axis_angle((0, 0, 1), 0, (0, 0.3, 0)).moving_from_fixed_lps,
     ],
-    ids=["turned", "shifted"],
+    ids=["rotated", "shifted"],
 )
 def test_a_volume_that_was_moved_after_loading_is_refused(scan, tmp_path, move):
     with pytest.raises(GeometryError, match="cannot share their frame of reference"):
@@ -317,7 +317,7 @@ def test_nan_is_refused_and_leaves_nothing(scan, tmp_path):
     assert sorted(tmp_path.iterdir()) == before
 
 
-def test_what_is_there_is_not_overwritten(scan, tmp_path):
+def test_existing_results_are_kept(scan, tmp_path):
     (tmp_path / "fused").mkdir()
     (tmp_path / "fused" / "mine").write_text("kept")
     with pytest.raises(ImageFileError, match="exists and is not empty"):
@@ -374,7 +374,7 @@ def fuse(pair, output, *options, mri="mri"):
     )  # fmt: skip
 
 
-def test_fuse_writes_both_series_beside_the_other_results(pair, tmp_path):
+def test_fuse_writes_both_series(pair, tmp_path):
     assert fuse(pair, tmp_path, "--dicom") == 0
     fused, ct = read_volume(tmp_path / "dicom" / "fused"), read_volume(tmp_path / "dicom" / "ct_in_mri")
     mri = read_volume(pair / "mri")
@@ -395,7 +395,7 @@ def test_fuse_writes_both_series_beside_the_other_results(pair, tmp_path):
         assert "Gödel" not in (tmp_path / name).read_text(encoding="utf-8")
 
 
-def test_a_second_run_replaces_or_removes_the_series_of_the_first(pair, tmp_path):
+def test_second_run_replaces_the_series(pair, tmp_path):
     assert fuse(pair, tmp_path, "--dicom") == 0
     first = {d.SeriesInstanceUID for d in datasets(tmp_path / "dicom" / "fused")}
     assert fuse(pair, tmp_path, "--dicom", "--rule", "average") == 0
@@ -414,7 +414,7 @@ def test_an_mri_that_is_not_dicom_is_refused_before_the_work(pair, tmp_path, cap
     assert not (tmp_path / "out").exists()
 
 
-def test_another_patient_id_is_noted_without_telling_it(pair, tmp_path, capsys):
+def test_another_patient_id_is_noted_without_its_value(pair, tmp_path, capsys):
     write_scan(read_volume(pair / "ct"), tmp_path / "ct", "CT", PatientID="SOMEONE-ELSE")
     code = cli.main(
         ["fuse", str(tmp_path / "ct"), str(pair / "mri"), "-o", str(tmp_path / "out"), "--dicom",

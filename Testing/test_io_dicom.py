@@ -136,7 +136,8 @@ def test_the_modality_comes_from_the_files(tmp_path, tag, modality):
 
 def test_a_ct_where_an_mri_is_wanted_is_refused(tmp_path):
     with pytest.raises(
-        ImageContentError, match=r"head: a MR is wanted here, but these .* are CT\. Were CT and MRI swapped"
+        ImageContentError,
+        match=r"head: an MRI is needed here, .* headers say a CT\. Were CT and MRI swapped",
     ):
         read_volume(write_series(tmp_path / "head", heights=[0, 2, 4]), modality="MR")
 
@@ -202,7 +203,7 @@ def two_series(tmp_path):
     return folder
 
 
-def test_two_series_are_listed_and_none_is_chosen_for_the_user(two_series):
+def test_several_series_are_listed(two_series):
     with pytest.raises(ImageFileError) as refusal:
         read_volume(two_series)
     lines = str(refusal.value).splitlines()
@@ -219,7 +220,7 @@ def test_a_series_is_chosen_by_uid_number_or_place(two_series, choice, slices):
 
 
 @pytest.mark.parametrize("choice", ["5.5", 9, 0])
-def test_a_choice_that_fits_no_series_is_refused_with_the_list(two_series, choice):
+def test_unknown_series_is_refused_with_the_list(two_series, choice):
     with pytest.raises(
         ImageFileError, match=f"no single one of them is '{choice}'(.|\n)*1. series 2(.|\n)*2. series 7"
     ):
@@ -277,13 +278,13 @@ def test_a_gap_too_large_to_fill_is_refused(tmp_path):
 
 
 def test_a_time_series_is_refused(tmp_path):
-    with pytest.raises(GeometryError, match=r"head: 3 of its 6 slices lie at the same place.*time points.*Export one"):
+    with pytest.raises(GeometryError, match=r"head: 3 of its 6 slices have the same position.*time points.*Export one"):
         read_volume(write_series(tmp_path / "head", heights=[0, 0, 2, 2, 4, 4]))
 
 
 @pytest.mark.parametrize("angle", [-20, 5, 15])
 @pytest.mark.parametrize("base", [TRANSVERSE, rotation_matrix((1, 1, 0), 10)])
-def test_a_tilted_gantry_is_straightened_with_the_object_in_its_true_place(tmp_path, angle, base):
+def test_a_tilted_gantry_is_corrected(tmp_path, angle, base):
     # The image plane is tilted about the rows, the table still moves along the body.
     axes = base @ rotation_matrix((1, 0, 0), angle)
     step = base[:, 2] / np.cos(np.radians(angle))
@@ -317,7 +318,7 @@ def test_tilt_and_a_missing_slice_together_are_both_repaired(tmp_path):
 
 def test_slices_side_by_side_are_refused(tmp_path):
     with pytest.raises(
-        GeometryError, match=r"head: its slices do not lie above each other: .* more than any gantry tilt"
+        GeometryError, match=r"head: its slices are not stacked above each other: .* more than any gantry tilt"
     ):
         read_volume(write_series(tmp_path / "head", step=np.array([0, 2, 1.0])))
 
@@ -364,7 +365,7 @@ def places(heights):
 
 @pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, ImplicitVRLittleEndian])
 @pytest.mark.parametrize("heights", [(0, 2, 4, 6, 8), (8, 6, 4, 2, 0), (0, 6, 2, 8, 4)])
-def test_frames_of_a_multi_frame_file_are_sorted_by_position(tmp_path, heights, syntax):
+def test_frames_are_sorted_by_position(tmp_path, heights, syntax):
     path = write_enhanced(tmp_path / "enhanced.dcm", places(heights), syntax=syntax)
     volume = read_volume(path)
     assert volume.grid.spacing_ijk_mm == pytest.approx((1.25, 1.5, 2))
@@ -372,7 +373,7 @@ def test_frames_of_a_multi_frame_file_are_sorted_by_position(tmp_path, heights, 
     assert (volume.modality, volume.notes) == ("CT", ())
 
 
-def test_a_multi_frame_file_with_tilt_or_gaps_is_treated_like_a_series(tmp_path):
+def test_tilt_and_gaps_of_frames_are_corrected(tmp_path):
     write_enhanced(tmp_path / "a.dcm", places((0, 2, 4, 8, 10)))
     assert any("unevenly" in note for note in read_volume(tmp_path).notes)
     axes = rotation_matrix((1, 0, 0), 10)
@@ -388,9 +389,9 @@ def test_a_multi_frame_file_with_tilt_or_gaps_is_treated_like_a_series(tmp_path)
         {"positions": places((0, 2, 4)), "orientations": [[1, 0, 0, 0, 1, 0]] * 2 + [[0, 1, 0, 0, 0, -1]]},
     ],
 )
-def test_a_multi_frame_file_that_cannot_be_placed_or_scaled_for_certain_is_refused(tmp_path, changes):
+def test_ambiguous_frames_are_refused(tmp_path, changes):
     path = write_enhanced(tmp_path / "enhanced.dcm", **changes)
-    with pytest.raises(ImageFileError, match=r"enhanced\.dcm: .* cannot be placed with certainty.*dcm2niix"):
+    with pytest.raises(ImageFileError, match=r"enhanced\.dcm: .* cannot be positioned reliably.*dcm2niix"):
         read_volume(path)
 
 
@@ -410,7 +411,7 @@ def test_a_folder_without_dicom_is_refused(tmp_path):
         read_volume(tmp_path)
 
 
-def test_a_dicom_file_that_is_no_image_is_refused(tmp_path):
+def test_a_report_is_refused(tmp_path):
     folder = write_series(tmp_path / "head", heights=[0, 2, 4])
     new_dataset(REPORT, "5.5", Modality="SR").save_as(folder / "report.dcm", enforce_file_format=True)
     with pytest.raises(ImageFileError, match=r"report\.dcm: is not a DICOM image.*Give one slice"):
@@ -524,7 +525,7 @@ def test_directions_that_are_not_perpendicular_are_refused(tmp_path):
         read_volume(write_series(tmp_path / "head", ImageOrientationPatient=[1, 0, 0, 0.2, 0.98, 0]))
 
 
-def test_images_without_a_place_in_the_body_are_refused(tmp_path):
+def test_images_without_position_are_refused(tmp_path):
     folder = write_series(tmp_path / "head", heights=[0, 2, 4])
     for file in folder.iterdir():
         data = pydicom.dcmread(file)

@@ -68,7 +68,7 @@ def test_there_are_forty_eight_different_axis_orientations():
 
 
 @pytest.mark.parametrize("suffix", [".nii", ".nii.gz", ".img", ".hdr"])
-def test_nifti_written_by_nibabel_is_placed_where_nibabel_places_it(tmp_path, suffix):
+def test_nifti_position_equals_nibabels(tmp_path, suffix):
     for number, direction in enumerate([*ORIENTATIONS, *OBLIQUES]):
         path = tmp_path / f"{number}{suffix}"
         image = (nib.Nifti1Pair if suffix in (".img", ".hdr") else nib.Nifti1Image)(VOXELS_IJK, ras_affine(direction))
@@ -77,7 +77,7 @@ def test_nifti_written_by_nibabel_is_placed_where_nibabel_places_it(tmp_path, su
 
 
 @pytest.mark.parametrize("suffix", [".nrrd", ".mha", ".nhdr", ".mhd"])
-def test_what_itk_writes_of_a_nibabel_image_is_placed_where_nibabel_places_it(tmp_path, suffix):
+def test_position_of_itks_files_equals_nibabels(tmp_path, suffix):
     detached = suffix in (".nhdr", ".mhd")  # the same header as above, so a few are enough
     for number, direction in enumerate([*ORIENTATIONS[:: 7 if detached else 1], *OBLIQUES]):
         source = save_nifti(tmp_path / f"{number}.nii", ras_affine(direction))
@@ -87,7 +87,7 @@ def test_what_itk_writes_of_a_nibabel_image_is_placed_where_nibabel_places_it(tm
 
 
 @pytest.mark.parametrize("suffix", [".nii", ".nii.gz", ".nrrd", ".mha", ".img"])
-def test_what_is_written_is_placed_the_same_by_nibabel_and_itk(tmp_path, suffix):
+def test_nibabel_and_itk_read_our_files_alike(tmp_path, suffix):
     path = tmp_path / f"a{suffix}"
     for direction in [*ORIENTATIONS, *OBLIQUES]:
         reference = ras_affine(direction)
@@ -153,7 +153,7 @@ def test_a_big_endian_nifti_is_read(tmp_path):
     assert_read_as(read_volume(tmp_path / "a.nii"), image.affine)
 
 
-def test_when_sform_and_qform_disagree_the_sform_is_used_and_a_note_says_so(tmp_path):
+def test_sform_wins_over_qform_with_a_note(tmp_path):
     image = nib.Nifti1Image(VOXELS_IJK, ras_affine(np.eye(3)))
     image.set_qform(ras_affine(np.eye(3), origin=(0, 0, 0)), code=1)
     nib.save(image, tmp_path / "a.nii")
@@ -169,7 +169,7 @@ def test_agreeing_sform_and_qform_need_no_note(tmp_path):
     assert read_volume(tmp_path / "a.nii").notes == ()
 
 
-def test_the_scanners_qform_stands_in_for_a_sform_sheared_to_a_template(tmp_path):
+def test_qform_replaces_a_sheared_sform(tmp_path):
     sheared = ras_affine(np.eye(3))
     sheared[0, 1] = 0.3
     image = nib.Nifti1Image(VOXELS_IJK, sheared)
@@ -181,7 +181,7 @@ def test_the_scanners_qform_stands_in_for_a_sform_sheared_to_a_template(tmp_path
     assert any("template" in note for note in volume.notes)
 
 
-def test_a_nifti_without_orientation_is_read_as_nibabel_does_and_says_what_was_assumed(tmp_path):
+def test_nifti_without_orientation_is_read_as_in_nibabel(tmp_path):
     image = nib.Nifti1Image(VOXELS_IJK, None)
     image.header.set_zooms((2, 3, 4))
     nib.save(image, tmp_path / "a.nii")
@@ -290,7 +290,7 @@ def save_analyze(path, kind=nib.AnalyzeImage, endian="<", spacing=(2, 3, 4), ori
 
 @pytest.mark.parametrize("endian", ["<", ">"])
 @pytest.mark.parametrize("named", [".hdr", ".img"])
-def test_analyze_is_read_as_nibabel_reads_it_whichever_file_is_named(tmp_path, endian, named):
+def test_analyze_is_read_as_in_nibabel(tmp_path, endian, named):
     path = save_analyze(tmp_path / "a.img", endian=endian)
     volume = read_volume(path.with_suffix(named))
     assert_read_as(volume, nib.AnalyzeImage.from_filename(path).affine)
@@ -314,7 +314,7 @@ def test_spms_scale_factor_is_applied(tmp_path):
     np.testing.assert_array_equal(nib.load(path).get_fdata(), VOXELS_IJK * 0.5)
 
 
-def test_the_calibrated_range_of_the_header_scales_as_in_nibabel(tmp_path):
+def test_the_calibrated_range_is_applied(tmp_path):
     path = save_analyze(tmp_path / "a.img", nib.Spm99AnalyzeImage)
     header = path.with_suffix(".hdr")
     patch(header, 112, struct.pack("<f", 0))
@@ -413,7 +413,7 @@ def test_an_unreadable_file_is_refused(tmp_path):
     if was_root:  # root may read everything, so be nobody for a moment
         os.seteuid(65534)
     try:
-        with pytest.raises(ImageFileError, match=r"a\.nii: may not be read.*permission"):
+        with pytest.raises(ImageFileError, match=r"a\.nii: cannot be read for lack of permission"):
             read_volume(path)
     finally:
         if was_root:
@@ -430,7 +430,7 @@ def test_half_a_pair_is_refused(tmp_path, present, missing):
 
 @pytest.mark.parametrize("axis", [0, 1, 2])
 @pytest.mark.parametrize("value", [0.0, np.nan])
-def test_zero_spacing_in_nifti_and_analyze_is_refused_and_not_repaired(tmp_path, axis, value):
+def test_zero_spacing_is_refused(tmp_path, axis, value):
     nifti = patch(save_nifti(tmp_path / "a.nii"), 80 + 4 * axis, struct.pack("<f", value))
     with pytest.raises(GeometryError, match=rf"a\.nii: .*{BAD_SPACING}.*Correct the header"):
         read_volume(nifti)
@@ -534,7 +534,7 @@ def test_a_damaged_byte_in_compressed_voxels_is_noticed(tmp_path, suffix, capfd)
     assert capfd.readouterr() == ("", "")
 
 
-def test_a_header_that_promises_far_more_than_the_file_holds_takes_no_memory(tmp_path):
+def test_a_huge_size_in_the_header_takes_no_memory(tmp_path):
     path = save_nifti(tmp_path / "a.nii")
     patch(path, 42, struct.pack("<3h", 9000, 9000, 9000))
     with pytest.raises(ImageFileError, match="promises 1458000000352"):
@@ -558,14 +558,14 @@ def test_a_damaged_text_header_is_refused(tmp_path):
             read_volume(edited(tmp_path, name, old, new))
 
 
-def test_a_nifti_header_with_no_sensible_number_of_axes_is_refused(tmp_path):
+def test_a_wrong_number_of_axes_is_refused(tmp_path):
     path = patch(save_nifti(tmp_path / "a.nii"), 40, struct.pack("<h", 99))
     with pytest.raises(ImageFileError, match=r"a\.nii: its header is damaged.*99 axes"):
         read_volume(path)
 
 
 @pytest.mark.parametrize("msb", [False, True])
-def test_detached_metaimage_of_either_byte_order_and_with_its_own_header_is_read(tmp_path, msb):
+def test_detached_metaimage_is_read(tmp_path, msb):
     voxels = VOXELS_IJK.T.astype(">i2" if msb else "<i2")
     (tmp_path / "a.raw").write_bytes(b"own header" + voxels.tobytes())
     header = f"NDims = 3\nDimSize = 4 5 6\nElementByteOrderMSB = {msb}\nElementSpacing = 1 2 3\nHeaderSize = %d\n"

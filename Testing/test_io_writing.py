@@ -95,7 +95,7 @@ def test_any_grid_of_a_head_comes_back(tmp_path, suffix, axis, angle, spacing, o
         ([0, np.inf], "float32"),
     ],
 )
-def test_voxels_are_stored_as_int16_only_where_that_loses_nothing(tmp_path, suffix, values, kind):
+def test_voxels_are_stored_as_int16_if_lossless(tmp_path, suffix, values, kind):
     volume = volume_of(values)
     write_volume(volume, tmp_path / f"a{suffix}")
     np.testing.assert_array_equal(read_volume(tmp_path / f"a{suffix}").array_kji, volume.array_kji)
@@ -104,7 +104,7 @@ def test_voxels_are_stored_as_int16_only_where_that_loses_nothing(tmp_path, suff
 
 
 @pytest.mark.parametrize("named", [".img", ".hdr"])
-def test_an_analyze_pair_is_two_files_that_a_plain_analyze_reader_understands(tmp_path, named):
+def test_analyze_readers_read_a_written_pair(tmp_path, named):
     volume = volume_of(range(120))
     write_volume(volume, tmp_path / f"case.1{named}")
     assert anything_in(tmp_path) == ["case.1.hdr", "case.1.img"]
@@ -149,7 +149,7 @@ def test_nothing_but_the_file_is_left_in_the_folder(tmp_path, suffix):
 
 
 @pytest.mark.parametrize("failure", [ValueError("no"), KeyboardInterrupt(), OSError(5, "Input/output error")])
-def test_a_failure_half_way_keeps_the_old_file_and_leaves_no_other(tmp_path, failure):
+def test_failure_keeps_the_old_file_alone(tmp_path, failure):
     target = tmp_path / "a.json"
     target.write_text("old")
     expected = ImageFileError if isinstance(failure, OSError) else type(failure)
@@ -219,7 +219,7 @@ def test_a_folder_without_permission_is_refused(tmp_path):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs RLIMIT_FSIZE")
-def test_a_disk_that_is_full_half_way_is_an_error_and_leaves_nothing(tmp_path):
+def test_full_disk_leaves_nothing(tmp_path):
     # A limit on the size of files stands in for a full disk: the write that crosses it fails. One process for all
     # formats, and not this one, as the limit would hold for the rest of the run.
     program = """
@@ -262,7 +262,7 @@ def test_a_disk_that_is_full_half_way_is_an_error_and_leaves_nothing(tmp_path):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs /dev/full")
-def test_the_operating_systems_word_for_a_full_disk_gets_its_remedy(tmp_path):
+def test_full_disk_gets_its_remedy(tmp_path):
     def write():
         with atomic_output(tmp_path / "a.bin") as temporary:
             temporary.touch()
@@ -302,7 +302,7 @@ def test_nan_in_json_is_refused(tmp_path, value):
     assert anything_in(tmp_path) == []
 
 
-def test_what_json_has_no_word_for_is_refused(tmp_path):
+def test_values_outside_json_are_refused(tmp_path):
     with pytest.raises(TypeError, match="JSON cannot hold a set"):
         write_json({"x": {1, 2}}, tmp_path / "a.json")
     assert anything_in(tmp_path) == []
@@ -373,7 +373,7 @@ def test_transforms_that_are_not_rigid_are_refused(tmp_path, transform, words):
 
 
 @pytest.mark.parametrize("suffix", [".tfm", ".txt"])
-def test_an_affine_transform_comes_back_as_it_was_where_it_need_not_be_rigid(tmp_path, suffix):
+def test_affine_transform_round_trips(tmp_path, suffix):
     matrix = [[0.9, 0.1, 0, 500.5], [-0.1, 1.2, 0.05, -30], [0, 0.02, 1.00001, 7], [0, 0, 0, 1]]
     write_transform(AffineTransform(matrix), tmp_path / f"a{suffix}")
     again = read_transform(tmp_path / f"a{suffix}", rigid=False)
@@ -387,18 +387,18 @@ def test_an_affine_transform_comes_back_as_it_was_where_it_need_not_be_rigid(tmp
 
 
 @pytest.mark.parametrize("kind", ["euler", "versor", "shift", "affine", "composite"])
-def test_what_is_rigid_is_read_as_rigid_though_it_need_not_be(tmp_path, kind):
+def test_rigid_transform_stays_rigid(tmp_path, kind):
     sitk.WriteTransform(itk_transforms()[kind], tmp_path / "a.tfm")
     assert isinstance(read_transform(tmp_path / "a.tfm", rigid=False), RigidTransform)
 
 
-def test_a_scale_so_small_that_it_passes_for_rigid_is_not_lost_where_it_need_not_be_rigid(tmp_path):
+def test_small_scale_is_kept(tmp_path):
     write_transform(AffineTransform(np.diag([1.0003, 1, 1, 1])), tmp_path / "a.tfm")
     assert isinstance(read_transform(tmp_path / "a.tfm"), RigidTransform)
     assert read_transform(tmp_path / "a.tfm", rigid=False).apply((100, 0, 0))[0] == pytest.approx(100.03)
 
 
-def test_a_similarity_of_itks_is_one_of_ours(tmp_path):
+def test_itks_similarity_is_read(tmp_path):
     similarity = sitk.Similarity3DTransform(1.2, (0, 0, 1), 0.1, (4, 5, 6))
     sitk.WriteTransform(similarity, tmp_path / "a.tfm")
     again = read_transform(tmp_path / "a.tfm", rigid=False)
@@ -415,13 +415,13 @@ def test_a_similarity_of_itks_is_one_of_ours(tmp_path):
         (scaled([1, 1, 0]), "flatten"),
     ],
 )
-def test_what_is_not_even_affine_is_always_refused(tmp_path, transform, words):
+def test_transforms_that_are_not_affine_are_refused(tmp_path, transform, words):
     sitk.WriteTransform(transform, tmp_path / "a.tfm")
     with pytest.raises(GeometryError, match=rf"a\.tfm: .*{words}"):
         read_transform(tmp_path / "a.tfm", rigid=False)
 
 
-def test_a_transform_file_that_is_missing_or_of_another_kind_is_refused(tmp_path):
+def test_other_transform_files_are_refused(tmp_path):
     with pytest.raises(ImageFileError, match=r"gone\.tfm: there is no such file"):
         read_transform(tmp_path / "gone.tfm")
     (tmp_path / "a.tfm").write_text("hello")
@@ -432,7 +432,7 @@ def test_a_transform_file_that_is_missing_or_of_another_kind_is_refused(tmp_path
     assert anything_in(tmp_path) == ["a.tfm"]
 
 
-def test_a_transform_file_cut_short_anywhere_is_refused_and_never_an_identity(tmp_path, capfd):
+def test_transform_file_cut_anywhere_is_refused(tmp_path, capfd):
     transform = RigidTransform.from_axis_angle((0, 0, 1), 10, (5, 6, 7))
     write_transform(transform, tmp_path / "a.tfm")
     whole = (tmp_path / "a.tfm").read_bytes()

@@ -92,25 +92,25 @@ def bright_spots(picture: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return rows / picture.shape[0] - 0.5, columns / picture.shape[1] - 0.5
 
 
-def test_right_is_at_the_viewers_left_and_front_on_top_in_an_axial_picture(scene):
+def test_axial_picture_has_right_at_left_and_front_on_top(scene):
     rows, columns = bright_spots(plane_pictures(scene, "axial").mri)
     assert columns[np.abs(rows) < 0.1].max() < -0.2  # the ball at the patient's right
     assert rows[np.abs(columns) < 0.1].max() < -0.2  # the ball at the front
 
 
-def test_right_is_at_the_viewers_left_and_the_vertex_on_top_in_a_coronal_picture(scene):
+def test_coronal_picture_has_right_at_left_and_vertex_on_top(scene):
     rows, columns = bright_spots(plane_pictures(scene, "coronal").mri)
     assert columns[np.abs(rows) < 0.1].max() < -0.2
     assert rows[np.abs(columns) < 0.1].max() < -0.2
 
 
-def test_front_is_at_the_viewers_left_and_the_vertex_on_top_in_a_sagittal_picture(scene):
+def test_sagittal_picture_has_front_at_left_and_vertex_on_top(scene):
     rows, columns = bright_spots(plane_pictures(scene, "sagittal").mri)
     assert columns[np.abs(rows) < 0.1].max() < -0.2
     assert rows[np.abs(columns) < 0.1].max() < -0.2
 
 
-def test_the_frame_agrees_with_nibabel_for_every_orientation():
+def test_frame_agrees_with_nibabel_for_every_orientation():
     for axes in nibabel_axis_codes():
         grid = grid_of(axes)
         stored = np.arange(np.prod(grid.size_ijk), dtype=np.float32).reshape(grid.shape_kji)
@@ -130,7 +130,7 @@ def nibabel_axis_codes() -> list[str]:
 
 
 @pytest.mark.parametrize("axes", ["RAS", "LIP", "ASR", "PSL", "SRA"])
-def test_the_storage_order_does_not_change_a_pixel(scene, axes):
+def test_storage_order_does_not_change_a_pixel(scene, axes):
     spacing = (4.0, 4.0, 4.0)
     other = prepare_scene(*head(grid_of(axes, spacing)))
     for plane in pictures.PLANES:
@@ -140,7 +140,7 @@ def test_the_storage_order_does_not_change_a_pixel(scene, axes):
     np.testing.assert_allclose(other.centre_lps_mm, scene.centre_lps_mm, atol=1e-9)
 
 
-def test_thick_slices_are_shown_with_true_proportions():
+def test_thick_slices_have_true_proportions():
     scene = prepare_scene(*head(grid_of("LPS", (2.0, 2.0, 6.0))))
     edges = plane_pictures(scene, "coronal").edges > 200
     rows, columns = np.flatnonzero(edges.any(axis=1)), np.flatnonzero(edges.any(axis=0))
@@ -149,7 +149,7 @@ def test_thick_slices_are_shown_with_true_proportions():
     assert (rows[-1] - rows[0]) * 0.5 == pytest.approx(0.93 * 150, abs=8)
 
 
-def test_the_outline_lies_on_the_surface_of_the_bone(scene):
+def test_outline_is_on_the_surface_of_the_bone(scene):
     shown = plane_pictures(scene, "axial")
     row = shown.edges[shown.edges.shape[0] // 2]
     crossings = np.flatnonzero(row > 90) * shown.mm_per_pixel
@@ -161,7 +161,7 @@ def test_the_outline_lies_on_the_surface_of_the_bone(scene):
     assert all(np.abs(distances - radius).min() < 2.5 for radius in radii)
 
 
-def test_a_shifted_ct_shifts_the_outline_and_not_the_mri(scene):
+def test_shifted_ct_shifts_the_outline_only(scene):
     ct, mri, fused = head(grid_of("LPS"))
     shifted = prepare_scene(ct.with_array(np.roll(ct.array_kji, 3, axis=2)), mri, fused)
     before, after = plane_pictures(scene, "axial"), plane_pictures(shifted, "axial")
@@ -171,7 +171,7 @@ def test_a_shifted_ct_shifts_the_outline_and_not_the_mri(scene):
     assert (left_after - ball_after) - (left_before - ball_before) == pytest.approx(12 / 0.5, abs=2)
 
 
-def test_a_checkerboard_holds_both_images_and_nothing_else(scene):
+def test_checkerboard_holds_both_images(scene):
     shown = plane_pictures(scene, "axial")
     from_mri, from_ct = shown.checkerboard == shown.mri, shown.checkerboard == shown.ct
     assert (from_mri | from_ct).all()
@@ -179,13 +179,13 @@ def test_a_checkerboard_holds_both_images_and_nothing_else(scene):
     assert (from_ct & ~from_mri).any()
 
 
-def test_bone_is_brighter_than_any_tissue_in_the_fused_picture(scene):
+def test_bone_is_brighter_than_tissue_in_fused(scene):
     shown = plane_pictures(scene, "axial")
     bone = shown.ct == shown.ct.max()
     assert shown.fused[bone].min() > shown.mri_as_fused.max() + 20
 
 
-def test_the_joint_histogram_is_brightest_where_soft_tissue_meets_brain(scene):
+def test_joint_histogram_peaks_at_soft_tissue(scene):
     picture, hu_range, mri_range = joint_histogram(scene, bins=50)
     row, column = np.unravel_index(picture.sum(axis=2, dtype=int).argmax(), picture.shape[:2])
     hu = hu_range[0] + (column + 0.5) / 50 * (hu_range[1] - hu_range[0])
@@ -194,7 +194,7 @@ def test_the_joint_histogram_is_brightest_where_soft_tissue_meets_brain(scene):
     assert value == pytest.approx(300, abs=20)
 
 
-def test_the_centre_lies_in_the_part_that_a_short_ct_covers():
+def test_centre_is_inside_a_short_ct():
     ct, mri, fused = head(grid_of("LPS"))
     short = ct.array_kji.copy()
     short[: short.shape[0] * 2 // 3] = -1000
@@ -202,7 +202,7 @@ def test_the_centre_lies_in_the_part_that_a_short_ct_covers():
     assert scene.ct_spl[scene.centre_spl[0]].max() > 0
 
 
-def test_a_tilted_grid_is_shown_in_its_own_axes_and_says_so():
+def test_tilted_grid_is_shown_along_its_axes_with_a_note():
     straight = grid_of("LPS")
     turn = np.eye(4)
     turn[:3, :3] = rotation_matrix((1, 0, 0), 20)
@@ -214,14 +214,14 @@ def test_a_tilted_grid_is_shown_in_its_own_axes_and_says_so():
     assert "up to 20° from the body" in report_html(result_of(volumes[2], volumes[0], volumes[1]), volumes[1])
 
 
-def test_volumes_on_different_grids_are_refused():
+def test_volumes_on_different_grids_are_rejected():
     ct, mri, fused = head(grid_of("LPS"))
     elsewhere = Volume(ct.array_kji, Grid(ct.grid.size_ijk, ct.grid.spacing_ijk_mm), "CT", "ct")
     with pytest.raises(GeometryError, match="ct is on another"):
         prepare_scene(elsewhere, mri, fused)
 
 
-def test_edges_colour_only_the_pixels_that_they_cover():
+def test_edges_colour_only_their_pixels():
     grey = np.full((4, 5), 100, dtype=np.uint8)
     edges = np.zeros((4, 5), dtype=np.uint8)
     edges[1, 2] = 255
@@ -273,13 +273,13 @@ def test_every_number_of_the_evidence_is_shown():
         assert len(shown) == leaves(result.evidence) + leaves(result.fidelity) + 3
 
 
-def test_no_setting_or_measure_goes_by_the_name_of_its_field(page):
+def test_labels_are_not_names_of_fields(page):
     labels = re.findall(r"<th>(.*?)</th>", page)
     assert len(labels) > 40
     assert [label for label in labels if "_" in label] == []
 
 
-def test_every_picture_of_the_page_can_be_decoded(page):
+def test_every_picture_can_be_decoded(page):
     import base64
     import io
 
@@ -292,7 +292,7 @@ def test_every_picture_of_the_page_can_be_decoded(page):
         assert min(image.size) > 50
 
 
-def test_the_page_refers_to_nothing_outside_itself(page):
+def test_page_refers_to_nothing_outside(page):
     without_volumes = re.sub(r'id="viewer-data">.*?</script>', "></script>", page, flags=re.DOTALL)
     without_pictures = re.sub(r'"data:image/[^"]+"', '"data:"', without_volumes)
     assert not re.search(r"https?:|//\w|@import|url\(|<link|<iframe|fetch\(|XMLHttp", without_pictures)
@@ -300,7 +300,7 @@ def test_the_page_refers_to_nothing_outside_itself(page):
     assert "default-src 'none'" in page
 
 
-def test_names_and_notes_of_the_volumes_are_not_in_the_page():
+def test_names_of_volumes_are_not_in_the_page():
     ct, mri, fused = (Volume(v.array_kji, v.grid, v.modality, "DOE^JANE", ("born 1970",)) for v in head(grid_of("LPS")))
     page = report_html(result_of(fused, ct, mri), mri)
     assert "DOE" not in page
@@ -356,7 +356,7 @@ def test_templates_escape_all_but_marked_html():
 
 
 @pytest.mark.parametrize("parts", [{}, {"text": "x", "more": "y"}])
-def test_template_with_missing_or_unknown_values_is_an_error(parts):
+def test_template_rejects_missing_and_unknown_values(parts):
     with pytest.raises(TypeError, match=r"template cell needs \['text'\]"):
         render("cell", **parts)
 
@@ -378,7 +378,7 @@ def test_no_html_and_no_colour_stands_in_the_code():
         ("red", "Red: do not use, the alignment is probably wrong"),
     ],
 )
-def test_verdict_is_told_in_words_and_sign(colour, sentence):
+def test_verdict_has_a_sentence_and_a_sign(colour, sentence):
     page = page_of(verdict=Verdict(colour))
     assert f"<h2>{sentence}</h2>" in page
     assert page.count('class="sign"') == 1
@@ -396,12 +396,12 @@ def test_no_expected_error_beside_red(origin):
 
 
 @pytest.mark.parametrize("mm", [0.0, 0.003, 0.04, 0.0499])
-def test_small_error_is_never_told_as_nothing(mm):
+def test_small_error_is_not_rounded_to_zero(mm):
     page = page_of(verdict=Verdict("green", (), mm, (mm / 4, 2 * mm)))
     assert not re.search(r"[^0-9.]0\.0+ mm", page[: page.index("Planes through")])
 
 
-def test_lengths_have_no_more_digits_than_they_can_tell():
+def test_lengths_have_few_digits():
     lengths = (0.0, 0.004, 0.063, 0.5, 0.999, 1.0, 2.34, 9.97, 12.4)
     assert [length(mm) for mm in lengths] == [
         "0 mm", "less than 0.01 mm", "0.06 mm", "0.5 mm", "1 mm", "1 mm", "2.3 mm", "10 mm", "12 mm",
@@ -419,7 +419,7 @@ def test_numbers_have_no_exponents():
     assert number(True) == "yes"
 
 
-def test_position_is_told_as_slicer_does():
+def test_position_is_written_as_in_slicer():
     assert position((4.0, -0.04, 6.0)) == "L 4.0 P 0.0 S 6.0 mm"
     assert position((-1.25, -3.0, -100.06)) == "R 1.2 A 3.0 I 100.1 mm"
 
@@ -435,7 +435,7 @@ def test_interval_holds_what_it_is_made_from():
     assert interval(1990.2, np.inf, "HU") == "≥ 1990 HU"
 
 
-def test_transform_that_is_not_rigid_is_told_with_the_rigid_one():
+def test_rigid_transform_is_shown_beside_an_affine_one():
     stretched, rigid = AffineTransform(np.diag([1, 1, 0.98, 1])), RigidTransform.from_axis_angle((0, 0, 1), 5)
     result, mri = case()
     pose = replace(result.pose, transform=stretched, rigid=rigid, movement=stretched.describe((0, 0, 0)))
@@ -447,7 +447,7 @@ def test_transform_that_is_not_rigid_is_told_with_the_rigid_one():
     assert "beside it" not in page_of()
 
 
-def test_a_page_of_a_full_size_noisy_head_stays_far_below_twelve_megabytes():
+def test_page_of_a_noisy_head_is_below_6_megabytes():
     coarse = head(grid_of("LPS"))
     size = tuple(4 * n for n in coarse[0].grid.size_ijk)
     noise = np.random.default_rng(0).standard_normal(size[::-1], dtype=np.float32) * 20

@@ -45,52 +45,52 @@ def page(volumes):
 
 
 @pytest.fixture(scope="module")
-def told(page):
+def embedded(page):
     return json.loads(
         re.search(r'<script type="application/json" id="viewer-data">(.*?)</script>', page, re.S).group(1)
     )
 
 
-def unpacked(told, name):
-    return np.frombuffer(zlib.decompress(base64.b64decode(told[name]["grey"])), np.uint8).reshape(told["size"])
+def unpacked(embedded, name):
+    return np.frombuffer(zlib.decompress(base64.b64decode(embedded[name]["grey"])), np.uint8).reshape(embedded["size"])
 
 
-def test_the_page_holds_the_volumes_turned_to_the_viewers_frame(told, volumes):
+def test_volumes_are_embedded_in_the_viewers_frame(embedded, volumes):
     scene = prepare_scene(volumes[1], volumes[2], volumes[0])
     (k0, k1), (j0, j1), (i0, i1) = scene.box_spl
-    assert told["size"] == [k1 - k0, j1 - j0, i1 - i0]
+    assert embedded["size"] == [k1 - k0, j1 - j0, i1 - i0]
     low, high = scene.mri_range
     mri = (scene.mri_spl[k0:k1, j0:j1, i0:i1] - low) / (high - low) * 255 / WHITE_UNIT
-    np.testing.assert_allclose(unpacked(told, "mri"), np.clip(mri, 0, 255), atol=1)
+    np.testing.assert_allclose(unpacked(embedded, "mri"), np.clip(mri, 0, 255), atol=1)
     ct = ct_to_unit(scene.ct_spl[k0:k1, j0:j1, i0:i1]) * 255 / WHITE_UNIT
-    np.testing.assert_allclose(unpacked(told, "ct"), np.clip(ct, 0, 255), atol=1)
+    np.testing.assert_allclose(unpacked(embedded, "ct"), np.clip(ct, 0, 255), atol=1)
 
 
-def test_local_errors_are_where_they_are(told, volumes):
+def test_local_errors_are_at_their_place(embedded, volumes):
     grid = volumes[2].grid
     ijk = (grid.ijk_from_lps @ [-10.0, 20.0, 30.0, 1.0])[:3]
     scene = prepare_scene(volumes[1], volumes[2], volumes[0])
     firsts = [first for first, _ in scene.box_spl]
     # The volume is stored from head to feet; the viewer goes from feet to head.
     expected = np.array([SHAPE[0] - 1 - ijk[2], ijk[1], ijk[0]]) - firsts
-    first, second = told["local"]
+    first, second = embedded["local"]
     np.testing.assert_allclose(first["place"], expected, atol=0.1)
     assert (first["mm"], second["mm"]) == (5.0, 0.5)
-    np.testing.assert_allclose(told["worst"], expected, atol=0.1)
+    np.testing.assert_allclose(embedded["worst"], expected, atol=0.1)
 
 
-def test_a_fine_head_is_shown_coarser_and_the_page_stays_small(volumes):
+def test_fine_head_is_shown_coarser(volumes):
     fine = [v.with_array(v.array_kji, grid=Grid((50, 60, 40), (0.5, 0.5, 0.5), (0.0, 0.0, 0.0))) for v in volumes]
     result = result_of(*fine)
     page = report_html(replace(result, evidence=replace(result.evidence, local=None)), fine[2])
-    told = json.loads(re.search(r'id="viewer-data">(.*?)</script>', page, re.S).group(1))
-    assert told["step_mm"] == 1.5
-    assert max(told["size"]) <= 20
-    assert told["local"] == []
-    assert told["worst"] is None
+    embedded = json.loads(re.search(r'id="viewer-data">(.*?)</script>', page, re.S).group(1))
+    assert embedded["step_mm"] == 1.5
+    assert max(embedded["size"]) <= 20
+    assert embedded["local"] == []
+    assert embedded["worst"] is None
 
 
-def told_range(reading):
+def range_of(reading):
     """The range that a read-out states."""
     text = reading.removesuffix(" HU").replace("−", "-")
     if text[0] in "≤≥":
@@ -103,31 +103,31 @@ def level_of(unit):
     return int(np.clip(np.rint(np.float32(unit) * np.float32(255 / WHITE_UNIT)), 0, 255))
 
 
-def test_read_out_of_a_ct_is_its_hounsfield_units():
+def test_read_out_of_ct_is_in_hounsfield_units():
     readings = readings_of_ct()
     assert all(reading.endswith(" HU") for reading in readings)
     for hu in np.linspace(-1100, 2400, 1500):
-        low, high = told_range(readings[level_of(ct_to_unit(hu))])
+        low, high = range_of(readings[level_of(ct_to_unit(hu))])
         assert low <= hu <= high, hu
         if -90 < hu < 290:
             assert high - low <= 4
 
 
 @pytest.mark.parametrize(("low", "high"), [(0.0, 900.0), (-0.001, 0.02), (12.0, 40000.0)])
-def test_read_out_of_an_mri_is_its_own_value(low, high):
+def test_read_out_of_mri_is_in_its_own_units(low, high):
     readings = readings_of_mri(low, high)
     for unit in np.linspace(-0.2, 1.8, 1500):
         value = low + (high - low) * unit
-        first, last = told_range(readings[level_of(unit)])
+        first, last = range_of(readings[level_of(unit)])
         assert first <= value <= last
         assert last - first == np.inf or last - first < 0.011 * (high - low)
 
 
-def test_read_out_is_true_for_every_voxel(told, volumes):
+def test_read_out_is_true_for_every_voxel(embedded, volumes):
     scene = prepare_scene(volumes[1], volumes[2], volumes[0])
     window = tuple(slice(first, last) for first, last in scene.box_spl)
     for name, array in (("ct", scene.ct_spl), ("mri", scene.mri_spl), ("fused", scene.fused_spl)):
-        ranges = np.array([told_range(reading) for reading in told[name]["readings"]])[unpacked(told, name)]
+        ranges = np.array([range_of(reading) for reading in embedded[name]["readings"]])[unpacked(embedded, name)]
         assert (ranges[..., 0] <= array[window]).all()
         assert (array[window] <= ranges[..., 1]).all()
 
@@ -178,7 +178,7 @@ def press(browser, plane, key, times=1):
         canvas.send_keys(key)
 
 
-def expected_words(told, voxel, volumes):
+def expected_words(embedded, voxel, volumes):
     """What the read-out has to say of a voxel of the viewer, from the volumes themselves."""
     grid = volumes[2].grid
     scene = prepare_scene(volumes[1], volumes[2], volumes[0])
@@ -186,8 +186,8 @@ def expected_words(told, voxel, volumes):
     lps = grid.lps_from_ijk @ [i, j, SHAPE[0] - 1 - k, 1.0]  # stored from head to feet
     words = []
     for name, label in (("mri", "MRI"), ("ct", "CT"), ("fused", "fused")):
-        reading = told[name]["readings"][unpacked(told, name)[voxel]]
-        low, high = told_range(reading)
+        reading = embedded[name]["readings"][unpacked(embedded, name)[voxel]]
+        low, high = range_of(reading)
         value = {"mri": scene.mri_spl, "ct": scene.ct_spl, "fused": scene.fused_spl}[name][k, j, i]
         assert low <= value <= high
         words.append(f"{label} {reading}")
@@ -195,17 +195,17 @@ def expected_words(told, voxel, volumes):
 
 
 @pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
-def test_in_a_browser_it_scrolls_blends_jumps_and_asks_for_nothing(browser, told, volumes):
+def test_viewer_works_in_a_browser_without_requests(browser, embedded, volumes):
     from selenium.webdriver.common.keys import Keys
 
     set_knob(browser, "cross", False)
-    mri, ct, fused = (unpacked(told, name).astype(float) for name in ("mri", "ct", "fused"))
-    k, j, i = told["centre"]
+    mri, ct, fused = (unpacked(embedded, name).astype(float) for name in ("mri", "ct", "fused"))
+    k, j, i = embedded["centre"]
     assert grey(browser, "axial", i + 3, j + 5) == pytest.approx(fused[k, j + 5, i + 3], abs=2)
-    assert grey(browser, "coronal", i + 3, told["size"][0] - 1 - (k - 4)) == pytest.approx(
+    assert grey(browser, "coronal", i + 3, embedded["size"][0] - 1 - (k - 4)) == pytest.approx(
         fused[k - 4, j, i + 3], abs=2
     )
-    assert grey(browser, "sagittal", j + 5, told["size"][0] - 1 - k) == pytest.approx(fused[k, j + 5, i], abs=2)
+    assert grey(browser, "sagittal", j + 5, embedded["size"][0] - 1 - k) == pytest.approx(fused[k, j + 5, i], abs=2)
 
     for share in (0, 100, 40):
         set_knob(browser, "opacity", share)
@@ -216,9 +216,9 @@ def test_in_a_browser_it_scrolls_blends_jumps_and_asks_for_nothing(browser, told
     press(browser, "axial", Keys.PAGE_UP, 3)
     press(browser, "axial", Keys.ARROW_RIGHT, 2)
     assert grey(browser, "axial", 10, 12) == pytest.approx(mri[k + 3, 12, 10], abs=2)
-    assert grey(browser, "sagittal", 12, 10) == pytest.approx(mri[told["size"][0] - 1 - 10, 12, i + 2], abs=2)
+    assert grey(browser, "sagittal", 12, 10) == pytest.approx(mri[embedded["size"][0] - 1 - 10, 12, i + 2], abs=2)
     words = browser.find_element("css selector", "#viewer output").text
-    assert words == expected_words(told, (k + 3, j, i + 2), volumes)
+    assert words == expected_words(embedded, (k + 3, j, i + 2), volumes)
 
     set_knob(browser, "contrast", 51)
     assert grey(browser, "axial", 10, 12) == pytest.approx(
@@ -228,7 +228,7 @@ def test_in_a_browser_it_scrolls_blends_jumps_and_asks_for_nothing(browser, told
 
     set_knob(browser, "cross", True)
     browser.find_element("css selector", "#viewer button").click()
-    row, column = round(told["worst"][1]), round(told["worst"][2])
+    row, column = round(embedded["worst"][1]), round(embedded["worst"][2])
     assert grey(browser, "axial", column, 0) == 255  # red of the orange cross
     assert grey(browser, "axial", 0, row) == 255
     assert grey(browser, "coronal", column, 0) == 255

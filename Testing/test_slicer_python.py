@@ -48,7 +48,7 @@ def imports(tree: ast.AST, *, at_load: bool) -> set[str]:
             found.add(node.module.partition(".")[0])
         if at_load and isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
             continue
-        if at_load and isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
             continue
         todo.extend(ast.iter_child_nodes(node))
     return found

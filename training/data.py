@@ -72,10 +72,10 @@ class CachedStream:
 def _windows(batch: Batch, corners: npt.NDArray[np.float64], size: Sequence[int]) -> Batch:
     """Cut one window from each slice; `corners`, (B, 2), say where it may begin, 0 to 1 along rows and columns."""
     rows, columns = size
-    room = np.array(batch.ct.shape[2:]) - size + 1
+    spare = np.array(batch.ct.shape[2:]) - size + 1
 
     def cut(images: torch.Tensor) -> torch.Tensor:
-        places = zip(images, (corners * room).astype(int).tolist(), strict=True)
+        places = zip(images, (corners * spare).astype(int).tolist(), strict=True)
         return torch.stack([image[:, y : y + rows, x : x + columns] for image, (y, x) in places])
 
     return Batch(cut(batch.ct), cut(batch.mri), cut(batch.bone), cut(batch.label), batch.ids)

@@ -14,7 +14,7 @@ import torch.distributed as dist
 from BrainFusionLib.device import pick_device
 
 # The slowest process registers and labels its share of the heads while the others wait.
-PATIENCE = timedelta(hours=12)
+TIMEOUT = timedelta(hours=12)
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ def join_team(device: str) -> Iterator[Team]:
     if picked.type == "cuda":
         picked = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
         torch.cuda.set_device(picked)
-    dist.init_process_group("nccl" if picked.type == "cuda" else "gloo", timeout=PATIENCE)
+    dist.init_process_group("nccl" if picked.type == "cuda" else "gloo", timeout=TIMEOUT)
     try:
         yield Team(dist.get_rank(), world, picked)
     finally:

@@ -9,8 +9,6 @@ weights file (``.npz``) on the configuration's held-out heads; with ``--pairs FO
 from __future__ import annotations
 
 import argparse
-import csv
-import io
 import logging
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -29,6 +27,7 @@ from BrainFusionLib.fusion.network import build_network
 from BrainFusionLib.fusion.networks import NetworkFuser
 from BrainFusionLib.intensity import CT_KNOTS_UNIT, Stacks
 from BrainFusionLib.io import atomic_output, write_json, write_text
+from BrainFusionLib.io.tables import Cell, format_csv, markdown_table
 from BrainFusionLib.metrics import gates, measure
 from BrainFusionLib.settings import FusionSettings
 from BrainFusionLib.volume import VoxelArray
@@ -77,7 +76,7 @@ def evaluate(fusers: Mapping[str, Fuse], slices: Sequence[JudgedSlice], output: 
         The folder cannot be written to.
     """
     output.mkdir(parents=True, exist_ok=True)
-    rows: list[dict[str, object]] = []
+    rows: list[dict[str, Cell]] = []
     shown = set(range(0, len(slices), max(1, len(slices) // SHEET_ROWS))[:SHEET_ROWS])
     sheet: list[list[VoxelArray]] = []
     for number, judged in enumerate(slices):
@@ -89,8 +88,8 @@ def evaluate(fusers: Mapping[str, Fuse], slices: Sequence[JudgedSlice], output: 
         if number in shown:
             sheet.append([np.clip(picture * judged.levels, 0, 255) for picture in pictures])
     means = {name: _means([row for row in rows if row["method"] == name]) for name in fusers}
-    write_text(_csv(rows), output / "slices.csv")
-    write_text(_csv([{"method": name, **values} for name, values in means.items()]), output / "means.csv")
+    write_text(format_csv(rows), output / "slices.csv")
+    write_text(format_csv([{"method": name, **values} for name, values in means.items()]), output / "means.csv")
     write_text(_markdown(means, len(slices)), output / "means.md")
     write_json(means[next(iter(fusers))], output / "means.json")
     _write_sheet(sheet, ["CT", "MRI", *fusers], output / "sheet.png")
@@ -102,28 +101,20 @@ def _measured(fused: VoxelArray, judged: JudgedSlice) -> dict[str, float | None]
     return {**measure(fused8, ct, mri), **asdict(gates(fused8, ct, mri, judged.bone))}
 
 
-def _means(rows: Sequence[Mapping[str, object]]) -> dict[str, float]:
+def _means(rows: Sequence[Mapping[str, Cell]]) -> dict[str, float]:
     names = [name for name in rows[0] if name not in ("method", "slice")]
     found = {name: [float(v) for row in rows if isinstance(v := row[name], int | float)] for name in names}
     return {name: float(np.mean(values)) for name, values in found.items() if values}
 
 
-def _csv(rows: Sequence[Mapping[str, object]]) -> str:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(dict.fromkeys(key for row in rows for key in row)), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
-
-
 def _markdown(means: Mapping[str, Mapping[str, float]], count: int) -> str:
     names = list(dict.fromkeys(name for values in means.values() for name in values))
-    lines = [f"Means over {count} slices; errors and overshoot in grey levels of 255.", ""]
-    lines += ["| method | " + " | ".join(names) + " |", "|---" * (len(names) + 1) + "|"]
-    for method, values in means.items():
-        cells = (f"{values[name]:.3f}" if name in values else "–" for name in names)
-        lines.append(f"| {method} | " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
+    rows = [
+        [method, *(f"{values[name]:.3f}" if name in values else "–" for name in names)]
+        for method, values in means.items()
+    ]
+    table = markdown_table(["method", *names], rows)
+    return f"Means over {count} slices; errors and overshoot in grey levels of 255.\n\n{table}\n"
 
 
 def _write_sheet(rows: Sequence[Sequence[VoxelArray]], titles: Sequence[str], path: Path) -> None:

@@ -2,7 +2,7 @@
 
 Each head gets a folder with ``ct``, ``mri`` and ``fused`` as Analyze 7.5 pairs (``.img``/``.hdr``): CT of 206 slices,
 MRI and fused of 220 slices, 256×256 pixels. As in real ones, the CT lies in a pose of its own, and the headers do not
-say where. The original data cannot be had here; these heads (phantoms, or simulated ones from label maps) prove the
+say where. The original data is not available here; these heads (phantoms, or simulated ones from label maps) prove the
 path that the real ones go.
 """
 

@@ -34,7 +34,7 @@ class RunFolder:
     folder, config
         Where, and what.
     resume
-        Whether to go on with the run that the folder holds.
+        Whether to resume the run that the folder holds.
     writes
         False in all processes of a team but the first, which makes the folder.
 
@@ -57,7 +57,7 @@ class RunFolder:
         holds_run = (folder / "config.json").exists() or self._log.exists()
         if holds_run and not resume:
             raise SettingsError(
-                f"{folder}: holds a training run already. Add --resume to go on with it, name another folder, or "
+                f"{folder}: holds a training run already. Add --resume to resume it, name another folder, or "
                 "delete this one."
             )
         if holds_run:

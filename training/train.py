@@ -112,7 +112,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--config", required=True, metavar="FILE", help="TOML file, see training/configs")
     parser.add_argument("--output", required=True, metavar="FOLDER", help="gets log, checkpoints and weights")
-    parser.add_argument("--resume", action="store_true", help="go on with the run in FOLDER")
+    parser.add_argument("--resume", action="store_true", help="resume the run in FOLDER")
     arguments, overrides = parser.parse_known_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     try:

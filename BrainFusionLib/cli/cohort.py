@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any, get_args
 
 from BrainFusionLib.cli.codes import DONE, FAULT, WRONG_INPUT
+from BrainFusionLib.cli.remedies import PHRASES
 from BrainFusionLib.cli.rules import add_rule_options, fusion_settings
 from BrainFusionLib.cohort import Entry, read_bids, read_folders, read_manifest, run_cohort
 from BrainFusionLib.cohort.folders import PATTERNS
 from BrainFusionLib.cohort.memory import workers_that_fit
 from BrainFusionLib.cohort.row import Row
 from BrainFusionLib.console import say
-from BrainFusionLib.errors import SettingsError
+from BrainFusionLib.errors import Remedy, SettingsError
 from BrainFusionLib.settings import Device, Preset, RegistrationSettings, Settings
 
 
@@ -64,7 +65,8 @@ def add_to(commands: Any) -> None:
 def _cohort(options: argparse.Namespace) -> int:
     entries, problems = _entries(options)
     for problem in problems:
-        say(f"{options.cohort}: {problem}", error=True)
+        phrased = problem.replace(Remedy.NAME_PATTERN.value, PHRASES[Remedy.NAME_PATTERN])
+        say(f"{options.cohort}: {phrased}", error=True)
     if options.dry_run:
         for entry in entries:
             say(f"{entry.case}\t{entry.ct}\t{entry.mri}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from BrainFusionLib.cohort.manifest import BAD_NAME, Entry, name_is_good
-from BrainFusionLib.errors import ImageFileError
+from BrainFusionLib.errors import ImageFileError, Remedy
 from BrainFusionLib.io.formats import header_of
 
 PATTERNS = {"ct": "ct*", "mri": "mr*"}
@@ -58,5 +58,5 @@ def only_one(folder: Path, patterns: list[str], what: str) -> tuple[Path | None,
         if found:
             names = ", ".join(path.relative_to(folder).as_posix() for path in found[:4])
             more = "" if len(found) <= 4 else f" and {len(found) - 4} more"
-            return None, f"{len(found)} may be the {what}: {names}{more}. Say which with a pattern."
-    return None, f"no {what}: nothing is called {' or '.join(patterns)}. Say what it is called with a pattern."
+            return None, f"{len(found)} may be the {what}: {names}{more}. {Remedy.NAME_PATTERN.value}"
+    return None, f"no {what}: nothing is called {' or '.join(patterns)}. {Remedy.NAME_PATTERN.value}"

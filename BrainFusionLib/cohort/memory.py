@@ -34,8 +34,8 @@ def workers_that_fit(entries: Sequence[Entry]) -> tuple[int, float]:
 def bytes_needed(entry: Entry) -> float:
     """Return the memory that a case's process needs at most, from the headers of its files.
 
-    Where a header cannot be read, a large volume is assumed: the file may still be on its way, and the other cases must
-    not be killed for lack of memory because of it. What is wrong with it is reported when the case is read.
+    Where a header cannot be read, a large volume is assumed: the file may still be being copied, and no case
+    must be killed for lack of memory because of it. What is wrong with the file is reported when the case is read.
     """
     ct = _voxels_or(LARGE_CT, entry.ct, entry.ct_series)
     mri = _voxels_or(LARGE_MRI, entry.mri, entry.mri_series)

@@ -6,7 +6,6 @@ from somewhere cannot run code. The manifest holds the sha256 of the arrays' fil
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 import zipfile
@@ -23,6 +22,7 @@ from BrainFusionLib import intensity
 from BrainFusionLib.errors import WeightsError
 from BrainFusionLib.fusion.method import WeightsIdentity
 from BrainFusionLib.io import atomic_output, write_json
+from BrainFusionLib.io.hashing import sha256_of_bytes
 from BrainFusionLib.version import __version__
 
 Arrays = dict[str, npt.NDArray[Any]]
@@ -133,7 +133,7 @@ def save_weights(path: str | Path, arrays: Mapping[str, npt.NDArray[Any]], manif
         # Through an open file, because np.savez adds ".npz" to a name that does not end so.
         with temporary.open("wb") as stream:
             np.savez(stream, **content)
-        complete = replace(manifest, sha256=_sha256(temporary.read_bytes()))
+        complete = replace(manifest, sha256=sha256_of_bytes(temporary.read_bytes()))
     write_json(asdict(complete), manifest_path)
     return Weights(dict(arrays), complete, arrays_path)
 
@@ -155,9 +155,10 @@ def load_weights(path: str | Path, sha256: str | None = None) -> Weights:
     arrays_path, manifest_path = _pair_of(path)
     manifest = _read_manifest(manifest_path)
     content = _read_bytes(arrays_path)
-    if _sha256(content) != manifest.sha256:
+    found = sha256_of_bytes(content)
+    if found != manifest.sha256:
         raise WeightsError(
-            f"{arrays_path}: its sha256 is {_sha256(content)}, but {manifest_path.name} says {manifest.sha256}. "
+            f"{arrays_path}: its sha256 is {found}, but {manifest_path.name} says {manifest.sha256}. "
             "The file is damaged, or the two do not belong together. Get both again."
         )
     if sha256 not in (None, manifest.sha256):
@@ -222,7 +223,3 @@ def _read_arrays(content: bytes, path: Path) -> Arrays:
         if array.dtype.kind not in "fiu" or not np.isfinite(array).all():
             raise WeightsError(f"{path}: the tensor {name!r} must hold finite numbers (it is {array.dtype}).")
     return arrays
-
-
-def _sha256(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()

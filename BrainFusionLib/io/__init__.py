@@ -1,4 +1,4 @@
-"""The only door for files: volumes, pictures and transforms in and out, every file written whole or not at all."""
+"""Reading and writing volumes, pictures and transforms; every file is written whole or not at all."""
 
 from BrainFusionLib.io.pictures import PICTURES, list_pictures, read_grey, write_grey
 from BrainFusionLib.io.transforms import TRANSFORM_SUFFIXES, read_transform, write_transform

@@ -1,4 +1,4 @@
-"""DICOM series read as volumes. Where the slices lie is the business of `slice_stack`.
+"""DICOM series read as volumes. Where the slices are is worked out by `slice_stack`.
 
 Headers are read by pydicom. Pixels are decoded by ITK (GDCM), one file at a time, so that each slice's own rescale
 slope and intercept is applied; the order and the spacing of slices come from their positions. ITK's own series and
@@ -23,6 +23,7 @@ from BrainFusionLib.volume import Modality, Volume
 
 _OTHER_EXPORT = "Export it again as single-frame DICOM, or convert it to NIfTI with dcm2niix."
 _MODALITIES: dict[str, Modality] = {"CT": "CT", "MR": "MR"}
+_IMAGES: dict[Modality, str] = {"CT": "a CT", "MR": "an MRI"}
 
 
 def read_dicom(path: Path, *, modality: Modality | None = None, series: str | int | None = None) -> Volume:
@@ -33,9 +34,9 @@ def read_dicom(path: Path, *, modality: Modality | None = None, series: str | in
     path
         A folder; or a file, whose series is then read from the file's own folder.
     modality
-        What the images must be. A series that calls itself otherwise is refused, one that does not say is believed.
+        What the images must be. A series with another modality in its headers is refused, one with none is accepted.
     series
-        Which series, where there are several: its UID, its number, or its place in the list of the error message.
+        Which series, if there are several: its UID, its number, or its place in the list of the error message.
 
     Returns
     -------
@@ -49,9 +50,9 @@ def read_dicom(path: Path, *, modality: Modality | None = None, series: str | in
         No DICOM images, several series and no choice, a damaged slice, slices of mixed sizes or directions, colour
         or inverted images.
     GeometryError
-        Slices that do not make one regular volume: two at one place, too large a gap.
+        Slices that do not make one regular volume: two at one position, too large a gap.
     ImageContentError
-        The series says CT where an MRI was wanted, or the other way round.
+        The headers say CT and an MRI was wanted, or vice versa.
     """
     refuse_undecodable(path)
     chosen = find_series(path, series)
@@ -59,7 +60,7 @@ def read_dicom(path: Path, *, modality: Modality | None = None, series: str | in
         said = _MODALITIES.get(chosen.files[0].text("Modality"))
         if modality and said and modality != said:
             raise ImageContentError(
-                f"{path}: a {modality} is wanted here, but these DICOM images say that they are {said}. "
+                f"{path}: {_IMAGES[modality]} is needed here, but the DICOM headers say {_IMAGES[said]}. "
                 "Were CT and MRI swapped?"
             )
         array, grid, notes = stack_slices(_load(chosen))
@@ -138,7 +139,7 @@ def _load_frames(file: DicomFile) -> Slices:
     one_scale = all(np.ptp(values) == 0 for values in rescales if len(values))
     if len(positions) != file.frames or not len(orientations) or not len(spacings) or not one_value or not one_scale:
         raise ImageFileError(
-            f"{file.path}: the {file.frames} frames of this multi-frame DICOM file cannot be placed with certainty: "
+            f"{file.path}: the {file.frames} frames of this multi-frame DICOM file cannot be positioned reliably: "
             f"{len(positions)} positions, {'one' if one_value and one_scale else 'several'} orientation, spacing or "
             f"rescale. {_OTHER_EXPORT}"
         )

@@ -1,9 +1,9 @@
-"""What a derived DICOM series says of itself: patient, study and place from the MRI, all else its own.
+"""The attributes of a derived DICOM series: patient, study and position from the MRI, all others its own.
 
 The files are single-frame Secondary Capture images of modality OT, with the position of each slice added: a "standard
 extended" SOP class. The MR and CT classes demand their own modality and attributes of a scanner, which a derived image
-does not have; the multi-frame classes keep the place in functional groups, which fewer readers follow; Parametric Map
-needs an extension in Slicer. GDCM, and so Slicer, reads the class chosen as one scalar volume in the right place.
+does not have; the multi-frame classes keep the position in functional groups, which fewer readers support; Parametric
+Map needs an extension in Slicer. GDCM, and so Slicer, reads the class chosen as one scalar volume, correctly placed.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
 NOT_FOR_DIAGNOSIS = "derived, not for diagnosis"
-# Type 2 of the standard: there, if only empty.
+# Type 2 of the standard: present, even if empty.
 _ALWAYS_THERE = (
     "PatientName", "PatientID", "PatientBirthDate", "PatientSex",
     "StudyDate", "StudyTime", "ReferringPhysicianName", "StudyID", "AccessionNumber",
 )  # fmt: skip
-# What else says who and which examination it is. Anything not named here stays behind, private attributes above all.
+# What else identifies patient and examination. All other attributes, private ones included, are not copied.
 _KEPT = (
     "SpecificCharacterSet", "StudyInstanceUID", "StudyDescription", "IssuerOfAccessionNumberSequence",
     "IssuerOfPatientID", "IssuerOfPatientIDQualifiersSequence", "OtherPatientIDs", "OtherPatientIDsSequence",
@@ -48,12 +48,12 @@ _SOURCE_IMAGE = ("121322", "Source image for image processing operation")
 
 @dataclass(frozen=True)
 class Kind:
-    """What a derived series is: the name of its folder, its words, and its number beside the MRI's.
+    """A kind of derived series: the name of its folder, its descriptions, and its number relative to the MRI's.
 
     Parameters
     ----------
     folder
-        Where `write_dicom_results` puts it.
+        The folder that `write_dicom_results` writes it to.
     description, derivation
         Short, for a list of series; long.
     image_type
@@ -138,7 +138,7 @@ def _series_number(mri: DicomHeaders, kind: Kind) -> int:
 
 
 def set_slice(data: Dataset, stored: npt.NDArray[np.uint16], grid: Grid, k: int) -> None:
-    """Put in slice `k`: its stored voxels (rows, columns), its place, and a UID of its own."""
+    """Set what belongs to slice `k`: its stored voxels (rows, columns), its position, and a UID of its own."""
     from pydicom.uid import generate_uid
 
     data.SOPInstanceUID = generate_uid(prefix=None)
@@ -154,7 +154,7 @@ def set_sources(
 ) -> None:
     """Name the files that slice `k` was made from, and list them by series and study, as the standard wants it.
 
-    The MRI slice in the same place; and, where the CT's headers and the transform (MRI to CT points, LPS mm) are known,
+    The MRI slice at the same position; and, if the CT's headers and the transform (MRI to CT points, LPS mm) are known,
     the CT slices that this one cuts.
     """
     right, bottom = grid.size_ijk[0] - 1, grid.size_ijk[1] - 1

@@ -20,7 +20,7 @@ from BrainFusionLib.io.reading import naming
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
-# Files of these names are taken for DICOM without the mark of one.
+# Files of these names are read as DICOM even without its mark.
 DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
 
 # What a message calls an attribute, and the sequence of functional groups that holds it in a multi-frame file.
@@ -87,7 +87,7 @@ class DicomFile:
     def numbers(self, keyword: str, count: int) -> FloatArray:
         """Return the values of an attribute, shape (n, count): the file's own, each frame's and the frames' shared one.
 
-        Values that are no finite numbers, or not `count` of them, are left out.
+        Values that are not finite numbers, or not `count` of them, are left out.
         """
         frames = [
             *self.dataset.get("PerFrameFunctionalGroupsSequence", []),
@@ -108,8 +108,8 @@ class DicomFile:
         values = self.numbers(keyword, count)
         if not len(values):
             raise ImageFileError(
-                f"{self.path}: its DICOM header does not give the {_MEANINGS[keyword]} ({keyword}), so its place in "
-                "the body is unknown (a screenshot or a scanned document?). Export the original images."
+                f"{self.path}: its DICOM header does not give the {_MEANINGS[keyword]} ({keyword}), so its position "
+                "in the body is unknown (a screenshot or a scanned document?). Export the original images."
             )
         return values
 
@@ -153,7 +153,7 @@ def read_image_header(path: Path, stream: BinaryIO) -> DicomFile | None:
     Returns
     -------
     DicomFile or None
-        ``None`` where the file holds no image: a report, contours, without the mark also any other kind of file.
+        ``None`` if the file holds no image: a report, contours, or, without the mark, any other kind of file.
 
     Raises
     ------
@@ -213,7 +213,7 @@ def _pixels_are_whole(dataset: Dataset, stream: BinaryIO) -> bool:
     from pydicom.uid import DeflatedExplicitVRLittleEndian
 
     if dataset.file_meta.get("TransferSyntaxUID") == DeflatedExplicitVRLittleEndian:
-        return True  # was unpacked elsewhere; the decoder will say
+        return True  # unpacked into memory; the decoder checks the length
     implicit, little_endian = dataset.original_encoding
     order: Literal["little", "big"] = "little" if little_endian else "big"
     end = os.fstat(stream.fileno()).st_size

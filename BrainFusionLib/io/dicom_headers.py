@@ -1,4 +1,4 @@
-"""The headers of a DICOM series, from which a derived series takes its patient, study and place."""
+"""The headers of a DICOM series, from which a derived series takes its patient, study and position."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class DicomHeaders:
         return str(self.first.SeriesInstanceUID)
 
     def is_of_another_patient(self, other: DicomHeaders) -> bool:
-        """Say whether the two name different patients, as far as they name any."""
+        """Return whether both give a patient ID, and not the same."""
         mine, others = (str(headers.first.get("PatientID", "")).strip() for headers in (self, other))
         return bool(mine and others) and mine != others
 
@@ -83,12 +83,12 @@ class DicomHeaders:
         )
 
     def check_same_place(self, grid: Grid, name: str) -> None:
-        """See that a grid lies where the series lies, so that its frame of reference holds for the grid, too.
+        """Check that a grid is at the position of the series, so that its frame of reference holds for the grid, too.
 
         Raises
         ------
         GeometryError
-            The grid is turned, shifted, cropped or larger.
+            The grid is rotated, shifted, cropped or larger.
         """
         positions = np.concatenate([i.positions_lps_mm for i in self.instances])
         centres = (positions + self.to_centre_mm) @ self.axes  # along rows, columns and the normal, mm
@@ -100,8 +100,8 @@ class DicomHeaders:
         parallel = np.abs(self.axes.T @ grid.direction).max(axis=0).min() > _PARALLEL
         if not parallel or np.abs(off_mm).max() > slack:
             raise GeometryError(
-                f"{name}: does not lie where the MRI's DICOM slices lie "
-                f"({'turned' if not parallel else f'{np.linalg.norm(off_mm):.1f} mm away'}), so it cannot share their "
+                f"{name}: is not at the position of the MRI's DICOM slices "
+                f"({'rotated' if not parallel else f'{np.linalg.norm(off_mm):.1f} mm away'}), so it cannot share their "
                 "frame of reference. Load the MRI from DICOM again, and fuse without cropping or moving it."
             )
 
@@ -124,7 +124,7 @@ def read_headers(files: Sequence[str | Path]) -> DicomHeaders:
     Raises
     ------
     ImageFileError
-        No file, a file that cannot be read, files of several series, or without study, series or place.
+        No file, a file that cannot be read, files of several series, or without study, series or position.
     """
     if not files:
         raise ImageFileError("the headers of a DICOM series are needed, but it has no files. Load the series again.")

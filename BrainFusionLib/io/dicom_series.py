@@ -1,4 +1,4 @@
-"""DICOM series: which files belong together, and which series is meant where there are several."""
+"""DICOM series: which files belong together, and which one to read if there are several."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def find_series(path: Path, choice: str | int | None = None) -> Series:
     path
         A folder; or a file, whose series is then looked for in the file's own folder.
     choice
-        Which series, where there are several: its UID, its number, or its place in the error's list.
+        Which series, if there are several: its UID, its number, or its place in the error's list.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Volumes written as derived DICOM series; what their headers say is the business of `dicom_attributes`."""
+"""Volumes written as derived DICOM series; their headers are made by `dicom_attributes`."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def write_dicom_series(
     folder
         Missing or empty; the folder above it exists.
     mri
-        Patient, study and frame of reference come from here. Each file names the MRI slice in its place as a source.
+        Source of patient, study and frame of reference. Each file names the MRI slice at its position as a source.
     kind
         What the series says of itself.
     ct, transform
@@ -97,7 +97,7 @@ def write_dicom_series(
     Raises
     ------
     GeometryError
-        The volume does not lie where the MRI's slices lie.
+        The volume is not at the position of the MRI's slices.
     ImageContentError
         The volume holds NaN or infinity.
     ImageFileError
@@ -124,7 +124,7 @@ def _refuse_to_overwrite(folder: Path) -> None:
     except OSError as error:
         if isinstance(error, ImageFileError):
             raise
-        raise ImageFileError(f"{folder}: cannot be looked into ({error.strerror or error}).") from error
+        raise ImageFileError(f"{folder}: cannot be read ({error.strerror or error}).") from error
 
 
 @contextmanager
@@ -149,7 +149,7 @@ def _staged(folder: Path) -> Iterator[Path]:
 
 
 def _right_handed(volume: Volume) -> tuple[npt.NDArray[np.float32], Grid]:
-    """Return the slices in the order of their normal, which is where DICOM's readers put them anyway."""
+    """Return the slices in the order along their normal, in which readers of DICOM sort them anyway."""
     grid = volume.grid
     if np.linalg.det(grid.direction) > 0:
         return volume.array_kji, grid

@@ -1,4 +1,4 @@
-"""The table of file formats for volumes. All that depends on a format comes from here: reading, writing, help, memory.
+"""The table of file formats for volumes, from which reading, writing, help, memory estimates and lists are made.
 
 A new format is one file with its functions and one row of `FORMATS`.
 """

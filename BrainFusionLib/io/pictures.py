@@ -54,15 +54,15 @@ def read_grey(path: str | os.PathLike[str]) -> VoxelArray:
             if picture.mode not in ("1", "L", "LA", "P", "PA", "RGB", "RGBA"):
                 raise ImageFileError(
                     f"{path}: has more than 8 bits a pixel (mode {picture.mode}). Give 8-bit greyscale slices; for "
-                    "Hounsfield units use `brainfusion fuse` on volumes."
+                    "Hounsfield units, fuse volumes instead."
                 )
             colours = np.asarray(picture.convert("RGB"), dtype=np.float32)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         if isinstance(error, ImageFileError):
             raise
-        raise ImageFileError(f"{path}: cannot be read as a picture ({error}). An 8-bit PNG is wanted.") from error
+        raise ImageFileError(f"{path}: cannot be read as a picture ({error}). Give an 8-bit PNG.") from error
     if np.ptp(colours, axis=2).max(initial=0) > 0:
-        raise ImageFileError(f"{path}: is coloured. Greyscale slices are wanted; convert it first.")
+        raise ImageFileError(f"{path}: is coloured. Convert it to greyscale first.")
     return np.ascontiguousarray(colours[..., 0])
 
 
@@ -85,7 +85,7 @@ def pair_names(*folders: Path) -> tuple[dict[str, tuple[Path, ...]], tuple[str, 
     Raises
     ------
     ImageFileError
-        A folder is missing or empty, or there is no name that all have.
+        A folder is missing or empty, or no name is in all of them.
     """
     listed = [list_pictures(folder) for folder in folders]
     shared = [name for name in listed[0] if all(name in pictures for pictures in listed[1:])]
@@ -109,6 +109,6 @@ def read_alike(paths: Sequence[Path]) -> list[VoxelArray]:
     """
     pictures = [read_grey(path) for path in paths]
     if len({picture.shape for picture in pictures}) > 1:
-        told = ", ".join(f"{p} {'x'.join(map(str, x.shape[::-1]))}" for p, x in zip(paths, pictures, strict=True))
-        raise ImageContentError(f"slices that belong together must have one size; got {told}. Resample one of them.")
+        sizes = ", ".join(f"{p} {'x'.join(map(str, x.shape[::-1]))}" for p, x in zip(paths, pictures, strict=True))
+        raise ImageContentError(f"slices that belong together must have one size; got {sizes}. Resample one of them.")
     return pictures

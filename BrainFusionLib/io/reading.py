@@ -35,7 +35,9 @@ def naming(path: Path) -> Iterator[None]:
     except FileNotFoundError as error:
         raise ImageFileError(f"{path}: there is no such file or folder. Check the name.") from error
     except PermissionError as error:
-        raise ImageFileError(f"{path}: may not be read. Ask its owner for permission, or copy it elsewhere.") from error
+        raise ImageFileError(
+            f"{path}: cannot be read for lack of permission. Ask its owner for it, or copy the file elsewhere."
+        ) from error
     except (EOFError, zlib.error) as error:
         raise ImageFileError(f"{path}: its compressed data are damaged or cut short ({error}). {COPY_AGAIN}") from error
     except OSError as error:

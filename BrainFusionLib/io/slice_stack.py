@@ -91,7 +91,7 @@ def _check_heights(heights: FloatArray) -> None:
     close = int((gaps < max(0.01, 0.05 * usual)).sum())
     if close:
         raise GeometryError(
-            f"{close} of its {len(heights)} slices lie at the same place as another: several time points, echoes or "
+            f"{close} of its {len(heights)} slices have the same position as another: several time points, echoes or "
             "reconstructions in one series. Export one of them as a series of its own."
         )
     if gaps.max() > _LARGEST_GAP * usual:
@@ -113,8 +113,8 @@ def _straightened(
     widest = np.linalg.norm((high - low) * spacing_ij)
     if tilt > _LARGEST_TILT_DEG or widest > np.tan(np.radians(_LARGEST_TILT_DEG)) * rise + 10:
         raise GeometryError(
-            f"its slices do not lie above each other: they are shifted sideways by up to {widest:.0f} mm over a height "
-            f"of {rise:.0f} mm, more than any gantry tilt. Export the original series again."
+            f"its slices are not stacked above each other: they are shifted sideways by up to {widest:.0f} mm over "
+            f"a height of {rise:.0f} mm, more than any gantry tilt. Export the original series again."
         )
     fill = float(pixels.min())
     count, rows, columns = pixels.shape
@@ -141,7 +141,7 @@ def _evened(pixels: npt.NDArray[np.float32], heights: FloatArray) -> tuple[npt.N
     if np.abs(heights - np.linspace(0, rise, last + 1)).max() <= _POSITION_TOLERANCE_MM:
         return pixels, rise / last, []
     gaps = np.diff(heights)
-    # As fine as the finest slices, so that nothing is lost where they are dense; but a stray pair does not decide.
+    # As fine as the finest slices, so that nothing is lost where they are dense; but one close pair does not decide.
     finest = max(float(gaps.min()), float(np.median(gaps)) / 4)
     count = round(rise / finest) + 1
     wanted = np.linspace(0, rise, count)

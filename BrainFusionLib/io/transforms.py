@@ -16,8 +16,8 @@ from BrainFusionLib.io.writing import write_text
 from BrainFusionLib.transform import AffineTransform, RigidTransform, Transform
 
 TRANSFORM_SUFFIXES = (".tfm", ".txt")
-# Where affine transforms are welcome, only what is rigid but for the rounding of single precision is taken for rigid.
-_RIGID_BUT_FOR_ROUNDING = 1e-6
+# If affine transforms are accepted, only what is rigid up to the rounding of single precision is read as rigid.
+_RIGID_UP_TO_ROUNDING = 1e-6
 
 
 def write_transform(transform: Transform, path: str | os.PathLike[str]) -> None:
@@ -70,8 +70,7 @@ def read_transform(path: str | os.PathLike[str], rigid: bool = True) -> Transfor
     ImageFileError
         The file is missing, damaged, cut short, or not an ITK transform file.
     GeometryError
-        The transform is 2D, not linear (B-spline, displacement field), mirrors, or scales or shears though it has to be
-        rigid.
+        The transform is 2D, not linear (B-spline, displacement field), mirrors, or scales or shears and must be rigid.
     """
     import SimpleITK as sitk
 
@@ -110,6 +109,6 @@ def read_transform(path: str | os.PathLike[str], rigid: bool = True) -> Transfor
             raise GeometryError(
                 f"{wanted_kind} transform is needed, but this one mirrors left and right. Give one that does not."
             )
-        if not rigid and not stretch <= _RIGID_BUT_FOR_ROUNDING:
+        if not rigid and not stretch <= _RIGID_UP_TO_ROUNDING:
             return AffineTransform(affine(linear, shift))
         return RigidTransform(affine(linear, shift))

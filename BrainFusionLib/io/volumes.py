@@ -22,7 +22,7 @@ def read_volume(
     modality
         ``"CT"`` or ``"MR"``: what the volume is. Only DICOM files say it themselves.
     series
-        Which DICOM series, where the folder holds several: its UID, its number, or its place in the error's list.
+        Which DICOM series, if the folder holds several: its UID, its number, or its place in the error's list.
 
     Returns
     -------
@@ -37,7 +37,7 @@ def read_volume(
     GeometryError
         Zero spacing, sheared axes, or slices that do not make one regular volume.
     ImageContentError
-        DICOM files that say CT where an MRI was wanted, or the other way round.
+        DICOM headers that say CT and an MRI was wanted, or vice versa.
     """
     path = Path(path)
     form = formats.format_of(path)

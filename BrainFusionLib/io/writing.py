@@ -61,7 +61,7 @@ def _advice(path: Path, error: OSError) -> str:
         return "It is a folder; choose the name of a file."
     if not path.parent.is_dir():
         return f"The folder {path.parent} does not exist; create it first."
-    return "Choose another place for it."
+    return "Choose another folder."
 
 
 def write_text(text: str, path: str | os.PathLike[str]) -> None:

@@ -1,10 +1,10 @@
 /* The inner loops of registration, for machines that have a C compiler; kernel.py builds and calls this.
  *
- * Plain C99 without Python's headers, so that any compiler makes a library that any Python can load. What is computed
- * is what similarity.py computes with torch; a test holds the two together.
+ * Plain C99 without Python's headers, so that any compiler makes a library that any Python can load. similarity.py
+ * computes the same with torch; a test compares the two.
  *
- * Samples go through in blocks small enough to stay in the first cache, one simple loop after another, because a
- * compiler turns those into vector instructions: 12 ns a sample instead of 40 for one loop that does everything.
+ * Samples are processed in blocks that fit the L1 cache, by a sequence of simple loops that compilers vectorise: 12 ns
+ * per sample instead of 40 for one loop that does everything.
  */
 
 #include <stdint.h>
@@ -12,7 +12,7 @@
 
 #define BLOCK 256
 
-/* Look up where every sample falls in the moving image and what it meets there, for several poses.
+/* Find the histogram cell of every sample in the moving image, for several poses.
  *
  * points   3 x n, float: samples relative to the fixed image's centre, mm.
  * rows     n, int32: first cell of each sample's row of the joint histogram.
@@ -21,7 +21,7 @@
  * cells    number of cells of the joint histogram; cell number `cells` stands for outside the moving image.
  * counts   poses x (cells + 1), int32, out.
  * cell     poses x n, int32, out.
- * slope    poses x 3 x n, float, out: derivative of the moving image by (i, j, k), in cells; NULL when not wanted.
+ * slope    poses x 3 x n, float, out: derivative of the moving image by (i, j, k), in cells; NULL if not needed.
  */
 void brainfusion_look_up(const float *points, const int32_t *rows, int64_t n, const double *affines, int64_t poses,
                          const uint8_t *volume, const int64_t *size_ijk, int64_t cells, int32_t *counts, int32_t *cell,
@@ -51,7 +51,7 @@ void brainfusion_look_up(const float *points, const int32_t *rows, int64_t n, co
                 const int in = (i >= 0) & (j >= 0) & (k >= 0) & (i <= (float)(ni - 1)) & (j <= (float)(nj - 1)) &
                                (k <= (float)(nk - 1));
                 const float ii = in ? i : 0, jj = in ? j : 0, kk = in ? k : 0;
-                /* On the last voxel the interpolation runs from the one before it. */
+                /* At the last voxel, interpolate from the one before it. */
                 int32_t i1 = (int32_t)ii, j1 = (int32_t)jj, k1 = (int32_t)kk;
                 i1 = i1 > ni - 2 ? ni - 2 : i1;
                 j1 = j1 > nj - 2 ? nj - 2 : j1;
@@ -90,7 +90,7 @@ void brainfusion_look_up(const float *points, const int32_t *rows, int64_t n, co
     }
 }
 
-/* Sum what pulls on the samples of each pose.
+/* Sum the score's derivatives over the samples of each pose.
  *
  * table    poses x (cells + 1), float: the score's derivative by a sample's cell; 0 in the last one.
  * out      poses x 4 x 3, double: the sum of t g, x t g, y t g and z t g, for a sample's slope g and its table entry t.

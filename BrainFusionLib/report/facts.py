@@ -1,4 +1,4 @@
-"""What a result says in words and numbers: rows of a label and a value with its unit.
+"""The facts of a result as rows: a label, and a value with its unit.
 
 The rows are read off the fields of the classes, so that a new field is shown without a line here; `_NAMED` gives the
 fields plain words and units.
@@ -83,7 +83,7 @@ _NAMED: dict[str, Named] = {
     "device": ("device", ""),
     "threads": ("CPU threads", ""),
 }
-# What it says of a field that it is not there.
+# Shown for a field without a value.
 _ABSENT = {
     "pose": "the pose was given",
     "given": "none",

@@ -1,4 +1,4 @@
-"""The colours of the report, of the cohort's page and of the pictures, each said once."""
+"""The colours of the report, of the cohort's page and of the pictures, each defined once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Numbers as a person reads them: with their unit, and no more digits than they can tell."""
+"""Numbers for people: with their unit, and no more digits than are meaningful."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ def number(value: float, digits: int = 3) -> str:
 
 
 def _fixed(value: float, decimals: int) -> str:
-    """Return a number with at most so many decimals, and no sign before nothing."""
+    """Return a number with at most so many decimals, and no sign before 0."""
     text = f"{value:.{decimals}f}"
     text = text.rstrip("0").rstrip(".") if decimals else text
     return "0" if text == "-0" else text.replace("-", MINUS)
 
 
 def length(mm: float) -> str:
-    """Return a length with its unit: two decimals below 1 mm, one below 10 mm; never as nothing where it is not."""
+    """Return a length with its unit: two decimals below 1 mm, one below 10 mm. A small one is not rounded to 0."""
     if 0 < mm < 0.01:
         return "less than 0.01 mm"
     decimals = 2 if abs(mm) < 0.995 else 1 if abs(mm) < 9.95 else 0
@@ -60,7 +60,7 @@ def coordinate(axis: int, lps_mm: npt.ArrayLike) -> str:
 def interval(low: float, high: float, unit: str = "") -> str:
     """Return the range that a value lies in, ``42 ± 2 HU``: the middle, and half the width, rounded up.
 
-    The value is told to the decimal of half the width's first digit. An infinite end gives ``≤ 3`` or ``≥ 1990``.
+    The middle is rounded to the first digit of half the width. An infinite end gives ``≤ 3`` or ``≥ 1990``.
     """
     unit = f" {unit}" if unit else ""
     if math.isinf(low):
@@ -72,16 +72,16 @@ def interval(low: float, high: float, unit: str = "") -> str:
         return f"{number(middle)}{unit}"
     place = math.floor(math.log10(half))
     step = 10.0**place
-    told = round(middle / step) * step
+    rounded = round(middle / step) * step
     # Rounding the middle takes the ends further away.
-    width = math.ceil((half + abs(middle - told)) / step - 1e-6) * step
+    width = math.ceil((half + abs(middle - rounded)) / step - 1e-6) * step
     decimals = max(0, -place)
-    text = f"{told:.{decimals}f} {PLUS_MINUS} {width:.{decimals}f}{unit}"
+    text = f"{rounded:.{decimals}f} {PLUS_MINUS} {width:.{decimals}f}{unit}"
     return text.replace("-", MINUS)
 
 
 def _outward(value: float, rounding: Callable[[float], int]) -> float:
-    """Round to three significant digits in the direction that is safe."""
+    """Round to three significant digits away from the range, so that the bound holds."""
     step = 10.0 ** (math.floor(math.log10(abs(value))) - 2) if value else 1.0
     return rounding(value / step) * step
 

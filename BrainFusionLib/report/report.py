@@ -1,6 +1,6 @@
 """The report: one HTML file by which a planner can judge an alignment in ten seconds.
 
-Nothing in it is fetched from anywhere (a content policy in the page forbids it), and nothing is told but what is in
+Nothing in it is fetched from anywhere (a content policy in the page forbids it), and nothing is shown but what is in
 the result: no header of an input file is read here.
 """
 
@@ -22,7 +22,7 @@ from BrainFusionLib.transform import RigidTransform
 from BrainFusionLib.verdict.judge import Verdict
 from BrainFusionLib.volume import Volume
 
-# Beyond this the pictures' letters mislead more than they help, unless the reader is told.
+# Beyond this the pictures' letters mislead more than they help, unless the reader is warned.
 _TILT_WORTH_SAYING_DEG = 5.0
 
 
@@ -68,10 +68,10 @@ def report_html(result: Result, mri: Volume) -> str:
         slider=slider(planes[0]),
         histogram=histogram(scene),
         transform=_transform(result),
-        notes=_list("Notes", note_texts(result)),
-        quality=_table("Evidence and fidelity", quality_facts(result)),
-        timings=_table("Time", timing_facts(result.provenance)),
-        settings=_table("Settings of this run", setting_facts(result)),
+        notes=_notes(note_texts(result)),
+        quality=render("section", heading="Evidence and fidelity", content=_table(quality_facts(result))),
+        timings=render("section", heading="Time", content=_table(timing_facts(result.provenance))),
+        settings=_table(setting_facts(result)),
     )
     return page(title, body, "report.js")
 
@@ -134,13 +134,12 @@ def _transform(result: Result) -> Html:
     )
 
 
-def _list(heading: str, texts: Sequence[str]) -> list[Html]:
-    return [render("list", heading=heading, items=_items(texts))] if texts else []
+def _notes(texts: Sequence[str]) -> list[Html]:
+    return [render("section", heading="Notes", content=render("list", items=_items(texts)))] if texts else []
 
 
-def _table(heading: str, facts: Sequence[Fact]) -> Html:
-    rows = [render("fact", label=fact.label, value=fact.value) for fact in facts]
-    return render("facts", heading=heading, rows=rows)
+def _table(facts: Sequence[Fact]) -> Html:
+    return render("facts", rows=[render("fact", label=fact.label, value=fact.value) for fact in facts])
 
 
 def _items(texts: Sequence[str]) -> list[Html]:

@@ -1,4 +1,4 @@
-"""The report's viewer: three linked planes to look through, in the page itself.
+"""The report's viewer: all slices in three linked planes, in the page itself.
 
 A small canvas viewer of our own (`viewer.js`, 6 kB), not NiiVue: that is 1.5 MB minified and needs WebGL 2, which a
 mail attachment opened on a hospital's machine may not have; all that is shown here are grey values in three planes.
@@ -40,7 +40,7 @@ class Layer:
     grey
         Its voxels, 8 bits each, compressed, in base 64: slices, rows, columns.
     readings
-        What each grey level means: the value with its unit, and how far it can be told.
+        The value of each grey level, with its resolution and unit.
     """
 
     name: str

@@ -20,6 +20,7 @@ from BrainFusionLib.errors import BrainFusionError
 from BrainFusionLib.intensity import windowed_bone_weight
 from BrainFusionLib.io import write_text
 from BrainFusionLib.io.pictures import pair_names, read_alike
+from BrainFusionLib.io.tables import markdown_head, markdown_row
 from BrainFusionLib.metrics import gates
 from BrainFusionLib.metrics.fusion import qabf
 from training.config import LabelConfig
@@ -30,6 +31,7 @@ logger = logging.getLogger("benchmarks")
 # Prices of an error in bone and in soft tissue, against 1 - Qabf; see `training.labels.best_alpha`.
 PRICES = ((5.0, 5.0), (5.0, 3.5), (1.0, 3.5), (5.0, 2.0), (5.0, 1.0), (0.3, 1.0))
 STEPS = 300
+COLUMNS = ("price in bone", "price in soft tissue", "Qabf", "bone error", "soft-tissue error", "correlation")
 
 
 def bound(pairs: Path) -> str:
@@ -49,8 +51,7 @@ def bound(pairs: Path) -> str:
         f"the CT is searched at every pixel ({STEPS} steps of Adam), with a price for leaving the CT in bone and the "
         "MRI in soft tissue. Errors in grey levels of 255.",
         "",
-        "| price in bone | price in soft tissue | Qabf | bone error | soft-tissue error | correlation |",
-        "|---|---|---|---|---|---|",
+        markdown_head(COLUMNS),
     ]
     for bone_price, soft_price in PRICES:
         config = LabelConfig(kind="optimum", steps=STEPS, bone=bone_price, soft=soft_price)
@@ -63,8 +64,8 @@ def bound(pairs: Path) -> str:
             told = gates(fused, ct, mri, bone)
             rows.append((qabf(fused, ct, mri), told.bone_error, told.soft_tissue_error, told.soft_tissue_correlation))
         means = np.nanmean(np.array(rows, dtype=np.float64), axis=0)
-        shown = " | ".join(f"{value:.{digits}f}" for value, digits in zip(means, (4, 3, 3, 4), strict=True))
-        lines.append(f"| {bone_price:g} | {soft_price:g} | {shown} |")
+        shown = [f"{value:.{digits}f}" for value, digits in zip(means, (4, 3, 3, 4), strict=True)]
+        lines.append(markdown_row([f"{bone_price:g}", f"{soft_price:g}", *shown]))
         logger.info("%s", lines[-1])
     return "\n".join(lines) + "\n"
 

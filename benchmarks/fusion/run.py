@@ -8,8 +8,6 @@ Only the names that every peer has are used. FOLDER gets ``table.md``, ``means.c
 from __future__ import annotations
 
 import argparse
-import csv
-import io
 import logging
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -25,6 +23,7 @@ from BrainFusionLib.fusion.weights import SHIPPED
 from BrainFusionLib.intensity import picture_stacks
 from BrainFusionLib.io import list_pictures, read_grey, write_grey, write_text
 from BrainFusionLib.io.pictures import pair_names
+from BrainFusionLib.io.tables import format_csv, markdown_table
 from BrainFusionLib.settings import FusionSettings, Settings
 
 logger = logging.getLogger("benchmarks")
@@ -98,13 +97,15 @@ def compare(
             folders[LABEL] = _optimum(ct, mri, list(shared), Path(temporary) / "optimum")
         measured = {title: measure_files(folder, ct, mri) for title, folder in folders.items()}
         write_text(_table(measured, len(shared)), output / "table.md")
-        write_text(_csv([{"method": title, **found.mean} for title, found in measured.items()]), output / "means.csv")
+        write_text(
+            format_csv([{"method": title, **found.mean} for title, found in measured.items()]), output / "means.csv"
+        )
         rows = [
             {"method": title, "slice": name, **values}
             for title, found in measured.items()
             for name, values in found.slices.items()
         ]
-        write_text(_csv(rows), output / "slices.csv")
+        write_text(format_csv(rows), output / "slices.csv")
         names = list(shared)
         chosen = list(sheet or names[:: max(1, len(names) // 3)][:3])
         best = sorted((name for name in folders if (peers / name).is_dir()), key=lambda n: -_score(measured[n]))
@@ -171,14 +172,13 @@ def _table(measured: Mapping[str, Measured], count: int) -> str:
         f"BrainFusion {__version__}; `python -m benchmarks.fusion PAIRS PEERS -o docs/fusion --optimum`. The default "
         "weights were never trained on these pairs.",
         "",
-        "| method | true | " + " | ".join(titles) + " |",
-        "| --- " * (len(columns) + 2) + "|",
     ]
+    rows = []
     for title, found in sorted(measured.items(), key=lambda item: -_score(item[1])):
         mean = found.mean
         true = not fails(mean)
-        cells = [_cell(name, mean[name], true) for name in columns]
-        lines.append(f"| {title} | {'yes' if true else 'no'} | " + " | ".join(cells) + " |")
+        rows.append([title, "yes" if true else "no", *(_cell(name, mean[name], true) for name in columns)])
+    lines.append(markdown_table(["method", "true", *titles], rows))
     return "\n".join(lines) + "\n"
 
 
@@ -188,11 +188,3 @@ def _cell(name: str, value: float | None, true: bool) -> str:
     if name not in AIMS:
         return f"{value:.3f}"
     return f"**{value:.4f}**" if true and value >= AIMS[name] else f"{value:.4f}"
-
-
-def _csv(rows: Sequence[Mapping[str, object]]) -> str:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()

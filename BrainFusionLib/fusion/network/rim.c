@@ -26,10 +26,10 @@ typedef struct {
 typedef struct {
     int64_t rows, columns, cell_rows, cell_columns, wide, cells_wide, blocks;
     float *plane[PLANES];
-    float *seen, *thought;
-    uint8_t *free, *spread, *decided, *thinking, *seeing, *near; /* the last four of cells */
-    int32_t *run, *list[3]; /* cells seen, thought about, decided */
-} Room;
+    float *conv1_out, *conv2_out;
+    uint8_t *free, *spread, *head_cells, *conv2_cells, *conv1_cells, *near; /* the last four of cells */
+    int32_t *run, *list[3]; /* cells that conv1, conv2 and head are computed at */
+} Workspace;
 
 /* Images; the first seven are what the network sees, in its order. */
 enum { CT, MRI, BONE, FIRST, ALPHA, NEAR_SQUASHED, FAR_SQUASHED, FUSED, CT_STRENGTH, CT_TURN, MRI_STRENGTH, MRI_TURN, BY_X, BY_Y };
@@ -37,25 +37,25 @@ enum { CT, MRI, BONE, FIRST, ALPHA, NEAR_SQUASHED, FAR_SQUASHED, FUSED, CT_STREN
 static int64_t whole_lines(int64_t bytes) { return (bytes + 63) / 64 * 64; }
 
 /* Put arrays of this slice's size into `memory`; with NULL, only count the bytes. */
-static int64_t furnish(Room *room, char *memory, int64_t rows, int64_t columns, int64_t blocks)
+static int64_t allocate(Workspace *space, char *memory, int64_t rows, int64_t columns, int64_t blocks)
 {
     int64_t at = 0;
-    room->rows = rows, room->columns = columns, room->blocks = blocks;
-    room->cell_rows = rows / 2, room->cell_columns = columns / 2;
-    room->wide = columns + 2 * BORDER, room->cells_wide = room->cell_columns + BORDER;
-    const int64_t pixels = room->wide * (rows + 2 * BORDER), cells = room->cells_wide * (room->cell_rows + BORDER);
+    space->rows = rows, space->columns = columns, space->blocks = blocks;
+    space->cell_rows = rows / 2, space->cell_columns = columns / 2;
+    space->wide = columns + 2 * BORDER, space->cells_wide = space->cell_columns + BORDER;
+    const int64_t pixels = space->wide * (rows + 2 * BORDER), cells = space->cells_wide * (space->cell_rows + BORDER);
 #define TAKE(pointer, count, type) (pointer = (type *)(memory + at), at += whole_lines((int64_t)sizeof(type) * (count)))
-    for (int p = 0; p < PLANES; p++) TAKE(room->plane[p], pixels, float);
-    TAKE(room->seen, cells * blocks * LANES, float);
-    TAKE(room->thought, cells * blocks * LANES, float);
-    TAKE(room->free, pixels, uint8_t);
-    TAKE(room->spread, pixels, uint8_t);
-    TAKE(room->decided, cells, uint8_t);
-    TAKE(room->thinking, cells, uint8_t);
-    TAKE(room->seeing, cells, uint8_t);
-    TAKE(room->near, cells, uint8_t);
-    for (int layer = 0; layer < 3; layer++) TAKE(room->list[layer], cells + TOGETHER, int32_t);
-    TAKE(room->run, 2 * rows * (columns / 4 + 1), int32_t);
+    for (int p = 0; p < PLANES; p++) TAKE(space->plane[p], pixels, float);
+    TAKE(space->conv1_out, cells * blocks * LANES, float);
+    TAKE(space->conv2_out, cells * blocks * LANES, float);
+    TAKE(space->free, pixels, uint8_t);
+    TAKE(space->spread, pixels, uint8_t);
+    TAKE(space->head_cells, cells, uint8_t);
+    TAKE(space->conv2_cells, cells, uint8_t);
+    TAKE(space->conv1_cells, cells, uint8_t);
+    TAKE(space->near, cells, uint8_t);
+    for (int layer = 0; layer < 3; layer++) TAKE(space->list[layer], cells + TOGETHER, int32_t);
+    TAKE(space->run, 2 * rows * (columns / 4 + 1), int32_t);
 #undef TAKE
     return at;
 }
@@ -105,13 +105,13 @@ static inline float step_y(const float *p, int64_t wide)
     return (p[wide - 1] + 2 * p[wide] + p[wide + 1]) - (p[-wide - 1] + 2 * p[-wide] + p[-wide + 1]);
 }
 
-static void edges(const Room *room, int64_t runs, const float *image, float *strength, float *turn, float tiny)
+static void edges(const Workspace *space, int64_t runs, const float *image, float *strength, float *turn, float tiny)
 {
     for (int64_t r = 0; r < runs; r++) {
-        const int64_t at = room->run[r];
+        const int64_t at = space->run[r];
         const float *p = image + at;
         for (int s = 0; s < LANES; s++) {
-            const float x = step_x(p + s, room->wide), y = step_y(p + s, room->wide);
+            const float x = step_x(p + s, space->wide), y = step_y(p + s, space->wide);
             strength[at + s] = __builtin_sqrtf(x * x + y * y + tiny);
             turn[at + s] = angle_of(y, x);
         }
@@ -138,12 +138,12 @@ static inline void add_slopes(const Constants *c, float source, float source_tur
 }
 
 /* The slope of all that the fused slice keeps, times CT minus MRI, squashed twice. */
-static void slopes(const Room *room, int64_t runs, const Constants *c)
+static void slopes(const Workspace *space, int64_t runs, const Constants *c)
 {
-    const int64_t wide = room->wide;
-    float *const *plane = room->plane;
+    const int64_t wide = space->wide;
+    float *const *plane = space->plane;
     for (int64_t r = 0; r < runs; r++) {
-        const int64_t at = room->run[r];
+        const int64_t at = space->run[r];
         const float *p = plane[FUSED] + at;
         for (int s = 0; s < LANES; s++) {
             const float x = step_x(p + s, wide), y = step_y(p + s, wide);
@@ -157,7 +157,7 @@ static void slopes(const Room *room, int64_t runs, const Constants *c)
         }
     }
     for (int64_t r = 0; r < runs; r++) {
-        const int64_t at = room->run[r];
+        const int64_t at = space->run[r];
         for (int s = 0; s < LANES; s++) {
             const float kept = -(step_x(plane[BY_X] + at + s, wide) + step_y(plane[BY_Y] + at + s, wide));
             const float slope = kept * (plane[CT][at + s] - plane[MRI][at + s]), size = slope < 0 ? -slope : slope;
@@ -185,12 +185,12 @@ static inline void convolve(const float *const *from, const int64_t *offset, int
 }
 
 /* Fill a list with the places of marked cells, the last one again to a multiple of TOGETHER; return how many. */
-static int64_t list_of(const Room *room, const uint8_t *mask, int32_t *list)
+static int64_t list_of(const Workspace *space, const uint8_t *mask, int32_t *list)
 {
     int64_t n = 0;
-    for (int64_t i = 1; i <= room->cell_rows; i++)
-        for (int64_t j = 1; j <= room->cell_columns; j++) {
-            const int64_t at = i * room->cells_wide + j;
+    for (int64_t i = 1; i <= space->cell_rows; i++)
+        for (int64_t j = 1; j <= space->cell_columns; j++) {
+            const int64_t at = i * space->cells_wide + j;
             list[n] = (int32_t)at;
             n += mask[at] != 0;
         }
@@ -198,10 +198,10 @@ static int64_t list_of(const Room *room, const uint8_t *mask, int32_t *list)
     return n;
 }
 
-static int64_t pixel_of(const Room *room, int64_t cell)
+static int64_t pixel_of(const Workspace *space, int64_t cell)
 {
-    const int64_t i = cell / room->cells_wide - 1, j = cell % room->cells_wide - 1;
-    return (2 * i + BORDER) * room->wide + 2 * j + BORDER;
+    const int64_t i = cell / space->cells_wide - 1, j = cell % space->cells_wide - 1;
+    return (2 * i + BORDER) * space->wide + 2 * j + BORDER;
 }
 
 /* Mark what lies within one place of what is marked; a border of one place, and its marks, stay 0. */
@@ -215,50 +215,50 @@ static void spread(const uint8_t *from, uint8_t *to, int64_t rows, int64_t colum
 }
 
 /* Runs of LANES pixels, none beyond a row's end, that cover the marked cells; return how many. */
-static int64_t runs_of(const Room *room, const uint8_t *mask)
+static int64_t runs_of(const Workspace *space, const uint8_t *mask)
 {
     int64_t n = 0;
-    for (int64_t i = 0; i < room->cell_rows; i++) {
-        const uint8_t *row = mask + (i + 1) * room->cells_wide + 1;
+    for (int64_t i = 0; i < space->cell_rows; i++) {
+        const uint8_t *row = mask + (i + 1) * space->cells_wide + 1;
         const int64_t first = n;
-        for (int64_t j = 0; j < room->cell_columns;) {
+        for (int64_t j = 0; j < space->cell_columns;) {
             if (!row[j]) {
                 j++;
                 continue;
             }
-            const int64_t last = room->columns - LANES, column = 2 * j < last ? 2 * j : last;
-            room->run[n++] = (int32_t)((2 * i + BORDER) * room->wide + column + BORDER);
+            const int64_t last = space->columns - LANES, column = 2 * j < last ? 2 * j : last;
+            space->run[n++] = (int32_t)((2 * i + BORDER) * space->wide + column + BORDER);
             j += LANES / 2;
         }
         const int64_t here = n - first;
-        for (int64_t r = 0; r < here; r++) room->run[n++] = room->run[first + r] + (int32_t)room->wide;
+        for (int64_t r = 0; r < here; r++) space->run[n++] = space->run[first + r] + (int32_t)space->wide;
     }
     return n;
 }
 
-static void load(const Room *room, float *plane, const float *image)
+static void load(const Workspace *space, float *plane, const float *image)
 {
-    for (int64_t i = 0; i < room->rows; i++)
-        memcpy(plane + (i + BORDER) * room->wide + BORDER, image + i * room->columns, sizeof(float) * (size_t)room->columns);
+    for (int64_t i = 0; i < space->rows; i++)
+        memcpy(plane + (i + BORDER) * space->wide + BORDER, image + i * space->columns, sizeof(float) * (size_t)space->columns);
 }
 
 /* Set FIRST and where weights are free; return whether any is. */
-static int begin(const Room *room)
+static int begin(const Workspace *space)
 {
-    const int64_t wide = room->wide, rows = room->rows, columns = room->columns;
-    float *bone = room->plane[BONE], *first = room->plane[FIRST], *half = room->plane[FUSED];
+    const int64_t wide = space->wide, rows = space->rows, columns = space->columns;
+    float *bone = space->plane[BONE], *first = space->plane[FIRST], *half = space->plane[FUSED];
     for (int64_t i = BORDER; i < rows + BORDER; i++)
         for (int64_t at = i * wide + BORDER; at < i * wide + BORDER + columns; at++) {
             half[at] = bone[at] >= 0.5f ? bone[at] : 0;
-            room->free[at] = bone[at] >= 0.5f;
+            space->free[at] = bone[at] >= 0.5f;
         }
     /* alpha.REACH is 2. */
-    spread(room->free + wide + 1, room->spread + wide + 1, rows, columns, wide);
-    spread(room->spread + wide + 1, room->free + wide + 1, rows, columns, wide);
+    spread(space->free + wide + 1, space->spread + wide + 1, rows, columns, wide);
+    spread(space->spread + wide + 1, space->free + wide + 1, rows, columns, wide);
     int any = 0;
     for (int64_t i = BORDER; i < rows + BORDER; i++) {
         const float *p = half + i * wide, *b = bone + i * wide;
-        uint8_t *f = room->free + i * wide;
+        uint8_t *f = space->free + i * wide;
         for (int64_t j = BORDER; j < columns + BORDER; j++) {
             float most = b[j];
             for (int64_t d = -1; d <= 1; d++) {
@@ -276,65 +276,65 @@ static int begin(const Room *room)
     return any;
 }
 
-static void see(const Room *room, const int32_t *list, int64_t n, const float *weights, int64_t stride)
+static void conv1(const Workspace *space, const int32_t *list, int64_t n, const float *weights, int64_t stride)
 {
     /* The upper left of the 4 by 4 pixels is the one before a cell's own first. */
     int64_t offset[4 * SEEN_CHANNELS];
     for (int c = 0; c < SEEN_CHANNELS; c++)
         for (int row = 0; row < 4; row++)
-            offset[4 * c + row] = room->plane[c] - room->plane[0] + (row - 1) * room->wide - 1;
+            offset[4 * c + row] = space->plane[c] - space->plane[0] + (row - 1) * space->wide - 1;
     for (int64_t first = 0; first < n; first += TOGETHER) {
         const float *from[TOGETHER];
-        for (int k = 0; k < TOGETHER; k++) from[k] = room->plane[0] + pixel_of(room, list[first + k]);
-        for (int64_t b = 0; b < room->blocks; b++) {
+        for (int k = 0; k < TOGETHER; k++) from[k] = space->plane[0] + pixel_of(space, list[first + k]);
+        for (int64_t b = 0; b < space->blocks; b++) {
             lanes sum[TOGETHER];
             convolve(from, offset, 4 * SEEN_CHANNELS, 4, weights + b * stride, sum);
             for (int k = 0; k < TOGETHER; k++)
                 for (int c = 0; c < LANES; c++)
-                    room->seen[(list[first + k] * room->blocks + b) * LANES + c] = sum[k][c] > 0 ? sum[k][c] : 0;
+                    space->conv1_out[(list[first + k] * space->blocks + b) * LANES + c] = sum[k][c] > 0 ? sum[k][c] : 0;
         }
     }
 }
 
-static void around(const Room *room, int64_t *offset)
+static void around(const Workspace *space, int64_t *offset)
 {
-    for (int i = 0; i < 9; i++) offset[i] = ((i / 3 - 1) * room->cells_wide + i % 3 - 1) * room->blocks * LANES;
+    for (int i = 0; i < 9; i++) offset[i] = ((i / 3 - 1) * space->cells_wide + i % 3 - 1) * space->blocks * LANES;
 }
 
-static void think(const Room *room, const int32_t *list, int64_t n, const float *weights, int64_t stride)
+static void conv2(const Workspace *space, const int32_t *list, int64_t n, const float *weights, int64_t stride)
 {
-    const int64_t width = room->blocks * LANES;
+    const int64_t width = space->blocks * LANES;
     int64_t offset[9];
-    around(room, offset);
+    around(space, offset);
     for (int64_t first = 0; first < n; first += TOGETHER) {
         const float *from[TOGETHER];
-        for (int k = 0; k < TOGETHER; k++) from[k] = room->seen + list[first + k] * width;
-        for (int64_t b = 0; b < room->blocks; b++) {
+        for (int k = 0; k < TOGETHER; k++) from[k] = space->conv1_out + list[first + k] * width;
+        for (int64_t b = 0; b < space->blocks; b++) {
             lanes sum[TOGETHER];
             convolve(from, offset, 9, width, weights + b * stride, sum);
             for (int k = 0; k < TOGETHER; k++)
                 for (int c = 0; c < LANES; c++)
-                    room->thought[list[first + k] * width + b * LANES + c] = sum[k][c] > 0 ? sum[k][c] : 0;
+                    space->conv2_out[list[first + k] * width + b * LANES + c] = sum[k][c] > 0 ? sum[k][c] : 0;
         }
     }
 }
 
-static void decide(const Room *room, const int32_t *list, int64_t n, const float *weights)
+static void head(const Workspace *space, const int32_t *list, int64_t n, const float *weights)
 {
-    const int64_t width = room->blocks * LANES;
-    float *const *plane = room->plane;
+    const int64_t width = space->blocks * LANES;
+    float *const *plane = space->plane;
     int64_t offset[9];
-    around(room, offset);
+    around(space, offset);
     for (int64_t first = 0; first < n; first += TOGETHER) {
         const float *from[TOGETHER];
         lanes sum[TOGETHER];
-        for (int k = 0; k < TOGETHER; k++) from[k] = room->thought + list[first + k] * width;
+        for (int k = 0; k < TOGETHER; k++) from[k] = space->conv2_out + list[first + k] * width;
         convolve(from, offset, 9, width, weights, sum);
         const int here = (int)(n - first < TOGETHER ? n - first : TOGETHER);
         for (int k = 0; k < here; k++)
             for (int pixel = 0; pixel < 4; pixel++) {
-                const int64_t at = pixel_of(room, list[first + k]) + pixel / 2 * room->wide + pixel % 2;
-                if (!room->free[at]) continue;
+                const int64_t at = pixel_of(space, list[first + k]) + pixel / 2 * space->wide + pixel % 2;
+                if (!space->free[at]) continue;
                 const float wanted = plane[ALPHA][at] + sum[k][pixel] + sum[k][4 + pixel] * plane[NEAR_SQUASHED][at];
                 const float alpha = wanted < 0 ? 0 : wanted > 1 ? 1 : wanted;
                 const float difference = plane[CT][at] - plane[MRI][at];
@@ -346,29 +346,29 @@ static void decide(const Room *room, const int32_t *list, int64_t n, const float
 
 /* Mark the cells that hold a pixel whose weight is free, and those that are looked at from there: the second layer's
  * neighbours, the first layer's, and the pixels around those, whose edges the slope needs. */
-static void mark(const Room *room)
+static void mark(const Workspace *space)
 {
-    for (int64_t i = 0; i < room->cell_rows; i++)
-        for (int64_t j = 0; j < room->cell_columns; j++) {
-            const uint8_t *f = room->free + (2 * i + BORDER) * room->wide + 2 * j + BORDER;
-            room->decided[(i + 1) * room->cells_wide + j + 1] = f[0] | f[1] | f[room->wide] | f[room->wide + 1];
+    for (int64_t i = 0; i < space->cell_rows; i++)
+        for (int64_t j = 0; j < space->cell_columns; j++) {
+            const uint8_t *f = space->free + (2 * i + BORDER) * space->wide + 2 * j + BORDER;
+            space->head_cells[(i + 1) * space->cells_wide + j + 1] = f[0] | f[1] | f[space->wide] | f[space->wide + 1];
         }
-    spread(room->decided, room->thinking, room->cell_rows, room->cell_columns, room->cells_wide);
-    spread(room->thinking, room->seeing, room->cell_rows, room->cell_columns, room->cells_wide);
-    spread(room->seeing, room->near, room->cell_rows, room->cell_columns, room->cells_wide);
+    spread(space->head_cells, space->conv2_cells, space->cell_rows, space->cell_columns, space->cells_wide);
+    spread(space->conv2_cells, space->conv1_cells, space->cell_rows, space->cell_columns, space->cells_wide);
+    spread(space->conv1_cells, space->near, space->cell_rows, space->cell_columns, space->cells_wide);
 }
 
 int64_t brainfusion_rim_memory(int64_t rows, int64_t columns, int64_t width)
 {
-    Room room;
-    return furnish(&room, 0, rows, columns, (width + LANES - 1) / LANES);
+    Workspace space;
+    return allocate(&space, 0, rows, columns, (width + LANES - 1) / LANES);
 }
 
 /* Work out the weight of the CT, 0 to 1, of one slice.
  *
  * ct, mri, bone   rows x columns, float; both sizes even, columns at least 16.
- * weights         of one step after the other: see, think and decide; each of the first two in blocks of 16 channels,
- *                 decide's 8 in one; a block is the bias and a vector for each value looked at, as rim.py packs them.
+ * weights         of one step after the other: conv1, conv2 and head; each of the first two in blocks of 16 channels,
+ *                 head's 8 in one; a block is the bias and a vector for each value looked at, as rim.py packs them.
  * memory          brainfusion_rim_memory bytes, 0 when first used, and used for slices of one size only: the borders
  *                 stay 0.
  * alpha           rows x columns, float, out.
@@ -377,37 +377,38 @@ void brainfusion_rim_alpha(const float *ct, const float *mri, const float *bone,
                            int64_t width, int64_t steps, const float *weights, const float *constants, void *memory,
                            float *alpha)
 {
-    Room room;
+    Workspace space;
     Constants c;
     memcpy(&c, constants, sizeof c);
-    furnish(&room, memory, rows, columns, (width + LANES - 1) / LANES);
-    float *const *plane = room.plane;
-    load(&room, plane[BONE], bone);
-    const int any = begin(&room);
+    allocate(&space, memory, rows, columns, (width + LANES - 1) / LANES);
+    float *const *plane = space.plane;
+    load(&space, plane[BONE], bone);
+    const int any = begin(&space);
     if (any) {
-        const int64_t pixels = room.wide * (rows + 2 * BORDER), padded = room.blocks * LANES;
-        const int64_t see_stride = (1 + 16 * SEEN_CHANNELS) * LANES, think_stride = (1 + 9 * padded) * LANES;
-        load(&room, plane[CT], ct);
-        load(&room, plane[MRI], mri);
+        const int64_t pixels = space.wide * (rows + 2 * BORDER), padded = space.blocks * LANES;
+        const int64_t conv1_stride = (1 + 16 * SEEN_CHANNELS) * LANES, conv2_stride = (1 + 9 * padded) * LANES;
+        load(&space, plane[CT], ct);
+        load(&space, plane[MRI], mri);
         memcpy(plane[ALPHA], plane[FIRST], sizeof(float) * (size_t)pixels);
         for (int64_t at = 0; at < pixels; at++)
             plane[FUSED][at] = plane[FIRST][at] * (plane[CT][at] - plane[MRI][at]) + plane[MRI][at];
-        mark(&room);
-        const int64_t seen = list_of(&room, room.seeing, room.list[0]), thought = list_of(&room, room.thinking, room.list[1]);
-        const int64_t decided = list_of(&room, room.decided, room.list[2]), runs = runs_of(&room, room.near);
-        edges(&room, runs, plane[CT], plane[CT_STRENGTH], plane[CT_TURN], c.tiny);
-        edges(&room, runs, plane[MRI], plane[MRI_STRENGTH], plane[MRI_TURN], c.tiny);
+        mark(&space);
+        const int64_t conv1_count = list_of(&space, space.conv1_cells, space.list[0]);
+        const int64_t conv2_count = list_of(&space, space.conv2_cells, space.list[1]);
+        const int64_t head_count = list_of(&space, space.head_cells, space.list[2]), runs = runs_of(&space, space.near);
+        edges(&space, runs, plane[CT], plane[CT_STRENGTH], plane[CT_TURN], c.tiny);
+        edges(&space, runs, plane[MRI], plane[MRI_STRENGTH], plane[MRI_TURN], c.tiny);
         for (int64_t step = 0; step < steps; step++) {
-            slopes(&room, runs, &c);
-            see(&room, room.list[0], seen, weights, see_stride);
-            weights += room.blocks * see_stride;
-            think(&room, room.list[1], thought, weights, think_stride);
-            weights += room.blocks * think_stride;
-            decide(&room, room.list[2], decided, weights);
-            weights += think_stride;
+            slopes(&space, runs, &c);
+            conv1(&space, space.list[0], conv1_count, weights, conv1_stride);
+            weights += space.blocks * conv1_stride;
+            conv2(&space, space.list[1], conv2_count, weights, conv2_stride);
+            weights += space.blocks * conv2_stride;
+            head(&space, space.list[2], head_count, weights);
+            weights += conv2_stride;
         }
     }
     const float *out = plane[any ? ALPHA : FIRST];
     for (int64_t i = 0; i < rows; i++)
-        memcpy(alpha + i * columns, out + (i + BORDER) * room.wide + BORDER, sizeof(float) * (size_t)columns);
+        memcpy(alpha + i * columns, out + (i + BORDER) * space.wide + BORDER, sizeof(float) * (size_t)columns);
 }

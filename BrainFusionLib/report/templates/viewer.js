@@ -1,4 +1,4 @@
-// Look through CT, MRI and fused in three linked planes. Volumes are 8-bit, slices from feet to head, rows from front to
+// CT, MRI and fused in three linked planes. Volumes are 8-bit, slices from feet to head, rows from front to
 // back, columns from the patient's right to left; a viewer sees the patient's right on the left.
 "use strict";
 (async () => {

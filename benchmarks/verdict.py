@@ -275,8 +275,8 @@ def table(rows: Sequence[dict[str, str]]) -> str:
     seen, alarmed = (sum(colour_by_sight(row) != "green" for row in part) for part in (moved, unmoved))
     lines += [
         "",
-        "Wrong given poses are mostly found by the registration beside them, which finds the right one. By the parts of "
-        f"the head and the skull alone {seen} of the {len(moved)} wrong ones are not green, and {alarmed} of the "
+        "Wrong given poses are mostly found by the registration beside them, which finds the right one. By the parts "
+        f"of the head and the skull alone {seen} of the {len(moved)} wrong ones are not green, and {alarmed} of the "
         f"{len(unmoved)} right ones.",
         "",
     ]

@@ -1,5 +1,4 @@
 import itertools
-import json
 
 import nibabel
 import numpy as np
@@ -317,10 +316,3 @@ def test_a_grid_cannot_be_changed_behind_its_back():
     assert grid.direction[0, 0] == 1
     with pytest.raises(ValueError, match="read-only"):
         grid.direction[0, 0] = 7
-
-
-def test_a_grid_is_rebuilt_from_its_json():
-    grid = Grid((4, 5, 6), (0.1, 1 / 3, 2.5), (-1e-9, 123.456, 7), rotation_matrix([3, 1, 2], 40))
-    fields = json.loads(json.dumps(grid.to_dict()))
-    assert set(fields) == {"size_ijk", "spacing_ijk_mm", "origin_lps_mm", "direction"}
-    assert Grid(**fields).same_as(grid, tolerance_mm=1e-12)

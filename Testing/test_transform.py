@@ -241,7 +241,7 @@ def test_a_gantry_tilt_is_seen_as_a_shear_of_its_angle(tilt_deg):
 def test_one_scale_for_all_directions_is_a_similarity_and_said_as_one_number():
     found = _affine(rotation_matrix((0, 0, 1), 30) / 1.03)
     assert found.kind == "similarity"
-    assert found.describe((0, 0, 0)).endswith("superior, scaled by +3.00 %")
+    assert found.describe((0, 0, 0)).endswith("not shifted, scaled by +3.00 %")
 
 
 def test_the_words_of_an_affine_transform_are_seen_at_the_given_point():

@@ -49,17 +49,17 @@ SETTINGS = Settings(registration=RegistrationSettings.preset("fast"), device="cp
 # What a child process does: one case, and says its peak. (Not getrusage's, which begins with the parent's.)
 ONE_CASE = """
 import json, sys
+from dataclasses import asdict
 from pathlib import Path
 from benchmarks.cohort import SETTINGS
 from BrainFusionLib.cohort import Entry
-from BrainFusionLib.cohort.row import Row
 from BrainFusionLib.cohort.one_case import fuse_case
 from BrainFusionLib.device import keep_freed_memory
 keep_freed_memory()
 ct, mri, folder = map(Path, sys.argv[1:])
 row = fuse_case(Entry(0, "case", ct, mri), folder, SETTINGS)
 peak = next(line for line in open("/proc/self/status") if line.startswith("VmHWM"))
-print(json.dumps({**row, "peak": 1024 * int(peak.split()[1])}))
+print(json.dumps({**asdict(row), "peak": 1024 * int(peak.split()[1])}))
 """
 
 

@@ -13,14 +13,15 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
+from BrainFusionLib.case import register
 from BrainFusionLib.errors import BrainFusionError, ImageContentError, ImageFileError, SettingsError
-from BrainFusionLib.intensity import bone_weight, check_pair, ct_head_mask, ct_to_unit, mri_scale, windowed_bone_weight
+from BrainFusionLib.intensity import bone_weight, check_pair, ct_to_unit, mri_scale, picture_stacks, unit_pair
 from BrainFusionLib.io import atomic_output, read_grey, read_volume
 from BrainFusionLib.io.formats import files_of, volumes_in
 from BrainFusionLib.io.tables import parse_csv
 from BrainFusionLib.phantom import head_grid, make_phantom
 from BrainFusionLib.resample import resample_onto
-from BrainFusionLib.volume import Volume, VoxelArray, axial_stack
+from BrainFusionLib.volume import Volume, VoxelArray
 from simulation.heads import Head, detailed_phantom
 from simulation.label_maps import centred_grid, read_detailed_head
 from simulation.scans import draw_scan
@@ -191,20 +192,15 @@ class VolumePairs:
             raise ImageContentError(f"{pair.ct} and {pair.mri}: {error}") from error
         transform = None
         if not pair.registered:
-            from BrainFusionLib.registration import register
-
             try:
                 transform = register(ct, mri, device=str(self._device)).transform
             except BrainFusionError as error:
                 raise type(error)(f"{pair.ct} and {pair.mri}: {error}") from error
         ct = resample_onto(ct, mri.grid, transform, device=self._device)
-        hu, values, weight = ct.array_kji, mri.array_kji, bone_weight(ct.array_kji) * ct_head_mask(ct)
-        arrays = (ct_to_unit(hu), _mri_unit(values), weight)
-        ct_unit, mri_unit, bone = (axial_stack(array, mri.grid)[0] for array in arrays)
-        fused = None
-        if self._config.label.kind == "given":
-            fused, _ = axial_stack(self._given(pair, mri), mri.grid)
-        return Slices(ct_unit, mri_unit, bone, fused)
+        unit = unit_pair(ct, mri)
+        stacks, _ = unit.stacks()
+        fused = unit.stack(self._given(pair, mri)) if self._config.label.kind == "given" else None
+        return Slices(stacks.ct_unit, stacks.mri_unit, stacks.bone_weight, fused)
 
     def _given(self, pair: VolumePair, mri: Volume) -> VoxelArray:
         if pair.fused is None:
@@ -249,8 +245,8 @@ class PngPairs:
             ct, mri = (read_grey(self._folder / kind / name) for kind in ("CT", "MRI"))
             if ct.shape != mri.shape:
                 raise ImageContentError(f"{self._folder}: CT/{name} has {ct.shape} pixels, but MRI/{name} {mri.shape}")
-            bone = windowed_bone_weight(ct).astype(np.float32)
-            yield Slices(ct[None] / np.float32(255), mri[None] / np.float32(255), bone[None])
+            stacks = picture_stacks(ct[None], mri[None])
+            yield Slices(stacks.ct_unit, stacks.mri_unit, stacks.bone_weight)
 
 
 def describe(config: Config, source: HeadSource, head: str) -> dict[str, Any]:

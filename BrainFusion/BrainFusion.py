@@ -419,7 +419,11 @@ class BrainFusionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         if verdict.expected_error is not None:
             lines.append(html.escape(verdict.expected_error) + ".")
         lines += [html.escape(reason[:1].upper() + reason[1:]) + "." for reason in verdict.reasons]
-        lines.append(_("The CT was {movement}.").format(movement=outcome.movement))
+        lines.append(
+            _("The registration was skipped: the current alignment was used.")
+            if outcome.transformNode is None
+            else _("The CT was {movement}.").format(movement=outcome.movement)
+        )
         self.ui.verdictLabel.setText("<br>".join(lines))
         self.ui.statusLabel.setText(_("Fused in {seconds:.0f} s.").format(seconds=outcome.seconds))
 

@@ -19,12 +19,12 @@ from typing import IO, Protocol
 from BrainFusionLib import case
 from BrainFusionLib.case import Request, Result
 from BrainFusionLib.errors import BrainFusionError, Cancelled, ImageFileError, SettingsError
+from BrainFusionLib.progress import Progress
 from BrainFusionSlicer import jobs
 from BrainFusionSlicer.jobs import RawInputs
 
 logger = logging.getLogger(__name__)
 
-Progress = Callable[[str, float], None]
 Done = Callable[[Result | None, Exception | None], None]
 
 PREPARING = "preparing"
@@ -188,9 +188,12 @@ class ProcessRunner:
                 self._end_child()
                 self._finish(None, problem)
         except OSError as error:
-            problem = self._how_it_ended() if self._child is not None and self._child.poll() is not None else None
+            ended = self._child is not None and self._child.poll() is not None
+            problem = (
+                self._how_it_ended() if ended else ImageFileError(f"the worker process cannot be reached ({error}).")
+            )
             self._end_child()
-            self._finish(None, problem or ImageFileError(f"the worker process cannot be reached ({error})."))
+            self._finish(None, problem)
 
     def _start(self) -> None:
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115  (closed when the worker has ended)

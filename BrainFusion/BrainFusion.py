@@ -1,9 +1,10 @@
-"""The BrainFusion module of 3D Slicer: pick a CT and an MRI of one head, click Fuse, see both in one volume.
+"""The BrainFusion module of 3D Slicer: choose a CT and an MRI of one head, click Fuse, see both in one volume.
 
 Wiring only: the work is done by BrainFusionLib, and MRML is read and written by BrainFusionSlicer. Nothing here
 imports torch before it is needed, so the module loads without it.
 """
 
+import html
 import importlib.util
 import sys
 import time
@@ -44,18 +45,21 @@ def forgetSubmodules() -> None:
 makeLibraryImportable()
 forgetSubmodules()
 
-from BrainFusionSlicer import bridge, checks, dicom_export, review, torch_setup  # noqa: E402
+from BrainFusionSlicer import bridge, checks, dicom_export, remedies, review, torch_setup  # noqa: E402
 from BrainFusionSlicer.logic import BrainFusionOutcome, FusionLogic  # noqa: E402
 from BrainFusionSlicer.selftest import BrainFusionTest  # noqa: E402
 
 from BrainFusionLib.errors import Cancelled  # noqa: E402  (needs the lines above)
+from BrainFusionLib.fusion.methods import METHODS  # noqa: E402
 from BrainFusionLib.settings import FusionSettings, RegistrationSettings, Settings  # noqa: E402
 
 __all__ = ["BrainFusion", "BrainFusionLogic", "BrainFusionOutcome", "BrainFusionTest", "BrainFusionWidget"]
 
 SHORTCUT = "Ctrl+Return"
-# Roughly what each stage takes of the whole, for the bar: it goes forward at one pace.
+# Roughly what each stage takes of the whole, so that the bar moves at one pace.
 SHARES = {"preparing": 0.05, "registration": 0.65, "resampling": 0.05, "fusion": 0.2, "checking": 0.05}
+# The colour of the verdict as a symbol, for those who do not see colours.
+SYMBOLS = {"green": "✔", "amber": "▲", "red": "✖"}
 
 
 class BrainFusion(ScriptedLoadableModule):
@@ -68,7 +72,7 @@ class BrainFusion(ScriptedLoadableModule):
         self.parent.dependencies = []
         self.parent.contributors = ["BrainFusion developers (BrainFusion)"]
         self.parent.helpText = _(
-            "Registers a CT to an MRI of the same head, whatever their starting pose, and fuses the two into one "
+            "Registers a CT to an MRI of the same head, whatever their starting poses, and fuses the two into one "
             "volume in the MRI's space. Needs PyTorch, which the PyTorch extension installs. "
             'See the <a href="{homepage}">documentation</a>.<br><br>'
             "For research and planning review, not for diagnosis."
@@ -87,8 +91,8 @@ class BrainFusionParameterNode:
     fusedVolume, ctToMriTransform - Where the results go; new nodes if none are chosen.
     alphaVolume, resampledCTVolume - Further results, only if chosen.
     preset, rule, device - Settings of BrainFusionLib, by its own names.
-    start - Where to begin: "automatic", "current" (do not register) or "transform".
-    startTransform, mask - Further inputs, if chosen.
+    start - The registration: "automatic", "transform" (start from one) or "skip".
+    startTransform, mask - Further inputs, if chosen; the mask is the registration mask.
     """
 
     ctVolume: vtkMRMLScalarVolumeNode
@@ -98,7 +102,7 @@ class BrainFusionParameterNode:
     alphaVolume: vtkMRMLScalarVolumeNode
     resampledCTVolume: vtkMRMLScalarVolumeNode
     preset: str = "standard"
-    rule: str = "network"
+    rule: str = FusionSettings().rule
     device: str = "auto"
     start: str = "automatic"
     startTransform: vtkMRMLLinearTransformNode
@@ -146,7 +150,7 @@ class BrainFusionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         ui.fusedCheckBox.connect("toggled(bool)", self.onShowFused)
         ui.opacitySlider.connect("valueChanged(double)", self.onOpacity)
         ui.checkerboardButton.connect("toggled(bool)", self.onCheckerboard)
-        ui.beforeButton.connect("toggled(bool)", self.onBefore)
+        ui.showUnregisteredButton.connect("toggled(bool)", self.onShowUnregistered)
         ui.jumpButton.connect("clicked(bool)", self.onJump)
         ui.linkCheckBox.connect("toggled(bool)", review.set_linked)
         # By hand: the wrapper would offer every node of the parameter's type, and a mask is of one of two types.
@@ -156,14 +160,6 @@ class BrainFusionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def fillChoices(self) -> None:
         """Fill the boxes with choices; the wrapper of parameters knows nothing of words that differ from values."""
-        rules = {
-            "network": _("Network (default)"),
-            "bone_and_rim": _("Bone and its rim over MRI"),
-            "bone_over_mri": _("Bone over MRI"),
-            "average": _("Average"),
-            "maximum": _("Maximum"),
-            "laplacian": _("Laplacian pyramid"),
-        }
         self._choices = {
             "preset": (
                 self.ui.presetComboBox,
@@ -172,14 +168,18 @@ class BrainFusionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             "start": (
                 self.ui.startComboBox,
                 {
-                    "automatic": _("Automatic: try all poses"),
-                    "transform": _("Automatic, and this transform"),
-                    "current": _("Current alignment: do not register"),
+                    "automatic": _("Automatic"),
+                    "transform": _("Start from a transform"),
+                    "skip": _("Skip"),
                 },
             ),
             "rule": (
                 self.ui.ruleComboBox,
-                rules,
+                {
+                    method.name: _(method.label)
+                    for method in METHODS.values()
+                    if method.package is None or method.package.is_installed
+                },
             ),
             "device": (
                 self.ui.deviceComboBox,
@@ -190,6 +190,8 @@ class BrainFusionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             for value, text in choices.items():
                 box.addItem(text, value)
             box.connect("currentIndexChanged(int)", lambda index, name=parameter: self.onChoice(name, index))
+        for index, name in enumerate(self._choices["rule"][1]):
+            self.ui.ruleComboBox.setItemData(index, _(METHODS[name].description), qt.Qt.ToolTipRole)
 
     def onChoice(self, parameter: str, index: int) -> None:
         if self._parameterNode and index >= 0:
@@ -274,7 +276,7 @@ class BrainFusionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         moved = pair and bridge.earlier_transform_of(parameters.ctVolume) is not None
         ui.reviewCollapsibleButton.setEnabled(there and not running)
         ui.checkerboardButton.setEnabled(current)
-        ui.beforeButton.setEnabled(moved)
+        ui.showUnregisteredButton.setEnabled(moved)
         ui.undoButton.setEnabled(moved and not running)
         ui.undoButton.setVisible(moved)
         cannot = dicom_export.whatIsMissingForExport(fused) if there else _("Fuse first")
@@ -282,6 +284,10 @@ class BrainFusionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         ui.exportButton.setToolTip(cannot or _("Write the fused volume and the registered CT as derived series"))
         ui.jumpButton.setEnabled(current and self.worstPlace() is not None)
         ui.verdictFrame.setVisible(bool(self._outcome) or moved)
+        # Shown as it is; without signals, or views of which some are linked would all be unlinked.
+        blocked = ui.linkCheckBox.blockSignals(True)
+        ui.linkCheckBox.setChecked(review.are_linked())
+        ui.linkCheckBox.blockSignals(blocked)
 
     def whatIsSuspicious(self) -> str | None:
         pair = self._parameterNode.ctVolume.GetID(), self._parameterNode.mriVolume.GetID()
@@ -297,10 +303,9 @@ class BrainFusionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         return self._outcome is not None and self._outcome.fusedVolume == self._parameterNode.fusedVolume
 
     def worstPlace(self):
-        """Return the point, LPS mm, where CT and MRI fit least, or None where it was not measured."""
-        told = self._outcome.result.details.get("local_errors") if self._outcome else None
-        worst = told.get("worst") if told else None
-        return worst["point_lps_mm"] if worst else None
+        """Return the point, LPS mm, of the largest misalignment, or None where it was not measured."""
+        local = self._outcome.result.evidence.local if self._outcome else None
+        return local.worst[0] if local and local.worst else None
 
     def showIdle(self) -> None:
         self.ui.progressBar.setVisible(False)
@@ -363,7 +368,7 @@ class BrainFusionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
                 device=parameters.device,
             ),
             startTransform=parameters.startTransform if parameters.start == "transform" else None,
-            keepAlignment=parameters.start == "current",
+            keepAlignment=parameters.start == "skip",
             mask=parameters.mask,
             progressCallback=self.showProgress,
             finishedCallback=self.onFinished,
@@ -373,10 +378,10 @@ class BrainFusionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def showProgress(self, stage: str, fraction: float) -> None:
         names = {
             "preparing": _("Preparing"),
-            "registration": _("Finding the pose"),
+            "registration": _("Registering"),
             "resampling": _("Resampling the CT"),
             "fusion": _("Fusing"),
-            "checking": _("Looking where the two fit"),
+            "checking": _("Checking the alignment"),
         }
         before = 0.0
         for name, share in SHARES.items():
@@ -410,26 +415,21 @@ class BrainFusionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def showVerdict(self, outcome) -> None:
         verdict = outcome.result.verdict
-        colours = {
-            "green": _("✔ Green: can be trusted"),
-            "amber": _("▲ Amber: look closely"),
-            "red": _("✖ Red: probably wrong"),
-        }
-        lines = [f"<b>{colours[verdict.colour]}</b>"]
-        if verdict.expected_error_mm is not None:
-            error = _("Expected error: {error:.1f} mm").format(error=verdict.expected_error_mm)
-            if verdict.interval_mm is not None:
-                low, high = verdict.interval_mm
-                error += _(" ({low:.1f} to {high:.1f} mm)").format(low=low, high=high)
-            lines.append(error)
-        lines += [reason[:1].upper() + reason[1:] + "." for reason in verdict.reasons]
-        lines.append(_("The CT was {movement}.").format(movement=outcome.movement))
+        lines = [f"<b>{SYMBOLS[verdict.colour]} {_(verdict.sentence)}.</b>"]
+        if verdict.expected_error is not None:
+            lines.append(html.escape(verdict.expected_error) + ".")
+        lines += [html.escape(reason[:1].upper() + reason[1:]) + "." for reason in verdict.reasons]
+        lines.append(
+            _("The registration was skipped: the current alignment was used.")
+            if outcome.transformNode is None
+            else _("The CT was {movement}.").format(movement=outcome.movement)
+        )
         self.ui.verdictLabel.setText("<br>".join(lines))
         self.ui.statusLabel.setText(_("Fused in {seconds:.0f} s.").format(seconds=outcome.seconds))
 
     def showError(self, error: Exception) -> None:
         self.ui.progressBar.setVisible(False)
-        text = str(error) or type(error).__name__
+        text = remedies.phrased(error)
         self.ui.statusLabel.setText(
             text if isinstance(error, Cancelled) else _("Not fused: {error}").format(error=text)
         )
@@ -440,7 +440,7 @@ class BrainFusionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.resetReview()
         if self.logic.undo(parameters.ctVolume):
             review.show_ct_over_mri(parameters.ctVolume, parameters.mriVolume, 0.5)
-            self.ui.statusLabel.setText(_("Undone: the CT is where it was before."))
+            self.ui.statusLabel.setText(_("Undone: the CT is where it was before the registration."))
         self.updatePanel()
 
     def onExportButton(self, checked: bool = False) -> None:
@@ -450,14 +450,14 @@ class BrainFusionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         try:
             files = dicom_export.exportResults(self._parameterNode.fusedVolume, folder)
         except Exception as error:
-            self.ui.statusLabel.setText(_("Not exported: {error}").format(error=error))
+            self.ui.statusLabel.setText(_("Not exported: {error}").format(error=remedies.phrased(error)))
         else:
             text = _("{count} DICOM files were written to {folder}; derived, not for diagnosis.")
             self.ui.statusLabel.setText(text.format(count=len(files), folder=folder))
 
     def resetReview(self) -> None:
         """Put the review tools back to how they are after a fusion."""
-        for button in (self.ui.checkerboardButton, self.ui.beforeButton):
+        for button in (self.ui.checkerboardButton, self.ui.showUnregisteredButton):
             button.setChecked(False)
         self.ui.fusedCheckBox.setChecked(True)
 
@@ -486,16 +486,15 @@ class BrainFusionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             review.remove_checkerboard(parameters.fusedVolume)
             self.onShowFused(self.ui.fusedCheckBox.checked)
 
-    def onBefore(self, before: bool) -> None:
+    def onShowUnregistered(self, shown: bool) -> None:
         parameters = self._parameterNode
         if not parameters or not parameters.ctVolume:
             return
-        if before:
+        if shown:
             self.logic.undo(parameters.ctVolume)
             self.ui.fusedCheckBox.setChecked(False)
         else:
             self.logic.redo(parameters.ctVolume)
-        self.ui.beforeButton.setText(_("After") if before else _("Before"))
 
     def onJump(self, checked: bool = False) -> None:
         place = self.worstPlace()

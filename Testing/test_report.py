@@ -13,11 +13,11 @@ from BrainFusionLib import report
 from BrainFusionLib.case import Result, Source
 from BrainFusionLib.errors import GeometryError
 from BrainFusionLib.geometry import RAS_FROM_LPS, Grid, anatomical_axes, rotation_matrix
+from BrainFusionLib.quantities import interval, length, number, position
 from BrainFusionLib.report import pictures, report_html, write_pictures, write_readme_picture, write_report
 from BrainFusionLib.report.facts import quality_facts
 from BrainFusionLib.report.page import Html, data, render
 from BrainFusionLib.report.pictures import joint_histogram, plane_pictures, prepare_scene, with_edges
-from BrainFusionLib.report.quantities import interval, length, number, position
 from BrainFusionLib.report.viewer import LocalMisalignment
 from BrainFusionLib.settings import FusionSettings, Settings
 from BrainFusionLib.transform import AffineTransform, RigidTransform

@@ -12,9 +12,9 @@ import pytest
 
 from BrainFusionLib.geometry import Grid
 from BrainFusionLib.intensity import ct_to_unit
+from BrainFusionLib.quantities import position
 from BrainFusionLib.report import report_html
 from BrainFusionLib.report.pictures import prepare_scene
-from BrainFusionLib.report.quantities import position
 from BrainFusionLib.report.viewer import WHITE_UNIT, readings_of_ct, readings_of_mri
 from BrainFusionLib.volume import Volume
 from Testing.report_case import result_of

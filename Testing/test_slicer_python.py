@@ -185,8 +185,8 @@ def test_the_worker_starts_and_a_job_without_torch_is_an_error_with_a_remedy(sli
     )  # fmt: skip
     ready, answer, *rest = [json.loads(line) for line in done.stdout.splitlines()]
     assert (done.returncode, rest) == (0, []), done.stderr
-    assert ready == {"ready": True}
-    error: Any = answer["error"]
+    assert ready["said"] == {"class": "Ready"}
+    error: Any = answer["said"]
     assert "MissingDependencyError" in json.dumps(error)
     assert "PyTorch is needed" in json.dumps(error)
 

@@ -1,16 +1,27 @@
 """The worker process of the Slicer module: real processes, no Slicer."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from BrainFusionLib.errors import BrainFusionError, Cancelled, ImageContentError, MissingDependencyError, SettingsError
+from BrainFusionLib.case import Inputs, Request, Source
+from BrainFusionLib.errors import (
+    BrainFusionError,
+    Cancelled,
+    ImageContentError,
+    MissingDependencyError,
+    RegistrationError,
+    Remedy,
+    SettingsError,
+)
 from BrainFusionLib.phantom import make_pair
 from BrainFusionLib.settings import FusionSettings, RegistrationSettings, SearchPass, Settings
 from BrainFusionLib.transform import AffineTransform, RigidTransform
@@ -20,8 +31,8 @@ pytest.importorskip("torch", reason="torch is not installed")
 ROOT = Path(__file__).parents[1]
 sys.path.append(str(ROOT / "BrainFusion"))
 
-from BrainFusionSlicer import jobs, worker  # noqa: E402
-from BrainFusionSlicer.jobs import Job, RawVolume  # noqa: E402
+from BrainFusionSlicer import jobs, torch_setup, worker  # noqa: E402
+from BrainFusionSlicer.jobs import RawInputs, RawVolume  # noqa: E402
 from BrainFusionSlicer.runner import CANCELLED, InProcessRunner, ProcessRunner  # noqa: E402
 
 QUICK = Settings(
@@ -75,10 +86,20 @@ def pair():
     return make_pair(spacing_mm=4.0, rotation_deg=10.0, translation_mm=8.0)
 
 
+REQUEST = Request(Source("CT 1"), Source("T1"), settings=QUICK)
+AS_THEY_ARE = replace(REQUEST, given=RigidTransform.identity(), check=False)
+
+
 @pytest.fixture
-def job(pair):
+def inputs(pair):
     ct = RawVolume(np.rint(pair.ct.array_kji).astype(np.int16), pair.ct.grid, "CT", "CT 1")
-    return Job(ct, RawVolume(pair.mri.array_kji, pair.mri.grid, "MR", "T1"), QUICK)
+    return RawInputs(ct, RawVolume(pair.mri.array_kji, pair.mri.grid, "MR", "T1"))
+
+
+def timeless(result):
+    """The same without what no two runs share: the date and the times."""
+    made = replace(result.provenance, date="", timings_s={}, registration_timings_s={})
+    return replace(result, provenance=made)
 
 
 @pytest.fixture
@@ -93,14 +114,14 @@ def runner(ticker):
     made.close()
 
 
-def test_a_worker_gives_what_this_process_gives_and_serves_again(runner, ticker, job, pair):
+def test_worker_and_own_process_give_equal_results(runner, ticker, inputs, pair):
     heard, again, here = Heard(), Heard(), Heard()
-    runner.run(job, heard.on_progress, heard.on_done)
+    runner.run(REQUEST, inputs, heard.on_progress, heard.on_done)
     folder = runner._folder
     assert folder.exists()
     assert runner.busy
     with pytest.raises(SettingsError, match="is running"):
-        runner.run(job, heard.on_progress, heard.on_done)
+        runner.run(REQUEST, inputs, heard.on_progress, heard.on_done)
     wait(ticker, heard)
     (result, error), *more = heard.done
     assert (error, more, runner.busy, ticker.call) == (None, [], False, None)
@@ -109,23 +130,30 @@ def test_a_worker_gives_what_this_process_gives_and_serves_again(runner, ticker,
     assert np.linalg.norm(off, axis=1).max() < 1.5
 
     child = runner.child_pid
-    runner.run(job, again.on_progress, again.on_done)
+    runner.run(REQUEST, inputs, again.on_progress, again.on_done)
     wait(ticker, again)
     assert runner.child_pid == child
-    InProcessRunner().run(job, here.on_progress, here.on_done)
-    expected = here.done[0][0]
+    InProcessRunner().run(REQUEST, inputs, here.on_progress, here.on_done)
+    expected = timeless(here.done[0][0])
+    assert expected.evidence.local.worst is not None
     for other in (result, again.done[0][0]):
-        np.testing.assert_allclose(other.fused.array_kji, expected.fused.array_kji, atol=1e-3)
-        np.testing.assert_array_equal(other.ct_in_mri.array_kji, expected.ct_in_mri.array_kji)
-        assert other.verdict == expected.verdict
-        assert other.fused.grid.same_as(expected.fused.grid)
-        assert other.to_dict()["intensity"] == expected.to_dict()["intensity"]
+        assert timeless(other) == expected
     assert not folder.exists()
 
 
-def test_cancel_ends_the_process_at_once_and_leaves_nothing(runner, ticker, job):
+def test_given_pose_comes_back_with_its_evidence(runner, ticker, inputs):
+    heard, here = Heard(), Heard()
+    request = replace(AS_THEY_ARE, check=True, settings=replace(QUICK, fusion=FusionSettings("average")))
+    runner.run(request, inputs, heard.on_progress, heard.on_done)
+    wait(ticker, heard)
+    InProcessRunner().run(request, inputs, here.on_progress, here.on_done)
+    assert heard.done[0][0].evidence.given is not None
+    assert timeless(heard.done[0][0]) == timeless(here.done[0][0])
+
+
+def test_cancel_ends_the_process_at_once_and_leaves_nothing(runner, ticker, inputs):
     heard = Heard()
-    runner.run(job, heard.on_progress, heard.on_done)
+    runner.run(REQUEST, inputs, heard.on_progress, heard.on_done)
     folder = runner._folder
     wait(ticker, heard, until=lambda: any(stage == "registration" for stage, _ in heard.progress))
     child = runner.child_pid
@@ -141,100 +169,149 @@ def test_cancel_ends_the_process_at_once_and_leaves_nothing(runner, ticker, job)
     assert len(heard.done) == 1
 
 
-def test_an_error_of_the_library_arrives_as_it_is_and_the_worker_lives_on(runner, ticker, job):
-    constant = RawVolume(np.zeros_like(job.mri.array_kji), job.mri.grid, "MR", "Empty MRI")
-    heard, again = Heard(), Heard()
-    runner.run(Job(job.ct, constant, QUICK), heard.on_progress, heard.on_done)
-    wait(ticker, heard)
-    [(_, error)] = heard.done
-    assert isinstance(error, ImageContentError)
-    assert "Empty MRI" in str(error)
-    runner.run(Job(job.ct, job.mri, QUICK, transform=RigidTransform.identity()), again.on_progress, again.on_done)
+def test_an_error_arrives_unchanged_and_the_worker_continues(runner, ticker, inputs):
+    constant = RawVolume(np.zeros_like(inputs.mri.array_kji), inputs.mri.grid, "MR", "Empty MRI")
+    far = replace(inputs.mri, grid=inputs.mri.grid.moved(RigidTransform.from_axis_angle((0, 0, 1), 0, (900, 0, 0))
+                  .moving_from_fixed_lps))  # fmt: skip
+    for request, wrong in ((REQUEST, RawInputs(inputs.ct, constant)), (AS_THEY_ARE, RawInputs(inputs.ct, far))):
+        heard, here = Heard(), Heard()
+        runner.run(request, wrong, heard.on_progress, heard.on_done)
+        wait(ticker, heard)
+        InProcessRunner().run(request, wrong, here.on_progress, here.on_done)
+        (_, error), (_, expected) = *heard.done, *here.done
+        assert type(error) is type(expected)
+        assert (error.problem, error.remedy, error.details) == (expected.problem, expected.remedy, expected.details)
+    assert isinstance(error, RegistrationError)
+    assert error.remedy is Remedy.REGISTER
+    again = Heard()
+    runner.run(AS_THEY_ARE, inputs, again.on_progress, again.on_done)
     wait(ticker, again)
     assert again.done[0][1] is None
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no signals")
-def test_a_killed_worker_is_an_error_in_words_and_the_next_job_gets_a_new_one(runner, ticker, job):
+def test_a_killed_worker_is_explained_and_replaced(runner, ticker, inputs):
     heard, again = Heard(), Heard()
-    runner.run(job, heard.on_progress, heard.on_done)
+    runner.run(REQUEST, inputs, heard.on_progress, heard.on_done)
     wait(ticker, heard, until=lambda: any(stage == "registration" for stage, _ in heard.progress))
     os.kill(runner.child_pid, signal.SIGKILL)
     wait(ticker, heard)
     [(_, error)] = heard.done
-    assert "ended by signal 9" in str(error)
+    assert "terminated by signal 9" in str(error)
     assert "not enough memory" in str(error)
-    runner.run(Job(job.ct, job.mri, QUICK, transform=RigidTransform.identity()), again.on_progress, again.on_done)
+    runner.run(AS_THEY_ARE, inputs, again.on_progress, again.on_done)
     wait(ticker, again)
     assert again.done[0][1] is None
 
 
-def test_a_worker_that_cannot_start_says_why(ticker, job, tmp_path):
+def test_a_worker_that_cannot_start_is_explained(ticker, inputs, tmp_path):
     heard = Heard()
     runner = ProcessRunner([sys.executable, "-c", "raise SystemExit('no library here')"], ROOT, ticker)
-    runner.run(job, heard.on_progress, heard.on_done)
+    runner.run(REQUEST, inputs, heard.on_progress, heard.on_done)
     wait(ticker, heard)
-    assert "no library here" in str(heard.done[0][1])
+    assert "Last output: no library here" in str(heard.done[0][1])
     missing = ProcessRunner([str(tmp_path / "PythonSlicer")], ROOT, ticker)
     with pytest.raises(BrainFusionError, match="PythonSlicer: the worker process cannot be started"):
-        missing.run(job, heard.on_progress, heard.on_done)
+        missing.run(REQUEST, inputs, heard.on_progress, heard.on_done)
     assert not missing.busy
 
 
 def test_the_worker_ends_when_its_parent_is_gone():
     command = [sys.executable, str(ROOT / "BrainFusion" / "BrainFusionSlicer" / "worker.py"), str(ROOT)]
     child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-    assert b"ready" in child.stdout.readline()
+    assert jobs.said_from_line(child.stdout.readline()) == jobs.Ready()
     child.stdin.close()
     assert child.wait(60) == 0
     child.stdout.close()
 
 
-def test_what_a_job_is_told_arrives_whole(tmp_path, job):
-    mask = RawVolume(np.ones(job.mri.grid.shape_kji, np.uint8), job.mri.grid, None, "mask")
-    start = RigidTransform.from_axis_angle((1, 2, 3), 20, (5, 6, 7))
-    sent = Job(job.ct, job.mri, Settings(fusion=FusionSettings(weights=Path("w.npz"))), start=start, mri_mask=mask)
-    *_, message = jobs.write_job(sent, tmp_path)
-    volumes, settings, arguments = jobs.read_job(message)
-    np.testing.assert_array_equal(volumes["ct"].array_kji, job.ct.array_kji)
-    assert volumes["ct"].grid.same_as(job.ct.grid)
-    assert (volumes["ct"].modality, volumes["mri"].name) == ("CT", "T1")
-    assert settings == Settings(fusion=FusionSettings(weights="w.npz"))
-    np.testing.assert_allclose(arguments["start"].moving_from_fixed_lps, start.moving_from_fixed_lps)
-    assert arguments["mri_mask"].array_kji.all()
-    scaled = AffineTransform(np.diag([1.1, 1, 1, 1]))
-    back = jobs._transform_from_plain(jobs._transform_to_plain(scaled))
-    assert isinstance(back, AffineTransform)
+def test_a_job_arrives_whole(tmp_path, inputs):
+    mask = RawVolume(np.ones(inputs.mri.grid.shape_kji, np.uint8), inputs.mri.grid, None, "mask")
+    request = Request(
+        Source("CT 1"), Source("T1"), Source("mask"), Settings(fusion=FusionSettings(weights=Path("w.npz"))),
+        start=RigidTransform.from_axis_angle((1, 2, 3), 20, (5, 6, 7)),
+        given=AffineTransform(np.diag([1.1, 1, 1, 1])), check=False,
+    )  # fmt: skip
+    sent = replace(inputs, mri_mask=mask)
+    *steps, message = jobs.write_job(request, sent, tmp_path)
+    assert set(steps) == {None}
+    arrived = jobs.job_from_line(jobs.job_to_line(message))
+    assert replace(arrived.request, settings=request.settings) == request
+    assert str(arrived.request.settings.fusion.weights) == "w.npz"
+    assert jobs.read_inputs(arrived) == sent.copied()
+    assert isinstance(jobs.read_inputs(arrived), Inputs)
 
 
-def test_an_old_torch_is_refused_in_words(monkeypatch):
-    import torch
+@pytest.mark.parametrize("dtype", [">i2", np.uint8, np.float64, np.float32])
+@pytest.mark.parametrize("piece_bytes", [1, 100, 10**9])
+def test_voxels_of_any_type_go_in_pieces(tmp_path, monkeypatch, dtype, piece_bytes):
+    monkeypatch.setattr(jobs, "PIECE_BYTES", piece_bytes)
+    array = np.arange(60).astype(dtype).reshape(3, 4, 5).transpose(0, 2, 1)  # not contiguous
+    files = jobs.VoxelFiles(tmp_path)
+    for _ in files.set_in_pieces("ct", array):
+        pass
+    assert files["ct"].dtype == array.dtype
+    np.testing.assert_array_equal(files["ct"], array)
 
-    monkeypatch.setattr(torch, "__version__", "2.1.2+cu118")
+
+def test_voxel_files_are_a_mapping(tmp_path):
+    files = jobs.VoxelFiles(tmp_path)
+    files["volumes.fused"] = np.ones((2, 3, 4), np.float32)
+    assert isinstance(files["volumes.fused"], np.memmap)
+    assert (list(files), len(files), "volumes.alpha" in files) == (["volumes.fused"], 1, False)
+    del files["volumes.fused"]
+    assert not files
+    with pytest.raises(KeyError):
+        files["volumes.fused"]
+    with pytest.raises(ValueError, match="pickle"):
+        files["objects"] = np.array([{}], dtype=object)
+
+
+def test_an_old_torch_is_rejected_with_a_remedy(monkeypatch):
+    monkeypatch.setattr("importlib.metadata.version", lambda name: "2.1.2+cu118")
     with pytest.raises(MissingDependencyError, match=r"PyTorch 2\.1\.2.*2\.4 or newer"):
-        worker.check_torch()
-    monkeypatch.setattr(torch, "__version__", "2.10.0")
-    worker.check_torch()
+        torch_setup.require_torch()
+    monkeypatch.setattr("importlib.metadata.version", lambda name: "2.10.0")
+    torch_setup.require_torch()
 
 
-def test_a_graphics_card_that_fails_is_a_notice_and_not_the_end(monkeypatch, tmp_path, job):
+def test_the_minimal_torch_is_that_of_the_package():
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    assert re.findall(r'^torch = \["torch>=([\d.]+)"\]', text, re.MULTILINE) == [torch_setup.LEAST_VERSION]
+
+
+def test_a_graphics_card_that_fails_is_a_notice(monkeypatch, tmp_path, inputs):
     import torch
 
     assert worker.why_not_cuda() == ""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)  # and there is none: using it raises
     said = []
-    *_, message = jobs.write_job(
-        Job(job.ct, job.mri, jobs.with_device(QUICK, "auto"), transform=RigidTransform.identity()), tmp_path
-    )
-    result = worker.fuse(message, lambda **what: said.append(what))
-    [notice] = [what["notice"] for what in said if "notice" in what]
+    request = replace(AS_THEY_ARE, settings=replace(QUICK, device="auto"))
+    *_, message = jobs.write_job(request, inputs, tmp_path)
+    result = worker.work(message, said.append)
+    [notice] = [what.text for what in said if isinstance(what, jobs.Notice)]
     assert "graphics card cannot be used" in notice
-    assert result["details"]["device"] == "cpu"
-    assert notice in result["details"]["notes"]
+    assert result.provenance.device == "cpu"
+    assert notice in result.notes
 
 
-def test_a_fault_of_the_program_is_told_as_one():
-    plain = jobs.error_to_plain(ZeroDivisionError("oops"))
-    error = jobs.error_from_plain(plain)
+@pytest.mark.parametrize(
+    "error",
+    [
+        ImageContentError("it is empty"),
+        SettingsError("a mask, and a transform.", remedy=Remedy.OMIT_MASK_OR_TRANSFORM),
+        BrainFusionError("several series.", remedy=Remedy.CHOOSE_SERIES, details="1: CT\n2: MR"),
+        RegistrationError("no pose", RigidTransform.from_axis_angle((1, 2, 3), 4, (5, 6, 7))),
+    ],
+)
+def test_errors_come_back_without_loss(error):
+    back = jobs.error_of(jobs.said_from_line(jobs.said_to_line(jobs.failure_of(error))))
+    assert type(back) is type(error)
+    assert vars(back) == vars(error)
+    assert str(back) == str(error)
+
+
+def test_a_fault_of_the_program_is_called_one():
+    error = jobs.error_of(jobs.failure_of(ZeroDivisionError("oops")))
     assert type(error) is BrainFusionError
     assert "ZeroDivisionError: oops" in str(error)

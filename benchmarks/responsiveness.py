@@ -29,7 +29,7 @@ logger = logging.getLogger("benchmarks")
 
 WINDOW = Path(__file__).resolve().parents[1] / "Testing" / "panel"
 CT_KJI, MRI_KJI = (200, 512, 512), (220, 256, 256)
-ALIGNED_ALREADY, BONE_OVER_MRI = 2, 2  # indices of the panel's boxes: what is measured is the window, not the work
+SKIP_REGISTRATION, RULE = "skip", "bone_over_mri"  # what is measured is the window, not the work
 
 
 def enlarged(volume: Volume, shape_kji: tuple[int, int, int]) -> Volume:
@@ -67,8 +67,8 @@ def window_rows(rounds: int) -> list[tuple[str, str]]:
             nodes.append(node)
         panel.ui.ctSelector.setCurrentNode(nodes[0])
         panel.ui.mriSelector.setCurrentNode(nodes[1])
-        panel.ui.startComboBox.setCurrentIndex(ALIGNED_ALREADY)
-        panel.ui.ruleComboBox.setCurrentIndex(BONE_OVER_MRI)
+        panel.ui.startComboBox.setCurrentIndex(panel.ui.startComboBox.findData(SKIP_REGISTRATION))
+        panel.ui.ruleComboBox.setCurrentIndex(panel.ui.ruleComboBox.findData(RULE))
         return [_one_round(number, panel, window.wait) for number in range(1, rounds + 1)]
 
 

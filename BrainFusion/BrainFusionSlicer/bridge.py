@@ -11,7 +11,7 @@ import slicer
 import slicer.util
 import vtk
 
-from BrainFusionLib.errors import GeometryError, ImageContentError
+from BrainFusionLib.errors import GeometryError, ImageContentError, Remedy
 from BrainFusionLib.geometry import RAS_FROM_LPS, FloatArray, Grid
 from BrainFusionLib.transform import RigidTransform, Transform
 from BrainFusionLib.volume import Modality, Volume
@@ -62,12 +62,12 @@ def raw_from_node(node: slicer.vtkMRMLScalarVolumeNode, labels: bool = False, as
     allowed = ("vtkMRMLScalarVolumeNode", *(["vtkMRMLLabelMapVolumeNode"] if labels else []))
     if node.GetClassName() not in allowed:
         raise ImageContentError(
-            f"{name}: a CT or MRI must be a scalar volume; this is a {node.GetNodeTagName()}. Choose the image itself."
+            f"{name}: a CT or MRI must be a scalar volume; this is a {node.GetNodeTagName()}. Choose a scalar volume."
         )
     if node.GetImageData() is None or node.GetImageData().GetNumberOfPoints() == 0:
         raise ImageContentError(f"{name}: the volume has no voxels. Load it again, or choose another one.")
     if node.GetImageData().GetNumberOfScalarComponents() != 1:
-        raise ImageContentError(f"{name}: the volume has several values a voxel (colours?). Choose the image itself.")
+        raise ImageContentError(f"{name}: the volume has several values a voxel (colours?). Choose a scalar volume.")
     parent = node.GetParentTransformNode() if as_shown else users_parent(node)
     if parent is not None and not parent.IsTransformToWorldLinear():
         return _straightened(node, parent)
@@ -78,7 +78,7 @@ def raw_from_node(node: slicer.vtkMRMLScalarVolumeNode, labels: bool = False, as
     try:
         grid = Grid.from_lps_from_ijk(lps_from_ijk, array.shape[::-1])
     except GeometryError as error:
-        raise GeometryError(f"{name}: {error}") from error
+        raise GeometryError(f"{name}: {error.problem}", remedy=error.remedy, details=error.details) from error
     return RawVolume(array, grid, modality_of(node), name)
 
 
@@ -303,11 +303,15 @@ def start_from_node(node: slicer.vtkMRMLTransformNode) -> RigidTransform:
     try:
         return RigidTransform(np.linalg.inv(LPS_FROM_RAS @ matrix @ RAS_FROM_LPS))
     except GeometryError as error:
-        raise GeometryError(f"{node.GetName()}, given as starting pose: {error}") from error
+        raise GeometryError(
+            f"{node.GetName()}, given as starting pose: {error.problem}", remedy=Remedy.USE_TRANSFORM_AS_IT_IS
+        ) from error
 
 
 def mask_from_node(node: slicer.vtkMRMLNode, mri_node: slicer.vtkMRMLScalarVolumeNode) -> RawVolume:
-    """Return a mask on the MRI's grid: of a label map or scalar volume, or of a segmentation's visible segments.
+    """Return a registration mask on the MRI's grid.
+
+    It comes from a label map, a scalar volume, or the visible segments of a segmentation.
 
     Raises
     ------
@@ -321,7 +325,9 @@ def mask_from_node(node: slicer.vtkMRMLNode, mri_node: slicer.vtkMRMLScalarVolum
     try:
         logic = slicer.vtkSlicerSegmentationsModuleLogic
         if not logic.ExportVisibleSegmentsToLabelmapNode(node, labels, mri_node):
-            raise ImageContentError(f"{node.GetName()}: no segment of it is visible. Show the region that matters.")
+            raise ImageContentError(
+                f"{node.GetName()}: no segment of it is visible. Show the segment that is the registration mask."
+            )
         raw = raw_from_node(labels, labels=True)
         return RawVolume(np.array(raw.array_kji), raw.grid, None, node.GetName())
     finally:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import slicer.util
 from slicer.i18n import tr as _
 
+from BrainFusionLib.intensity import looks_like_ct
 from BrainFusionSlicer import bridge
 
-# Every so many voxels along each axis are enough to tell a CT from an MRI, and take a millisecond.
+# Every fourth voxel along each axis is enough to tell a CT from an MRI, and takes a millisecond.
 STEP = 4
 
 
@@ -32,10 +33,10 @@ def what_is_missing(parameters) -> str | None:
     if len({node.GetID() for node in outputs}) < len(outputs):
         return _("Two outputs must not be the same volume")
     if parameters.start == "transform" and not parameters.startTransform:
-        return _("Choose the transform to start from, or another starting pose")
+        return _("Choose the transform to start from, or Registration: Automatic")
     for node in (parameters.ctVolume, parameters.mriVolume):
         if node.GetClassName() != "vtkMRMLScalarVolumeNode":
-            return _("{name} is no image: choose a scalar volume").format(name=node.GetName())
+            return _("{name} is not an image volume: choose a scalar volume").format(name=node.GetName())
         if node.GetImageData() is None:
             return _("{name} has no voxels: load it again, or choose another volume").format(name=node.GetName())
     return None
@@ -49,7 +50,7 @@ def are_swapped(ctVolume, mriVolume) -> bool:
 def what_is_suspicious(ctVolume, mriVolume) -> str | None:
     """Return a warning about two volumes that can be fused, or None."""
     if are_swapped(ctVolume, mriVolume):
-        return _("CT and MRI seem to be swapped: {mri} has the values of a CT, and {ct} has not.").format(
+        return _("CT and MRI seem to be swapped: {mri} has the values of a CT, and {ct} does not.").format(
             ct=ctVolume.GetName(), mri=mriVolume.GetName()
         )
     if _is_ct(mriVolume):
@@ -60,8 +61,6 @@ def what_is_suspicious(ctVolume, mriVolume) -> str | None:
 
 
 def _is_ct(node) -> bool:
-    from BrainFusionLib.intensity import looks_like_ct  # brings SimpleITK, which loading the module must not
-
     modality = bridge.modality_of(node)
     if modality is not None:
         return modality == "CT"

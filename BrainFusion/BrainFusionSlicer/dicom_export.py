@@ -16,7 +16,7 @@ from slicer.i18n import tr as _
 from BrainFusionLib.errors import ImageContentError, ImageFileError, SettingsError
 from BrainFusionLib.geometry import RAS_FROM_LPS, FloatArray
 from BrainFusionLib.transform import AffineTransform
-from BrainFusionLib.volume import Volume
+from BrainFusionLib.volume import AIR_HU, Volume
 
 from . import bridge
 
@@ -153,7 +153,7 @@ def _registeredCt(results: Any, ctNode: slicer.vtkMRMLScalarVolumeNode, fused: V
     from BrainFusionLib.resample import resample_onto
 
     ct = bridge.volume_from_node(ctNode)
-    pulled = resample_onto(ct, fused.grid, AffineTransform(ctFromMri), fill=-1000.0)
+    pulled = resample_onto(ct, fused.grid, AffineTransform(ctFromMri), fill=AIR_HU)
     return pulled.with_array(np.rint(pulled.array_kji))
 
 

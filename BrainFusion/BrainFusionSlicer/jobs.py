@@ -1,28 +1,26 @@
-"""What goes to the worker process and what comes back: voxels in files of one folder, all else as JSON.
+"""What goes to the worker process and what comes back: voxels in files of one folder, all else as one line of JSON.
 
-Nothing is pickled. Imports no slicer, so that the worker, which is a plain Python, can read it, too.
+The messages are frozen dataclasses, and `BrainFusionLib.case.codec` writes and reads them without loss. Nothing is
+pickled. Imports no slicer, so that the worker, which is a plain Python, can read it, too.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+import json
+from collections.abc import Iterator, MutableMapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from BrainFusionLib import errors
-from BrainFusionLib.errors import BrainFusionError
+from BrainFusionLib.case import Inputs, Request, Result, from_document, to_document
+from BrainFusionLib.errors import BrainFusionError, RegistrationError, Remedy
 from BrainFusionLib.geometry import Grid
-from BrainFusionLib.settings import FusionSettings, RegistrationSettings, SearchPass, Settings
-from BrainFusionLib.transform import AffineTransform, RigidTransform, Transform
-from BrainFusionLib.verdict.judge import Verdict
-from BrainFusionLib.volume import Modality, Volume
-
-if TYPE_CHECKING:
-    from BrainFusionLib.case.run import FusionResult  # brings SimpleITK, which loading the module must not
+from BrainFusionLib.transform import Transform
+from BrainFusionLib.volume import Modality, Volume, VoxelArray
 
 # Voxels are written in pieces of this many bytes, so that the window stays alive between them.
 PIECE_BYTES = 16_000_000
@@ -46,162 +44,201 @@ class RawVolume:
 
 
 @dataclass(frozen=True, eq=False)
-class Job:
-    """One fusion: all that `BrainFusionLib.fuse` needs, without a node in it."""
+class RawInputs:
+    """The volumes of a request as their nodes hold them: what `case.Inputs` is, before it is copied."""
 
     ct: RawVolume
     mri: RawVolume
-    settings: Settings
-    start: RigidTransform | None = None
-    transform: Transform | None = None
     mri_mask: RawVolume | None = None
 
-    def volumes(self) -> dict[str, RawVolume]:
-        """Return the volumes by their role."""
+    def copied(self) -> Inputs:
+        """Return library volumes with voxels of their own."""
+        return Inputs(**{role: volume.copied() for role, volume in self.by_role().items()})
+
+    def by_role(self) -> dict[str, RawVolume]:
+        """Return the volumes that are there, by the name of their field."""
         found = {"ct": self.ct, "mri": self.mri, "mri_mask": self.mri_mask}
         return {role: volume for role, volume in found.items() if volume is not None}
 
 
-def write_job(job: Job, folder: Path) -> Iterator[dict[str, Any]]:
+# ---- the messages ---------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class RawHeader:
+    """A `RawVolume` without its voxels; those are in the job's folder, under the volume's role."""
+
+    grid: Grid
+    modality: Modality | None
+    name: str
+
+
+@dataclass(frozen=True)
+class JobMessage:
+    """To the worker: fuse what is in a folder, and write the volumes of the result there."""
+
+    folder: Path
+    request: Request
+    volumes: dict[str, RawHeader]
+
+
+@dataclass(frozen=True)
+class Ready:
+    """The worker has started."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """How far a stage of the job is, 0 to 1."""
+
+    name: str
+    fraction: float
+
+
+@dataclass(frozen=True)
+class Notice:
+    """Something that the user may want to know, and that ends nothing."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Failure:
+    """The job ended with an error: its class, and what it holds. ``remedy`` is the name of a `Remedy`."""
+
+    kind: str
+    problem: str
+    remedy: str | None = None
+    details: str = ""
+    best_transform: Transform | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Done:
+    """The job is done; the voxels of the result are in the job's folder."""
+
+    result: Result
+
+
+Said = Ready | Stage | Notice | Failure | Done
+
+
+@dataclass(frozen=True, eq=False)
+class Message:
+    """From the worker."""
+
+    said: Said
+
+
+class VoxelFiles(MutableMapping[str, VoxelArray]):
+    """The arrays of one folder, each in an .npy file under its key; read as they are looked at (memory maps)."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def __setitem__(self, key: str, array: VoxelArray) -> None:
+        np.save(self._path(key), array, allow_pickle=False)
+
+    def __getitem__(self, key: str) -> VoxelArray:
+        try:
+            array: VoxelArray = np.load(self._path(key), mmap_mode="r", allow_pickle=False)
+        except FileNotFoundError:
+            raise KeyError(key) from None
+        return array
+
+    def __delitem__(self, key: str) -> None:
+        try:
+            self._path(key).unlink()
+        except FileNotFoundError:
+            raise KeyError(key) from None
+
+    def __iter__(self) -> Iterator[str]:
+        return (path.stem for path in sorted(self._folder.glob("*.npy")))
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+    def set_in_pieces(self, key: str, array_kji: npt.NDArray[Any]) -> Iterator[None]:
+        """Write an array of any number type, a few milliseconds at a time."""
+        slices = max(1, PIECE_BYTES // max(1, array_kji[:1].nbytes))
+        header = {
+            "descr": np.lib.format.dtype_to_descr(array_kji.dtype),
+            "fortran_order": False,
+            "shape": array_kji.shape,
+        }
+        with self._path(key).open("wb") as file:
+            np.lib.format.write_array_header_1_0(file, header)
+            for first in range(0, len(array_kji), slices):
+                file.write(np.ascontiguousarray(array_kji[first : first + slices]).data)
+                yield
+
+    def _path(self, key: str) -> Path:
+        return self._folder / f"{key}.npy"
+
+
+def write_job(request: Request, inputs: RawInputs, folder: Path) -> Iterator[JobMessage | None]:
     """Write the voxels of a job piece by piece, and at last yield the message that describes it.
 
-    Every step takes a few milliseconds; those before the last yield an empty message.
+    Every step takes a few milliseconds; those before the last yield ``None``.
     """
-    volumes = {}
-    for role, volume in job.volumes().items():
-        array = volume.array_kji
-        slices = max(1, PIECE_BYTES // max(1, array[:1].nbytes))
-        with (folder / f"{role}.raw").open("wb") as file:
-            for first in range(0, len(array), slices):
-                file.write(np.ascontiguousarray(array[first : first + slices]).data)
-                yield {}
-        volumes[role] = {
-            "dtype": array.dtype.str,
-            "grid": _grid_to_plain(volume.grid),
-            "modality": volume.modality,
-            "name": volume.name,
-        }
-    yield {
-        "folder": str(folder),
-        "volumes": volumes,
-        "settings": asdict(job.settings) | {"fusion": _plain_fusion(job.settings.fusion)},
-        "start": None if job.start is None else _transform_to_plain(job.start),
-        "transform": None if job.transform is None else _transform_to_plain(job.transform),
-    }
+    files = VoxelFiles(folder)
+    volumes = inputs.by_role()
+    for role, volume in volumes.items():
+        yield from files.set_in_pieces(role, volume.array_kji)
+    headers = {role: RawHeader(volume.grid, volume.modality, volume.name) for role, volume in volumes.items()}
+    yield JobMessage(folder, request, headers)
 
 
-def read_job(message: dict[str, Any]) -> tuple[dict[str, Volume], Settings, dict[str, Any]]:
-    """Return the volumes by role, the settings and the other arguments of `BrainFusionLib.fuse`."""
-    volumes = {}
-    for role, told in message["volumes"].items():
-        grid = _grid_from_plain(told["grid"])
-        array = np.fromfile(Path(message["folder"]) / f"{role}.raw", dtype=told["dtype"]).reshape(grid.shape_kji)
-        volumes[role] = Volume(array.astype(np.float32), grid, told["modality"], told["name"])
-    arguments = {
-        name: _transform_from_plain(message[name]) for name in ("start", "transform") if message[name] is not None
-    }
-    if "mri_mask" in volumes:
-        arguments["mri_mask"] = volumes.pop("mri_mask")
-    return volumes, settings_from_plain(message["settings"]), arguments
+def read_inputs(job: JobMessage) -> Inputs:
+    """Return the volumes of a job, float32."""
+    files = VoxelFiles(job.folder)
+    volumes = {role: RawVolume(files[role], h.grid, h.modality, h.name).copied() for role, h in job.volumes.items()}
+    return Inputs(**volumes)
 
 
-def settings_from_plain(plain: dict[str, Any]) -> Settings:
-    """Return the settings that `dataclasses.asdict` made plain."""
-    registration = dict(plain["registration"])
-    looks = tuple(SearchPass(**look) for look in registration.pop("passes"))
-    return Settings(
-        registration=RegistrationSettings(passes=looks, **registration),
-        fusion=FusionSettings(**plain["fusion"]),
-        device=plain["device"],
-        threads=plain["threads"],
-    )
+def job_to_line(job: JobMessage) -> bytes:
+    """Return a job as the line that the worker reads."""
+    return _line(job, None)
 
 
-def write_result(result: FusionResult, folder: Path) -> dict[str, Any]:
-    """Write the voxels of a result, and return the message that describes it."""
-    volumes = {}
-    for role in ("fused", "ct_in_mri", "alpha"):
-        volume = getattr(result, role)
-        if volume is not None:
-            volume.array_kji.tofile(folder / f"{role}.raw")
-            volumes[role] = {"grid": _grid_to_plain(volume.grid), "modality": volume.modality, "name": volume.name}
-    return {
-        "volumes": volumes,
-        "transform": _transform_to_plain(result.transform),
-        "rigid": _transform_to_plain(result.rigid),
-        "verdict": result.verdict.to_dict(),
-        "details": result.details,
-    }
+def job_from_line(line: str | bytes) -> JobMessage:
+    """Return what `job_to_line` wrote."""
+    return from_document(json.loads(line), JobMessage)
 
 
-def read_result(message: dict[str, Any], folder: Path) -> FusionResult:
-    """Return the result that a worker wrote; its voxels are read from their files as they are looked at."""
-    from BrainFusionLib.case.run import FusionResult
-
-    volumes: dict[str, Volume | None] = {"alpha": None}
-    for role, told in message["volumes"].items():
-        grid = _grid_from_plain(told["grid"])
-        array = np.memmap(folder / f"{role}.raw", dtype=np.float32, mode="r", shape=grid.shape_kji)
-        volumes[role] = Volume(array, grid, told["modality"], told["name"])
-    verdict = dict(message["verdict"])
-    verdict["reasons"] = tuple(verdict["reasons"])
-    if verdict.get("interval_mm") is not None:
-        verdict["interval_mm"] = tuple(verdict["interval_mm"])
-    fused, ct_in_mri = volumes["fused"], volumes["ct_in_mri"]
-    assert fused is not None
-    assert ct_in_mri is not None
-    return FusionResult(
-        fused=fused,
-        ct_in_mri=ct_in_mri,
-        transform=_transform_from_plain(message["transform"]),
-        rigid=_rigid_from_plain(message["rigid"]),
-        verdict=Verdict(**verdict),
-        alpha=volumes["alpha"],
-        details=message["details"],
-    )
+def said_to_line(said: Said, folder: Path | None = None) -> bytes:
+    """Return what the worker says as a line; the voxels of a result go into `folder`."""
+    return _line(Message(said), None if folder is None else VoxelFiles(folder))
 
 
-def error_to_plain(error: BaseException) -> dict[str, str]:
-    """Return the class and the text of an error; one that the library does not know is a fault of the program."""
-    if isinstance(error, BrainFusionError):
-        return {"class": type(error).__name__, "text": str(error)}
-    return {
-        "class": "BrainFusionError",
-        "text": f"a fault of the program ({type(error).__name__}: {error}). The log has all of it; please report it.",
-    }
+def said_from_line(line: str | bytes, folder: Path | None = None) -> Said:
+    """Return what `said_to_line` wrote; the voxels of a result are those in `folder`."""
+    return from_document(json.loads(line), Message, None if folder is None else VoxelFiles(folder)).said
 
 
-def error_from_plain(plain: dict[str, str]) -> BrainFusionError:
-    """Return the error that `error_to_plain` made plain."""
-    error: BrainFusionError = getattr(errors, plain["class"], BrainFusionError)(plain["text"])
+def _line(message: JobMessage | Message, voxels: VoxelFiles | None) -> bytes:
+    return json.dumps(to_document(message, voxels)).encode() + b"\n"
+
+
+def failure_of(error: BaseException) -> Failure:
+    """Return an error as a message; one that the library does not know is a fault of the program."""
+    if not isinstance(error, BrainFusionError):
+        return Failure(
+            "BrainFusionError",
+            f"a fault of the program ({type(error).__name__}: {error}). The log has all of it; please report it.",
+        )
+    best = error.best_transform if isinstance(error, RegistrationError) else None
+    remedy = None if error.remedy is None else error.remedy.name
+    return Failure(type(error).__name__, error.problem, remedy, error.details, best)
+
+
+def error_of(failure: Failure) -> BrainFusionError:
+    """Return the error that `failure_of` made a message of."""
+    kind = getattr(errors, failure.kind, None)
+    if not (isinstance(kind, type) and issubclass(kind, BrainFusionError)):
+        kind = BrainFusionError
+    remedy = None if failure.remedy is None else Remedy[failure.remedy]
+    error = kind(failure.problem, remedy=remedy, details=failure.details)
+    if isinstance(error, RegistrationError):
+        error.best_transform = failure.best_transform
     return error
-
-
-def with_device(settings: Settings, device: Any) -> Settings:
-    """Return the same settings for another device."""
-    return replace(settings, device=device)
-
-
-def _plain_fusion(fusion: FusionSettings) -> dict[str, Any]:
-    return {**asdict(fusion), "weights": None if fusion.weights is None else str(fusion.weights)}
-
-
-def _grid_to_plain(grid: Grid) -> dict[str, Any]:
-    return {"size_ijk": list(grid.size_ijk), "lps_from_ijk": grid.lps_from_ijk.tolist()}
-
-
-def _grid_from_plain(plain: dict[str, Any]) -> Grid:
-    i, j, k = plain["size_ijk"]
-    return Grid.from_lps_from_ijk(np.array(plain["lps_from_ijk"]), (i, j, k))
-
-
-def _transform_to_plain(transform: Transform) -> dict[str, Any]:
-    return {"rigid": isinstance(transform, RigidTransform), "matrix": transform.moving_from_fixed_lps.tolist()}
-
-
-def _transform_from_plain(plain: dict[str, Any]) -> Transform:
-    return _rigid_from_plain(plain) if plain["rigid"] else AffineTransform(np.array(plain["matrix"]))
-
-
-def _rigid_from_plain(plain: dict[str, Any]) -> RigidTransform:
-    return RigidTransform(np.array(plain["matrix"]))

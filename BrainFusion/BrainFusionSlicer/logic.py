@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
 import logging
 import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import slicer
 import slicer.util
@@ -17,15 +15,13 @@ from slicer.i18n import tr as _
 from slicer.ScriptedLoadableModule import ScriptedLoadableModuleLogic
 
 import BrainFusionLib
-from BrainFusionLib.errors import Cancelled, MissingDependencyError, SettingsError
+from BrainFusionLib.case import Request, Result, Source
+from BrainFusionLib.errors import Cancelled, SettingsError
 from BrainFusionLib.settings import Settings
 from BrainFusionLib.transform import RigidTransform
 from BrainFusionSlicer import bridge, torch_setup
-from BrainFusionSlicer.jobs import Job
+from BrainFusionSlicer.jobs import RawInputs
 from BrainFusionSlicer.runner import InProcessRunner, ProcessRunner, Runner
-
-if TYPE_CHECKING:
-    from BrainFusionLib.case.run import FusionResult
 
 TICK_MS = 30
 SCALAR_VOLUME = "vtkMRMLScalarVolumeNode"
@@ -36,11 +32,11 @@ class BrainFusionOutcome:
     """What a fusion made.
 
     fusedVolume - The fused volume, on the MRI's grid.
-    transformNode - The transform that the CT is under now; None if the CT was fused as it lay.
+    transformNode - The transform that the CT is under now; None if the registration was skipped.
     alphaVolume, resampledCTVolume - The weight of the CT, and the CT on the MRI's grid, where they were asked for.
     movement - How the CT had to move, in words.
     seconds - How long it took.
-    result - BrainFusionLib's FusionResult, with its verdict, settings and measures.
+    result - BrainFusionLib's Result: request, pose, verdict, evidence and how it was made.
     """
 
     fusedVolume: object
@@ -49,7 +45,7 @@ class BrainFusionOutcome:
     resampledCTVolume: object
     movement: str
     seconds: float
-    result: FusionResult
+    result: Result
 
 
 class QtTicker:
@@ -111,6 +107,7 @@ class FusionLogic(ScriptedLoadableModuleLogic):
         settings: Settings | None = None,
         startTransform=None,
         keepAlignment: bool = False,
+        check: bool = True,
         mask=None,
         progressCallback: Callable[[str, float], None] | None = None,
         finishedCallback: Callable[[BrainFusionOutcome | None, Exception | None], None] | None = None,
@@ -129,8 +126,9 @@ class FusionLogic(ScriptedLoadableModuleLogic):
         :param resampledCTVolume: gets the CT on the MRI's grid; True for a new volume, None for none
         :param settings: BrainFusionLib's; the default ones if None
         :param startTransform: linear transform node, CT to MRI, to try as starting pose besides all others
-        :param keepAlignment: do not register: fuse the two as they lie in the scene
-        :param mask: label map or segmentation of the MRI: where the alignment matters most
+        :param keepAlignment: skip the registration: fuse the two as they are in the scene
+        :param check: if the registration is skipped, whether one says how far the alignment is from what it finds
+        :param mask: registration mask: label map or segmentation of the MRI, where the alignment matters most
         :param progressCallback: called with a stage's name and the fraction done, 0 to 1
         :param finishedCallback: called once with the outcome and None, or with None and the error
         :raises SettingsError: the choice makes no sense, or a fusion is running
@@ -152,37 +150,28 @@ class FusionLogic(ScriptedLoadableModuleLogic):
                     "another one, or a new one."
                 )
             )
-        if not torch_setup.torch_is_installed():
-            raise MissingDependencyError(
-                _(
-                    "PyTorch is needed and is not installed. Install the PyTorch extension (Extensions Manager), "
-                    "restart Slicer, open the module PyTorch Utils, click Install PyTorch, and try again."
-                )
-            )
-        if torch_setup.is_too_old():
-            raise MissingDependencyError(
-                _(
-                    "PyTorch {version} is installed, and 2.4 or newer is needed. Open the module PyTorch Utils, click "
-                    "Uninstall PyTorch, restart Slicer, and click Install PyTorch."
-                ).format(version=torch_setup.is_too_old())
-            )
-        # Brings SimpleITK and more, which takes a while the first time: better now than while the job runs.
-        importlib.import_module("BrainFusionLib.case.run")
-        job = Job(
+        torch_setup.require_torch()
+        rawInputs = RawInputs(
             ct=bridge.raw_from_node(ctVolume, as_shown=keepAlignment),
             mri=bridge.raw_from_node(mriVolume),
-            settings=settings or Settings(),
-            start=None if startTransform is None else bridge.start_from_node(startTransform),
-            transform=RigidTransform.identity() if keepAlignment else None,
             mri_mask=None if mask is None else bridge.mask_from_node(mask, mriVolume),
         )
-        logging.info("BrainFusion: fusing %s and %s", job.ct.name, job.mri.name)
+        request = Request(
+            ct=Source(rawInputs.ct.name),
+            mri=Source(rawInputs.mri.name),
+            mri_mask=None if rawInputs.mri_mask is None else Source(rawInputs.mri_mask.name),
+            settings=settings or Settings(),
+            start=None if startTransform is None else bridge.start_from_node(startTransform),
+            given=RigidTransform.identity() if keepAlignment else None,
+            check=check,
+        )
+        logging.info("BrainFusion: fusing %s and %s", request.ct.name, request.mri.name)
         outputsByRole = {"fused": fusedVolume, "transform": transform, "alpha": alphaVolume, "ct": resampledCTVolume}
         self._task = _Task(ctVolume, mriVolume, outputsByRole, keepAlignment, self.cancel, finishedCallback)
         if self._runner is None:
             self._runner = make_runner()
         try:
-            self._runner.run(job, progressCallback or _say_nothing, self._finished)
+            self._runner.run(request, rawInputs, progressCallback or _say_nothing, self._finished)
         except Exception:
             self._forget()
             raise
@@ -251,7 +240,7 @@ class FusionLogic(ScriptedLoadableModuleLogic):
         """Put the CT onto the MRI again, by the last result's transform; say whether there is one."""
         return bridge.bring_ct_again(ctVolume)
 
-    def _finished(self, result: FusionResult | None, problem: Exception | None) -> None:
+    def _finished(self, result: Result | None, problem: Exception | None) -> None:
         task = self._forget()
         outcome = None
         if problem is None:
@@ -305,7 +294,7 @@ class _Task:
     def isBroken(self) -> bool:
         return any(node.GetScene() is None for node in self.nodes())
 
-    def write(self, result: FusionResult) -> BrainFusionOutcome:
+    def write(self, result: Result) -> BrainFusionOutcome:
         """Put the results into the scene."""
         # A progress callback may process events, and events may have closed the scene.
         if self.isBroken():
@@ -332,10 +321,8 @@ class _Task:
         for node in (fused, alpha, resampled, transformNode):
             if node is not None:
                 bridge.share_place(node, mri)
-        movement = result.transform.describe(result.fused.grid.centre_lps_mm)
-        return BrainFusionOutcome(
-            fused, transformNode, alpha, resampled, movement, time.monotonic() - self._began, result
-        )
+        seconds = time.monotonic() - self._began
+        return BrainFusionOutcome(fused, transformNode, alpha, resampled, result.pose.movement, seconds, result)
 
     def _volume(self, role: str, volume, name: str):
         node = self.outputs[role]

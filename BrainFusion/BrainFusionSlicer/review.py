@@ -7,6 +7,7 @@ import slicer
 import slicer.util
 from slicer.i18n import tr as _
 
+from BrainFusionLib.intensity import ct_to_unit
 from BrainFusionSlicer import bridge
 
 CHECKERBOARD_ROLE = "BrainFusion.Checkerboard"
@@ -47,7 +48,7 @@ def show_checkerboard(fusedVolume, mriVolume, result):
 
     :param fusedVolume: node of the fused volume; the checkerboard is kept as its node reference
     :param mriVolume: the MRI that it was made of
-    :param result: the FusionResult
+    :param result: the Result, with its volumes
     """
     node = fusedVolume.GetNodeReference(CHECKERBOARD_ROLE)
     if node is None:
@@ -69,10 +70,7 @@ def remove_checkerboard(fusedVolume) -> None:
 
 def squares(mri_kji, result):
     """Return the voxels of a checkerboard, (k, j, i): the CT on the MRI's scale in every other cube of 20 mm."""
-    from BrainFusionLib.intensity import ct_to_unit  # brings SimpleITK, which loading the module must not
-
-    told = result.details["intensity"]
-    low, high = told["mri_low"], told["mri_high"]
+    low, high = result.intensity.mri_low, result.intensity.mri_high
     ct = ct_to_unit(result.ct_in_mri.array_kji) * np.float32(high - low) + np.float32(low)
     spacing = result.fused.grid.spacing_ijk_mm[::-1]
     cubes = [np.floor(np.arange(n) * s / SQUARE_MM).astype(int) for n, s in zip(ct.shape, spacing, strict=True)]

@@ -7,32 +7,30 @@ tick, that is on the main thread.
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import os
 import shutil
 import subprocess
-import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import IO, Protocol
 
+from BrainFusionLib import case
+from BrainFusionLib.case import Request, Result
 from BrainFusionLib.errors import BrainFusionError, Cancelled, ImageFileError, SettingsError
-from BrainFusionSlicer.jobs import Job, error_from_plain, read_result, write_job
-
-if TYPE_CHECKING:
-    from BrainFusionLib.case.run import FusionResult
+from BrainFusionLib.progress import Progress
+from BrainFusionSlicer import jobs
+from BrainFusionSlicer.jobs import RawInputs
 
 logger = logging.getLogger(__name__)
 
-Progress = Callable[[str, float], None]
-Done = Callable[["FusionResult | None", Exception | None], None]
+Done = Callable[[Result | None, Exception | None], None]
 
 PREPARING = "preparing"
 CANCELLED = "Cancelled; nothing was changed."
-# Bytes of the worker's last words that an error repeats.
-LAST_WORDS = 600
+# Bytes of the end of the worker's output that an error repeats.
+OUTPUT_BYTES = 600
 
 
 class Runner(Protocol):
@@ -42,7 +40,7 @@ class Runner(Protocol):
     def busy(self) -> bool:
         """Whether a job is running."""
 
-    def run(self, job: Job, progress: Progress, done: Done) -> None:
+    def run(self, request: Request, inputs: RawInputs, progress: Progress, done: Done) -> None:
         """Start a job."""
 
     def cancel(self) -> None:
@@ -69,26 +67,14 @@ class InProcessRunner:
         self.busy = False
         self._cancelled = False
 
-    def run(self, job: Job, progress: Progress, done: Done) -> None:
+    def run(self, request: Request, inputs: RawInputs, progress: Progress, done: Done) -> None:
         """Do the job, and return when it is done."""
-        from BrainFusionLib.case.run import fuse
-
         _refuse_second(self.busy)
         self.busy, self._cancelled = True, False
-        result: FusionResult | None = None
+        result: Result | None = None
         problem: Exception | None = None
         try:
-            mask = None if job.mri_mask is None else job.mri_mask.copied()
-            result = fuse(
-                job.ct.copied(),
-                job.mri.copied(),
-                job.settings,
-                start=job.start,
-                transform=job.transform,
-                mri_mask=mask,
-                progress=progress,
-                cancel=lambda: self._cancelled,
-            )
+            result = case.run(request, inputs.copied(), progress, lambda: self._cancelled)
         except Exception as error:
             problem = error
         finally:
@@ -131,10 +117,10 @@ class ProcessRunner:
         self._ticker = ticker
         self._environment = environment
         self._child: subprocess.Popen[bytes] | None = None
-        self._stderr: Any = None
+        self._stderr: IO[bytes] | None = None
         self._received = b""
         self._folder: Path | None = None
-        self._feeding: Iterator[dict[str, Any]] | None = None
+        self._feeding: Iterator[jobs.JobMessage | None] | None = None
         self._progress: Progress = lambda stage, fraction: None
         self._done: Done | None = None
 
@@ -148,7 +134,7 @@ class ProcessRunner:
         """The worker's process id, if there is one now."""
         return None if self._child is None else self._child.pid
 
-    def run(self, job: Job, progress: Progress, done: Done) -> None:
+    def run(self, request: Request, inputs: RawInputs, progress: Progress, done: Done) -> None:
         """Start a job and return at once.
 
         Raises
@@ -156,22 +142,23 @@ class ProcessRunner:
         SettingsError
             One is running already.
         ImageFileError
-            There is no room for its voxels, or the worker cannot be started.
+            There is not enough space for its voxels, or the worker cannot be started.
         """
         _refuse_second(self.busy)
-        needed = sum(volume.array_kji.nbytes for volume in job.volumes().values()) + 3 * 4 * job.mri.array_kji.size
+        voxels = sum(volume.array_kji.nbytes for volume in inputs.by_role().values())
+        needed = voxels + 3 * 4 * inputs.mri.array_kji.size  # three results at most, float32
         self._folder = _make_folder(needed)
         try:
             if self._child is None:
                 self._start()
         except OSError as error:
-            self._stderr.close()
+            self._close_stderr()
             self._remove_folder()
             raise ImageFileError(
                 f"{self._command[0]}: the worker process cannot be started ({error.strerror or error})."
             ) from error
         self._progress, self._done = progress, done
-        self._feeding = write_job(job, self._folder)
+        self._feeding = jobs.write_job(request, inputs, self._folder)
         progress(PREPARING, 0.0)
         self._ticker.start(self.tick)
 
@@ -190,45 +177,46 @@ class ProcessRunner:
         """Move one step on; the ticker calls this."""
         try:
             if self._feeding is not None:
-                message = next(self._feeding)
-                if message:
+                job = next(self._feeding)
+                if job is not None:
                     self._feeding = None
-                    self._send(message)
-            for message in self._messages():
-                self._hear(message)
+                    self._send(job)
+            for said in self._messages():
+                self._hear(said)
             if self._done is not None and self._child is not None and self._child.poll() is not None:
-                problem = self._last_words()
+                problem = self._how_it_ended()
                 self._end_child()
                 self._finish(None, problem)
         except OSError as error:
-            problem = self._last_words() if self._child is not None and self._child.poll() is not None else None
+            ended = self._child is not None and self._child.poll() is not None
+            problem = (
+                self._how_it_ended() if ended else ImageFileError(f"the worker process cannot be reached ({error}).")
+            )
             self._end_child()
-            self._finish(None, problem or ImageFileError(f"the worker process cannot be reached ({error})."))
+            self._finish(None, problem)
 
     def _start(self) -> None:
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115  (closed when the worker has ended)
-        hidden: dict[str, Any] = {}
-        if sys.platform == "win32":
-            hidden["creationflags"] = subprocess.CREATE_NO_WINDOW
+        hidden = getattr(subprocess, "CREATE_NO_WINDOW", 0)  # Windows would show a console
         self._child = subprocess.Popen(
             self._command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._stderr,
             env=self._environment,
-            **hidden,
+            creationflags=hidden,
         )
         assert self._child.stdout is not None
         os.set_blocking(self._child.stdout.fileno(), False)
         self._received = b""
 
-    def _send(self, message: dict[str, Any]) -> None:
+    def _send(self, job: jobs.JobMessage) -> None:
         assert self._child is not None
         assert self._child.stdin is not None
-        self._child.stdin.write(json.dumps(message).encode() + b"\n")
+        self._child.stdin.write(jobs.job_to_line(job))
         self._child.stdin.flush()
 
-    def _messages(self) -> Iterator[dict[str, Any]]:
+    def _messages(self) -> Iterator[jobs.Said]:
         """Yield what the worker has said since the last time; does not wait."""
         if self._child is None or self._child.stdout is None:
             return
@@ -237,22 +225,22 @@ class ProcessRunner:
                 self._received += piece
         *lines, self._received = self._received.split(b"\n")
         for line in lines:
-            yield json.loads(line)
+            yield jobs.said_from_line(line, self._folder)
 
-    def _hear(self, message: dict[str, Any]) -> None:
+    def _hear(self, said: jobs.Said) -> None:
         if self._done is None:
             return
-        if "stage" in message:
-            self._progress(message["stage"], message["fraction"])
-        elif "notice" in message:
-            logger.warning("BrainFusion: %s", message["notice"])
-        elif "error" in message:
-            self._finish(None, error_from_plain(message["error"]))
-        elif "result" in message:
-            assert self._folder is not None
-            self._finish(read_result(message["result"], self._folder), None)
+        match said:
+            case jobs.Stage(name, fraction):
+                self._progress(name, fraction)
+            case jobs.Notice(text):
+                logger.warning("BrainFusion: %s", text)
+            case jobs.Failure():
+                self._finish(None, jobs.error_of(said))
+            case jobs.Done(result):
+                self._finish(result, None)
 
-    def _finish(self, result: FusionResult | None, problem: Exception | None) -> None:
+    def _finish(self, result: Result | None, problem: Exception | None) -> None:
         done, self._done, self._feeding = self._done, None, None
         self._ticker.stop()
         try:
@@ -262,23 +250,24 @@ class ProcessRunner:
             del result
             self._remove_folder()
 
-    def _last_words(self) -> BrainFusionError:
+    def _how_it_ended(self) -> BrainFusionError:
         """Return an error that says how the worker ended."""
         assert self._child is not None
+        assert self._stderr is not None
         code = self._child.wait()
         self._stderr.seek(0, os.SEEK_END)
-        self._stderr.seek(max(0, self._stderr.tell() - LAST_WORDS))
-        words = self._stderr.read().decode(errors="replace").strip()
-        logger.error("BrainFusion's worker process: %s", words)
-        how = f"was ended by signal {-code}" if code < 0 else f"ended with code {code}"
-        # The kernel's way to make room is signal 9.
+        self._stderr.seek(max(0, self._stderr.tell() - OUTPUT_BYTES))
+        output = self._stderr.read().decode(errors="replace").strip()
+        logger.error("BrainFusion's worker process: %s", output)
+        how = f"was terminated by signal {-code}" if code < 0 else f"ended with code {code}"
+        # Where memory runs out, the kernel ends a process with signal 9.
         memory = (
             " Most likely there was not enough memory: close other programs, or choose smaller volumes."
             if code == -9
             else ""
         )
-        last = f" Its last words: {words.splitlines()[-1]}" if words else ""
-        return BrainFusionError(f"the worker process {how} while it was fusing; nothing was changed.{memory}{last}")
+        last = f" Last output: {output.splitlines()[-1]}" if output else ""
+        return BrainFusionError(f"the worker process {how} during the fusion; nothing was changed.{memory}{last}")
 
     def _end_child(self) -> None:
         child, self._child = self._child, None
@@ -290,8 +279,12 @@ class ProcessRunner:
                     pipe.close()
         child.kill()
         child.wait()
-        self._stderr.close()
+        self._close_stderr()
         self._received = b""
+
+    def _close_stderr(self) -> None:
+        if self._stderr is not None:
+            self._stderr.close()
 
     def _remove_folder(self) -> None:
         folder, self._folder = self._folder, None
@@ -318,5 +311,5 @@ def _make_folder(needed_bytes: int) -> Path:
     if shutil.disk_usage(folder).free < needed_bytes:
         free, wanted = shutil.disk_usage(folder).free // 10**6, needed_bytes // 10**6
         shutil.rmtree(folder, ignore_errors=True)
-        raise ImageFileError(f"{folder.parent}: has {free} MB free, and {wanted} MB are needed. Make room there.")
+        raise ImageFileError(f"{folder.parent}: has {free} MB free, and {wanted} MB are needed. Free some space there.")
     return folder

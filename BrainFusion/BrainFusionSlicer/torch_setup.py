@@ -1,13 +1,15 @@
-"""PyTorch in Slicer: whether it is there, and how the PyTorch extension gets it."""
+"""PyTorch in Slicer: whether it is there, and how the PyTorch extension gets it. Read by the worker process, too."""
 
 from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
 
+from BrainFusionLib.errors import MissingDependencyError
+
 # The same as pyproject.toml asks for.
 LEAST_TORCH = (2, 4)
-TORCH_REQUIREMENT = ">=" + ".".join(map(str, LEAST_TORCH))
+LEAST_VERSION = ".".join(map(str, LEAST_TORCH))
 
 
 def torch_is_installed() -> bool:
@@ -25,6 +27,27 @@ def is_too_old() -> str | None:
     return version if found < LEAST_TORCH else None
 
 
+def require_torch() -> None:
+    """Refuse to work without torch, or with one that is too old; does not import it.
+
+    Raises
+    ------
+    MissingDependencyError
+        It is so; the message says what to do.
+    """
+    if not torch_is_installed():
+        raise MissingDependencyError(
+            "PyTorch is needed and is not installed. Install the PyTorch extension (Extensions Manager), restart "
+            "Slicer, open the module PyTorch Utils, click Install PyTorch, and try again."
+        )
+    version = is_too_old()
+    if version is not None:
+        raise MissingDependencyError(
+            f"PyTorch {version} is installed, and {LEAST_VERSION} or newer is needed. Open the module PyTorch Utils, "
+            "click Uninstall PyTorch, restart Slicer, and click Install PyTorch."
+        )
+
+
 def extension_is_installed() -> bool:
     """Say whether the PyTorch extension is there."""
     return importlib.util.find_spec("PyTorchUtils") is not None
@@ -36,5 +59,5 @@ def ensure_torch() -> None:
         return
     import PyTorchUtils
 
-    PyTorchUtils.PyTorchUtilsLogic().installTorch(askConfirmation=True, torchVersionRequirement=TORCH_REQUIREMENT)
+    PyTorchUtils.PyTorchUtilsLogic().installTorch(askConfirmation=True, torchVersionRequirement=f">={LEAST_VERSION}")
     importlib.invalidate_caches()

@@ -1,4 +1,4 @@
-"""The worker process: fuses what it is told on stdin, and says how far it is on stdout, a line of JSON each.
+"""The worker process: fuses what it is asked to on stdin, and reports on stdout, a line of JSON each (`jobs`).
 
 Started as ``PythonSlicer worker.py FOLDER_OF_BrainFusionLib``. It is a process of its own because Slicer's window,
 while it waits for events, keeps Python's lock, and a thread gets a hundredth of its speed; and because a process can be
@@ -7,99 +7,66 @@ ended at any moment, and takes no crash into Slicer. It ends by itself when its 
 
 from __future__ import annotations
 
-import importlib.util
-import json
 import os
 import sys
 import traceback
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-# The same as pyproject.toml asks for.
-LEAST_TORCH = (2, 4)
+if TYPE_CHECKING:
+    from BrainFusionLib.case import Result
+    from BrainFusionSlicer.jobs import JobMessage, Said
 
 
 def main(library_folder: str) -> int:
     """Serve jobs until stdin ends; return the exit code."""
     # Whatever a library prints must not get between the messages: from here on, stdout is stderr.
-    channel = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8", buffering=1)
+    channel = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     # In the place of this file's own folder, whose names are too common to be found by everybody.
     sys.path[:1] = [library_folder, str(Path(__file__).resolve().parent.parent)]
+    from BrainFusionLib.device import give_memory_back, keep_freed_memory
+    from BrainFusionSlicer import jobs, torch_setup
 
-    def say(**message: Any) -> None:
-        channel.write(json.dumps(message) + "\n")
+    def say(said: Said, folder: Path | None = None) -> None:
+        channel.write(jobs.said_to_line(said, folder))
         channel.flush()
 
-    from BrainFusionLib.device import give_memory_back, keep_freed_memory
-
     keep_freed_memory()
-    say(ready=True)
+    say(jobs.Ready())
     # Takes seconds: done while the first job's voxels are still being written.
-    if importlib.util.find_spec("torch") is not None:
+    if torch_setup.torch_is_installed():
         import torch  # noqa: F401
     for line in sys.stdin:
         try:
-            say(result=fuse(json.loads(line), say))
+            torch_setup.require_torch()
+            job = jobs.job_from_line(line)
+            say(jobs.Done(work(job, say)), job.folder)
         except BaseException as error:  # the window has to hear of it, whatever it is
-            from BrainFusionSlicer.jobs import error_to_plain
-
             traceback.print_exc()
-            say(error=error_to_plain(error))
+            say(jobs.failure_of(error))
         give_memory_back()
     return 0
 
 
-def fuse(message: dict[str, Any], say: Any) -> dict[str, Any]:
-    """Do one job and return the message that describes its result."""
-    check_torch()
-    from BrainFusionLib.case.run import fuse
-    from BrainFusionSlicer.jobs import read_job, with_device, write_result
+def work(job: JobMessage, say: Callable[[Said], None]) -> Result:
+    """Do one job, and report how far it is."""
+    from BrainFusionLib.case import run
+    from BrainFusionSlicer.jobs import Notice, Stage, read_inputs
 
-    volumes, settings, arguments = read_job(message)
-    notice = "" if settings.device != "auto" else why_not_cuda()
+    request = job.request
+    notice = "" if request.settings.device != "auto" else why_not_cuda()
     if notice:
-        settings = with_device(settings, "cpu")
-        say(notice=notice)
-    result = fuse(
-        volumes["ct"],
-        volumes["mri"],
-        settings,
-        progress=lambda stage, fraction: say(stage=stage, fraction=fraction),
-        **arguments,
-    )
-    if notice:
-        result.details["notes"].append(notice)
-    return write_result(result, Path(message["folder"]))
-
-
-def check_torch() -> None:
-    """Refuse to work without torch, or with one that is too old.
-
-    Raises
-    ------
-    MissingDependencyError
-        It is so; the message says what to do.
-    """
-    from BrainFusionLib.errors import MissingDependencyError
-
-    if importlib.util.find_spec("torch") is None:
-        raise MissingDependencyError(
-            "PyTorch is needed and is not installed. Install the PyTorch extension (Extensions Manager), restart "
-            "Slicer, open the module PyTorch Utils, click Install PyTorch, and try again."
-        )
-    import torch
-
-    version = tuple(int("".join(c for c in part if c.isdigit()) or 0) for part in torch.__version__.split(".")[:2])
-    if version < LEAST_TORCH:
-        raise MissingDependencyError(
-            f"PyTorch {torch.__version__} is installed, and {'.'.join(map(str, LEAST_TORCH))} or newer is needed. Open "
-            "the module PyTorch Utils, click Uninstall PyTorch, restart Slicer, and click Install PyTorch."
-        )
+        request = replace(request, settings=replace(request.settings, device="cpu"))
+        say(Notice(notice))
+    result = run(request, read_inputs(job), progress=lambda stage, fraction: say(Stage(stage, fraction)))
+    return replace(result, notes=(*result.notes, notice)) if notice else result
 
 
 def why_not_cuda() -> str:
-    """Try to compute on the graphics card, if there is one; say in words why it does not work, or nothing."""
+    """Try to compute on the graphics card, if there is one; return why it does not work, or nothing."""
     import torch
 
     try:
@@ -109,7 +76,7 @@ def why_not_cuda() -> str:
             ).sum().item()
     except Exception as error:  # drivers fail in many ways, and none of them shall stop the work
         first = str(error).strip().partition("\n")[0]
-        return f"the graphics card cannot be used ({first}); the CPU does the work, more slowly"
+        return f"the graphics card cannot be used ({first}); the CPU was used instead, which is slower"
     return ""
 
 

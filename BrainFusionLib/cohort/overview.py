@@ -11,10 +11,10 @@ from PIL import Image
 
 from BrainFusionLib.case.result import WARNING, Result
 from BrainFusionLib.cohort.row import Row
+from BrainFusionLib.quantities import counted, length, number
 from BrainFusionLib.report.images import jpeg
 from BrainFusionLib.report.page import Html, page, render
 from BrainFusionLib.report.pictures import plane_pictures, prepare_scene, with_edges
-from BrainFusionLib.report.quantities import counted, length, number
 from BrainFusionLib.volume import Volume
 
 THUMBNAIL = 112

@@ -15,7 +15,7 @@ import numpy as np
 
 from BrainFusionLib.case.result import Provenance, Result
 from BrainFusionLib.fusion.methods import METHODS
-from BrainFusionLib.report.quantities import listed, number, position, quantity
+from BrainFusionLib.quantities import listed, number, position, quantity
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from BrainFusionLib.geometry import apply_affine
+from BrainFusionLib.quantities import coordinate, number
 from BrainFusionLib.report.images import edges_uri, jpeg_uri, png_uri
 from BrainFusionLib.report.page import Html, render
 from BrainFusionLib.report.pictures import (
@@ -19,7 +20,6 @@ from BrainFusionLib.report.pictures import (
     joint_histogram,
     plane_pictures,
 )
-from BrainFusionLib.report.quantities import coordinate, number
 
 
 def rows_of_planes(planes: Sequence[PlanePictures]) -> list[Html]:

@@ -12,11 +12,11 @@ from pathlib import Path
 from BrainFusionLib.case.result import Result
 from BrainFusionLib.geometry import rotation_axis_angle
 from BrainFusionLib.io import write_text
+from BrainFusionLib.quantities import listed, number, position
 from BrainFusionLib.report.facts import Fact, headline, note_texts, quality_facts, setting_facts, timing_facts
 from BrainFusionLib.report.figures import histogram, rows_of_planes, slider, strip
 from BrainFusionLib.report.page import Html, page, render
 from BrainFusionLib.report.pictures import PLANES, Scene, plane_pictures, prepare_scene
-from BrainFusionLib.report.quantities import length, listed, number, position
 from BrainFusionLib.report.viewer import viewer
 from BrainFusionLib.transform import RigidTransform
 from BrainFusionLib.verdict.judge import Verdict
@@ -78,10 +78,7 @@ def report_html(result: Result, mri: Volume) -> str:
 
 def _verdict(verdict: Verdict) -> Html:
     """Return the verdict's box. Sign and words say what the colour says, for those who do not see it."""
-    expected: list[Html] = []
-    # The estimate takes the pose for right, and only asks how sharply it is determined: no number beside red.
-    if verdict.colour != "red":
-        expected = [render("paragraph", text=f"Expected error: {_expected(verdict)}")]
+    expected = [] if verdict.expected_error is None else [render("paragraph", text=verdict.expected_error)]
     return render(
         "verdict",
         colour=verdict.colour,
@@ -90,17 +87,6 @@ def _verdict(verdict: Verdict) -> Html:
         expected=expected,
         reasons=_items(verdict.reasons),
     )
-
-
-def _expected(verdict: Verdict) -> str:
-    if verdict.expected_error_mm is None:
-        return "not estimated"
-    words = length(verdict.expected_error_mm)
-    if verdict.interval_mm is not None:
-        low, high = (length(mm) for mm in verdict.interval_mm)
-        below = verdict.interval_mm[0] < 0.01
-        words += f" (9 of 10 below {high})" if below else f" (9 of 10 between {low} and {high})"
-    return words
 
 
 def _where(scene: Scene) -> str:

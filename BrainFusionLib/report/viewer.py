@@ -17,9 +17,9 @@ import numpy.typing as npt
 from BrainFusionLib.evidence import LocalErrors
 from BrainFusionLib.geometry import FloatArray
 from BrainFusionLib.intensity import CT_KNOTS_UNIT, ct_to_unit, hu_from_unit
+from BrainFusionLib.quantities import interval
 from BrainFusionLib.report.page import Html, data, raw, render
 from BrainFusionLib.report.pictures import Scene
-from BrainFusionLib.report.quantities import interval
 from BrainFusionLib.volume import VoxelArray
 
 # Voxels of the viewer are not smaller than this: a head of 256x256x220 at 1 mm makes a page of 5 MB.

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from BrainFusionLib.evidence import Evidence
+from BrainFusionLib.quantities import length
 from BrainFusionLib.values import ByValue
 from BrainFusionLib.verdict.criterion import Colour, Criterion, Finding, Refusal
 from BrainFusionLib.verdict.expected import expected_error_mm, interval_mm
@@ -52,6 +53,23 @@ class Verdict(ByValue):
     def reasons(self) -> tuple[str, ...]:
         """The findings in words; the last one is always what the verdict does not show."""
         return (*(finding.text for finding in self.findings), CALIBRATION)
+
+    @property
+    def expected_error(self) -> str | None:
+        """The expected error in a line, its interval included; ``None`` beside red.
+
+        The estimate takes the pose for right, and only asks how sharply it is determined: no number beside red.
+        """
+        if self.colour == "red":
+            return None
+        if self.expected_error_mm is None:
+            return "Expected error: not estimated"
+        words = f"Expected error: {length(self.expected_error_mm)}"
+        if self.interval_mm is not None:
+            low, high = (length(mm) for mm in self.interval_mm)
+            below = self.interval_mm[0] < 0.01
+            words += f" (9 of 10 below {high})" if below else f" (9 of 10 between {low} and {high})"
+        return words
 
 
 def judge(evidence: Evidence, criteria: Sequence[Criterion] = CRITERIA) -> Verdict:

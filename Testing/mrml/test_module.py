@@ -8,6 +8,7 @@ import importlib.util
 import sys
 import types
 import unittest
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -19,9 +20,10 @@ pytest.importorskip("slicer", reason="slicer-core is not installed: pip install 
 import slicer
 import slicer.util
 
-from BrainFusionLib import pipeline
-from BrainFusionLib.case.run import FusionResult
-from BrainFusionLib.errors import Cancelled, GeometryError, MissingDependencyError, SettingsError
+from BrainFusionLib import case
+from BrainFusionLib.case import IntensityMap, Pose, Provenance, Result, Volumes
+from BrainFusionLib.errors import Cancelled, GeometryError, MissingDependencyError, Remedy, SettingsError
+from BrainFusionLib.evidence import Evidence
 from BrainFusionLib.geometry import Grid
 from BrainFusionLib.settings import Settings
 from BrainFusionLib.transform import RigidTransform
@@ -79,28 +81,39 @@ def module(monkeypatch, tmp_path):
     return loaded
 
 
+def made_of(request, inputs, transform, fused=None):
+    """A result as `case.run` would give it."""
+    mri = inputs.mri
+    return Result(
+        request=request,
+        pose=Pose(transform, transform, "registered", transform.describe(mri.grid.centre_lps_mm)),
+        verdict=Verdict("amber"),
+        evidence=Evidence(),
+        grid=mri.grid,
+        provenance=Provenance("today", {}, "cpu"),
+        intensity=IntensityMap("a mixture", (-1000.0, 3000.0), (0.0, 2.0), 0.0, 1.0, (0.0, 1.0)),
+        volumes=Volumes(
+            fused or mri.with_array(mri.array_kji + 100),
+            mri.with_array(mri.array_kji * 0 - 1000, name="CT in MRI"),
+            mri.with_array(mri.array_kji * 0),
+        ),
+    )
+
+
 @pytest.fixture
 def calls(monkeypatch, module):
-    """Put a fake in the place of BrainFusionLib.case.run that answers at once; return what it was called with."""
+    """Put a fake in the place of `case.run` that answers at once; return what it was called with."""
     seen = []
 
-    def fuse(ct, mri, settings=None, *, start=None, transform=None, mri_mask=None, progress=None, cancel=None):
-        seen.append(SimpleNamespace(ct=ct, mri=mri, settings=settings, start=start, transform=transform, mask=mri_mask))
+    def run(request, inputs, progress, cancel):
+        seen.append(SimpleNamespace(request=request, inputs=inputs))
         for fraction in (0.0, 0.5):
             progress("registration", fraction)
             if cancel():
                 raise Cancelled("stopped")
-        return FusionResult(
-            fused=mri.with_array(mri.array_kji + 100),
-            ct_in_mri=mri.with_array(mri.array_kji * 0 - 1000, name="CT in MRI"),
-            transform=transform or TRANSFORM,
-            rigid=TRANSFORM,
-            verdict=Verdict("amber", ("look",)),
-            alpha=mri.with_array(mri.array_kji * 0),
-            details={},
-        )
+        return made_of(request, inputs, request.given or TRANSFORM)
 
-    monkeypatch.setattr(pipeline, "fuse", fuse)
+    monkeypatch.setattr(case, "run", run)
     monkeypatch.setattr(module.torch_setup, "torch_is_installed", lambda: True)
     return seen
 
@@ -148,7 +161,7 @@ def test_a_second_run_reads_the_untransformed_ct_and_adds_no_node(module, calls,
     second = module.BrainFusionLogic().process(*pair, first.fusedVolume)
     assert (second.fusedVolume, second.transformNode) == (first.fusedVolume, first.transformNode)
     assert slicer.mrmlScene.GetNumberOfNodes() == count
-    assert calls[1].ct.grid.same_as(calls[0].ct.grid)
+    assert calls[1].inputs.ct.grid.same_as(calls[0].inputs.ct.grid)
 
 
 def test_progress_is_told_and_cancelling_ends_it_with_nothing_written(module, calls, pair):
@@ -164,7 +177,7 @@ def test_progress_is_told_and_cancelling_ends_it_with_nothing_written(module, ca
     assert heard[-1] == ("registration", 0.5)
 
 
-def test_every_option_reaches_the_pipeline_and_every_output_is_made(module, calls, pair):
+def test_every_option_reaches_the_request_and_every_output_is_made(module, calls, pair):
     ct, mri = pair
     settings = Settings(device="cpu")
     start = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLinearTransformNode", "start")
@@ -176,9 +189,11 @@ def test_every_option_reaches_the_pipeline_and_every_output_is_made(module, call
         ct, mri, alphaVolume=True, resampledCTVolume=True, settings=settings, startTransform=start, mask=mask
     )
     [call] = calls
-    assert call.settings is settings
-    np.testing.assert_allclose(call.start.moving_from_fixed_lps, TRANSFORM.moving_from_fixed_lps, atol=1e-9)
-    assert call.mask.array_kji.any()
+    assert call.request.settings is settings
+    assert (call.request.ct.name, call.request.mri.name, call.request.mri_mask.name) == ("CT 1", "T1", "mask")
+    assert call.request.given is None
+    np.testing.assert_allclose(call.request.start.moving_from_fixed_lps, TRANSFORM.moving_from_fixed_lps, atol=1e-9)
+    assert call.inputs.mri_mask.array_kji.any()
     assert outcome.alphaVolume.GetName() == "weight of CT 1 in T1"
     assert outcome.resampledCTVolume.GetName() == "CT 1 on T1"
     assert outcome.alphaVolume.GetNodeReference("BrainFusion.MRI") == mri
@@ -193,14 +208,16 @@ def test_a_start_that_stretches_is_refused(module, calls, pair):
         module.BrainFusionLogic().process(*pair, startTransform=start)
 
 
-def test_as_they_lie_the_ct_is_read_where_it_is_shown_and_not_moved(module, calls, pair):
+@pytest.mark.parametrize("check", [True, False])
+def test_without_registration_the_ct_is_read_where_it_is_shown_and_not_moved(module, calls, pair, check):
     ct, mri = pair
     module.bridge.move_ct_onto_mri(ct, mri, TRANSFORM)
-    outcome = module.BrainFusionLogic().process(ct, mri, keepAlignment=True)
+    outcome = module.BrainFusionLogic().process(ct, mri, keepAlignment=True, check=check)
     assert outcome.transformNode is None
-    np.testing.assert_array_equal(calls[0].transform.moving_from_fixed_lps, np.eye(4))
+    assert calls[0].request.check is check
+    np.testing.assert_array_equal(calls[0].request.given.moving_from_fixed_lps, np.eye(4))
     moved = np.linalg.inv(TRANSFORM.moving_from_fixed_lps) @ module.bridge.volume_from_node(ct).grid.lps_from_ijk
-    np.testing.assert_allclose(calls[0].ct.grid.lps_from_ijk, moved, atol=1e-9)
+    np.testing.assert_allclose(calls[0].inputs.ct.grid.lps_from_ijk, moved, atol=1e-9)
 
 
 def test_undo_takes_the_ct_back_under_the_users_transform_and_redo_brings_it_again(module, calls, pair):
@@ -280,7 +297,7 @@ def test_without_torch_the_message_names_the_pytorch_extension(module, calls, pa
     assert calls == []
 
 
-def test_an_old_torch_is_refused_in_words(module, calls, pair, monkeypatch):
+def test_an_old_torch_is_rejected_with_a_remedy(module, calls, pair, monkeypatch):
     monkeypatch.setattr("importlib.metadata.version", lambda name: "2.1.2+cu118")
     with pytest.raises(MissingDependencyError, match=r"PyTorch 2\.1\.2\+cu118 is installed, and 2\.4 or newer"):
         module.BrainFusionLogic().process(*pair)
@@ -318,6 +335,26 @@ def test_torch_is_installed_by_the_pytorch_extension_only_where_it_is_missing(mo
     assert asked == [{"askConfirmation": True, "torchVersionRequirement": ">=2.4"}]
 
 
+def test_the_panel_has_words_for_every_remedy(module):
+    phrases = module.remedies.PHRASES
+    assert set(phrases) == set(Remedy)
+    for phrase in phrases.values():
+        assert "--" not in phrase
+    error = SettingsError("a mask and a transform.", remedy=Remedy.OMIT_MASK_OR_TRANSFORM, details="more")
+    assert module.remedies.phrased(error) == f"a mask and a transform. {phrases[Remedy.OMIT_MASK_OR_TRANSFORM]}\nmore"
+    assert module.remedies.phrased(KeyError()) == "KeyError"
+
+
+def test_remedies_name_what_the_panel_shows(module):
+    """Words after *Choose* and before a colon are the labels of the panel."""
+    import re
+
+    ui = (MODULE / "Resources" / "UI" / "BrainFusion.ui").read_text(encoding="utf-8")
+    named = {n for phrase in module.remedies.PHRASES.values() for n in re.findall(r"[cC]hoose ([A-Z][\w ]+):", phrase)}
+    assert named == {"Registration", "Registration mask", "Fusion rule", "Compute on"}
+    assert all(f"<string>{name}:</string>" in ui for name in named)
+
+
 @pytest.fixture(scope="module")
 def phantom_pair():
     """The pair that the self-test makes, made once: it takes seconds."""
@@ -334,13 +371,12 @@ def no_second_phantom(monkeypatch, phantom_pair):
 @pytest.mark.usefixtures("no_second_phantom")
 def test_the_modules_own_self_test_passes_on_the_real_pipeline(module, monkeypatch):
     pytest.importorskip("torch", reason="torch is not installed")
-    from BrainFusionLib import pipeline
-    from BrainFusionLib.settings import RegistrationSettings, SearchPass, Settings
+    from BrainFusionLib.settings import RegistrationSettings, SearchPass
 
     # The self-test's pose is only 12 degrees off: a smaller search does, and takes a third of the time.
     quick = Settings(registration=RegistrationSettings(passes=(SearchPass(40, 8),), samples=10_000))
-    fuse = pipeline.fuse
-    monkeypatch.setattr(pipeline, "fuse", lambda ct, mri, settings, **arguments: fuse(ct, mri, quick, **arguments))
+    run = case.run
+    monkeypatch.setattr(case, "run", lambda request, *rest: run(replace(request, settings=quick), *rest))
     test = module.BrainFusionTest()
     test.runTest()
     assert test.said[-1] == "Test passed"
@@ -363,9 +399,9 @@ def test_each_part_of_the_self_test_runs_by_itself_as_in_a_build(module, monkeyp
 def test_the_modules_own_self_test_notices(module, monkeypatch, phantom_pair, fault):
     pair = phantom_pair
 
-    def fuse(ct, mri, settings=None, **arguments):
+    def run(request, inputs, progress, cancel):
         for stage in ("registration", "resampling", "fusion"):
-            arguments["progress"](stage, 0.5)
+            progress(stage, 0.5)
         transform = {
             "the CT is not moved": RigidTransform.identity(),
             "the CT is moved the wrong way": pair.transform.inverse(),
@@ -374,12 +410,11 @@ def test_the_modules_own_self_test_notices(module, monkeypatch, phantom_pair, fa
         if fault == "the MRI is changed":
             node = slicer.mrmlScene.GetFirstNodeByName("Phantom MRI")
             slicer.util.arrayFromVolume(node)[0, 0, 0] += 1
-        fused = mri.with_array(mri.array_kji * 2)
-        return FusionResult(fused, fused, transform, transform, Verdict("amber", ()), None, {})
+        return made_of(request, inputs, transform, fused=inputs.mri.with_array(inputs.mri.array_kji * 2))
 
-    monkeypatch.setattr(pipeline, "fuse", fuse)
+    monkeypatch.setattr(case, "run", run)
     monkeypatch.setattr(module.torch_setup, "torch_is_installed", lambda: True)
     test = module.BrainFusionTest()
-    with pytest.raises(AssertionError, match=r"voxels of Phantom MRI were changed|does not lie on the MRI"):
+    with pytest.raises(AssertionError, match=r"voxels of Phantom MRI were changed|the CT is misaligned"):
         test.runTest()
     assert "Test passed" not in test.said

@@ -44,7 +44,7 @@ def view():
     result = fuse(pair.ct, pair.mri, settings, transform=pair.transform)
     mri, fused = (scene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", name) for name in ("MRI", "fused"))
     bridge.node_from_volume(pair.mri, mri)
-    mri.GetDisplayNode().SetWindowLevelMinMax(*result.details["intensity"]["window"])
+    mri.GetDisplayNode().SetWindowLevelMinMax(*result.intensity.window)
     mri.GetDisplayNode().SetAndObserveColorNodeID(grey.GetID())
     bridge.node_from_volume(result.fused, fused)
     bridge.share_display(fused, mri)

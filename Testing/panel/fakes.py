@@ -236,7 +236,7 @@ class Timer(QtCore.QTimer):
 
 def fake_qt():
     """Module qt: what the panel uses of it."""
-    return {"QTimer": Timer, "QKeySequence": QtGui.QKeySequence, "QFileDialog": QtWidgets.QFileDialog}
+    return {"QTimer": Timer, "Qt": QtCore.Qt, "QKeySequence": QtGui.QKeySequence, "QFileDialog": QtWidgets.QFileDialog}
 
 
 def parameter_node_wrapper(cls):

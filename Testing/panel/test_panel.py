@@ -1,11 +1,17 @@
 """The panel: real .ui, real buttons, a real worker process, real MRML nodes."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import slicer
 import slicer.util
+from PySide6 import QtCore
 from window import wait
 
+from BrainFusionLib.errors import Remedy, SettingsError
+from BrainFusionLib.evidence import LocalErrors
+from BrainFusionLib.fusion.methods import METHODS
 from BrainFusionLib.settings import Settings
 from BrainFusionLib.transform import RigidTransform
 
@@ -26,7 +32,7 @@ def fuse(panel, application):
     wait(panel, lambda: not panel.logic.running)
 
 
-def test_an_empty_panel_says_what_is_missing(panel):
+def test_an_empty_panel_shows_what_is_missing(panel):
     assert panel.ui.statusLabel.text() == "Choose a CT."
     assert not panel.ui.fuseButton.isEnabled()
     assert panel.ui.fuseButton.toolTip() == "Choose a CT (Ctrl+Return)"
@@ -74,13 +80,16 @@ def test_a_click_fuses_in_the_worker_and_shows_the_verdict(chosen, nodes, applic
 
     wait(chosen, ended)
     assert values == sorted(values), "the bar went back"
-    assert {"Preparing", "Finding the pose"} <= words
+    assert {"Preparing", "Registering"} <= words
     fused = chosen.ui.fusedSelector.currentNode()
     assert fused.GetName() == "MRI fused with CT"
     assert chosen.ui.transformSelector.currentNode() == ct.GetParentTransformNode()
     assert chosen.ui.statusLabel.text().startswith("Fused in ")
     verdict = chosen.ui.verdictLabel.text()
-    assert any(word in verdict for word in ("Green", "Amber", "Red"))
+    judged = chosen._outcome.result.verdict
+    assert judged.sentence in verdict
+    assert all(reason[1:] in verdict for reason in judged.reasons)
+    assert (judged.expected_error or "Expected error") in verdict or judged.colour == "red"
     assert "The CT was " in verdict
     assert layers[-1] == {"background": mri, "foreground": fused, "foregroundOpacity": 1.0}
     assert chosen.ui.fuseButton.text() == "Fuse"
@@ -93,7 +102,7 @@ def test_a_click_fuses_in_the_worker_and_shows_the_verdict(chosen, nodes, applic
 
 def test_cancel_ends_it_and_leaves_everything_as_it_was(chosen, nodes, application):
     chosen.ui.fuseButton.click()
-    wait(chosen, lambda: "Finding" in chosen.ui.statusLabel.text())
+    wait(chosen, lambda: "Registering" in chosen.ui.statusLabel.text())
     chosen.ui.fuseButton.click()
     assert not chosen.logic.running
     assert "Cancelled" in chosen.ui.statusLabel.text()
@@ -104,15 +113,19 @@ def test_cancel_ends_it_and_leaves_everything_as_it_was(chosen, nodes, applicati
     assert slicer.mrmlScene.GetNumberOfNodesByClass("vtkMRMLScalarVolumeNode") == 2
 
 
-def test_undo_and_the_review_tools(chosen, nodes, application, layers):
+def test_the_review_tools(chosen, nodes, application, layers):
     ct, mri = nodes
     ui = chosen.ui
-    ui.startComboBox.setCurrentIndex(2)  # as they lie: quick
+    ui.startComboBox.setCurrentIndex(2)  # skip: quick
     chosen._parameterNode.resampledCTVolume = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "resampled")
     fuse(chosen, application)
     assert not ui.undoButton.isEnabled()  # nothing was moved
+    assert "registration was skipped" in ui.verdictLabel.text()
     assert ui.jumpButton.isEnabled()
-    chosen._outcome.result.details["local_errors"] = {"worst": {"point_lps_mm": [1.0, 2.0, 3.0], "shift_mm": 4.0}}
+    local = LocalErrors(8.0, np.array([[9.0, 9.0, 9.0], [1.0, 2.0, 3.0]]), np.array([[0.0, 0.0, 1.0], [4.0, 0.0, 0.0]]))
+    result = chosen._outcome.result
+    result = replace(result, evidence=replace(result.evidence, local=local))
+    chosen._outcome = replace(chosen._outcome, result=result)
     chosen.updatePanel()
     slice_node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSliceNode")
     slice_node.SetLayoutName("Red")
@@ -137,16 +150,18 @@ def test_undo_and_the_review_tools(chosen, nodes, application, layers):
     assert composite.GetLinkedControl()
 
 
-def test_before_and_after_and_undo_move_the_ct(chosen, nodes, application, module):
+def test_show_unregistered_and_undo_move_the_ct(chosen, nodes, application, module):
     ct, mri = nodes
     transform = module.bridge.move_ct_onto_mri(ct, mri, RigidTransform.from_axis_angle((0, 0, 1), 5, (1, 2, 3)))
     fused = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "fused")
     module.bridge.node_from_volume(module.bridge.volume_from_node(mri), fused)
     chosen.ui.fusedSelector.setCurrentNode(fused)
-    chosen.ui.beforeButton.click()
+    button = chosen.ui.showUnregisteredButton
+    button.click()
     assert ct.GetParentTransformNode() is None
-    assert chosen.ui.beforeButton.text() == "After"
-    chosen.ui.beforeButton.click()
+    assert (button.text(), button.isChecked()) == ("Show unregistered CT", True)
+    button.click()
+    assert (button.text(), button.isChecked()) == ("Show unregistered CT", False)
     assert ct.GetParentTransformNode() == transform
     chosen.ui.undoButton.click()
     assert ct.GetParentTransformNode() is None
@@ -184,7 +199,7 @@ def test_every_choice_reaches_the_logic(chosen, nodes, monkeypatch):
     ui.maskSelector.setCurrentNode(mask)
     ui.presetComboBox.setCurrentIndex(0)
     ui.deviceComboBox.setCurrentIndex(1)
-    ui.ruleComboBox.setCurrentIndex(2)
+    ui.ruleComboBox.setCurrentIndex(ui.ruleComboBox.findData("bone_over_mri"))
     ui.fuseButton.click()
     assert (asked["startTransform"], asked["mask"], asked["keepAlignment"]) == (start, mask, False)
     assert isinstance(asked["settings"], Settings)
@@ -192,14 +207,72 @@ def test_every_choice_reaches_the_logic(chosen, nodes, monkeypatch):
     assert asked["settings"].registration == type(asked["settings"].registration).preset("fast")
 
 
-def test_all_rules_that_are_offered_exist(panel):
-    from BrainFusionLib.fusion.fusing import NETWORK_RULE
-    from BrainFusionLib.fusion.rules import RULES
+def test_the_fusion_rules_are_those_of_the_table(panel):
+    box = panel.ui.ruleComboBox
+    offered = [method for method in METHODS.values() if method.package is None or method.package.is_installed]
+    assert [(box.itemText(n), box.itemData(n)) for n in range(box.count())] == [(m.label, m.name) for m in offered]
+    tips = [box.itemData(n, QtCore.Qt.ToolTipRole) for n in range(box.count())]
+    assert tips == [method.description for method in offered]
+    assert box.itemData(box.currentIndex()) == Settings().fusion.rule
 
-    assert set(panel._choices["rule"][1]) <= {NETWORK_RULE, *RULES}
+
+def test_a_rule_without_its_package_is_not_offered(module, monkeypatch):
+    import fakes
+
+    method = replace(
+        METHODS["average"], name="toy", label="Toy", package=replace(METHODS["wavelet"].package, module="x")
+    )
+    monkeypatch.setitem(METHODS, "toy", method)
+    panel = module.BrainFusionWidget(fakes.Panel())
+    panel.setup()
+    assert panel.ui.ruleComboBox.findData("toy") == -1
+    panel.cleanup()
+    monkeypatch.setitem(METHODS, "toy", replace(method, package=None))
+    panel = module.BrainFusionWidget(fakes.Panel())
+    panel.setup()
+    assert panel.ui.ruleComboBox.itemText(panel.ui.ruleComboBox.findData("toy")) == "Toy"
+    panel.cleanup()
 
 
-def test_an_error_is_said_in_the_panel_and_it_can_be_tried_again(chosen, nodes, application):
+def test_the_link_box_shows_how_the_views_are(module, monkeypatch):
+    import fakes
+
+    views = [slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSliceCompositeNode") for _ in range(2)]
+    for linked in ((True, True), (True, False), (False, False)):
+        for view, is_linked in zip(views, linked, strict=True):
+            view.SetLinkedControl(is_linked)
+        panel = module.BrainFusionWidget(fakes.Panel())
+        panel.setup()
+        assert panel.ui.linkCheckBox.isChecked() == all(linked)
+        views[1].SetLinkedControl(not linked[1])
+        panel.enter()
+        assert panel.ui.linkCheckBox.isChecked() == (linked[0] and not linked[1])
+        assert [bool(view.GetLinkedControl()) for view in views] == [linked[0], not linked[1]], "the views were changed"
+        panel.cleanup()
+
+
+@pytest.mark.parametrize("mm", [0.0, 0.003, 0.04, 0.0499])
+def test_a_small_expected_error_is_never_shown_as_zero(chosen, application, mm):
+    chosen.ui.startComboBox.setCurrentIndex(2)
+    fuse(chosen, application)
+    for colour in ("green", "red"):
+        verdict = replace(
+            chosen._outcome.result.verdict, colour=colour, expected_error_mm=mm, interval_mm=(mm / 2, 2 * mm)
+        )
+        chosen.showVerdict(replace(chosen._outcome, result=replace(chosen._outcome.result, verdict=verdict)))
+        text = chosen.ui.verdictLabel.text()
+        assert "0.0 mm" not in text
+        assert (verdict.expected_error or "Expected error") in text or colour == "red"
+        assert ("Expected error" in text) == (colour == "green")
+
+
+def test_a_remedy_is_named_by_what_the_panel_shows(chosen, module):
+    chosen.showError(SettingsError("a mask and a transform.", remedy=Remedy.OMIT_MASK_OR_TRANSFORM))
+    phrase = module.remedies.PHRASES[Remedy.OMIT_MASK_OR_TRANSFORM]
+    assert chosen.ui.statusLabel.text() == f"Not fused: a mask and a transform. {phrase}"
+
+
+def test_an_error_is_shown_and_fusing_again_is_possible(chosen, nodes, application):
     slicer.util.arrayFromVolume(nodes[1])[:] = 7
     nodes[1].GetImageData().Modified()
     fuse(chosen, application)
@@ -210,7 +283,7 @@ def test_an_error_is_said_in_the_panel_and_it_can_be_tried_again(chosen, nodes, 
 
 def test_removing_the_mri_while_it_runs_ends_it(chosen, nodes, application):
     chosen.ui.fuseButton.click()
-    wait(chosen, lambda: "Finding" in chosen.ui.statusLabel.text())
+    wait(chosen, lambda: "Registering" in chosen.ui.statusLabel.text())
     slicer.mrmlScene.RemoveNode(nodes[1])
     assert not chosen.logic.running
     assert "removed from the scene" in chosen.ui.statusLabel.text() or "Choose an MRI" in chosen.ui.statusLabel.text()
@@ -243,7 +316,7 @@ def test_reloading_the_module_ends_the_worker(chosen, nodes, application):
     assert runner.child_pid is None
 
 
-def test_without_torch_the_panel_says_how_to_get_it(module, monkeypatch, nodes):
+def test_without_torch_the_panel_explains_how_to_install_it(module, monkeypatch, nodes):
     import fakes
 
     monkeypatch.setattr(module.torch_setup, "torch_is_installed", lambda: False)

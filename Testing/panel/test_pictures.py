@@ -12,15 +12,18 @@ import pytest
 from PIL import Image
 from PySide6 import QtGui, QtWidgets
 
-from BrainFusionLib.verdict.judge import Verdict
+from BrainFusionLib.evidence import Evidence, PoseEvidence
+from BrainFusionLib.verdict.judge import judge
 
 pytestmark = pytest.mark.filterwarnings("ignore:Setting the shape on a NumPy array:DeprecationWarning")
 
+SOUND = PoseEvidence(
+    similarity_nmi=1.2, margin_nats=0.3, agreement_mm=0.05, perturbed_margin_nmi=0.005, overlap=1.0, thinnest_mm=150.0,
+    thickest_voxel_mm=1.0, mirrored_margin_nats=0.2, sampling_error_mm=0.1, lever=1.0,
+)  # fmt: skip
 VERDICTS = {
-    "green": Verdict(
-        "green", ("two refinements agree within 0.1 mm, and no other pose fits nearly as well",), 0.3, (0.1, 0.8)
-    ),
-    "red": Verdict("red", ("left and right seem exchanged in one of the two",), 6.1, (2.5, 15.0)),
+    "green": replace(judge(Evidence(pose=SOUND)), expected_error_mm=0.32, interval_mm=(0.1, 0.8)),
+    "red": judge(Evidence(pose=replace(SOUND, mirrored_margin_nats=-0.2))),
 }
 
 
@@ -72,11 +75,12 @@ def test_pictures_of_every_state(panel, application, module, picture, nodes, mon
     picture("swapped")
     panel.ui.swapButton.click()
     panel.ui.fuseButton.click()
-    wait(panel, lambda: "left" in panel.ui.statusLabel.text())
+    wait(panel, lambda: " left" in panel.ui.statusLabel.text())
     picture("running")
     wait(panel, lambda: not panel.logic.running)
     for colour, verdict in VERDICTS.items():
-        # What the panel says of such a verdict: the outcome is real, the verdict is put in.
+        # What the panel shows of such a verdict: the outcome is real, the verdict is put in.
+        assert verdict.colour == colour
         panel.showVerdict(replace(panel._outcome, result=replace(panel._outcome.result, verdict=verdict)))
         panel.updatePanel()
         picture(f"done-{colour}")

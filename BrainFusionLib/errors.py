@@ -24,7 +24,7 @@ class Remedy(Enum):
     )
     CHOOSE_SERIES_OF_EACH = "Give two different volumes, or choose a series for each."
     OMIT_SERIES = "Omit the series for this file."
-    NAME_PATTERN = "Say what it is called with a pattern."
+    NAME_PATTERN = "Give its name as a pattern."
     OTHER_OUTPUT_FOLDER = "Name another output folder."
     OMIT_DICOM = "Give the MRI as a folder of DICOM slices, or omit the DICOM results."
     USE_CPU = "Close other programs, crop the volumes, or compute on the CPU."

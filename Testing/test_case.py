@@ -262,7 +262,7 @@ def test_a_mask_that_cannot_be_used_is_refused_before_the_work(pair: PhantomPair
     empty = pair.mri.with_array(np.zeros_like(pair.mri.array_kji), name="brain.nrrd")
     with pytest.raises(ImageContentError, match=r"brain.nrrd.*is empty"):
         fuse(pair.ct, pair.mri, mri_mask=empty)
-    with pytest.raises(GeometryError, match="does not lie on its grid"):
+    with pytest.raises(GeometryError, match="is not on the grid of the MRI"):
         fuse(pair.ct, pair.mri, mri_mask=pair.ct)
     with pytest.raises(SettingsError, match=r"brain.nrrd is for the registration"):
         fuse(pair.ct, pair.mri, mri_mask=empty, transform=pair.transform)

@@ -291,7 +291,7 @@ def test_a_mask_that_cannot_be_used_is_named_with_exit_code_2(
     write_volume(mri.with_array(np.zeros_like(mri.array_kji)), tmp_path / "empty.nrrd")
     other = Grid(mri.grid.size_ijk, mri.grid.spacing_ijk_mm, (0.0, 0.0, 0.0))
     write_volume(Volume(mri.array_kji, other), tmp_path / "other.nrrd")
-    for name, words in (("empty", "is empty"), ("other", "does not lie on its grid"), ("gone", "no such file")):
+    for name, words in (("empty", "is empty"), ("other", "is not on the grid of the MRI"), ("gone", "no such file")):
         assert cli.main([*arguments, "--mri-mask", str(tmp_path / f"{name}.nrrd")]) == 2
         said = capsys.readouterr().err
         assert f"{name}.nrrd" in said

@@ -263,7 +263,7 @@ def test_a_worker_that_is_killed_loses_nothing(cohort, tmp_path):
             killed.append(child.pid)
             os.kill(child.pid, signal.SIGKILL)
 
-    rows = run_cohort(entries, tmp_path, QUICK, workers=2, tell=tell)
+    rows = run_cohort(entries, tmp_path, QUICK, workers=2, report=tell)
     assert killed
     plain = run_cohort(entries, tmp_path / "plain", QUICK)
     assert [row.status for row in rows] == [row.status for row in plain]
@@ -274,10 +274,10 @@ def test_a_second_run_in_the_same_folder_is_refused(cohort, tmp_path):
     entries = read_manifest(cohort)[0][:1]
 
     def tell(row, done, total):
-        with pytest.raises(SettingsError, match="another run is at work in this folder"):
+        with pytest.raises(SettingsError, match="another run is using this folder"):
             run_cohort(entries, tmp_path, QUICK)
 
-    run_cohort(entries, tmp_path, QUICK, tell=tell)
+    run_cohort(entries, tmp_path, QUICK, report=tell)
     run_cohort(entries, tmp_path, QUICK)
 
 
@@ -313,7 +313,8 @@ def test_everything_that_is_wrong_is_told_with_its_row(tmp_path, delimiter):
     assert [(entry.case, entry.row) for entry in entries] == [("good", 2)]
     told = "\n".join(problems)
     for words in (
-        "row 3 (../evil): the case's name becomes a folder's", "row 4 (.hidden)", "row 5 (GOOD): the case is in row 2",
+        "row 3 (../evil): a case's name is used for its folder",
+        "row 4 (.hidden)", "row 5 (GOOD): the case is in row 2",
         "row 6: case is empty", "row 7 (gone): ct: x.nii does not exist", "row 8 (same): CT and MRI are the same file",
         "row 9 (con)",
     ):  # fmt: skip
@@ -358,7 +359,7 @@ def test_a_dask_scheduler_whose_worker_is_killed_half_way_gives_the_same_table(c
                 killed.append(workers[0].pid)
                 os.killpg(workers[0].pid, signal.SIGKILL)
 
-        run_cohort(entries, tmp_path / "dask", QUICK, scheduler=address, tell=tell)
+        run_cohort(entries, tmp_path / "dask", QUICK, scheduler=address, report=tell)
     assert killed
     assert rows_of(tmp_path / "dask") == rows_of(tmp_path / "plain")
 

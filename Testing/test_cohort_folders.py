@@ -51,10 +51,10 @@ def test_what_is_wrong_is_told_with_its_folder(tmp_path):
     assert [e.case for e in entries] == ["good"]
     told = "\n".join(problems)
     for words in (
-        "bad name: the case's name becomes a folder's",
-        "none: no CT: nothing is called ct*. Say what it is called with a pattern.",
-        "none: no MRI: nothing is called mr*",
-        "two: 2 may be the CT: ct1.nii, ct2.nii. Say what it is called with a pattern.",
+        "bad name: a case's name is used for its folder",
+        "none: no CT: nothing is named ct*. Give its name as a pattern.",
+        "none: no MRI: nothing is named mr*",
+        "two: 2 possible files for the CT: ct1.nii, ct2.nii. Give its name as a pattern.",
     ):
         assert words in told
     same, words = read_folders(tmp_path, "ct1.nii", "ct1.nii")
@@ -63,7 +63,7 @@ def test_what_is_wrong_is_told_with_its_folder(tmp_path):
 
 
 def test_a_folder_without_folders_is_refused(tmp_path):
-    with pytest.raises(ImageFileError, match="holds no folder"):
+    with pytest.raises(ImageFileError, match="contains no folder"):
         read_folders(tmp_path)
     with pytest.raises(ImageFileError, match="cannot be read"):
         read_folders(tmp_path / "none")
@@ -125,8 +125,8 @@ def test_participants_can_be_chosen_and_what_is_wrong_is_told(tmp_path):
     entries, problems = read_bids(root)
     assert [e.case for e in entries] == ["sub-01"]
     assert [words.split(":")[0] for words in problems] == ["sub-02", "sub-03"]
-    assert "no CT: nothing is called ct/*_ct.nii*" in problems[0]
-    assert "2 may be the MRI: anat/sub-03_run-1_T1w.nii.gz, anat/sub-03_run-2_T1w.nii.gz" in problems[1]
+    assert "no CT: nothing is named ct/*_ct.nii*" in problems[0]
+    assert "2 possible files for the MRI: anat/sub-03_run-1_T1w.nii.gz, anat/sub-03_run-2_T1w.nii.gz" in problems[1]
     entries, problems = read_bids(root, ["03", "sub-01", "77"], mri_pattern="anat/*T1w.nii.gz")
     assert [e.case for e in entries] == ["sub-01"]
     assert problems[0] == f"sub-77: there is no such participant in {root}"
@@ -144,7 +144,7 @@ def test_one_session_may_be_sound_and_another_not(tmp_path):
     entries, problems = read_bids(root)
     assert [e.case for e in entries] == ["sub-01_ses-a"]
     assert len(problems) == 1
-    assert problems[0].startswith("sub-01_ses-b: 2 may be the CT")
+    assert problems[0].startswith("sub-01_ses-b: 2 possible files for the CT")
 
 
 def test_what_is_no_dataset_is_refused(tmp_path):

@@ -12,8 +12,8 @@ from benchmarks.cohort import held_over, peak_bytes, write_pair
 from BrainFusionLib.cohort.manifest import Entry
 from BrainFusionLib.cohort.memory import (
     BASE_BYTES,
-    BYTES_A_CT_VOXEL,
-    BYTES_AN_MRI_VOXEL,
+    BYTES_PER_CT_VOXEL,
+    BYTES_PER_MRI_VOXEL,
     LARGE_CT,
     LARGE_MRI,
     bytes_needed,
@@ -43,11 +43,11 @@ def test_an_unreadable_file_counts_as_a_large_volume(tmp_path):
     write_volume(Volume(np.zeros((4, 5, 6), np.float32), Grid((6, 5, 4))), tmp_path / "good.nii")
     (tmp_path / "damaged.nii").write_text("hello")
     good, damaged, gone = (tmp_path / name for name in ("good.nii", "damaged.nii", "gone.nii"))
-    small = BASE_BYTES + 120 * (BYTES_A_CT_VOXEL + BYTES_AN_MRI_VOXEL)
+    small = BASE_BYTES + 120 * (BYTES_PER_CT_VOXEL + BYTES_PER_MRI_VOXEL)
     assert bytes_needed(Entry(0, "a", good, good)) == small
     assert bytes_needed(Entry(0, "a", damaged, gone)) == (
-        BASE_BYTES + LARGE_CT * BYTES_A_CT_VOXEL + LARGE_MRI * BYTES_AN_MRI_VOXEL
+        BASE_BYTES + LARGE_CT * BYTES_PER_CT_VOXEL + LARGE_MRI * BYTES_PER_MRI_VOXEL
     )
     many, needed = workers_that_fit([Entry(0, "a", good, good), Entry(0, "b", good, damaged)])
-    assert needed == BASE_BYTES + 120 * BYTES_A_CT_VOXEL + LARGE_MRI * BYTES_AN_MRI_VOXEL
+    assert needed == BASE_BYTES + 120 * BYTES_PER_CT_VOXEL + LARGE_MRI * BYTES_PER_MRI_VOXEL
     assert many >= 1

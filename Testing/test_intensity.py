@@ -239,7 +239,7 @@ def test_a_head_mask_of_few_voxels_is_as_large_as_the_volume(size):
 
 
 def test_a_ct_of_air_has_no_head_and_says_so_by_name():
-    with pytest.raises(ImageContentError, match=r"empty\.nii: no voxel is above -300 HU.*Hounsfield units is wanted"):
+    with pytest.raises(ImageContentError, match=r"empty\.nii: no voxel is above -300 HU.*CT in Hounsfield units"):
         ct_head_mask(Volume(np.full((8, 8, 8), -1000.0), Grid((8, 8, 8)), "CT", "empty.nii"))
 
 
@@ -337,7 +337,7 @@ def test_one_volume_in_both_places_is_refused_by_name(ct):
 
 @pytest.mark.parametrize("modalities", [("CT", "MR"), (None, None), ("CT", None), (None, "MR")])
 def test_ct_and_mri_swapped_are_refused_with_both_names(ct, mri, modalities):
-    with pytest.raises(ImageContentError, match=r"swapped: A, given as MRI.*B, given as CT.*other way round"):
+    with pytest.raises(ImageContentError, match=r"swapped: A, given as MRI.*B, given as CT.*Exchange"):
         check_pair(_as(mri, modality=modalities[1], name="B"), _as(ct, modality=modalities[0], name="A"))
 
 
@@ -424,9 +424,9 @@ def test_a_mask_whose_header_is_rounded_lies_on_the_mris_grid():
     ],
 )
 def test_a_mask_on_another_grid_is_refused_with_both_and_the_remedy(grid, words):
-    mris = r"The MRI's: 6 x 5 x 4 voxels of 1, 1, 2 mm, origin \(-3, 7, 11\) mm LPS"
+    mris = r"Grid of the MRI: 6 x 5 x 4 voxels of 1, 1, 2 mm, origin \(-3, 7, 11\) mm LPS"
     with pytest.raises(
-        GeometryError, match=rf"mask.nrrd.*head.nii.gz.*The mask's: .*{words}.*{mris}.*Resample the mask"
+        GeometryError, match=rf"mask.nrrd.*head.nii.gz.*Grid of the mask: .*{words}.*{mris}.*Resample the mask"
     ):
         check_mask(_mask(grid), _mri_of(MRI_GRID))
 
@@ -434,5 +434,5 @@ def test_a_mask_on_another_grid_is_refused_with_both_and_the_remedy(grid, words)
 @pytest.mark.parametrize("value", [0, -1, np.nan])
 def test_an_empty_mask_is_refused_by_name(value):
     empty = Volume(np.full(MRI_GRID.shape_kji, value), MRI_GRID, name="mask.nrrd")
-    with pytest.raises(ImageContentError, match=r"mask.nrrd.*is empty.*leave the mask away"):
+    with pytest.raises(ImageContentError, match=r"mask.nrrd.*is empty.*omit the mask"):
         check_mask(empty, _mri_of(MRI_GRID))

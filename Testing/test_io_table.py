@@ -87,7 +87,7 @@ def test_toy_is_in_the_memory_estimate(tmp_path, with_toy):
     write_volume(VOLUME, tmp_path / "a.toy")
     assert formats.voxel_count(tmp_path / "a.toy") == 120
     needed = memory.bytes_needed(Entry(0, "a", tmp_path / "a.toy", tmp_path / "a.toy"))
-    assert needed == memory.BASE_BYTES + 120 * (memory.BYTES_A_CT_VOXEL + memory.BYTES_AN_MRI_VOXEL)
+    assert needed == memory.BASE_BYTES + 120 * (memory.BYTES_PER_CT_VOXEL + memory.BYTES_PER_MRI_VOXEL)
 
 
 def test_toy_is_in_cohorts_training_and_pages(tmp_path, with_toy):

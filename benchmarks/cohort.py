@@ -94,7 +94,7 @@ def held_over(cases: int, folder: Path, spacing_mm: float = 5.0) -> list[float]:
     pairs = read_manifest(manifest)[0][:2]
     entries = [Entry(0, f"case{n}", pairs[n % 2].ct, pairs[n % 2].mri) for n in range(cases)]
     held: list[float] = []
-    run_cohort(entries, folder / "out", SETTINGS, tell=lambda *_: held.append(held_bytes()))
+    run_cohort(entries, folder / "out", SETTINGS, report=lambda *_: held.append(held_bytes()))
     return held
 
 

@@ -13,7 +13,7 @@ PHRASES: dict[Remedy, str] = {
     "that holds one series:",
     Remedy.CHOOSE_SERIES_OF_EACH: "Choose a series for each with --ct-series and --mri-series, or give two folders.",
     Remedy.OMIT_SERIES: "Omit --series for this file.",
-    Remedy.NAME_PATTERN: "Say what it is called with --ct-pattern or --mri-pattern.",
+    Remedy.NAME_PATTERN: "Give its name with --ct-pattern or --mri-pattern.",
     Remedy.OTHER_OUTPUT_FOLDER: "Name another output folder with -o.",
     Remedy.OMIT_DICOM: "Give the MRI as a folder of DICOM slices, or omit --dicom.",
     Remedy.USE_CPU: "Close other programs, crop the volumes, or use --device cpu.",

@@ -1,4 +1,4 @@
-"""Many cases: a list of them in, one result folder a case and one table out; can be stopped and gone on with."""
+"""Many cases: from a list to one result folder for each case and one table; resumable."""
 
 from BrainFusionLib.cohort.bids import read_bids
 from BrainFusionLib.cohort.folders import read_folders

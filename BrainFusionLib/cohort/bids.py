@@ -1,7 +1,7 @@
 """A cohort as a BIDS dataset, and its results as a BIDS derivative.
 
-Source: the Brain Imaging Data Structure, version 1.10 (https://bids-specification.readthedocs.io). It has no CT yet:
-CTs are looked for where its users put them, and results that it has no name for are listed in ``.bidsignore``.
+Source: the Brain Imaging Data Structure, version 1.10 (https://bids-specification.readthedocs.io). BIDS does not define
+CT yet: CTs are looked for under the names in common use, and results without a BIDS name are listed in ``.bidsignore``.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from BrainFusionLib.io.suffixes import with_suffix
 from BrainFusionLib.verdict.measures import STRIPPED
 from BrainFusionLib.version import __version__
 
-# BIDS takes volumes in NIfTI only: `.nii*` stands for all its suffixes.
+# BIDS allows volumes in NIfTI only; `.nii*` matches all its suffixes.
 _NIFTI = f"{min(named('nifti').suffixes, key=len)}*"
 CT_PATTERNS = [f"{name}{_NIFTI}" for name in ("ct/*_ct", "anat/*_ct", "anat/*_CT")]
 MRI_PATTERNS = [f"anat/*_{contrast}{_NIFTI}" for contrast in ("T1w", "T2w", "FLAIR", "PDw")]
@@ -30,19 +30,19 @@ VERSION = "1.10.0"
 IGNORED = ("*_ct.nii.gz", "*_xfm.tfm", "*_report.html", "*_result.json", "cohort-case.json", "cohort.*")
 README = f"""# BrainFusion
 
-CTs registered to MRIs of the same heads, and both fused: results are {WARNING}.
+CTs registered to and fused with MRIs of the same heads. Results are {WARNING}.
 
-`*_desc-fused_*.nii.gz`: the fused volume, on the MRI's grid and intensity scale, bone above it.
+`*_desc-fused_*.nii.gz`: the fused volume, on the MRI's grid and intensity scale, with bone brighter than the MRI.
 `*_desc-registered_ct.nii.gz`: the CT on the MRI's grid, Hounsfield units.
-`*_xfm.tfm`: an ITK transform that takes points of the MRI to points of the CT, mm.
-`*_report.html`, `*_result.json`: how far to trust it, and every number.
-`cohort.tsv`, `cohort.html`: all cases.
+`*_xfm.tfm`: an ITK transform that maps points of the MRI to points of the CT, mm.
+`*_report.html`, `*_result.json`: the verdict with its evidence, and all numbers.
+`cohort.tsv`, `cohort.html`: a summary of all cases.
 """
 
 
 @dataclass(frozen=True)
 class _Session:
-    """A subject's folder, or one of a session's in it."""
+    """The folder of a subject, or of one of its sessions."""
 
     subject: str
     name: str  # sub-01 or sub-01_ses-02
@@ -55,35 +55,35 @@ def read_bids(
     ct_pattern: str | None = None,
     mri_pattern: str | None = None,
 ) -> tuple[list[Entry], list[str]]:
-    """Find the pairs of a dataset: the CT and the MRI of a session, or a subject's only ones.
+    """Find the pairs of a dataset: the CT and the MRI of a session, or the only CT and MRI of a subject.
 
     Parameters
     ----------
     participants
-        Labels of those to take, with or without ``sub-``; all where empty.
+        Labels of the participants to include, with or without ``sub-``; empty for all.
     ct_pattern, mri_pattern
-        What the two are called inside a session's folder, as ``anat/*_acq-mprage*_T1w.nii*``. By default CTs are
-        ``ct/*_ct``, ``anat/*_ct`` or ``anat/*_CT``, MRIs the first there is of T1w, T2w, FLAIR and PDw.
+        File names inside a session's folder, such as ``anat/*_acq-mprage*_T1w.nii*``. By default the CT is
+        ``ct/*_ct``, ``anat/*_ct`` or ``anat/*_CT``, and the MRI the first available of T1w, T2w, FLAIR and PDw.
 
     Returns
     -------
     entries, problems
-        One entry a pair, its results named as a derivative's; and in words what is wrong with the others.
+        One entry for each pair, with the file names of a derivative; and a description of each problem.
 
     Raises
     ------
     ImageFileError
-        It is no dataset, or has no subject.
+        The folder is not a BIDS dataset, or has no subject.
     """
     root = Path(root)
     if not (root / "dataset_description.json").is_file():
-        raise ImageFileError(f"{root}: is not a BIDS dataset: it has no dataset_description.json.")
+        raise ImageFileError(f"{root}: not a BIDS dataset: it has no dataset_description.json.")
     subjects = sorted(path.name for path in root.glob("sub-*") if path.is_dir())
     wanted = [f"sub-{label.removeprefix('sub-')}" for label in participants]
     problems = [f"{name}: there is no such participant in {root}" for name in wanted if name not in subjects]
     chosen = [name for name in subjects if not wanted or name in wanted]
     if not subjects:
-        raise ImageFileError(f"{root}: has no subject (sub-LABEL).")
+        raise ImageFileError(f"{root}: this dataset has no subject (folder sub-LABEL).")
     entries: list[Entry] = []
     for subject in chosen:
         found, wrong = _pairs(root, subject, ct_pattern, mri_pattern)
@@ -93,7 +93,7 @@ def read_bids(
 
 
 def _pairs(root: Path, subject: str, ct_pattern: str | None, mri_pattern: str | None) -> tuple[list[Entry], list[str]]:
-    """Return the pairs of a subject, and what is wrong."""
+    """Return the pairs of a subject, and its problems."""
     sessions = [
         _Session(subject, f"{subject}_{path.name}", path)
         for path in sorted((root / subject).glob("ses-*"))
@@ -103,7 +103,7 @@ def _pairs(root: Path, subject: str, ct_pattern: str | None, mri_pattern: str | 
     mris = [only_one(s.folder, [mri_pattern] if mri_pattern else MRI_PATTERNS, "MRI") for s in sessions]
     pairs = [(s, ct[0], mri[0]) for s, ct, mri in zip(sessions, cts, mris, strict=True) if ct[0] and mri[0]]
     if not pairs:
-        # The CT after an operation, and the MRI before it, are of two sessions.
+        # For example an MRI before an operation and a CT after it, in two sessions.
         only_ct = [ct for ct, _ in cts if ct is not None]
         only_mri = [(s, mri) for s, (mri, _) in zip(sessions, mris, strict=True) if mri is not None]
         if len(only_ct) == len(only_mri) == 1:
@@ -113,7 +113,7 @@ def _pairs(root: Path, subject: str, ct_pattern: str | None, mri_pattern: str | 
         return [], [f"{subject}: {' '.join(wrong)}"]
     entries = [_entry(root, session, ct, mri) for session, ct, mri in pairs if ct and mri]
     good = [entry for entry in entries if name_is_good(entry.case)]
-    # Where one session of several has a pair and another an ambiguous one, that is said, too.
+    # If some sessions have a pair, ambiguous files in another session are reported, too.
     several = [
         f"{session.name}: {words}"
         for session, found in zip(sessions * 2, cts + mris, strict=True)
@@ -136,20 +136,20 @@ def _entry(root: Path, session: _Session, ct: Path, mri: Path) -> Entry:
 
 
 def start_derivative(folder: Path, root: Path) -> None:
-    """Write what makes an output folder a derivative of the dataset in `root`.
+    """Write the files that make an output folder a derivative of the dataset in `root`.
 
     Raises
     ------
     ImageFileError
         The folder cannot be written to.
     """
-    # As a path from here, so that the two can be moved together; on Windows drives have none.
+    # A relative path, so that the two can be moved together; there is none between two drives of Windows.
     try:
         raw = Path(os.path.relpath(root.resolve(), folder.resolve())).as_posix()
     except ValueError:
         raw = root.resolve().as_uri()
     described = {
-        "Name": "BrainFusion: CTs registered to MRIs, and fused",
+        "Name": "BrainFusion: CTs registered to MRIs and fused with them",
         "BIDSVersion": VERSION,
         "DatasetType": "derivative",
         "GeneratedBy": [{"Name": "BrainFusion", "Version": __version__}],
@@ -162,18 +162,18 @@ def start_derivative(folder: Path, root: Path) -> None:
 
 
 def write_sidecar(entry: Entry, result: Result, fused: Path) -> Path:
-    """Write what stands beside a fused volume: where it comes from, and how far to trust it.
+    """Write the JSON file beside a fused volume: its sources, the verdict, and the intensity map.
 
     Parameters
     ----------
     result
-        Of the case.
+        The result of the case.
     fused
         The fused volume's file.
     """
     root, skull, fusion = entry.bids_root or Path(), result.evidence.skull, result.request.settings.fusion
     sidecar = {
-        "Description": "The MRI with the bone of the CT, on the MRI's intensity scale, bone above it.",
+        "Description": "The MRI with the bone of the CT, on the MRI's intensity scale; bone is brighter than the MRI.",
         "Sources": [f"bids:raw:{path.relative_to(root).as_posix()}" for path in (entry.mri, entry.ct)],
         "SkullStripped": skull is not None and skull.brightness < STRIPPED,
         "SpatialReference": "orig",

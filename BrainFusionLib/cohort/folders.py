@@ -1,4 +1,4 @@
-"""A cohort as a folder with a folder a case, whose CT and MRI are told by their names."""
+"""A cohort as a folder with one folder for each case; CT and MRI are found by their names."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ PATTERNS = {"ct": "ct*", "mri": "mr*"}
 def read_folders(
     root: str | Path, ct_pattern: str | None = None, mri_pattern: str | None = None
 ) -> tuple[list[Entry], list[str]]:
-    """Take every folder in `root` for a case; return the sound ones, and in words what is wrong with the others.
+    """Treat every folder in `root` as a case; return the valid cases, and a description of each problem.
 
     Parameters
     ----------
     ct_pattern, mri_pattern
-        What the CT and the MRI, each a file or a folder of DICOM slices, are called inside a case's folder, with ``*``
-        and ``?`` as in a shell, ``/`` for folders inside; ``ct*`` and ``mr*`` where not given.
+        Names of the CT and the MRI (each a file or a folder of DICOM slices) inside a case's folder, with ``*`` and
+        ``?`` as in a shell, and ``/`` for subfolders; default ``ct*`` and ``mr*``.
 
     Raises
     ------
     ImageFileError
-        The folder cannot be read, or holds no folder.
+        The folder cannot be read, or contains no folder.
     """
     root = Path(root)
     try:
@@ -33,7 +33,7 @@ def read_folders(
     except OSError as error:
         raise ImageFileError(f"{root}: cannot be read ({error.strerror}).") from error
     if not folders:
-        raise ImageFileError(f"{root}: holds no folder. A folder for each case is wanted, with a CT and an MRI in it.")
+        raise ImageFileError(f"{root}: contains no folder. Make one folder for each case, with a CT and an MRI in it.")
     entries: list[Entry] = []
     problems: list[str] = []
     for folder in folders:
@@ -49,7 +49,7 @@ def read_folders(
 
 
 def only_one(folder: Path, patterns: list[str], what: str) -> tuple[Path | None, str]:
-    """Return what fits the first of the patterns that anything fits, if it is only one; else what is wrong."""
+    """Return the only match of the first pattern that has any; otherwise ``None`` and the problem."""
     for pattern in patterns:
         found = [path for path in sorted(folder.glob(pattern)) if not path.name.startswith(".")]
         found = [path for path in found if header_of(path) is None]  # a pair is named by its header
@@ -58,5 +58,5 @@ def only_one(folder: Path, patterns: list[str], what: str) -> tuple[Path | None,
         if found:
             names = ", ".join(path.relative_to(folder).as_posix() for path in found[:4])
             more = "" if len(found) <= 4 else f" and {len(found) - 4} more"
-            return None, f"{len(found)} may be the {what}: {names}{more}. {Remedy.NAME_PATTERN.value}"
-    return None, f"no {what}: nothing is called {' or '.join(patterns)}. {Remedy.NAME_PATTERN.value}"
+            return None, f"{len(found)} possible files for the {what}: {names}{more}. {Remedy.NAME_PATTERN.value}"
+    return None, f"no {what}: nothing is named {' or '.join(patterns)}. {Remedy.NAME_PATTERN.value}"

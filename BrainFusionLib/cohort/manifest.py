@@ -1,4 +1,4 @@
-"""The list of a cohort's cases: a CSV or TSV table, and all that is wrong with it."""
+"""The list of a cohort's cases: a CSV or TSV table, and its problems."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from BrainFusionLib.io import TRANSFORM_SUFFIXES
 
 REQUIRED = ("case", "ct", "mri")
 OPTIONAL = ("ct_series", "mri_series", "transform", "mri_mask")
-# What a folder's name may be everywhere, and what cannot lead out of the output folder.
+# Names that are valid for folders on every system, and cannot lead out of the output folder.
 NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}")
-BAD_NAME = "the case's name becomes a folder's: only letters, digits, '_', '-' and '.' (not first), up to 100"
-# Names that Windows keeps for devices.
+BAD_NAME = "a case's name is used for its folder: up to 100 letters, digits, '_', '-' and '.' ('.' not first)"
+# Names that Windows reserves for devices.
 RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
 
 
@@ -27,19 +27,19 @@ class Entry:
     Attributes
     ----------
     row
-        Where it stands: the line of the file, the header being 1; 0 where it was found in a folder.
+        Line in the file, with the header in line 1; 0 if it was found in a folder.
     case
-        Its name.
+        Name of the case.
     place
-        Where its results go, below the output folder; by default a folder of its name.
+        Folder for its results, relative to the output folder; by default the name of the case.
     file_names
-        What its results are called, by role (`case.write_case`), where they have other names than usual.
+        Names of its results by role (`folder.write_case`), if they are not the usual ones.
     bids_root
-        The BIDS dataset that it is of, whose derivative its results are.
+        The BIDS dataset that it comes from; its results are a derivative of it.
     ct, mri, transform, mri_mask
         Files, or folders of DICOM slices; ``transform`` is a starting pose.
     ct_series, mri_series
-        Which series of a DICOM folder.
+        Series of a DICOM folder.
     """
 
     row: int
@@ -60,7 +60,7 @@ class Entry:
 
     @property
     def report(self) -> str:
-        """Where its report is, below the output folder."""
+        """Path of its report, relative to the output folder."""
         return f"{self.place}/{(self.file_names or {}).get('report', 'report.html')}"
 
     def absolute(self) -> Entry:
@@ -74,23 +74,23 @@ class Entry:
 
     @property
     def inputs(self) -> list[Path]:
-        """All files and folders that are read."""
+        """All input files and folders."""
         return [path for path in (self.ct, self.mri, self.transform, self.mri_mask) if path is not None]
 
 
 def read_manifest(path: str | Path) -> tuple[list[Entry], list[str]]:
-    """Read a manifest; return its sound entries, and in words what is wrong with the other rows.
+    """Read a manifest; return its valid entries, and a description of each problem in the other rows.
 
     Parameters
     ----------
     path
-        A table with a header, UTF-8, with commas, semicolons or tabs: ``case``, ``ct``, ``mri`` and, if wanted,
+        A table with a header, UTF-8, with commas, semicolons or tabs: ``case``, ``ct``, ``mri`` and, optionally,
         ``ct_series``, ``mri_series``, ``transform``, ``mri_mask``. Files are relative to the table.
 
     Raises
     ------
     ImageFileError
-        It cannot be read, is empty, or lacks a column.
+        The table cannot be read, is empty, or lacks a column.
     """
     path = Path(path)
     try:
@@ -107,8 +107,8 @@ def read_manifest(path: str | Path) -> tuple[list[Entry], list[str]]:
     unknown = [name for name in columns if name not in (*REQUIRED, *OPTIONAL)]
     if missing or unknown or len(set(columns)) < len(columns):
         raise ImageFileError(
-            f"{path}: must have the columns {', '.join(REQUIRED)}, and may have {', '.join(OPTIONAL)}, each once; it "
-            f"has {', '.join(columns)}."
+            f"{path}: the table must have the columns {', '.join(REQUIRED)}, and may have {', '.join(OPTIONAL)}, each "
+            f"once; it has {', '.join(columns)}."
         )
     reader.fieldnames = columns
     entries: list[Entry] = []
@@ -116,54 +116,54 @@ def read_manifest(path: str | Path) -> tuple[list[Entry], list[str]]:
     rows_of: dict[str, int] = {}
     for values in reader:
         row = reader.line_num
-        told = {name: (value or "").strip() for name, value in values.items() if isinstance(name, str)}
-        if not any(told.values()):
+        cells = {name: (value or "").strip() for name, value in values.items() if isinstance(name, str)}
+        if not any(cells.values()):
             continue
-        where = f"row {row}" + (f" ({told['case']})" if told["case"] else "")
-        wrong = [] if None not in values else ["has more cells than there are columns"]
-        wrong += _wrong_with(told, path.parent)
-        # Folders of two names that differ in case only are one folder on Windows and macOS.
-        before = rows_of.setdefault(told["case"].lower(), row)
-        if told["case"] and before != row:
-            wrong.append(f"the case is in row {before}, too; every case needs a name of its own")
+        where = f"row {row}" + (f" ({cells['case']})" if cells["case"] else "")
+        wrong = [] if None not in values else ["has more cells than the table has columns"]
+        wrong += _problems_of(cells, path.parent)
+        # Folder names that differ only in case are the same folder on Windows and macOS.
+        before = rows_of.setdefault(cells["case"].lower(), row)
+        if cells["case"] and before != row:
+            wrong.append(f"row {before} has the same case name; every case needs its own")
         problems += [f"{where}: {words}" for words in wrong]
         if not wrong:
-            entries.append(_entry(row, told, path.parent))
+            entries.append(_entry(row, cells, path.parent))
     if not entries and not problems:
-        raise ImageFileError(f"{path}: lists no case. Add a row for each, below the names of the columns.")
+        raise ImageFileError(f"{path}: lists no cases. Add one row for each case below the column names.")
     return entries, problems
 
 
 def name_is_good(name: str) -> bool:
-    """Say whether a case's name can be a folder's, everywhere."""
+    """Return whether a case's name is a valid folder name on every system."""
     return bool(NAME.fullmatch(name)) and not RESERVED.fullmatch(name)
 
 
-def _wrong_with(told: Mapping[str, str], folder: Path) -> list[str]:
-    wrong = [f"{name} is empty" for name in REQUIRED if not told[name]]
-    if told["case"] and not name_is_good(told["case"]):
+def _problems_of(cells: Mapping[str, str], folder: Path) -> list[str]:
+    wrong = [f"{name} is empty" for name in REQUIRED if not cells[name]]
+    if cells["case"] and not name_is_good(cells["case"]):
         wrong.append(BAD_NAME)
     for name in ("ct", "mri", "transform", "mri_mask"):
-        if told.get(name) and not (folder / told[name]).exists():
-            wrong.append(f"{name}: {told[name]} does not exist (looked in {folder})")
-    if told.get("transform") and Path(told["transform"]).suffix not in TRANSFORM_SUFFIXES:
-        wrong.append(f"transform: {told['transform']} must be named {' or '.join(TRANSFORM_SUFFIXES)}")
-    if told["ct"] and told["ct"] == told["mri"] and told.get("ct_series") == told.get("mri_series"):
+        if cells.get(name) and not (folder / cells[name]).exists():
+            wrong.append(f"{name}: {cells[name]} does not exist (looked in {folder})")
+    if cells.get("transform") and Path(cells["transform"]).suffix not in TRANSFORM_SUFFIXES:
+        wrong.append(f"transform: {cells['transform']} must be named {' or '.join(TRANSFORM_SUFFIXES)}")
+    if cells["ct"] and cells["ct"] == cells["mri"] and cells.get("ct_series") == cells.get("mri_series"):
         wrong.append("CT and MRI are the same file")
     return wrong
 
 
-def _entry(row: int, told: Mapping[str, str], folder: Path) -> Entry:
+def _entry(row: int, cells: Mapping[str, str], folder: Path) -> Entry:
     def file(name: str) -> Path | None:
-        return folder / told[name] if told.get(name) else None
+        return folder / cells[name] if cells.get(name) else None
 
     return Entry(
         row,
-        told["case"],
-        folder / told["ct"],
-        folder / told["mri"],
-        told.get("ct_series") or None,
-        told.get("mri_series") or None,
+        cells["case"],
+        folder / cells["ct"],
+        folder / cells["mri"],
+        cells.get("ct_series") or None,
+        cells.get("mri_series") or None,
         file("transform"),
         file("mri_mask"),
     )

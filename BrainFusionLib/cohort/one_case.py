@@ -1,4 +1,4 @@
-"""One case of a cohort: from its files to its folder, and whether that is whole."""
+"""One case of a cohort: from its files to its folder, and the check that the folder is complete."""
 
 from __future__ import annotations
 
@@ -27,24 +27,24 @@ from BrainFusionLib.values import ByValue
 from BrainFusionLib.version import __version__
 from BrainFusionLib.volume import Volume
 
-# Beside a case's results; written last. Where it is, and agrees with what is there, the case is done.
+# Written last, beside a case's results. A case is done if this file exists and matches the results.
 SEAL = "cohort-case.json"
 
 
 @dataclass(frozen=True, eq=False)
 class Seal(ByValue):
-    """What a case was made from and what came of it.
+    """The inputs and settings of a case, and its results.
 
     Attributes
     ----------
     request
-        With the sha256 of every input and of the weights, and without paths.
+        The request with the sha256 of every input and of the weights, and without paths.
     transform_sha256
-        Of the file of the starting pose.
+        The sha256 of the file with the starting pose.
     version
-        Of the library.
+        Version of the library.
     files
-        The sha256 of each result by its name.
+        The sha256 of each result file by its name.
     row
         The case's row of the table.
     thumbnail
@@ -60,19 +60,19 @@ class Seal(ByValue):
 
 
 def fuse_case(entry: Entry, folder: Path, settings: Settings) -> Row:
-    """Fuse one case into its folder; return its row of the table. Never raises but for Ctrl-C and the like."""
-    return in_words(entry, time.monotonic(), lambda: store(entry, *fused(entry, read(entry), settings), folder))
+    """Fuse one case into its folder; return its row of the table. Errors become rows; only an interrupt raises."""
+    return attempted(entry, time.monotonic(), lambda: store(entry, *fused(entry, read(entry), settings), folder))
 
 
-def in_words(entry: Entry, began: float, work: Callable[[], Row]) -> Row:
-    """Do a case's work; return its row of the table, which says in words what stopped it, if anything did."""
+def attempted(entry: Entry, began: float, work: Callable[[], Row]) -> Row:
+    """Do a case's work; return its row of the table, which contains the error if there was one."""
     try:
         row = work()
     except RegistrationError as error:
         row = Row(entry.case, "refused", error=_line(error))
     except (BrainFusionError, MemoryError) as error:
         row = Row(entry.case, "failed", error=_line(error) or "not enough memory")
-    except Exception as error:  # one case's fault must not take the others with it
+    except Exception as error:  # one case's fault must not stop the others
         traceback.print_exc()
         row = Row(entry.case, "failed", error=_line(f"a fault of the program ({type(error).__name__}: {error})"))
     return replace(row, seconds=round(time.monotonic() - began, 1))
@@ -85,7 +85,7 @@ def read(entry: Entry) -> Inputs:
 
 
 def fused(entry: Entry, inputs: Inputs, settings: Settings) -> tuple[Result, Volume]:
-    """Return the result, and the MRI that its files need, too."""
+    """Return the result, and the MRI, which is needed to write the files."""
     request = Request(
         Source(inputs.ct.name, series=entry.ct_series),
         Source(inputs.mri.name, series=entry.mri_series),
@@ -97,13 +97,13 @@ def fused(entry: Entry, inputs: Inputs, settings: Settings) -> tuple[Result, Vol
 
 
 def store(entry: Entry, result: Result, mri: Volume, folder: Path) -> Row:
-    """Write a case's files, the seal last; return its row."""
-    place = folder / entry.place
-    made = make_output_folder(place)
+    """Write a case's files, the seal last; return its row of the table."""
+    case = folder / entry.place
+    made = make_output_folder(case)
     try:
-        (place / SEAL).unlink(missing_ok=True)
-        remove_staging(place)
-        files = list(write_case(result, mri, place, file_names=entry.file_names).values())
+        (case / SEAL).unlink(missing_ok=True)
+        remove_staging(case)
+        files = list(write_case(result, mri, case, file_names=entry.file_names).values())
         if entry.bids_root is not None:
             files.append(write_sidecar(entry, result, files[0]))
     except BaseException:
@@ -117,26 +117,26 @@ def store(entry: Entry, result: Result, mri: Volume, folder: Path) -> Row:
         row=row,
         thumbnail=thumbnail(result, mri),
     )
-    write_json(to_document(seal), place / SEAL)
+    write_json(to_document(seal), case / SEAL)
     return row
 
 
 def finished(entry: Entry, folder: Path, settings: Settings) -> Row | None:
-    """Return the row of a case that is done already, of these inputs and settings, and whole; else ``None``."""
+    """Return the row of a case that is already done with these inputs and settings, and complete; else ``None``."""
     case, seal = folder / entry.place, read_seal(entry, folder)
     if seal is None or seal.version != __version__:
         return None
     try:
-        whole = all(sha256_of(case / name) == wanted for name, wanted in seal.files.items())
-        if whole and (seal.request, seal.transform_sha256) == _made_from(entry, settings):
+        complete = all(sha256_of(case / name) == wanted for name, wanted in seal.files.items())
+        if complete and (seal.request, seal.transform_sha256) == _made_from(entry, settings):
             return seal.row
     except (OSError, BrainFusionError):
-        pass  # half done, or its inputs are not there any more: to be done again, which will say so
+        pass  # incomplete, or inputs are missing: the case is done again, which reports the error
     return None
 
 
 def read_seal(entry: Entry, folder: Path) -> Seal | None:
-    """Return the seal of a case that is done; ``None`` where there is none, or none of this version."""
+    """Return the seal of a case that is done; ``None`` if there is none of this version."""
     try:
         return from_document(read_document(folder / entry.place / SEAL), Seal)
     except BrainFusionError:
@@ -144,11 +144,11 @@ def read_seal(entry: Entry, folder: Path) -> Seal | None:
 
 
 def _made_from(entry: Entry, settings: Settings) -> tuple[Request, str | None]:
-    """Return what a result depends on: the inputs' content and the settings, weights by their sha256."""
+    """Return everything that a result depends on: the inputs' content and the settings, with weights by sha256."""
     fusion = pinned(settings.fusion)
-    # By content alone: two files of one name are not one, and one file of two names is.
+    # Only the content counts: equal names may hold different weights, and different names the same.
     weights = None if fusion.weights_sha256 is not None else fusion.weights
-    # How it is computed, and not what.
+    # The number of threads does not change the result.
     settings = replace(settings, fusion=replace(fusion, weights=weights), threads=None)
     mask = None if entry.mri_mask is None else Source("mask", sha256=sha256_of(entry.mri_mask))
     request = Request(

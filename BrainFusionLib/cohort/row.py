@@ -1,4 +1,4 @@
-"""What became of one case: a row of ``cohort.tsv`` and of ``cohort.html``."""
+"""The outcome of one case: a row of ``cohort.tsv`` and of ``cohort.html``."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ class Row(ByValue):
     Attributes
     ----------
     case
-        Its name.
+        Name of the case.
     status
-        Done; refused, because the two could not be aligned; or failed.
+        Done; refused, because CT and MRI could not be aligned; or failed.
     verdict, expected_error_mm
-        Of a case that is done.
+        Colour of the verdict, and expected error, of a case that is done.
     bone_error_hu, soft_tissue_error
-        How far the fused volume is from its sources, Hounsfield units and unit scale.
+        Difference of the fused volume from its sources, in Hounsfield units and on the unit scale.
     local_errors_median_mm
         Median of the local misalignments.
     seconds
-        Wall-clock time that it took; 0 for a case that was done before.
+        Wall-clock time; 0 for a case that was done before.
     reasons
-        The verdict's findings in words.
+        Texts of the verdict's findings.
     error
-        What stopped a case that is not done.
+        The error of a case that is not done.
     """
 
     case: str
@@ -68,7 +68,7 @@ class Row(ByValue):
         return {field.name: _cell(getattr(self, field.name)) for field in fields(self)}
 
     def summary(self) -> str:
-        """Say in one line what became of the case."""
+        """Return the outcome in one line."""
         return f"{self.status}, {self.seconds} s; {self.error or f'verdict {self.verdict}'}"
 
 

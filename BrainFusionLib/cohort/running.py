@@ -1,4 +1,4 @@
-"""Runs a cohort: some cases at once, each in a process of its own kind, with a table that is always whole."""
+"""Run a cohort: several cases at once in worker processes, with a table that is always complete."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from BrainFusionLib.case.request import Inputs
 from BrainFusionLib.case.result import Result
 from BrainFusionLib.cohort.bids import start_derivative
 from BrainFusionLib.cohort.manifest import Entry
-from BrainFusionLib.cohort.one_case import finished, fuse_case, fused, in_words, read, read_seal, store
+from BrainFusionLib.cohort.one_case import attempted, finished, fuse_case, fused, read, read_seal, store
 from BrainFusionLib.cohort.overview import overview
 from BrainFusionLib.cohort.row import COLUMNS, Row
 from BrainFusionLib.device import keep_freed_memory, pick_device
@@ -30,9 +30,9 @@ from BrainFusionLib.settings import Settings
 from BrainFusionLib.volume import Volume
 
 TABLE, OVERVIEW, LOG, LOCK = "cohort.tsv", "cohort.html", "cohort.log", ".cohort.lock"
-# A worker that was ended from outside (no memory) has its case tried so often in all.
+# Attempts for a case whose worker was killed (out of memory, for example).
 ATTEMPTS = 2
-Tell = Callable[[Row, int, int], None]
+Report = Callable[[Row, int, int], None]
 Note = Callable[[Row], None]
 
 
@@ -43,32 +43,32 @@ def run_cohort(
     *,
     workers: int = 1,
     scheduler: str | None = None,
-    tell: Tell | None = None,
+    report: Report | None = None,
 ) -> list[Row]:
     """Fuse every case that is not done yet; return the rows of the table, in the manifest's order.
 
-    Each case gets a folder (`Entry.place`), as ``brainfusion fuse`` writes one. ``cohort.tsv`` has a row a case, and is
-    written anew after each; ``cohort.log`` gets a line for each; ``cohort.html`` shows them all at the end. A case is
-    done when its folder is whole (by sha256) and was made from these inputs with these settings; all else is done
-    again. A case that fails does not stop the others.
+    Each case gets a folder (`Entry.place`), as written by ``brainfusion fuse``. ``cohort.tsv`` has one row for each
+    case and is rewritten after each; ``cohort.log`` gets one line for each case; ``cohort.html`` is written at the end.
+    A case is done if its folder is complete (by sha256) and was made from these inputs with these settings; all others
+    are done again. A case that fails does not stop the others.
 
     Parameters
     ----------
     workers
-        How many at once; more than one are processes of their own. On a graphics card one process computes, and so
-        many threads read ahead of it.
+        Number of cases at once; with more than one, each has its own process. On a graphics card one process computes,
+        and this many threads read ahead.
     scheduler
-        Address of a Dask scheduler, ``tcp://host:8786``: its workers do the work, in the place of processes here. They
-        must see the same files at the same places.
-    tell
-        Called with a row, how many are done and how many there are.
+        Address of a Dask scheduler, ``tcp://host:8786``, whose workers do the work instead of local processes. They
+        must see the same files at the same paths.
+    report
+        Called with a row, the number of cases done, and the number of all cases.
 
     Raises
     ------
     MissingDependencyError
-        A scheduler was named, and Dask is not installed.
+        A scheduler was given, but Dask is not installed.
     SettingsError
-        There is no worker, the scheduler cannot be reached, or another run is at work in this folder.
+        `workers` is below 1, the scheduler cannot be reached, or another run is using this folder.
     ImageFileError
         The folder cannot be written to.
     """
@@ -83,8 +83,8 @@ def run_cohort(
         write_text(table([rows[entry.case] for entry in entries if entry.case in rows]), folder / TABLE)
         with (folder / LOG).open("a", encoding="utf-8") as log:
             print(time.strftime("%Y-%m-%dT%H:%M:%S%z"), row.case, row.summary(), sep="\t", file=log)
-        if tell is not None:
-            tell(row, len(rows), len(entries))
+        if report is not None:
+            report(row, len(rows), len(entries))
 
     with _only_run_in(folder):
         roots = {entry.bids_root for entry in entries if entry.bids_root is not None}
@@ -113,9 +113,9 @@ def run_cohort(
 
 
 def _one_computes(entries: Sequence[Entry], folder: Path, settings: Settings, readers: int, note: Note) -> None:
-    """Compute one case after the other, while others are read and the last one is written.
+    """Compute one case after the other, while later ones are read and the previous one is written.
 
-    In memory at once: `readers` cases that are read, one that is computed, and one that is written.
+    The memory holds `readers` cases being read, one being computed, and one being written.
     """
     with ThreadPoolExecutor(readers) as ahead, ThreadPoolExecutor(1) as behind:
         writing: Future[Row] | None = None
@@ -138,7 +138,7 @@ def _one_computes(entries: Sequence[Entry], folder: Path, settings: Settings, re
 
 
 def _computed(entry: Entry, inputs: Future[Inputs], settings: Settings) -> Future[tuple[Result, Volume]]:
-    """Fuse what was read; return the result, or what stopped it or its reading, for the one that writes."""
+    """Fuse the inputs; the future returned carries the result, or the error of reading or fusing."""
     computed: Future[tuple[Result, Volume]] = Future()
     try:
         computed.set_result(fused(entry, inputs.result(), settings))
@@ -148,7 +148,7 @@ def _computed(entry: Entry, inputs: Future[Inputs], settings: Settings) -> Futur
 
 
 def _written(entry: Entry, began: float, computed: Future[tuple[Result, Volume]], folder: Path) -> Row:
-    return in_words(entry, began, lambda: store(entry, *computed.result(), folder))
+    return attempted(entry, began, lambda: store(entry, *computed.result(), folder))
 
 
 def _fuse_in_a_worker(entry: Entry, folder: Path, settings: Settings) -> Row:
@@ -161,7 +161,7 @@ def _at_once(entries: Sequence[Entry], folder: Path, settings: Settings, workers
     for attempt in range(ATTEMPTS):
         if not left:
             return
-        # After a death all cases of that pool are unsure: each is tried by itself, so that it takes no other with it.
+        # When a worker dies, its whole pool is lost. The second attempt runs one case at a time, to protect the others.
         with ProcessPoolExecutor(workers if attempt == 0 else 1, multiprocessing.get_context("spawn")) as pool:
             futures: dict[Future[Row], str] = {}
             try:
@@ -174,7 +174,7 @@ def _at_once(entries: Sequence[Entry], folder: Path, settings: Settings, workers
             except BrokenProcessPool:
                 continue
     for case in left:
-        note(Row(case, "failed", error="its process was terminated, most likely because there was not enough memory"))
+        note(Row(case, "failed", error="its process was terminated, most likely because of too little memory"))
 
 
 def _on_dask(entries: Sequence[Entry], folder: Path, settings: Settings, address: str, note: Note) -> None:
@@ -182,16 +182,16 @@ def _on_dask(entries: Sequence[Entry], folder: Path, settings: Settings, address
         from distributed import Client, KilledWorker, as_completed
     except ImportError as error:
         raise MissingDependencyError(
-            "a scheduler needs Dask: pip install 'brainfusion[cohort]', here and where its workers run."
+            "a scheduler needs Dask. Run: pip install 'brainfusion[cohort]', here and on the machines of its workers."
         ) from error
     try:
         client = Client(address, timeout=10)
     except (OSError, ValueError) as error:
         raise SettingsError(
-            f"{address}: no Dask scheduler answers there ({error}). Start one: dask scheduler."
+            f"{address}: no Dask scheduler answers at this address ({error}). Start one with: dask scheduler."
         ) from error
     with client:
-        # Absolute, because the workers may have been started elsewhere. A worker that dies gives its cases back.
+        # Absolute paths, because workers may run in another folder. The cases of a dead worker go to others.
         futures = {
             client.submit(
                 _fuse_in_a_worker, entry.absolute(), folder, settings, key=f"{folder}:{entry.case}", pure=False
@@ -202,12 +202,12 @@ def _on_dask(entries: Sequence[Entry], folder: Path, settings: Settings, address
             try:
                 note(future.result())
             except (KilledWorker, Exception) as error:
-                words = " ".join(f"its workers ended ({type(error).__name__}: {error})".split())
+                words = " ".join(f"its workers were terminated ({type(error).__name__}: {error})".split())
                 note(Row(futures[future], "failed", error=words))
 
 
 def table(rows: Sequence[Row]) -> str:
-    """Return ``cohort.tsv``: tabs, a header, a row a case."""
+    """Return ``cohort.tsv``: tab-separated, with a header and one row for each case."""
     return format_csv([row.cells() for row in rows], COLUMNS, delimiter="\t")
 
 
@@ -221,7 +221,7 @@ def _only_run_in(folder: Path) -> Iterator[None]:
             raise ImageFileError(f"{folder / LOCK}: cannot be written ({error.strerror}).") from error
         if not is_ours:
             raise SettingsError(
-                f"{folder}: another run is at work in this folder. Wait for it.", remedy=Remedy.OTHER_OUTPUT_FOLDER
+                f"{folder}: another run is using this folder. Wait until it ends.", remedy=Remedy.OTHER_OUTPUT_FOLDER
             )
         remove_leftovers(folder)
         yield

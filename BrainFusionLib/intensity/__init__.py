@@ -1,4 +1,4 @@
-"""What voxel values mean: the unit scale, the head in a CT, and the checks that refuse bad input."""
+"""The meaning of voxel values: the unit scale, the head in a CT, and checks that reject bad input."""
 
 from BrainFusionLib.intensity.checks import check_mask, check_pair, looks_like_ct, looks_like_labels
 from BrainFusionLib.intensity.head import HEAD_THRESHOLD_HU, ct_head_mask

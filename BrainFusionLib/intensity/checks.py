@@ -1,4 +1,4 @@
-"""Checks that refuse what cannot be a CT in Hounsfield units and an MRI of a head."""
+"""Checks that reject volumes which cannot be a CT in Hounsfield units and an MRI of a head."""
 
 from __future__ import annotations
 
@@ -9,32 +9,31 @@ from BrainFusionLib.errors import GeometryError, ImageContentError
 from BrainFusionLib.geometry import Grid
 from BrainFusionLib.volume import BoolArray, Volume
 
-# Longest edge of a volume. Wide on purpose: only spacings in metres or in micrometres are meant.
+# Plausible longest edge of a volume. Wide on purpose: only spacings in metres or micrometres are outside.
 PLAUSIBLE_EXTENT_MM = (3.0, 10_000.0)
-# Whole numbers that take no more values than this are labels.
+# A volume of whole numbers with at most this many different values is a label map.
 MOST_LABELS = 32
-# Headers round: how far a mask's corners may lie from the MRI's, as a share of the finest voxel edge.
+# Tolerance for rounded headers: distance of a mask's corners from the MRI's, as a share of the shortest voxel edge.
 MASK_TOLERANCE = 0.1
 
 
 def looks_like_ct(array_kji: npt.NDArray[np.float32]) -> bool:
-    """Say whether the values look like a CT in Hounsfield units: air far below zero, and something denser than fat.
+    """Return whether the values look like a CT in Hounsfield units: air far below zero, and tissue denser than fat.
 
-    MRI values are magnitudes, hardly ever far below zero; a CT of a head always holds air, in the room or in a sinus.
+    MRI values are magnitudes, rarely far below zero; a CT of a head always shows air, around the head or in a sinus.
     """
-    return _holds_air(array_kji) and bool((array_kji[::2, ::2, ::2] > -50).mean() > 1e-2)
+    return _has_air(array_kji) and bool((array_kji[::2, ::2, ::2] > -50).mean() > 1e-2)
 
 
-def _holds_air(array_kji: npt.NDArray[np.float32]) -> bool:
+def _has_air(array_kji: npt.NDArray[np.float32]) -> bool:
     return bool((array_kji[::2, ::2, ::2] < -200).mean() > 1e-3)
 
 
 def looks_like_labels(array_kji: npt.NDArray[np.float32]) -> bool:
-    """Say whether the values look like a label map: whole numbers, few of them or most neighbours in objects equal.
+    """Return whether the values look like a label map: whole numbers, either few or mostly equal to their neighbours.
 
-    Real 8-bit images had 39 values and more, and at most half of their neighbours equal.
-    Noise makes neighbours differ in any real image, even one stored in 8 bits; a background of one value does not
-    count, because masked images have that too.
+    Real 8-bit images had 39 values or more, and at most half of their neighbours were equal, because of the noise. The
+    background is not counted: masked images have a uniform one, too.
     """
     middle = array_kji[array_kji.shape[0] // 4 : -(array_kji.shape[0] // 4) or None]
     left, right = middle[..., :-1], middle[..., 1:]
@@ -48,7 +47,7 @@ def looks_like_labels(array_kji: npt.NDArray[np.float32]) -> bool:
 
 
 def check_pair(ct: Volume, mri: Volume) -> None:
-    """Refuse two volumes that cannot be a CT in Hounsfield units and an MRI of a head.
+    """Reject two volumes that cannot be a CT in Hounsfield units and an MRI of a head.
 
     Raises
     ------
@@ -60,26 +59,27 @@ def check_pair(ct: Volume, mri: Volume) -> None:
         _check_voxels(volume, role)
     if ct.array_kji.shape == mri.array_kji.shape and np.array_equal(ct.array_kji, mri.array_kji):
         raise ImageContentError(
-            f"{ct.name} was given both as CT and as MRI (the same voxels). Choose two different volumes."
+            f"{ct.name} was given both as CT and as MRI (the voxels are the same). Choose two different volumes."
         )
     ct_is_ct = ct.modality == "CT" or (ct.modality is None and looks_like_ct(ct.array_kji))
     mri_is_ct = mri.modality == "CT" or (mri.modality is None and looks_like_ct(mri.array_kji))
     if mri_is_ct and not ct_is_ct:
         raise ImageContentError(
-            f"CT and MRI are swapped: {mri.name}, given as MRI, holds Hounsfield units, and {ct.name}, given as CT, "
-            "does not. Give them the other way round."
+            f"CT and MRI are swapped: {mri.name}, given as MRI, is in Hounsfield units, and {ct.name}, given as "
+            "CT, is not. Exchange the two."
         )
     if mri_is_ct:
         raise ImageContentError(
-            f"both volumes are CTs: {mri.name}, given as MRI, holds Hounsfield units too. Give an MRI of the same head."
+            f"both volumes are CTs: {mri.name}, given as MRI, is in Hounsfield units, too. "
+            "Give an MRI of the same head."
         )
-    # Even where DICOM says CT: with the intercept left out, water is 1024 and all of the head would be bone.
-    if not ct_is_ct or not _holds_air(ct.array_kji):
+    # Even if DICOM says CT: without the rescale intercept water is 1024, and the whole head would count as bone.
+    if not ct_is_ct or not _has_air(ct.array_kji):
         low, high = float(ct.array_kji.min()), float(ct.array_kji.max())
         raise ImageContentError(
-            f"{ct.name}, given as CT, is not in Hounsfield units: its values go from {low:g} to {high:g}, and a CT has "
-            "air near -1000 and bone above 300. Export the CT with its rescale slope and intercept applied "
-            "(no window, no 8 bits), or check that it is the CT."
+            f"{ct.name}, given as CT, is not in Hounsfield units: its values range from {low:g} to {high:g}, but a CT "
+            "has air near -1000 and bone above 300. Export the CT with its rescale slope and intercept applied "
+            "(without a window, not as 8 bits), or check that this is the CT."
         )
 
 
@@ -100,12 +100,12 @@ def _check_voxels(volume: Volume, role: str) -> None:
         bad = int(array.size - np.isfinite(array).sum())
         raise ImageContentError(
             f"{volume.name}, given as {role}, has {bad} voxels that are NaN or infinite. "
-            "Replace them (with 0 in an MRI, -1000 in a CT) and try again."
+            "Replace them (by 0 in an MRI, by -1000 in a CT) and try again."
         )
     low, high = float(array.min()), float(array.max())
     if low == high:
         raise ImageContentError(
-            f"{volume.name}, given as {role}, is empty: every voxel is {low:g}. Choose a volume that holds an image."
+            f"{volume.name}, given as {role}, is empty: every voxel is {low:g}. Choose a volume that contains an image."
         )
     if looks_like_labels(array):
         raise ImageContentError(
@@ -115,31 +115,31 @@ def _check_voxels(volume: Volume, role: str) -> None:
 
 
 def check_mask(mask: Volume, mri: Volume) -> BoolArray:
-    """Return where a mask of an MRI is above 0: shape ``mri.grid.shape_kji``, bool.
+    """Return where a registration mask is above 0: shape ``mri.grid.shape_kji``, bool.
 
     Raises
     ------
     GeometryError
-        The mask does not lie on the MRI's grid.
+        The mask is not on the MRI's grid.
     ImageContentError
-        Nothing in it is above 0.
+        The mask is empty.
     """
     if not mask.grid.same_as(mri.grid, MASK_TOLERANCE * min(mri.grid.spacing_ijk_mm)):
         raise GeometryError(
-            f"{mask.name}, given as mask of the MRI {mri.name}, does not lie on its grid. The mask's: "
-            f"{_in_words(mask.grid)}. The MRI's: {_in_words(mri.grid)}. Resample the mask onto the MRI (in Slicer: "
-            "export the segmentation with the MRI as reference volume), or draw it there."
+            f"{mask.name}, given as registration mask, is not on the grid of the MRI {mri.name}. Grid of the mask: "
+            f"{_described(mask.grid)}. Grid of the MRI: {_described(mri.grid)}. Resample the mask onto the MRI (in "
+            "Slicer: export the segmentation with the MRI as reference volume), or draw it on the MRI."
         )
     inside = mask.array_kji > 0
     if not inside.any():
         raise ImageContentError(
-            f"{mask.name}, given as mask of the MRI {mri.name}, is empty: no voxel is above 0. "
-            "Mark the region that matters with 1, or leave the mask away."
+            f"{mask.name}, given as registration mask, is empty: no voxel is above 0. "
+            "Mark the region where the alignment matters most with 1, or omit the mask."
         )
     return inside
 
 
-def _in_words(grid: Grid) -> str:
+def _described(grid: Grid) -> str:
     size = " x ".join(str(n) for n in grid.size_ijk)
     spacing, origin = (", ".join(f"{v:.6g}" for v in values) for values in (grid.spacing_ijk_mm, grid.origin_lps_mm))
     axes = "; ".join(", ".join(f"{v:.4g}" for v in column + 0.0) for column in grid.direction.T)

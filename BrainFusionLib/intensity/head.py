@@ -1,4 +1,4 @@
-"""Where the head is in a CT: without table, head holder and frame."""
+"""The head in a CT, without table, head holder and frame."""
 
 from __future__ import annotations
 
@@ -11,33 +11,33 @@ from BrainFusionLib.errors import ImageContentError
 from BrainFusionLib.volume import BoolArray, Volume
 
 HEAD_THRESHOLD_HU = -300.0
-# Further than this from the bulk of the head, tissue that hangs on by a thin bridge is taken for table or holder.
+# Tissue further than this from the bulk of the head, and connected by a thin bridge, is taken for table or holder.
 REGROW_MM = 16.0
 
 
 def ct_head_mask(ct: Volume, resolution_mm: float = 4.0, margin_mm: float = 0.0) -> BoolArray:
-    """Return where the head is in a CT: shape ``ct.grid.shape_kji``, bool; table, head holder and frame are left out.
+    """Return a mask of the head, shape ``ct.grid.shape_kji``, bool; table, head holder and frame are left out.
 
-    Everything above -300 HU is opened with a ball, which cuts thin shells and the bridges by which a holder touches
-    the skin; the largest piece is the head. What belongs to it and was thin (nose, ears, the front wall of a sinus) is
-    won back by growing `REGROW_MM` inside the tissue, and inner air is filled. Worked out on a grid of about
-    `resolution_mm`, where it takes a fraction of a second, and read back to the CT's own.
+    Everything above -300 HU is opened with a ball, which removes thin shells and the bridges between holder and skin;
+    the largest piece is the head. Its thin parts (nose, ears, the front wall of a sinus) are recovered by growing
+    `REGROW_MM` inside the tissue, and inner air is filled. This is done on a grid of about `resolution_mm`, where it
+    takes a fraction of a second, and the mask is then expanded to the CT's grid.
 
     Raises
     ------
     ImageContentError
-        Nothing in the volume is denser than air.
+        The volume contains only air.
     """
-    import SimpleITK as sitk  # on use: the checks beside this are read where SimpleITK must not be loaded
+    import SimpleITK as sitk  # not at the top: the checks in this package must load without SimpleITK
 
     factors = [max(1, round(resolution_mm / s)) for s in ct.grid.spacing_ijk_mm]
-    # The middle voxel of each block speaks for it: the first one would shift the mask by half a block.
+    # The middle voxel represents each block: the first one would shift the mask by half a block.
     middles = (_block_middles(n, f) for n, f in zip(ct.grid.shape_kji, reversed(factors), strict=True))
     coarse = ct.array_kji[np.ix_(*middles)] > HEAD_THRESHOLD_HU
     if not coarse.any():
         raise ImageContentError(
             f"{ct.name}: no voxel is above {HEAD_THRESHOLD_HU:.0f} HU, so there is no head in this CT. "
-            "A CT in Hounsfield units is wanted (air -1000, water 0)."
+            "Give a CT in Hounsfield units (air -1000, water 0)."
         )
     spacing_kji = [f * s for f, s in zip(factors, ct.grid.spacing_ijk_mm, strict=True)][::-1]
     radius = [max(1, round(6.0 / s)) for s in spacing_kji]
@@ -47,10 +47,10 @@ def ct_head_mask(ct: Volume, resolution_mm: float = 4.0, margin_mm: float = 0.0)
     step = [max(1, round(4.0 / s)) for s in spacing_kji]
     for _ in range(round(REGROW_MM / 4.0)):
         head = _dilated(head, step) & coarse
-    # With room for the head to grow beyond the border, or shrinking it again would leave a rim there.
-    roomy = np.pad(head, [(r, r) for r in radius])
+    # Padded, so that the head can grow beyond the border; otherwise eroding it again would leave a rim there.
+    padded = np.pad(head, [(r, r) for r in radius])
     inner = tuple(slice(r, -r) for r in radius)
-    closed = _eroded(_dilated(roomy, radius), radius)[inner]
+    closed = _eroded(_dilated(padded, radius), radius)[inner]
     filled = sitk.GetArrayFromImage(sitk.BinaryFillhole(sitk.GetImageFromArray(closed.astype(np.uint8)))).astype(bool)
     if margin_mm > 0:
         filled = _dilated(filled, [max(1, round(margin_mm / s)) for s in spacing_kji])
@@ -61,13 +61,13 @@ def ct_head_mask(ct: Volume, resolution_mm: float = 4.0, margin_mm: float = 0.0)
 
 
 def _dilated(mask: BoolArray, radius: Sequence[int]) -> BoolArray:
-    """Grow a mask by an ellipsoid of so many voxels along each axis.
+    """Dilate a mask by an ellipsoid; `radius` is in voxels along each axis.
 
-    One shifted copy a voxel of the ellipsoid: on these small grids a tenth of the time of ITK's filter.
+    One shifted copy for each voxel of the ellipsoid: on these small grids a tenth of the time of ITK's filter.
     """
     grown = mask.copy()
     reach = np.indices([2 * r + 1 for r in radius]).reshape(3, -1).T - np.asarray(radius)
-    # Half a voxel more than the radius, so that a radius of one takes in the neighbours along the edges, too.
+    # Half a voxel more than the radius, so that a radius of one includes the diagonal neighbours in a plane.
     for offset in reach[((reach / (np.asarray(radius) + 0.5)) ** 2).sum(axis=1) <= 1]:
         target = tuple(slice(max(0, d), max(0, n + min(0, d))) for d, n in zip(offset, mask.shape, strict=True))
         source = tuple(slice(max(0, -d), max(0, n - max(0, d))) for d, n in zip(offset, mask.shape, strict=True))
@@ -76,10 +76,10 @@ def _dilated(mask: BoolArray, radius: Sequence[int]) -> BoolArray:
 
 
 def _eroded(mask: BoolArray, radius: Sequence[int]) -> BoolArray:
-    """Shrink a mask by an ellipsoid; what lies beyond the border counts as inside, so a head cut off there stays."""
+    """Erode a mask by an ellipsoid; outside the border counts as inside, so a head cut off there is kept."""
     return ~_dilated(~mask, radius)
 
 
 def _block_middles(size: int, block: int) -> npt.NDArray[np.intp]:
-    """Return the index in the middle of every block of an axis; the last block may be cut off."""
+    """Return the middle index of every block along an axis; the last block may be cut off."""
     return np.minimum(np.arange(0, size, block) + block // 2, size - 1)

@@ -1,4 +1,4 @@
-"""What the levels of registered 8-bit pictures mean: the unit scale and the bone of a brain-windowed CT."""
+"""Registered 8-bit pictures on the unit scale, and bone in a brain-windowed CT."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from BrainFusionLib.geometry import FloatArray
 from BrainFusionLib.intensity.unit import Stacks
 from BrainFusionLib.volume import VoxelArray
 
-# The level that is 1 on the unit scale.
+# This level is 1 on the unit scale.
 WHITE = 255
-# On an 8-bit picture of a brain-windowed CT, bone begins here, all of it from the second level on.
+# In an 8-bit picture of a brain-windowed CT, the bone weight rises from 0 to 1 between these levels.
 BONE_RAMP_LEVELS = (160.0, 200.0)
-# Where the window makes the brain bright, bone begins this far above the brain's own level, at most at the second level
-# here: noise of the brain is not bone. (One of the 6 patients of the public slice pairs is such a case; on its slices
-# the soft-tissue error fell from .7 to .3 grey levels.)
+# If the window makes the brain bright, bone starts this far above the brain's level, at most at the second level here,
+# so that noise in the brain does not count as bone. (This applies to one of the 6 patients of the public slice pairs,
+# whose soft-tissue error fell from .7 to .3 grey levels.)
 ABOVE_BRAIN, LATEST_START = 30.0, 190.0
-# Levels that may be the brain's: neither air nor what the window cuts off; so many together, with so many pixels.
+# Possible levels of the brain (neither air nor clipped by the window), width of the smoothing, least number of pixels.
 BRAIN_LEVELS, SMOOTHED_LEVELS, LEAST_BRAIN = (20, 230), 9, 500
 
 
@@ -27,7 +27,7 @@ def picture_stacks(ct_levels: npt.ArrayLike, mri_levels: npt.ArrayLike) -> Stack
     Raises
     ------
     GeometryError
-        The two are not of one three-dimensional shape.
+        The two do not have the same three-dimensional shape.
     """
     ct, mri = (np.asarray(levels, dtype=np.float32) for levels in (ct_levels, mri_levels))
     bone: VoxelArray = np.zeros(ct.shape, dtype=np.float32)
@@ -37,9 +37,9 @@ def picture_stacks(ct_levels: npt.ArrayLike, mri_levels: npt.ArrayLike) -> Stack
 
 
 def windowed_bone_weight(ct_levels: npt.ArrayLike) -> FloatArray:
-    """Return how much a pixel of an 8-bit, brain-windowed CT is bone: 0 up to 160, 1 from 200, straight between.
+    """Return the bone weight of an 8-bit, brain-windowed CT: 0 up to level 160, 1 from 200, linear between.
 
-    Where the brain is brighter than 130, it begins 30 levels above the brain, at most at 190.
+    If the brain is brighter than 130, bone starts 30 levels above the brain, at most at 190.
     """
     levels = np.asarray(ct_levels, dtype=np.float64)
     low, high = BONE_RAMP_LEVELS
@@ -49,7 +49,7 @@ def windowed_bone_weight(ct_levels: npt.ArrayLike) -> FloatArray:
 
 
 def _brain_level(levels: FloatArray) -> float:
-    """Return the most frequent level of a picture that is neither air nor cut off by the window; 0 if none is."""
+    """Return the most frequent level that is neither air nor clipped by the window; 0 if there is none."""
     first, last = BRAIN_LEVELS
     counts = np.bincount(levels[(levels > first) & (levels < last)].astype(np.intp), minlength=last)[first:]
     smooth = np.convolve(counts, np.ones(SMOOTHED_LEVELS), mode="same")

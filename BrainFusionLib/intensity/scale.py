@@ -1,9 +1,9 @@
-"""The unit scale, on which CT and MRI meet.
+"""The unit scale, common to CT and MRI.
 
-An MRI's own range inside the head is 0 to 1, and CT is placed on it by a monotone piecewise-linear map with soft tissue
-below 1 and bone from 1 upwards, never clipped. The fused volume is that unit scale stretched back to the MRI's own
-values, so soft tissue keeps the MRI's numbers exactly, bone lies above them, and a Hounsfield number can be read back
-from it (`hu_from_unit`).
+The MRI's range inside the head is 0 to 1. A monotone piecewise-linear map takes CT to the same scale, with soft tissue
+below 1 and bone from 1 upwards, never clipped. The fused volume is this scale stretched to the MRI's range, so soft
+tissue keeps the MRI's values exactly, bone is brighter than all of them, and Hounsfield units can be recovered from it
+(`hu_from_unit`).
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from BrainFusionLib.volume import VoxelArray
 
 # Trabecular bone begins at 200-300 HU; calcified vessels and contrast stay below 300 in most heads.
 BONE_HU = 300.0
-# Over this range the bone-over-MRI rule goes from MRI to CT, so that the skull has no stair-cased rim.
+# Over this range the bone-over-MRI rule changes from MRI to CT, so that the skull has no staircase rim.
 BONE_RAMP_HU = (200.0, BONE_HU)
 
-# Air, soft tissue up to bone, bone, metal: each with a slope of its own, because one straight line that shows brain in
-# the lower half would put dense bone at six times the brightest MRI value, outside any window that shows both.
+# Air, soft tissue up to bone, bone, metal: each with its own slope, because a single line with brain in the lower half
+# would put dense bone at six times the brightest MRI value, outside any window that shows both.
 CT_KNOTS_HU = (-1000.0, -100.0, BONE_HU, 2000.0, 4000.0)
 CT_KNOTS_UNIT = (0.0, 0.05, 1.0, 1.5, 1.75)
 
@@ -28,18 +28,18 @@ CT_KNOTS_UNIT = (0.0, 0.05, 1.0, 1.5, 1.75)
 def ct_to_unit(hu: npt.ArrayLike) -> VoxelArray:
     """Map Hounsfield units to the unit scale, float32, same shape.
 
-    Beyond the outer knots the outer slopes go on, so that the map stays invertible for any scanner's range.
+    Outside the knots the outer slopes continue, so that the map is invertible for any scanner's range.
     """
     return _piecewise_linear(hu, CT_KNOTS_HU, CT_KNOTS_UNIT)
 
 
 def hu_from_unit(unit: npt.ArrayLike) -> VoxelArray:
-    """Map the unit scale back to Hounsfield units: the inverse of `ct_to_unit`, good to 0.01 HU in bone."""
+    """Map the unit scale back to Hounsfield units: the inverse of `ct_to_unit`, accurate to 0.01 HU in bone."""
     return _piecewise_linear(unit, CT_KNOTS_UNIT, CT_KNOTS_HU)
 
 
 def _piecewise_linear(values: npt.ArrayLike, xs: tuple[float, ...], ys: tuple[float, ...]) -> VoxelArray:
-    """Interpolate between knots and go on straight beyond them; a sum of clipped ramps, in float32 throughout."""
+    """Interpolate between knots and extrapolate outside them; a sum of clipped ramps, in float32 throughout."""
     x = np.asarray(values, dtype=np.float32)
     y = np.full_like(x, ys[0])
     last = len(xs) - 2
@@ -52,17 +52,17 @@ def _piecewise_linear(values: npt.ArrayLike, xs: tuple[float, ...], ys: tuple[fl
 
 
 def bone_weight(hu: npt.ArrayLike) -> VoxelArray:
-    """Return how much a voxel is bone: 0 up to 200 HU, 1 from 300 HU, straight between; float32, same shape."""
+    """Return the bone weight of each voxel: 0 up to 200 HU, 1 from 300 HU, linear between; float32, same shape."""
     low, high = BONE_RAMP_HU
     weight: VoxelArray = np.clip((np.asarray(hu, dtype=np.float32) - np.float32(low)) / np.float32(high - low), 0, 1)
     return weight
 
 
 def mri_scale(mri_kji: npt.NDArray[np.float32]) -> tuple[float, float]:
-    """Return the MRI values that mean 0 and 1 on the unit scale.
+    """Return the MRI values that correspond to 0 and 1 on the unit scale.
 
     0 is the darkest value of the background (its 0.5th percentile over the volume); 1 is the 99th percentile inside
-    the head, which a few bright vessels, fat or an artefact do not move. Any sequence, any scale.
+    the head, which a few bright vessels, fat or an artefact do not change. Any sequence, any scale.
 
     Raises
     ------
@@ -80,7 +80,7 @@ def mri_scale(mri_kji: npt.NDArray[np.float32]) -> tuple[float, float]:
 
 
 def otsu_threshold(values: npt.NDArray[np.float32], bins: int = 128) -> float:
-    """Return the value that splits `values` in two classes of the greatest between-class variance.
+    """Return the threshold that splits `values` into two classes with the greatest between-class variance.
 
     Source: N. Otsu, IEEE Trans. Systems, Man, and Cybernetics 9 (1979) 62. The histogram ends at the 99.5th percentile,
     because a handful of very bright voxels would squeeze all tissue into the first bin.
@@ -88,7 +88,7 @@ def otsu_threshold(values: npt.NDArray[np.float32], bins: int = 128) -> float:
     low, top = float(values.min()), float(np.percentile(values, 99.5))
     if not top > low:
         return low
-    # Float64, because 128 edges in float32 run together where the values differ in their last digits only.
+    # Float64, because 128 edges in float32 coincide if the values differ only in their last digits.
     counts, edges = np.histogram(values.astype(np.float64), bins=bins, range=(low, top))
     centres = (edges[:-1] + edges[1:]) / 2
     below = np.cumsum(counts)[:-1]

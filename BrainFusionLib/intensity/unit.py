@@ -1,4 +1,4 @@
-"""A registered pair on the unit scale: made once, and handed on."""
+"""A registered pair on the unit scale, made once and passed on."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ class Stacks(ByValue):
         CT and MRI on the unit scale, float32; rows from anterior to posterior, columns from the patient's right to
         left.
     bone_weight
-        How much a voxel is bone, 0 to 1, float32; the head holder is none.
+        How much each voxel is bone, 0 to 1, float32; 0 in the head holder.
     head
-        Where the head is; outside it the fused slices are the MRI. ``None``: everywhere.
+        Mask of the head; outside it the fused slices are the MRI. ``None``: everywhere.
 
     Raises
     ------
     GeometryError
-        The arrays are not of one three-dimensional shape.
+        The arrays do not have the same three-dimensional shape.
     """
 
     ct_unit: VoxelArray
@@ -59,15 +59,15 @@ class UnitPair(ByValue):
     Attributes
     ----------
     low, high
-        The MRI's values that are 0 and 1 on the unit scale.
+        The MRI values that correspond to 0 and 1 on the unit scale.
     ct_unit, mri_unit
         Float32, shape ``grid.shape_kji``.
     bone_weight
-        How much a voxel is bone, 0 to 1; outside the head 0.
+        How much each voxel is bone, 0 to 1; 0 outside the head.
     head
         The head in the CT, without head holder and table.
     grid
-        The MRI's.
+        The MRI's grid.
     """
 
     low: float
@@ -79,23 +79,23 @@ class UnitPair(ByValue):
     grid: Grid
 
     def on_unit_scale(self, values: VoxelArray) -> VoxelArray:
-        """Return values in the MRI's scale, fused ones for example, on the unit scale."""
+        """Convert values on the MRI's scale, for example fused ones, to the unit scale."""
         return to_unit(values, self.low, self.high)
 
     def in_mri_scale(self, fused_unit: VoxelArray, mri_kji: VoxelArray) -> VoxelArray:
-        """Return fused values, unit scale, in the scale of the MRI; where nothing was changed, its values to the bit.
+        """Convert fused values to the MRI's scale; unchanged voxels keep the MRI's values to the last bit.
 
         Parameters
         ----------
         fused_unit, mri_kji
-            The fused volume on the unit scale, and the MRI that `mri_unit` was made of; shape ``grid.shape_kji``.
+            The fused volume on the unit scale, and the MRI that `mri_unit` was made from; shape ``grid.shape_kji``.
         """
         fused: VoxelArray = np.float32(self.high - self.low) * (fused_unit - self.mri_unit)
         fused += mri_kji
         return fused
 
     def stacks(self) -> tuple[Stacks, Callable[[VoxelArray], VoxelArray]]:
-        """Return the pair as axial slices, and what turns such a stack back to the grid's shape. Views, no copies."""
+        """Return the pair as axial slices, and a function that turns such a stack back. Views, no copies."""
         ct_unit, undo = axial_stack(self.ct_unit, self.grid)
         mri_unit, weight, head = (self.stack(array) for array in (self.mri_unit, self.bone_weight, self.head))
         return Stacks(ct_unit, mri_unit, weight, head), undo
@@ -108,7 +108,7 @@ class UnitPair(ByValue):
 def unit_pair(
     ct_in_mri: Volume, mri: Volume, head: BoolArray | None = None, scale: tuple[float, float] | None = None
 ) -> UnitPair:
-    """Bring a CT on the MRI's grid and the MRI to the unit scale.
+    """Convert an MRI, and a CT on its grid, to the unit scale.
 
     Parameters
     ----------
@@ -117,7 +117,7 @@ def unit_pair(
     head
         The head in the CT, shape ``grid.shape_kji``; ``None``: `ct_head_mask`.
     scale
-        The MRI's values that are 0 and 1; ``None``: `mri_scale`.
+        The MRI values that correspond to 0 and 1; ``None``: `mri_scale`.
 
     Raises
     ------
@@ -135,6 +135,6 @@ def unit_pair(
 
 
 def to_unit(mri_kji: VoxelArray, low: float, high: float) -> VoxelArray:
-    """Return MRI values on the unit scale, on which `low` is 0 and `high` is 1; float32, same shape."""
+    """Convert MRI values to the unit scale, with `low` at 0 and `high` at 1; float32, same shape."""
     unit: VoxelArray = (mri_kji - np.float32(low)) / np.float32(high - low)
     return unit

@@ -1,4 +1,4 @@
-"""Telling poses apart: which optima are distinct, how well refinements agree, what error is to be expected."""
+"""How far apart poses are, which of them are distinct, and the error due to the choice of samples."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ import torch
 from BrainFusionLib.registration.histogram import Moving, Samples
 from BrainFusionLib.registration.similarity import TURN_RADIUS_MM, Poses, score_and_gradient
 
-# Poses nearer to each other than this, at the worst point of the head, lie in the basin of one optimum.
+# Poses closer than this, at the worst point of the head, belong to the same optimum.
 DISTINCT_MM = 12.0
 
 
-def _corner_places(poses: Poses) -> torch.Tensor:
-    """Return where six points around the head's centre go, (N, 6, 3) LPS mm: the ends of the three axes of a sphere."""
+def _corners(poses: Poses) -> torch.Tensor:
+    """Return the images of six points around the head's centre, (N, 6, 3) LPS mm: the ends of a sphere's three axes."""
     eye = TURN_RADIUS_MM * torch.eye(3, dtype=torch.float64, device=poses.centre.device)
     turned = torch.cat([eye, -eye]) @ poses.rotation.transpose(1, 2)
     return turned + poses.centre[:, None]
 
 
 def corner_distance_mm(a: Poses, b: Poses) -> torch.Tensor:
-    """Return how far apart each pose of `a` is from its partner in `b` at the worst of six points, (N,) mm."""
-    distances: torch.Tensor = (_corner_places(a) - _corner_places(b)).norm(dim=2).amax(dim=1)
+    """Return the distance between each pose of `a` and its partner in `b` at the worst of six points, (N,) mm."""
+    distances: torch.Tensor = (_corners(a) - _corners(b)).norm(dim=2).amax(dim=1)
     return distances
 
 
@@ -33,33 +33,33 @@ def distinct(poses: Poses, keep: int) -> Poses: ...
 @overload
 def distinct(poses: Poses, keep: int, score: torch.Tensor) -> tuple[Poses, torch.Tensor]: ...
 def distinct(poses: Poses, keep: int, score: torch.Tensor | None = None) -> Poses | tuple[Poses, torch.Tensor]:
-    """Return the first `keep` poses that are further than `DISTINCT_MM` from all better ones; poses come best first.
+    """Return the first `keep` poses further than `DISTINCT_MM` from all better ones; poses must be sorted, best first.
 
-    With `score` (N,), return the scores of those kept, too.
+    With `score` (N,), also return the scores of the poses kept.
     """
-    places = _corner_places(poses)
+    corners = _corners(poses)
     kept: list[int] = []
     for i in range(len(poses)):
         if len(kept) == keep:
             break
-        if not kept or float((places[kept] - places[i]).norm(dim=2).amax(dim=1).min()) > DISTINCT_MM:
+        if not kept or float((corners[kept] - corners[i]).norm(dim=2).amax(dim=1).min()) > DISTINCT_MM:
             kept.append(i)
     return poses[kept] if score is None else (poses[kept], score[kept])
 
 
 def midpoint(a: Poses, b: Poses) -> Poses:
-    """Return the poses half way between two lists of nearby ones (polar factor of the mean of the rotations)."""
+    """Return the midpoints of two lists of nearby poses (polar factor of the mean rotation)."""
     u, _, vt = torch.linalg.svd(a.rotation + b.rotation)
     return Poses(u @ vt, (a.centre + b.centre) / 2)
 
 
 def around(pose: Poses, step_mm: float) -> Poses:
-    """Return the 12 poses one step away from a single one: turned and shifted along each axis, either way."""
+    """Return the 12 poses one step away from a single pose: rotated and shifted along each axis, in both directions."""
     steps = step_mm * torch.eye(6, dtype=torch.float64, device=pose.centre.device)
     return Poses(pose.rotation.expand(12, 3, 3), pose.centre.expand(12, 3)).moved(torch.cat([steps, -steps]))
 
 
-# Steps for the curvature's differences: about the width over which mutual information is a parabola.
+# Step of the finite differences for the curvature: about the width over which mutual information is parabolic.
 CURVATURE_STEP_MM = 0.5
 CURVATURE_SAMPLES = 60_000
 
@@ -67,11 +67,11 @@ CURVATURE_SAMPLES = 60_000
 def sampling_error_mm(
     groups: Sequence[Samples], moving: Moving, pose: Poses, check: Callable[[], None] = lambda: None
 ) -> float:
-    """Return the error to be expected from the choice of samples: root mean square over a sphere around the head, mm.
+    """Return the expected error due to the choice of samples: root mean square over a sphere around the head, mm.
 
-    Every group of samples pulls the pose its own way: by its gradient over the curvature (one Newton step). How far
-    the groups' steps scatter, over the root of their number, is the error of a result made from all of them. This is
-    the delete-a-group jackknife, at the cost of a gradient a group.
+    Each group of samples has its own optimum, estimated by one Newton step (gradient over curvature). The scatter of
+    these steps, divided by the square root of the number of groups, is the error of a result made from all of them.
+    This is the delete-a-group jackknife, at the cost of one gradient for each group.
     """
     nearby = around(pose, CURVATURE_STEP_MM)
     curvature = torch.zeros((6, 6), dtype=torch.float64, device=pose.centre.device)
@@ -81,16 +81,16 @@ def sampling_error_mm(
         _, slopes, _ = score_and_gradient(group, moving, nearby, normalised=True)
         curvature += (slopes[6:] - slopes[:6]) / (2 * CURVATURE_STEP_MM) / min(enough, len(groups))
     curvature = (curvature + curvature.T) / 2
-    pulls = []
+    gradients = []
     for group in groups:
         check()
-        pulls.append(score_and_gradient(group, moving, pose, normalised=True)[1][0])
+        gradients.append(score_and_gradient(group, moving, pose, normalised=True)[1][0])
     if not bool(curvature.isfinite().all()):
         return math.inf
-    # A direction in which the score does not curve downwards holds nothing: there the step is as good as unlimited.
+    # Along a direction in which the score does not curve downwards the pose is not determined: the step is unlimited.
     values, vectors = torch.linalg.eigh(curvature)
     values = values.clamp_min(1e-4 * float(values.abs().max()) + 1e-12)
-    moves = torch.stack(pulls) @ vectors / values @ vectors.T
+    moves = torch.stack(gradients) @ vectors / values @ vectors.T
     scatter = (moves - moves.mean(dim=0)).square().sum(dim=0) / (len(groups) - 1) / len(groups)
-    # A turn by one unit moves the points of a sphere of `TURN_RADIUS_MM` by the root of 2/3 mm in the mean square.
+    # A rotation by one unit moves the points of a sphere of `TURN_RADIUS_MM` by sqrt(2/3) mm (root mean square).
     return float((scatter[:3].sum() * 2 / 3 + scatter[3:].sum()).sqrt())

@@ -1,4 +1,4 @@
-"""Joint histograms of samples and the moving image under many poses, and their derivatives: what takes the time.
+"""Joint histograms of samples and the moving image under many poses, and their derivatives: most of the run time.
 
 Samples have `MRI_BINS` bins and the moving image `CT_BINS`, whichever of the two is the CT.
 """
@@ -14,27 +14,27 @@ import torch
 from BrainFusionLib.geometry import FloatArray
 from BrainFusionLib.registration.kernel import kernel
 
-# One bin of margin below the CT's values and two above: the cubic spline that smooths the histogram reaches that far.
+# One bin of margin below the CT's values and two above, for the cubic spline that smooths the histogram.
 CT_BINS = 15
 MRI_BINS = 20
-FINENESS = 16  # cells a CT bin in which samples are counted; all of a row's cells fit a byte
+FINENESS = 16  # cells per CT bin, in which samples are counted; the cells of a row fit into one byte
 ROW = CT_BINS * FINENESS
 CELLS = MRI_BINS * ROW
 
-# Takes the score's derivative by each cell, (N, CELLS + 1) float32, to (N, 4, 3) float64: the sums of t g, x t g, y t g
-# and z t g over the samples, for a sample's table entry t, the CT's slope g there by voxel index (i, j, k), in cells.
+# Maps the score's derivatives by cell, (N, CELLS + 1) float32, to (N, 4, 3) float64: the sums over all samples of
+# t g, x t g, y t g and z t g, with t the derivative for a sample's cell and g the CT's slope, in cells per voxel.
 Pull = Callable[[torch.Tensor], torch.Tensor]
 
 
 @dataclass(frozen=True)
 class Samples:
-    """Of the fixed head: `points` (3, n) float32, LPS mm relative to its centre; `rows` (n,) int32, bin * ROW."""
+    """Samples of the fixed head: `points` (3, n) float32, LPS mm from its centre; `rows` (n,) int32, bin * ROW."""
 
     points: torch.Tensor
     rows: torch.Tensor
 
     def every(self, step: int, first: int) -> Samples:
-        """Return each so-manieth sample: spread as evenly as all of them."""
+        """Return every n-th sample, n being `step`: as evenly spread as all of them."""
         return Samples(self.points[:, first::step].contiguous(), self.rows[first::step].contiguous())
 
     def __len__(self) -> int:
@@ -50,21 +50,21 @@ class Moving:
 
     @cached_property
     def values(self) -> torch.Tensor:
-        """The cells as float32, which torch needs to interpolate."""
+        """The cells as float32, because torch interpolates only floats."""
         return self.cells.float()
 
 
 def joint_counts(
     samples: Samples, moving: Moving, affines: torch.Tensor, *, slopes: bool
 ) -> tuple[torch.Tensor, Pull | None]:
-    """Count the samples in each cell of the joint histogram; (N, CELLS + 1), the last cell for those outside the CT.
+    """Count the samples in each cell of the joint histogram, (N, CELLS + 1); the last cell is outside the CT.
 
     Parameters
     ----------
     affines
         (N, 3, 4) float64: voxel index ijk in the CT from a sample's point.
     slopes
-        Whether the second result is wanted, which sums derivatives.
+        Whether to return the function that sums derivatives, too.
     """
     compiled = kernel() if affines.device.type == "cpu" else None
     if compiled is None:
@@ -86,12 +86,12 @@ def _joint_counts_by_torch(
     to_unit = 2 / (torch.tensor(moving.cells.shape[::-1], device=device, dtype=torch.float64) - 1)
     linear = (to_unit[:, None] * affines[:, :, :3]).float()
     offset = (to_unit * affines[:, :, 3] - 1).float()
-    where = torch.baddbmm(offset[:, None, :], samples.points.T.expand(count, n, 3), linear.transpose(1, 2))
+    position = torch.baddbmm(offset[:, None, :], samples.points.T.expand(count, n, 3), linear.transpose(1, 2))
     volume = moving.values.expand(count, 1, *moving.cells.shape)
-    grid = where.reshape(count, 1, 1, n, 3)
+    grid = position.reshape(count, 1, 1, n, 3)
     value = torch.nn.functional.grid_sample(volume, grid, padding_mode="border", align_corners=True).reshape(count, n)
     cell = (value + 0.5).long().add_(samples.rows)
-    cell.masked_fill_(where.abs().amax(dim=2) > 1, CELLS)
+    cell.masked_fill_(position.abs().amax(dim=2) > 1, CELLS)
     cells = CELLS + 1
     shifted = cell + torch.arange(count, device=device)[:, None] * cells
     counts = torch.bincount(shifted.reshape(-1), minlength=count * cells).reshape(count, cells)

@@ -1,4 +1,4 @@
-"""The inner loops in C, where the machine has a C compiler: an eighth of torch's time, and never a condition.
+"""The inner loops in C: they need a C compiler, take an eighth of torch's time, and are optional.
 
 See `BrainFusionLib.compiling`; without a compiler torch does the same work.
 """
@@ -15,7 +15,7 @@ import torch
 from BrainFusionLib.compiling import load_compiled
 
 SOURCE = Path(__file__).with_name("kernel.c")
-# Sums may be made in any order.
+# The order of summation may change.
 FLAGS = ("-fassociative-math",)
 
 
@@ -40,7 +40,7 @@ class Kernel:
         cells: int,
         slopes: bool,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
-        """Return counts (N, cells + 1) int32, every sample's cell (N, n) int32 and slope (N, 3, n), for N poses.
+        """Return, for N poses, the counts (N, cells + 1) int32 and each sample's cell (N, n) int32 and slope (N, 3, n).
 
         Parameters
         ----------
@@ -53,7 +53,7 @@ class Kernel:
         volume
             (K, J, I) uint8, in cells.
         cells
-            Of the joint histogram; one more counts the samples outside the volume.
+            Number of cells of the joint histogram; one more counts the samples outside the volume.
         """
         poses, n = len(affines), points.shape[1]
         counts = torch.empty(poses, cells + 1, dtype=torch.int32)
@@ -79,6 +79,6 @@ class Kernel:
 
 @lru_cache(maxsize=1)
 def kernel() -> Kernel | None:
-    """Return the compiled loops, or ``None`` where they cannot be had."""
+    """Return the compiled loops; ``None`` where they are not available."""
     library = load_compiled(SOURCE, ("brainfusion_look_up", "brainfusion_pull"), FLAGS)
     return None if library is None else Kernel(library)

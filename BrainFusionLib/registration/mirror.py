@@ -1,4 +1,4 @@
-"""Noticing data whose left and right are exchanged: a header that lies, or slices stacked the wrong way round."""
+"""Detection of exchanged left and right: a wrong header, or slices stacked in the wrong order."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from BrainFusionLib.registration.similarity import Poses
 def mirrored_score(heads: PreparedPair, pose: Poses, seed: int, check: Callable[[], None]) -> float:
     """Return the best mutual information at 2 mm, nats, with one of the heads mirrored.
 
-    A head is nearly its own mirror image, so the pose found serves as the start: followed by a reflection in the middle
-    of the head, along each axis of the MRI's header, because which of them is left-right is just what cannot be
-    trusted. To be compared with the score of the pose itself on the same samples.
+    A head is nearly its own mirror image, so the search starts from the pose found, followed by a reflection through
+    the middle of the head. All three axes of the MRI's header are tried, because the header may name left-right
+    wrongly. Compare the result with the score of the pose itself on the same samples.
     """
     axes = torch.as_tensor(heads.mri.levels[0].grid.direction.copy(), device=pose.centre.device).T
     normals = axes @ pose.rotation[0] if heads.ct_is_fixed else axes  # rows, in the fixed head's frame

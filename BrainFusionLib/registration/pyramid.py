@@ -1,7 +1,7 @@
-"""What the search and the refinement look at: the two heads pooled to coarser voxels, and samples of one of them.
+"""The data that search and refinement work on: both heads pooled to coarser voxels, and samples of one of them.
 
-Samples come from the **fixed** head; the **moving** one is read between its voxels. Which of the two is the CT is
-settled here (`prepare`), because it decides the accuracy: see `ct_is_fixed`.
+Samples are taken from the **fixed** head; the **moving** head is interpolated. `prepare` chooses whether the CT is the
+fixed one, because the accuracy depends on it: see `ct_is_fixed`.
 """
 
 from __future__ import annotations
@@ -21,10 +21,9 @@ from BrainFusionLib.volume import AIR_HU, BoolArray, Volume
 
 LEVELS_MM = (1.0, 2.0, 4.0, 8.0)
 MASK_LEVEL = 2
-# Air next to the skin tells where the head ends, so samples are taken this far outside the head, too.
+# Samples are taken up to this far outside the head, too, because the air next to the skin shows where the head ends.
 RIM_MM = 12.0
-# The mask of the CT's head is as coarse as its voxels: grown by one, it cuts off no skin. Without this the head was
-# drawn by 0.05 mm to one side.
+# The CT's head mask is coarse; grown by one voxel, it cuts off no skin. Without this, poses were biased by 0.05 mm.
 MASK_MARGIN_MM = 4.0
 
 # Soft tissue (0 to 80 HU) gets half of the bins: brain, CSF and muscle differ there by a few HU only.
@@ -34,18 +33,17 @@ CT_FIXED_EDGES_HU = (-900.0, -600.0, -300.0, -120.0, -80.0, -40.0, -10.0, 5.0, 1
 CT_SEARCH_EDGES_HU = (-400.0, 45.0, 300.0)
 MRI_SEARCH_QUANTILES = (0.1, 0.35, 0.6, 0.85)
 
-# With less of the smaller head than this inside the other volume it is no registration, whatever the score says: tiny
-# overlaps give any score.
+# Least share of the smaller head inside the other volume: with tiny overlaps, scores are arbitrary.
 LEAST_OVERLAP = 0.25
-# With less than this share of the other's volume, a head is a part of one (a slab, a skull-stripped brain).
+# A head with less than this share of the other's volume is only a part of one (a slab, a skull-stripped brain).
 PART = 0.7
-# A CT whose slices are this much further apart than the MRI's is thick-sliced.
+# A CT is thick-sliced if its slice distance is this many times the MRI's.
 THICK = 1.6
 
 
 @dataclass(frozen=True)
 class Level:
-    """One volume pooled: `values` (K, J, I) float32 on the device, on `grid`."""
+    """A pooled volume: `values` (K, J, I) float32 on the device, on `grid`."""
 
     values: torch.Tensor
     grid: Grid
@@ -58,17 +56,17 @@ class PreparedHead:
     Attributes
     ----------
     core, region
-        True, on the grid of 4 mm, in the head; in the head and its rim.
+        Masks on the grid of 4 mm: the head; the head with the rim around it.
     centre_lps_mm
         Its centre of gravity, (3,) float64.
     focus
-        The region that matters, on the grid of 4 mm: the last refinement looks nowhere else.
+        The registration mask, on the grid of 4 mm: the last refinement uses samples from there only.
     edges
-        Inner edges of the bins in which its samples fall, MRI_BINS - 1, when it is the fixed one.
+        Inner edges of the bins of its samples, MRI_BINS - 1, used when it is the fixed head.
     knots
-        Values at the histogram's whole bins 1, 2, …, when it is the moving one.
+        Values at the histogram's whole bins 1, 2, …, used when it is the moving head.
     search_edges
-        Inner edges of the search's few bins; the first bin is air.
+        Inner edges of the few bins of the search; the first bin is air.
     """
 
     levels: list[Level]
@@ -86,10 +84,10 @@ class PreparedHead:
         return float(self.core.sum()) * float(np.prod(self.levels[MASK_LEVEL].grid.spacing_ijk_mm))
 
     def samples(self, level: int, count: int, seed: int) -> Samples:
-        """Return `count` samples in and around the head, spread evenly, the same for a seed on every device.
+        """Return `count` samples in and around the head, evenly spread; a seed gives the same ones on every device.
 
-        At voxel centres, because reading between voxels averages the noise, by an amount that changes from place to
-        place: with noisy voxels on this side left as they are, the error is half as large (docs/measured.md).
+        They are at voxel centres, because interpolation smooths the noise by an amount that depends on the position:
+        without it on this side the error is half as large (docs/measured.md).
         """
         generator = np.random.default_rng(seed)
         device = self.region.device
@@ -97,9 +95,9 @@ class PreparedHead:
         inside = np.flatnonzero(region.cpu().numpy())
         picked = inside[((np.arange(count) + generator.random(count)) * (len(inside) / count)).astype(np.intp)]
         k, j, i = np.unravel_index(picked, self.region.shape)
-        place = np.stack([i, j, k]) + generator.uniform(-0.5, 0.5, (3, count))
+        position = np.stack([i, j, k]) + generator.uniform(-0.5, 0.5, (3, count))
         coarse, fine = self.levels[MASK_LEVEL].grid, self.levels[level].grid
-        index = np.rint(_moved(fine.ijk_from_lps @ coarse.lps_from_ijk, place))
+        index = np.rint(_moved(fine.ijk_from_lps @ coarse.lps_from_ijk, position))
         index = np.clip(index, 0, np.asarray(fine.size_ijk)[:, None] - 1)
         ni, nj, _ = fine.size_ijk
         flat = (index[2] * nj + index[1]) * ni + index[0]
@@ -116,7 +114,7 @@ class PreparedHead:
 
 @dataclass(frozen=True)
 class PreparedPair:
-    """The two heads, which is which, and the moving one's levels in cells of the histogram."""
+    """Both heads, which of them is fixed, and the moving head's levels in cells of the histogram."""
 
     ct: PreparedHead
     mri: PreparedHead
@@ -125,21 +123,21 @@ class PreparedPair:
 
     @property
     def fixed(self) -> PreparedHead:
-        """The head that is sampled."""
+        """The head from which samples are taken."""
         return self.ct if self.ct_is_fixed else self.mri
 
     @property
     def moving(self) -> PreparedHead:
-        """The head that is read between its voxels."""
+        """The head that is interpolated."""
         return self.mri if self.ct_is_fixed else self.ct
 
     @property
     def least_overlap(self) -> float:
-        """Return the share of the fixed head's samples that must lie inside the moving volume; else no pose counts."""
+        """Least share of the fixed head's samples inside the moving volume for a pose to count."""
         return LEAST_OVERLAP * min(1.0, self.moving.volume_mm3 / self.fixed.volume_mm3)
 
     def with_mri_fixed(self, moving_from_fixed_lps: FloatArray) -> PreparedPair:
-        """Return the same with the MRI as the fixed head, and its focus without what the CT does not cover.
+        """Return the same pair with the MRI as the fixed head, its focus limited to the part that the CT covers.
 
         Parameters
         ----------
@@ -152,13 +150,13 @@ class PreparedPair:
         last = np.asarray(ct.size_ijk)[:, None] - 1
         covered = ((index >= 0) & (index <= last)).all(axis=0).reshape(grid.shape_kji)
         focus = self.mri.region if self.mri.focus is None else self.mri.focus
-        seen = focus & torch.from_numpy(covered).to(focus.device)
-        mri = replace(self.mri, focus=seen if bool(seen.any()) else focus)
+        visible = focus & torch.from_numpy(covered).to(focus.device)
+        mri = replace(self.mri, focus=visible if bool(visible.any()) else focus)
         return PreparedPair(self.ct, mri, False, self.ct.moving())
 
     @property
     def lever(self) -> float:
-        """How much further an error reaches when only a part of the head is seen: the root of whole over part."""
+        """How much an error grows when only a part of the head is visible: the square root of whole over part."""
         volumes = sorted((self.ct.volume_mm3, self.mri.volume_mm3))
         return float(np.sqrt(volumes[1] / volumes[0]))
 
@@ -170,33 +168,33 @@ def prepare(
     mri_mask: BoolArray | None = None,
     check: Callable[[], None] = lambda: None,
 ) -> PreparedPair:
-    """Pool both volumes to all levels, tell the heads from what is around them, and choose the fixed one.
+    """Pool both volumes to all levels, segment the heads, and choose the fixed one.
 
     Parameters
     ----------
     mri_mask
-        The region that matters, on the MRI's grid, kji.
+        The registration mask, on the MRI's grid, kji.
     check
-        Called some times a second; raises to stop (cancel).
+        Called a few times a second; raises to stop (cancel).
 
     Raises
     ------
     ImageContentError
-        There is no head in one of them.
+        One of the volumes shows no head.
     """
-    ct_side = _ct_side(ct, device, check)
-    mri_side = _mri_side(mri, device, mri_mask, check)
-    fixed = ct_is_fixed(ct_side, mri_side)
+    ct_head = _ct_head(ct, device, check)
+    mri_head = _mri_head(mri, device, mri_mask, check)
+    fixed = ct_is_fixed(ct_head, mri_head)
     check()
-    return PreparedPair(ct_side, mri_side, fixed, (mri_side if fixed else ct_side).moving())
+    return PreparedPair(ct_head, mri_head, fixed, (mri_head if fixed else ct_head).moving())
 
 
 def ct_is_fixed(ct: PreparedHead, mri: PreparedHead) -> bool:
-    """Say whether samples are to come from the CT.
+    """Return whether samples are taken from the CT.
 
-    From a head that is only a part, because then the same samples count in every pose, and mutual information cannot
-    grow by losing some; else from the CT, whose noise is larger in proportion to what it shows in soft tissue; but not
-    from thick slices, which are better read between than sampled.
+    If one volume shows only a part of the head, that part is sampled: then the same samples count in every pose, and
+    mutual information cannot grow by losing some. Otherwise the CT is sampled, because its noise is larger relative to
+    its soft-tissue contrast; but not if its slices are thick, because those are better interpolated than sampled.
     """
     share = ct.volume_mm3 / mri.volume_mm3
     if not PART < share < 1 / PART:
@@ -204,7 +202,7 @@ def ct_is_fixed(ct: PreparedHead, mri: PreparedHead) -> bool:
     return max(ct.levels[0].grid.spacing_ijk_mm) < THICK * max(mri.levels[0].grid.spacing_ijk_mm)
 
 
-def _ct_side(ct: Volume, device: torch.device, check: Callable[[], None]) -> PreparedHead:
+def _ct_head(ct: Volume, device: torch.device, check: Callable[[], None]) -> PreparedHead:
     # Masked after the first pooling: a CT of 512 x 512 x 400 voxels would need 400 MB for the masked copy.
     finest = _pooled(Level(torch.from_numpy(ct.array_kji).to(device), ct.grid), LEVELS_MM[0])
     check()
@@ -216,7 +214,7 @@ def _ct_side(ct: Volume, device: torch.device, check: Callable[[], None]) -> Pre
     coarse = levels[MASK_LEVEL]
     core = coarse.values > -500
     if not bool(core.any()):
-        raise ImageContentError(f"{ct.name}: no head can be told from the air around it. Check that it is the CT.")
+        raise ImageContentError(f"{ct.name}: no head was found in the air around it. Check that this is the CT.")
     return PreparedHead(
         levels,
         core,
@@ -229,20 +227,20 @@ def _ct_side(ct: Volume, device: torch.device, check: Callable[[], None]) -> Pre
     )
 
 
-def _mri_side(mri: Volume, device: torch.device, mask: BoolArray | None, check: Callable[[], None]) -> PreparedHead:
+def _mri_head(mri: Volume, device: torch.device, mask: BoolArray | None, check: Callable[[], None]) -> PreparedHead:
     levels = _pyramid(Level(torch.from_numpy(mri.array_kji).to(device), mri.grid))
     check()
     coarse = levels[MASK_LEVEL]
     background = float(coarse.values.min())
     threshold = background + 0.5 * (otsu_threshold(coarse.values.cpu().numpy()) - background)
-    # Repeated at the border, so that a head cut off there is not eroded; a majority vote removes single bright voxels.
+    # The border is replicated, so that a head cut off there is not eroded; a majority vote removes single voxels.
     bright = F.pad((coarse.values > threshold).float()[None, None], (1,) * 6, mode="replicate")
     core = F.avg_pool3d(bright, 3, stride=1)[0, 0] > 0.5
     if not bool(core.any()):
-        raise ImageContentError(f"{mri.name}: no head can be told from the background. Check that it is the MRI.")
+        raise ImageContentError(f"{mri.name}: no head was found against the background. Check that this is the MRI.")
     region = _grown(core, coarse.grid)
     inside = coarse.values[region]
-    inside = inside[:: len(inside) // 20_000 + 1]  # quantiles need no more
+    inside = inside[:: len(inside) // 20_000 + 1]  # enough for quantiles
     edges = _spread(inside, MRI_BINS, 0.99)[1:-1].contiguous()
     knots = _spread(inside, CT_BINS - 3, 0.995).cpu().numpy().astype(np.float64)
     head = inside[inside > edges[1]]
@@ -253,23 +251,23 @@ def _mri_side(mri: Volume, device: torch.device, mask: BoolArray | None, check: 
         _centre(core, coarse.grid),
         None if mask is None else _focus(mask, mri, coarse, region),
         edges,
-        # Rising strictly, even where a large share of the values is the same.
+        # Strictly increasing, even if a large share of the values is equal.
         np.maximum.accumulate(knots) + np.arange(len(knots)) * 1e-6 * float(np.ptp(knots)),
         torch.quantile(head, torch.tensor(MRI_SEARCH_QUANTILES, device=device)),
     )
 
 
 def _spread(values: torch.Tensor, bins: int, top: float) -> torch.Tensor:
-    """Return bins + 1 edges: the mean of ranks, which spend most bins on noise, and of values, which do so on fat."""
+    """Return bins + 1 edges: the mean of equal ranks (most bins in noise) and equal widths (most bins in fat)."""
     share = torch.linspace(0, 1, bins + 1, device=values.device)
     low, high = torch.quantile(values, 0.01), torch.quantile(values, top)
     return (torch.quantile(values, share) + share * (high - low) + low) / 2
 
 
 def _cells(values: torch.Tensor, knots: FloatArray) -> torch.Tensor:
-    """Map values to cells of the histogram, uint8: whole bins 1, 2, … at the knots, straight between them.
+    """Map values to cells of the histogram, uint8: whole bins 1, 2, … at the knots, linear between them.
 
-    Through a table of 4096 steps: one look-up a voxel is ten times as fast as a comparison with every knot.
+    A look-up table of 4096 steps is ten times as fast as comparing every voxel with every knot.
     """
     low, high = float(knots[0]), float(knots[-1])
     steps = 4095
@@ -290,9 +288,9 @@ def _pyramid(finest: Level) -> list[Level]:
 
 
 def _pooled(level: Level, spacing_mm: float) -> Level:
-    """Average whole voxels together until a spacing is reached as nearly as whole numbers allow."""
+    """Average blocks of whole voxels to a spacing as close to `spacing_mm` as possible."""
     grid = level.grid
-    # Two voxels stay along every axis: reading between them needs as many.
+    # At least two voxels remain along every axis: interpolation needs as many.
     factors = [
         max(1, min(round(spacing_mm / s), n // 2)) for s, n in zip(grid.spacing_ijk_mm, grid.size_ijk, strict=True)
     ]
@@ -305,16 +303,17 @@ def _pooled(level: Level, spacing_mm: float) -> Level:
 
 
 def _focus(mask: BoolArray, mri: Volume, coarse: Level, region: torch.Tensor) -> torch.Tensor:
-    """Return which voxels of 4 mm hold any of a mask, in the head and its rim."""
+    """Return the voxels of 4 mm in the head and its rim that contain any of a mask."""
     k, j, i = np.nonzero(mask)
     index = np.rint((coarse.grid.ijk_from_lps @ mri.grid.lps_from_ijk)[:3] @ np.stack([i, j, k, np.ones_like(i)]))
     i, j, k = np.clip(index.astype(np.intp), 0, np.asarray(coarse.grid.size_ijk)[:, None] - 1)
-    held = np.zeros(coarse.grid.shape_kji, dtype=bool)
-    held[k, j, i] = True
-    focus = torch.from_numpy(held).to(coarse.values.device) & region
+    marked = np.zeros(coarse.grid.shape_kji, dtype=bool)
+    marked[k, j, i] = True
+    focus = torch.from_numpy(marked).to(coarse.values.device) & region
     if not bool(focus.any()):
         raise ImageContentError(
-            f"the mask of {mri.name} lies outside the head: draw it over the part of the head that matters."
+            f"the registration mask of {mri.name} is outside the head. Draw it over the part of the head where the "
+            "alignment matters most."
         )
     return focus
 
@@ -339,5 +338,5 @@ def _centre(mask: torch.Tensor, grid: Grid) -> torch.Tensor:
 
 
 def _moved(matrix: FloatArray, points: FloatArray) -> FloatArray:
-    """Apply a 4x4 affine to points (3, n): many points in a row are an order faster than many rows of three."""
+    """Apply a 4x4 affine to points (3, n): ten times as fast in this layout as for points (n, 3)."""
     return matrix[:3, :3] @ points + matrix[:3, 3:]

@@ -1,4 +1,4 @@
-"""Climb from many starting poses at once to the nearest optimum of mutual information."""
+"""Optimise many starting poses at once, each to the nearest optimum of mutual information."""
 
 from __future__ import annotations
 
@@ -10,14 +10,17 @@ from BrainFusionLib.registration.histogram import Moving, Samples
 from BrainFusionLib.registration.pyramid import PreparedPair
 from BrainFusionLib.registration.similarity import Poses, score_and_gradient
 
-# Samples and the length of the first step, mm, at each level before the last refinement.
+# Number of samples and length of the first step, mm, at each level before the last refinement.
 LADDER = {3: (2_000, 8.0), 2: (5_000, 3.0), 1: (16_000, 1.5)}
 
 
 def climb_at(
     heads: PreparedPair, level: int, poses: Poses, seed: int, check: Callable[[], None]
 ) -> tuple[Poses, torch.Tensor, int]:
-    """Climb on one level of the ladder; scores of two calls with the same seed can be compared. Returns as `climb`."""
+    """Climb on one level of the ladder; the result is that of `climb`.
+
+    Scores of two calls with the same seed can be compared.
+    """
     count, first_step_mm = LADDER[level]
     return climb(
         heads.fixed.samples(level, count, seed),
@@ -46,25 +49,25 @@ def climb(
 ) -> tuple[Poses, torch.Tensor, int]:
     """Maximise the similarity of each pose by BFGS, all poses in one batch.
 
-    One evaluation an iteration: a trial that is no better is taken back and tried again with half the step. A pose is
-    at rest when its step falls below `tolerance_mm`. Source of the update: J. Nocedal and S. Wright, Numerical
+    Each iteration evaluates one trial step; a step that does not improve the score is repeated at 0.4 of its length. A
+    pose is finished when its step falls below `tolerance_mm`. Source of the update: J. Nocedal and S. Wright, Numerical
     Optimization, 2nd ed., eq. 6.17.
 
     Parameters
     ----------
     first_step_mm
-        Length of the first step, and the longest step allowed is twice that: mutual information is smooth over
-        about a voxel, and a longer leap lands anywhere.
+        Length of the first step; the longest step allowed is twice that, because mutual information is smooth only
+        over about a voxel.
     model
         Of `similarity.MOTIONS`.
     minimum_overlap
-        A trial with a smaller share of samples inside the CT is taken back: tiny overlaps give any score.
+        A trial with a smaller share of samples inside the CT is rejected: with tiny overlaps, scores are arbitrary.
     check
-        Called once an iteration; raises to stop (cancel).
+        Called once per iteration; raises to stop (cancel).
 
     Returns
     -------
-    poses, score, rounds : the best pose found from each start, its score (N,), float64, and how many steps it took.
+    poses, score, rounds : the best pose found from each start, its score (N,), float64, and the number of iterations.
     """
     check()
     count = len(poses)
@@ -90,12 +93,12 @@ def climb(
         )
         better = (trial_score > score[active]) & (overlap >= minimum_overlap)
 
-        # BFGS on -score: y is the change of its gradient along the step.
+        # BFGS on -score: y is the change of the gradient along the step.
         y = g - trial_slope
         sy = (step * y).sum(dim=1)
         useful = sy > 1e-12 * step.norm(dim=1) * y.norm(dim=1)
         rho = torch.where(useful, 1 / sy.clamp_min(1e-300), 0.0)[:, None, None]
-        # The first good pair sets the scale (Nocedal and Wright, eq. 6.20).
+        # The first useful pair sets the scale (Nocedal and Wright, eq. 6.20).
         scale = torch.where(useful & fresh[active], sy / (y * y).sum(dim=1).clamp_min(1e-300), 1.0)
         h = torch.where((useful & fresh[active])[:, None, None], eye * scale[:, None, None], h)
         left = eye - rho * step[:, :, None] * y[:, None, :]

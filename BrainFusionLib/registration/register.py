@@ -22,30 +22,30 @@ from BrainFusionLib.settings import RegistrationSettings
 from BrainFusionLib.transform import AffineTransform, RigidTransform
 from BrainFusionLib.volume import Volume
 
-# How far away, mm, poses are that the result is compared with.
+# The result is compared with poses this far away, mm.
 PERTURBED_MM = 2.0
 
 
 @dataclass(frozen=True)
 class Registration:
-    """The best pose found, and what is known of it; whether it deserves to be called a result is not judged here.
+    """The best pose found and the evidence for it; the judgement is left to `verdict`.
 
     Attributes
     ----------
     transform
-        Takes MRI points to CT points, LPS mm.
+        Maps MRI points to CT points, LPS mm.
     affine
-        The similarity or affine transform, where one was asked for, besides the rigid one.
+        The similarity or affine transform, if one was requested.
     evidence
-        What speaks for the pose.
+        The evidence for the pose.
     escalated
-        Whether a second, thorough search was needed.
+        Whether the first search pass was not enough.
     iterations
-        Of each stage of climbing.
+        Number of iterations of each stage.
     timings_s
         Wall-clock seconds of each stage.
     device
-        Where it ran.
+        The device used.
     """
 
     transform: RigidTransform
@@ -68,9 +68,9 @@ def register(
     progress: Progress | None = None,
     cancel: Cancel | None = None,
 ) -> Registration:
-    """Find the rigid transform that takes points of the MRI to the same anatomy in the CT.
+    """Find the rigid transform that maps points of the MRI to the same anatomy in the CT.
 
-    No starting pose is needed, and the two headers need have nothing in common.
+    No starting pose is needed, and the positions in the headers need not agree.
 
     Parameters
     ----------
@@ -79,53 +79,53 @@ def register(
     mri
         Any sequence, any scale.
     start
-        A pose to try besides those that the search finds; a wrong one does no harm.
+        A pose to try in addition to those found by the search; a wrong one does no harm.
     mri_mask
-        On the MRI's grid, above 0 in the region that matters: the last refinement looks nowhere else.
+        The registration mask, on the MRI's grid: the last refinement uses only the region above 0.
     device
         ``"auto"``, ``"cpu"``, ``"cuda"``; on ``"mps"``, which has no float64, the CPU is used.
     progress
         Called with ``("registration", fraction)``.
     cancel
-        Asked some times a second; when it says yes, `Cancelled` is raised.
+        Called a few times a second; when it returns true, `Cancelled` is raised.
 
     Raises
     ------
     ImageContentError
         The volumes cannot be a CT in Hounsfield units and an MRI; see `intensity.check_pair`.
     SettingsError
-        The device is not on this machine.
+        This machine does not have the device.
     Cancelled
-        `cancel` said yes.
+        `cancel` returned true.
     """
     settings = settings or RegistrationSettings()
     check_pair(ct, mri)
     chosen = pick_device(device)
     run = Run(settings, torch.device("cpu") if chosen.type == "mps" else chosen, progress, cancel)
     with torch.inference_mode(), _one_thread_on(run.device):
-        run.tell(0.0)
+        run.report(0.0)
         heads = prepare(ct, mri, run.device, None if mri_mask is None else check_mask(mri_mask, mri), run.check)
         run.lap("prepare", 0.15)
         starts = _starts(heads, start)
         poses, score, passes = run.find(heads, starts)
         mirrored = mirrored_score(heads, poses[:1], settings.seed, run.check)
-        pose, seen = poses[:1], heads
-        if mri_mask is not None and heads.ct_is_fixed:  # only what is sampled can be chosen by a mask
+        pose, searched = poses[:1], heads
+        if mri_mask is not None and heads.ct_is_fixed:  # a mask can only select samples of the fixed head
             pose = pose.inverse(heads.fixed.centre_lps_mm, heads.moving.centre_lps_mm)
-            heads = heads.with_mri_fixed(_mri_to_ct(seen, poses).moving_from_fixed_lps)
+            heads = heads.with_mri_fixed(_mri_to_ct(searched, poses).moving_from_fixed_lps)
         final, agreement, sampling = run.refine(heads, pose)
         fitted = None if settings.model == "rigid" else run.fit(heads, final, settings.model)
-        ended = final
-        if seen is not heads:  # the overlap is that of the smaller head, whichever was sampled last
-            ended = final.inverse(heads.fixed.centre_lps_mm, heads.moving.centre_lps_mm)
+        as_searched = final
+        if searched is not heads:  # the overlap is measured on the head that the search sampled
+            as_searched = final.inverse(heads.fixed.centre_lps_mm, heads.moving.centre_lps_mm)
         similarity, _, overlap = score_and_gradient(
-            seen.fixed.samples(1, 50_000, settings.seed),
-            seen.cells[1],
-            joined([ended, around(ended, PERTURBED_MM)]),
+            searched.fixed.samples(1, 50_000, settings.seed),
+            searched.cells[1],
+            joined([as_searched, around(as_searched, PERTURBED_MM)]),
             normalised=True,
             gradient=False,
         )
-        run.tell(1.0)
+        run.report(1.0)
     transform = _mri_to_ct(heads, final)
     margin = float(score[0] - score[1]) if len(score) > 1 else None
     evidence = PoseEvidence(
@@ -160,7 +160,7 @@ def _thickest_mm(ct: Volume, mri: Volume) -> float:
 
 
 def _mri_to_ct_affine(heads: PreparedPair, pose: Poses) -> AffineTransform:
-    """Return the first of the poses, whatever its matrix, as a transform from MRI to CT points."""
+    """Return the first of the poses, with any matrix, as a transform from MRI to CT points."""
     centre = heads.fixed.centre_lps_mm.cpu().numpy()
     linear = pose.rotation[0].cpu().numpy()
     found = AffineTransform(affine(linear, pose.centre[0].cpu().numpy() - linear @ centre))
@@ -169,10 +169,10 @@ def _mri_to_ct_affine(heads: PreparedPair, pose: Poses) -> AffineTransform:
 
 @contextmanager
 def _one_thread_on(device: torch.device) -> Iterator[None]:
-    """Keep a CPU's work on one thread: its pieces are so small that threads spend more time waiting than working.
+    """Use one thread on a CPU: the tasks are so small that more threads spend more time waiting than working.
 
     The number of threads belongs to the process, so two registrations at once need two processes. Measured on two
-    shared cores: 18 s of CPU time with one thread, 36 s with two, and no sooner done.
+    shared cores: 18 s of CPU time with one thread, 36 s with two, in the same wall-clock time.
     """
     before = torch.get_num_threads()
     if device.type == "cpu":
@@ -184,7 +184,7 @@ def _one_thread_on(device: torch.device) -> Iterator[None]:
 
 
 def _starts(heads: PreparedPair, start: RigidTransform | None) -> Poses:
-    """Return the poses to try besides the search's: the headers as they are, and the caller's own."""
+    """Return the poses to try in addition to the search: that of the headers, and the caller's start."""
     transforms = [RigidTransform.identity(), *([start] if start is not None else [])]
     centre = heads.fixed.centre_lps_mm
     transforms = [t.inverse() if heads.ct_is_fixed else t for t in transforms]

@@ -1,7 +1,7 @@
-"""Any pose: score some hundred rotations, each with every translation at once.
+"""Global search: score some hundred rotations, each with every translation at once.
 
-For one rotation of the CT, the joint histogram with the MRI is a cross-correlation of soft bin maps, so a handful of
-FFTs give it for all translations of a coarse grid, and mutual information follows from the histograms.
+For one rotation of the CT, the joint histogram with the MRI is a cross-correlation of soft bin maps, so a few FFTs give
+it for all translations on a coarse grid, and mutual information follows from the histograms.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from BrainFusionLib.geometry import Grid
 from BrainFusionLib.registration.pyramid import MASK_LEVEL, Level, PreparedPair
 from BrainFusionLib.registration.similarity import Poses
 
-# On a CPU as many as keep the work in its cache: sixteen take 1.7 times as long. A GPU wants many.
+# On a CPU, as many as fit into the cache: sixteen at once take 1.7 times as long. A GPU needs many.
 ROTATIONS_AT_ONCE = {"cpu": 4, "cuda": 64}
-# A pose in which less than this share of the smaller head lies in the other's field of view is not looked at.
+# Poses with less than this share of the smaller head in the other's field of view are skipped.
 MINIMUM_OVERLAP = 0.35
 
 
@@ -27,7 +27,7 @@ MINIMUM_OVERLAP = 0.35
 class Lattice:
     """The search's grid: `size` points along each axis, `spacing_mm` apart, and translations up to `reach` of them.
 
-    Translations count from the pose in which the two heads' centres coincide; a slab's centre is up to 90 mm off.
+    Translations are relative to coinciding centres of the heads; a slab's centre can be up to 90 mm off.
     """
 
     size: int
@@ -58,7 +58,7 @@ def even_rotations(count: int) -> torch.Tensor:
         ],
         dim=1,
     ).reshape(count, 3, 3)  # fmt: skip
-    # Turned so that the first is the identity: headers are right more often than not.
+    # Rotated so that the first is the identity: most headers are right.
     return rotations[0].T @ rotations
 
 
@@ -74,7 +74,7 @@ def search(
     Parameters
     ----------
     rotations
-        (N, 3, 3), float64, taking directions of the fixed head to the moving one's.
+        (N, 3, 3), float64, from directions of the fixed head to those of the moving head.
     """
     device = heads.fixed.centre_lps_mm.device
     moving = _bin_maps(heads.moving.levels[MASK_LEVEL], heads.moving.search_edges, lattice)
@@ -95,8 +95,8 @@ def search(
         spectrum = torch.fft.rfftn(moving_grid, dim=(2, 3, 4))
         joint = inverse(spectrum[:, :, None] * fixed_spectrum).clamp_min_(0)  # (batch, moving bins, fixed bins, shifts)
         score = _score(joint, torch.minimum(moving_grid[:, 1:].sum(dim=(1, 2, 3, 4)), fixed_mass))
-        best, where = score.topk(per_rotation, dim=1)
-        moved = shifts[where] * lattice.spacing_mm  # (batch, per_rotation, 3), in the fixed head's frame
+        best, index = score.topk(per_rotation, dim=1)
+        moved = shifts[index] * lattice.spacing_mm  # (batch, per_rotation, 3), in the fixed head's frame
         centre = heads.moving.centre_lps_mm + torch.einsum("bij,bnj->bni", batch, moved)
         found_rotation.append(batch[:, None].expand(-1, per_rotation, 3, 3).reshape(-1, 3, 3))
         found_centre.append(centre.reshape(-1, 3))
@@ -123,14 +123,14 @@ def _shifts(lattice: Lattice, device: torch.device) -> torch.Tensor:
 def _near_inverse(lattice: Lattice, device: torch.device) -> Callable[[torch.Tensor], torch.Tensor]:
     """Return the inverse of a real FFT (…, G, G, G // 2 + 1) for shifts within reach only: (…, (2 reach + 1) ** 3).
 
-    Three matrix products, one an axis: on the CPU a third of the time of the whole inverse FFT, of which five sixths
-    would be thrown away.
+    Three matrix products, one for each axis: on the CPU they take a third of the time of a full inverse FFT, most of
+    whose output (five sixths) would be discarded.
     """
     size, wide = lattice.size, 2 * lattice.reach + 1
     reach = torch.arange(-lattice.reach, lattice.reach + 1, device=device)
     full = torch.exp(2j * torch.pi / size * reach[:, None] * torch.arange(size, device=device))
     kept = size // 2 + 1
-    # The real FFT stores half of the last axis; every frequency but the first and the middle one stands for two.
+    # The real FFT stores half of the last axis; every frequency except the first and the middle one counts twice.
     twice = torch.full((kept,), 2.0, device=device)
     twice[0] = twice[-1] = 1.0
     half = full[:, :kept] * twice
@@ -147,7 +147,7 @@ def _near_inverse(lattice: Lattice, device: torch.device) -> Callable[[torch.Ten
 
 
 def _score(joint: torch.Tensor, smaller_head: torch.Tensor) -> torch.Tensor:
-    """Mutual information of joint histograms (batch, moving bins, fixed bins, shifts), weighed by the overlap."""
+    """Mutual information of joint histograms (batch, moving bins, fixed bins, shifts), weighted by the overlap."""
     total = joint.sum(dim=(1, 2))
     p = joint / total.clamp_min(1e-6)[:, None, None]
 
@@ -156,24 +156,24 @@ def _score(joint: torch.Tensor, smaller_head: torch.Tensor) -> torch.Tensor:
 
     entropies = -plogp(p.sum(dim=1)).sum(dim=1) - plogp(p.sum(dim=2)).sum(dim=1)
     information = entropies + plogp(p).sum(dim=(1, 2))
-    # Matter of the one that meets the other's field of view, as a share of the smaller head.
-    matter = torch.minimum(joint[:, 1:].sum(dim=(1, 2)), joint[:, :, 1:].sum(dim=(1, 2)))
-    overlap = (matter / smaller_head[:, None]).clamp_max(1.0)
+    # Tissue of each head inside the other's field of view, as a share of the smaller head.
+    tissue = torch.minimum(joint[:, 1:].sum(dim=(1, 2)), joint[:, :, 1:].sum(dim=(1, 2)))
+    overlap = (tissue / smaller_head[:, None]).clamp_max(1.0)
     return torch.where(overlap > MINIMUM_OVERLAP, information * overlap, -1.0)
 
 
 @dataclass(frozen=True)
 class _Maps:
-    """How much of each coarse voxel falls in each bin, `rows` (voxels + 1, bins), the last row 0, and its grid."""
+    """The share of each bin in every coarse voxel, `rows` (voxels + 1, bins) with a last row of 0, and the grid."""
 
     rows: torch.Tensor
     grid: Grid
 
 
 def _bin_maps(level: Level, edges: torch.Tensor, lattice: Lattice, region: torch.Tensor | None = None) -> _Maps:
-    """Pool soft bin maps to half the lattice's spacing, each then averaged over the lattice's spacing.
+    """Pool soft bin maps to half the lattice's spacing, and smooth them over the lattice's spacing.
 
-    So smooth that reading the nearest one is as good as interpolating, at a tenth of the time.
+    In maps this smooth, the nearest voxel is as good as interpolation and takes a tenth of the time.
     """
     bins = torch.bucketize(level.values, edges)
     maps = torch.stack([(bins == b).float() for b in range(len(edges) + 1)])
@@ -207,8 +207,8 @@ def _pull(
     affine = torch.as_tensor(maps.grid.ijk_from_lps, device=points.device)
     linear = (affine[:3, :3] @ rotations).float()
     offset = (affine[:3, :3] @ centre + affine[:3, 3] + 0.5).float()
-    place = torch.matmul(linear, points).add_(offset[:, None]).floor_()  # (B, 3, points)
-    i, j, k = place.int().unbind(dim=1)
+    position = torch.matmul(linear, points).add_(offset[:, None]).floor_()  # (B, 3, points)
+    i, j, k = position.int().unbind(dim=1)
     ni, nj, nk = maps.grid.size_ijk
     inside = (i >= 0) & (i < ni) & (j >= 0) & (j < nj) & (k >= 0) & (k < nk)
     index = torch.where(inside, (k * nj + j) * ni + i, ni * nj * nk)

@@ -1,12 +1,12 @@
 """Mutual information between samples of one head and the other under many poses at once, with its exact gradient.
 
-A pose is a rotation R about the centre c of the fixed head and the point m to which that centre goes:
-``x -> R (x - c) + m``, LPS mm. Its six parameters are a turn (multiplied in from the left, in units of
-1 / `TURN_RADIUS_MM` radian, so that one unit moves the skull by about one millimetre) and a shift in mm.
+A pose is a rotation R about the centre c of the fixed head, and the image m of that centre: ``x -> R (x - c) + m``, LPS
+mm. Its six parameters are a rotation (multiplied from the left, in units of 1 / `TURN_RADIUS_MM` radian, so that one
+unit moves the skull by about one millimetre) and a shift in mm.
 
-The joint histogram is Parzen's: samples fall in their nearest bin (they never change), moving values are spread
-over four bins by a cubic B-spline, which makes it differentiable. Source: P. Thevenaz and M. Unser, IEEE Trans.
-Image Processing 9 (2000) 2083. Samples that leave the moving volume do not count.
+The joint histogram is a Parzen estimate: each sample counts in its nearest bin (samples never change), and moving
+values are spread over four bins by a cubic B-spline, which makes the histogram differentiable. Source: P. Thevenaz and
+M. Unser, IEEE Trans. Image Processing 9 (2000) 2083. Samples outside the moving volume do not count.
 """
 
 from __future__ import annotations
@@ -32,16 +32,16 @@ def _motion(model: str) -> torch.Tensor:
     return torch.eye(9, dtype=torch.float64).reshape(9, 3, 3)
 
 
-# What a step may do besides shifting: generators of the group of matrices, (n, 3, 3). Rigid motions turn about three
-# axes, similarities scale, too, affine ones do anything that is linear.
+# What a step can change in addition to the shift: generators of the matrix group, (n, 3, 3). Rigid: rotations about
+# three axes; similarity: also one scale; affine: any linear map.
 MOTIONS = {model: _motion(model) for model in ("rigid", "similarity", "affine")}
 
 
 @dataclass(frozen=True)
 class Poses:
-    """N poses: `rotation` (N, 3, 3) and `centre` (N, 3), where the fixed head's centre goes, LPS mm; float64.
+    """N poses: `rotation` (N, 3, 3) and `centre` (N, 3), the image of the fixed head's centre, LPS mm; float64.
 
-    Under a model that is not rigid, `rotation` is any matrix.
+    With a similarity or affine model, `rotation` can be any matrix.
     """
 
     rotation: torch.Tensor
@@ -64,7 +64,7 @@ class Poses:
         generator = torch.einsum("ng,gab->nab", along, MOTIONS[model].to(step.device))
         if model != "rigid":
             return Poses(torch.linalg.matrix_exp(generator) @ self.rotation, self.centre + step[:, -3:])
-        # Rodrigues' formula, a tenth of the time; the second factor in the form that keeps its digits for small angles.
+        # Rodrigues' formula takes a tenth of the time; the second factor is written to stay exact for small angles.
         angle = along.norm(dim=1)[:, None, None].clamp_min(1e-12)
         once = generator @ self.rotation
         turned = self.rotation + angle.sin() / angle * once + 2 * ((angle / 2).sin() / angle) ** 2 * (generator @ once)
@@ -72,7 +72,7 @@ class Poses:
 
 
 def joined(groups: list[Poses]) -> Poses:
-    """Put several groups of poses in one, in order."""
+    """Concatenate several groups of poses."""
     return Poses(torch.cat([g.rotation for g in groups]), torch.cat([g.centre for g in groups]))
 
 
@@ -85,14 +85,14 @@ def score_and_gradient(
     gradient: bool = True,
     model: str = "rigid",
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Return mutual information, its gradient, and the share of samples inside the CT, for every pose.
+    """Return, for every pose, mutual information, its gradient, and the share of samples inside the CT.
 
     Parameters
     ----------
     gradient
-        Whether it is wanted; else the second result is empty.
+        Whether to compute the gradient; otherwise the second result is empty.
     model
-        Of `MOTIONS`: what a step may do.
+        A key of `MOTIONS`: what a step can change.
     normalised
         Studholme's (H(A) + H(B)) / H(A, B) instead of H(A) + H(B) - H(A, B), in nats. Source: C. Studholme, D. Hill and
         D. Hawkes, Pattern Recognition 32 (1999) 71.
@@ -129,8 +129,8 @@ def score_and_gradient(
 def _spline_tables(device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
     """Return cubic B-spline weights and their slopes by cell, (ROW, CT_BINS) each, float64.
 
-    Counting in fine cells and spreading the counts afterwards costs a tenth of spreading every sample, and differs by
-    less than the histogram's own sampling noise.
+    Counting in fine cells and spreading the counts afterwards takes a tenth of the time of spreading every sample, and
+    the difference is smaller than the histogram's sampling noise.
     """
     coordinate = torch.arange(ROW, device=device, dtype=torch.float64) / FINENESS
     t = coordinate[:, None] - torch.arange(CT_BINS, device=device, dtype=torch.float64)
@@ -141,16 +141,16 @@ def _spline_tables(device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def _information(p: torch.Tensor, normalised: bool) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return MI or NMI of joint probabilities (N, A, B), and its derivative by each of them (up to a constant)."""
+    """Return MI or NMI of joint probabilities (N, A, B), and the derivative by each probability (up to a constant)."""
     log_joint = p.clamp_min(1e-12).log()
     log_a = p.sum(dim=2, keepdim=True).clamp_min(1e-12).log()
     log_b = p.sum(dim=1, keepdim=True).clamp_min(1e-12).log()
     entropy_joint = -(p * log_joint).sum(dim=(1, 2))
     entropies = -(p * (log_a + log_b)).sum(dim=(1, 2))
-    # An empty bin's logarithm is not information: its derivative must not pull.
-    seen = p > 0
+    # An empty bin carries no information: its derivative is set to 0.
+    filled = p > 0
     if normalised:
         h = entropy_joint.clamp_min(1e-9)[:, None, None]
         table = (entropies[:, None, None] / h * log_joint - (log_a + log_b)) / h
-        return entropies / entropy_joint.clamp_min(1e-9), table * seen
-    return entropies - entropy_joint, (log_joint - log_a - log_b) * seen
+        return entropies / entropy_joint.clamp_min(1e-9), table * filled
+    return entropies - entropy_joint, (log_joint - log_a - log_b) * filled

@@ -1,4 +1,4 @@
-"""The stages of one registration, from the first search to the last tenth of a millimetre."""
+"""The stages of a registration, from the first search to the last tenth of a millimetre."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from BrainFusionLib.registration.similarity import Poses, joined
 from BrainFusionLib.settings import RegistrationSettings, SearchPass
 
 STAGE = "registration"
-# Groups of samples whose scatter gives the error to be expected.
+# Number of groups of samples whose scatter gives the expected error.
 GROUPS = 8
 
 
 class Run:
-    """One call of `register`: its settings, its clock, and its caller's progress and cancel."""
+    """One call of `register`: its settings, timings and iterations, and the caller's progress and cancel."""
 
     def __init__(
         self,
@@ -38,31 +38,31 @@ class Run:
         self._cancel = cancel
         self._since = time.perf_counter()
 
-    def tell(self, fraction: float) -> None:
+    def report(self, fraction: float) -> None:
         """Report progress, or stop."""
         self.check()
         if self._progress is not None:
             self._progress(STAGE, fraction)
 
     def check(self) -> None:
-        """Raise `Cancelled` when the caller wants no more."""
+        """Raise `Cancelled` if the caller wants to stop."""
         stop_if(self._cancel)
 
     def lap(self, name: str, fraction: float) -> None:
-        """Book the time since the last lap under a name, and report progress."""
+        """Add the time since the last lap to a stage, and report progress."""
         now = time.perf_counter()
         self.timings_s[name] = self.timings_s.get(name, 0.0) + now - self._since
         self._since = now
-        self.tell(fraction)
+        self.report(fraction)
 
     def count(self, name: str, rounds: int) -> None:
-        """Book iterations under a name."""
+        """Add iterations to a stage."""
         self.iterations[name] = self.iterations.get(name, 0) + rounds
 
     def find(self, heads: PreparedPair, starts: Poses) -> tuple[Poses, torch.Tensor, int]:
-        """Search pass after pass until one pose stands out; return what `choose` does, and the number of passes."""
+        """Run search passes until one pose stands out; return the last poses and scores, and the number of passes."""
         for number, search_pass in enumerate(self.settings.passes, 1):
-            # Each pass has half of the progress that is left up to 0.85.
+            # Each pass takes half of the remaining progress up to 0.85.
             begin, width = 0.85 - 0.7 * 0.5 ** (number - 1), 0.35 * 0.5 ** (number - 1)
             poses, score = self.choose(heads, starts, search_pass, begin, width)
             if len(poses) == 1 or float(score[0] - score[1]) > search_pass.safe_margin:
@@ -75,8 +75,8 @@ class Run:
     ) -> tuple[Poses, torch.Tensor]:
         """Return up to four distinct poses at 2 mm, best first, and their mutual information.
 
-        The choice is made late: in most failures of simpler schemes the right pose was on the list and was dropped
-        where voxels were still too coarse to tell.
+        The choice is made late: in most failures of simpler schemes the right pose was among the candidates but was
+        dropped at a level with voxels too coarse to tell it from wrong ones.
         """
         seed = self.settings.seed
         found, _ = search(
@@ -88,7 +88,7 @@ class Run:
         )
         poses = joined([starts, distinct(found, search_pass.candidates)])
         self.lap("search", begin + 0.6 * width)
-        # The starts join every level anew, so that a pose which was right cannot be lost to a coarser level's bias.
+        # The starts are added again at every level, so that a right one is not lost to the bias of a coarser level.
         followed = {3: max(4, search_pass.candidates // 3), 2: 4, 1: 4}
         for level, fraction in zip(LADDER, (0.7, 0.8, 1.0), strict=True):
             climbed, score, rounds = climb_at(heads, level, poses, seed, self.check)
@@ -101,12 +101,12 @@ class Run:
         return poses, score
 
     def refine(self, heads: PreparedPair, pose: Poses) -> tuple[Poses, float, float]:
-        """Return the pose refined at 1 mm, how far apart two refinements end, and the samples' share of the error, mm.
+        """Return the pose refined at 1 mm, the distance between two refinements, and the sampling error, mm.
 
-        Normalised mutual information here: it leans less towards poses with a larger overlap of tissue and air.
+        The score is normalised mutual information, which depends less on the overlap of tissue and air.
         """
         count, seed = self.settings.samples, self.settings.seed
-        # A tenth of the samples does the way; the rest is for the last tenth of a millimetre.
+        # A tenth of the samples is enough to get close; all are needed for the last tenth of a millimetre.
         pose = self._climb_at_1_mm(heads, pose, heads.fixed.samples(0, count // 10, seed + 1), 0.5, 0.02)
         halves = []
         for half in (0, 1):
@@ -120,7 +120,7 @@ class Run:
         return final, float(corner_distance_mm(ends[0], ends[1])), sampling
 
     def fit(self, heads: PreparedPair, pose: Poses, model: str) -> Poses:
-        """Return the pose with what a model allows beyond turning and shifting, fitted at 1 mm."""
+        """Return the similarity or affine pose of a model, fitted at 1 mm."""
         samples = heads.fixed.samples(0, self.settings.samples, self.settings.seed + 4)
         fitted = self._climb_at_1_mm(heads, pose, samples, 0.5, 0.01, model)
         self.lap(f"fit {model}", 0.99)

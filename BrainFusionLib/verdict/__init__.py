@@ -1,1 +1,1 @@
-"""How far a result can be trusted."""
+"""The verdict: how reliable a pose is."""

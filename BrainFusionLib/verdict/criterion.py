@@ -1,4 +1,4 @@
-"""One line of a judgement: a measure, its limits, and what is said when it is beyond them."""
+"""A criterion of the verdict: a measure, its limits, and the text for a measure beyond them."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ Sense = Literal["at least", "at most"]
 
 @dataclass(frozen=True, eq=False)
 class Finding(ByValue):
-    """One line of evidence that is not as in right results.
+    """One line of evidence that differs from that of correct results.
 
     Attributes
     ----------
     code
-        Of the criterion: the same in every version.
+        Code of the criterion, the same in every version.
     level
-        How much it speaks against the pose.
+        Its severity.
     measure, limit, unit
-        The number, the limit that it should have kept, and the unit of both.
+        The number, its limit, and the unit of both.
     text
-        For people; begins in lower case, without a full stop.
+        Explanation for users; starts in lower case, without a full stop.
     """
 
     code: str
@@ -41,7 +41,7 @@ class Finding(ByValue):
 
 @dataclass(frozen=True)
 class Refusal:
-    """Why a pose does not deserve to be called a result, and what to do."""
+    """Why a pose is refused, and what to do."""
 
     code: str
     text: str
@@ -63,24 +63,24 @@ class Criterion:
     Attributes
     ----------
     code, name
-        For programs and for people.
+        Identifier for programs, and name for users.
     measure
-        A pure function of the evidence; ``None`` where it cannot be told or does not apply. NaN is beyond every limit.
+        A pure function of the evidence; ``None`` if it is not available or does not apply. NaN is beyond every limit.
     sense
         Whether the measure should be at least or at most its limit.
     amber, red, refuse
-        Beyond them the finding is amber or red, or the pose is refused; ``None`` where that is not done.
+        Limits beyond which the finding is amber or red, or the pose is refused; ``None`` for no such limit.
     unit
-        Of measure and limits; empty for numbers without one.
+        Unit of measure and limits; empty for plain numbers.
     text, refusal
         Templates for `str.format`: ``value`` and ``limit``, both times 100 as ``percent`` and ``limit_percent``, and
-        ``deficit``, the value with the opposite sign. The limit told is the amber one, or the one that refuses.
+        ``deficit``, the value with the opposite sign. ``limit`` is the amber limit, or the one for a refusal.
     scale
-        By how much the amber and red limits grow for this evidence (coarse voxels, say).
+        Factor by which the amber and red limits grow for this evidence (for coarse voxels, for example).
     may_refuse
-        Whether a refusal is to be considered at all.
+        Whether this criterion may refuse a pose with this evidence.
     remedy
-        What to do about a refusal, where it is not to check the images.
+        What to do about a refusal, if it is not to check the images.
     """
 
     code: str
@@ -98,28 +98,28 @@ class Criterion:
     remedy: Remedy | None = None
 
     def finding(self, evidence: Evidence) -> Finding | None:
-        """Return what this criterion has against a pose, if anything."""
+        """Return the finding on a pose; ``None`` if the measure is within the limits."""
         value = self.measure(evidence)
         if value is None:
             return None
         scale = self.scale(evidence)
         for level, limit in (("red", self.red), ("amber", self.amber)):
-            if limit is not None and not self._keeps(value, limit * scale):
-                told = (self.amber if self.amber is not None else limit) * scale
-                text = self._phrased(self.text, value, told)
-                return Finding(self.code, "red" if level == "red" else "amber", value, told, self.unit, text)
+            if limit is not None and not self._is_within(value, limit * scale):
+                shown = (self.amber if self.amber is not None else limit) * scale
+                text = self._phrased(self.text, value, shown)
+                return Finding(self.code, "red" if level == "red" else "amber", value, shown, self.unit, text)
         return None
 
     def refused(self, evidence: Evidence) -> Refusal | None:
-        """Return why this criterion refuses a pose, if it does."""
+        """Return why a pose is refused; ``None`` if this criterion does not refuse it."""
         if self.refuse is None or not self.may_refuse(evidence):
             return None
         value = self.measure(evidence)
-        if value is None or self._keeps(value, self.refuse):
+        if value is None or self._is_within(value, self.refuse):
             return None
         return Refusal(self.code, self._phrased(self.refusal, value, self.refuse), self.remedy)
 
-    def _keeps(self, value: float, limit: float) -> bool:
+    def _is_within(self, value: float, limit: float) -> bool:
         return value >= limit if self.sense == "at least" else value <= limit
 
     @staticmethod

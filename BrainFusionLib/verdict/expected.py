@@ -1,4 +1,4 @@
-"""The error to be expected of a pose, mm."""
+"""The expected error of a pose, mm."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import math
 
 from BrainFusionLib.evidence import Evidence, PoseEvidence
 
-# What no number of samples removes, as a share of the thickest voxel edge, for a whole head (docs/measured.md).
+# Error that more samples do not reduce, as a share of the longest voxel edge, for a whole head (docs/measured.md).
 MODEL_ERROR = 0.03
-# Of 10 errors on simulated heads 9 were between these multiples of the expected one (docs/verdict).
+# On simulated heads, 9 of 10 errors were between these multiples of the expected error (docs/verdict).
 INTERVAL = (0.25, 2.0)
 
 
 def expected_error_mm(evidence: Evidence) -> float | None:
-    """Return the typical error over the head; ``None`` where no registration was run, or it was refused."""
+    """Return the typical error over the head; ``None`` if no registration was run, or its pose was refused."""
     found, given = evidence.found, evidence.given
     if found is None:
         return None
@@ -23,7 +23,7 @@ def expected_error_mm(evidence: Evidence) -> float | None:
 
 
 def interval_mm(evidence: Evidence) -> tuple[float, float] | None:
-    """Return the range in which 9 of 10 such errors were, on simulated heads."""
+    """Return the range that contained 9 of 10 such errors on simulated heads."""
     found, given = evidence.found, evidence.given
     if found is None:
         return None

@@ -1,7 +1,7 @@
-"""How far a result can be trusted: a colour, findings, and the expected error.
+"""The verdict on a pose: a colour, findings, and the expected error.
 
-Green: all evidence is like that of right results. Amber: something is not, or could not be checked. Red: something is
-like that of wrong results. On simulated pairs only; on patients' data the verdict has not been measured.
+Green: all evidence is as in correct results. Amber: some evidence is not, or could not be checked. Red: some evidence
+is as in wrong results. The limits come from simulated pairs; the verdict has not been measured on patients' data.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ CALIBRATION = "verdicts were calibrated on simulated pairs: always check the ima
 
 @dataclass(frozen=True, eq=False)
 class Verdict(ByValue):
-    """The judgement of a pose.
+    """The verdict on a pose.
 
     Attributes
     ----------
     colour
-        The worst level of the findings; green without any.
+        The worst level of the findings; green if there are none.
     findings
-        What is not as in right results, red ones first.
+        Evidence that differs from that of correct results, red findings first.
     expected_error_mm, interval_mm
-        Expected error over the head, and the range in which 9 of 10 such errors were; ``None`` where not estimated.
+        Expected error over the head, and the range that contained 9 of 10 such errors; ``None`` if not estimated.
     """
 
     colour: Colour
@@ -46,12 +46,12 @@ class Verdict(ByValue):
 
     @property
     def sentence(self) -> str:
-        """The colour in a sentence, without a full stop."""
+        """The sentence for the colour, without a full stop."""
         return SENTENCES[self.colour]
 
     @property
     def reasons(self) -> tuple[str, ...]:
-        """The findings in words; the last one is always what the verdict does not show."""
+        """The texts of the findings, followed by a reminder of the verdict's limits."""
         return (*(finding.text for finding in self.findings), CALIBRATION)
 
     @property
@@ -73,7 +73,7 @@ class Verdict(ByValue):
 
 
 def judge(evidence: Evidence, criteria: Sequence[Criterion] = CRITERIA) -> Verdict:
-    """Judge a pose by what is known without the truth."""
+    """Judge a pose by its evidence, without knowledge of the true pose."""
     found = [finding for criterion in criteria if (finding := criterion.finding(evidence)) is not None]
     findings = tuple(sorted(found, key=lambda finding: finding.level != "red"))
     colour: Colour = findings[0].level if findings else "green"
@@ -81,5 +81,5 @@ def judge(evidence: Evidence, criteria: Sequence[Criterion] = CRITERIA) -> Verdi
 
 
 def refusal(evidence: Evidence, criteria: Sequence[Criterion] = CRITERIA) -> Refusal | None:
-    """Return why a pose does not deserve to be called a result; ``None`` where it does."""
+    """Return why a pose is refused; ``None`` if it is accepted."""
     return next((refused for criterion in criteria if (refused := criterion.refused(evidence)) is not None), None)

@@ -1,9 +1,9 @@
-"""Where in the head CT and MRI fit, and where not: how far each part of the CT would have to move to fit better.
+"""Local misalignment: the shift that would align each region of the CT best with the MRI.
 
-The registered pair's own joint histogram says how well a CT value goes with an MRI value (pointwise mutual
-information). Each block of the head then looks for the shift of the CT that goes with its MRI best. Sources: the idea
-is that of block matching (S. Ourselin et al., Image and Vision Computing 19 (2001) 25), with the local form of mutual
-information (G. Hermosillo et al., Int. J. Computer Vision 50 (2002) 329) in the place of a correlation.
+The joint histogram of the registered pair shows how well a CT value matches an MRI value (pointwise mutual
+information). For each block of the head, the shift of the CT with the best match is found. Sources: block matching (S.
+Ourselin et al., Image and Vision Computing 19 (2001) 25), with the local form of mutual information (G. Hermosillo et
+al., Int. J. Computer Vision 50 (2002) 329) instead of a correlation.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ from BrainFusionLib.geometry import FloatArray
 from BrainFusionLib.intensity import HEAD_THRESHOLD_HU, otsu_threshold
 from BrainFusionLib.volume import Volume, VoxelArray
 
-# Work is done on voxels of about this size, in blocks of so many of them, for shifts up to so many of them.
+# Size of the voxels, edge of a block in voxels, longest shift in voxels.
 VOXEL_MM, BLOCK, REACH = 3.0, 7, 2
-# And on coarser ones, for longer shifts.
+# Size and block for longer shifts.
 FAR_VOXEL_MM, FAR_BLOCK = 6.0, 4
 BINS = 24
-# A block is measured if so much of it is head, and its best shift stands out from the others by so much (nats).
+# Least share of head in a block, and least lead of its best shift over the median of all shifts (nats).
 LEAST_HEAD, LEAST_PEAK = 0.5, 0.06
-# With fewer points a part of the head tells nothing.
+# A part of the head with fewer points is not used.
 LEAST_POINTS = 8
 
 
 @dataclass(frozen=True)
 class _Blocks:
-    """Blocks of one size: centres of those tried and of those measured, LPS mm, and the shifts of the latter, mm."""
+    """Blocks of one size: centres of all tried, centres of those measured, LPS mm, and the shifts measured, mm."""
 
     tried_lps_mm: FloatArray = field(default_factory=lambda: np.empty((0, 3)))
     points_lps_mm: FloatArray = field(default_factory=lambda: np.empty((0, 3)))
@@ -44,10 +44,10 @@ class _Blocks:
 
 
 def local_errors(ct_in_mri: Volume, mri: Volume) -> LocalErrors:
-    """Measure where a registered CT fits its MRI, and where not.
+    """Measure the local misalignment of a registered CT.
 
     Shifts up to 6 mm are measured in blocks of 21 mm; longer ones, up to 12 mm, in blocks of 24 mm on voxels of twice
-    the size, and told only where no shorter one was found nearby.
+    the size, and kept only if no block of 21 mm was measured nearby.
 
     Parameters
     ----------
@@ -65,12 +65,12 @@ def local_errors(ct_in_mri: Volume, mri: Volume) -> LocalErrors:
     points = np.concatenate([fine.points_lps_mm, far.points_lps_mm[long]])
     shifts = np.concatenate([fine.shifts_mm, far.shifts_mm[long]])
     fit = _fit(fine.tried_lps_mm, points, shifts, fine.voxel_mm)
-    # To a hundredth of a millimetre: what is stored is what is compared and shown.
+    # Rounded here, so that the same numbers are stored, compared and shown.
     return LocalErrors(BLOCK * VOXEL_MM, np.round(points, 2), np.round(shifts, 2), fit)
 
 
 def _fit(tried: FloatArray, points: FloatArray, shifts: FloatArray, voxel_mm: float) -> LocalFit | None:
-    """Return how well the two fit by parts; ``None`` where nothing could be tried."""
+    """Return the misalignment by parts of the head; ``None`` if no block could be tried."""
     if not len(tried):
         return None
     measured = _are_among(tried, points)
@@ -86,7 +86,7 @@ def _fit(tried: FloatArray, points: FloatArray, shifts: FloatArray, voxel_mm: fl
 
 
 def _measured(ct_in_mri: Volume, mri: Volume, voxel_mm: float, block: int) -> _Blocks:
-    """Measure with one size of voxels, in blocks of so many of them."""
+    """Measure with one voxel size, in blocks of `block` voxels."""
     steps = [max(1, round(voxel_mm / spacing)) for spacing in mri.grid.spacing_ijk_mm]
     ct, m = (pooled(volume.array_kji, steps[::-1]) for volume in (ct_in_mri, mri))
     nothing = _Blocks()
@@ -101,7 +101,7 @@ def _measured(ct_in_mri: Volume, mri: Volume, voxel_mm: float, block: int) -> _B
     if not usable.any():
         return nothing
     a, b = _binned(ct, head), _binned(m, head)
-    # A bin more for what is not head, which gains nothing.
+    # An extra bin outside the head, with information 0.
     table = np.pad(_pointwise_information(a[head], b[head]), ((0, 0), (0, 1))).ravel()
     places = np.where(head, b, BINS).astype(np.int32)
     shifts = np.stack(np.meshgrid(*(np.arange(-r, r + 1) for r in reach_kji), indexing="ij"), axis=-1)
@@ -121,7 +121,7 @@ def _peaks(
     voxel_kji: FloatArray,
     mri: Volume,
 ) -> _Blocks:
-    """Return the best shift of each block, between the voxels by a parabola along each axis, where one stands out."""
+    """Return the best shift of each block that has a clear one, refined by a parabola along each axis."""
     count = scores.shape[3]
     best = np.stack(np.unravel_index(scores.reshape(-1, count).argmax(axis=0), scores.shape[:3]), axis=-1)
     inner = ((best > 0) & (best < 2 * reach_kji)).all(axis=1)
@@ -135,7 +135,7 @@ def _peaks(
         before, after = (scores[(*(best[kept] + sign * step).T, kept)] for sign in (-1, 1))
         bend = before - 2 * peak[kept] + after
         offsets[kept, axis] += np.where(bend < 0, 0.5 * (before - after) / np.where(bend < 0, bend, -1), 0)
-    # The CT's content at x + d goes with the MRI's at x: the CT has to move back by d.
+    # The CT at x + d matches the MRI at x, so the CT has to move by -d.
     shift_ijk_mm = (-(offsets[kept] - reach_kji) * voxel_kji)[:, ::-1]
     middles_ijk = ((np.argwhere(usable) + 0.5) * blocks_kji)[:, ::-1] * steps_ijk - 0.5
     points = middles_ijk @ mri.grid.lps_from_ijk[:3, :3].T + mri.grid.lps_from_ijk[:3, 3]
@@ -144,7 +144,7 @@ def _peaks(
 
 
 def pooled(array: VoxelArray, steps_kji: list[int]) -> VoxelArray:
-    """Return the means of blocks of voxels; what does not fill a block at the end is left away."""
+    """Return the means of blocks of voxels; incomplete blocks at the end are dropped."""
     if any(n < step for n, step in zip(array.shape, steps_kji, strict=True)):
         return np.empty((0, 0, 0), dtype=np.float32)
     # A tenth of the time of numpy's mean over three axes.
@@ -159,7 +159,7 @@ def _blocks(array: VoxelArray, blocks_kji: list[int]) -> FloatArray:
 
 
 def _binned(values: VoxelArray, head: npt.NDArray[np.bool_]) -> npt.NDArray[np.uint8]:
-    """Return in which of `BINS` bins each voxel is; the bins hold equally many voxels of the head."""
+    """Return the bin of each voxel, out of `BINS` with equally many voxels of the head."""
     inside = values[head]
     edges = np.quantile(inside[:: max(1, inside.size // 50_000)], np.linspace(0, 1, BINS + 1)[1:-1])
     return np.searchsorted(edges, values.ravel()).astype(np.uint8).reshape(values.shape)
@@ -175,7 +175,7 @@ def _pointwise_information(a: npt.NDArray[np.uint8], b: npt.NDArray[np.uint8]) -
 
 
 def _shifted(array: npt.NDArray[np.uint8], shift_kji: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
-    """Return ``array[x + shift]``, the border repeated."""
+    """Return ``array[x + shift]``, replicated at the border."""
     for axis, shift in enumerate(shift_kji.tolist()):
         if shift:
             places = np.clip(np.arange(array.shape[axis]) + shift, 0, array.shape[axis] - 1)
@@ -184,7 +184,7 @@ def _shifted(array: npt.NDArray[np.uint8], shift_kji: npt.NDArray[np.int64]) -> 
 
 
 def _parts(points: FloatArray) -> Iterator[tuple[int, float, float]]:
-    """Yield an axis, and from where to where on it a third or a half of the points lies."""
+    """Yield an axis and the range along it of each third and each half of the points."""
     for axis in range(3):
         for shares in ((0, 1 / 3, 2 / 3, 1), (0, 1 / 2, 1)):
             for low, high in itertools.pairwise(np.quantile(points[:, axis], shares).tolist()):
@@ -192,6 +192,6 @@ def _parts(points: FloatArray) -> Iterator[tuple[int, float, float]]:
 
 
 def _are_among(points: FloatArray, others: FloatArray) -> npt.NDArray[np.bool_]:
-    """Say which points are among others."""
+    """Return which points are among others."""
     known = {tuple(point) for point in others.tolist()}
     return np.array([tuple(point) in known for point in points.tolist()], dtype=bool)

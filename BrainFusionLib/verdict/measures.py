@@ -1,34 +1,34 @@
-"""The measures that criteria judge: pure functions of the evidence.
+"""The measures of the criteria: pure functions of the evidence.
 
-``None`` says that the evidence is not there, or cannot tell.
+``None`` means that the evidence is missing or not conclusive.
 """
 
 from __future__ import annotations
 
 from BrainFusionLib.evidence import Evidence, LocalFit, PoseEvidence
 
-# An MRI that is darker than this where the skull is has none: it was stripped.
+# An MRI darker than this at the skull was skull-stripped.
 STRIPPED = 0.1
-# In a thin slab the skull is a ring, which lies on the dark band nearly as well a little above or below.
+# In a thin slab the skull is a ring, which matches the dark skull band nearly as well a little higher or lower.
 SKULL_THICKNESS_MM = 40.0
-# For voxels longer than this the limits of what is measured in blocks of voxels grow with them.
+# For longer voxels, the limits of measures made in blocks of voxels grow in proportion.
 LOCAL_VOXEL_MM = 3.0
-# Data with left and right exchanged fitted better mirrored by 0.12 nats and more.
+# Data with exchanged left and right matched better when mirrored, by 0.12 nats or more.
 MIRRORED_MARGIN = -0.05
-# Two phantoms of different people that are alike: 0.03 nats, 0.32 mm, 0.11 mm.
+# Two similar phantoms of different people had 0.03 nats, 0.32 mm, 0.11 mm.
 ALIKE_MARGIN, ALIKE_DISAGREEMENT_MM, ALIKE_SAMPLING_ERROR_MM = 0.06, 0.25, 0.1
-# Two heads of different people fit each other about as well as they fit each other's mirror image, and roughly.
+# Heads of different people match only roughly, and about as well as the mirror image.
 LEAST_MIRRORED_MARGIN, ROUGH_DISAGREEMENT_MM, ROUGH_SAMPLING_ERROR_MM = 0.015, 0.4, 0.15
 
 
 def is_mirrored(evidence: Evidence) -> bool:
-    """Say whether the data fit clearly better with left and right exchanged."""
+    """Return whether the data match clearly better with left and right exchanged."""
     found = evidence.found
     return found is not None and found.mirrored_margin_nats < MIRRORED_MARGIN
 
 
 def is_not_mirrored(evidence: Evidence) -> bool:
-    """Say whether the scatter of the fit tells whose head it is: that of a mirrored one does not."""
+    """Return whether scatter can be taken as a sign of different heads: with mirrored data it cannot."""
     return not is_mirrored(evidence)
 
 
@@ -36,17 +36,17 @@ def is_not_mirrored(evidence: Evidence) -> bool:
 
 
 def not_checked(evidence: Evidence) -> float:
-    """Return 1 for a pose that was given and never compared with a registration, else 0."""
+    """Return 1 for a given pose that was not compared with a registration, else 0."""
     return float(evidence.pose is None and evidence.given is None)
 
 
 def check_refused(evidence: Evidence) -> float | None:
-    """Return 1 where the registration that was to check a given pose was refused, else 0."""
+    """Return 1 if the registration to check a given pose was refused, else 0."""
     return None if evidence.given is None else float(evidence.given.apart_mm is None)
 
 
 def apart_mm(evidence: Evidence) -> float | None:
-    """Return how far a given pose is from the one that a registration found."""
+    """Return the distance of a given pose from the registered one."""
     return None if evidence.given is None else evidence.given.apart_mm
 
 
@@ -54,12 +54,12 @@ def apart_mm(evidence: Evidence) -> float | None:
 
 
 def margin(evidence: Evidence) -> float | None:
-    """Return the lead over the best pose elsewhere, nats."""
+    """Return the lead over the best distinct pose, nats."""
     return None if (found := evidence.found) is None else found.margin_nats
 
 
 def agreement_mm(evidence: Evidence) -> float | None:
-    """Return how far apart two refinements ended."""
+    """Return the distance between the results of two refinements."""
     return None if (found := evidence.found) is None else found.agreement_mm
 
 
@@ -84,7 +84,7 @@ def thinnest_mm(evidence: Evidence) -> float | None:
 
 
 def alike_margin(evidence: Evidence) -> float | None:
-    """Return the lead over the mirror image, nats, of a pair that fits only roughly and is not mirrored."""
+    """Return the lead over the mirror image, nats, of a pair that matches only roughly and is not mirrored."""
     found = evidence.found
     if found is None or found.mirrored_margin_nats < 0 or not _fits_roughly(found):
         return None
@@ -97,14 +97,14 @@ def mirrored_margin(evidence: Evidence) -> float | None:
 
 
 def lead_over_mirrored(evidence: Evidence) -> float | None:
-    """Return the lead over the mirror image, nats, where nothing worse is to be said of it."""
+    """Return the lead over the mirror image, nats, unless a more severe criterion already covers it."""
     alike = alike_margin(evidence)
     is_alike = alike is not None and alike < ALIKE_MARGIN
     return None if is_alike or is_mirrored(evidence) else mirrored_margin(evidence)
 
 
 def signs_of_another_head(evidence: Evidence) -> float | None:
-    """Count, of three, the signs that two heads are merely alike: no lead over the mirror image, and a rough fit."""
+    """Count three signs of different heads: no lead over the mirror image, disagreement, and scatter."""
     found = evidence.found
     if found is None:
         return None
@@ -129,7 +129,7 @@ def coverage(evidence: Evidence) -> float | None:
 
 
 def least_share(evidence: Evidence) -> float | None:
-    """Return the share of regions that could be compared in the part of the head where it is least."""
+    """Return the share of regions that could be compared, in the part of the head with the smallest share."""
     return None if (fit := _local(evidence)) is None else fit.least_share
 
 
@@ -144,28 +144,28 @@ def local_median_mm(evidence: Evidence) -> float | None:
 
 
 def coarse_local_voxels(evidence: Evidence) -> float:
-    """Return by how much limits grow with the voxels that local errors were measured on."""
+    """Return the factor by which limits grow with the voxel size of the local errors."""
     return 1.0 if (fit := _local(evidence)) is None else max(1.0, fit.voxel_mm / LOCAL_VOXEL_MM)
 
 
 def skull_shift_mm(evidence: Evidence) -> float | None:
-    """Return how far the CT's skull is from the MRI's dark band, where that is within reach."""
+    """Return the distance of the CT's skull from the dark skull band, if it is within the search range."""
     skull = evidence.skull
-    return None if skull is None or skull.at_edge or not _skull_tells(evidence) else skull.shift_mm
+    return None if skull is None or skull.at_edge or not _skull_is_usable(evidence) else skull.shift_mm
 
 
 def skull_shift_at_least_mm(evidence: Evidence) -> float | None:
-    """Return how far the CT's skull is at least from the MRI's dark band, where the end of the reach is nearest."""
+    """Return the least distance of the CT's skull from the dark skull band, if it is outside the search range."""
     skull = evidence.skull
-    return None if skull is None or not skull.at_edge or not _skull_tells(evidence) else skull.shift_mm
+    return None if skull is None or not skull.at_edge or not _skull_is_usable(evidence) else skull.shift_mm
 
 
 def coarse_skull_voxels(evidence: Evidence) -> float:
-    """Return by how much limits grow with the voxels that the skull was measured on."""
+    """Return the factor by which limits grow with the voxel size of the skull measurement."""
     return 1.0 if evidence.skull is None else max(1.0, evidence.skull.voxel_mm / LOCAL_VOXEL_MM)
 
 
-def _skull_tells(evidence: Evidence) -> bool:
+def _skull_is_usable(evidence: Evidence) -> bool:
     found = evidence.found
     is_slab = found is not None and found.thinnest_mm < SKULL_THICKNESS_MM
     return evidence.skull is not None and evidence.skull.brightness >= STRIPPED and not is_slab

@@ -1,6 +1,6 @@
-"""Whether the CT's skull lies on the dark band of the MRI: bone gives next to no signal in any sequence.
+"""Distance of the CT's skull from the dark skull band of the MRI: bone gives almost no signal in any sequence.
 
-Mutual information knows nothing of that, so this speaks for or against a pose by itself.
+Mutual information does not use this, so it is independent evidence for or against a pose.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from BrainFusionLib.intensity import BONE_RAMP_HU, ct_head_mask
 from BrainFusionLib.verdict.local import pooled
 from BrainFusionLib.volume import Volume, VoxelArray
 
-# Work is done on voxels of about this size, for shifts up to so many of them along each axis.
+# Size of the voxels, and longest shift along each axis in voxels.
 VOXEL_MM, REACH = 2.0, 4
-# With less bone in view (voxels) the band tells nothing.
+# Least number of bone voxels.
 LEAST_BONE = 500
 
 
 def skull_fit(ct_in_mri: Volume, mri: Volume, head: npt.NDArray[np.bool_] | None = None) -> SkullFit | None:
-    """Look for the shift of the CT's skull at which the MRI is darkest; ``None`` where no skull is in view.
+    """Find the shift of the CT's skull at which the MRI is darkest; ``None`` if no skull is in view.
 
     Parameters
     ----------
@@ -30,7 +30,7 @@ def skull_fit(ct_in_mri: Volume, mri: Volume, head: npt.NDArray[np.bool_] | None
     mri
         Any sequence.
     head
-        What of the CT is head (no table, no head holder), if it is known already; the array's shape.
+        Mask of the CT's head (without table and head holder), if it is already known; same shape.
     """
     if head is None:
         head = ct_head_mask(ct_in_mri)
@@ -45,14 +45,14 @@ def skull_fit(ct_in_mri: Volume, mri: Volume, head: npt.NDArray[np.bool_] | None
     if bright <= low:
         return None
     reach_kji = [max(1, round(REACH * VOXEL_MM / size)) for size in voxel_kji]
-    darkness = _under_shifted(signal, np.argwhere(bone), reach_kji)
-    best = np.unravel_index(int(darkness.argmin()), darkness.shape)
-    depth = float((darkness.mean() - darkness[best]) / (bright - low))
-    brightness = float((darkness[tuple(reach_kji)] - low) / (bright - low))
+    signals = _under_shifted(signal, np.argwhere(bone), reach_kji)
+    best = np.unravel_index(int(signals.argmin()), signals.shape)
+    depth = float((signals.mean() - signals[best]) / (bright - low))
+    brightness = float((signals[tuple(reach_kji)] - low) / (bright - low))
     offset, at_edge = [], False
     for axis, reach in enumerate(reach_kji):
         place = int(best[axis])
-        line = darkness[tuple(slice(None) if a == axis else best[a] for a in range(3))]
+        line = signals[tuple(slice(None) if a == axis else best[a] for a in range(3))]
         at_edge |= place in (0, 2 * reach)
         offset.append(place - reach + _between(line, place))
     shift = float(np.linalg.norm(np.array(offset) * voxel_kji))
@@ -60,7 +60,7 @@ def skull_fit(ct_in_mri: Volume, mri: Volume, head: npt.NDArray[np.bool_] | None
 
 
 def _under_shifted(signal: VoxelArray, places_kji: npt.NDArray[np.int64], reach_kji: list[int]) -> FloatArray:
-    """Return the mean signal under all places, shifted by every shift in reach; beyond the border it is repeated."""
+    """Return the mean signal at all voxels given, for every shift in reach; the border is replicated."""
     a, b, c = reach_kji
     padded = np.pad(signal, [(r, r) for r in reach_kji], mode="edge")
     strides = np.array([padded.shape[1] * padded.shape[2], padded.shape[2], 1])
@@ -72,7 +72,7 @@ def _under_shifted(signal: VoxelArray, places_kji: npt.NDArray[np.int64], reach_
 
 
 def _between(line: FloatArray, place: int) -> float:
-    """Return where between the neighbours of the least value a parabola has its least, -0.5 to 0.5."""
+    """Return the minimum of the parabola through a value and its neighbours, relative to that value, -0.5 to 0.5."""
     if not 0 < place < len(line) - 1:
         return 0.0
     before, here, after = (float(line[place + step]) for step in (-1, 0, 1))

@@ -1,12 +1,13 @@
-"""All criteria by which a pose is judged, with every limit, in one table.
+"""All criteria of the verdict, with every limit, in one table.
 
-Limits were chosen on one half of 840 verdicts on simulated pairs with exact truth, and judged on the other half, of
-other heads (docs/verdict/table.md). Right results of the first half, 1st to 99th percentile, and wrong ones that were
-not refused, 5th to 95th: margin .14 to .71 against .07 to .41 nats, over the mirror image .07 to .34 against -.28 to
-.14 nats, agreement .01 to .31 against .09 to .66 mm, sampling error .01 to .18 against .04 mm to metres, worst part of
-the head .06 to 1.0 against .8 to 6.6 mm, least share .35 to 1 against .03 to .93, median of all regions .2 to 1.5
-against .7 to 6.1 mm; the skull of whole heads to 1.3 mm in right results. Refusals: right results led by .08 nats and
-more, refinements ended within .4 mm, and they beat their mirror image by .01 nats and more (docs/measured.md).
+Limits were chosen on one half of 840 verdicts on simulated pairs with exact truth, and tested on the other half, with
+other heads (docs/verdict/table.md). Correct results of the first half, 1st to 99th percentile, and wrong ones that
+were not refused, 5th to 95th: margin .14 to .71 against .07 to .41 nats, over the mirror image .07 to .34 against -.28
+to .14 nats, agreement .01 to .31 against .09 to .66 mm, sampling error .01 to .18 against .04 mm to metres, worst part
+of the head .06 to 1.0 against .8 to 6.6 mm, least share .35 to 1 against .03 to .93, median of all regions .2 to 1.5
+against .7 to 6.1 mm; the skull of whole heads up to 1.3 mm in correct results. Refusals: correct results led by .08
+nats or more, their refinements ended within .4 mm, and they beat their mirror image by .01 nats or more
+(docs/measured.md).
 """
 
 from __future__ import annotations
@@ -18,20 +19,20 @@ from BrainFusionLib.verdict.criterion import Criterion
 CRITERIA: tuple[Criterion, ...] = (
     Criterion(
         "pose_not_checked", "given pose, not checked", measures.not_checked, "at most", amber=0.0,
-        text="the transform was given and used as it is; the pose was not checked",
+        text="the transform was given and used unchanged; the pose was not checked",
     ),
     Criterion(
         "check_refused", "given pose, check refused", measures.check_refused, "at most", red=0.0,
-        text="the transform was given, and a registration of the pair was refused: no pose stands out, or the two do "
-        "not show the same part of the same head",
+        text="the transform was given, but a registration to check it failed: no pose stands out, or the two do not "
+        "show the same part of the same head",
     ),
     Criterion(
-        # Right ones were up to .5 mm away.
+        # Correct ones were up to .5 mm away.
         "apart_from_registration", "given pose against registration", measures.apart_mm, "at most", 1.0, 2.0, unit="mm",
-        text="the transform was given, and a registration ended {value:.1f} mm from it (limit {limit:g} mm)",
+        text="the transform given is {value:.1f} mm from the result of a registration (limit {limit:g} mm)",
     ),
     Criterion(
-        # With less than this, any score can be reached by chance.
+        # With less overlap, any score can occur by chance.
         "overlap", "overlap of the heads", measures.overlap, "at least", 0.5, 0.25, refuse=0.25,
         text="only {percent:.0f} % of the smaller head lies inside the other volume (minimum {limit_percent:.0f} %)",
         refusal="in the best pose found only {percent:.0f} % of the smaller head lies inside the other volume "
@@ -49,7 +50,7 @@ CRITERIA: tuple[Criterion, ...] = (
         may_refuse=measures.is_not_mirrored,
     ),
     Criterion(
-        # Right poses beat all poses 2 mm away by .004 and more.
+        # Correct poses beat all poses 2 mm away by .004 or more.
         "perturbed_poses", "lead over poses 2 mm away", measures.perturbed_margin, "at least", 0.0, 0.0,
         text="a pose 2 mm away fits better on other samples (by {deficit:.4f} of mutual information)",
     ),
@@ -61,31 +62,31 @@ CRITERIA: tuple[Criterion, ...] = (
         may_refuse=measures.is_not_mirrored,
     ),
     Criterion(
-        # A slab of 8 mm was 7 mm off in one of three phantoms, those of 10 mm were right in 16 of 16.
+        # A slab of 8 mm was misaligned by 7 mm in one of three phantoms; 16 of 16 of 10 mm were correct.
         "thickness", "thickness of the thinner volume", measures.thinnest_mm, "at least", 10.0, 5.0, unit="mm",
         text="one of the volumes is only {value:.0f} mm thick: poses some millimetres apart fit equally well in so "
         "thin a slab (minimum {limit:g} mm)",
     ),
     Criterion(
-        "alike", "a rough fit, hardly better than mirrored", measures.alike_margin, "at least",
+        "alike", "rough match, hardly better than mirrored", measures.alike_margin, "at least",
         red=measures.ALIKE_MARGIN, unit="nats",
-        text="the two fit only roughly, and hardly better than mirrored: they may be of different people (by "
-        "{value:.2f} nats, minimum {limit:g})",
+        text="CT and MRI match only roughly, and hardly better than when mirrored (by {value:.2f} nats, "
+        "minimum {limit:g}): they may be of different people",
     ),
     Criterion(
         "mirrored", "mirror image fits better", measures.mirrored_margin, "at least", red=measures.MIRRORED_MARGIN,
         unit="nats",
-        text="left and right seem to be exchanged in one of the two: mirrored data fit better by {deficit:.2f} nats",
+        text="left and right seem to be exchanged in CT or MRI: mirrored data match better by {deficit:.2f} nats",
     ),
     Criterion(
         "nearly_mirrored", "lead over the mirror image", measures.lead_over_mirrored, "at least", 0.03, unit="nats",
-        text="the two fit hardly better than mirrored (by {value:.2f} nats, minimum {limit:g}): left and right may be "
-        "exchanged in one of them",
+        text="CT and MRI match hardly better than when mirrored (by {value:.2f} nats, minimum {limit:g}): left and "
+        "right may be exchanged in one of them",
     ),
     Criterion(
         "merely_alike", "signs of another head", measures.signs_of_another_head, "at most", refuse=1.0,
-        refusal="they fit only roughly, as two heads do that are merely alike ({value:.0f} of 3 signs: hardly better "
-        "than mirrored, refinements apart, scattered samples)",
+        refusal="they match only roughly, as heads of different people do ({value:.0f} of 3 signs: hardly better than "
+        "when mirrored, refinements apart, large scatter)",
         may_refuse=measures.is_not_mirrored,
     ),
     Criterion(
@@ -110,12 +111,13 @@ CRITERIA: tuple[Criterion, ...] = (
         scale=measures.coarse_local_voxels,
     ),
     Criterion(
-        "skull", "skull on the dark band", measures.skull_shift_mm, "at most", 1.8, 4.0, unit="mm",
+        "skull", "distance from the dark skull band", measures.skull_shift_mm, "at most", 1.8, 4.0, unit="mm",
         text="the CT skull lies {value:.1f} mm from the dark skull band of the MRI (limit {limit:.1f} mm)",
         scale=measures.coarse_skull_voxels,
     ),
     Criterion(
-        "skull_far", "skull off the dark band", measures.skull_shift_at_least_mm, "at most", red=0.0, unit="mm",
+        "skull_far", "beyond reach of the dark skull band", measures.skull_shift_at_least_mm, "at most", red=0.0,
+        unit="mm",
         text="the CT skull lies {value:.1f} mm or more from the dark skull band of the MRI",
     ),
 )  # fmt: skip

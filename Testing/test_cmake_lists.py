@@ -122,7 +122,7 @@ def test_there_is_an_icon_that_scales():
     assert (MODULE / "Resources" / "Icons" / "BrainFusion.svg").is_file()  # Slicer's own panel prefers it
 
 
-def test_every_widget_that_the_module_uses_is_in_the_ui_file():
+def test_every_widget_used_is_in_the_ui_file():
     used = {
         node.attr
         for node in ast.walk(module_syntax())
@@ -137,7 +137,7 @@ def test_every_widget_that_the_module_uses_is_in_the_ui_file():
     assert sorted(used - there) == []
 
 
-def test_every_parameter_has_one_widget_and_every_widget_a_parameter():
+def test_parameters_and_widgets_correspond():
     (parameter_node,) = (
         node
         for node in module_syntax().body
@@ -165,20 +165,20 @@ def test_every_node_selector_hears_of_the_scene():
     assert selectors == told
 
 
-def test_every_class_of_the_ui_file_that_is_not_qts_own_is_declared():
+def test_every_custom_class_of_the_ui_file_is_declared():
     used = {widget.get("class") for widget in ui().iter("widget")}
     declared = {custom.findtext("class") for custom in ui().iter("customwidget")}
     assert {name for name in used if not name.startswith("Q")} == declared
 
 
-def test_in_a_source_checkout_the_module_finds_the_library_one_folder_up_and_loads_nothing_heavy():
+def test_a_source_checkout_finds_the_library_and_loads_nothing_heavy():
     library, times_on_path, heavy = load_module_in_a_fresh_python(MODULE)
     assert library == ROOT
     assert times_on_path == 1
     assert heavy == ""
 
 
-def test_where_it_is_installed_the_module_finds_the_library_beside_it_and_leaves_the_path_alone(tmp_path):
+def test_an_installed_module_finds_the_library_and_keeps_the_path(tmp_path):
     for folder, destination in ((MODULE, tmp_path), (ROOT / "BrainFusionLib", tmp_path / "BrainFusionLib")):
         for name in sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.py")):
             (destination / name).parent.mkdir(parents=True, exist_ok=True)

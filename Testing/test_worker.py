@@ -1,5 +1,6 @@
 """The worker process of the Slicer module: real processes, no Slicer."""
 
+import importlib
 import os
 import re
 import signal
@@ -289,7 +290,7 @@ def test_a_graphics_card_that_fails_is_a_notice(monkeypatch, tmp_path, inputs):
     request = replace(AS_THEY_ARE, settings=replace(QUICK, device="auto"))
     *_, message = jobs.write_job(request, inputs, tmp_path)
     result = worker.work(message, said.append)
-    [notice] = [what.text for what in said if isinstance(what, jobs.Notice)]
+    [notice] = [what.text for what in said if type(what).__name__ == "Notice"]
     assert "graphics card cannot be used" in notice
     assert result.provenance.device == "cpu"
     assert notice in result.notes
@@ -309,6 +310,15 @@ def test_errors_come_back_without_loss(error):
     assert type(back) is type(error)
     assert vars(back) == vars(error)
     assert str(back) == str(error)
+
+
+def test_messages_survive_a_reload(monkeypatch):
+    line = jobs.said_to_line(jobs.Stage("fusion", 0.5))
+    monkeypatch.delitem(sys.modules, "BrainFusionSlicer.jobs", raising=False)
+    again = importlib.import_module("BrainFusionSlicer.jobs")
+    assert again is not jobs
+    assert jobs.said_from_line(line) == jobs.Stage("fusion", 0.5)
+    assert again.said_from_line(line) == again.Stage("fusion", 0.5)
 
 
 def test_a_fault_of_the_program_is_called_one():

@@ -67,7 +67,7 @@ def raw_from_node(node: slicer.vtkMRMLScalarVolumeNode, labels: bool = False, as
     if node.GetImageData() is None or node.GetImageData().GetNumberOfPoints() == 0:
         raise ImageContentError(f"{name}: the volume has no voxels. Load it again, or choose another one.")
     if node.GetImageData().GetNumberOfScalarComponents() != 1:
-        raise ImageContentError(f"{name}: the volume has several values a voxel (colours?). Choose a scalar volume.")
+        raise ImageContentError(f"{name}: the volume has several values per voxel (colours?). Choose a scalar volume.")
     parent = node.GetParentTransformNode() if as_shown else users_parent(node)
     if parent is not None and not parent.IsTransformToWorldLinear():
         return _straightened(node, parent)
@@ -198,8 +198,8 @@ def move_ct_onto_mri(
 ) -> slicer.vtkMRMLLinearTransformNode:
     """Put the CT under a linear transform node that moves it onto the MRI; a second call replaces the first.
 
-    The node comes between the CT and whatever transform the user had it under, so that the CT's own place is never
-    lost: it is where the CT goes when it is taken out of this one transform.
+    The node comes between the CT and whatever transform the user had it under, so that the CT's own pose is never
+    lost: the CT returns to it when it is taken out of this one transform.
 
     Parameters
     ----------
@@ -231,7 +231,7 @@ def move_ct_onto_mri(
     while above is not None:
         if above is into:
             raise GeometryError(
-                f"{into.GetName()}: the CT is under this transform already, and its place would be lost. Choose "
+                f"{into.GetName()}: the CT is under this transform already, and its own pose would be lost. Choose "
                 "another output transform, or a new one."
             )
         above = above.GetParentTransformNode()

@@ -1,7 +1,7 @@
 """DICOM export: the fused volume and the registered CT as derived series in the MRI's study.
 
 The library writes them (`BrainFusionLib.io.dicom_writing`). Here the MRI's headers are looked up in Slicer's DICOM
-database, and the volumes are taken from the world to where the MRI's own slices lie. Nothing in the scene changes.
+database, and the volumes are taken from the world to where the MRI's own slices are. Nothing in the scene changes.
 """
 
 from __future__ import annotations
@@ -95,8 +95,8 @@ def whatIsMissingForExport(results: Any) -> str | None:
         return _("The CT and the MRI that {fused} was made from are not in the scene").format(fused=fusedNode.GetName())
     if not (mriNode.GetAttribute("DICOM.instanceUIDs") or "").split():
         return _(
-            "{mri} was not loaded from DICOM, so there is no patient and no study to write into. To export it all the "
-            "same, use Export to DICOM in the Data module"
+            "{mri} was not loaded from DICOM, so there is no patient and no study to write into. Export to "
+            "DICOM in the Data module can still export it"
         ).format(mri=mriNode.GetName())
     return None
 

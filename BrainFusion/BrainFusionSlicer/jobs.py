@@ -4,7 +4,8 @@ The messages are frozen dataclasses, and `BrainFusionLib.case.codec` writes and 
 pickled. Imports no slicer, so that the worker, which is a plain Python, can read it, too.
 """
 
-from __future__ import annotations
+# No `from __future__ import annotations`: types as text would be looked up in `sys.modules`, where after Slicer's
+# Reload there are other classes of the same names.
 
 import json
 from collections.abc import Iterator, MutableMapping

@@ -239,6 +239,8 @@ class ProcessRunner:
                 self._finish(None, jobs.error_of(said))
             case jobs.Done(result):
                 self._finish(result, None)
+            case jobs.Ready():
+                pass
 
     def _finish(self, result: Result | None, problem: Exception | None) -> None:
         done, self._done, self._feeding = self._done, None, None

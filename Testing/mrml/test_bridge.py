@@ -136,7 +136,7 @@ def test_a_volume_goes_out_to_where_it_came_from(scene, orientation):
     assert copy.GetDisplayNode() is not None
 
 
-def test_writing_replaces_what_was_in_the_node_and_takes_it_out_of_a_transform(scene):
+def test_writing_replaces_the_node_and_removes_its_transform(scene):
     node = add_volume(scene, "old result", shape=(7, 7, 7))
     clone = add_volume(scene, "clone")
     clone.SetAndObserveImageData(node.GetImageData())
@@ -165,7 +165,7 @@ def test_linear_parents_are_baked_in_all_the_way_up(scene):
 
 
 @pytest.mark.parametrize("levels", [1, 2])
-def test_under_a_transform_that_is_not_linear_a_resampled_copy_is_read(scene, levels):
+def test_a_nonlinear_parent_gives_a_resampled_copy(scene, levels):
     node = add_volume(scene, "Tilted CT")
     before = content(node)
     parent = scene.AddNewNodeByClass("vtkMRMLBSplineTransformNode", "Acquisition transform")
@@ -256,7 +256,7 @@ def check_ct_point_lands_on_mri_point(ct, transform, world_before):
     np.testing.assert_allclose(now, mri_point_lps * (-1, -1, 1), atol=1e-9)
 
 
-def test_the_transform_node_moves_ct_points_onto_their_mri_points(pair):
+def test_the_transform_moves_ct_points_onto_mri_points(pair):
     ct, mri = pair
     parent = ct.GetParentTransformNode()
     world_before = np.eye(4) if parent is None else slicer.util.arrayFromTransformMatrix(parent, toWorld=True)
@@ -270,7 +270,7 @@ def test_the_transform_node_moves_ct_points_onto_their_mri_points(pair):
     assert ct.GetParentTransformNode() is node
 
 
-def test_running_again_replaces_the_transform_and_starts_from_the_untransformed_ct(pair):
+def test_running_again_replaces_the_transform(pair):
     ct, mri = pair
     parent = ct.GetParentTransformNode()
     world_before = np.eye(4) if parent is None else slicer.util.arrayFromTransformMatrix(parent, toWorld=True)
@@ -283,7 +283,7 @@ def test_running_again_replaces_the_transform_and_starts_from_the_untransformed_
     check_ct_point_lands_on_mri_point(ct, transform, world_before)
 
 
-def test_a_copy_of_the_ct_under_our_transform_is_read_where_it_is_shown(scene):
+def test_a_copy_of_the_ct_is_read_where_it_is_shown(scene):
     ct, mri, copy = add_volume(scene, "CT"), add_volume(scene, "MRI"), add_volume(scene, "copy")
     node = bridge.move_ct_onto_mri(ct, mri, rigid()[0])
     copy.SetAndObserveTransformNodeID(node.GetID())
@@ -292,7 +292,7 @@ def test_a_copy_of_the_ct_under_our_transform_is_read_where_it_is_shown(scene):
     np.testing.assert_allclose(bridge.volume_from_node(copy).grid.origin_lps_mm, shown, atol=1e-9)
 
 
-def test_our_transform_is_still_known_after_the_scene_was_saved_and_loaded(scene, tmp_path):
+def test_a_loaded_scene_keeps_our_transform(scene, tmp_path):
     ct, mri = add_volume(scene, "CT"), add_volume(scene, "MRI")
     transform, _ = rigid()
     bridge.move_ct_onto_mri(ct, mri, transform)
@@ -317,7 +317,7 @@ def test_outputs_go_into_the_study_of_the_mri(scene):
         assert hierarchy.GetItemParent(hierarchy.GetItemByDataNode(fused)) == study
 
 
-def test_an_mri_outside_the_subject_hierarchy_leaves_the_output_outside_too(scene):
+def test_outputs_stay_outside_the_hierarchy_with_their_mri(scene):
     mri, fused = add_volume(scene, "MRI"), add_volume(scene, "fused")
     bridge.share_place(fused, mri)
     hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene)
@@ -334,7 +334,7 @@ def test_the_modality_is_what_dicom_said(scene, dicom, expected):
     assert bridge.volume_from_node(node).modality == expected
 
 
-def test_the_fused_volume_is_shown_with_the_window_of_the_mri(scene):
+def test_the_fused_volume_has_the_window_of_the_mri(scene):
     mri, fused = add_volume(scene, "MRI"), add_volume(scene, "fused")
     for node in (mri, fused):
         node.CreateDefaultDisplayNodes()

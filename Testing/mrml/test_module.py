@@ -155,7 +155,7 @@ def test_results_go_into_the_scene(module, calls, pair):
         assert hierarchy.GetItemParent(hierarchy.GetItemByDataNode(node)) == study
 
 
-def test_a_second_run_reads_the_untransformed_ct_and_adds_no_node(module, calls, pair):
+def test_a_second_run_reads_the_untransformed_ct(module, calls, pair):
     first = module.BrainFusionLogic().process(*pair)
     count = slicer.mrmlScene.GetNumberOfNodes()
     second = module.BrainFusionLogic().process(*pair, first.fusedVolume)
@@ -164,7 +164,7 @@ def test_a_second_run_reads_the_untransformed_ct_and_adds_no_node(module, calls,
     assert calls[1].inputs.ct.grid.same_as(calls[0].inputs.ct.grid)
 
 
-def test_progress_is_told_and_cancelling_ends_it_with_nothing_written(module, calls, pair):
+def test_progress_is_reported_and_cancel_writes_nothing(module, calls, pair):
     heard = []
     nodes = slicer.mrmlScene.GetNumberOfNodes()
     with pytest.raises(Cancelled):
@@ -177,7 +177,7 @@ def test_progress_is_told_and_cancelling_ends_it_with_nothing_written(module, ca
     assert heard[-1] == ("registration", 0.5)
 
 
-def test_every_option_reaches_the_request_and_every_output_is_made(module, calls, pair):
+def test_options_reach_the_request_and_outputs_are_made(module, calls, pair):
     ct, mri = pair
     settings = Settings(device="cpu")
     start = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLinearTransformNode", "start")
@@ -209,7 +209,7 @@ def test_a_start_that_stretches_is_refused(module, calls, pair):
 
 
 @pytest.mark.parametrize("check", [True, False])
-def test_without_registration_the_ct_is_read_where_it_is_shown_and_not_moved(module, calls, pair, check):
+def test_without_registration_the_ct_is_not_moved(module, calls, pair, check):
     ct, mri = pair
     module.bridge.move_ct_onto_mri(ct, mri, TRANSFORM)
     outcome = module.BrainFusionLogic().process(ct, mri, keepAlignment=True, check=check)
@@ -220,7 +220,7 @@ def test_without_registration_the_ct_is_read_where_it_is_shown_and_not_moved(mod
     np.testing.assert_allclose(calls[0].inputs.ct.grid.lps_from_ijk, moved, atol=1e-9)
 
 
-def test_undo_takes_the_ct_back_under_the_users_transform_and_redo_brings_it_again(module, calls, pair):
+def test_undo_and_redo_keep_the_users_transform(module, calls, pair):
     ct, _ = pair
     own = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLinearTransformNode", "own")
     ct.SetAndObserveTransformNodeID(own.GetID())
@@ -238,7 +238,7 @@ def test_undo_takes_the_ct_back_under_the_users_transform_and_redo_brings_it_aga
     assert logic.process(*pair).transformNode == first.transformNode  # used again, not a second one
 
 
-def test_a_transform_node_can_be_chosen_but_not_one_that_the_ct_is_under(module, calls, pair):
+def test_the_output_transform_must_not_be_a_parent_of_the_ct(module, calls, pair):
     ct, _ = pair
     chosen = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLinearTransformNode", "chosen")
     assert module.BrainFusionLogic().process(*pair, transform=chosen).transformNode == chosen
@@ -249,7 +249,7 @@ def test_a_transform_node_can_be_chosen_but_not_one_that_the_ct_is_under(module,
         module.BrainFusionLogic().process(*pair, transform=own)
 
 
-def test_a_ct_under_a_transform_that_is_not_linear_stays_and_is_resampled(module, calls, pair):
+def test_a_ct_under_a_nonlinear_transform_is_resampled(module, calls, pair):
     ct, _ = pair
     tilt = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLGridTransformNode", "Acquisition transform")
     ct.SetAndObserveTransformNodeID(tilt.GetID())
@@ -261,7 +261,7 @@ def test_a_ct_under_a_transform_that_is_not_linear_stays_and_is_resampled(module
     )
 
 
-def test_closing_the_scene_while_it_runs_ends_it(module, calls, pair):
+def test_closing_the_scene_ends_the_fusion(module, calls, pair):
     ended = []
     module.BrainFusionLogic().startFusion(
         *pair,
@@ -276,7 +276,7 @@ def test_closing_the_scene_while_it_runs_ends_it(module, calls, pair):
 
 
 @pytest.mark.parametrize("choice", ["no CT", "no MRI", "the same twice", "fused is the CT", "fused is the MRI"])
-def test_a_senseless_choice_is_refused_before_anything_happens(module, calls, pair, choice):
+def test_an_impossible_choice_is_rejected_first(module, calls, pair, choice):
     ct, mri = pair
     arguments = {
         "no CT": (None, mri),
@@ -307,7 +307,7 @@ def test_an_old_torch_is_rejected_with_a_remedy(module, calls, pair, monkeypatch
 
 
 @pytest.mark.parametrize("index", [0, 1])
-def test_a_volume_that_vanishes_while_it_is_fused_ends_cleanly(module, calls, pair, index):
+def test_removing_an_input_ends_the_fusion(module, calls, pair, index):
     with pytest.raises(Cancelled, match="removed from the scene"):
         module.BrainFusionLogic().process(
             *pair, progressCallback=lambda *said: slicer.mrmlScene.RemoveNode(pair[index])
@@ -316,7 +316,7 @@ def test_a_volume_that_vanishes_while_it_is_fused_ends_cleanly(module, calls, pa
     assert slicer.mrmlScene.GetNumberOfNodesByClass("vtkMRMLScalarVolumeNode") == 1
 
 
-def test_torch_is_installed_by_the_pytorch_extension_only_where_it_is_missing(module, monkeypatch):
+def test_the_pytorch_extension_installs_a_missing_torch(module, monkeypatch):
     asked = []
 
     class Logic:
@@ -369,7 +369,7 @@ def no_second_phantom(monkeypatch, phantom_pair):
 
 
 @pytest.mark.usefixtures("no_second_phantom")
-def test_the_modules_own_self_test_passes_on_the_real_pipeline(module, monkeypatch):
+def test_the_self_test_passes(module, monkeypatch):
     pytest.importorskip("torch", reason="torch is not installed")
     from BrainFusionLib.settings import RegistrationSettings, SearchPass
 
@@ -383,7 +383,7 @@ def test_the_modules_own_self_test_passes_on_the_real_pipeline(module, monkeypat
 
 
 @pytest.mark.usefixtures("no_second_phantom")
-def test_each_part_of_the_self_test_runs_by_itself_as_in_a_build(module, monkeypatch):
+def test_each_part_of_the_self_test_runs_alone(module, monkeypatch):
     pytest.importorskip("torch", reason="torch is not installed")
     loaded = unittest.TestLoader().loadTestsFromModule(module)
     names = [test.id().rpartition(".")[2] for part in loaded for test in part]
@@ -396,7 +396,7 @@ def test_each_part_of_the_self_test_runs_by_itself_as_in_a_build(module, monkeyp
 
 @pytest.mark.parametrize("fault", ["the CT is not moved", "the CT is moved the wrong way", "the MRI is changed"])
 @pytest.mark.usefixtures("no_second_phantom")
-def test_the_modules_own_self_test_notices(module, monkeypatch, phantom_pair, fault):
+def test_the_self_test_notices(module, monkeypatch, phantom_pair, fault):
     pair = phantom_pair
 
     def run(request, inputs, progress, cancel):

@@ -71,7 +71,7 @@ def view():
     return take
 
 
-def test_the_overlay_is_blended_in_the_slice_view_as_it_was_when_somebody_looked_at_it(view):
+def test_the_slice_view_shows_the_stored_overlay(view):
     blended = view(0.5)
     if "BRAINFUSION_PICTURES" in os.environ:
         Image.fromarray(blended).save(Path(os.environ["BRAINFUSION_PICTURES"]) / GOLDEN.name)

@@ -41,7 +41,7 @@ def test_an_empty_panel_shows_what_is_missing(panel):
     assert not panel.ui.progressBar.isVisible()
 
 
-def test_the_mri_is_asked_for_next_and_the_same_volume_twice_is_refused(panel, nodes):
+def test_missing_and_equal_inputs_are_named(panel, nodes):
     panel.ui.ctSelector.setCurrentNode(nodes[0])
     assert panel.ui.statusLabel.text() == "Choose an MRI."
     panel.ui.mriSelector.setCurrentNode(nodes[0])
@@ -53,7 +53,7 @@ def test_the_mri_is_asked_for_next_and_the_same_volume_twice_is_refused(panel, n
     assert not panel.ui.fuseButton.isEnabled()
 
 
-def test_a_swapped_pair_is_noticed_and_swapped_by_one_click(panel, nodes):
+def test_a_swapped_pair_is_corrected_by_one_click(panel, nodes):
     panel.ui.ctSelector.setCurrentNode(nodes[1])
     panel.ui.mriSelector.setCurrentNode(nodes[0])
     assert "seem to be swapped" in panel.ui.warningLabel.text()
@@ -65,7 +65,7 @@ def test_a_swapped_pair_is_noticed_and_swapped_by_one_click(panel, nodes):
     assert not panel.ui.swapButton.isVisible()
 
 
-def test_a_click_fuses_in_the_worker_and_shows_the_verdict(chosen, nodes, application, layers, phantom, module):
+def test_fuse_runs_in_the_worker_and_shows_the_verdict(chosen, nodes, application, layers, phantom, module):
     ct, mri = nodes
     chosen.ui.fuseButton.click()
     assert chosen.ui.fuseButton.text() == "Cancel"
@@ -100,7 +100,7 @@ def test_a_click_fuses_in_the_worker_and_shows_the_verdict(chosen, nodes, applic
     assert np.abs(off[:3, 3]).max() < 2
 
 
-def test_cancel_ends_it_and_leaves_everything_as_it_was(chosen, nodes, application):
+def test_cancel_changes_nothing(chosen, nodes, application):
     chosen.ui.fuseButton.click()
     wait(chosen, lambda: "Registering" in chosen.ui.statusLabel.text())
     chosen.ui.fuseButton.click()
@@ -168,9 +168,7 @@ def test_show_unregistered_and_undo_move_the_ct(chosen, nodes, application, modu
     assert "Undone" in chosen.ui.statusLabel.text()
 
 
-def test_the_results_are_exported_where_the_mri_came_from_dicom(
-    chosen, nodes, application, module, monkeypatch, tmp_path
-):
+def test_results_of_a_dicom_mri_are_exported(chosen, nodes, application, module, monkeypatch, tmp_path):
     ct, mri = nodes
     ui = chosen.ui
     fused = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "fused")
@@ -281,7 +279,7 @@ def test_an_error_is_shown_and_fusing_again_is_possible(chosen, nodes, applicati
     assert chosen.ui.fuseButton.isEnabled()
 
 
-def test_removing_the_mri_while_it_runs_ends_it(chosen, nodes, application):
+def test_removing_the_mri_ends_the_fusion(chosen, nodes, application):
     chosen.ui.fuseButton.click()
     wait(chosen, lambda: "Registering" in chosen.ui.statusLabel.text())
     slicer.mrmlScene.RemoveNode(nodes[1])
@@ -290,7 +288,7 @@ def test_removing_the_mri_while_it_runs_ends_it(chosen, nodes, application):
     assert not chosen.ui.fuseButton.isEnabled()
 
 
-def test_closing_the_scene_while_it_runs_ends_it_and_empties_the_panel(chosen, nodes, application):
+def test_closing_the_scene_ends_the_fusion_and_empties_the_panel(chosen, nodes, application):
     chosen.ui.fuseButton.click()
     slicer.mrmlScene.Clear()
     application.processEvents()
@@ -298,7 +296,7 @@ def test_closing_the_scene_while_it_runs_ends_it_and_empties_the_panel(chosen, n
     assert chosen.ui.statusLabel.text() == "Choose a CT."
 
 
-def test_leaving_the_panel_while_it_runs_does_not_end_it(chosen, nodes, application):
+def test_leaving_the_panel_does_not_end_the_fusion(chosen, nodes, application):
     chosen.ui.startComboBox.setCurrentIndex(2)
     chosen.ui.fuseButton.click()
     chosen.exit()

@@ -264,7 +264,7 @@ def test_a_mask_that_cannot_be_used_is_refused_before_the_work(pair: PhantomPair
         fuse(pair.ct, pair.mri, mri_mask=empty)
     with pytest.raises(GeometryError, match="is not on the grid of the MRI"):
         fuse(pair.ct, pair.mri, mri_mask=pair.ct)
-    with pytest.raises(SettingsError, match=r"brain.nrrd is for the registration"):
+    with pytest.raises(SettingsError, match=r"brain.nrrd is only used for registration"):
         fuse(pair.ct, pair.mri, mri_mask=empty, transform=pair.transform)
     assert registers == {}
 

@@ -166,11 +166,11 @@ def test_heads_apart_end_with_exit_code_3_and_nothing_written(
     said = capsys.readouterr().err
     assert "could not be aligned: the CT covers only 0 % of the head" in said
     assert "Omit --no-register" in said
-    assert "Nothing was written. To look at the refused pose, name a file with --keep-refused." in said
+    assert "Nothing was written. To inspect the refused pose, name a file with --keep-refused." in said
     assert not (tmp_path / "out").exists()
     kept = tmp_path / "new" / "refused.tfm"
     assert cli.main([*command, "--no-register", "--keep-refused", str(kept)]) == 3
-    assert f"Only the refused pose was written, to look at and not to use: {kept}" in capsys.readouterr().err
+    assert f"Only the refused pose was written, for inspection and not for use: {kept}" in capsys.readouterr().err
     assert np.array_equal(read_transform(kept).moving_from_fixed_lps, np.eye(4))
     assert not (tmp_path / "out").exists()
 
@@ -179,8 +179,8 @@ def test_heads_apart_end_with_exit_code_3_and_nothing_written(
     ("name", "words"),
     [
         ("refused.nii", "a transform is written as .tfm or .txt"),
-        ("out/ct_to_mri.tfm", "is named for something else, too"),
-        ("start.tfm", "is named for something else, too"),
+        ("out/ct_to_mri.tfm", "is used for something else, too"),
+        ("start.tfm", "is used for something else, too"),
         ("file/refused.tfm", "cannot write there"),
     ],
 )
@@ -274,7 +274,7 @@ def test_mask_and_model_reach_the_registration_and_its_refused_pose_is_kept(
     assert isinstance(asked["mri_mask"], Volume)
     assert np.array_equal(asked["mri_mask"].array_kji, mask.array_kji)
     assert capsys.readouterr().err.endswith(
-        f"brainfusion: these are two people\nOnly the refused pose was written, to look at and not to use: "
+        f"brainfusion: these are two people\nOnly the refused pose was written, for inspection and not for use: "
         f"{tmp_path / 'refused.tfm'}\n"
     )
     kept = read_transform(tmp_path / "refused.tfm").moving_from_fixed_lps
@@ -304,7 +304,7 @@ def test_what_only_the_registration_heeds_is_refused_without_one(
     inputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], option: tuple[str, str]
 ) -> None:
     assert fuse_unregistered(inputs, tmp_path / "out", *option) == 2
-    assert f"{option[0]} is for the registration, which --no-register omits" in capsys.readouterr().err
+    assert f"{option[0]} only applies to registration, which --no-register omits" in capsys.readouterr().err
 
 
 def test_no_register_without_a_transform_uses_the_positions_in_the_files(inputs: Path, tmp_path: Path) -> None:

@@ -314,7 +314,7 @@ def test_everything_that_is_wrong_is_told_with_its_row(tmp_path, delimiter):
     told = "\n".join(problems)
     for words in (
         "row 3 (../evil): a case's name is used for its folder",
-        "row 4 (.hidden)", "row 5 (GOOD): the case is in row 2",
+        "row 4 (.hidden)", "row 5 (GOOD): row 2 has the same case name",
         "row 6: case is empty", "row 7 (gone): ct: x.nii does not exist", "row 8 (same): CT and MRI are the same file",
         "row 9 (con)",
     ):  # fmt: skip

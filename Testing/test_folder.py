@@ -72,7 +72,7 @@ def test_the_document_keeps_colour_and_error_where_they_were(pair: PhantomPair, 
     ("content", "words"),
     [
         ("{", "not a JSON file"),
-        ("[]", "a JSON object is wanted"),
+        ("[]", "must contain a JSON object"),
         ("{}", "schema version"),
         ('{"schema_version": 1}', "missing fields: request"),
         ("[" * 100_000, "not a JSON file"),

@@ -58,8 +58,8 @@ def test_good_evidence_is_green(margin):
         ({"sampling_error_mm": 0.35}, "amber", ["move the pose by 0.35 mm", "limit 0.3 mm"]),
         ({"sampling_error_mm": 7.0}, "red", ["by 7.00 mm"]),
         ({"thinnest_mm": 8.0}, "amber", ["only 8 mm thick", "minimum 10 mm"]),
-        ({"mirrored_margin_nats": 0.01}, "amber", ["hardly better than mirrored", "0.01 nats"]),
-        ({"mirrored_margin_nats": -0.123}, "red", ["left and right seem to be exchanged", "fit better by 0.12 nats"]),
+        ({"mirrored_margin_nats": 0.01}, "amber", ["hardly better than when mirrored", "0.01 nats"]),
+        ({"mirrored_margin_nats": -0.123}, "red", ["left and right seem to be exchanged", "match better by 0.12 nats"]),
     ],
 )
 def test_each_finding_has_its_colour_and_its_numbers(changes, colour, words):
@@ -121,7 +121,7 @@ def test_a_given_pose_is_judged_by_its_distance_from_a_registration(apart_mm, co
     verdict = judged(None, given=GivenPose(GOOD, apart_mm, 0.8 * apart_mm))
     assert verdict.colour == colour
     if colour != "green":
-        assert f"a registration ended {apart_mm} mm from it" in verdict.reasons[0]
+        assert f"{apart_mm} mm from the result of a registration" in verdict.reasons[0]
     assert verdict.expected_error_mm == pytest.approx(np.hypot(0.8 * apart_mm, EXPECTED_MM))
     high = 2 * EXPECTED_MM
     assert verdict.interval_mm == pytest.approx((max(0, 0.8 * apart_mm - high), 0.8 * apart_mm + high))
@@ -132,7 +132,7 @@ def test_a_given_pose_is_judged_by_the_registration_beside_it():
     assert judged(None, given=GivenPose(mirrored, 0.1, 0.1)).colour == "red"
     refused = judged(None, given=GivenPose(None, None, None))
     assert refused.colour == "red"
-    assert "was refused" in refused.reasons[0]
+    assert "a registration to check it failed" in refused.reasons[0]
     assert refused.expected_error_mm is None
 
 

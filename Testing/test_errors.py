@@ -72,5 +72,5 @@ def test_an_error_survives_the_way_to_another_process(kind):
 def test_work_stops_when_the_caller_says_so_and_not_before():
     stop_if(None)
     stop_if(lambda: False)
-    with pytest.raises(Cancelled, match="as asked"):
+    with pytest.raises(Cancelled, match="as requested"):
         stop_if(lambda: True)

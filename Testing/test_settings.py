@@ -119,7 +119,7 @@ def test_a_gpu_is_picked_by_its_number_if_there_are_so_many(machine):
 @pytest.mark.parametrize("name", ["cuda", "cuda:0", "mps"])
 def test_a_gpu_that_is_not_there_is_refused_with_what_is(machine, name):
     machine(0)
-    with pytest.raises(SettingsError, match=f"'{name}' was asked for.*only cpu here.*Choose auto or cpu"):
+    with pytest.raises(SettingsError, match=f"'{name}' was requested.*only cpu here.*Choose auto or cpu"):
         pick_device(name)
 
 

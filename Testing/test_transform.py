@@ -134,7 +134,7 @@ def _matrix(row, column, value):
 
 
 def test_a_scaled_transform_is_refused_as_a_transform_not_as_an_image():
-    with pytest.raises(GeometryError, match=r"rigid transform only turns and shifts") as caught:
+    with pytest.raises(GeometryError, match=r"rigid transform only rotates and shifts") as caught:
         RigidTransform(np.diag([1.01, 1.01, 1.01, 1]))
     assert "image" not in str(caught.value)
 
@@ -255,7 +255,7 @@ def test_the_words_of_an_affine_transform_are_seen_at_the_given_point():
     ("matrix", "words"),
     [
         pytest.param(np.diag([-1, 1, 1, 1]), "must not mirror.*Correct the volume's header", id="mirror"),
-        pytest.param(np.diag([1, 1, 0, 1]), "must not flatten.*Give one that can be inverted", id="flat"),
+        pytest.param(np.diag([1, 1, 0, 1]), "must be invertible.*Give one that can be inverted", id="flat"),
         pytest.param(np.zeros((4, 4)), "last row 0 0 0 1", id="zeros"),
         pytest.param(_matrix(0, 3, np.nan), "finite.*Export it again", id="NaN"),
         pytest.param(_matrix(0, 0, np.inf), "finite", id="infinite"),

@@ -304,9 +304,7 @@ def _add_inputs(parser: argparse.ArgumentParser) -> None:
         default="standard",
         help="effort of the search for the pose (default: standard, which searches longer if necessary)",
     )
-    parser.add_argument(
-        "--seed", type=int, default=0, help="seed of the random samples (default: 0)"
-    )
+    parser.add_argument("--seed", type=int, default=0, help="seed of the random samples (default: 0)")
     parser.add_argument(
         "--device",
         choices=("auto", "cpu", "cuda", "mps"),

@@ -206,7 +206,7 @@ def test_unknown_fields_are_named():
         (("settings",), []),
     ],
 )
-def test_a_value_of_another_type_is_named_by_its_path(place, value):
+def test_value_of_the_wrong_type_is_named_by_its_path(place, value):
     plain = record()
     holder = plain
     for name in place[:-1]:

@@ -105,7 +105,7 @@ def test_misaligned_given_transform_is_red_with_its_error(pair: PhantomPair, shi
     off = RigidTransform.from_axis_angle((0, 0, 1), 0, (shift_mm, 0, 0)) @ pair.transform
     verdict = fuse(pair.ct, pair.mri, Settings(fusion=FusionSettings("bone_over_mri")), transform=off).verdict
     assert verdict.colour == "red"
-    assert f"a registration ended {shift_mm:.0f}" in " ".join(verdict.reasons).replace(".", " ")
+    assert f"the transform given is {shift_mm:.0f}" in " ".join(verdict.reasons).replace(".", " ")
     assert verdict.expected_error_mm == pytest.approx(shift_mm, abs=0.7)
     low, high = verdict.interval_mm
     assert low < shift_mm < high
@@ -124,7 +124,7 @@ def test_given_transform_for_an_unrelated_ct_is_red(pair: PhantomPair) -> None:
     blob = np.where(pair.ct.array_kji[::-1] > -300, 40, -1000) + noise
     verdict = fuse(pair.ct.with_array(blob), pair.mri, transform=pair.transform).verdict
     assert verdict.colour == "red"
-    assert "the transform was given, and a registration" in " ".join(verdict.reasons)
+    assert "a registration" in " ".join(verdict.reasons)
 
 
 @pytest.mark.parametrize("rule", [name for name in METHODS if name != "network"])

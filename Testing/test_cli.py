@@ -178,7 +178,7 @@ def test_heads_without_overlap_give_exit_code_3(
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("refused.nii", "a transform is written as .tfm or .txt"),
+        ("refused.nii", "the name of a transform must end in .tfm or .txt"),
         ("out/ct_to_mri.tfm", "is used for something else, too"),
         ("start.tfm", "is used for something else, too"),
         ("file/refused.tfm", "cannot write there"),

@@ -213,7 +213,7 @@ def test_options_of_other_kinds_of_cohort_are_refused(phantoms, tmp_path, capsys
     manifest = str(phantoms / "manifest.csv")
     for words, told in (
         (["--participant-label", "01"], "is for BIDS datasets: add --bids"),
-        (["--ct-pattern", "x*"], "are for folders, and the cohort is a table"),
+        (["--ct-pattern", "x*"], "are for folders, but the cohort is a table"),
         (["--bids"], "is not a BIDS dataset"),
         (["--workers", "none"], "must be auto or a whole number of at least 1; got 'none'"),
         (["--workers", "0"], "must be auto or a whole number of at least 1"),

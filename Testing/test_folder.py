@@ -71,11 +71,11 @@ def test_document_keeps_the_place_of_colour_and_error(pair: PhantomPair, result:
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        ("{", "not a JSON file"),
+        ("{", "is not a valid JSON file"),
         ("[]", "must contain a JSON object"),
         ("{}", "schema version"),
         ('{"schema_version": 1}', "missing fields: request"),
-        ("[" * 100_000, "not a JSON file"),
+        ("[" * 100_000, "is not a valid JSON file"),
     ],
 )
 def test_a_damaged_record_is_refused_with_its_name(tmp_path: Path, content: str, words: str) -> None:

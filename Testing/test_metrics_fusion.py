@@ -152,7 +152,7 @@ def test_gates_without_bone_or_tissue_are_none():
 
 @pytest.mark.parametrize(
     ("shapes", "message"),
-    [(((32, 32), (32, 32), (32, 31)), "of one shape"), (((8, 8),) * 3, "16x16"), (((2, 32, 32),) * 3, "rows")],
+    [(((32, 32), (32, 32), (32, 31)), "of the same shape"), (((8, 8),) * 3, "16x16"), (((2, 32, 32),) * 3, "rows")],
 )
 def test_images_that_do_not_fit_are_refused(shapes, message):
     with pytest.raises(ValueError, match=message):

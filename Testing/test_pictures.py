@@ -77,7 +77,7 @@ def test_unpaired_pictures_are_reported(folders, capsys):
     assert (
         main(["slices", str(folders / "CT"), str(folders / "MRI"), "-o", str(folders / "f"), "--rule", "average"]) == 0
     )
-    assert "only one folder has them: extra, slice1" in capsys.readouterr().out
+    assert "only one folder contains them: extra, slice1" in capsys.readouterr().out
 
 
 def test_a_pair_of_two_sizes_is_refused_before_writing(folders, capsys):

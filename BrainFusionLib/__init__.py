@@ -1,7 +1,7 @@
 """Register a CT to an MRI of the same head, and fuse the two.
 
-The names below are the whole public surface that most callers need. They load on first use, so that
-``import BrainFusionLib`` stays fast and never imports torch.
+The names below are the public interface for most callers. They are loaded on first use, so that
+``import BrainFusionLib`` is fast and does not import torch.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Inner loops in C, where the machine has a C compiler: several times as fast as torch, and never a condition.
+"""Inner loops in C: several times as fast as torch, and optional.
 
-A library is built when it is first needed (half a second) and kept in the user's cache folder; without a compiler, or
+A library is built when it is first needed (half a second) and kept in the user's cache folder. Without a C compiler, or
 with ``BRAINFUSION_COMPILE=0`` in the environment, torch does the same work. Nothing is downloaded.
 """
 
@@ -18,22 +18,22 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-# Not -ffast-math: linked into a library, it changes how the whole process treats tiny numbers.
+# Not -ffast-math: when linked into a library, it changes the treatment of denormal numbers in the whole process.
 FLAGS = ("-O3", "-std=c99", "-shared", "-fPIC", "-fno-math-errno", "-fno-trapping-math", "-fno-signed-zeros")
 COMPILE_SECONDS = 60
 
 
 def load_compiled(source: Path, names: Sequence[str], flags: Sequence[str] = ()) -> ctypes.CDLL | None:
-    """Build a C file, or find it built, and return it; ``None`` where it cannot be had.
+    """Build a C file, or find it already built, and return it; ``None`` if it is not available.
 
     Parameters
     ----------
     source
-        One file of C99 that needs no headers but the standard library's.
+        One file of C99 that includes only standard headers.
     names
-        The functions that it must have.
+        The functions that it must contain.
     flags
-        More words for the compiler, after `FLAGS`.
+        More arguments for the compiler, after `FLAGS`.
     """
     if sys.platform == "win32" or os.environ.get("BRAINFUSION_COMPILE") == "0":
         return None
@@ -52,12 +52,12 @@ def load_compiled(source: Path, names: Sequence[str], flags: Sequence[str] = ())
                 return library
         except OSError:
             pass
-        path.unlink(missing_ok=True)  # half a file, by whatever accident: build it again
+        path.unlink(missing_ok=True)  # an incomplete file: build it again
     return None
 
 
 def _compiler() -> list[str] | None:
-    """Return the command of the C compiler that ``CC`` names, or ``cc``; ``None`` where there is neither."""
+    """Return the command of the C compiler named by ``CC``, or ``cc``; ``None`` if there is neither."""
     for words in (shlex.split(os.environ.get("CC", "")), ["cc"]):
         if words and shutil.which(words[0]):
             return words
@@ -65,7 +65,7 @@ def _compiler() -> list[str] | None:
 
 
 def library_of(source: Path, compiler: Sequence[str], flags: Sequence[str] = ()) -> Path:
-    """Return the library for this source and this processor; build it when it is not there yet."""
+    """Return the library for this source and this processor; build it if it does not exist yet."""
     processor = _processor()
     words = [*compiler, *FLAGS, *flags]
     key = hashlib.sha256(source.read_bytes() + " ".join([*words, processor]).encode()).hexdigest()[:20]
@@ -74,7 +74,7 @@ def library_of(source: Path, compiler: Sequence[str], flags: Sequence[str] = ())
     if not library.exists():
         with tempfile.TemporaryDirectory(dir=folder) as build:
             made = Path(build) / library.name
-            # Built for exactly this processor where it is known which one that is: vector units differ.
+            # Built for exactly this processor, if it is known: vector units differ.
             native = ["-march=native"] if processor else []
             subprocess.run(
                 [*words, *native, "-o", str(made), str(source)],
@@ -85,9 +85,9 @@ def library_of(source: Path, compiler: Sequence[str], flags: Sequence[str] = ())
 
 
 def _processor() -> str:
-    """Name the processor's instruction set; empty where it is not known.
+    """Return a description of the processor's instruction set; empty if it is not known.
 
-    A home folder may be shared by machines of several kinds, and a library built for one would crash another.
+    A home folder may be shared by different machines, and a library built for one can crash on another.
     """
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
@@ -98,12 +98,12 @@ def _processor() -> str:
 
 
 def _private_folder() -> Path:
-    """Return a cache folder that nobody but the user can write to: what lies there is loaded as code.
+    """Return a cache folder to which only the user can write, because its files are loaded as code.
 
     Raises
     ------
     OSError
-        There is none.
+        There is no such folder.
     """
     base = Path.home() / "Library/Caches" if sys.platform == "darwin" else Path.home() / ".cache"
     folder = Path(os.environ.get("XDG_CACHE_HOME") or base) / "brainfusion"

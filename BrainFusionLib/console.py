@@ -1,4 +1,4 @@
-"""What the console command shows: words, and a line of progress."""
+"""Output of the console command: text, and a line of progress."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from typing import TextIO
 
 WIDTH = 24
 LABEL_WIDTH = 14
-# Redrawn this often at the most: a terminal over a slow line must not slow the work.
+# Least time between two redraws, so that a slow terminal does not slow the work.
 INTERVAL_S = 0.1
 
 
 def say(words: str, *, error: bool = False) -> None:
     """Write a line for the user; errors go to the error stream.
 
-    Where nobody reads any more (``brainfusion cohort ... | head``), the work goes on without a word.
+    If the reader has closed the pipe (``brainfusion cohort ... | head``), the work continues silently.
     """
     stream = sys.stderr if error else sys.stdout
     # A name that is not UTF-8 on the disk, or a stream of a few letters only, must not end the work.
@@ -26,14 +26,14 @@ def say(words: str, *, error: bool = False) -> None:
         stream.write(words + "\n")
         stream.flush()
     except BrokenPipeError:
-        # The stream keeps what it could not write, and would fail again at the end: let it go to nowhere.
+        # The stream keeps the unwritten text, and would fail again at exit: redirect it to the null device.
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 class ProgressLine:
     """A bar with the stage, its percentage and the time since the start, on one line of a terminal.
 
-    Where the stream is no terminal (a log file), each stage gets one plain line instead. It is a
+    If the stream is not a terminal (a log file), each stage gets one plain line instead. This class is a
     `BrainFusionLib.progress.Progress`.
     """
 
@@ -45,7 +45,7 @@ class ProgressLine:
         self._stage = ""
 
     def __call__(self, stage: str, fraction: float) -> None:
-        """Show how far `stage` is, 0 to 1."""
+        """Show the progress of `stage`, 0 to 1."""
         now = time.monotonic()
         new_stage = stage != self._stage
         self._stage = stage
@@ -67,7 +67,7 @@ class ProgressLine:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Leave the terminal with an empty line to write on."""
+        """Clear the line."""
         if self._terminal:
             self._stream.write("\r" + " " * (LABEL_WIDTH + WIDTH + 24) + "\r")
             self._stream.flush()

@@ -1,4 +1,4 @@
-"""Which device to compute on, and how its memory is used."""
+"""The device to compute on, its threads and its memory."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ if TYPE_CHECKING:
     import torch
 
 
-# Numbers of glibc's mallopt (malloc.h); blocks up to so many bytes stay with the process.
+# Parameters of glibc's mallopt (malloc.h), and the largest block that the process keeps.
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 KEPT_BYTES = 1 << 30
 
 
 def keep_freed_memory() -> bool:
-    """Let this process keep the memory that it frees, for its next arrays; return whether it can.
+    """Let this process keep freed memory for its next arrays; return whether that is possible.
 
-    For processes of our own: a caller's process is the caller's. glibc otherwise gives every large array's memory back
-    and fetches it again, zeroed, page by page: a fifth of the time of a fusion (docs/measured.md). The peak is the
-    same. Elsewhere than on glibc nothing is changed.
+    Only for processes that this project starts, not for a caller's. By default glibc returns the memory of every large
+    array to the system and requests it again, zeroed page by page, which takes a fifth of the time of a fusion
+    (docs/measured.md). The peak is the same. Without glibc nothing is changed.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt if sys.platform == "linux" else None
@@ -35,7 +35,7 @@ def keep_freed_memory() -> bool:
 
 
 def give_memory_back() -> None:
-    """Give back what `keep_freed_memory` let this process keep: a process that waits for work needs none."""
+    """Return the memory that `keep_freed_memory` retained, while a process waits for work."""
     try:
         if sys.platform == "linux":
             ctypes.CDLL(None).malloc_trim(0)
@@ -44,7 +44,7 @@ def give_memory_back() -> None:
 
 
 def require_torch() -> None:
-    """Say how to get torch where it is missing, before something imports it.
+    """Check that torch is installed, before it is imported; otherwise explain how to get it.
 
     Raises
     ------
@@ -61,12 +61,12 @@ def require_torch() -> None:
 def pick_device(name: str = "auto") -> torch.device:
     """Return the device called `name`: ``cpu``, ``cuda`` (or ``cuda:1``, …), ``mps``, or ``auto``.
 
-    ``auto`` is the GPU where there is one, and else the CPU.
+    ``auto`` is the GPU if there is one, otherwise the CPU.
 
     Raises
     ------
     SettingsError
-        No such device on this machine, or no such name.
+        The name is unknown, or this machine does not have the device.
     MissingDependencyError
         torch is not installed.
     """
@@ -83,16 +83,16 @@ def pick_device(name: str = "auto") -> torch.device:
     if name != "mps" and name.partition(":")[0] != "cuda":
         raise SettingsError(f"the device must be auto, cpu, cuda or mps; got {name!r}")
     raise SettingsError(
-        f"the device {name!r} was asked for, but torch {torch.__version__} finds only {', '.join(there)} here. "
+        f"the device {name!r} was requested, but torch {torch.__version__} finds only {', '.join(there)} here. "
         "Choose auto or cpu; or install the GPU's driver and a build of torch that supports it (pytorch.org)."
     )
 
 
 @contextmanager
 def use_threads(count: int | None) -> Iterator[None]:
-    """Use so many CPU threads in torch and SimpleITK, and restore the caller's numbers afterwards.
+    """Use `count` CPU threads in torch and SimpleITK, and restore the caller's numbers afterwards.
 
-    ``None`` changes nothing, but the numbers that were changed inside are restored all the same.
+    ``None`` changes nothing at the start; numbers that the block changes are still restored.
     """
     import SimpleITK as sitk
     import torch

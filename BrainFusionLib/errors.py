@@ -1,9 +1,8 @@
 """Every error that this library raises on purpose, on one screen.
 
-A message says what was wanted, what came, and what to do about it. Where the remedy is something that a user asks for
-in another way at each door (an option of the command, a button of the panel, an argument in Python), it is a `Remedy`:
-data, which each door phrases in its own terms. Each class also derives from the built-in that a caller who knows
-nothing of this library would catch.
+A message states what was expected, what was found, and the remedy. If the remedy depends on the interface (an option of
+the command, a button of the panel, an argument in Python), it is a `Remedy`: data that each interface phrases in its
+own terms. Each class also derives from a matching built-in exception, for callers who do not know this library.
 """
 
 from __future__ import annotations
@@ -13,14 +12,14 @@ from typing import Any
 
 
 class Remedy(Enum):
-    """What a user can do about an error; the value is the sentence for those who call the library from Python."""
+    """What a user can do about an error; the value is the sentence for callers of the library in Python."""
 
     REGISTER = "Register the two, or check the transform and the volumes."
-    USE_TRANSFORM_AS_IT_IS = "Give a transform of six degrees of freedom, or use this one as it is."
+    USE_TRANSFORM_AS_IT_IS = "Give a rigid one, or use this one unchanged."
     OMIT_MASK_OR_TRANSFORM = "Omit one of the two."
     OMIT_WEIGHTS_OR_USE_NETWORK = "Omit the weights, or choose the rule 'network'."
     CHOOSE_SERIES = (
-        "Choose one by its UID, its number or its place in this list, or give a folder that holds one series:"
+        "Choose one by its UID, its number or its place in this list, or give a folder with only one series:"
     )
     CHOOSE_SERIES_OF_EACH = "Give two different volumes, or choose a series for each."
     OMIT_SERIES = "Omit the series for this file."
@@ -36,16 +35,16 @@ class BrainFusionError(Exception):
     Parameters
     ----------
     problem
-        What was wanted and what came; with the remedy in words where every door says the same.
+        What was expected and what was found, with the remedy if it is the same for every interface.
     remedy
-        What can be done, where that has another name at each door.
+        The remedy, if it depends on the interface.
     details
-        Lines that follow the remedy: a list to choose from.
+        Lines after the remedy, for example a list to choose from.
 
     Attributes
     ----------
     problem, remedy, details
-        As given. ``str(error)`` is all of them in the words for Python.
+        As given. ``str(error)`` contains all of them, phrased for Python.
     """
 
     def __init__(self, problem: str = "", *, remedy: Remedy | None = None, details: str = "") -> None:
@@ -58,13 +57,13 @@ class BrainFusionError(Exception):
         return self.phrased({})
 
     def phrased(self, phrases: dict[Remedy, str]) -> str:
-        """Return the message with the remedy in a door's own words, where it has any for it."""
+        """Return the message with the remedy as in `phrases`, or else as for Python."""
         remedy = "" if self.remedy is None else phrases.get(self.remedy, self.remedy.value)
         first = " ".join(part for part in (self.problem, remedy) if part)
         return f"{first}\n{self.details}" if self.details else first
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # By their positional arguments alone exceptions would lose the rest; cohorts send them between processes.
+        # By default only positional arguments are pickled; cohorts send errors between processes.
         return type(self), (self.problem,), self.__dict__
 
 
@@ -73,11 +72,11 @@ class SettingsError(BrainFusionError, ValueError):
 
 
 class GeometryError(BrainFusionError, ValueError):
-    """A grid, direction, spacing or transform that cannot describe a rigid medical image."""
+    """A grid, direction, spacing or transform cannot describe a rigid medical image."""
 
 
 class ImageContentError(BrainFusionError, ValueError):
-    """The voxels themselves cannot be used: constant, NaN, swapped CT and MRI, a label map."""
+    """The voxels cannot be used: constant, NaN, swapped CT and MRI, a label map."""
 
 
 class ImageFileError(BrainFusionError, OSError):
@@ -89,12 +88,12 @@ class RecordError(BrainFusionError, ValueError):
 
 
 class RegistrationError(BrainFusionError, RuntimeError):
-    """The verdict on the best pose is that it is none.
+    """The best pose found is refused.
 
     Attributes
     ----------
     best_transform
-        The best pose found all the same, for those who want to look at it: a `transform.Transform`, or ``None``.
+        The best pose found, for inspection: a `transform.Transform`, or ``None``.
     """
 
     def __init__(
@@ -110,12 +109,12 @@ class RegistrationError(BrainFusionError, RuntimeError):
 
 
 class WeightsError(BrainFusionError, RuntimeError):
-    """A weights file is missing, damaged, or does not fit the network that it names."""
+    """A weights file is missing, damaged, or does not match its network."""
 
 
 class MissingDependencyError(BrainFusionError, ImportError):
-    """An optional package is needed for what was asked."""
+    """An optional package is needed but not installed."""
 
 
 class Cancelled(BrainFusionError):  # noqa: N818  (an outcome that the user chose, not a fault)
-    """The caller's ``cancel`` said yes."""
+    """The caller's ``cancel`` returned true."""

@@ -1,6 +1,6 @@
-"""What speaks for or against a pose without the truth: typed, measured in one place and judged in another.
+"""The evidence for and against a pose, measured without knowledge of the true pose.
 
-`registration` measures `PoseEvidence`, `verdict` the rest; the criteria of `verdict.table` read all of it.
+`registration` measures `PoseEvidence`, `verdict` the rest; the criteria of `verdict.table` use all of it.
 """
 
 from __future__ import annotations
@@ -16,34 +16,34 @@ from BrainFusionLib.values import ByValue
 
 @dataclass(frozen=True, eq=False)
 class PoseEvidence(ByValue):
-    """What a registration knows of its pose.
+    """The evidence of a registration for its pose.
 
     Attributes
     ----------
     similarity_nmi
         Normalised mutual information at the result: 1 for independent images, 2 for images that determine each other.
     margin_nats
-        Mutual information (at 2 mm) by which the result beats the best pose elsewhere; ``None`` when every candidate
-        ended in the same place, which is the best that can happen.
+        Mutual information (at 2 mm) by which the result beats the best distinct pose; ``None`` if all candidates ended
+        at the same pose, which is the best case.
     agreement_mm
-        How far apart two refinements on different random samples ended, at the worst of six points around the head.
-        The result is the middle of the two. Repeatability, not accuracy.
+        Distance between two refinements on different random samples, at the worst of six points around the head. The
+        result is the mean of the two. This is repeatability, not accuracy.
     perturbed_margin_nmi
         Normalised mutual information by which the result beats the best of 12 poses 2 mm away, on samples that the
-        refinement has not seen. Below zero, the result is not even the best pose nearby.
+        refinement did not use. Below zero, the result is not even the best pose nearby.
     overlap
         Share of the smaller head, with 12 mm around it, that lies inside the other volume.
     thinnest_mm
-        The shortest edge of the two volumes: how thick a slab is.
+        The shortest edge of the two volumes: the thickness of a slab.
     thickest_voxel_mm
         The longest voxel edge of the two volumes.
     mirrored_margin_nats
         Mutual information (at 2 mm) by which the result beats the best pose with left and right exchanged. Below zero,
         one of the headers is wrong.
     sampling_error_mm
-        Error to be expected from the choice of samples alone (`registration.confidence.sampling_error_mm`).
+        Expected error due to the choice of samples alone (`registration.confidence.sampling_error_mm`).
     lever
-        How much further the head reaches than what the pose was fitted on: 1 for whole heads, more for slabs.
+        Size of the head relative to the part used for the registration: 1 for whole heads, more for slabs.
     """
 
     similarity_nmi: float
@@ -60,16 +60,16 @@ class PoseEvidence(ByValue):
 
 @dataclass(frozen=True, eq=False)
 class GivenPose(ByValue):
-    """A given transform beside the pose that a registration found.
+    """Comparison of a given transform with a registered pose.
 
     Attributes
     ----------
     found
-        The evidence of the registration; ``None`` where the verdict on it was a refusal.
+        The evidence of the registration; ``None`` if its pose was refused.
     apart_mm
-        How far apart the two are at the worst of six points around the head; ``None`` without a pose found.
+        Distance of the two at the worst of six points around the head; ``None`` if the registered pose was refused.
     typical_mm
-        Their root mean square.
+        Root mean square distance at these points.
     """
 
     found: PoseEvidence | None
@@ -79,21 +79,21 @@ class GivenPose(ByValue):
 
 @dataclass(frozen=True, eq=False)
 class LocalFit(ByValue):
-    """How well a pair fits by parts: thirds and halves of the head along each axis.
+    """Misalignment by parts of the head: thirds and halves along each axis.
 
     Attributes
     ----------
     median_mm
-        Median of the points' shifts.
+        Median of the lengths of all shifts.
     part_mm
-        How far the worst part would have to move as a whole: the length of the median of its points' shifts along each
-        axis, which is far more certain than a single point's.
+        Misalignment of the worst part: the length of the median of its shifts along each axis, which is far more
+        certain than a single shift.
     share
-        Share of the blocks with enough of the head that could be measured.
+        Share of the blocks (those with enough head) that could be measured.
     least_share
-        The same in the part where it is least: low where a part of the head is elsewhere in the two.
+        The same in the part with the smallest share: low if a part of the head is misaligned.
     voxel_mm
-        Longest edge of the voxels that it was measured on.
+        Longest edge of the voxels used.
     """
 
     median_mm: float
@@ -105,18 +105,18 @@ class LocalFit(ByValue):
 
 @dataclass(frozen=True, eq=False)
 class LocalErrors(ByValue):
-    """How far parts of a registered CT would have to move to fit better.
+    """Local misalignment: the shift that would align each region of the CT best.
 
     Attributes
     ----------
     spacing_mm
-        Distance of the points.
+        Distance between the points.
     points_lps_mm
-        (n, 3), centres of the blocks that could be measured, MRI points.
+        (n, 3), centres of the blocks measured, in MRI coordinates.
     shifts_mm
-        (n, 3), LPS: how far the CT would have to move there.
+        (n, 3), LPS: the best shift of the CT at each point.
     fit
-        How well the two fit by parts; ``None`` where nothing could be tried.
+        Misalignment by parts; ``None`` if no block could be tried.
     """
 
     spacing_mm: float
@@ -132,12 +132,12 @@ class LocalErrors(ByValue):
 
     @property
     def median_mm(self) -> float | None:
-        """Median of the shifts; ``None`` where none could be measured."""
+        """Median length of the shifts; ``None`` if no block could be measured."""
         return float(np.median(self.lengths_mm)) if len(self.lengths_mm) else None
 
     @property
     def worst(self) -> tuple[FloatArray, float] | None:
-        """Where the largest misalignment is, LPS mm (3,), and how large; ``None`` where none could be measured."""
+        """Point (LPS mm, (3,)) and size of the largest misalignment; ``None`` if no block could be measured."""
         if not len(self.lengths_mm):
             return None
         worst = int(np.argmax(self.lengths_mm))
@@ -146,22 +146,22 @@ class LocalErrors(ByValue):
 
 @dataclass(frozen=True, eq=False)
 class SkullFit(ByValue):
-    """Where the CT's skull would lie on the darkest place of the MRI.
+    """Distance of the CT's skull from the dark skull band of the MRI.
 
     Attributes
     ----------
     shift_mm
-        How far the skull would have to be shifted for that.
+        Length of the shift of the skull at which the MRI under it is darkest.
     depth
-        By how much the MRI is darker there than the average of all places tried, as a share of its brightness (1st to
-        99th percentile): next to 0 where there is no dark band, or none in reach.
+        How much darker the MRI is at this shift than on average over all shifts tried, as a share of its range (1st to
+        99th percentile): near 0 if there is no dark band within reach.
     brightness
-        The MRI's mean signal under the skull where it lies now, as such a share: next to 0 where the skull was stripped
-        from the MRI.
+        The MRI's mean signal under the unshifted skull, as a share of the same range: near 0 if the MRI was
+        skull-stripped.
     at_edge
-        Whether the darkest place is at the end of what was tried, so that it may be further away.
+        Whether the best shift is at the limit of the search, so that the true one may be longer.
     voxel_mm
-        Longest edge of the voxels that it was measured on.
+        Longest edge of the voxels used.
     """
 
     shift_mm: float
@@ -173,20 +173,20 @@ class SkullFit(ByValue):
 
 @dataclass(frozen=True, eq=False)
 class Evidence(ByValue):
-    """All that is known of a pose; ``None`` where something was not measured, or cannot tell.
+    """All evidence for a pose; fields are ``None`` if not measured.
 
     Attributes
     ----------
     pose
-        What the registration knows of the pose that it found; ``None`` where the pose was given.
+        Evidence of the registration for its pose; ``None`` if the pose was given.
     given
-        What a registration says of a pose that was given; ``None`` where nobody asked.
+        Comparison of a given pose with a registration; ``None`` if that was not requested.
     coverage
         Share of the MRI's head that is covered by tissue of the CT.
     local
-        How far parts of the head would have to move.
+        Local misalignment.
     skull
-        Whether the CT's skull lies on the MRI's dark band.
+        Distance of the CT's skull from the dark skull band of the MRI.
     """
 
     pose: PoseEvidence | None = None
@@ -197,5 +197,5 @@ class Evidence(ByValue):
 
     @property
     def found(self) -> PoseEvidence | None:
-        """The evidence of the registration that was run: for the pose itself, or to check a given one."""
+        """The evidence of the registration, whether it found the pose or checked a given one."""
         return self.pose if self.given is None else self.given.found

@@ -1,4 +1,4 @@
-"""A case on disk: two inputs in, a folder of results out, whole or not at all; and back."""
+"""A case on disk: reading the inputs, writing a folder of results completely or not at all, and reading it back."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from BrainFusionLib.io.leftovers import remove_leftovers
 from BrainFusionLib.report import write_pictures, write_report
 from BrainFusionLib.volume import Volume, VoxelArray
 
-# Stems of the volumes that a case may leave.
+# Stems of the names of volumes that a case may write.
 VOLUMES = ("fused", "ct_in_mri", "alpha")
 DICOM_FOLDERS = ("dicom/fused", "dicom/ct_in_mri")
 PICTURES = "pictures"
 FOLDERS = (*DICOM_FOLDERS, PICTURES)
-# How the names of hidden folders begin in which results are written first.
+# Prefix of the hidden folders in which results are written first.
 STAGING = ".brainfusion-"
 
 
@@ -57,14 +57,14 @@ def read_pair(
 def _same_file(a: Path, b: Path) -> bool:
     try:
         return a.samefile(b)
-    except OSError:  # missing or not to be seen: reading it will say so
+    except OSError:  # missing or not readable: reading it gives the error
         return False
 
 
 def read_pair_headers(
     ct_path: str | Path, mri_path: str | Path, ct_series: str | None = None, mri_series: str | None = None
 ) -> tuple[DicomHeaders, DicomHeaders | None]:
-    """Read what derived DICOM series need: the headers of the MRI, and of the CT where that is DICOM, too.
+    """Read the headers needed for derived DICOM series: those of the MRI, and of the CT if it is DICOM, too.
 
     Raises
     ------
@@ -76,8 +76,8 @@ def read_pair_headers(
     mri = read_series_headers(mri_path, mri_series)
     if mri is None:
         raise SettingsError(
-            f"DICOM is written into the patient and the study of the MRI, and {mri_path} is not DICOM, so it names "
-            "neither.",
+            f"DICOM results go into the patient and the study of the MRI, but {mri_path} is not DICOM, so both are "
+            "unknown.",
             remedy=Remedy.OMIT_DICOM,
         )
     return mri, read_series_headers(ct_path, ct_series)
@@ -95,19 +95,19 @@ def write_case(
     identify: bool = False,
     file_names: Mapping[str, str] | None = None,
 ) -> dict[str, Path]:
-    """Write a result's five files, and its weight map where `save_alpha` asks for it, to `folder`; return them by role.
+    """Write a result's five files to `folder`, and its weight map if `save_alpha`; return them by role.
 
-    `file_names` gives results other names than the usual ones, by role: ``fused``, ``ct_in_mri``, ``transform``,
+    `file_names` replaces the usual names of results, by role: ``fused``, ``ct_in_mri``, ``transform``,
     ``report``, ``result``, ``alpha``.
 
-    Names of the inputs, which may tell who the patient is, are in none of them unless `identify` asks for it. With
-    `pictures` the report's still pictures are written as PNGs, too, in the folder ``pictures``. With the `dicom`
-    headers of the MRI and the CT (`read_pair_headers`), the fused volume and the registered CT are written as DICOM
-    series, too, in the folders ``dicom/fused`` and ``dicom/ct_in_mri``.
+    The names of the inputs, which may identify the patient, are only included with `identify`. With `pictures` the
+    report's still pictures are also written as PNGs, to the folder ``pictures``. With the `dicom` headers of the MRI
+    and the CT (`read_pair_headers`), the fused volume and the registered CT are also written as DICOM series, to the
+    folders ``dicom/fused`` and ``dicom/ct_in_mri``.
 
-    All are written to a hidden folder inside first and moved into place at the end, so that a full disk or a kill
-    half way leaves what was there before. ``result.json`` goes first and comes last: where it stands, the rest is
-    whole. Volumes that an earlier result wrote in another format are removed with it.
+    All files are first written to a hidden folder and then moved into place, so that a full disk or a kill leaves the
+    previous result unchanged. The old ``result.json`` is removed first and the new one is moved last: if it exists, the
+    result is complete. Volumes of the previous result in another format are removed with it.
 
     Raises
     ------
@@ -128,10 +128,10 @@ def write_case(
     if pictures:
         names = {"pictures": PICTURES, **names}
     names = {role: (file_names or {}).get(role, name) for role, name in names.items()}
-    told = result.without_paths() if identify else result.without_names()
+    record = result.without_paths() if identify else result.without_names()
     began = time.perf_counter()
     with staging_folder(folder) as staged:
-        written = _written_volumes(told, names)
+        written = _written_volumes(record, names)
         for role, volume in written.items():
             write_volume(volume, staged / names[role])
         write_transform(result.transform, staged / names["transform"])
@@ -145,16 +145,16 @@ def write_case(
                 ct=dicom[1], transform=result.transform,
                 fused_window=None if result.intensity is None else result.intensity.window,
             )  # fmt: skip
-        timings = {**told.provenance.timings_s, "writing": time.perf_counter() - began}
-        told = replace(
-            told,
-            provenance=replace(told.provenance, timings_s=timings),
+        timings = {**record.provenance.timings_s, "writing": time.perf_counter() - began}
+        record = replace(
+            record,
+            provenance=replace(record.provenance, timings_s=timings),
             volumes=Volumes(written["fused"], written["ct_in_mri"], written.get("alpha")),
             files=names,
         )
-        write_report(told, mri, staged / names["report"])
-        # Under the path of its field each volume is in the file of its role: see `read_case`.
-        write_json(to_document(told, {}), staged / names["result"])
+        write_report(record, mri, staged / names["report"])
+        # The voxels are in the volume files; `read_case` finds them by the path of their field.
+        write_json(to_document(record, {}), staged / names["result"])
         _replace(staged, folder, list(names.values()))
     return {role: folder / name for role, name in names.items()}
 
@@ -165,12 +165,12 @@ def _written_volumes(result: Result, names: Mapping[str, str]) -> dict[str, Volu
 
 
 def read_case(path: str | Path) -> Result:
-    """Read what `write_case` wrote, voxels included.
+    """Read the result that `write_case` wrote, including the voxels.
 
     Parameters
     ----------
     path
-        The ``result.json``, or the folder that it is in.
+        The ``result.json``, or its folder.
 
     Raises
     ------
@@ -187,7 +187,7 @@ def read_case(path: str | Path) -> Result:
 
 
 class _VoxelsIn(Mapping[str, VoxelArray]):
-    """The voxels of a case's volumes by the path of their field, read from their files as they are asked for."""
+    """The voxels of a case's volumes by the path of their field, read from the files on access."""
 
     def __init__(self, folder: Path, files: Mapping[str, str]) -> None:
         self._files = {f"volumes.{role}": folder / files[role] for role in VOLUMES if role in files}
@@ -203,12 +203,12 @@ class _VoxelsIn(Mapping[str, VoxelArray]):
 
 
 def _replace(staged: Path, folder: Path, names: list[str]) -> None:
-    """Move the files of a new result into place, the last name last, and remove what only the old one had."""
+    """Move the files of a new result into place in the order of `names`, and remove obsolete ones."""
     result = folder / names[-1]
     try:
         old = set(json.loads(result.read_text(encoding="utf-8"))["files"].values()) if result.exists() else set()
     except (OSError, ValueError, KeyError, AttributeError, TypeError):
-        old = set()  # not a result of ours
+        old = set()  # not a result of this project
     try:
         result.unlink(missing_ok=True)
         for name in old & set(FOLDERS):
@@ -230,29 +230,29 @@ def _replace(staged: Path, folder: Path, names: list[str]) -> None:
 
 
 def refuse_to_overwrite_inputs(folder: Path, file_format: str, inputs: tuple[str | Path, ...]) -> None:
-    """See that no result would be written over an input.
+    """Check that no result overwrites an input.
 
     Raises
     ------
     ImageFileError
-        An input has the place and the name of a result.
+        An input has the same path as a result.
     """
     for stem in VOLUMES:
         target = folder / f"{stem}.{file_format}"
         if any(_same_file(target, Path(given)) for given in inputs):
             raise ImageFileError(
-                f"{target}: is one of the inputs, and a result would be written over it.",
+                f"{target}: is one of the inputs, and a result would overwrite it.",
                 remedy=Remedy.OTHER_OUTPUT_FOLDER,
             )
 
 
 def make_output_folder(folder: Path) -> list[Path]:
-    """Make `folder`, see that it can be written to, and return the folders that had to be made, outermost first.
+    """Create `folder`, check that it is writable, and return the folders that were created, outermost first.
 
     Raises
     ------
     ImageFileError
-        It is a file, or cannot be made or written to.
+        The path is a file, or cannot be created or written to.
     """
     made: list[Path] = []
     try:
@@ -279,7 +279,7 @@ def remove_if_empty(folders: list[Path]) -> None:
 
 @contextmanager
 def staging_folder(folder: Path) -> Iterator[Path]:
-    """Give a hidden folder inside `folder` that is gone afterwards, whatever happened."""
+    """Create a hidden folder inside `folder`, and remove it afterwards in any case."""
     try:
         staged = Path(tempfile.mkdtemp(prefix=STAGING, dir=folder))
     except OSError as error:
@@ -291,7 +291,7 @@ def staging_folder(folder: Path) -> Iterator[Path]:
 
 
 def remove_staging(folder: Path) -> None:
-    """Remove what runs left that were killed while writing; only where no other run is at work."""
+    """Remove the leftovers of runs that were killed while writing; only safe while no other run uses the folder."""
     remove_leftovers(folder)
     for left in folder.glob(f"{STAGING}*"):
         shutil.rmtree(left, ignore_errors=True)

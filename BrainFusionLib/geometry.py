@@ -1,4 +1,4 @@
-"""Where voxels are: grids and affine algebra in LPS millimetres, float64.
+"""Positions of voxels: grids and affine algebra in LPS millimetres, float64.
 
 Conventions (see ``docs/coordinate_systems.md``): LPS world, index order ``ijk`` for sizes and spacings,
 arrays indexed ``kji``, matrices named target first (``lps_from_ijk``), so that neighbours cancel.
@@ -16,14 +16,14 @@ from BrainFusionLib.values import ByValue
 
 FloatArray = npt.NDArray[np.float64]
 
-# Left and posterior flip sign between the two worlds; superior does not. The matrix is its own inverse.
+# Left and posterior change sign between the two systems; superior does not. The matrix is its own inverse.
 RAS_FROM_LPS: FloatArray = np.diag([-1.0, -1.0, 1.0, 1.0])
 
-# Float32 headers (NIfTI sform, MetaImage text) carry rotations good to about 1e-6; 1e-3 lets those through and
-# still refuses a real shear: a gantry tilt of 0.1 degree is 1.7e-3.
+# Float32 headers (NIfTI sform, MetaImage text) store rotations to about 1e-6; 1e-3 accepts those and still rejects a
+# real shear: a gantry tilt of 0.1 degree is 1.7e-3.
 ORTHOGONALITY_TOLERANCE = 1e-3
 
-# A head at 0.25 mm in every direction is about 1000 voxels a side; ten times that is a broken header.
+# A head with voxels of 0.25 mm has about 1000 voxels along each axis; ten times that means a broken header.
 MAXIMUM_SIZE = 10_000
 
 
@@ -40,8 +40,8 @@ class Grid(ByValue):
     origin_lps_mm
         Position of the centre of voxel (0, 0, 0), LPS mm.
     direction
-        3x3, its columns the unit directions of the i, j and k axes in LPS. Made exactly orthonormal here,
-        because files store it rounded. May be left-handed (Analyze and many NIfTI files are).
+        3x3; its columns are the unit directions of the i, j and k axes in LPS. Made exactly orthonormal here, because
+        files store it rounded. May be left-handed, as in Analyze and many NIfTI files.
 
     Raises
     ------
@@ -74,7 +74,7 @@ class Grid(ByValue):
 
     @classmethod
     def from_lps_from_ijk(cls, lps_from_ijk: npt.ArrayLike, size_ijk: tuple[int, int, int]) -> Grid:
-        """Build a grid from a 4x4 affine that takes voxel indices to LPS mm.
+        """Build a grid from a 4x4 affine that maps voxel indices to LPS mm.
 
         Raises
         ------
@@ -109,7 +109,7 @@ class Grid(ByValue):
 
     @property
     def extent_ijk_mm(self) -> tuple[float, float, float]:
-        """Edge lengths of the box that the voxels fill, mm."""
+        """Edge lengths of the box filled by the voxels, mm."""
         i, j, k = (n * s for n, s in zip(self.size_ijk, self.spacing_ijk_mm, strict=True))
         return (i, j, k)
 
@@ -126,7 +126,7 @@ class Grid(ByValue):
         return apply_affine(self.lps_from_ijk, unit * last)
 
     def with_spacing(self, spacing_ijk_mm: tuple[float, float, float]) -> Grid:
-        """Return a grid of another spacing that fills the same box (to less than one new voxel), same centre."""
+        """Return a grid with another spacing that fills the same box (to less than one new voxel), same centre."""
         _check_spacing(spacing_ijk_mm)
         counts = np.asarray(self.extent_ijk_mm) / np.asarray(spacing_ijk_mm)
         size = np.maximum(1, np.ceil(counts - 1e-6)).astype(int)
@@ -135,11 +135,11 @@ class Grid(ByValue):
         return Grid((int(size[0]), int(size[1]), int(size[2])), spacing_ijk_mm, tuple(origin), self.direction)
 
     def moved(self, to_from_from_lps: npt.ArrayLike) -> Grid:
-        """Return this grid carried along by a rigid 4x4 transform of space (a linear parent transform, say)."""
+        """Return this grid moved by a rigid 4x4 transform of space (a linear parent transform, for example)."""
         return Grid.from_lps_from_ijk(np.asarray(to_from_from_lps) @ self.lps_from_ijk, self.size_ijk)
 
     def same_as(self, other: Grid, tolerance_mm: float = 1e-6) -> bool:
-        """Say whether both grids have their voxels in the same places, to a tolerance in mm at the corners."""
+        """Return whether both grids have the same voxels, to a tolerance in mm at the corners."""
         return self.size_ijk == other.size_ijk and bool(
             np.abs(self.corners_lps_mm - other.corners_lps_mm).max() <= tolerance_mm
         )
@@ -153,14 +153,14 @@ def _check_spacing(spacing_ijk_mm: tuple[float, ...]) -> None:
 
 
 def apply_affine(matrix: npt.ArrayLike, points: npt.ArrayLike) -> FloatArray:
-    """Apply a 4x4 affine to points of shape (..., 3) and return the same shape, float64."""
+    """Apply a 4x4 affine to points of shape (..., 3); the result has the same shape, float64."""
     m = np.asarray(matrix, dtype=np.float64)
     result: FloatArray = np.asarray(points, dtype=np.float64) @ m[:3, :3].T + m[:3, 3]
     return result
 
 
 def affine(linear: npt.ArrayLike, translation: npt.ArrayLike = (0.0, 0.0, 0.0)) -> FloatArray:
-    """Put a 3x3 linear part and a translation (3,) together as a 4x4 matrix."""
+    """Combine a 3x3 linear part and a translation (3,) into a 4x4 matrix."""
     matrix = np.eye(4)
     matrix[:3, :3] = linear
     matrix[:3, 3] = translation
@@ -168,7 +168,7 @@ def affine(linear: npt.ArrayLike, translation: npt.ArrayLike = (0.0, 0.0, 0.0)) 
 
 
 def orthonormalised(matrix: npt.ArrayLike, tolerance: float = ORTHOGONALITY_TOLERANCE) -> FloatArray:
-    """Return the orthogonal 3x3 matrix nearest to one that is orthogonal but for rounding.
+    """Return the orthogonal 3x3 matrix nearest to one that is orthogonal up to rounding.
 
     Source: the polar factor ``U Vt`` of the singular value decomposition (Higham, SIAM J. Sci. Stat. Comput. 1986).
     Reflections are kept: a left-handed set of axes stays left-handed.
@@ -198,12 +198,12 @@ def rotation_matrix(axis: npt.ArrayLike, angle_deg: float) -> FloatArray:
     Raises
     ------
     GeometryError
-        The axis has no length.
+        The axis is zero.
     """
     a = np.asarray(axis, dtype=np.float64)
     length = float(np.linalg.norm(a))
     if a.shape != (3,) or not 0 < length < np.inf:
-        raise GeometryError(f"a rotation axis must be a vector of three numbers with a length; got {a.tolist()}")
+        raise GeometryError(f"a rotation axis must be three numbers, not all zero; got {a.tolist()}")
     x, y, z = a / length
     cross = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
     t = np.deg2rad(angle_deg)
@@ -214,7 +214,7 @@ def rotation_matrix(axis: npt.ArrayLike, angle_deg: float) -> FloatArray:
 def rotation_axis_angle(rotation: npt.ArrayLike) -> tuple[FloatArray, float]:
     """Return the unit axis (3,) and the angle in degrees, 0 to 180, of a 3x3 rotation.
 
-    For the identity, where every axis would do, the axis is +S.
+    For the identity, for which any axis is valid, the axis is +S.
     """
     r = np.asarray(rotation, dtype=np.float64)
     twice_sine_axis = np.array([r[2, 1] - r[1, 2], r[0, 2] - r[2, 0], r[1, 0] - r[0, 1]])
@@ -224,7 +224,7 @@ def rotation_axis_angle(rotation: npt.ArrayLike) -> tuple[FloatArray, float]:
         return twice_sine_axis / (2 * sine), angle
     if angle < 90:
         return np.array([0.0, 0.0, 1.0]), angle
-    # Half a turn: the sine vanishes, but R + I = 2 a a^T, whose longest column is along the axis.
+    # 180 degrees: the sine vanishes, but R + I = 2 a a^T, whose longest column is along the axis.
     outer = r + np.eye(3)
     column = outer[:, int(np.argmax(np.diag(outer)))]
     return column / np.linalg.norm(column), angle
@@ -233,7 +233,7 @@ def rotation_axis_angle(rotation: npt.ArrayLike) -> tuple[FloatArray, float]:
 def anatomical_axes(direction: npt.ArrayLike) -> str:
     """Return the three letters of the nearest anatomical directions of i, j and k, for example ``"LPS"``.
 
-    Each letter says where the index grows to. Ties are settled so that every body axis is named once.
+    Each letter is the direction in which the index grows. Ties are resolved so that every body axis appears once.
     """
     d = np.asarray(direction, dtype=np.float64)
     letters = ["?"] * 3
@@ -247,7 +247,7 @@ def anatomical_axes(direction: npt.ArrayLike) -> str:
 
 
 def frozen(array: npt.ArrayLike) -> FloatArray:
-    """Return a float64 copy that refuses to be written to, for fields of frozen dataclasses."""
+    """Return a read-only float64 copy, for fields of frozen dataclasses."""
     copy = np.array(array, dtype=np.float64)
     copy.setflags(write=False)
     return copy

@@ -1,4 +1,4 @@
-"""Who else is at work: a lock on a file, and whether a process still runs."""
+"""File locks, and whether a process is running."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from contextlib import contextmanager
 
 @contextmanager
 def locked(path: str | os.PathLike[str], *, wait: bool = False) -> Iterator[bool]:
-    """Hold the lock of a file while the block runs; the file is created and stays.
+    """Hold the lock of a file while the block runs; the file is created if necessary, and kept.
 
-    The system releases the lock when the process ends, however it ends. One process holds a lock at a time; a second
-    lock on the same file in the same process counts as another one's.
+    The system releases the lock when the process ends, however it ends. Only one block holds a lock at a time, also
+    within one process.
 
     Parameters
     ----------
@@ -25,12 +25,12 @@ def locked(path: str | os.PathLike[str], *, wait: bool = False) -> Iterator[bool
     Yields
     ------
     bool
-        Whether the lock is held; false only where another process holds it and `wait` is false.
+        Whether the lock is held; false only if it is held elsewhere and `wait` is false.
 
     Raises
     ------
     OSError
-        The file cannot be written, or its file system has no locks.
+        The file cannot be written, or its file system does not support locks.
     """
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     try:

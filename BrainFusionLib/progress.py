@@ -1,4 +1,4 @@
-"""How long work tells its caller where it is, and asks whether to go on."""
+"""Callbacks for progress and cancelling."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ Cancel = Callable[[], bool]
 
 
 class Progress(Protocol):
-    """Is told how far a stage is: its name, and a fraction from 0 to 1."""
+    """Receives the progress of a stage: its name, and a fraction from 0 to 1."""
 
     def __call__(self, stage: str, fraction: float) -> object:
-        """Take note."""
+        """Receive the progress."""
 
 
 def stop_if(cancel: Cancel | None) -> None:
-    """Raise `Cancelled` when the caller wants to stop.
+    """Raise `Cancelled` if the caller wants to stop.
 
     Raises
     ------
     Cancelled
-        `cancel` said yes.
+        `cancel` returned true.
     """
     if cancel is not None and cancel():
-        raise Cancelled("cancelled as asked; nothing was changed")
+        raise Cancelled("cancelled as requested; nothing was changed")

@@ -1,4 +1,4 @@
-"""Pull a volume onto another grid, on the device."""
+"""Resampling of a volume onto another grid, on the device."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from BrainFusionLib.geometry import FloatArray, Grid
 from BrainFusionLib.transform import Transform
 from BrainFusionLib.volume import AIR_HU, Volume, VoxelArray
 
-# Slices of the output are made in slabs of about this many voxels, so that the coordinates (12 bytes a voxel) stay
-# small beside the images.
+# The output is computed in slabs of about this many voxels, so that the coordinates (12 bytes per voxel) take little
+# memory compared with the images.
 SLAB_VOXELS = 2_000_000
 
 
@@ -28,15 +28,15 @@ def resample_onto(
     Parameters
     ----------
     volume
-        What is resampled (the moving image).
+        The volume to resample (the moving image).
     grid
-        Where the result has its voxels (the fixed image's grid).
+        The grid of the result (that of the fixed image).
     transform
-        Takes points of `grid` to points of `volume`, LPS mm; rigid or affine, the identity when ``None``.
+        Maps points of `grid` to points of `volume`, LPS mm; rigid or affine; ``None`` for the identity.
     fill
-        Value beyond half a voxel outside `volume`; -1000 for a CT and 0 for anything else when ``None``.
+        Value outside `volume` by more than half a voxel; ``None`` for -1000 in a CT and 0 otherwise.
     device
-        Where to compute; the result is on the CPU. ``"mps"``, which has no float64, stands for the CPU.
+        Where to compute; the result is on the CPU. ``"mps"`` has no float64, so the CPU is used.
 
     Returns
     -------
@@ -72,13 +72,13 @@ def _pull_slab(
     coordinates = torch.empty((1, count, grid.size_ijk[1], grid.size_ijk[0], 3), device=device, dtype=torch.float32)
     inside = torch.ones(coordinates.shape[1:4], device=device, dtype=torch.bool)
     for axis in range(3):
-        # From -1 to 1 between the outer borders of the outer voxels, as `grid_sample` has it. Float64 up to there:
-        # float32 indices in a 512-voxel row would be off by 3e-5 voxel.
+        # From -1 to 1 between the outer borders of the outer voxels, as in `grid_sample`. Computed in float64: float32
+        # indices in a row of 512 voxels would be off by 3e-5 voxel.
         row = 2 * m[axis] / size[axis]
         lines = (row[2] * k + row[3] + 1 / size[axis] - 1)[:, None, None] + (row[1] * j)[:, None]
-        place = lines + row[0] * i
-        coordinates[0, ..., axis] = place
-        inside &= place.abs_() <= 1 + 1e-12
+        position = lines + row[0] * i
+        coordinates[0, ..., axis] = position
+        inside &= position.abs_() <= 1 + 1e-12
     values = F.grid_sample(source, coordinates, mode="bilinear", padding_mode="border", align_corners=False)[0, 0]
     pulled: VoxelArray = torch.where(inside, values, outside).cpu().numpy()
     return pulled

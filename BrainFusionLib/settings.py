@@ -1,4 +1,4 @@
-"""What a user can choose, one frozen dataclass a component; every result carries the ones it was made with."""
+"""All settings, one frozen dataclass for each component; every result contains the settings it was made with."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Literal, get_args
 
 from BrainFusionLib.errors import SettingsError
 
-# Far above any machine's cores; torch dies without a word when it is asked for a hundred thousand.
+# Far above the cores of any machine; with a hundred thousand torch crashes without a message.
 MOST_THREADS = 1024
 
 Preset = Literal["fast", "standard", "thorough"]
@@ -28,15 +28,15 @@ class SearchPass:
     Parameters
     ----------
     rotations
-        How many rotations it tries; they cover all poses evenly.
+        Number of rotations to try; they cover all orientations evenly.
     candidates
-        How many of the poses found are followed to 8 mm; a third of them to 4 mm, four to 2 mm.
+        Number of candidates that are refined at 8 mm; a third of them are refined at 4 mm, and four at 2 mm.
     fine
-        Whether it samples every 16 mm, not every 20 mm.
+        Whether the search samples every 16 mm instead of every 20 mm.
     safe_margin
-        By how much the best pose must beat the best different one, in nats of mutual information at 2 mm, for this
-        pass to be the last. On 64 simulated cases wrong poses led by at most 0.03 after 90 rotations, right ones by
-        0.15 and more; those of skull-stripped MRIs by 0.08 and more (docs/measured.md).
+        Lead of the best pose over the best distinct one, in nats of mutual information at 2 mm, that makes this pass
+        the last. On 64 simulated cases wrong poses led by at most 0.03 after 90 rotations, correct ones by 0.15 or
+        more, and those of skull-stripped MRIs by 0.08 or more (docs/measured.md).
     """
 
     rotations: int
@@ -55,20 +55,19 @@ PASSES = (QUICK_PASS, SearchPass(480, 64), SearchPass(1200, 200))
 
 @dataclass(frozen=True)
 class RegistrationSettings:
-    """How much effort the search for the pose takes.
+    """The effort of the registration, and its transform model.
 
     Parameters
     ----------
     passes
-        The searches to make, each only where no pose stood out in the one before.
+        The search passes; each is run only if no pose stood out in the one before.
     samples
-        Samples in the last refinement.
+        Number of samples in the last refinement.
     seed
-        Chooses the samples. The same seed gives the same result on one machine.
+        Seed of the samples. The same seed gives the same result on one machine.
     model
-        What the result may do besides turning and shifting: nothing (``"rigid"``, right for one head and sound
-        headers), one scale (``"similarity"``), or three scales and shears (``"affine"``: a distorted MRI, a wrong voxel
-        size). The rigid transform is found in any case.
+        ``"rigid"`` (right for one head and correct headers), ``"similarity"`` (also one scale), or ``"affine"`` (scales
+        and shears, for a distorted MRI or a wrong voxel size). The rigid transform is found in any case.
     """
 
     passes: tuple[SearchPass, ...] = PASSES
@@ -105,19 +104,19 @@ class RegistrationSettings:
 
 @dataclass(frozen=True)
 class FusionSettings:
-    """How the registered images become one.
+    """The fusion method and its weights.
 
     Parameters
     ----------
     rule
         The name of a method: a key of `BrainFusionLib.fusion.methods.METHODS`.
     weights
-        For a method that uses weights: a weights file, or the name of weights that ship (`fusion.weights.SHIPPED`);
-        ``None`` for this project's own.
+        For a method that uses weights: a weights file, or the name of included weights (`fusion.weights.SHIPPED`);
+        ``None`` for the default weights.
     batch_size
-        Slices that are fused together. Halved automatically when the device's memory is too small.
+        Number of slices fused at once. Halved automatically if the device's memory is too small.
     weights_sha256
-        What the weights file must have ("pinned", see `fusion.methods.pinned`); ``None`` accepts any.
+        The sha256 that the weights file must have ("pinned", see `fusion.methods.pinned`); ``None`` accepts any.
     """
 
     rule: str = "network"
@@ -136,9 +135,9 @@ class Settings:
     Parameters
     ----------
     device
-        ``"auto"`` takes CUDA, then MPS, then the CPU.
+        ``"auto"`` prefers CUDA, then MPS, then the CPU.
     threads
-        CPU threads; ``None`` leaves it to torch.
+        Number of CPU threads; ``None`` for torch's default.
     """
 
     registration: RegistrationSettings = field(default_factory=RegistrationSettings)
@@ -155,6 +154,6 @@ class Settings:
                 raise SettingsError(f"threads must be at most {MOST_THREADS}; got {self.threads}")
 
     def without_paths(self) -> Settings:
-        """Return the same with the weights reduced to the file's name: folders tell who the user is."""
+        """Return the same with the weights reduced to the file's name, because folders may identify the user."""
         weights = self.fusion.weights
         return self if weights is None else replace(self, fusion=replace(self.fusion, weights=Path(weights).name))

@@ -1,4 +1,4 @@
-"""Rigid and, where asked for, affine transforms between the two heads, in LPS millimetres."""
+"""Rigid and affine transforms between MRI and CT, in LPS millimetres."""
 
 from __future__ import annotations
 
@@ -23,29 +23,29 @@ from BrainFusionLib.values import ByValue
 Kind = Literal["rigid", "similarity", "affine"]
 
 AXIS_NAMES = ("left-right", "front-back", "feet-head")
-# Scales that differ by less than this, and shears of less (radians), are rounding: 0.1 micrometre in a head.
+# Smaller differences of scale and smaller shears (radians) are rounding: 0.1 micrometre in a head.
 ROUNDING = 1e-9
-# A matrix that squeezes one direction so much more than another has no inverse worth the name.
+# A matrix with a larger ratio of scales is practically singular.
 MOST_UNEVEN = 1e6
 
 
 @dataclass(frozen=True, eq=False)
 class _Linear(ByValue):
-    """What rigid and affine transforms have in common: a 4x4 matrix that takes MRI points to CT points."""
+    """Common base of rigid and affine transforms: a 4x4 matrix that maps MRI points to CT points."""
 
     moving_from_fixed_lps: FloatArray
 
     @property
     def translation_mm(self) -> FloatArray:
-        """Where the origin goes, LPS mm, shape (3,). Depends on the origin; see `shift_at` for a telling number."""
+        """Image of the origin, LPS mm, shape (3,). Depends on the choice of origin; `shift_at` is more informative."""
         return self.moving_from_fixed_lps[:3, 3]
 
     def apply(self, fixed_points_lps_mm: npt.ArrayLike) -> FloatArray:
-        """Take fixed points, shape (..., 3), to moving points of the same shape, LPS mm."""
+        """Map fixed points, shape (..., 3), to moving points of the same shape, LPS mm."""
         return apply_affine(self.moving_from_fixed_lps, fixed_points_lps_mm)
 
     def shift_at(self, fixed_point_lps_mm: npt.ArrayLike) -> FloatArray:
-        """Return how far a fixed point is moved, LPS mm, shape (3,)."""
+        """Return the displacement of a fixed point, LPS mm, shape (3,)."""
         return self.apply(fixed_point_lps_mm) - np.asarray(fixed_point_lps_mm, dtype=np.float64)
 
 
@@ -53,7 +53,7 @@ def _checked(matrix: npt.ArrayLike, kind: str) -> FloatArray:
     m = np.array(matrix, dtype=np.float64)
     if m.shape != (4, 4) or not np.isfinite(m).all() or not np.allclose(m[3], [0, 0, 0, 1]):
         raise GeometryError(
-            f"{kind} transform is a finite 4x4 matrix with last row 0 0 0 1; got {m.tolist()}. Export it again."
+            f"{kind} transform must be a finite 4x4 matrix with last row 0 0 0 1; got {m.tolist()}. Export it again."
         )
     return m
 
@@ -62,8 +62,8 @@ def _checked(matrix: npt.ArrayLike, kind: str) -> FloatArray:
 class RigidTransform(_Linear):
     """Maps points of the fixed image (MRI) to points of the moving image (CT).
 
-    This is ITK's sense of a registration result: resampling the CT onto the MRI's grid asks, for each MRI
-    voxel, where in the CT to look. To move CT *points* into MRI space use `inverse`.
+    This is ITK's convention: to resample the CT onto the MRI's grid, each MRI voxel is mapped to its position in the
+    CT. To map CT *points* to MRI points, use `inverse`.
 
     Parameters
     ----------
@@ -82,16 +82,16 @@ class RigidTransform(_Linear):
             rotation = orthonormalised(matrix[:3, :3])
         except GeometryError as error:
             raise GeometryError(
-                f"a rigid transform only turns and shifts, but this matrix also scales or shears: {matrix.tolist()}. "
+                f"a rigid transform only rotates and shifts, but this matrix also scales or shears: {matrix.tolist()}. "
                 "Give a rigid one."
             ) from error
         if np.linalg.det(rotation) < 0:
-            raise GeometryError("a rigid transform cannot mirror; this matrix has a negative determinant")
+            raise GeometryError("a rigid transform cannot mirror, but this matrix has a negative determinant")
         object.__setattr__(self, "moving_from_fixed_lps", frozen(affine(rotation, matrix[:3, 3])))
 
     @classmethod
     def identity(cls) -> RigidTransform:
-        """Return the transform that leaves every point where it is."""
+        """Return the identity transform."""
         return cls(np.eye(4))
 
     @classmethod
@@ -139,9 +139,9 @@ class RigidTransform(_Linear):
         return RigidTransform(self.moving_from_fixed_lps @ first.moving_from_fixed_lps)
 
     def describe(self, centre_lps_mm: npt.ArrayLike) -> str:
-        """Say in words how the CT has to move to lie on the MRI, seen at a point of the MRI.
+        """Describe the movement of the CT onto the MRI; the shift is that of a point of the MRI.
 
-        The words are about moving the CT, which is the inverse of the matrix that resampling uses.
+        The text describes moving the CT, which is the inverse of the matrix used for resampling.
         """
         axis, angle = rotation_axis_angle(self.rotation.T)
         shift = -self.shift_at(centre_lps_mm)
@@ -159,8 +159,8 @@ class RigidTransform(_Linear):
 class AffineTransform(_Linear):
     """Maps points of the fixed image (MRI) to points of the moving image (CT), and may scale and shear.
 
-    For what a rigid transform cannot undo: a wrong voxel size in a header, a distorted MRI, an uncorrected gantry tilt.
-    Its sense is that of `RigidTransform`.
+    For errors that a rigid transform cannot correct: a wrong voxel size in a header, a distorted MRI, an uncorrected
+    gantry tilt. Its direction is that of `RigidTransform`.
 
     Parameters
     ----------
@@ -178,44 +178,44 @@ class AffineTransform(_Linear):
         scales = np.linalg.svd(matrix[:3, :3], compute_uv=False)
         if not scales[0] <= MOST_UNEVEN * scales[2]:
             raise GeometryError(
-                f"an affine transform must not flatten space, and this matrix does: {matrix.tolist()}. "
+                f"an affine transform must be invertible, but this matrix is not: {matrix.tolist()}. "
                 "Give one that can be inverted."
             )
         if np.linalg.det(matrix[:3, :3]) < 0:
             raise GeometryError(
-                "an affine transform must not mirror, and this matrix has a negative determinant: it exchanges left "
+                "an affine transform must not mirror, but this matrix has a negative determinant: it exchanges left "
                 "and right. Correct the volume's header, or give a transform that does not mirror."
             )
         object.__setattr__(self, "moving_from_fixed_lps", frozen(affine(matrix[:3, :3], matrix[:3, 3])))
 
     @property
     def kind(self) -> Kind:
-        """``"similarity"`` where it scales alike in all directions, else ``"affine"``."""
+        """``"similarity"`` if the scale is the same in all directions, else ``"affine"``."""
         stretch = self._ct_stretch()
         uneven = np.abs(stretch / np.trace(stretch) * 3 - np.eye(3)).max()
         return "similarity" if uneven <= ROUNDING else "affine"
 
     @property
     def scales(self) -> FloatArray:
-        """By how much the CT's lengths grow along the MRI's left-right, front-back and feet-head axes, shape (3,)."""
+        """Factors by which lengths in the CT grow along the left-right, front-back and feet-head axes, shape (3,)."""
         lengths: FloatArray = np.linalg.norm(self._ct_stretch(), axis=0)
         return lengths
 
     @property
     def shear_deg(self) -> float:
-        """By how many degrees the angle between two of those axes changes, at the most."""
+        """Largest change of the angle between two of these axes, degrees."""
         axes = self._ct_stretch() / self.scales
         cosines = np.abs((axes.T @ axes)[np.triu_indices(3, 1)])
         return float(np.degrees(np.arcsin(np.minimum(cosines, 1.0)).max()))
 
     def _ct_stretch(self) -> FloatArray:
-        """Return the symmetric 3x3 part of moving the CT onto the MRI: it is turned first, then stretched by this."""
+        """Return the symmetric 3x3 factor of the movement of the CT onto the MRI, which follows the rotation."""
         _, scale, vt = np.linalg.svd(self.moving_from_fixed_lps[:3, :3])
         stretch: FloatArray = (vt.T / scale) @ vt
         return stretch
 
     def nearest_rigid(self, fixed_point_lps_mm: npt.ArrayLike = (0.0, 0.0, 0.0)) -> RigidTransform:
-        """Return the rigid transform with the nearest rotation that agrees with this one at a point of the MRI.
+        """Return the rigid transform with the nearest rotation that maps a point of the MRI to the same point.
 
         Source: the polar factor ``U Vt`` (Higham, SIAM J. Sci. Stat. Comput. 1986), as in `geometry.orthonormalised`.
         """
@@ -227,7 +227,7 @@ class AffineTransform(_Linear):
         return AffineTransform(frozen(np.linalg.inv(self.moving_from_fixed_lps)))
 
     def describe(self, centre_lps_mm: npt.ArrayLike) -> str:
-        """Say in words how the CT has to move and to stretch to lie on the MRI, seen at a point of the MRI."""
+        """Describe the movement and scaling of the CT onto the MRI; the shift is that of a point of the MRI."""
         percent = 100 * (self.scales - 1)
         if self.kind == "similarity":
             stretch = f"scaled by {percent.mean():+.2f} %"

@@ -9,7 +9,7 @@ import numpy as np
 
 
 class ByValue:
-    """Base of a dataclass declared with ``eq=False``: equal where class and all fields are, arrays and NaN included."""
+    """Base of dataclasses with ``eq=False``: equal if the class and all fields are equal, including arrays and NaN."""
 
     def __eq__(self, other: object) -> bool:
         if type(self) is not type(other):
@@ -21,7 +21,7 @@ class ByValue:
 
 
 def same(a: Any, b: Any) -> bool:
-    """Say whether two values are equal, where arrays are compared by their content and NaN equals NaN."""
+    """Return whether two values are equal; arrays are compared by content, and NaN equals NaN."""
     if isinstance(a, np.ndarray) or isinstance(b, np.ndarray):
         if not (isinstance(a, np.ndarray) and isinstance(b, np.ndarray)) or a.shape != b.shape or a.dtype != b.dtype:
             return False

@@ -1,4 +1,4 @@
-"""A volume: voxels, where they are, and what made them."""
+"""A volume: voxels, grid and modality."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ VoxelArray = npt.NDArray[np.float32]
 BoolArray = npt.NDArray[np.bool_]
 S = TypeVar("S", bound=np.generic)
 
-# What a CT shows outside of its field of view.
+# Value of a CT outside its field of view.
 AIR_HU = -1000.0
 
 
@@ -29,16 +29,16 @@ class Volume(ByValue):
     Parameters
     ----------
     array_kji
-        Voxels, shape ``grid.shape_kji``, kept as C-contiguous float32 (not copied if they are that already).
+        Voxels, shape ``grid.shape_kji``, stored as C-contiguous float32 (not copied if they already are).
         CT in Hounsfield units, MRI in its own arbitrary scale.
     grid
-        Where the voxels are.
+        Positions of the voxels.
     modality
-        ``"CT"``, ``"MR"`` or ``None`` where the source did not say.
+        ``"CT"``, ``"MR"`` or ``None`` if unknown.
     name
-        What to call the volume in messages and reports: a file or node name.
+        Name of the volume in messages and reports: that of a file or node.
     notes
-        What a reader had to assume or to repair, in words for the user ("no orientation in the file: …").
+        Assumptions and repairs made on reading, for the user ("no orientation in the file: …").
 
     Raises
     ------
@@ -61,30 +61,30 @@ class Volume(ByValue):
         object.__setattr__(self, "array_kji", array)
 
     def with_array(self, array_kji: npt.NDArray[Any], **changes: Any) -> Volume:
-        """Return a volume on the same grid with other voxels, and other fields where `changes` names them."""
+        """Return a volume on the same grid with other voxels, and with the fields in `changes`."""
         return replace(self, array_kji=array_kji, **changes)
 
 
 def axial_stack(array_kji: npt.NDArray[S], grid: Grid) -> tuple[npt.NDArray[S], Callable[[VoxelArray], VoxelArray]]:
-    """Turn a volume so that a network sees every head the same way, however it was acquired.
+    """Reorient a volume to axial slices, whatever its storage order, so that networks see all heads the same way.
 
-    In the stack, slices go from the feet to the head, rows from anterior to posterior and columns from right to left
-    (each along the index axis nearest to it): axial slices as radiologists look at them, the patient's right on the
-    viewer's left. Axes are exchanged and reversed, and no voxel is changed.
+    In the stack, slices go from feet to head, rows from anterior to posterior, and columns from the patient's right to
+    left (each along the nearest index axis), as radiologists view them. Axes are exchanged and reversed; no voxel is
+    changed.
 
     Parameters
     ----------
     array_kji
         Shape ``grid.shape_kji``.
     grid
-        Where the voxels are.
+        Positions of the voxels.
 
     Returns
     -------
     stack
         A view of the array, shape (slices, rows, columns).
     undo
-        Turns an array of the stack's shape back: a view of shape ``grid.shape_kji``.
+        Maps an array of the stack's shape back to a view of shape ``grid.shape_kji``.
 
     Raises
     ------

@@ -107,7 +107,7 @@ def test_a_second_run_replaces_the_first(inputs: Path, tmp_path: Path) -> None:
     assert {p.name for p in tmp_path.iterdir()} == names
 
 
-def test_a_folder_in_the_place_of_a_result_is_told(
+def test_folder_with_the_name_of_a_result_is_an_error(
     inputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "fused.nii.gz").mkdir()
@@ -124,7 +124,7 @@ def test_an_input_is_never_overwritten(inputs: Path, tmp_path: Path, capsys: pyt
     assert mri.read_bytes() == before
 
 
-def test_an_nrrd_whose_name_is_not_utf8_is_refused_in_words(
+def test_nrrd_with_a_name_outside_utf8_is_rejected(
     inputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     odd = os.fsdecode(os.fsencode(tmp_path) + b"/M\xfcller.nrrd")
@@ -135,7 +135,7 @@ def test_an_nrrd_whose_name_is_not_utf8_is_refused_in_words(
     assert "not UTF-8" in capsys.readouterr().err
 
 
-def test_a_name_that_is_not_utf8_is_no_obstacle(inputs: Path, tmp_path: Path) -> None:
+def test_names_outside_utf8_work(inputs: Path, tmp_path: Path) -> None:
     odd = Path(os.fsdecode(os.fsencode(tmp_path) + b"/M\xfcller ct.nii.gz"))
     try:
         odd.write_bytes((inputs / "ct.nii.gz").read_bytes())
@@ -156,7 +156,7 @@ def test_register_refuses_before_the_work_and_leaves_no_folder(
     assert not (tmp_path / "new").exists()
 
 
-def test_heads_apart_end_with_exit_code_3_and_nothing_written(
+def test_heads_without_overlap_give_exit_code_3(
     pair: PhantomPair, inputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     grid = Grid(pair.ct.grid.size_ijk, pair.ct.grid.spacing_ijk_mm, (5000.0, 0.0, 0.0))
@@ -166,11 +166,11 @@ def test_heads_apart_end_with_exit_code_3_and_nothing_written(
     said = capsys.readouterr().err
     assert "could not be aligned: the CT covers only 0 % of the head" in said
     assert "Omit --no-register" in said
-    assert "Nothing was written. To look at the refused pose, name a file with --keep-refused." in said
+    assert "Nothing was written. To inspect the refused pose, name a file with --keep-refused." in said
     assert not (tmp_path / "out").exists()
     kept = tmp_path / "new" / "refused.tfm"
     assert cli.main([*command, "--no-register", "--keep-refused", str(kept)]) == 3
-    assert f"Only the refused pose was written, to look at and not to use: {kept}" in capsys.readouterr().err
+    assert f"Only the refused pose was written, for inspection and not for use: {kept}" in capsys.readouterr().err
     assert np.array_equal(read_transform(kept).moving_from_fixed_lps, np.eye(4))
     assert not (tmp_path / "out").exists()
 
@@ -178,13 +178,13 @@ def test_heads_apart_end_with_exit_code_3_and_nothing_written(
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("refused.nii", "a transform is written as .tfm or .txt"),
-        ("out/ct_to_mri.tfm", "is named for something else, too"),
-        ("start.tfm", "is named for something else, too"),
+        ("refused.nii", "the name of a transform must end in .tfm or .txt"),
+        ("out/ct_to_mri.tfm", "is used for something else, too"),
+        ("start.tfm", "is used for something else, too"),
         ("file/refused.tfm", "cannot write there"),
     ],
 )
-def test_a_name_that_no_refused_pose_can_have_is_told_before_the_work(
+def test_bad_name_for_a_refused_pose_fails_early(
     inputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, words: str
 ) -> None:
     (tmp_path / "file").write_text("mine", encoding="utf-8")
@@ -198,12 +198,12 @@ def test_a_name_that_no_refused_pose_can_have_is_told_before_the_work(
     assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "start.tfm"]
 
 
-def test_nothing_is_kept_of_what_was_not_refused(inputs: Path, tmp_path: Path) -> None:
+def test_only_refused_poses_are_kept(inputs: Path, tmp_path: Path) -> None:
     assert fuse_unregistered(inputs, tmp_path / "out", "--keep-refused", str(tmp_path / "kept" / "refused.tfm")) == 0
     assert not (tmp_path / "kept").exists()
 
 
-def test_an_affine_transform_is_used_as_it_is_and_said_not_to_be_rigid(
+def test_affine_transform_is_used_unchanged_with_a_note(
     pair: PhantomPair, inputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     stretched = AffineTransform(pair.transform.moving_from_fixed_lps @ np.diag([1, 1, 0.98, 1]))
@@ -254,7 +254,7 @@ def test_a_wrong_voxel_size_is_found_by_a_similarity(
 
 
 @pytest.mark.parametrize(("command", "output"), [("fuse", "out"), ("register", "t.tfm")])
-def test_mask_and_model_reach_the_registration_and_its_refused_pose_is_kept(
+def test_mask_and_model_are_used_and_refused_pose_kept(
     pair: PhantomPair, inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str], command: str, output: str,
 ) -> None:  # fmt: skip
@@ -274,7 +274,7 @@ def test_mask_and_model_reach_the_registration_and_its_refused_pose_is_kept(
     assert isinstance(asked["mri_mask"], Volume)
     assert np.array_equal(asked["mri_mask"].array_kji, mask.array_kji)
     assert capsys.readouterr().err.endswith(
-        f"brainfusion: these are two people\nOnly the refused pose was written, to look at and not to use: "
+        f"brainfusion: these are two people\nOnly the refused pose was written, for inspection and not for use: "
         f"{tmp_path / 'refused.tfm'}\n"
     )
     kept = read_transform(tmp_path / "refused.tfm").moving_from_fixed_lps
@@ -283,7 +283,7 @@ def test_mask_and_model_reach_the_registration_and_its_refused_pose_is_kept(
 
 
 @pytest.mark.parametrize("command", ["fuse", "register"])
-def test_a_mask_that_cannot_be_used_is_named_with_exit_code_2(
+def test_unusable_mask_gives_exit_code_2(
     inputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str
 ) -> None:
     arguments = [command, str(inputs / "ct.nii.gz"), str(inputs / "mri.nii.gz"), "-o", str(tmp_path / "new" / "a.tfm")]
@@ -304,10 +304,10 @@ def test_what_only_the_registration_heeds_is_refused_without_one(
     inputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], option: tuple[str, str]
 ) -> None:
     assert fuse_unregistered(inputs, tmp_path / "out", *option) == 2
-    assert f"{option[0]} is for the registration, which --no-register omits" in capsys.readouterr().err
+    assert f"{option[0]} only applies to registration, which --no-register omits" in capsys.readouterr().err
 
 
-def test_no_register_without_a_transform_uses_the_positions_in_the_files(inputs: Path, tmp_path: Path) -> None:
+def test_no_register_uses_the_positions_in_the_files(inputs: Path, tmp_path: Path) -> None:
     mri = str(inputs / "mri.nii.gz")
     assert cli.main(["fuse", str(inputs / "ct.nii.gz"), mri, "-o", str(tmp_path), "--no-register"]) == 0
     assert np.array_equal(read_transform(tmp_path / "ct_to_mri.tfm").moving_from_fixed_lps, np.eye(4))
@@ -328,9 +328,7 @@ def test_register_writes_the_transform_and_its_quality(pair: PhantomPair, inputs
     assert stored.volumes is None
 
 
-def test_names_of_files_tell_nothing_unless_they_are_asked_for_and_pictures_can_be_had(
-    inputs: Path, tmp_path: Path
-) -> None:
+def test_file_names_are_hidden_and_pictures_are_optional(inputs: Path, tmp_path: Path) -> None:
     named = [tmp_path / "DOE^JANE.nii.gz", tmp_path / "DOE^JANE^1970.nii.gz"]
     for source, target in zip(("ct.nii.gz", "mri.nii.gz"), named, strict=True):
         target.write_bytes((inputs / source).read_bytes())
@@ -350,7 +348,7 @@ def test_names_of_files_tell_nothing_unless_they_are_asked_for_and_pictures_can_
     assert not (tmp_path / "plain" / "pictures").exists()  # the earlier result's
 
 
-def test_the_itk_transform_moves_the_ct_onto_the_mri_in_itk_itself(inputs: Path, tmp_path: Path) -> None:
+def test_itk_resamples_the_ct_with_the_transform_file(inputs: Path, tmp_path: Path) -> None:
     assert fuse_unregistered(inputs, tmp_path) == 0
     ct, mri = (sitk.ReadImage(str(inputs / n), sitk.sitkFloat32) for n in ("ct.nii.gz", "mri.nii.gz"))
     transform = sitk.ReadTransform(str(tmp_path / "ct_to_mri.tfm"))
@@ -368,7 +366,7 @@ def test_doctor_and_version_answer(capsys: pytest.CaptureFixture[str]) -> None:
     assert BrainFusionLib.__version__ in capsys.readouterr().out
 
 
-def test_progress_is_one_line_on_a_terminal_and_plain_lines_in_a_log() -> None:
+def test_progress_is_one_line_on_terminals_and_plain_in_logs() -> None:
     import io
 
     from BrainFusionLib.console import ProgressLine
@@ -450,7 +448,7 @@ WRONG = {
 
 @pytest.mark.parametrize("make", list(WRONG), ids=lambda m: m.__name__)
 @pytest.mark.parametrize("role", ["ct", "mri"])
-def test_a_wrong_input_is_named_with_exit_code_2_and_nothing_written(
+def test_wrong_input_is_named_with_exit_code_2(
     make: object, role: str, pair: PhantomPair, inputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     wrong = make(tmp_path, pair)  # type: ignore[operator]
@@ -464,7 +462,7 @@ def test_a_wrong_input_is_named_with_exit_code_2_and_nothing_written(
     assert not (tmp_path / "out").exists()
 
 
-def test_swapped_and_same_inputs_are_told(inputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_swapped_and_equal_inputs_are_errors(inputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     ct, mri = str(inputs / "ct.nii.gz"), str(inputs / "mri.nii.gz")
     assert cli.main(["fuse", mri, ct, "-o", str(tmp_path / "a")]) == 2
     assert "swapped" in capsys.readouterr().err
@@ -473,7 +471,7 @@ def test_swapped_and_same_inputs_are_told(inputs: Path, tmp_path: Path, capsys: 
     assert not (tmp_path / "a").exists()
 
 
-def test_unknown_weights_and_a_wrong_transform_are_told(
+def test_unknown_weights_and_wrong_transforms_are_errors(
     inputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert fuse_unregistered(inputs, tmp_path / "a", "--weights", "the_best") == 2
@@ -484,7 +482,7 @@ def test_unknown_weights_and_a_wrong_transform_are_told(
     assert not (tmp_path / "a").exists()
 
 
-def test_an_output_that_is_a_file_is_told_and_kept(
+def test_output_that_is_a_file_is_an_error_and_kept(
     inputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "out").write_text("mine", encoding="utf-8")
@@ -494,14 +492,14 @@ def test_an_output_that_is_a_file_is_told_and_kept(
 
 
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs Linux's /proc, where nobody can make a folder")
-def test_an_output_where_nobody_may_write_is_told(inputs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_output_without_write_permission_is_an_error(inputs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert fuse_unregistered(inputs, Path("/proc/brainfusion-results")) == 2
     message = capsys.readouterr().err
     assert "/proc/brainfusion-results: cannot write there" in message
     assert "-o" in message
 
 
-def test_a_folder_with_two_series_lists_them_and_series_chooses(
+def test_two_series_are_listed_and_series_chooses(
     pair: PhantomPair, inputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = tmp_path / "dicom"
@@ -578,7 +576,7 @@ def test_an_interrupted_run_leaves_nothing(inputs: Path, tmp_path: Path, number:
 
 
 @pytest.mark.skipif(os.name == "nt", reason="pipes of POSIX")
-def test_the_work_goes_on_where_nobody_reads_what_it_says(inputs: Path, tmp_path: Path) -> None:
+def test_closed_output_does_not_stop_the_work(inputs: Path, tmp_path: Path) -> None:
     words = ("fuse", inputs / "ct.nii.gz", inputs / "mri.nii.gz", "-o", tmp_path, "--no-register")
     with in_a_process(*words) as process:
         assert process.stdout is not None
@@ -592,7 +590,7 @@ def test_the_work_goes_on_where_nobody_reads_what_it_says(inputs: Path, tmp_path
 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals and file size limits are POSIX's")
-def test_a_disk_that_fills_up_half_way_leaves_the_earlier_result_as_it_was(inputs: Path, tmp_path: Path) -> None:
+def test_full_disk_leaves_the_earlier_result_unchanged(inputs: Path, tmp_path: Path) -> None:
     assert fuse_unregistered(inputs, tmp_path) == 0
     before = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
     # No file may grow beyond 300 kB: the fused volume does not fit, as on a disk that is full half way.
@@ -610,7 +608,7 @@ def test_a_disk_that_fills_up_half_way_leaves_the_earlier_result_as_it_was(input
     assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == before
 
 
-def test_a_head_that_does_not_fit_ends_with_exit_code_3(
+def test_unrelated_head_gives_exit_code_3(
     pair: PhantomPair, inputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     corner = Volume(pair.ct.array_kji[-10:, :12, :12], Grid((12, 12, 10), (3.0, 3.0, 3.0)), "CT")

@@ -206,7 +206,7 @@ def test_unknown_fields_are_named():
         (("settings",), []),
     ],
 )
-def test_a_value_of_another_type_is_named_by_its_path(place, value):
+def test_value_of_the_wrong_type_is_named_by_its_path(place, value):
     plain = record()
     holder = plain
     for name in place[:-1]:
@@ -233,7 +233,7 @@ def test_what_is_not_an_object_is_refused(document):
 
 def test_voxels_are_required_where_volumes_are():
     volume = Volume(np.zeros((2, 2, 2)), Grid((2, 2, 2)))
-    with pytest.raises(RecordError, match="nowhere to put"):
+    with pytest.raises(RecordError, match="no mapping was given"):
         to_plain(volume)
     voxels = {}
     plain = to_plain(volume, voxels)

@@ -48,7 +48,7 @@ def rows_of(folder):
         return [{k: v for k, v in row.items() if k != "seconds"} for row in csv.DictReader(file, delimiter="\t")]
 
 
-def test_broken_rows_are_told_in_words_and_all_others_are_done(cohort, tmp_path, capsys):
+def test_broken_rows_are_reported_and_others_are_done(cohort, tmp_path, capsys):
     assert cli.main(["cohort", str(cohort), "-o", str(tmp_path), *COMMAND]) == 1
     said = capsys.readouterr()
     assert "row 5 (missing): mri: not_there.nii.gz does not exist" in said.err
@@ -78,7 +78,7 @@ def test_broken_rows_are_told_in_words_and_all_others_are_done(cohort, tmp_path,
     assert {row["case"]: row for row in rows_of(tmp_path)} == table
 
 
-def test_overview_says_why_a_case_needs_a_look():
+def test_overview_gives_reasons_to_check_a_case():
     rows = [
         Row("a", "done", "green", reasons="nothing", seconds=1.0),
         Row("b", "done", "amber", 0.0361, reasons="two <refinements> ended 0.7 mm apart", seconds=1.0),
@@ -109,7 +109,7 @@ def test_markup_in_a_row_is_shown_as_text():
     assert page.count("&lt;script&gt;") >= 6
 
 
-def test_a_dry_run_lists_what_would_be_done_and_does_nothing(cohort, tmp_path, capsys):
+def test_dry_run_only_lists_cases_and_problems(cohort, tmp_path, capsys):
     assert cli.main(["cohort", str(cohort), "-o", str(tmp_path / "out"), "--dry-run"]) == 2
     said = capsys.readouterr()
     assert "4 cases to do, 1 problem." in said.out
@@ -192,7 +192,7 @@ def test_weights_count_by_their_content(cohort, tmp_path, monkeypatch):
     assert run_cohort(entries, tmp_path / "out", retrained)[0].verdict == "red", "other weights of the same name"
 
 
-def test_two_workers_give_what_one_gives(cohort, tmp_path):
+def test_two_workers_give_the_results_of_one(cohort, tmp_path):
     entries, _ = read_manifest(cohort)
     run_cohort(entries, tmp_path / "one", QUICK)
     run_cohort(entries, tmp_path / "two", QUICK, workers=2)
@@ -200,7 +200,7 @@ def test_two_workers_give_what_one_gives(cohort, tmp_path):
 
 
 @pytest.mark.parametrize("readers", [1, 3])
-def test_one_that_computes_with_readers_ahead_gives_what_plain_work_gives(cohort, tmp_path, monkeypatch, readers):
+def test_reading_ahead_gives_the_same_results(cohort, tmp_path, monkeypatch, readers):
     """As on a graphics card."""
     entries, _ = read_manifest(cohort)
     run_cohort(entries, tmp_path / "plain", QUICK)
@@ -223,7 +223,7 @@ def test_one_that_computes_with_readers_ahead_gives_what_plain_work_gives(cohort
     assert most[0] <= readers + 1
 
 
-def test_ctrl_c_ends_the_one_that_computes_and_its_readers(cohort, tmp_path, monkeypatch):
+def test_ctrl_c_stops_computing_and_reading(cohort, tmp_path, monkeypatch):
     entries, _ = read_manifest(cohort)
     monkeypatch.setattr(running, "pick_device", lambda device: SimpleNamespace(type="cuda"))
 
@@ -236,7 +236,7 @@ def test_ctrl_c_ends_the_one_that_computes_and_its_readers(cohort, tmp_path, mon
     assert not (tmp_path / "head00").exists()
 
 
-def test_as_many_at_once_as_the_memory_and_the_cores_hold(cohort, monkeypatch):
+def test_workers_fit_the_memory_and_the_cores(cohort, monkeypatch):
     pytest.importorskip("psutil", reason="psutil is not installed: pip install 'brainfusion[cohort]'")
     entries, _ = read_manifest(cohort)
     assert memory.free_bytes() > 100e6
@@ -251,7 +251,7 @@ def test_as_many_at_once_as_the_memory_and_the_cores_hold(cohort, monkeypatch):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no signals")
-def test_a_worker_that_is_killed_loses_nothing(cohort, tmp_path):
+def test_killed_worker_loses_no_case(cohort, tmp_path):
     entries = read_manifest(cohort)[0][:3]
     killed = []
 
@@ -290,7 +290,7 @@ def test_a_second_run_in_the_same_folder_is_refused(cohort, tmp_path):
         ("", "is empty"),
     ],
 )
-def test_a_table_that_is_no_manifest_is_refused(tmp_path, text, words):
+def test_table_that_is_not_a_manifest_is_rejected(tmp_path, text, words):
     (tmp_path / "m.csv").write_text(text, encoding="utf-8")
     with pytest.raises(ImageFileError, match=words):
         read_manifest(tmp_path / "m.csv")
@@ -299,7 +299,7 @@ def test_a_table_that_is_no_manifest_is_refused(tmp_path, text, words):
 
 
 @pytest.mark.parametrize("delimiter", [",", ";", "\t"])
-def test_everything_that_is_wrong_is_told_with_its_row(tmp_path, delimiter):
+def test_every_problem_is_reported_with_its_row(tmp_path, delimiter):
     for name in ("c.nii", "m.nii"):
         (tmp_path / name).write_bytes(b"")
     rows = [
@@ -314,7 +314,7 @@ def test_everything_that_is_wrong_is_told_with_its_row(tmp_path, delimiter):
     told = "\n".join(problems)
     for words in (
         "row 3 (../evil): a case's name is used for its folder",
-        "row 4 (.hidden)", "row 5 (GOOD): the case is in row 2",
+        "row 4 (.hidden)", "row 5 (GOOD): row 2 has the same case name",
         "row 6: case is empty", "row 7 (gone): ct: x.nii does not exist", "row 8 (same): CT and MRI are the same file",
         "row 9 (con)",
     ):  # fmt: skip
@@ -324,7 +324,7 @@ def test_everything_that_is_wrong_is_told_with_its_row(tmp_path, delimiter):
 @pytest.mark.parametrize(
     ("what", "code"), [("all good", 0), ("a broken row", 1), ("no manifest", 2), ("a fault", 1), ("--help", 0)]
 )
-def test_the_batch_script_of_slicer_ends_with_the_right_code(cohort, tmp_path, what, code):
+def test_slicer_batch_script_returns_the_exit_code(cohort, tmp_path, what, code):
     manifest = cohort
     if what == "all good":
         manifest = cohort.with_name("good.csv")
@@ -347,7 +347,7 @@ def test_the_batch_script_of_slicer_ends_with_the_right_code(cohort, tmp_path, w
 
 @pytest.mark.filterwarnings("ignore")  # Dask's own, and the sockets of the worker that is killed
 @pytest.mark.skipif(sys.platform == "win32", reason="no signals")
-def test_a_dask_scheduler_whose_worker_is_killed_half_way_gives_the_same_table(cohort, tmp_path):
+def test_killed_dask_worker_gives_the_same_table(cohort, tmp_path):
     pytest.importorskip("distributed", reason="distributed is not installed: pip install 'brainfusion[cohort]'")
     entries = read_manifest(cohort)[0]
     run_cohort(entries, tmp_path / "plain", QUICK)
@@ -364,7 +364,7 @@ def test_a_dask_scheduler_whose_worker_is_killed_half_way_gives_the_same_table(c
     assert rows_of(tmp_path / "dask") == rows_of(tmp_path / "plain")
 
 
-def test_a_scheduler_that_does_not_answer_is_told_in_words(cohort, tmp_path):
+def test_unreachable_scheduler_is_an_error(cohort, tmp_path):
     pytest.importorskip("distributed", reason="distributed is not installed: pip install 'brainfusion[cohort]'")
     with pytest.raises(SettingsError, match="no Dask scheduler answers there"):
         run_cohort(read_manifest(cohort)[0], tmp_path, QUICK, scheduler=free_address())

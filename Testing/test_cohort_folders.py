@@ -37,14 +37,14 @@ def test_every_folder_is_a_case(tmp_path):
     assert problems == []
 
 
-def test_patterns_say_what_the_two_are_called(tmp_path):
+def test_patterns_give_the_names_of_ct_and_mri(tmp_path):
     touch(tmp_path, "a/scan/head_ct.nii", "a/scan/t1.nii", "a/scan/t2.nii")
     entries, problems = read_folders(tmp_path, "scan/*_ct.nii", "scan/t1*")
     assert [(e.ct.name, e.mri.name) for e in entries] == [("head_ct.nii", "t1.nii")]
     assert problems == []
 
 
-def test_what_is_wrong_is_told_with_its_folder(tmp_path):
+def test_problems_are_reported_with_their_folder(tmp_path):
     touch(tmp_path, "none/x.nii", "two/ct1.nii", "two/ct2.nii", "two/mri.nii", "bad name/ct.nii", "bad name/mr.nii")
     touch(tmp_path, "good/ct.nii", "good/mr.nii")
     entries, problems = read_folders(tmp_path)
@@ -115,7 +115,7 @@ def test_pairs_are_found_by_the_standards_names(tmp_path):
     assert entries[0].report == "sub-01/anat/sub-01_desc-fused_report.html"
 
 
-def test_participants_can_be_chosen_and_what_is_wrong_is_told(tmp_path):
+def test_participants_are_selected_and_problems_reported(tmp_path):
     root = dataset(
         tmp_path,
         "sub-01/ct/sub-01_ct.nii.gz", "sub-01/anat/sub-01_T1w.nii.gz",
@@ -134,7 +134,7 @@ def test_participants_can_be_chosen_and_what_is_wrong_is_told(tmp_path):
     assert [e.mri.name for e in entries] == ["sub-03_run-2_T1w.nii.gz"]
 
 
-def test_one_session_may_be_sound_and_another_not(tmp_path):
+def test_sessions_are_judged_separately(tmp_path):
     root = dataset(
         tmp_path,
         "sub-01/ses-a/ct/sub-01_ses-a_ct.nii.gz", "sub-01/ses-a/anat/sub-01_ses-a_T1w.nii.gz",
@@ -147,7 +147,7 @@ def test_one_session_may_be_sound_and_another_not(tmp_path):
     assert problems[0].startswith("sub-01_ses-b: 2 possible files for the CT")
 
 
-def test_what_is_no_dataset_is_refused(tmp_path):
+def test_folder_that_is_not_a_dataset_is_rejected(tmp_path):
     with pytest.raises(ImageFileError, match=r"no dataset_description\.json"):
         read_bids(tmp_path)
     with pytest.raises(ImageFileError, match="has no subject"):
@@ -162,7 +162,7 @@ def phantoms(tmp_path_factory):
     return folder
 
 
-def test_a_dataset_becomes_a_derivative_that_the_bids_validator_accepts(phantoms, tmp_path, capsys):
+def test_bids_validator_accepts_the_derivative(phantoms, tmp_path, capsys):
     root = dataset(tmp_path / "raw")
     for subject, session in (("sub-01", ""), ("sub-02", "ses-a")):
         place = root / subject / session
@@ -213,7 +213,7 @@ def test_options_of_other_kinds_of_cohort_are_refused(phantoms, tmp_path, capsys
     manifest = str(phantoms / "manifest.csv")
     for words, told in (
         (["--participant-label", "01"], "is for BIDS datasets: add --bids"),
-        (["--ct-pattern", "x*"], "are for folders, and the cohort is a table"),
+        (["--ct-pattern", "x*"], "are for folders, but the cohort is a table"),
         (["--bids"], "is not a BIDS dataset"),
         (["--workers", "none"], "must be auto or a whole number of at least 1; got 'none'"),
         (["--workers", "0"], "must be auto or a whole number of at least 1"),

@@ -44,7 +44,7 @@ def test_the_environment_has_a_python_that_runs(checkout):
     assert Path(prefix.stdout.strip()) == dev.VENV
 
 
-def test_the_demo_does_not_install_the_tools_of_the_tests_but_keeps_them(checkout):
+def test_demo_keeps_but_does_not_install_test_tools(checkout):
     _, installed = checkout
     dev.make_environment(dev.EXTRAS["demo"])
     dev.make_environment(dev.EXTRAS["test"])
@@ -64,7 +64,7 @@ def test_changed_requirements_are_installed_into_the_same_environment(checkout, 
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, dev.SetupError])
-def test_after_an_interrupted_installation_everything_is_made_anew(checkout, monkeypatch, error):
+def test_environment_is_rebuilt_after_an_interruption(checkout, monkeypatch, error):
     def break_off(extras):
         (dev.VENV / "half-installed").touch()
         raise error
@@ -79,7 +79,7 @@ def test_after_an_interrupted_installation_everything_is_made_anew(checkout, mon
     assert installed == [["torch", "wavelet"]]
 
 
-def test_an_interrupted_addition_does_not_pass_for_what_was_there_before(checkout, monkeypatch):
+def test_interrupted_installation_is_not_taken_as_complete(checkout, monkeypatch):
     def break_off(extras):
         raise KeyboardInterrupt
 
@@ -94,7 +94,7 @@ def test_an_interrupted_addition_does_not_pass_for_what_was_there_before(checkou
 
 
 @pytest.mark.parametrize("what", ["python", "folder"])
-def test_another_python_or_a_moved_repository_gets_a_new_environment(checkout, monkeypatch, what):
+def test_new_python_or_moved_repository_gets_a_new_environment(checkout, monkeypatch, what):
     dev.make_environment(dev.EXTRAS["demo"])
     (dev.VENV / "of-the-old-one").touch()
     changed = {**dev.fingerprint(), what: "another"}
@@ -128,7 +128,7 @@ def test_somebody_elses_environment_is_left_alone(checkout):
     assert (dev.VENV / "precious").exists()
 
 
-def test_a_second_process_waits_until_the_first_one_has_installed(checkout, monkeypatch):
+def test_second_process_waits_for_the_installation(checkout, monkeypatch):
     installing, asked_again, order = threading.Event(), threading.Event(), []
     really_lock, really_read = dev.lock, dev.read_stamp
 
@@ -156,7 +156,7 @@ def test_a_second_process_waits_until_the_first_one_has_installed(checkout, monk
     assert order == ["stamp read", "installed", "stamp read"]
 
 
-def test_a_failed_installation_says_what_to_do(tmp_path, monkeypatch):
+def test_failed_installation_names_the_remedy(tmp_path, monkeypatch):
     monkeypatch.setattr(dev, "pip_command", lambda: [sys.executable, "-c", "raise SystemExit(3)"])
     monkeypatch.setattr(dev, "answers", lambda url, seconds: False)
     with pytest.raises(dev.SetupError, match=r"exit code 3.*network.*same command again"):
@@ -164,7 +164,7 @@ def test_a_failed_installation_says_what_to_do(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(("platform", "reachable"), [("linux", True), ("linux", False), ("darwin", True)])
-def test_the_index_of_cpu_builds_is_asked_on_linux_where_it_answers(tmp_path, monkeypatch, platform, reachable):
+def test_cpu_index_is_used_on_linux_if_it_answers(tmp_path, monkeypatch, platform, reachable):
     arguments = tmp_path / "arguments"
     note = f"import pathlib, sys; pathlib.Path({str(arguments)!r}).write_text('\\n'.join(sys.argv))"
     monkeypatch.setattr(dev, "pip_command", lambda: [sys.executable, "-c", note])
@@ -194,7 +194,7 @@ def test_without_any_pip_the_remedy_is_named(monkeypatch):
         dev.pip_command()
 
 
-def test_an_old_python_can_read_the_script_and_is_told_what_is_wanted(monkeypatch):
+def test_old_python_gets_a_message(monkeypatch):
     ast.parse(SCRIPT.read_text(encoding="utf-8"), feature_version=(3, 7))
     monkeypatch.setattr(sys, "version_info", (3, 9, 2))
     with pytest.raises(SystemExit, match=r"Python 3\.11 or newer is needed"):
@@ -215,7 +215,7 @@ def test_the_tests_pass_only_if_the_checks_do_too(monkeypatch, capfd, checks, te
     assert ("failed: ruff check, ruff format, mypy" in capfd.readouterr().err) == bool(checks)
 
 
-def test_options_after_test_go_to_pytest_and_are_refused_elsewhere(monkeypatch, capsys):
+def test_only_test_passes_options_to_pytest(monkeypatch, capsys):
     passed_on = []
     monkeypatch.setattr(dev, "make_environment", lambda extras: None)
     monkeypatch.setattr(dev, "test_all", lambda arguments: passed_on.extend(arguments) or 0)

@@ -42,7 +42,7 @@ def test_kept_memory_is_not_fetched_again():
     assert fetched["kept"] < fetched["given back"] / 10
 
 
-def test_where_there_is_no_glibc_nothing_is_changed(monkeypatch):
+def test_nothing_changes_without_glibc(monkeypatch):
     monkeypatch.setattr(device.sys, "platform", "darwin")
     assert not device.keep_freed_memory()
     device.give_memory_back()

@@ -326,7 +326,7 @@ def test_existing_results_are_kept(scan, tmp_path):
     assert not (tmp_path / "ct_in_mri").exists()
 
 
-def test_a_write_that_fails_half_way_leaves_nothing(scan, tmp_path, monkeypatch):
+def test_failed_write_leaves_nothing(scan, tmp_path, monkeypatch):
     real, calls = dicom_writing.set_slice, []
 
     def full_disk(*arguments):
@@ -342,7 +342,7 @@ def test_a_write_that_fails_half_way_leaves_nothing(scan, tmp_path, monkeypatch)
     assert sorted(tmp_path.iterdir()) == before
 
 
-def test_files_of_two_series_or_of_none_are_refused(scan, tmp_path):
+def test_files_of_two_series_or_none_are_refused(scan, tmp_path):
     other = write_scan(a_volume(scan.grid), tmp_path / "other")
     with pytest.raises(ImageFileError, match="another series"):
         read_headers([*scan.folder.iterdir(), *other.iterdir()])
@@ -406,7 +406,7 @@ def test_second_run_replaces_the_series(pair, tmp_path):
     assert not (tmp_path / "dicom").exists()
 
 
-def test_an_mri_that_is_not_dicom_is_refused_before_the_work(pair, tmp_path, capsys):
+def test_mri_that_is_not_dicom_fails_early(pair, tmp_path, capsys):
     assert fuse(pair, tmp_path / "out", "--dicom", mri="mri.nii.gz") == 2
     said = capsys.readouterr().err
     assert "is not DICOM" in said

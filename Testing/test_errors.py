@@ -30,7 +30,7 @@ def test_every_error_of_the_library_is_known_here():
 
 
 @pytest.mark.parametrize(("name", "built_in"), BUILT_IN.items())
-def test_an_error_is_caught_by_the_librarys_base_and_by_a_built_in(name, built_in):
+def test_errors_derive_from_the_base_and_a_built_in(name, built_in):
     kind = getattr(errors, name)
     for base in (BrainFusionError, built_in):
         with pytest.raises(base) as caught:
@@ -38,7 +38,7 @@ def test_an_error_is_caught_by_the_librarys_base_and_by_a_built_in(name, built_i
         assert str(caught.value) == "what to do"
 
 
-def test_a_cancel_is_no_fault_that_a_built_in_handler_would_swallow():
+def test_cancelled_is_not_a_built_in_error():
     assert not issubclass(Cancelled, (ValueError, OSError, RuntimeError))
 
 
@@ -63,14 +63,14 @@ def test_the_command_has_a_phrase_for_every_remedy():
 
 
 @pytest.mark.parametrize("kind", [BrainFusionError, RegistrationError, errors.ImageFileError])
-def test_an_error_survives_the_way_to_another_process(kind):
+def test_errors_can_be_pickled(kind):
     error = kind("what", remedy=Remedy.USE_CPU, details="more")
     back = pickle.loads(pickle.dumps(error))
     assert (type(back), str(back), back.remedy) == (kind, str(error), Remedy.USE_CPU)
 
 
-def test_work_stops_when_the_caller_says_so_and_not_before():
+def test_work_stops_only_when_cancelled():
     stop_if(None)
     stop_if(lambda: False)
-    with pytest.raises(Cancelled, match="as asked"):
+    with pytest.raises(Cancelled, match="as requested"):
         stop_if(lambda: True)

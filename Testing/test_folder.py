@@ -59,7 +59,7 @@ def test_a_record_is_read_without_voxels(pair: PhantomPair, result: Result, tmp_
         read_case(tmp_path)
 
 
-def test_the_document_keeps_colour_and_error_where_they_were(pair: PhantomPair, result: Result, tmp_path: Path) -> None:
+def test_document_keeps_the_place_of_colour_and_error(pair: PhantomPair, result: Result, tmp_path: Path) -> None:
     write_case(result, pair.mri, tmp_path)
     document = json.loads((tmp_path / "result.json").read_text(encoding="utf-8"))
     assert document["verdict"]["colour"] == "amber"
@@ -71,11 +71,11 @@ def test_the_document_keeps_colour_and_error_where_they_were(pair: PhantomPair, 
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        ("{", "not a JSON file"),
-        ("[]", "a JSON object is wanted"),
+        ("{", "is not a valid JSON file"),
+        ("[]", "must contain a JSON object"),
         ("{}", "schema version"),
         ('{"schema_version": 1}', "missing fields: request"),
-        ("[" * 100_000, "not a JSON file"),
+        ("[" * 100_000, "is not a valid JSON file"),
     ],
 )
 def test_a_damaged_record_is_refused_with_its_name(tmp_path: Path, content: str, words: str) -> None:

@@ -72,7 +72,7 @@ def _box_corners(grid):
 
 @quick
 @given(grids(), st.tuples(*[st.floats(-20, 20)] * 3))
-def test_an_index_lies_where_itk_puts_it(grid, index):
+def test_index_positions_match_itk(grid, index):
     point = np.array(_itk_image(grid).TransformContinuousIndexToPhysicalPoint(index))
     np.testing.assert_allclose(apply_affine(grid.lps_from_ijk, index), point, atol=1e-9)
     np.testing.assert_allclose(apply_affine(grid.ijk_from_lps, point), index, atol=1e-7)
@@ -80,7 +80,7 @@ def test_an_index_lies_where_itk_puts_it(grid, index):
 
 @quick
 @given(grids())
-def test_centre_and_corners_lie_where_itk_puts_them(grid):
+def test_centre_and_corners_match_itk(grid):
     image, last = _itk_image(grid), [n - 1 for n in grid.size_ijk]
     corners = [
         image.TransformIndexToPhysicalPoint(index) for index in itertools.product(*((0, number) for number in last))
@@ -90,7 +90,7 @@ def test_centre_and_corners_lie_where_itk_puts_them(grid):
     np.testing.assert_allclose(grid.centre_lps_mm, centre, atol=1e-9)
 
 
-def test_the_corners_of_a_sagittal_grid_are_where_a_hand_puts_them():
+def test_corners_of_a_sagittal_grid_match_a_hand_calculation():
     # i runs to posterior, j to inferior, k to left, 2 x 3 x 5 mm apart.
     grid = Grid((11, 21, 5), (2, 3, 5), (-10, -40, 70), [[0, 0, 1], [1, 0, 0], [0, -1, 0]])
     np.testing.assert_array_equal(grid.corners_lps_mm[0], [-10, -40, 70])
@@ -102,7 +102,7 @@ def test_the_corners_of_a_sagittal_grid_are_where_a_hand_puts_them():
     assert grid.extent_ijk_mm == (22, 63, 25)
 
 
-def test_left_and_posterior_change_sign_in_ras_and_superior_does_not():
+def test_only_left_and_posterior_change_sign_in_ras():
     left_ear, nose, crown = [80, 0, 0], [0, -95, 0], [0, 0, 90]
     np.testing.assert_array_equal(
         apply_affine(RAS_FROM_LPS, [left_ear, nose, crown]), [[-80, 0, 0], [0, 95, 0], [0, 0, 90]]
@@ -118,14 +118,14 @@ def test_axis_names_are_those_of_nibabel(direction, tilt_deg):
     assert anatomical_axes(grid.direction) == "".join(nibabel.aff2axcodes(ras_from_ijk))
 
 
-def test_axis_names_name_every_body_axis_once_even_at_45_degrees():
+def test_every_body_axis_is_named_once_at_45_degrees():
     names = anatomical_axes(rotation_matrix([0, 0, 1], 45))
     assert {frozenset(pair) & set(names) != set() for pair in ("RL", "AP", "IS")} == {True}
 
 
 @quick
 @given(grids(), st.tuples(*[st.floats(0.3, 9)] * 3))
-def test_another_spacing_covers_the_box_with_less_than_a_voxel_to_spare(grid, spacing):
+def test_new_spacing_covers_the_box_to_within_a_voxel(grid, spacing):
     new = grid.with_spacing(spacing)
     old_low, old_high = _box_corners(grid)
     low, high = _box_corners(new)
@@ -154,7 +154,7 @@ def test_a_moved_grid_has_every_voxel_moved(grid, rotation, translation):
 
 @quick
 @given(grids())
-def test_a_grid_comes_back_from_its_affine_with_its_handedness(grid):
+def test_affine_round_trip_keeps_handedness(grid):
     back = Grid.from_lps_from_ijk(grid.lps_from_ijk, grid.size_ijk)
     np.testing.assert_allclose(back.spacing_ijk_mm, grid.spacing_ijk_mm, rtol=1e-12)
     np.testing.assert_allclose(back.direction, grid.direction, atol=1e-12)
@@ -171,7 +171,7 @@ def test_directions_rounded_to_float32_are_made_exact():
 
 @quick
 @given(rotations(), st.sampled_from(SIGNED_PERMUTATIONS), st.lists(st.floats(-2e-4, 2e-4), min_size=9, max_size=9))
-def test_the_nearest_orthogonal_matrix_is_the_polar_factor_and_keeps_reflections(rotation, permutation, noise):
+def test_nearest_orthogonal_matrix_is_the_polar_factor(rotation, permutation, noise):
     disturbed = rotation @ permutation + np.reshape(noise, (3, 3))
     result = orthonormalised(disturbed)
     np.testing.assert_allclose(result.T @ result, np.eye(3), atol=1e-14)
@@ -203,7 +203,7 @@ def test_directions_of_another_shape_are_refused(shape):
 
 
 @pytest.mark.parametrize("bad", [0.0, -1.0, np.nan, np.inf])
-def test_a_spacing_that_cannot_be_is_refused_with_its_value(bad):
+def test_impossible_spacing_is_rejected_with_its_value(bad):
     with pytest.raises(GeometryError, match=f"spacing must be positive.*{bad}.*header"):
         Grid((4, 4, 4), (1, bad, 1))
     with pytest.raises(GeometryError, match=f"spacing must be positive.*{bad}"):
@@ -211,13 +211,13 @@ def test_a_spacing_that_cannot_be_is_refused_with_its_value(bad):
 
 
 @pytest.mark.parametrize("bad", [np.nan, -np.inf])
-def test_an_origin_that_is_nowhere_is_refused(bad):
+def test_non_finite_origin_is_refused(bad):
     with pytest.raises(GeometryError, match="origin must be finite"):
         Grid((4, 4, 4), origin_lps_mm=(0, 0, bad))
 
 
 @pytest.mark.parametrize("size", [(4.5, 4, 4), (4, np.nan, 4), (4, 4, np.inf)])
-def test_a_size_that_is_no_whole_number_is_refused(size):
+def test_fractional_size_is_rejected(size):
     with pytest.raises(GeometryError, match="whole numbers"):
         Grid(size)
 
@@ -267,7 +267,7 @@ def test_a_rotation_axis_without_a_direction_is_refused(axis):
 
 @pytest.mark.parametrize("axis", [(0, 0, 1), (-1, 0, 0), (0.6, -0.8, 0), (-3, 2, -6), (1e-3, 1, -1e-3)])
 @pytest.mark.parametrize("angle_deg", [1e-4, 1.0, 90.0, 119.0, 179.0, 180 - 1e-4, 180 - 1e-7, 180.0])
-def test_axis_and_angle_are_found_from_nearly_none_to_half_a_turn(axis, angle_deg):
+def test_axis_and_angle_are_found_up_to_180_degrees(axis, angle_deg):
     unit = np.asarray(axis) / np.linalg.norm(axis)
     rotation = np.array(sitk.VersorTransform(tuple(unit), np.radians(angle_deg)).GetMatrix()).reshape(3, 3)
     found_axis, found_angle = rotation_axis_angle(rotation)
@@ -285,7 +285,7 @@ def test_no_rotation_has_no_angle_and_still_an_axis():
 
 @quick
 @given(rotations())
-def test_axis_and_angle_of_any_rotation_give_it_back_through_itk(rotation):
+def test_itk_rebuilds_rotations_from_axis_and_angle(rotation):
     axis, angle_deg = rotation_axis_angle(rotation)
     assert 0 <= angle_deg <= 180
     assert np.linalg.norm(axis) == pytest.approx(1)
@@ -300,7 +300,7 @@ def test_points_of_any_shape_keep_their_shape():
     assert apply_affine(matrix, np.empty((0, 3))).shape == (0, 3)
 
 
-def test_grids_are_the_same_up_to_a_tolerance_at_the_far_corner():
+def test_grids_are_compared_at_the_far_corner():
     grid = Grid((101, 101, 101))
     assert grid.same_as(Grid((101, 101, 101), (1 + 5e-9, 1, 1)))
     assert not grid.same_as(Grid((101, 101, 101), (1 + 5e-8, 1, 1)))

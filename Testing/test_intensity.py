@@ -58,7 +58,7 @@ def test_hounsfield_units_on_the_unit_scale_by_hand(hu, unit):
     assert float(hu_from_unit(unit)) == pytest.approx(hu, abs=0.01)
 
 
-def test_every_16_bit_hounsfield_number_has_a_place_of_its_own_and_comes_back():
+def test_every_16_bit_hounsfield_number_is_recovered():
     hu = np.arange(-32768, 32768)
     unit = ct_to_unit(hu)
     assert (np.diff(unit) > 0).all()
@@ -67,7 +67,7 @@ def test_every_16_bit_hounsfield_number_has_a_place_of_its_own_and_comes_back():
 
 @quick
 @given(st.lists(st.floats(300, 4000), min_size=2, max_size=50))
-def test_bone_comes_back_to_a_hundredth_of_a_hounsfield_unit(values):
+def test_bone_is_recovered_to_a_hundredth_of_a_hounsfield_unit(values):
     hu = np.sort(values)
     np.testing.assert_allclose(hu_from_unit(ct_to_unit(hu)), hu, rtol=0, atol=0.01)
     assert (np.diff(ct_to_unit(hu)) >= 0).all()
@@ -108,7 +108,7 @@ def _variance_between(values, threshold):
 
 @quick
 @given(st.integers(0, 10_000), st.floats(0.1, 0.9), st.floats(0.5, 8), st.floats(1e-2, 1e4), st.floats(-5, 5))
-def test_otsus_threshold_splits_as_well_as_the_best_of_all_splits(seed, share, apart, scale, offset):
+def test_otsus_threshold_equals_an_exhaustive_search(seed, share, apart, scale, offset):
     rng = np.random.default_rng(seed)
     values = rng.normal(0, 1, 200) + apart * (rng.random(200) < share)
     values = ((values + offset) * scale).astype(np.float32)
@@ -116,7 +116,7 @@ def test_otsus_threshold_splits_as_well_as_the_best_of_all_splits(seed, share, a
     assert _variance_between(values, otsu_threshold(values)) > 0.97 * best
 
 
-def test_otsus_threshold_is_not_drawn_away_by_a_few_very_bright_voxels():
+def test_otsus_threshold_ignores_a_few_bright_voxels():
     rng = np.random.default_rng(0)
     values = np.concatenate([rng.normal(20, 5, 5000), rng.normal(200, 30, 5000), [60_000] * 5]).astype(np.float32)
     assert 40 < otsu_threshold(values) < 130
@@ -130,13 +130,13 @@ def _box_of_tissue(background, tissue, shape=(24, 24, 24)):
 
 
 @pytest.mark.parametrize("shape", [(24, 24, 24), (8, 60, 60)])
-def test_the_mri_scale_of_a_box_of_tissue_by_hand(shape):
+def test_mri_scale_of_a_box_matches_a_hand_calculation(shape):
     low, high = mri_scale(_box_of_tissue(10, (200, 300), shape))
     assert low == 10
     assert high == pytest.approx(299, abs=2)
 
 
-def test_the_mri_scale_is_not_moved_by_a_few_bright_voxels(mri):
+def test_mri_scale_ignores_a_few_bright_voxels(mri):
     brighter = mri.array_kji.copy()
     brighter.ravel()[np.random.default_rng(0).choice(brighter.size, brighter.size // 2000, replace=False)] = 30_000
     np.testing.assert_allclose(mri_scale(brighter), mri_scale(mri.array_kji), rtol=0.05)
@@ -160,7 +160,7 @@ def test_a_constant_mri_has_no_scale(value):
 # The head in a CT.
 
 
-def test_the_head_mask_keeps_the_head_and_leaves_the_holder_out(phantom):
+def test_head_mask_excludes_the_holder(phantom):
     grid = Grid((74, 92, 68), (3.0, 3.0, 3.0), (-111, -124, -108))
     tissue = phantom.labels(grid).array_kji
     clean, noisy = phantom.ct(grid, noise_hu=0).array_kji, phantom.ct(grid, table=True)
@@ -188,7 +188,7 @@ def _overlap(a, b):
 
 
 @pytest.mark.parametrize("spacing", [(3.0, 3.0, 3.0), (4.0, 3.0, 5.0), (0.75, 1.5, 4.0), (4.0, 1.0, 2.0), (1.0,) * 3])
-def test_the_head_mask_is_the_head_whatever_the_spacing_along_each_axis(spacing):
+def test_head_mask_is_right_for_any_spacing(spacing):
     size = tuple(round(edge / s) for edge, s in zip((120, 150, 96), spacing, strict=True))
     grid, head = _ellipsoid(size, spacing, (40, 60, 32))
     mask = ct_head_mask(Volume(np.where(head, 40, -1000), grid, "CT"))
@@ -198,7 +198,7 @@ def test_the_head_mask_is_the_head_whatever_the_spacing_along_each_axis(spacing)
     np.testing.assert_allclose(*middles, rtol=0, atol=0.55)
 
 
-def test_the_head_mask_is_filled_inside_and_holds_one_piece_without_thin_shells():
+def test_head_mask_is_one_filled_piece():
     grid, head = _ellipsoid((50, 50, 50), (3.0, 3.0, 3.0), (45, 45, 45))
     _, sinus = _ellipsoid((50, 50, 50), (3.0, 3.0, 3.0), (15, 15, 15))
     _, other = _ellipsoid((50, 50, 50), (3.0, 3.0, 3.0), (12, 12, 12), (60, 60, 60))
@@ -213,7 +213,7 @@ def test_the_head_mask_is_filled_inside_and_holds_one_piece_without_thin_shells(
     assert not mask[:, 45, :].any()
 
 
-def test_a_head_cut_off_by_the_field_of_view_is_kept_up_to_the_border():
+def test_head_mask_reaches_the_border_of_a_cut_head():
     grid, head = _ellipsoid((30, 30, 20), (3.0, 3.0, 3.0), (60, 50, 45))
     mask = ct_head_mask(Volume(np.where(head, 40, -1000), grid, "CT"))
     assert head[0].mean() > 0.3
@@ -221,7 +221,7 @@ def test_a_head_cut_off_by_the_field_of_view_is_kept_up_to_the_border():
     assert _overlap(mask[:, :, -1], head[:, :, -1]) > 0.97
 
 
-def test_a_thin_slab_of_a_head_still_loses_the_wall_that_touches_it():
+def test_head_mask_of_a_slab_excludes_a_touching_wall():
     # 9 mm thick: thinner than the ball that the mask is opened with, were it not continued beyond the border.
     grid, head = _ellipsoid((50, 50, 3), (3.0, 3.0, 3.0), (40, 40, 400))
     hu = np.where(head, 40, -1000)
@@ -232,13 +232,13 @@ def test_a_thin_slab_of_a_head_still_loses_the_wall_that_touches_it():
 
 
 @pytest.mark.parametrize("size", [(4, 4, 4), (40, 40, 4), (200, 5, 4)])
-def test_a_head_mask_of_few_voxels_is_as_large_as_the_volume(size):
+def test_head_mask_of_few_voxels_has_the_volumes_shape(size):
     mask = ct_head_mask(Volume(np.full(size[::-1], 40.0), Grid(size), "CT"))
     assert mask.shape == size[::-1]
     assert mask.all()
 
 
-def test_a_ct_of_air_has_no_head_and_says_so_by_name():
+def test_ct_of_air_is_rejected_by_name():
     with pytest.raises(ImageContentError, match=r"empty\.nii: no voxel is above -300 HU.*CT in Hounsfield units"):
         ct_head_mask(Volume(np.full((8, 8, 8), -1000.0), Grid((8, 8, 8)), "CT", "empty.nii"))
 
@@ -247,7 +247,7 @@ def test_a_ct_of_air_has_no_head_and_says_so_by_name():
 
 
 @pytest.mark.parametrize("contrast", ["T1", "T2", "FLAIR"])
-def test_a_ct_and_an_mri_of_a_head_are_accepted(phantom, ct, contrast):
+def test_ct_and_mri_of_a_head_are_accepted(phantom, ct, contrast):
     other = phantom.mri(contrast, head_grid(5.0))
     for ct_says, mri_says in (("CT", "MR"), (None, None), ("CT", None), (None, "MR")):
         check_pair(_as(ct, modality=ct_says), _as(other, modality=mri_says))
@@ -262,7 +262,7 @@ def test_a_ct_and_an_mri_of_a_head_are_accepted(phantom, ct, contrast):
         pytest.param(lambda a: (a - a.mean()) / a.std(), id="standardised"),
     ],
 )
-def test_an_mri_is_accepted_however_it_was_stored(ct, mri, stored):
+def test_mri_is_accepted_in_any_orientation(ct, mri, stored):
     check_pair(ct, _as(mri, stored(mri.array_kji), modality=None))
 
 
@@ -279,7 +279,7 @@ def test_what_dicom_says_is_believed_over_the_values(ct, mri):
         check_pair(_as(mri, below_zero, modality="MR"), mri)
 
 
-def test_a_ct_of_whole_numbers_with_padding_far_below_air_is_accepted(ct, mri):
+def test_ct_with_padding_below_air_is_accepted(ct, mri):
     padded = np.rint(ct.array_kji)
     padded[:, :6] = -3024
     check_pair(_as(ct, padded, modality=None), mri)
@@ -321,7 +321,7 @@ def test_a_label_map_is_refused_in_either_place(ct, mri, make, role):
         check_pair(labels if role == "CT" else ct, labels if role == "MRI" else mri)
 
 
-def test_the_labels_and_masks_of_a_head_look_like_labels_and_its_images_do_not(phantom, ct, mri):
+def test_only_labels_and_masks_look_like_labels(phantom, ct, mri):
     tissue = phantom.labels(ct.grid).array_kji
     for labels in (tissue, tissue > 0, tissue == Tissue.WHITE_MATTER, tissue == Tissue.BONE):
         assert looks_like_labels(labels.astype(np.float32))
@@ -356,7 +356,7 @@ def test_two_cts_are_refused(phantom, ct, modality):
         pytest.param(lambda hu: np.clip((hu + 160) / 400 * 255, 0, 255), id="windowed to 8 bits"),
     ],
 )
-def test_a_ct_that_is_not_in_hounsfield_units_is_refused_with_its_range(ct, mri, convert, modality):
+def test_ct_outside_hounsfield_units_is_rejected_with_its_range(ct, mri, convert, modality):
     with pytest.raises(ImageContentError, match=r"raw, given as CT, is not in Hounsfield units.*rescale slope"):
         check_pair(_as(ct, convert(ct.array_kji), modality=modality, name="raw"), mri)
 
@@ -366,7 +366,7 @@ def test_two_mris_are_refused(phantom, mri):
         check_pair(phantom.mri("T2", mri.grid), mri)
 
 
-def test_a_ct_is_told_from_an_mri_by_its_values(phantom, ct, mri):
+def test_ct_and_mri_are_distinguished_by_their_values(phantom, ct, mri):
     assert looks_like_ct(ct.array_kji)
     assert not looks_like_ct(mri.array_kji)
     assert not looks_like_ct(np.full((8, 8, 8), -1000, np.float32))
@@ -374,14 +374,14 @@ def test_a_ct_is_told_from_an_mri_by_its_values(phantom, ct, mri):
 
 
 @pytest.mark.parametrize("spacing", [0.001, 1000.0])
-def test_spacing_that_is_not_in_millimetres_is_told(spacing):
+def test_spacing_in_other_units_is_rejected(spacing):
     noise = np.random.default_rng(0).normal(0, 500, (20, 20, 20)).astype(np.float32)
     volume = Volume(noise, Grid((20, 20, 20), (spacing,) * 3), name="odd.nii")
     with pytest.raises(ImageContentError, match=r"odd\.nii.*not in millimetres"):
         check_pair(volume, volume)
 
 
-# The mask of the region that matters.
+# The registration mask.
 
 MRI_GRID = Grid((6, 5, 4), (1.0, 1.0, 2.0), (-3.0, 7.0, 11.0))
 
@@ -397,7 +397,7 @@ def _mri_of(grid):
     return Volume(np.zeros(grid.shape_kji), grid, "MR", "head.nii.gz")
 
 
-def test_a_mask_is_where_it_is_above_zero():
+def test_mask_is_the_region_above_zero():
     array = np.zeros(MRI_GRID.shape_kji)
     array[1, 2, 3], array[0, 0, 0], array[2, 2, 2], array[3, 4, 5] = 7, 0.001, -1, np.nan
     inside = check_mask(Volume(array, MRI_GRID), _mri_of(MRI_GRID))
@@ -405,7 +405,7 @@ def test_a_mask_is_where_it_is_above_zero():
     assert np.argwhere(inside).tolist() == [[0, 0, 0], [1, 2, 3]]
 
 
-def test_a_mask_whose_header_is_rounded_lies_on_the_mris_grid():
+def test_mask_with_a_rounded_header_is_accepted():
     rounded = Grid((6, 5, 4), (1.0, 1.0, 2.0001), (-3.01, 7.0, 11.0))
     assert check_mask(_mask(rounded), _mri_of(MRI_GRID)).sum() == 1
 
@@ -423,7 +423,7 @@ def test_a_mask_whose_header_is_rounded_lies_on_the_mris_grid():
         ),
     ],
 )
-def test_a_mask_on_another_grid_is_refused_with_both_and_the_remedy(grid, words):
+def test_mask_on_another_grid_is_rejected_with_both_grids(grid, words):
     mris = r"Grid of the MRI: 6 x 5 x 4 voxels of 1, 1, 2 mm, origin \(-3, 7, 11\) mm LPS"
     with pytest.raises(
         GeometryError, match=rf"mask.nrrd.*head.nii.gz.*Grid of the mask: .*{words}.*{mris}.*Resample the mask"

@@ -134,7 +134,7 @@ def test_the_modality_comes_from_the_files(tmp_path, tag, modality):
     assert read_volume(write_series(tmp_path / "a", heights=[0, 2, 4], Modality=tag)).modality == modality
 
 
-def test_a_ct_where_an_mri_is_wanted_is_refused(tmp_path):
+def test_ct_given_as_mri_is_refused(tmp_path):
     with pytest.raises(
         ImageContentError,
         match=r"head: an MRI is needed here, .* headers say a CT\. Were CT and MRI swapped",
@@ -430,7 +430,7 @@ def test_a_slice_cut_short_is_refused_and_not_bridged(tmp_path, lost, capfd):
 
 @pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, ImplicitVRLittleEndian])
 @pytest.mark.parametrize("modality", ["CT", "OT"])
-def test_a_slice_cut_anywhere_is_refused(tmp_path, syntax, modality):
+def test_truncated_slice_is_refused(tmp_path, syntax, modality):
     folder = write_series(tmp_path / "head", heights=[0, 2, 4], syntax=syntax, Modality=modality)
     damaged = folder / "IM0001"
     whole = damaged.read_bytes()
@@ -450,7 +450,7 @@ def test_a_damaged_report_beside_the_slices_is_ignored(tmp_path):
 
 
 @pytest.mark.parametrize("fragments", [1, 3])
-def test_compressed_slices_are_read_and_their_fragments_must_be_whole(tmp_path, fragments):
+def test_compressed_slices_need_complete_fragments(tmp_path, fragments):
     folder = write_series(tmp_path / "head", heights=[0, 2, 4])
     for file in folder.iterdir():
         data = pydicom.dcmread(file)
@@ -481,7 +481,7 @@ def test_pixels_that_cannot_be_decoded_are_refused(tmp_path):
         read_volume(folder)
 
 
-def test_odd_values_in_a_header_are_neither_warned_of_nor_logged(tmp_path, caplog, capfd):
+def test_odd_header_values_cause_no_warnings(tmp_path, caplog, capfd):
     folder = write_series(tmp_path / "head", heights=[0, 2, 4])
     for file in folder.iterdir():
         content = file.read_bytes()
@@ -544,7 +544,7 @@ def test_images_without_position_are_refused(tmp_path):
         ({"PhotometricInterpretation": "MONOCHROME1"}, r"inverted \(MONOCHROME1\).*dcm2niix"),
     ],
 )
-def test_a_slice_unlike_the_others_of_its_series_is_refused(tmp_path, tags, words):
+def test_slice_unlike_its_series_is_rejected(tmp_path, tags, words):
     folder = write_series(tmp_path / "head", heights=[0, 2, 4])
     write_slice(folder / "odd", above(6), **tags)
     with pytest.raises(ImageFileError, match=rf"odd: .*{words}"):

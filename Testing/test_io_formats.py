@@ -120,7 +120,7 @@ directions = st.builds(
     st.tuples(*[st.floats(-900, 900)] * 3),
     st.sampled_from(["quaternion", "matrix"]),
 )
-def test_any_rigid_nifti_header_is_read_as_nibabel_reads_it(tmp_path, direction, spacing, origin, form):
+def test_rigid_nifti_headers_are_read_as_by_nibabel(tmp_path, direction, spacing, origin, form):
     affine_ras = ras_affine(direction, spacing, origin)
     image = nib.Nifti1Image(VOXELS_IJK, affine_ras)
     image.set_qform(affine_ras, code=1 if form == "quaternion" else 0)
@@ -192,7 +192,7 @@ def test_nifti_without_orientation_is_read_as_in_nibabel(tmp_path):
 
 
 @pytest.mark.parametrize(("unit", "factor"), [("meter", 1e-3), ("micron", 1e3)])
-def test_lengths_in_metres_and_micrometres_become_mm_with_a_note(tmp_path, unit, factor):
+def test_metres_and_micrometres_become_mm_with_a_note(tmp_path, unit, factor):
     affine_ras = ras_affine(OBLIQUES[0])
     scaled = np.diag([factor, factor, factor, 1]) @ affine_ras
     image = nib.Nifti1Image(VOXELS_IJK, scaled)
@@ -245,7 +245,7 @@ def test_nan_and_infinity_pass_through_the_reader(tmp_path):
     assert np.isposinf(array[0, 0, 1])
 
 
-def test_a_gzipped_file_is_known_by_its_content_not_by_its_name(tmp_path):
+def test_gzip_is_recognised_by_content(tmp_path):
     plain = save_nifti(tmp_path / "plain.nii")
     (tmp_path / "misnamed.nii.gz").write_bytes(plain.read_bytes())
     (tmp_path / "misnamed.nii").write_bytes(gzip.compress(plain.read_bytes()))
@@ -253,7 +253,7 @@ def test_a_gzipped_file_is_known_by_its_content_not_by_its_name(tmp_path):
         assert_read_as(read_volume(tmp_path / name), ras_affine(np.eye(3)))
 
 
-def test_one_time_point_in_a_4d_file_is_a_volume(tmp_path):
+def test_four_dimensional_file_with_one_time_point_is_read(tmp_path):
     save_nifti(tmp_path / "a.nii", voxels=VOXELS_IJK[..., None])
     assert_read_as(read_volume(tmp_path / "a.nii"), ras_affine(np.eye(3)))
     image = sitk.Image([4, 5, 6, 1], sitk.sitkInt16)
@@ -331,7 +331,7 @@ def test_the_orient_byte_is_ignored_but_not_in_silence(tmp_path):
     assert any("'orient' byte (1)" in note and "swapped" in note for note in volume.notes)
 
 
-def test_a_negative_spacing_is_taken_as_positive_with_a_note(tmp_path):
+def test_negative_spacing_becomes_positive_with_a_note(tmp_path):
     path = save_analyze(tmp_path / "a.img")
     patch(path.with_suffix(".hdr"), 80, struct.pack("<f", -2))
     volume = read_volume(path)

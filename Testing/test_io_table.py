@@ -153,7 +153,7 @@ def test_what_cannot_be_read_has_no_size(tmp_path, name, content):
 
 
 @pytest.mark.parametrize("name", [b"M\xfcller.nii", b"M\xfcller.nrrd", b"M\xfcller.docx", b"M\xfcller"])
-def test_messages_about_names_that_are_not_utf8_can_be_printed(tmp_path, name):
+def test_messages_with_names_outside_utf8_can_be_printed(tmp_path, name):
     odd = Path(os.fsdecode(os.fsencode(tmp_path) + b"/" + name))
     with pytest.raises(ImageFileError, match="Check the name, which is not UTF-8") as gone:
         read_volume(odd)
@@ -189,7 +189,7 @@ def test_choice_of_a_series_names_its_remedy(tmp_path):
         ("a.nhdr", "a.raw.gz"),
     ],
 )  # fmt: skip
-def test_a_file_of_voxels_belongs_to_the_header_beside_it(tmp_path, header, voxels):
+def test_voxel_file_belongs_to_its_header(tmp_path, header, voxels):
     (tmp_path / voxels).touch()
     assert formats.header_of(tmp_path / voxels) is None
     (tmp_path / header).touch()
@@ -206,7 +206,7 @@ def test_files_of_a_folder_are_all_files_in_it(tmp_path):
     assert formats.files_of(folder) == [folder / "IM0000", folder / "sub" / "IM0001"]
 
 
-def test_volumes_in_a_folder_are_listed_once_and_hidden_ones_not(tmp_path):
+def test_volumes_are_listed_once_without_hidden_ones(tmp_path):
     for name in ("b.nii.gz", "a.hdr", "a.img", "c.mhd", "c.raw", "notes.txt", ".tmp-1.nii.gz", "slice.dcm"):
         (tmp_path / name).touch()
     assert [path.name for path in formats.volumes_in(tmp_path)] == ["a.hdr", "b.nii.gz", "c.mhd"]

@@ -16,7 +16,7 @@ def pair(request):
     return phantom.ct(grid), phantom.mri(request.param, grid)
 
 
-def test_a_right_pair_fits_nearly_everywhere(pair):
+def test_aligned_pair_has_small_local_errors(pair):
     found = local_errors(*pair)
     assert len(found.points_lps_mm) > 100
     assert np.median(found.lengths_mm) < 1.0
@@ -32,7 +32,7 @@ def test_a_shift_is_found_with_its_direction(pair, roll_kji, shift_lps):
     np.testing.assert_allclose(np.median(found.shifts_mm, axis=0), shift_lps, atol=1.0)
 
 
-def test_a_part_that_is_off_is_told_from_the_rest_on_an_oblique_grid_too(pair):
+def test_displaced_part_is_located(pair):
     ct, mri = pair
     array = ct.array_kji.copy()
     half = len(array) // 2
@@ -47,7 +47,7 @@ def test_a_part_that_is_off_is_told_from_the_rest_on_an_oblique_grid_too(pair):
     assert point.tolist() == found.points_lps_mm[found.lengths_mm.argmax()].tolist()
 
 
-def test_where_nothing_can_be_measured_nothing_is_told(pair):
+def test_volumes_without_measurable_blocks_give_no_errors(pair):
     ct, mri = pair
     noise = np.random.default_rng(0).normal(0, 1, mri.array_kji.shape).astype(np.float32)
     found = local_errors(Volume(ct.array_kji * 0 - 1000, ct.grid, "CT"), mri.with_array(noise))
@@ -64,7 +64,7 @@ def test_a_right_pair_fits_in_all_its_parts(pair):
     assert fit.least_share > 0.3
 
 
-def test_a_half_of_the_head_that_is_elsewhere_is_told_where_the_middle_of_all_says_nothing(pair):
+def test_displaced_half_head_is_flagged(pair):
     ct, mri = pair
     array = ct.array_kji.copy()
     half = len(array) * 6 // 10
@@ -74,7 +74,7 @@ def test_a_half_of_the_head_that_is_elsewhere_is_told_where_the_middle_of_all_sa
     assert fit.part_mm == pytest.approx(4, abs=1.2)
 
 
-def test_a_stretched_ct_is_told_by_its_ends(pair):
+def test_stretched_ct_is_flagged(pair):
     ct, mri = pair
     heights = np.arange(len(ct.array_kji))
     middle = heights.mean()
@@ -107,7 +107,7 @@ def test_a_skull_that_is_off_is_found_to_be(pair, roll_kji, shift_mm):
     assert far.shift_mm > 6
 
 
-def test_a_skull_tells_nothing_without_bone_or_in_a_flat_mri(pair):
+def test_skull_is_not_measured_without_bone_or_contrast(pair):
     ct, mri = pair
     assert skull_fit(ct.with_array(np.minimum(ct.array_kji, 60)), mri) is None
     assert skull_fit(ct, mri.with_array(np.ones_like(mri.array_kji))) is None
@@ -115,20 +115,20 @@ def test_a_skull_tells_nothing_without_bone_or_in_a_flat_mri(pair):
     assert skull_fit(ct, mri.with_array(noise)).depth < 0.02
 
 
-def test_a_skull_that_was_stripped_from_the_mri_is_told_by_the_dark_around(pair):
+def test_skull_stripped_mri_is_recognised(pair):
     ct, mri = pair
     stripped = mri.with_array(np.where(ct.array_kji < 90, mri.array_kji, 0))
     assert skull_fit(ct, stripped).brightness < 0.1 < skull_fit(ct, mri).brightness
 
 
-def test_a_head_holder_is_no_skull(pair):
+def test_head_holder_is_not_taken_for_skull(pair):
     ct, mri = pair
     array = ct.array_kji.copy()
     array[:, -2:, :] = 1500
     assert skull_fit(ct.with_array(array), mri).shift_mm == pytest.approx(skull_fit(ct, mri).shift_mm, abs=0.3)
 
 
-def test_a_volume_of_a_few_voxels_tells_nothing(pair):
+def test_volume_of_few_voxels_gives_no_evidence(pair):
     ct, mri = (volume.with_array(volume.array_kji) for volume in pair)
     grid = Grid((2, 3, 2), (1.0, 1.0, 1.0))
     tiny = [Volume(volume.array_kji[40:42, 40:43, 40:42], grid, volume.modality) for volume in (ct, mri)]

@@ -24,7 +24,7 @@ def stacks(shape=(2, 20, 24)):
 
 
 @EVERY_METHOD
-def test_every_method_says_what_it_is_and_fuses(method):
+def test_every_method_is_described_and_fuses(method):
     assert METHODS[method.name] is method
     assert method.label[0].isupper()
     assert 10 < len(method.description) < 80
@@ -87,7 +87,7 @@ def test_pinned_settings_name_the_weights_by_their_content():
     assert prepare(settings, "cpu").weights.sha256 == settings.weights_sha256
 
 
-def test_weights_that_were_replaced_since_they_were_pinned_are_refused():
+def test_replaced_weights_are_rejected_after_pinning():
     settings = replace(pinned(FusionSettings()), weights="fusion_net")
     for use in (pinned, lambda settings: prepare(settings, "cpu")):
         with pytest.raises(WeightsError, match=r"fusion_net\.npz.*the weights asked for have.*replaced"):
@@ -113,7 +113,7 @@ def test_stacks_of_different_shapes_are_refused(field):
 TOY = rule("lighter_half", "Lighter half", "half of the brighter image", lambda ct, mri, bone: np.maximum(ct, mri) / 2)
 
 
-def test_one_row_of_the_table_is_all_that_a_new_method_needs(monkeypatch, capsys, tmp_path: Path):
+def test_new_method_needs_only_a_row_of_the_table(monkeypatch, capsys, tmp_path: Path):
     monkeypatch.setitem(METHODS, TOY.name, TOY)
     with pytest.raises(SystemExit):
         main(["slices", "--help"])

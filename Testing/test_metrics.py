@@ -9,14 +9,14 @@ from BrainFusionLib.transform import RigidTransform
 TRUE = RigidTransform.from_axis_angle((1, 2, 3), 40, (10, 20, 30))
 
 
-def test_a_target_is_missed_by_the_length_of_a_wrong_translation():
+def test_translation_error_is_its_length():
     off = np.eye(4)
     off[:3, 3] = (2, -3, 6)
     errors = target_registration_errors_mm(RigidTransform(off) @ TRUE, TRUE, [[0, 0, 0], [50, -60, 70]])
     np.testing.assert_allclose(errors, [7, 7], atol=1e-9)
 
 
-def test_a_wrong_rotation_misses_by_a_chord_that_grows_with_the_distance_from_its_axis():
+def test_rotation_error_is_a_chord():
     turned = TRUE @ RigidTransform.from_axis_angle((0, 0, 1), 2)
     errors = target_registration_errors_mm(turned, TRUE, [[0, 0, 80], [30, 40, 0], [0, 100, -9]])
     np.testing.assert_allclose(errors, 2 * np.sin(np.radians(1)) * np.array([0, 50, 100]), atol=1e-9)
@@ -46,7 +46,7 @@ def _fidelity(fused, bone=BONE, tissue=TISSUE, fused_hu=(710.0,), ct_hu=(700.0,)
     )
 
 
-def test_a_fused_volume_that_is_one_source_or_the_other_has_no_fault():
+def test_copy_of_the_sources_has_perfect_fidelity():
     found = _fidelity([1.2, 0.8, 0.6, 0.0], fused_hu=[700.0])
     assert (found.bone_error_hu, found.soft_tissue_error, found.overshoot) == (0, 0, 0)
 
@@ -59,13 +59,13 @@ def test_fidelity_by_hand():
     assert found.overshoot == pytest.approx((0.1 + 0 + 0.1 + 0.2) / 4, abs=5e-6)
 
 
-def test_too_much_here_does_not_make_up_for_too_little_there():
+def test_errors_of_opposite_sign_do_not_cancel():
     found = _fidelity([1.2, 0.9, 0.5, 0.0], fused_hu=[650.0, 750.0], ct_hu=[700.0, 700.0])
     assert found.bone_error_hu == pytest.approx(50)
     assert found.soft_tissue_error == pytest.approx(0.1, abs=1e-6)
 
 
-def test_rounding_of_a_blend_is_no_overshoot():
+def test_rounding_is_not_overshoot():
     ct, mri, weight = np.random.default_rng(0).random((3, 10_000), dtype=np.float32)
     mri[::3] = ct[::3]
     nowhere, nothing = np.zeros(10_000, bool), np.zeros(0, np.float32)

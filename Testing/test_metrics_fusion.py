@@ -20,7 +20,7 @@ def image(seed, size=48):
 A, B = image(1), image(2)
 
 
-def test_a_fused_image_that_is_its_one_source_keeps_everything():
+def test_copy_of_the_only_source_scores_best():
     assert qabf(A, A, A) == pytest.approx(0.9994 / (1 + np.exp(-7.5)) * 0.9879 / (1 + np.exp(-4.4)))
     assert vif(A, A, A) == pytest.approx(1)
     assert nmi(A, A, A) == pytest.approx(2)
@@ -28,7 +28,7 @@ def test_a_fused_image_that_is_its_one_source_keeps_everything():
     assert ssim(A, A, A) == pytest.approx(1)
 
 
-def test_qabf_of_one_step_is_what_the_paper_says():
+def test_qabf_of_one_step_matches_the_paper():
     step = np.zeros((32, 32))
     step[:, 16:] = 100
     weaker = 0.6 * step
@@ -129,7 +129,7 @@ def test_gates_separate_wrong_bone_wrong_tissue_and_halos():
     assert gates(rim, ct, mri, bone).soft_tissue_error == 0
 
 
-def test_a_bright_brain_is_not_bone_on_a_windowed_ct():
+def test_bright_brain_is_not_bone():
     levels = np.zeros((64, 64))
     levels[8:56, 8:56] = 255  # skull
     levels[12:52, 12:52] = np.random.default_rng(0).uniform(100, 120, (40, 40))
@@ -143,7 +143,7 @@ def test_a_bright_brain_is_not_bone_on_a_windowed_ct():
     np.testing.assert_array_equal(windowed_bone_weight([160, 180, 200]), [0, 0.5, 1])
 
 
-def test_gates_without_bone_or_tissue_say_so():
+def test_gates_without_bone_or_tissue_are_none():
     dark = np.zeros((32, 32))
     told = gates(dark, dark, dark, dark)
     assert told.bone_error is None
@@ -152,7 +152,7 @@ def test_gates_without_bone_or_tissue_say_so():
 
 @pytest.mark.parametrize(
     ("shapes", "message"),
-    [(((32, 32), (32, 32), (32, 31)), "of one shape"), (((8, 8),) * 3, "16x16"), (((2, 32, 32),) * 3, "rows")],
+    [(((32, 32), (32, 32), (32, 31)), "of the same shape"), (((8, 8),) * 3, "16x16"), (((2, 32, 32),) * 3, "rows")],
 )
 def test_images_that_do_not_fit_are_refused(shapes, message):
     with pytest.raises(ValueError, match=message):

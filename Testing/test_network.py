@@ -64,7 +64,7 @@ def test_the_network_computes_what_the_design_describes():
         np.testing.assert_allclose(fused.detach().numpy(), expected, atol=1e-5)
 
 
-def test_a_slice_of_256_by_256_goes_down_to_16_and_comes_back():
+def test_slice_of_256_is_reduced_to_16_and_restored():
     network, seen = FusionNet(width=2), []
     for block in [*network.down, *network.up]:
         block.register_forward_hook(lambda _block, _inputs, output: seen.append(tuple(output.shape[1:])))
@@ -78,7 +78,7 @@ def test_multiples_of_16_keep_their_size(shape):
     assert FusionNet(width=2)(_slices(3, *shape)).shape == (3, 1, *shape)
 
 
-def test_the_output_can_be_brighter_than_1_as_bone_is():
+def test_output_can_exceed_1():
     network = FusionNet(width=4)
     with torch.no_grad():
         network.output.bias.fill_(1.7)
@@ -96,7 +96,7 @@ def test_the_reference_width_has_under_2_million_weights():
     assert sum(p.numel() for p in FusionNet(width=16).parameters()) == 1_962_481
 
 
-def test_a_seed_gives_the_same_weights_whatever_was_drawn_before():
+def test_seed_alone_determines_the_weights():
     torch.manual_seed(1)
     first = arrays_of(FusionNet(width=2, seed=7))
     torch.manual_seed(2)
@@ -110,7 +110,7 @@ def test_initial_weights_keep_the_signal_alive_through_all_layers():
     assert 0.01 < float(fused.detach().std()) < 10
 
 
-def test_a_network_comes_back_from_its_weights_file(tmp_path):
+def test_network_is_restored_from_its_weights_file(tmp_path):
     network = FusionNet(width=2, seed=5).eval()
     save_weights(tmp_path / "net.npz", arrays_of(network), _manifest(width=2))
     again = network_from_weights(load_weights(tmp_path / "net.npz"))

@@ -53,7 +53,7 @@ def test_without_gain_and_offset_it_is_bone_and_rim():
     np.testing.assert_allclose(fused_by(network, hu, ct, mri), expected, atol=1e-6)
 
 
-def test_untrained_it_keeps_more_edges_than_the_rule():
+def test_untrained_network_keeps_more_edges_than_the_rule():
     from training.losses import Batch, qabf
 
     x, y = np.meshgrid(np.arange(96), np.arange(96))
@@ -68,7 +68,7 @@ def test_untrained_it_keeps_more_edges_than_the_rule():
         assert qabf(FusionNetAlpha(4).eval()(given), batch) < qabf(rule, batch) - 0.002
 
 
-def test_the_slope_of_the_kept_edges_is_that_of_autograd(monkeypatch):
+def test_edge_slope_equals_autograd(monkeypatch):
     monkeypatch.setattr("BrainFusionLib.fusion.network.edges.CORNER", 1e-30)
     generator = torch.Generator().manual_seed(0)
     fused, a, b = torch.rand(3, 2, 1, 20, 24, generator=generator, dtype=torch.float64)
@@ -79,7 +79,7 @@ def test_the_slope_of_the_kept_edges_is_that_of_autograd(monkeypatch):
     torch.testing.assert_close(slope_of_kept(fused.detach(), sources), expected, atol=1e-5, rtol=1e-5)
 
 
-def test_bone_is_what_the_bone_weight_says():
+def test_bone_follows_the_bone_weight():
     given = tensor_of(*slices())
     network = stirred(width=4).eval()
     with torch.no_grad():
@@ -127,7 +127,7 @@ def test_every_tensor_learns():
     assert all(p.grad is not None and p.grad.abs().max() > 0 for p in network.parameters())
 
 
-def test_it_is_small_and_survives_a_weights_file(tmp_path):
+def test_network_is_small_and_restored_from_its_weights(tmp_path):
     network = stirred(width=16)
     assert sum(parameter.numel() for parameter in network.parameters()) < 2_000_000
     manifest = Manifest({"name": "fusion_net_alpha", "width": 16}, "Apache-2.0", "nothing")

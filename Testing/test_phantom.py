@@ -207,7 +207,7 @@ def test_pose_carries_every_point_exactly(phantom: Phantom):
     assert (phantom.labels(carried, TURNED).array_kji != phantom.labels(grid).array_kji).mean() < 1e-3
 
 
-def test_landmarks_lie_where_the_pose_says(phantom: Phantom):
+def test_landmarks_match_the_pose(phantom: Phantom):
     # Haemorrhage and the left eye are compact: their centroids are good to a small part of a voxel.
     for tissue, centre in ((Tissue.BLOOD, phantom.shape.haemorrhage), (Tissue.EYE, None)):
         middle = np.array(centre.centre) if centre is not None else np.array([32.0, -72.0, -44.0])
@@ -244,7 +244,7 @@ def test_labels_agree_only_at_the_truth(pair: PhantomPair):
         assert agreement(off) < best - 0.04
 
 
-def test_pair_lies_where_its_transform_says(pair: PhantomPair):
+def test_pair_matches_its_transform(pair: PhantomPair):
     points = pair.target_points(500)
     assert np.isin(pair.phantom.tissue_at(points), BRAIN_TISSUES).all()
     ijk = np.rint(apply_affine(pair.ct.grid.ijk_from_lps, pair.transform.apply(points))).astype(int)

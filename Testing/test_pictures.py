@@ -41,7 +41,7 @@ def folders(tmp_path):
     return tmp_path
 
 
-def test_every_pair_becomes_a_picture_of_the_same_name_and_size(folders, capsys):
+def test_output_has_the_name_and_size_of_each_pair(folders, capsys):
     output = folders / "new" / "fused"
     code = main(["slices", str(folders / "CT"), str(folders / "MRI"), "-o", str(output), "--rule", "bone_over_mri"])
     assert code == DONE
@@ -77,7 +77,7 @@ def test_unpaired_pictures_are_reported(folders, capsys):
     assert (
         main(["slices", str(folders / "CT"), str(folders / "MRI"), "-o", str(folders / "f"), "--rule", "average"]) == 0
     )
-    assert "only one folder has them: extra, slice1" in capsys.readouterr().out
+    assert "only one folder contains them: extra, slice1" in capsys.readouterr().out
 
 
 def test_a_pair_of_two_sizes_is_refused_before_writing(folders, capsys):
@@ -109,7 +109,7 @@ def test_inputs_are_never_written_over(folders):
         (lambda p: p.write_bytes(b""), "cannot be read as a picture"),
     ],
 )
-def test_other_pictures_than_8_bit_grey_are_refused_by_name(tmp_path, make, message):
+def test_only_8_bit_grey_pictures_are_accepted(tmp_path, make, message):
     path = tmp_path / "odd.png"
     make(path)
     with pytest.raises(ImageFileError, match=message) as refused:
@@ -166,13 +166,13 @@ def test_metrics_of_one_picture(folders, capsys):
     assert "soft_tissue_error           0.0000" in told
 
 
-def test_metrics_of_a_picture_that_is_too_small_name_it(folders):
+def test_metrics_name_a_picture_that_is_too_small(folders):
     write_grey(np.zeros((9, 9), np.float32), folders / "tiny.png")
     with pytest.raises(ImageContentError, match=r"tiny\.png.*16x16"):
         measure_files(*[folders / "tiny.png"] * 3)
 
 
-def test_metrics_of_volumes_on_two_grids_say_what_to_give(tmp_path):
+def test_metrics_of_volumes_need_one_grid(tmp_path):
     from BrainFusionLib.errors import GeometryError
     from BrainFusionLib.io import write_volume
     from BrainFusionLib.phantom import head_grid, make_phantom

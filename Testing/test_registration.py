@@ -45,7 +45,7 @@ def pair() -> PhantomPair:
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
-def test_a_head_20_degrees_and_30_mm_off_comes_back_within_1_mm(seed: int) -> None:
+def test_pose_20_degrees_and_30_mm_off_is_found(seed: int) -> None:
     case = make_pair(seed, spacing_mm=1.5, rotation_deg=20, translation_mm=30)
     assert worst_error_mm(case, register(case.ct, case.mri).transform) < 1.0
 
@@ -56,7 +56,7 @@ def test_a_head_upside_down_is_found_without_any_start(contrast: str) -> None:
     assert worst_error_mm(case, register(case.ct, case.mri, FAST).transform) < 1.5
 
 
-def test_headers_that_have_nothing_in_common_do_no_harm(pair: PhantomPair) -> None:
+def test_unrelated_headers_do_no_harm(pair: PhantomPair) -> None:
     away = Grid.from_lps_from_ijk(
         RigidTransform.from_axis_angle((0, 0, 1), 0, (900, -700, 400)).moving_from_fixed_lps
         @ pair.ct.grid.lps_from_ijk,
@@ -98,7 +98,7 @@ def test_what_speaks_for_a_right_result_is_strong(pair: PhantomPair, twice: tupl
     assert 1.05 < result.evidence.similarity_nmi < 2
 
 
-def test_a_wrong_start_does_no_harm_to_anything(pair: PhantomPair) -> None:
+def test_wrong_start_does_no_harm(pair: PhantomPair) -> None:
     ct, mri, threads = pair.ct.array_kji.copy(), pair.mri.array_kji.copy(), torch.get_num_threads()
     wrong = RigidTransform.from_axis_angle((1, 0, 0), 90, (60, 0, 0)) @ pair.transform
     assert worst_error_mm(pair, register(pair.ct, pair.mri, FAST, start=wrong).transform) < 1.0
@@ -107,12 +107,12 @@ def test_a_wrong_start_does_no_harm_to_anything(pair: PhantomPair) -> None:
     assert torch.get_num_threads() == threads
 
 
-def test_a_true_start_is_kept_where_the_search_alone_is_blind(pair: PhantomPair) -> None:
+def test_true_start_is_kept_if_the_search_fails(pair: PhantomPair) -> None:
     blind = RegistrationSettings(passes=(SearchPass(1, 4),), samples=20_000)
     assert worst_error_mm(pair, register(pair.ct, pair.mri, blind, start=pair.transform).transform) < 1.0
 
 
-def test_cancel_stops_it_and_progress_goes_up(pair: PhantomPair) -> None:
+def test_cancel_stops_and_progress_increases(pair: PhantomPair) -> None:
     seen: list[float] = []
     with pytest.raises(Cancelled):
         register(
@@ -126,7 +126,7 @@ def test_cancel_stops_it_and_progress_goes_up(pair: PhantomPair) -> None:
     assert 0.4 < seen[-1] < 0.9
 
 
-def test_two_parts_of_a_head_that_share_nothing_are_refused_with_the_best_pose_attached(pair: PhantomPair) -> None:
+def test_disjoint_parts_of_a_head_are_refused(pair: PhantomPair) -> None:
     half = pair.ct.grid.size_ijk[2] // 2
     low = Volume(pair.ct.array_kji[: half - 15], Grid((*pair.ct.grid.size_ijk[:2], half - 15), (2.0,) * 3), "CT", "low")
     k = pair.mri.grid.size_ijk[2] - 30
@@ -136,7 +136,7 @@ def test_two_parts_of_a_head_that_share_nothing_are_refused_with_the_best_pose_a
     assert isinstance(caught.value.best_transform, RigidTransform)
 
 
-def test_progress_only_goes_up_when_it_looks_again(pair: PhantomPair) -> None:
+def test_progress_never_decreases_in_a_second_search(pair: PhantomPair) -> None:
     seen: list[float] = []
     twice = RegistrationSettings(passes=(SearchPass(2, 4, safe_margin=9.0), SearchPass(60, 8)), samples=40_000)
     result = register(pair.ct, pair.mri, twice, progress=lambda stage, f: seen.append(f))
@@ -146,7 +146,7 @@ def test_progress_only_goes_up_when_it_looks_again(pair: PhantomPair) -> None:
 
 
 @pytest.mark.parametrize("count", [4, 16])
-def test_an_mri_of_few_slices_gives_a_pose_or_a_refusal(pair: PhantomPair, count: int) -> None:
+def test_mri_of_few_slices_gives_a_pose_or_a_refusal(pair: PhantomPair, count: int) -> None:
     k = pair.mri.grid.size_ijk[2] // 2
     first = pair.mri.grid.lps_from_ijk @ np.array([0, 0, k, 1.0])
     grid = Grid((*pair.mri.grid.size_ijk[:2], count), pair.mri.grid.spacing_ijk_mm, tuple(first[:3]))
@@ -266,7 +266,7 @@ def test_half_a_library_is_built_again(fresh_kernel: Path) -> None:
     assert library.stat().st_size == whole
 
 
-def test_a_folder_that_others_can_write_to_is_not_loaded_from(fresh_kernel: Path) -> None:
+def test_libraries_are_not_loaded_from_shared_folders(fresh_kernel: Path) -> None:
     fresh_kernel.mkdir()
     fresh_kernel.chmod(0o777)
     assert kernel() is None
@@ -285,7 +285,7 @@ def test_cells_rise_with_hounsfield_units_and_stay_in_range() -> None:
     assert (cells[0], cells[-1]) == (FINENESS, 12 * FINENESS)
 
 
-def test_even_rotations_are_rotations_and_leave_no_pose_further_than_35_degrees() -> None:
+def test_even_rotations_cover_all_poses_to_35_degrees() -> None:
     rotations = even_rotations(360)
     assert torch.allclose(rotations @ rotations.transpose(1, 2), torch.eye(3).double(), atol=1e-12)
     assert torch.allclose(torch.linalg.det(rotations), torch.ones(360).double())

@@ -47,7 +47,7 @@ def part(volume: Volume, first: int, count: int) -> Volume:
 
 
 @pytest.mark.parametrize("which", ["CT", "MRI"])
-def test_a_slab_of_30_mm_is_found_in_the_other_head(pair: PhantomPair, which: str) -> None:
+def test_slab_of_30_mm_is_registered(pair: PhantomPair, which: str) -> None:
     whole = pair.ct if which == "CT" else pair.mri
     slab = part(whole, whole.grid.size_ijk[2] // 2, 15)
     result = register(slab, pair.mri, FAST) if which == "CT" else register(pair.ct, slab, FAST)
@@ -87,7 +87,7 @@ def test_another_part_of_the_body_is_refused(pair: PhantomPair) -> None:
 
 
 @pytest.mark.parametrize("fixed", ["CT", "MRI"])
-def test_a_wrong_voxel_size_is_fitted_when_asked_and_only_then(pair: PhantomPair, fixed: str) -> None:
+def test_wrong_voxel_size_is_fitted_only_on_request(pair: PhantomPair, fixed: str) -> None:
     grid = pair.mri.grid
     wrong = Grid(grid.size_ijk, (2.06, 2.0, 1.94), grid.origin_lps_mm, grid.direction)
     moved = wrong.lps_from_ijk @ grid.ijk_from_lps
@@ -192,7 +192,7 @@ def test_the_first_true_answer_cancels(pair: PhantomPair, number: int) -> None:
     assert next(asked) == number + 1
 
 
-def test_the_expected_error_is_of_the_size_of_the_true_one(pair: PhantomPair) -> None:
+def test_expected_error_has_the_size_of_the_true_error(pair: PhantomPair) -> None:
     result = register(pair.ct, pair.mri)
     verdict = judge(Evidence(pose=result.evidence))
     low, high = verdict.interval_mm

@@ -45,7 +45,7 @@ def _resampled_by_itk(volume, grid, transform, fill):
 
 @by_name
 @pytest.mark.parametrize("source_name", ["oblique", "left-handed", "anisotropic"])
-def test_resampling_is_that_of_itk_inside_outside_and_at_the_border(source_name, name):
+def test_resampling_equals_itk(source_name, name):
     volume, grid = _volume(GRIDS[source_name]), GRIDS[name]
     transform = TURN if name != source_name else RigidTransform.from_axis_angle((0, 0, 1), 5)
     result, expected = resample_onto(volume, grid, transform, fill=-7), _resampled_by_itk(volume, grid, transform, -7)
@@ -78,7 +78,7 @@ def test_resampling_under_any_pose_is_that_of_itk(axis, angle_deg, translation):
     assert (np.abs(result - expected) > 1e-4).mean() < 1e-3
 
 
-def test_the_transform_takes_points_of_the_grid_to_points_of_the_volume():
+def test_transform_maps_grid_points_to_volume_points():
     array = np.zeros((11, 11, 11), np.float32)
     array[3, 4, 5] = 1  # at (5, 4, 3) mm
     shift = np.eye(4)
@@ -108,7 +108,7 @@ def test_a_voxel_ends_half_a_voxel_beyond_its_centre():
 
 
 @pytest.mark.parametrize(("modality", "value"), [("CT", -1000), ("MR", 0), (None, 0)])
-def test_outside_is_air_in_a_ct_and_zero_elsewhere(modality, value):
+def test_outside_is_air_for_a_ct_and_0_otherwise(modality, value):
     far = Grid((4, 4, 4), origin_lps_mm=(500, 0, 0))
     assert set(resample_onto(_volume(GRIDS["aligned"], modality), far).array_kji.ravel()) == {value}
     assert set(resample_onto(_volume(GRIDS["aligned"], modality), far, fill=0.0).array_kji.ravel()) == {0}
@@ -135,7 +135,7 @@ def test_the_size_of_the_slabs_does_not_show(monkeypatch, slab_voxels):
     np.testing.assert_array_equal(resample_onto(volume, grid, TURN).array_kji, whole)
 
 
-def test_the_result_is_named_like_the_volume_and_lies_on_the_grid():
+def test_result_has_the_name_of_the_volume_and_the_grid():
     volume, grid = _volume(GRIDS["aligned"], "CT"), GRIDS["sagittal"]
     for result in (resample_onto(volume, grid), resample_onto(volume, GRIDS["aligned"])):
         assert (result.modality, result.name, result.notes) == ("CT", "noise", ("noted",))
@@ -143,7 +143,7 @@ def test_the_result_is_named_like_the_volume_and_lies_on_the_grid():
     assert resample_onto(volume, grid).grid is grid
 
 
-def test_a_volume_that_cannot_be_written_to_is_resampled_without_a_warning():
+def test_read_only_volume_causes_no_warning():
     array = np.ones((4, 4, 4), np.float32)
     array.setflags(write=False)
     assert resample_onto(Volume(array, Grid((4, 4, 4))), Grid((2, 2, 2))).array_kji.min() == 1

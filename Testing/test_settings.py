@@ -10,7 +10,7 @@ from BrainFusionLib.errors import MissingDependencyError, SettingsError
 from BrainFusionLib.settings import FusionSettings, RegistrationSettings, SearchPass, Settings
 
 
-def test_the_presets_look_harder_one_after_the_other():
+def test_presets_increase_the_effort():
     fast, standard, thorough = (RegistrationSettings.preset(name) for name in ("fast", "standard", "thorough"))
     assert fast.samples < standard.samples < thorough.samples
     assert fast.passes[-1].rotations < standard.passes[-1].rotations
@@ -28,14 +28,14 @@ def test_an_unknown_preset_is_refused_with_the_known_ones():
 
 
 @pytest.mark.parametrize(("field", "least"), [("samples", 2000), ("seed", 0)])
-def test_a_registration_setting_below_its_least_is_refused_by_name(field, least):
+def test_registration_setting_below_its_minimum_is_rejected(field, least):
     assert getattr(RegistrationSettings(**{field: least}), field) == least
     for bad in (least - 1, least + 0.5, str(least), None, True):
         with pytest.raises(SettingsError, match=f"{field} must be a whole number of at least {least}; got"):
             RegistrationSettings(**{field: bad})
 
 
-def test_a_search_of_nothing_is_refused_by_name():
+def test_empty_search_is_refused_by_name():
     with pytest.raises(SettingsError, match="rotations must be a whole number of at least 1; got 0"):
         SearchPass(rotations=0, candidates=4)
     with pytest.raises(SettingsError, match="candidates must be a whole number of at least 4; got 3"):
@@ -103,13 +103,13 @@ def machine(monkeypatch):
 
 
 @pytest.mark.parametrize(("gpus", "apple", "picked"), [(0, False, "cpu"), (1, False, "cuda"), (0, True, "mps")])
-def test_auto_is_the_gpu_where_there_is_one(machine, gpus, apple, picked):
+def test_auto_is_the_gpu_if_there_is_one(machine, gpus, apple, picked):
     machine(gpus, apple)
     assert pick_device() == torch.device(picked)
     assert pick_device("cpu") == torch.device("cpu")
 
 
-def test_a_gpu_is_picked_by_its_number_if_there_are_so_many(machine):
+def test_gpu_is_picked_by_its_number(machine):
     machine(2)
     assert pick_device("cuda:1") == torch.device("cuda", 1)
     with pytest.raises(SettingsError, match=r"'cuda:2'.*cpu, cuda, cuda:0, cuda:1"):
@@ -117,9 +117,9 @@ def test_a_gpu_is_picked_by_its_number_if_there_are_so_many(machine):
 
 
 @pytest.mark.parametrize("name", ["cuda", "cuda:0", "mps"])
-def test_a_gpu_that_is_not_there_is_refused_with_what_is(machine, name):
+def test_missing_gpu_is_rejected_with_the_alternatives(machine, name):
     machine(0)
-    with pytest.raises(SettingsError, match=f"'{name}' was asked for.*only cpu here.*Choose auto or cpu"):
+    with pytest.raises(SettingsError, match=f"'{name}' was requested.*only cpu here.*Choose auto or cpu"):
         pick_device(name)
 
 

@@ -75,7 +75,7 @@ def test_the_library_imports_nothing_of_the_application() -> None:
 
 
 @pytest.mark.parametrize("name", OPTIONAL)
-def test_an_optional_package_is_imported_on_use_and_in_one_place(name: str) -> None:
+def test_optional_package_is_imported_in_one_place_on_use(name: str) -> None:
     trees = {path: ast.parse(path.read_text(encoding="utf-8")) for path in sources()}
     users = [path for path, tree in trees.items() if name in imports(tree, at_load=False)]
     assert len(users) <= OPTIONAL[name], users
@@ -173,12 +173,12 @@ for path in sorted(Path(sys.argv[1], "BrainFusionLib").rglob("*.py")):
 """
 
 
-def test_every_file_of_the_library_loads_or_lacks_torch_alone(slicer_python: Path) -> None:
+def test_every_library_file_needs_at_most_torch(slicer_python: Path) -> None:
     done = run(slicer_python, "-I", "-W", "error", "-c", IMPORT_ALL, ROOT)
     assert done.returncode == 0, done.stderr
 
 
-def test_the_worker_starts_and_a_job_without_torch_is_an_error_with_a_remedy(slicer_python: Path) -> None:
+def test_worker_without_torch_gives_an_error_with_a_remedy(slicer_python: Path) -> None:
     done = subprocess.run(
         [slicer_python, MODULE / "BrainFusionSlicer" / "worker.py", ROOT],
         input="{}\n", capture_output=True, text=True, timeout=120, env=clean_environ(),

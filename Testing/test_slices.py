@@ -90,7 +90,7 @@ def test_padding_repeats_the_border():
     np.testing.assert_array_equal(seen[0], expected)
 
 
-def test_the_result_is_what_the_network_itself_says():
+def test_result_equals_the_networks_output():
     ct, mri, bone = _stacks(2, 32, 48)
     network = FusionNet(width=4).eval()
     with torch.inference_mode():
@@ -199,7 +199,7 @@ def test_undo_brings_every_voxel_back(direction):
     np.testing.assert_array_equal(undo(stack), array)
 
 
-def test_a_head_is_fused_alike_however_it_was_acquired():
+def test_orientation_does_not_change_the_fusion():
     ct, mri, bone = _stacks(6, 20, 24)
     upright = Grid((24, 20, 6))
     torch.manual_seed(0)
@@ -222,7 +222,7 @@ def test_a_head_is_fused_alike_however_it_was_acquired():
         np.testing.assert_array_equal(undo(fused_by(network, *stacks)), acquired(expected))
 
 
-def test_an_array_that_is_not_on_the_grid_is_refused():
+def test_array_of_another_shape_is_rejected():
     with pytest.raises(GeometryError, match=r"\(2, 3, 4\)"):
         axial_stack(np.zeros((2, 3, 4), np.float32), Grid((2, 3, 4)))
 
@@ -231,7 +231,7 @@ def test_the_cpu_is_always_there():
     assert pick_device("cpu") == torch.device("cpu")
 
 
-def test_auto_takes_the_gpu_where_there_is_one(monkeypatch):
+def test_auto_uses_the_gpu_if_there_is_one(monkeypatch):
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert pick_device("auto").type == "cpu"
@@ -246,7 +246,7 @@ def test_auto_takes_the_gpu_where_there_is_one(monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["cuda", "cuda:0", "mps"])
-def test_a_gpu_that_is_not_there_is_refused_with_the_remedy(monkeypatch, name):
+def test_missing_gpu_is_rejected_with_the_remedy(monkeypatch, name):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
     with pytest.raises(SettingsError, match=rf"'{name}'.*only cpu here.*Choose auto or cpu"):
@@ -277,7 +277,7 @@ def test_what_is_skipped_changes_nothing_inside_the_head(network):
     assert np.abs(skipped - mri)[head].max() > 0.1
 
 
-def test_slices_without_a_head_do_not_go_through_the_network():
+def test_slices_without_a_head_skip_the_network():
     ct, mri, bone = _stacks(6, 48, 48)
     head = _head(ct.shape, slice(8, 40), slice(8, 40))
     seen = []

@@ -49,7 +49,7 @@ def test_an_empty_text_is_an_empty_table() -> None:
     assert parse_csv("") == Table((), ())
 
 
-def test_a_cell_beyond_the_size_limit_is_an_error_with_its_line() -> None:
+def test_oversized_cell_is_an_error_with_its_line() -> None:
     with pytest.raises(ValueError, match="line 2"):
         parse_csv("case\n" + "x" * (csv.field_size_limit() + 1))
 

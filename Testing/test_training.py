@@ -105,7 +105,7 @@ def test_the_exported_network_has_the_heldout_loss(smoke):
     assert np.abs(fused - batch.label[:, 0].numpy()).mean() == pytest.approx(result.heldout_loss, abs=1e-6)
 
 
-def test_the_golden_output_is_what_the_exported_network_gives(smoke):
+def test_exported_network_gives_the_golden_output(smoke):
     folder, _, _ = smoke
     with np.load(folder / "golden.npz") as golden:
         inputs, expected = golden["input"], golden["output"]
@@ -183,7 +183,7 @@ def killed_run(how, when, words):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="there is no kill -9 on Windows")
-def test_a_killed_run_ends_like_one_that_was_not_killed(tmp_path, tiny):
+def test_killed_run_resumes_to_the_same_end(tmp_path, tiny):
     train(tiny, tmp_path / "whole")
     config = tmp_path / "tiny.toml"
     config.write_text(toml_of(tiny), encoding="utf-8")
@@ -207,7 +207,7 @@ def test_resuming_a_finished_run_changes_nothing(tmp_path, tiny):
 
 
 @pytest.mark.skipif(not torch.distributed.is_available(), reason="this torch has no torch.distributed")
-def test_two_processes_learn_what_one_does(tmp_path, tiny):
+def test_two_processes_train_like_one(tmp_path, tiny):
     train(tiny, tmp_path / "one")
     config = tmp_path / "tiny.toml"
     config.write_text(toml_of(tiny), encoding="utf-8")
@@ -287,7 +287,7 @@ def test_a_loss_of_nan_stops_the_run_and_keeps_the_batch(tmp_path, tiny):
     assert not (tmp_path / "weights.npz").exists()
 
 
-def test_nan_in_prepared_data_stops_the_run_with_the_batch(tmp_path, tiny, monkeypatch):
+def test_nan_in_data_stops_the_run_and_keeps_the_batch(tmp_path, tiny, monkeypatch):
     real = SliceStore.batch
 
     def with_nan(self, indices, flips=None):
@@ -406,7 +406,7 @@ def test_the_weight_map_network_learns_without_labels(tmp_path, cache):
     assert best["heldout_soft"] < 2 / 255
 
 
-def test_preparing_a_head_twice_does_not_make_it_again(tiny, monkeypatch):
+def test_prepared_head_is_reused(tiny, monkeypatch):
     source = source_of(tiny, torch.device("cpu"))
     prepare(tiny, ["1"], source, torch.device("cpu"))
     monkeypatch.setattr(source, "slices", lambda head: pytest.fail("made again"))

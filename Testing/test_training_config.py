@@ -57,7 +57,7 @@ def test_the_command_line_overrides_the_file(tmp_path, words, place, value):
     assert getattr(getattr(read_config(path, words), place[0]), place[1]) == value
 
 
-def test_arguments_of_the_network_can_be_given_on_the_command_line(tmp_path):
+def test_network_arguments_work_on_the_command_line(tmp_path):
     path = tmp_path / "some.toml"
     path.write_text(HEADS, encoding="utf-8")
     assert read_config(path, ["--network.width", "4", "--network.name", "fusion_net"]).network == {
@@ -77,7 +77,7 @@ def test_arguments_of_the_network_can_be_given_on_the_command_line(tmp_path):
         (["--epochs", "3"], r"options look like"),
     ],
 )
-def test_wrong_words_of_the_command_line_are_refused_by_name(tmp_path, words, message):
+def test_wrong_command_line_arguments_are_named(tmp_path, words, message):
     path = tmp_path / "some.toml"
     path.write_text(HEADS, encoding="utf-8")
     with pytest.raises(SettingsError, match=message):

@@ -48,7 +48,7 @@ def test_labels_are_what_the_rule_makes_of_the_inputs(cache, kind):
     np.testing.assert_allclose(bone, bone_weight(hu_from_unit(ct)), atol=0.05)
 
 
-def test_slices_are_on_the_unit_scale_and_suit_the_network(cache):
+def test_prepared_slices_are_on_the_unit_scale(cache):
     _, batch = stack_of(phantoms(cache, contrasts=["T1", "T2"]), ["1", "2"])
     assert batch.inputs.shape[1:] == (3, 32, 16)
     assert batch.inputs.dtype == batch.label.dtype == torch.float32
@@ -179,7 +179,7 @@ def test_a_manifest_names_registered_pairs_in_any_format(volumes, cache):
         ("a,broken.nii.gz,mri.nii.gz,,yes", ImageFileError, r"broken\.nii\.gz: "),
     ],
 )
-def test_a_manifest_with_a_fault_is_refused_by_file_or_line(volumes, tmp_path, row, error, message):
+def test_faulty_manifest_is_rejected_by_file_or_line(volumes, tmp_path, row, error, message):
     ct = read_volume(volumes / "ct.nii.gz")
     with_nan = ct.array_kji.copy()
     with_nan[3, 3, 3] = np.nan
@@ -201,7 +201,7 @@ def test_a_fused_volume_of_another_shape_is_refused(volumes, tmp_path):
         stack_of(manifest_of(volumes, tmp_path, ["a,ct.nii.gz,mri.nii.gz,,yes"], "given"), ["a"])
 
 
-def test_a_missing_manifest_is_said_to_be_missing(tmp_path):
+def test_missing_manifest_is_reported(tmp_path):
     config = Config(DataConfig("manifest", ["a"], ["b"], path=str(tmp_path / "none.csv")))
     with pytest.raises(ImageFileError, match=r"none\.csv: cannot be read as a manifest"):
         source_of(config, CPU)
@@ -216,7 +216,7 @@ def original(tmp_path_factory):
     return folder
 
 
-def test_the_original_layout_is_made_as_true_analyze_with_its_own_sizes(original):
+def test_original_layout_is_valid_analyze(original):
     ct, mri, fused = (read_volume(original / "phantom-1" / f"{name}.img") for name in ("ct", "mri", "fused"))
     assert ct.grid.size_ijk == (64, 64, 206 // 4)
     assert mri.grid.size_ijk == fused.grid.size_ijk == (64, 64, 220 // 4)
@@ -239,13 +239,13 @@ def test_the_original_layout_is_registered_and_labelled(original, cache):
     assert unturned.shape[0] == 51
 
 
-def test_a_folder_without_the_original_layout_is_refused_by_name(tmp_path):
+def test_folder_without_the_original_layout_is_rejected(tmp_path):
     (tmp_path / "head").mkdir()
     (tmp_path / "head" / "ct.img").write_bytes(b"")
     data = DataConfig("original", ["a"], ["b"], path=str(tmp_path))
     with pytest.raises(ImageFileError, match=r"head: must hold ct\.img/\.hdr and mri\.img/\.hdr.*it has ct\.img"):
         source_of(Config(data), CPU)
-    with pytest.raises(ImageFileError, match=r"elsewhere: is no folder"):
+    with pytest.raises(ImageFileError, match=r"elsewhere: is not a folder"):
         source_of(Config(replace(data, path=str(tmp_path / "elsewhere"))), CPU)
 
 

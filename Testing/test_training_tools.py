@@ -107,7 +107,7 @@ def test_losses_equal_the_measures(rule):
 
 
 @pytest.mark.parametrize("name", ["l1", "l2", "gradient", "ssim"])
-def test_a_loss_with_a_label_is_0_at_the_label_and_more_elsewhere(name):
+def test_labelled_loss_is_0_only_at_the_label(name):
     ct, mri, bone = scene()
     batch = batch_of(ct, mri, bone, label=mri)
     assert losses.TERMS[name](batch.label, batch).item() == pytest.approx(0, abs=1e-6)
@@ -130,7 +130,7 @@ def test_losses_of_empty_slices_have_finite_gradients():
         assert fused.grad is None or fused.grad.isfinite().all(), name
 
 
-def test_the_optimum_beats_every_rule_and_stays_within_its_sources():
+def test_optimum_beats_every_rule_within_its_sources():
     ct, mri, bone = scene()
     config = LabelConfig("optimum", steps=60)
     label = make_labels(ct[None], mri[None], bone[None], config, CPU)[0]
@@ -323,7 +323,7 @@ def test_simulated_heads_come_in_the_original_layout_too(tmp_path):
     assert ct.array_kji.min() < -900
 
 
-def test_original_data_of_heads_that_are_not_there_are_refused(tmp_path, caplog):
+def test_missing_heads_of_original_data_are_rejected(tmp_path, caplog):
     assert make_original_data(["--output", str(tmp_path), "--heads", "phantom-x"]) == 2
     assert "phantom-7" in caplog.text
     assert make_original_data(["--output", str(tmp_path), "--heads", "none.nii.gz"]) == 2

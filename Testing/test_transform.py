@@ -55,7 +55,7 @@ def test_a_rigid_transform_keeps_distances(parameters, point):
 
 @pytest.mark.parametrize("axis", [(1, 0, 0), (0.5, -2, 1)])
 @pytest.mark.parametrize("angle_deg", [-70, 20, 180])
-def test_an_axis_and_an_angle_give_the_transform_of_itk(axis, angle_deg):
+def test_axis_and_angle_give_the_transform_of_itk(axis, angle_deg):
     reference = sitk.VersorRigid3DTransform()
     reference.SetCenter((10, -20, 30))
     reference.SetRotation(axis, np.radians(angle_deg))
@@ -89,7 +89,7 @@ def test_the_identity_moves_nothing():
         ((0, 0, -10), "10.0 mm inferior"),
     ],
 )
-def test_the_words_say_how_the_ct_has_to_move(ct_must_move, words):
+def test_description_gives_the_movement_of_the_ct(ct_must_move, words):
     # The CT's copy of an MRI point lies where the CT would have to leave from: at the point less the way to go.
     matrix = np.eye(4)
     matrix[:3, 3] = -np.array(ct_must_move)
@@ -103,12 +103,12 @@ def test_the_words_say_how_the_ct_has_to_move(ct_must_move, words):
     ("axis", "name"), [((1, 0.1, 0), "left-right"), ((0.2, -1, 0), "front-back"), ((0, 0.3, 1), "feet-head")]
 )
 @pytest.mark.parametrize("angle_deg", [0.06, 35.0, -35.0, 180.0])
-def test_the_words_name_the_angle_and_the_main_axis_of_the_rotation(axis, name, angle_deg):
+def test_description_names_angle_and_main_axis(axis, name, angle_deg):
     said = RigidTransform.from_axis_angle(axis, angle_deg, centre_lps_mm=(5, 6, 7)).describe((5, 6, 7))
     assert said.startswith(f"rotated by {abs(angle_deg):.1f} degrees (mainly about the {name} axis), not shifted")
 
 
-def test_the_shift_in_words_is_seen_at_the_given_point():
+def test_described_shift_is_that_of_the_given_point():
     # Half a turn about the feet-head axis through x = 50: the origin's copy lies at x = 100, 100 mm too far left.
     half_turn = RigidTransform.from_axis_angle((0, 0, 1), 180, centre_lps_mm=(50, 0, 0))
     assert "100.0 mm right" in half_turn.describe((0, 0, 0))
@@ -133,8 +133,8 @@ def _matrix(row, column, value):
     return matrix
 
 
-def test_a_scaled_transform_is_refused_as_a_transform_not_as_an_image():
-    with pytest.raises(GeometryError, match=r"rigid transform only turns and shifts") as caught:
+def test_scaled_matrix_is_rejected_as_a_transform():
+    with pytest.raises(GeometryError, match=r"rigid transform only rotates and shifts") as caught:
         RigidTransform(np.diag([1.01, 1.01, 1.01, 1]))
     assert "image" not in str(caught.value)
 
@@ -186,7 +186,7 @@ def _distorted(parameters):
 
 @quick
 @given(distortions, points)
-def test_an_affine_transform_is_that_of_itk_and_its_inverse_undoes_it(parameters, point):
+def test_affine_transform_and_inverse_match_itk(parameters, point):
     ours = _distorted(parameters)
     matrix = ours.moving_from_fixed_lps
     by_itk = sitk.AffineTransform(matrix[:3, :3].ravel().tolist(), matrix[:3, 3].tolist())
@@ -196,7 +196,7 @@ def test_an_affine_transform_is_that_of_itk_and_its_inverse_undoes_it(parameters
 
 @quick
 @given(distortions, points, euler)
-def test_the_nearest_rigid_transform_agrees_at_the_point_and_no_rotation_is_nearer(parameters, point, other):
+def test_nearest_rigid_transform_is_nearest(parameters, point, other):
     ours = _distorted(parameters)
     rigid = ours.nearest_rigid(point)
     assert isinstance(rigid, RigidTransform)
@@ -208,7 +208,7 @@ def test_the_nearest_rigid_transform_agrees_at_the_point_and_no_rotation_is_near
 
 @quick
 @given(euler, st.tuples(*[st.floats(0.8, 1.25)] * 3), st.tuples(*[st.floats(-0.1, 0.1)] * 3))
-def test_what_was_turned_and_then_stretched_is_taken_apart_again(turn, scales, off_diagonal):
+def test_rotation_and_stretch_are_separated(turn, scales, off_diagonal):
     stretch = np.diag(scales)
     stretch[np.triu_indices(3, 1)] = off_diagonal
     stretch = (stretch + stretch.T) / 2
@@ -218,7 +218,7 @@ def test_what_was_turned_and_then_stretched_is_taken_apart_again(turn, scales, o
     np.testing.assert_allclose(onto_mri.inverse().scales, np.linalg.norm(stretch, axis=0), atol=1e-9)
 
 
-def test_a_wrong_slice_distance_is_seen_in_the_scales_of_the_mris_axes():
+def test_wrong_slice_distance_appears_in_the_scales():
     # The MRI's header says 2 % too much along the feet-head axis: 100 mm there are 98 mm in the CT.
     turn = rotation_matrix((1, 2, 0.3), 40)
     found = _affine(turn @ np.diag([1, 1, 0.98]), (30, 0, 0))
@@ -231,20 +231,20 @@ def test_a_wrong_slice_distance_is_seen_in_the_scales_of_the_mris_axes():
 
 
 @pytest.mark.parametrize("tilt_deg", [0.5, -12])
-def test_a_gantry_tilt_is_seen_as_a_shear_of_its_angle(tilt_deg):
+def test_gantry_tilt_appears_as_a_shear(tilt_deg):
     linear = np.eye(3)
     linear[1, 2] = np.tan(np.radians(tilt_deg))
     assert _affine(linear).shear_deg == pytest.approx(abs(tilt_deg))
     assert f"sheared by up to {abs(tilt_deg):.2f} degrees" in _affine(linear).describe((0, 0, 0))
 
 
-def test_one_scale_for_all_directions_is_a_similarity_and_said_as_one_number():
+def test_uniform_scale_is_a_similarity():
     found = _affine(rotation_matrix((0, 0, 1), 30) / 1.03)
     assert found.kind == "similarity"
     assert found.describe((0, 0, 0)).endswith("not shifted, scaled by +3.00 %")
 
 
-def test_the_words_of_an_affine_transform_are_seen_at_the_given_point():
+def test_affine_description_uses_the_given_point():
     # Twice as large about the point x = 50, so that this point stays, and the origin does not.
     found = _affine(np.eye(3) / 2, (25, 0, 0))
     assert "not shifted" in found.describe((50, 0, 0))
@@ -255,7 +255,7 @@ def test_the_words_of_an_affine_transform_are_seen_at_the_given_point():
     ("matrix", "words"),
     [
         pytest.param(np.diag([-1, 1, 1, 1]), "must not mirror.*Correct the volume's header", id="mirror"),
-        pytest.param(np.diag([1, 1, 0, 1]), "must not flatten.*Give one that can be inverted", id="flat"),
+        pytest.param(np.diag([1, 1, 0, 1]), "must be invertible.*Give one that can be inverted", id="flat"),
         pytest.param(np.zeros((4, 4)), "last row 0 0 0 1", id="zeros"),
         pytest.param(_matrix(0, 3, np.nan), "finite.*Export it again", id="NaN"),
         pytest.param(_matrix(0, 0, np.inf), "finite", id="infinite"),
@@ -263,7 +263,7 @@ def test_the_words_of_an_affine_transform_are_seen_at_the_given_point():
         pytest.param(np.eye(3), "4x4", id="3x3"),
     ],
 )
-def test_a_matrix_that_is_no_affine_transform_is_refused_with_the_remedy(matrix, words):
+def test_invalid_affine_matrix_is_rejected_with_the_remedy(matrix, words):
     with pytest.raises(GeometryError, match=words):
         AffineTransform(matrix)
 

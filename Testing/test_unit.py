@@ -23,7 +23,7 @@ def volumes():
     return phantom.ct(grid), phantom.mri("T1", grid)
 
 
-def test_a_pair_is_what_its_parts_say(volumes):
+def test_pair_consists_of_its_parts(volumes):
     ct, mri = volumes
     pair = unit_pair(ct, mri)
     assert (pair.low, pair.high) == mri_scale(mri.array_kji)
@@ -44,7 +44,7 @@ def test_what_the_caller_has_already_is_not_made_again(volumes):
     assert not pair.bone_weight.any()
 
 
-def test_unchanged_values_come_back_to_the_bit(volumes):
+def test_unchanged_values_are_exact(volumes):
     ct, mri = volumes
     pair = unit_pair(ct, mri)
     fused = pair.mri_unit.copy()

@@ -58,8 +58,8 @@ def test_good_evidence_is_green(margin):
         ({"sampling_error_mm": 0.35}, "amber", ["move the pose by 0.35 mm", "limit 0.3 mm"]),
         ({"sampling_error_mm": 7.0}, "red", ["by 7.00 mm"]),
         ({"thinnest_mm": 8.0}, "amber", ["only 8 mm thick", "minimum 10 mm"]),
-        ({"mirrored_margin_nats": 0.01}, "amber", ["hardly better than mirrored", "0.01 nats"]),
-        ({"mirrored_margin_nats": -0.123}, "red", ["left and right seem to be exchanged", "fit better by 0.12 nats"]),
+        ({"mirrored_margin_nats": 0.01}, "amber", ["hardly better than when mirrored", "0.01 nats"]),
+        ({"mirrored_margin_nats": -0.123}, "red", ["left and right seem to be exchanged", "match better by 0.12 nats"]),
     ],
 )
 def test_each_finding_has_its_colour_and_its_numbers(changes, colour, words):
@@ -117,22 +117,22 @@ def test_a_skull_off_the_dark_band_is_a_finding(skull, colour, words):
 
 
 @pytest.mark.parametrize(("apart_mm", "colour"), [(0.2, "green"), (1.5, "amber"), (2.5, "red")])
-def test_a_given_pose_is_judged_by_its_distance_from_a_registration(apart_mm, colour):
+def test_given_pose_is_judged_by_its_distance(apart_mm, colour):
     verdict = judged(None, given=GivenPose(GOOD, apart_mm, 0.8 * apart_mm))
     assert verdict.colour == colour
     if colour != "green":
-        assert f"a registration ended {apart_mm} mm from it" in verdict.reasons[0]
+        assert f"{apart_mm} mm from the result of a registration" in verdict.reasons[0]
     assert verdict.expected_error_mm == pytest.approx(np.hypot(0.8 * apart_mm, EXPECTED_MM))
     high = 2 * EXPECTED_MM
     assert verdict.interval_mm == pytest.approx((max(0, 0.8 * apart_mm - high), 0.8 * apart_mm + high))
 
 
-def test_a_given_pose_is_judged_by_the_registration_beside_it():
+def test_given_pose_is_judged_by_the_registration_too():
     mirrored = replace(GOOD, mirrored_margin_nats=-0.2)
     assert judged(None, given=GivenPose(mirrored, 0.1, 0.1)).colour == "red"
     refused = judged(None, given=GivenPose(None, None, None))
     assert refused.colour == "red"
-    assert "was refused" in refused.reasons[0]
+    assert "a registration to check it failed" in refused.reasons[0]
     assert refused.expected_error_mm is None
 
 
@@ -191,7 +191,7 @@ def test_green_means_all_within_limits(margin, agreement, overlap, mirrored):
         ({"agreement_mm": 0.5, "sampling_error_mm": 0.2}, "2 of 3 signs"),
     ],
 )
-def test_a_pose_that_is_none_is_refused_in_words(changes, words):
+def test_bad_pose_is_refused_with_an_explanation(changes, words):
     refused = refusal(Evidence(pose=replace(GOOD, **changes)))
     assert refused is not None
     assert words in refused.text
@@ -211,7 +211,7 @@ def test_a_doubtful_or_mirrored_pose_is_not_refused(changes):
     assert refusal(Evidence(pose=replace(GOOD, **changes))) is None
 
 
-def test_heads_that_do_not_overlap_are_refused_with_a_remedy():
+def test_heads_without_overlap_are_refused_with_a_remedy():
     refused = refusal(Evidence(coverage=0.01))
     assert refused is not None
     assert "covers only 1 %" in refused.text
@@ -253,7 +253,7 @@ def test_the_published_calibration_is_that_of_these_limits():
     assert set(strangers) <= {"red", "refused"}
 
 
-def test_the_share_that_a_sample_shows_is_clopper_and_pearsons():
+def test_share_bound_is_clopper_pearson():
     assert at_least(41, 41) == pytest.approx(0.05 ** (1 / 41))
     assert at_least(8, 10) == pytest.approx(0.4931, abs=1e-4)  # of their tables
     assert at_least(0, 10) == pytest.approx(0, abs=1e-9)

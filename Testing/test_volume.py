@@ -8,7 +8,7 @@ from BrainFusionLib.volume import Volume
 GRID = Grid((4, 3, 2))
 
 
-def test_an_array_of_another_shape_is_refused_with_the_volumes_name():
+def test_array_of_another_shape_is_rejected_by_name():
     with pytest.raises(GeometryError, match=r"skull\.nii: .*\(4, 3, 2\) \(k, j, i\).*\(2, 3, 4\)"):
         Volume(np.zeros((4, 3, 2)), GRID, name="skull.nii")
 
@@ -21,7 +21,7 @@ def test_an_array_that_is_not_3d_is_refused(shape):
 
 @pytest.mark.parametrize("dtype", ["<i2", ">i2", "u1", ">f8", "?"])
 @pytest.mark.parametrize("order", ["C", "F"])
-def test_any_type_and_memory_order_become_contiguous_native_float32_of_the_same_values(dtype, order):
+def test_voxels_become_contiguous_float32(dtype, order):
     array = np.arange(24).reshape(2, 3, 4).astype(dtype, order=order)
     kept = Volume(array, GRID).array_kji
     assert kept.dtype == np.float32
@@ -40,7 +40,7 @@ def test_float32_voxels_are_not_copied():
     assert np.shares_memory(Volume(array, GRID).array_kji, array)
 
 
-def test_other_voxels_come_with_the_same_place_and_name():
+def test_new_voxels_keep_grid_and_name():
     volume = Volume(np.zeros((2, 3, 4)), GRID, "CT", "head", ("repaired",))
     other = volume.with_array(np.ones((2, 3, 4)), modality="MR")
     assert (other.grid, other.name, other.notes, other.modality) == (GRID, "head", ("repaired",), "MR")

@@ -39,7 +39,7 @@ def _put(folder, content, **changes):
 
 
 @pytest.mark.parametrize("name", ["net.npz", "net.json"])
-def test_arrays_and_manifest_come_back_by_either_name(tmp_path, name):
+def test_weights_are_found_by_either_name(tmp_path, name):
     saved = save_weights(tmp_path / name, _arrays(), _manifest())
     loaded = load_weights(tmp_path / name)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["net.json", "net.npz"]
@@ -141,7 +141,7 @@ def test_a_damaged_manifest_is_refused(tmp_path, text):
         load_weights(tmp_path / "net.npz")
 
 
-def test_a_manifest_entry_of_the_wrong_type_is_refused_by_name(tmp_path):
+def test_manifest_entry_of_the_wrong_type_is_named(tmp_path):
     content = save_weights(tmp_path / "net.npz", _arrays(), _manifest()).path.read_bytes()
     _put(tmp_path, content, architecture="fusion_net")
     with pytest.raises(WeightsError, match=r"'architecture' must be a dict"):

@@ -51,7 +51,7 @@ def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str,
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise WeightsError(f"{path}: is damaged or no checkpoint ({reason}). {_remedy(path)}") from error
     if not isinstance(content, dict) or any(name not in content for name in NEEDED) or content["format"] != FORMAT:
-        raise WeightsError(f"{path}: is no checkpoint of this version ({FORMAT}). {_remedy(path)}")
+        raise WeightsError(f"{path}: is not a checkpoint of this version ({FORMAT}). {_remedy(path)}")
     return content
 
 

@@ -302,7 +302,7 @@ def _matching(patterns: Sequence[str], known: list[str], what: str) -> list[str]
 def _folder(path: Path) -> Path:
     if not path.is_dir():
         raise ImageFileError(
-            f"{path}: is no folder. Name the folder of the data with data.path (see docs/training.md)."
+            f"{path}: is not a folder. Name the folder of the data with data.path (see docs/training.md)."
         )
     return path
 

@@ -1,6 +1,6 @@
-"""One case, typed from door to door: what is asked for, what comes back, and the recipe between them.
+"""One case: its request, its result, and the steps from one to the other.
 
-Importing this package loads neither torch nor SimpleITK, so that a stored result is read in milliseconds.
+Importing this package loads neither torch nor SimpleITK, so that a stored result can be read in milliseconds.
 """
 
 from BrainFusionLib.case.codec import SCHEMA_VERSION, from_document, from_plain, to_document, to_plain

@@ -1,4 +1,4 @@
-"""How long each step takes, and whether to go on."""
+"""Timing, progress and cancelling of the steps of a case."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from BrainFusionLib.progress import Cancel, Progress, stop_if
 
 
 class Clock:
-    """Times the steps, and asks at each whether to go on."""
+    """Times the steps, reports their progress, and stops if the caller cancels."""
 
     def __init__(self, progress: Progress | None, cancel: Cancel | None) -> None:
         self.timings_s: dict[str, float] = {}
@@ -19,18 +19,18 @@ class Clock:
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """Time a step under its name."""
-        self._tell(name, 0.0)
+        """Time a step and report its progress."""
+        self._report(name, 0.0)
         began = time.perf_counter()
         yield
         self.timings_s[name] = time.perf_counter() - began
-        self._tell(name, 1.0)
+        self._report(name, 1.0)
 
     def under(self, name: str) -> Progress:
-        """Return a progress that books what it is told under the name of a stage."""
-        return lambda _, fraction: self._tell(name, fraction)
+        """Return a progress callback that reports every stage under the name given."""
+        return lambda _, fraction: self._report(name, fraction)
 
-    def _tell(self, name: str, fraction: float) -> None:
+    def _report(self, name: str, fraction: float) -> None:
         stop_if(self.cancel)
         if self.progress is not None:
             self.progress(name, fraction)

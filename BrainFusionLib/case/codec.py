@@ -1,8 +1,8 @@
 """Frozen dataclasses to plain values for JSON, and back, without loss.
 
-One codec for every door: ``result.json``, the worker's protocol, the cohort's seal, the command's JSON. It knows no
-class by name: the fields' types say what is to be written and read. Strict: a field that is missing or unknown is an
-error that names it.
+This codec serves ``result.json``, the worker's protocol, the cohort's seal and the command's JSON. It is generic: the
+types of the fields determine how they are written and read. It is strict: a missing or unknown field is an error that
+names the field.
 """
 
 from __future__ import annotations
@@ -21,47 +21,47 @@ from BrainFusionLib.errors import BrainFusionError, RecordError
 from BrainFusionLib.values import same
 from BrainFusionLib.volume import Volume, VoxelArray
 
-# Grows with every change of what is written; what another version wrote is refused.
+# Increased with every change of the format; documents of other versions are rejected.
 SCHEMA_VERSION = 1
 VERSION_KEY = "schema_version"
 
 Plain: TypeAlias = "bool | int | float | str | list[Plain] | dict[str, Plain] | None"
 T = TypeVar("T")
 
-# JSON has no words for these.
+# JSON has no notation for these.
 _NOT_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
-# Of a union of classes, the one that was written.
+# Key for the name of the class written, where the type is a union of classes.
 _KIND = "class"
 
 
 def to_document(value: Any, voxels: MutableMapping[str, VoxelArray] | None = None) -> dict[str, Plain]:
-    """Return `to_plain` of a dataclass with the schema's version: what is written to a file or sent to a process."""
+    """Return `to_plain` of a dataclass together with the schema version, for a file or another process."""
     plain = to_plain(value, voxels)
     assert isinstance(plain, dict)
     return {VERSION_KEY: SCHEMA_VERSION, **plain}
 
 
 def from_document(document: object, kind: type[T], voxels: Mapping[str, VoxelArray] | None = None) -> T:
-    """Return what `to_document` wrote.
+    """Return the value that `to_document` converted.
 
     Raises
     ------
     RecordError
-        It is of another version, or see `from_plain`.
+        The document has another schema version, or `from_plain` rejects it.
     """
     if not isinstance(document, dict):
-        raise RecordError(f"{kind.__name__}: a JSON object is wanted; got {_shown(document)}")
+        raise RecordError(f"{kind.__name__}: must be a JSON object; got {_shown(document)}")
     found = document.get(VERSION_KEY)
     if found != SCHEMA_VERSION:
         raise RecordError(
-            f"{kind.__name__}: written with schema version {_shown(found)}; this version of BrainFusion reads "
-            f"{SCHEMA_VERSION}. Make it again with this version."
+            f"{kind.__name__}: written with schema version {_shown(found)}, but this version of BrainFusion reads "
+            f"version {SCHEMA_VERSION}. Run the case again with this version."
         )
     return from_plain({key: value for key, value in document.items() if key != VERSION_KEY}, kind, voxels)
 
 
 def to_plain(value: Any, voxels: MutableMapping[str, VoxelArray] | None = None) -> Plain:
-    """Turn a value into lists, dictionaries, text, numbers and ``None``.
+    """Convert a value to lists, dictionaries, text, numbers and ``None``.
 
     Parameters
     ----------
@@ -69,24 +69,25 @@ def to_plain(value: Any, voxels: MutableMapping[str, VoxelArray] | None = None) 
         A dataclass whose fields are dataclasses, numbers, text, paths, tuples, dictionaries with text as keys,
         float64 arrays and volumes.
     voxels
-        Where the voxels of volumes go, each under the dotted path of its field (``"volumes.fused"``), which stands in
-        the plain value in their place.
+        Receives the voxels of volumes, each under the dotted path of its field (``"volumes.fused"``); the plain value
+        contains this path instead of the voxels.
 
     Raises
     ------
     RecordError
-        A volume without `voxels` to put its array in, or a value of a kind that is not known; names the field.
+        The value contains a volume but `voxels` is ``None``, or a type that is not supported; the message names the
+        field.
     """
     return _encoded(value, type(value), "", voxels)
 
 
 def from_plain(plain: object, kind: type[T], voxels: Mapping[str, VoxelArray] | None = None) -> T:
-    """Turn what `to_plain` made back into a value of class `kind`, equal to what it was.
+    """Convert the output of `to_plain` back to a value of class `kind`, equal to the original.
 
     Raises
     ------
     RecordError
-        A field is missing, unknown or of another type; the message names it by its dotted path.
+        A field is missing, unknown or of the wrong type; the message names it by its dotted path.
     """
     value: T = _decoded(plain, kind, kind.__name__, "", voxels)
     return value
@@ -95,7 +96,7 @@ def from_plain(plain: object, kind: type[T], voxels: Mapping[str, VoxelArray] | 
 def _encoded(value: Any, kind: Any, path: str, voxels: MutableMapping[str, VoxelArray] | None) -> Plain:
     if isinstance(value, Volume):
         if voxels is None:
-            raise RecordError(f"{path or 'Volume'}: there is nowhere to put its voxels")
+            raise RecordError(f"{path or 'Volume'}: its voxels cannot be written: no mapping was given for them")
         key = path or "volume"
         voxels[key] = value.array_kji
         header = {f.name: getattr(value, f.name) for f in fields(value) if f.name != "array_kji"}
@@ -124,7 +125,7 @@ def _encoded(value: Any, kind: Any, path: str, voxels: MutableMapping[str, Voxel
         return [_encoded(item, Any, f"{path}[{n}]", voxels) for n, item in enumerate(value)]
     if isinstance(value, Mapping):
         return {str(key): _encoded(item, Any, _below(path, str(key)), voxels) for key, item in value.items()}
-    raise RecordError(f"{path}: a {type(value).__name__} cannot be written")
+    raise RecordError(f"{path}: values of type {type(value).__name__} cannot be written")
 
 
 def _decoded(plain: Any, kind: Any, owner: str, path: str, voxels: Mapping[str, VoxelArray] | None) -> Any:
@@ -161,7 +162,7 @@ def _decoded(plain: Any, kind: Any, owner: str, path: str, voxels: Mapping[str, 
         return {key: _decoded(item, arguments[1], owner, _below(path, key), voxels) for key, item in plain.items()}
     elif origin is np.ndarray and isinstance(plain, list):
         return _decoded_array(plain, owner, path)
-    raise RecordError(f"{_named(owner, path)}: {_wanted(kind)} is wanted; got {_shown(plain)}")
+    raise RecordError(f"{_named(owner, path)}: must be {_wanted(kind)}; got {_shown(plain)}")
 
 
 def _decoded_choice(
@@ -176,36 +177,36 @@ def _decoded_choice(
     if classes:
         name = plain.get(_KIND) if isinstance(plain, dict) else None
         if name not in classes:
-            raise RecordError(f"{_named(owner, path)}: one of {', '.join(classes)} is wanted; got {_shown(plain)}")
+            raise RecordError(f"{_named(owner, path)}: must be one of {', '.join(classes)}; got {_shown(plain)}")
         rest = {key: value for key, value in plain.items() if key != _KIND}
         return _decoded(rest, classes[name], owner, path, voxels)
-    # Text before paths: a name stays a name.
+    # Text is tried before paths, so that a name stays a name.
     for kind in sorted(kinds, key=lambda kind: kind is Path):
         try:
             return _decoded(plain, kind, owner, path, voxels)
         except RecordError:
             continue
-    raise RecordError(f"{_named(owner, path)}: {' or '.join(map(_wanted, kinds))} is wanted; got {_shown(plain)}")
+    raise RecordError(f"{_named(owner, path)}: must be {' or '.join(map(_wanted, kinds))}; got {_shown(plain)}")
 
 
 def _decoded_dataclass(
     plain: Any, kind: type[Any], owner: str, path: str, voxels: Mapping[str, VoxelArray] | None
 ) -> Any:
     if not isinstance(plain, dict):
-        raise RecordError(f"{_named(owner, path)}: a {kind.__name__} is wanted; got {_shown(plain)}")
+        raise RecordError(f"{_named(owner, path)}: must be a {kind.__name__}; got {_shown(plain)}")
     hints = _types_of(kind)
     names = [field.name for field in fields(kind) if field.init]
     missing, unknown = [n for n in names if n not in plain], [str(n) for n in plain if n not in names]
     if missing or unknown:
-        told = [f"{words}: {', '.join(_below(path, n) for n in found)}" for words, found in
+        wrong = [f"{words}: {', '.join(_below(path, n) for n in found)}" for words, found in
                 (("missing fields", missing), ("unknown fields", unknown)) if found]  # fmt: skip
-        raise RecordError(f"{owner}: {'; '.join(told)}")
+        raise RecordError(f"{owner}: {'; '.join(wrong)}")
     values = {name: _decoded(plain[name], hints[name], owner, _below(path, name), voxels) for name in names}
     try:
         made = kind(**values)
     except BrainFusionError as error:
         raise RecordError(f"{_named(owner, path)}: {error}") from error
-    # Constructors make rotations orthonormal anew, which moves the last bit; what was stored has gone through that.
+    # Constructors orthonormalise rotations, which can change the last bit; stored values are already orthonormal.
     for name, value in values.items():
         if isinstance(value, np.ndarray) and not same(value, getattr(made, name)):
             value.setflags(write=False)
@@ -217,11 +218,11 @@ def _decoded_volume(plain: Any, owner: str, path: str, voxels: Mapping[str, Voxe
     names = {"voxels", *(field.name for field in fields(Volume) if field.name != "array_kji")}
     if not isinstance(plain, dict) or set(plain) != names:
         raise RecordError(
-            f"{_named(owner, path)}: a volume with {', '.join(sorted(names))} is wanted; got {_shown(plain)}"
+            f"{_named(owner, path)}: must be a volume with {', '.join(sorted(names))}; got {_shown(plain)}"
         )
     key = plain["voxels"]
     if voxels is None or not isinstance(key, str) or key not in voxels:
-        raise RecordError(f"{_named(owner, path)}: its voxels ({_shown(key)}) are not there")
+        raise RecordError(f"{_named(owner, path)}: its voxels ({_shown(key)}) are missing")
     hints = _types_of(Volume)
     header = {n: _decoded(plain[n], hints[n], owner, _below(path, n), voxels) for n in names - {"voxels"}}
     try:
@@ -239,8 +240,8 @@ def _decoded_array(plain: list[Any], owner: str, path: str) -> Any:
     try:
         array = np.array(numbers(plain), dtype=np.float64)
     except ValueError as error:
-        raise RecordError(f"{_named(owner, path)}: an array of numbers is wanted; got uneven lists") from error
-    # Every array of the records that may be empty is a list of points.
+        raise RecordError(f"{_named(owner, path)}: must be an array of numbers; got uneven lists") from error
+    # All arrays that may be empty are lists of points.
     return array.reshape(0, 3) if array.size == 0 else array
 
 

@@ -1,4 +1,4 @@
-"""The two functions that most callers need: volumes in, a result out."""
+"""`fuse` and `register`: the two functions for most callers, from volumes to a result."""
 
 from __future__ import annotations
 
@@ -30,16 +30,15 @@ def fuse(
     ct
         Hounsfield units.
     mri
-        Any sequence; its grid is the result's.
+        Any sequence; the result has its grid.
     start
-        A starting pose to try besides all others.
+        A starting pose to try in addition to the others.
     transform
-        Use this transform, rigid or affine, as it is; takes MRI points to CT points, LPS mm.
+        A transform, rigid or affine, to use unchanged instead of registering; maps MRI points to CT points, LPS mm.
     check
-        Whether a registration says how far a given transform is from what that finds; else the verdict is amber at
-        best.
+        Whether to check a given transform against a registration; if not, the verdict is at best amber.
     mri_mask
-        On the MRI's grid, above 0 in the region that matters most to the registration.
+        The registration mask, on the MRI's grid, above 0 where the alignment matters most.
     progress, cancel
         As `run`.
 
@@ -66,7 +65,7 @@ def register(
     progress: Progress | None = None,
     cancel: Cancel | None = None,
 ) -> Result:
-    """Register a CT to an MRI of the same head and judge the pose, as `fuse` does; no volumes come back.
+    """Register a CT to an MRI of the same head and judge the pose, as `fuse` does; the result has no volumes.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""A stored result without its voxels: what a table, a page or a panel shows of it."""
+"""A stored result without its voxels, for tables, pages and the panel."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from BrainFusionLib.errors import ImageFileError, RecordError
 
 
 def read_document(path: str | Path) -> dict[str, Plain]:
-    """Return the content of a JSON file that holds an object.
+    """Return the content of a JSON file that contains an object.
 
     Raises
     ------
     ImageFileError
-        It cannot be read.
+        The file cannot be read.
     RecordError
-        It is not JSON, or not an object.
+        The file is not JSON, or not an object.
     """
     path = Path(path)
     try:
@@ -26,19 +26,19 @@ def read_document(path: str | Path) -> dict[str, Plain]:
     except OSError as error:
         raise ImageFileError(f"{path}: cannot be read ({error.strerror}).") from error
     except (ValueError, RecursionError) as error:
-        raise RecordError(f"{path}: is not a JSON file ({error}). Make the result again.") from error
+        raise RecordError(f"{path}: is not a valid JSON file ({error}). Run the case again.") from error
     if not isinstance(content, dict):
-        raise RecordError(f"{path}: a JSON object is wanted; it holds a {type(content).__name__}.")
+        raise RecordError(f"{path}: must contain a JSON object; it contains a {type(content).__name__}.")
     return content
 
 
 def read_record(path: str | Path) -> Result:
-    """Read a ``result.json``; the result has no volumes (`folder.read_case` reads those, too).
+    """Read a ``result.json``; the result has no volumes (`folder.read_case` reads them, too).
 
     Raises
     ------
     ImageFileError, RecordError
-        It cannot be read, or is not a result of this version; the message names the file and the field.
+        The file cannot be read, or is not a result of this version; the message names the file and the field.
     """
     document = {**read_document(path), "volumes": None}
     try:

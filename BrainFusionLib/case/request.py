@@ -1,4 +1,4 @@
-"""What is asked for: one class for every door."""
+"""The request: sources, settings and options of one case."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ class Source:
     Attributes
     ----------
     name
-        What to call it: the name of a file or of a node. In what leaves the machine, its role ("CT", "MRI").
+        Name of the file or node. In output without names it is the role ("CT", "MRI").
     path
-        The file or folder; ``None`` where it came from memory, or where it must not be told.
+        The file or folder; ``None`` for a volume in memory, and in output without paths.
     series
-        Which DICOM series of a folder.
+        Series of a DICOM folder.
     sha256
-        Of the file, or of all files of the folder; ``None`` where nobody asked.
+        Of the file, or of all files of the folder; ``None`` if it was not computed.
     """
 
     name: str
@@ -34,22 +34,22 @@ class Source:
 
 @dataclass(frozen=True, eq=False)
 class Request(ByValue):
-    """One case: which volumes, how, and where to begin.
+    """One case: its sources, settings, and starting or given pose.
 
     Attributes
     ----------
     ct, mri, mri_mask
         Where the volumes came from; the volumes themselves are `Inputs`.
     settings
-        Everything that can be chosen; weights are pinned by their sha256 once the request was made ready (`run`).
+        All settings; `run` pins the weights by their sha256.
     start
-        A starting pose to try besides all others.
+        A starting pose to try in addition to the others.
     given
-        A pose to use as it is: nothing is registered.
+        A pose to use unchanged instead of registering.
     check
-        Whether a registration says how far a given pose is from what that finds.
+        Whether to check a given pose against a registration.
     fuse
-        Whether to fuse; else the pose alone is wanted, and no volume comes back.
+        Whether to fuse; if not, the result has a pose and no volumes.
     """
 
     ct: Source
@@ -64,7 +64,7 @@ class Request(ByValue):
 
 @dataclass(frozen=True, eq=False)
 class Inputs(ByValue):
-    """The volumes of a request: CT in Hounsfield units, MRI, and on the MRI's grid a registration mask."""
+    """The volumes of a request: CT in Hounsfield units, MRI, and a registration mask on the MRI's grid."""
 
     ct: Volume
     mri: Volume

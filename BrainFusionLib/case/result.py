@@ -1,4 +1,4 @@
-"""What comes back: one class for every door, without loss."""
+"""The result of one case; it can be stored and read without loss."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ WARNING = "for research and planning review, not for diagnosis"
 
 @dataclass(frozen=True, eq=False)
 class Pose(ByValue):
-    """Where the CT lies on the MRI.
+    """The pose of the CT relative to the MRI.
 
     Attributes
     ----------
     transform
-        Takes MRI points to CT points, LPS mm. Rigid unless another model was asked for or another transform was given.
+        Maps MRI points to CT points, LPS mm. Rigid unless another model or transform was requested.
     rigid
-        The rigid transform: the same, or the one beside a similarity or affine one.
+        The rigid transform: the same, or the rigid counterpart of a similarity or affine transform.
     origin
-        Whether a registration found it, or the caller gave it.
+        Whether the pose was registered, or given by the caller.
     movement
-        In words, how the CT had to move.
+        Description of the movement of the CT onto the MRI.
     """
 
     transform: Transform
@@ -41,18 +41,18 @@ class Pose(ByValue):
 
 @dataclass(frozen=True, eq=False)
 class IntensityMap(ByValue):
-    """What the values of the fused volume are.
+    """The meaning of the values of the fused volume.
 
     Attributes
     ----------
     meaning
-        In words, for the method that made it.
+        Description, which depends on the method.
     ct_knots_hu, ct_knots_fused
-        The piecewise-linear map from Hounsfield units to values of the fused volume: its knots, and where they go.
+        Knots of the piecewise-linear map from Hounsfield units to values of the fused volume.
     mri_low, mri_high
-        The MRI's values that are 0 and 1 on the unit scale.
+        The MRI values that correspond to 0 and 1 on the unit scale.
     window
-        Lowest and highest value that show soft tissue and bone.
+        Lowest and highest value of a display window for soft tissue and bone.
     """
 
     meaning: str
@@ -72,15 +72,15 @@ class Provenance(ByValue):
     date
         Local time of the end, ISO 8601.
     versions
-        Of everything that has a part in it, by name.
+        Version of each component involved, by name.
     device
-        Where it was computed.
+        The device used.
     timings_s
         Wall-clock seconds of each step.
     registration_timings_s, registration_iterations
-        The same of each stage of the registration, and its iterations.
+        Wall-clock seconds and number of iterations of each stage of the registration.
     escalated
-        Whether a second, thorough search was needed.
+        Whether the first search pass was not enough.
     """
 
     date: str
@@ -94,16 +94,16 @@ class Provenance(ByValue):
 
 @dataclass(frozen=True, eq=False)
 class Volumes(ByValue):
-    """What was fused, all on the MRI's grid.
+    """The volumes of a result, all on the MRI's grid.
 
     Attributes
     ----------
     fused
-        In the MRI's intensity scale, bone above it.
+        On the MRI's intensity scale; bone is brighter than the MRI.
     ct_in_mri
         Whole Hounsfield units, -1000 outside the CT's field of view.
     alpha
-        The weight of the CT, 0 to 1; ``None`` where the method has none.
+        The weight of the CT, 0 to 1; ``None`` if the method has none.
     """
 
     fused: Volume
@@ -113,34 +113,34 @@ class Volumes(ByValue):
 
 @dataclass(frozen=True, eq=False)
 class Result(ByValue):
-    """One case, done.
+    """The result of one case.
 
     Attributes
     ----------
     request
-        What was asked for.
+        The request that led to it.
     pose
-        Where the CT lies on the MRI.
+        Pose of the CT relative to the MRI.
     verdict
-        How far to trust it.
+        The judgement of the pose.
     evidence
-        What the verdict was made from.
+        The evidence for the verdict.
     grid
-        The MRI's, on which all volumes lie.
+        The MRI's grid, which all volumes have.
     fidelity
-        Whether the fused volume tells the truth about its sources; ``None`` where nothing was fused.
+        How faithful the fused volume is to its sources; ``None`` if nothing was fused.
     intensity
-        What its values are; ``None`` where nothing was fused.
+        Meaning of the fused values; ``None`` if nothing was fused.
     provenance
-        How it was made.
+        How the result was made.
     notes
-        What had to be assumed or repaired, in words.
+        Assumptions and repairs, for the user.
     volumes
-        ``None`` where nothing was fused, or in a record that was read without its voxels.
+        ``None`` if nothing was fused, or if the result was read without voxels.
     files
-        Where each part was written, by role, relative to ``result.json``; empty for a result in memory.
+        Files of the result by role, relative to ``result.json``; empty for a result in memory.
     warning
-        What every output says.
+        The warning that every output carries.
     """
 
     request: Request
@@ -158,7 +158,7 @@ class Result(ByValue):
 
     @property
     def transform(self) -> Transform:
-        """Takes MRI points to CT points, LPS mm."""
+        """Maps MRI points to CT points, LPS mm."""
         return self.pose.transform
 
     @property
@@ -173,17 +173,17 @@ class Result(ByValue):
 
     @property
     def alpha(self) -> Volume | None:
-        """The weight of the CT, 0 to 1; ``None`` where the method has none."""
+        """The weight of the CT, 0 to 1; ``None`` if the method has none."""
         return self._volumes.alpha
 
     @property
     def _volumes(self) -> Volumes:
         if self.volumes is None:
-            raise ValueError("this result has no volumes: only the pose was asked for, or it was read without voxels")
+            raise ValueError("this result has no volumes: only the pose was requested, or it was read without voxels")
         return self.volumes
 
     def without_paths(self) -> Result:
-        """Return the same without the paths of the inputs and of the weights: folders tell who the user is."""
+        """Return the same without the paths of the inputs and of the weights, which may identify the user."""
         request, mask = self.request, self.request.mri_mask
         request = replace(
             request,
@@ -195,7 +195,7 @@ class Result(ByValue):
         return replace(self, request=request)
 
     def without_names(self) -> Result:
-        """Return the same with each input called by its role and nothing else of it, so that it tells of no patient."""
+        """Return the same with each input named by its role, so that no name identifies the patient."""
         request = self.without_paths().request
         roles = {request.ct.name: "CT", request.mri.name: "MRI"}
         if request.mri_mask is not None:

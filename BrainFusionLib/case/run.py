@@ -1,4 +1,4 @@
-"""One case from a request and its volumes to a result: the recipe, step by step. No files, no user interface.
+"""One case from a request and its volumes to a result, step by step. No files, no user interface.
 
 Nothing here loads torch or SimpleITK before a case is run.
 """
@@ -37,41 +37,41 @@ if TYPE_CHECKING:
     from BrainFusionLib.fusion.method import Fuser
     from BrainFusionLib.registration import Registration
 
-# Above this on the unit scale an MRI's voxel is tissue.
+# MRI voxels above this value on the unit scale are tissue.
 MRI_TISSUE = 0.1
 
 
 def run(request: Request, inputs: Inputs, progress: Progress | None = None, cancel: Cancel | None = None) -> Result:
-    """Do what a request asks for: register, resample, fuse, judge.
+    """Run one case: register, resample, fuse, judge.
 
     Parameters
     ----------
     request
-        What is asked for.
+        The request.
     inputs
-        Its volumes. They are not changed.
+        The volumes of the request. They are not changed.
     progress
         Called with ``(stage, fraction)``; stages are ``registration``, ``resampling``, ``fusion``, ``checking``.
     cancel
-        Asked some times a second; when it says yes, `Cancelled` is raised.
+        Called a few times a second; when it returns true, `Cancelled` is raised.
 
     Returns
     -------
     Result
-        Its request has the weights pinned by their sha256.
+        In its request, the weights are pinned by their sha256.
 
     Raises
     ------
     ImageContentError
-        The volumes cannot be a CT in Hounsfield units and an MRI, or the mask is empty.
+        The volumes cannot be a CT in Hounsfield units and an MRI, or the registration mask is empty.
     GeometryError
         The mask is not on the MRI's grid.
     RegistrationError
-        The verdict on the best pose found is a refusal; the pose is attached to the error.
+        The best pose found is refused; it is attached to the error.
     SettingsError, WeightsError, MissingDependencyError
-        The method, the weights or the device are not there; a mask was given, and a transform, too.
+        The method, the weights or the device is not available, or both a mask and a transform were given.
     Cancelled
-        `cancel` said yes.
+        `cancel` returned true.
     """
     clock = Clock(progress, cancel)
     request, fuser, device = _ready(request, inputs)
@@ -79,7 +79,7 @@ def run(request: Request, inputs: Inputs, progress: Progress | None = None, canc
         pose, registration = _posed(request, inputs, device, clock)
         pulled = _resampled(inputs, pose, registration, device, clock)
         with ThreadPoolExecutor(1) as beside:
-            # Beside the fusion, which leaves a core idle at times.
+            # In parallel with the fusion, which does not always use all cores.
             local_evidence = beside.submit(_local_evidence, pulled, inputs.mri)
             fused = None if fuser is None else _fused(fuser, inputs, pulled, clock)
             local, skull, given = _checked(request, inputs, pose, local_evidence.result, device, clock)
@@ -108,10 +108,10 @@ def run(request: Request, inputs: Inputs, progress: Progress | None = None, canc
 
 
 def _ready(request: Request, inputs: Inputs) -> tuple[Request, Fuser | None, torch.device]:
-    """Refuse before the minutes of work whatever can be refused, and build the method once."""
+    """Check everything that can be checked before the work starts, and build the method once."""
     if request.given is not None and inputs.mri_mask is not None:
         raise SettingsError(
-            f"the mask {inputs.mri_mask.name} is for the registration, but the transform is given.",
+            f"the mask {inputs.mri_mask.name} is only used for registration, but a transform was given.",
             remedy=Remedy.OMIT_MASK_OR_TRANSFORM,
         )
     device = pick_device(request.settings.device)
@@ -128,7 +128,7 @@ def _ready(request: Request, inputs: Inputs) -> tuple[Request, Fuser | None, tor
 
 
 def _posed(request: Request, inputs: Inputs, device: torch.device, clock: Clock) -> tuple[Pose, Registration | None]:
-    """Find the pose, or take the one that was given."""
+    """Register the pair, or use the given pose."""
     centre = inputs.mri.grid.centre_lps_mm
     if request.given is not None:
         given = request.given
@@ -151,7 +151,7 @@ def _posed(request: Request, inputs: Inputs, device: torch.device, clock: Clock)
 
 @dataclass(frozen=True)
 class _Pulled:
-    """The CT on the MRI's grid, how much of the MRI's head it covers, and the MRI's values of 0 and 1."""
+    """The CT on the MRI's grid, its head mask, its coverage of the MRI's head, and the MRI values of 0 and 1."""
 
     ct_in_mri: Volume
     head: BoolArray
@@ -163,13 +163,13 @@ class _Pulled:
 def _resampled(
     inputs: Inputs, pose: Pose, registration: Registration | None, device: torch.device, clock: Clock
 ) -> _Pulled:
-    """Pull the CT onto the MRI's grid, and refuse a pose in which the two heads do not overlap."""
+    """Resample the CT onto the MRI's grid, and refuse a pose in which the two heads do not overlap."""
     from BrainFusionLib.resample import resample_onto
 
     ct, mri = inputs.ct, inputs.mri
     with clock.stage("resampling"):
         pulled = resample_onto(ct, mri.grid, pose.transform, fill=AIR_HU, device=device)
-        # A CT number is a whole number of Hounsfield units; so the stored CT is exactly what was fused.
+        # Rounded to whole Hounsfield units, so that the CT stored is exactly the CT fused.
         ct_in_mri = Volume(np.rint(pulled.array_kji), mri.grid, "CT", f"{ct.name} in {mri.name}")
         low, high = intensity.mri_scale(mri.array_kji)
         coverage = _coverage(ct_in_mri.array_kji, mri.array_kji, low, high)
@@ -187,13 +187,13 @@ class _Fused:
 
 
 def _fused(fuser: Fuser, inputs: Inputs, pulled: _Pulled, clock: Clock) -> _Fused:
-    """Fuse slice by slice along the feet-head axis, whatever way the volume is stored."""
+    """Fuse slice by slice along the feet-head axis, in whichever order the volume is stored."""
     ct, mri, ct_in_mri = inputs.ct, inputs.mri, pulled.ct_in_mri
     with clock.stage("fusion"):
         unit = unit_pair(ct_in_mri, mri, pulled.head, scale=(pulled.mri_low, pulled.mri_high))
         stacks, undo = unit.stacks()
         made = fuser.fuse(stacks, progress=clock.progress, cancel=clock.cancel)
-        # Written as a change to the MRI, so that where nothing changes its values stay, to the last bit.
+        # Computed as a change to the MRI, so that unchanged voxels keep its values to the last bit.
         array = unit.in_mri_scale(undo(made.fused), mri.array_kji)
         fused = Volume(array, mri.grid, "MR", f"{mri.name} fused with {ct.name}")
         alpha = None
@@ -219,7 +219,7 @@ def _checked(
     device: torch.device,
     clock: Clock,
 ) -> tuple[LocalErrors, SkullFit | None, GivenPose | None]:
-    """Gather the evidence that is not the registration's; compare a given pose with what a registration finds."""
+    """Gather the evidence beyond that of the registration; compare a given pose with a registration."""
     with clock.stage("checking"):
         local, skull = local_evidence()
         given = None
@@ -231,9 +231,9 @@ def _checked(
 def _check_given(
     inputs: Inputs, pose: Pose, settings: RegistrationSettings, device: torch.device, clock: Clock
 ) -> GivenPose:
-    """Register the pair, and say how far a given pose is from what comes out.
+    """Register the pair, and return the distance of the given pose from the result.
 
-    The given pose is among those that the registration tries, so that it is only found wrong where another fits better.
+    The registration also tries the given pose, so that the two differ only if another pose matches better.
     """
     from BrainFusionLib.registration import register
 
@@ -253,7 +253,7 @@ def _refuse(evidence: Evidence, inputs: Inputs, transform: Transform) -> None:
     refused = refusal(evidence)
     if refused is None:
         return
-    advice = "" if refused.remedy else " Check that both are of the same head and of the same part of it."
+    advice = "" if refused.remedy else " Check that both show the same part of the same head."
     raise RegistrationError(
         f"{inputs.mri.name} and {inputs.ct.name} could not be aligned: {refused.text}.{advice}",
         transform,
@@ -262,14 +262,14 @@ def _refuse(evidence: Evidence, inputs: Inputs, transform: Transform) -> None:
 
 
 def _coverage(ct_hu: VoxelArray, mri: VoxelArray, low: float, high: float) -> float:
-    """Return the share of the MRI's head that is covered by tissue of the CT, on every second voxel along each axis."""
+    """Return the share of the MRI's head that the CT's tissue covers, from every second voxel along each axis."""
     head = (mri[::2, ::2, ::2] - np.float32(low)) / np.float32(high - low) > MRI_TISSUE
     tissue = ct_hu[::2, ::2, ::2] > intensity.HEAD_THRESHOLD_HU
     return float(tissue[head].mean()) if head.any() else 0.0
 
 
 def _fidelity(fused: VoxelArray, ct_in_mri: Volume, unit: UnitPair) -> Fidelity:
-    """Measure the fused volume as it will be written: read back from the MRI's scale."""
+    """Measure the fused volume as it will be written, converted back from the MRI's scale."""
     fused_unit = unit.on_unit_scale(fused)
     bone = unit.bone_weight == 1
     return fidelity(
@@ -297,10 +297,10 @@ def _intensity_map(meaning: str, unit: UnitPair) -> IntensityMap:
 def _notes(inputs: Inputs, pose: Pose) -> tuple[str, ...]:
     notes = [f"{volume.name}: {note}" for volume in (inputs.ct, inputs.mri) for note in volume.notes]
     if isinstance(pose.transform, AffineTransform):
-        how = "given" if pose.origin == "given" else "asked for"
+        how = "given" if pose.origin == "given" else "requested"
         notes.append(
             f"the transform {how} is not rigid but {pose.transform.kind}: lengths and angles in the CT were changed to "
-            "fit the MRI"
+            "match the MRI"
         )
     return tuple(notes)
 
@@ -318,7 +318,7 @@ def _provenance(registration: Registration | None, device: torch.device, clock: 
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of everything that has a part in a result."""
+    """Return the versions of all components involved."""
     import SimpleITK as sitk
     import torch
 

@@ -41,9 +41,9 @@ def add_to(commands: Any) -> None:
         "fuse",
         help="register and fuse a CT and an MRI",
         description="Register the CT to the MRI, and write a fused volume on the MRI's grid, with a report.",
-        epilog="FOLDER gets: fused and ct_in_mri (volumes on the MRI's grid), ct_to_mri.tfm (the transform; load it in "
-        "3D Slicer), result.json (every number), report.html (open it in a browser, and always check the images "
-        "yourself); with --dicom, dicom/fused and dicom/ct_in_mri (folders of slices).",
+        epilog="Written to FOLDER: fused and ct_in_mri (volumes on the MRI's grid), ct_to_mri.tfm (the transform; "
+        "load it in 3D Slicer), result.json (all numbers), report.html (open it in a browser, and always check the "
+        "images yourself); with --dicom, dicom/fused and dicom/ct_in_mri (folders of slices).",
     )
     _add_inputs(fuse_command)
     fuse_command.add_argument(
@@ -58,12 +58,12 @@ def add_to(commands: Any) -> None:
         "--format",
         choices=output_names(),
         default=output_names()[0],
-        help=f"of the volumes written (default: {output_names()[0]})",
+        help=f"format of the volumes written (default: {output_names()[0]})",
     )
     fuse_command.add_argument(
         "--save-alpha",
         action="store_true",
-        help="also write alpha: the weight of the CT, 0 to 1, where the rule has one",
+        help="also write alpha, the weight of the CT, 0 to 1, if the rule has one",
     )
     fuse_command.add_argument(
         "--dicom",
@@ -77,15 +77,15 @@ def add_to(commands: Any) -> None:
     fuse_command.add_argument(
         "--identify",
         action="store_true",
-        help="put the names of the input files into the report and result.json; without it, nothing there identifies "
-        "the patient",
+        help="include the names of the input files in the report and result.json; without it, nothing there "
+        "identifies the patient",
     )
     fuse_command.add_argument(
         "--no-register",
         dest="register",
         action="store_false",
-        help="do not register: use --transform as it is (it may be affine), or, without it, the positions in the "
-        "files; a registration checks the pose",
+        help="do not register: use --transform unchanged (it may be affine), or, without it, the positions in the "
+        "files; a registration only checks the pose",
     )
     fuse_command.set_defaults(run=_fuse)
 
@@ -97,44 +97,44 @@ def add_to(commands: Any) -> None:
     _add_inputs(register_command)
     register_command.add_argument("-o", "--output", required=True, metavar="FILE.tfm", help="the transform to write")
     register_command.add_argument(
-        "--json", metavar="FILE", help="also write the result (verdict, evidence, timings) there"
+        "--json", metavar="FILE", help="also write the result (verdict, evidence, timings) to FILE"
     )
     register_command.set_defaults(run=_register)
 
 
 def keep_refused(pose: Transform | None, path: str | None) -> int:
-    """Write a refused pose where the user asked for it, and say so."""
+    """Write a refused pose if the user asked for it, and print where."""
     if pose is None:
         say("Nothing was written.", error=True)
     elif path is None:
-        say("Nothing was written. To look at the refused pose, name a file with --keep-refused.", error=True)
+        say("Nothing was written. To inspect the refused pose, name a file with --keep-refused.", error=True)
     else:
         try:
             make_output_folder(Path(path).parent)
             write_transform(pose, path)
-            say(f"Only the refused pose was written, to look at and not to use: {path}", error=True)
+            say(f"Only the refused pose was written, for inspection and not for use: {path}", error=True)
         except ImageFileError as error:
             fail(error, NOT_FOUND)
     return NOT_FOUND
 
 
 def _check_keep_refused(options: argparse.Namespace, taken: Sequence[str | None]) -> None:
-    """See before the work that a refused pose can be written, and not where other things are."""
+    """Check before the work that a refused pose can be written, and overwrites no other file."""
     if options.keep_refused is None:
         return
     path = Path(options.keep_refused)
     _check_transform_name(path)
     if path.resolve() in [Path(other).resolve() for other in taken if other is not None]:
         raise ImageFileError(
-            f"{path}: is named for something else, too. Name another file with --keep-refused, so that a refused pose "
-            "is never taken for a good one."
+            f"{path}: this file is used for something else, too. Name another file with --keep-refused, so that a "
+            "refused pose is never mistaken for a good one."
         )
     remove_if_empty(make_output_folder(path.parent))
 
 
 def _check_transform_name(path: Path) -> None:
     if path.suffix not in TRANSFORM_SUFFIXES:
-        raise ImageFileError(f"{path}: a transform is written as {' or '.join(TRANSFORM_SUFFIXES)}. Name it so.")
+        raise ImageFileError(f"{path}: the name of a transform must end in {' or '.join(TRANSFORM_SUFFIXES)}.")
 
 
 def _fuse(options: argparse.Namespace) -> int:
@@ -176,7 +176,7 @@ def _fuse(options: argparse.Namespace) -> int:
         raise
     _say_result(result)
     if options.save_alpha and "alpha" not in files:
-        say(f"note: no weight map was written: the rule {options.rule} has none")
+        say(f"note: no alpha was written, because the rule {options.rule} has no weights")
     if dicom is not None and dicom[1] is not None and dicom[0].is_of_another_patient(dicom[1]):
         say("note: CT and MRI carry different patient IDs; the DICOM series were written for the MRI's patient")
     say(f"Done in {time.monotonic() - began:.0f} s on {result.provenance.device}; results are {WARNING}.")
@@ -200,7 +200,7 @@ def _register(options: argparse.Namespace) -> int:
             inputs = _inputs(options)
             request = replace(_request(options, inputs), settings=settings, start=start, fuse=False)
             result = run(request, inputs, progress)
-        # The transform last: a run that is stopped between the two leaves no new transform without its quality.
+        # The transform last: a run stopped between the two leaves no new transform without its verdict.
         if options.json:
             write_json(to_document(result.without_paths()), options.json)
         write_transform(result.transform, output)
@@ -218,7 +218,7 @@ def _inputs(options: argparse.Namespace) -> Inputs:
 
 
 def _request(options: argparse.Namespace, inputs: Inputs) -> Request:
-    """Return a request that names its sources, and asks for nothing special."""
+    """Return a request with its sources and default settings."""
     ct_series, mri_series = _series(options)
     mask = inputs.mri_mask
     return Request(
@@ -238,26 +238,27 @@ def _say_result(result: Result) -> None:
 
 
 def _transforms(options: argparse.Namespace) -> tuple[RigidTransform | None, Transform | None]:
-    """Return the starting pose and the transform to use as it is, of which at most one is given.
+    """Return the starting pose and the transform to use unchanged; at most one of them is given.
 
     Raises
     ------
     SettingsError
-        Nothing is to be registered, and an option is for the registration.
+        An option for the registration was given together with --no-register.
     """
     if options.register:
         return (read_transform(options.transform) if options.transform else None), None
     for option, default in (("model", RegistrationSettings.model), ("mri_mask", None)):
         if getattr(options, option) != default:
             raise SettingsError(
-                f"--{option.replace('_', '-')} is for the registration, which --no-register omits. Omit one of the two."
+                f"--{option.replace('_', '-')} only applies to registration, which --no-register omits. Omit one of "
+                "the two."
             )
     return None, (read_transform(options.transform, rigid=False) if options.transform else RigidTransform.identity())
 
 
 def _series(options: argparse.Namespace) -> tuple[str | None, str | None]:
-    """Return which series to take for CT and MRI; ``--series`` is for whichever of the two is a folder."""
-    # Not Path.is_dir, which raises where a parent folder may not be looked into; reading says so in words.
+    """Return the series to read for CT and MRI; ``--series`` applies to the one of the two that is a folder."""
+    # Not Path.is_dir, which raises if a parent folder cannot be read; the reader gives a better message.
     ct_is_folder, mri_is_folder = os.path.isdir(options.ct), os.path.isdir(options.mri)  # noqa: PTH112
     return (
         options.ct_series or (options.series if ct_is_folder else None),
@@ -269,10 +270,10 @@ def _add_inputs(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("ct", metavar="CT", help=f"the CT: {INPUTS[0]}")
     parser.add_argument("mri", metavar="MRI", help="the MRI, in any of the same formats")
     parser.add_argument(
-        "--series", help="which series of a DICOM folder that holds several: number, place in the list, or UID"
+        "--series", help="series to read from a DICOM folder with several: number, place in the list, or UID"
     )
-    parser.add_argument("--ct-series", metavar="SERIES", help="the same for the CT, when both are DICOM folders")
-    parser.add_argument("--mri-series", metavar="SERIES", help="the same for the MRI, when both are DICOM folders")
+    parser.add_argument("--ct-series", metavar="SERIES", help="the same for the CT, if both are DICOM folders")
+    parser.add_argument("--mri-series", metavar="SERIES", help="the same for the MRI, if both are DICOM folders")
     parser.add_argument(
         "--transform",
         metavar="FILE",
@@ -282,28 +283,28 @@ def _add_inputs(parser: argparse.ArgumentParser) -> None:
         "--model",
         choices=get_args(Model),
         default=RegistrationSettings.model,
-        help="degrees of freedom of the transform (default: rigid, right for one head and sound headers). similarity: "
-        "also scales; affine: scales and shears, for a distorted MRI or a wrong voxel size",
+        help="degrees of freedom of the transform (default: rigid, right for one head and correct headers). "
+        "similarity: also one scale; affine: scales and shears, for a distorted MRI or a wrong voxel size",
     )
     parser.add_argument(
         "--mri-mask",
         metavar="FILE",
-        help="registration mask, where the alignment matters most: a volume on the MRI's grid, above 0 there (a label "
-        "map, say)",
+        help="registration mask: a volume on the MRI's grid (a label map, for example), above 0 where the alignment "
+        "matters most",
     )
     parser.add_argument(
         "--keep-refused",
         metavar="FILE.tfm",
-        help="where the two could not be aligned (exit code 3, nothing else is written), write the best pose found "
-        "there, to look at",
+        help="if the two could not be aligned (exit code 3, nothing else is written), write the best pose found to "
+        "this file, for inspection",
     )
     parser.add_argument(
         "--preset",
         choices=("fast", "standard", "thorough"),
         default="standard",
-        help="effort of the search for the pose (default: standard, which searches longer where it must)",
+        help="effort of the search for the pose (default: standard, which searches longer if necessary)",
     )
-    parser.add_argument("--seed", type=int, default=0, help="of the random samples; the same seed, the same result")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the random samples (default: 0)")
     parser.add_argument(
         "--device",
         choices=("auto", "cpu", "cuda", "mps"),

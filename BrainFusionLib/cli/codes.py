@@ -1,4 +1,4 @@
-"""Exit codes, and how a failure is told."""
+"""Exit codes, and the output of errors."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ DONE, FAULT, WRONG_INPUT, NOT_FOUND, INTERRUPTED, TERMINATED = 0, 1, 2, 3, 130, 
 
 
 def fail(error: BrainFusionError | str, code: int) -> int:
-    """Print an error in words, its remedy named by the command's options, and return the exit code."""
+    """Print an error, with the remedy in terms of the command's options, and return the exit code."""
     words = error.phrased(PHRASES) if isinstance(error, BrainFusionError) else error
     say(f"brainfusion: {words}", error=True)
     return code

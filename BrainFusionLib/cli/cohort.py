@@ -25,11 +25,11 @@ def add_to(commands: Any) -> None:
     command = commands.add_parser(
         "cohort",
         help="register and fuse many pairs",
-        description="Fuse every case of a cohort. Resumable: stop it at any moment and run it again.",
-        epilog="COHORT: a table with the columns case, ct, mri and, if wanted, ct_series, mri_series, transform, "
-        "mri_mask, files relative to it; or a folder with a folder for each case; or, with --bids, a BIDS dataset. "
-        "FOLDER gets a folder a case, cohort.tsv, cohort.html and cohort.log. Exit codes: 0 all done, 1 some failed or "
-        "were refused (the others are done), 2 the cohort or a setting is wrong.",
+        description="Register and fuse every case of a cohort. Resumable: stop it at any time, and run it again.",
+        epilog="COHORT: a table with the columns case, ct, mri and, optionally, ct_series, mri_series, transform, "
+        "mri_mask, with files relative to it; or a folder with one folder for each case; or, with --bids, a BIDS "
+        "dataset. Written to FOLDER: a folder for each case, cohort.tsv, cohort.html and cohort.log. Exit codes: 0 all "
+        "done, 1 some failed or were refused (the others are done), 2 the cohort or a setting is wrong.",
     )
     command.add_argument("cohort", metavar="COHORT", help="CSV or TSV table of the cases, or a folder")
     command.add_argument("-o", "--output", required=True, metavar="FOLDER", help="where to write the results")
@@ -37,22 +37,22 @@ def add_to(commands: Any) -> None:
         "--bids", action="store_true", help="COHORT is a BIDS dataset, and FOLDER becomes a derivative"
     )
     command.add_argument(
-        "--participant-label", nargs="+", default=[], metavar="LABEL", help="of a BIDS dataset: only these participants"
+        "--participant-label", nargs="+", default=[], metavar="LABEL", help="only these participants of a BIDS dataset"
     )
     for role, default in PATTERNS.items():
         command.add_argument(
             f"--{role}-pattern", metavar="PATTERN",
-            help=f"what the {role.upper()} is called in a case's folder, as in a shell (default: {default}; in a BIDS "
-            "dataset, by the standard's names)",
+            help=f"name of the {role.upper()} in a case's folder, with * and ? as in a shell (default: {default}; "
+            "in a BIDS dataset, the standard names)",
         )  # fmt: skip
     command.add_argument("--dry-run", action="store_true", help="list the cases and the problems, and stop")
     command.add_argument(
         "--workers", default="auto", metavar="N",
-        help="cases at once (default: auto, as many as the free memory and the cores hold); on a graphics card one "
-        "process computes, and N threads read ahead of it",
+        help="cases at once (default: auto, as many as the free memory and the cores allow); on a graphics card one "
+        "process computes, and N threads read ahead",
     )  # fmt: skip
     command.add_argument(
-        "--scheduler", metavar="ADDRESS", help="of a Dask scheduler whose workers do the work (tcp://host:8786)"
+        "--scheduler", metavar="ADDRESS", help="address of a Dask scheduler whose workers do the work (tcp://host:8786)"
     )
     add_rule_options(command)
     command.add_argument(
@@ -83,11 +83,11 @@ def _cohort(options: argparse.Namespace) -> int:
     )
     began = time.monotonic()
 
-    def tell(row: Row, done: int, total: int) -> None:
+    def report(row: Row, done: int, total: int) -> None:
         left = (time.monotonic() - began) / done * (total - done)
         say(f"[{done}/{total}, about {left:.0f} s left] {row.case}: {row.summary()}")
 
-    rows = run_cohort(entries, options.output, settings, workers=workers, scheduler=options.scheduler, report=tell)
+    rows = run_cohort(entries, options.output, settings, workers=workers, scheduler=options.scheduler, report=report)
     bad = [row for row in rows if row.status != "done"]
     say(f"{len(rows) - len(bad)} done, {len(bad)} failed; {_counted(problems)} in the cohort; see cohort.tsv.")
     for row in bad:
@@ -100,7 +100,7 @@ def _counted(problems: Sequence[str]) -> str:
 
 
 def _entries(options: argparse.Namespace) -> tuple[list[Entry], list[str]]:
-    """Return the cases, and what is wrong with the cohort.
+    """Return the cases and the problems of the cohort.
 
     Raises
     ------
@@ -115,7 +115,7 @@ def _entries(options: argparse.Namespace) -> tuple[list[Entry], list[str]]:
     if Path(options.cohort).is_dir():
         return read_folders(options.cohort, *patterns)
     if any(patterns):
-        raise SettingsError("--ct-pattern and --mri-pattern are for folders, and the cohort is a table: omit them")
+        raise SettingsError("--ct-pattern and --mri-pattern are for folders, but the cohort is a table: omit them")
     return read_manifest(options.cohort)
 
 
@@ -125,7 +125,7 @@ def _workers(wanted: str, entries: Sequence[Entry]) -> int:
     Raises
     ------
     SettingsError
-        It is neither a whole number of at least 1 nor ``auto``.
+        The number is neither ``auto`` nor a whole number of at least 1.
     """
     if wanted != "auto":
         if not wanted.isdecimal() or int(wanted) < 1:
@@ -134,7 +134,7 @@ def _workers(wanted: str, entries: Sequence[Entry]) -> int:
     try:
         workers, needed = workers_that_fit(entries)
     except ImportError:
-        say("One case at once: how many the memory holds is known only with pip install 'brainfusion[cohort]'.")
+        say("One case at a time: to determine how many fit into the memory, pip install 'brainfusion[cohort]'.")
         return 1
-    say(f"{workers} at once, each with up to {needed / 1e9:.1f} GB of memory.")
+    say(f"{workers} {'case' if workers == 1 else 'cases'} at once, each with up to {needed / 1e9:.1f} GB of memory.")
     return workers

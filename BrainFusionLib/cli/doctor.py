@@ -1,4 +1,4 @@
-"""``brainfusion doctor``: what is installed and what would be used."""
+"""``brainfusion doctor``: the packages installed, the device and the weights."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from BrainFusionLib.fusion.methods import METHODS
 from BrainFusionLib.fusion.weights import DEFAULT_WEIGHTS, SHIPPED, find_weights
 from BrainFusionLib.version import __version__
 
-# Name, what it is for, and whether nothing works without it; what single fusion methods need is added from their table.
+# Name, purpose, and whether it is required; packages for single fusion methods are added from the table of methods.
 PACKAGES = (
     ("numpy", "arrays", True),
     ("SimpleITK", "image files, masks", True),
@@ -28,14 +28,14 @@ def add_to(commands: Any) -> None:
     """Add the command to the parser's."""
     doctor_command = commands.add_parser(
         "doctor",
-        help="say what is installed and what would be used",
-        description="Say what is installed, which device would be used, and which weights there are.",
+        help="list the packages installed, the device and the weights",
+        description="List the packages installed, the device that would be used, and the weights.",
     )
     doctor_command.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
-    """Say what is installed, which device would be used, and which weights there are."""
+    """List the packages installed, the device that would be used, and the weights."""
     say(f"brainfusion {__version__}, Python {platform.python_version()}, {platform.platform()}")
     missing = []
     optional = (
@@ -55,7 +55,7 @@ def run(options: argparse.Namespace) -> int:
 
         say(
             "  inner loops  "
-            + ("compiled" if kernel() else "torch only: two to three times as slow; a C compiler would help")
+            + ("compiled" if kernel() else "torch only: two to three times slower than with a C compiler")
         )
         say(f"  device       {pick_device('auto')} (auto), {torch.get_num_threads()} CPU threads")
         for n in range(torch.cuda.device_count()):

@@ -1,6 +1,6 @@
 """The ``brainfusion`` command.
 
-Exit codes: 0 done; 1 a fault of the program; 2 wrong input, settings or files; 3 the two could not be aligned;
+Exit codes: 0 done; 1 a fault of the program; 2 wrong input, settings or files; 3 CT and MRI could not be aligned;
 130 interrupted with Ctrl-C; 143 terminated (SIGTERM).
 """
 
@@ -25,7 +25,7 @@ __all__ = ["DONE", "FAULT", "INTERRUPTED", "NOT_FOUND", "TERMINATED", "WRONG_INP
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command and return its exit code; prints no traceback for a wrong input.
+    """Run the command and return its exit code; a wrong input prints no traceback.
 
     Raises
     ------
@@ -36,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if threading.current_thread() is threading.main_thread():
         for name in ("SIGTERM", "SIGHUP"):
             number = getattr(signal, name, None)
-            # Ignored from the start by nohup, and meant so.
+            # A signal that nohup ignores stays ignored.
             if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
                 signal.signal(number, _stop)
     options = _parser().parse_args(arguments)
@@ -60,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _stop(signum: int, frame: Any) -> NoReturn:
-    # Through the stack, so that half-written files are removed on the way.
+    # An exception, so that half-written files are removed as the stack unwinds.
     raise SystemExit(TERMINATED)
 
 

@@ -1,4 +1,4 @@
-"""``brainfusion metrics``: how good a fused image is, by the field's measures and the fidelity gates."""
+"""``brainfusion metrics``: quality of a fused image, by the usual measures and the fidelity gates."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from BrainFusionLib.fusion.measuring import measure_files
 from BrainFusionLib.io import write_json, write_text
 from BrainFusionLib.io.tables import format_csv
 
-# What a line of the table says of each number.
+# Explanation of each number in the table.
 MEANINGS = {
-    "Qabf": "edges kept, 0 to 1",
+    "Qabf": "edges preserved, 0 to 1",
     "VIF": "visual information fidelity, mean of both sources",
     "NMI": "normalised mutual information, sum over both sources, 0 to 2",
     "Qy": "Yang's similarity, 0 to 1",
@@ -40,14 +40,14 @@ def add_to(commands: Any) -> None:
         help="measure a fused image against its CT and MRI",
         description="Measure a fused image: three pictures, three folders of pictures of the same names, or three "
         "volumes on one grid (fused and ct_in_mri as `brainfusion fuse` writes them, and the MRI).",
-        epilog="The gates say whether the picture tells the truth; without them no other measure counts. Formulas and "
-        "their sources: BrainFusionLib/metrics/fusion.py.",
+        epilog="The gates show whether the picture is faithful to CT and MRI; if one is missed, no other measure "
+        "counts. Formulas and their sources: BrainFusionLib/metrics/fusion.py.",
     )
     parser.add_argument("fused", metavar="FUSED")
     parser.add_argument("ct", metavar="CT")
     parser.add_argument("mri", metavar="MRI")
-    parser.add_argument("--json", metavar="FILE", help="write the means and every slice's measures there")
-    parser.add_argument("--csv", metavar="FILE", help="write every slice's measures there, a line a slice")
+    parser.add_argument("--json", metavar="FILE", help="write the means and the measures of every slice to FILE")
+    parser.add_argument("--csv", metavar="FILE", help="write the measures to FILE, one line for each slice")
     parser.set_defaults(run=run)
 
 
@@ -64,7 +64,7 @@ def run(options: argparse.Namespace) -> int:
         remove_if_empty(made)
         raise
     if measured.unpaired:
-        say(f"note: left out, because not all folders have them: {', '.join(measured.unpaired)}")
+        say(f"note: omitted, because not all folders contain them: {', '.join(measured.unpaired)}")
     count = len(measured.slices)
     say(f"mean of {count} slices" if count > 1 else next(iter(measured.slices)))
     for name, value in measured.mean.items():

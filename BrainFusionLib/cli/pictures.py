@@ -1,4 +1,4 @@
-"""``brainfusion slices``: folders of registered slices, as the field's benchmarks come."""
+"""``brainfusion slices``: folders of registered slices, the format of public benchmarks."""
 
 from __future__ import annotations
 
@@ -22,11 +22,12 @@ def add_to(commands: Any) -> None:
     parser = commands.add_parser(
         "slices",
         help="fuse folders of registered 8-bit CT and MRI slices",
-        description="Fuse every pair of registered 8-bit greyscale slices of one name into FOLDER/NAME.png.",
-        epilog=f"Nothing is registered or resampled: each pair must be of one size. Results are {WARNING}.",
+        description="Fuse every pair of registered 8-bit greyscale slices with the same name into FOLDER/NAME.png.",
+        epilog="Nothing is registered or resampled: both slices of a pair must have the same size. Results are "
+        f"{WARNING}.",
     )
     parser.add_argument("ct_folder", metavar="CT_FOLDER", help="CT slices (PNG, BMP, TIFF, JPEG), brain-windowed")
-    parser.add_argument("mri_folder", metavar="MRI_FOLDER", help="MRI slices of the same names and sizes")
+    parser.add_argument("mri_folder", metavar="MRI_FOLDER", help="MRI slices with the same names and sizes")
     parser.add_argument("-o", "--output", required=True, metavar="FOLDER", help="where to write the fused PNGs")
     add_rule_options(parser)
     parser.add_argument(
@@ -40,7 +41,7 @@ def add_to(commands: Any) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Fuse the folders, and say what was done."""
+    """Fuse the folders, and print a summary."""
     settings = Settings(fusion=fusion_settings(options), device=options.device, threads=options.threads)
     made = make_output_folder(Path(options.output))
     began = time.monotonic()
@@ -58,9 +59,9 @@ def run(options: argparse.Namespace) -> int:
         remove_if_empty(made)
         raise
     if written.unpaired:
-        say(f"note: left out, because only one folder has them: {', '.join(written.unpaired)}")
+        say(f"note: omitted, because only one folder contains them: {', '.join(written.unpaired)}")
     if options.save_alpha and not written.alpha:
-        say(f"note: no weights of the CT were written: the rule {options.rule} has none")
+        say(f"note: no alpha was written, because the rule {options.rule} has no weights")
     say(f"{len(written.fused)} slices fused in {time.monotonic() - began:.1f} s; results are {WARNING}.")
     say(f"  fused      {options.output}")
     if written.alpha:

@@ -1,4 +1,4 @@
-"""How to fuse, on the command line: the options that all commands which fuse share."""
+"""The fusion options that several commands share."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ def add_rule_options(parser: argparse.ArgumentParser) -> None:
         "--rule",
         choices=list(METHODS),
         default=FusionSettings.rule,
-        help=f"how to fuse (default: {FusionSettings.rule}). {rules}",
+        help=f"fusion rule (default: {FusionSettings.rule}). {rules}",
     )
     parser.add_argument(
         "--weights",
         metavar="NAME|FILE",
-        help=f"for the network: a weights file (.npz), or the name of one that ships (default: the first). {shipped}",
+        help=f"for the network: a weights file (.npz), or the name of included weights (default: the first). {shipped}",
     )
     parser.add_argument(
         "--batch-size",
         type=int,
         default=FusionSettings.batch_size,
         metavar="N",
-        help=f"slices that are fused together (default: {FusionSettings.batch_size})",
+        help=f"number of slices fused at once (default: {FusionSettings.batch_size})",
     )
 
 
 def fusion_settings(options: argparse.Namespace) -> FusionSettings:
-    """Return what the options say."""
+    """Return the settings given by the options."""
     return FusionSettings(options.rule, options.weights, options.batch_size)

@@ -77,7 +77,7 @@ def read_bids(
     """
     root = Path(root)
     if not (root / "dataset_description.json").is_file():
-        raise ImageFileError(f"{root}: not a BIDS dataset: it has no dataset_description.json.")
+        raise ImageFileError(f"{root}: is not a BIDS dataset: it has no dataset_description.json.")
     subjects = sorted(path.name for path in root.glob("sub-*") if path.is_dir())
     wanted = [f"sub-{label.removeprefix('sub-')}" for label in participants]
     problems = [f"{name}: there is no such participant in {root}" for name in wanted if name not in subjects]

@@ -57,8 +57,8 @@ def read_nifti(path: Path) -> Volume:
     Returns
     -------
     Volume
-        Scaled by the header's slope and intercept, in LPS mm, in the file's own voxel order; `notes` say in words
-        what was assumed about the orientation or repaired.
+        Scaled by the header's slope and intercept, in LPS mm, in the file's own voxel order; `notes` describe
+        assumptions about the orientation, and repairs.
 
     Raises
     ------

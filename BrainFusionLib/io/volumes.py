@@ -28,7 +28,7 @@ def read_volume(
     -------
     Volume
         Voxels float32, rescaled as the file says, in the file's own order (left-handed grids stay so), LPS mm.
-        `notes` say in words what had to be assumed or resampled.
+        `notes` describe what had to be assumed or resampled.
 
     Raises
     ------

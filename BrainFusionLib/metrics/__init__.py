@@ -1,4 +1,4 @@
-"""Numbers that say how good a registration or a fusion is, each with its formula's source."""
+"""Quality measures of registration and fusion, each with the source of its formula."""
 
 from BrainFusionLib.metrics.fidelity import Fidelity, Gates, fidelity, gates
 from BrainFusionLib.metrics.fusion import MEASURES, measure

@@ -1,4 +1,4 @@
-"""Whether a fused image tells the truth about its two sources: without that, no other measure counts."""
+"""Fidelity of a fused image to its two sources: without it, no other measure counts."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from BrainFusionLib.geometry import FloatArray
 from BrainFusionLib.values import ByValue
 from BrainFusionLib.volume import VoxelArray
 
-# Grey level from which on a pixel of either source is inside the head.
+# A pixel is inside the head if either source is above this grey level.
 HEAD_LEVEL = 10.0
 
 
 @dataclass(frozen=True, eq=False)
 class Fidelity(ByValue):
-    """Whether a fused volume tells the truth about its two sources.
+    """How faithful a fused volume is to its two sources.
 
     Attributes
     ----------
     bone_error_hu
-        Mean absolute difference between the Hounsfield units read back from the fused volume and the CT's, where the
-        CT is bone; ``None`` when no bone is in view.
+        Mean absolute difference between the CT and the Hounsfield units recovered from the fused volume, in bone;
+        ``None`` if no bone is in view.
     soft_tissue_error
         Mean absolute difference from the MRI on the unit scale, inside the MRI's head and away from bone.
     overshoot
-        Mean distance of the fused value from the range between the two sources, unit scale: 0 when no voxel is
-        brighter or darker than both.
+        Mean distance of the fused value from the range between the two sources, unit scale: 0 if no voxel is brighter
+        or darker than both.
     """
 
     bone_error_hu: float | None
@@ -50,11 +50,11 @@ def fidelity(
     fused_hu_in_bone: VoxelArray,
     ct_hu_in_bone: VoxelArray,
 ) -> Fidelity:
-    """Measure a fused volume against its sources; arrays of one shape, but the last two: (number of bone voxels,)."""
-    # Where the fused volume is the MRI, by far the most of it, there is no error and no overshoot.
+    """Compare a fused volume with its sources; the last two arrays have the shape (number of bone voxels,)."""
+    # Voxels equal to the MRI, by far the most, have no error and no overshoot.
     changed = fused_unit != mri_unit
     fused, ct, mri = fused_unit[changed], ct_unit[changed], mri_unit[changed]
-    # A millionth of the unit scale is float32 rounding of the blend, not a halo.
+    # A millionth of the unit scale is float32 rounding, not overshoot.
     outside = np.maximum(fused - np.maximum(ct, mri), np.minimum(ct, mri) - fused) - np.float32(1e-6)
     tissue = int(np.count_nonzero(soft_tissue))
     wrong = np.abs(fused - mri)[soft_tissue[changed]].sum(dtype=np.float64)
@@ -67,18 +67,18 @@ def fidelity(
 
 @dataclass(frozen=True)
 class Gates:
-    """Whether a fused slice tells the truth about its sources: no other measure counts without these.
+    """How faithful a fused slice is to its sources: if a gate is missed, no other measure counts.
 
     Attributes
     ----------
     bone_error
-        Mean absolute difference from the CT where it is bone, grey levels of 255; ``None`` where there is no bone.
+        Mean absolute difference from the CT in bone, grey levels of 255; ``None`` if there is no bone.
     soft_tissue_error
-        Mean absolute difference from the MRI in soft tissue, grey levels of 255; ``None`` where there is none. Soft
-        tissue is what is inside the head, less than half bone, and does not touch what is more: on the rim of the
-        skull each pixel holds some of both.
+        Mean absolute difference from the MRI in soft tissue, grey levels of 255; ``None`` if there is none. Soft tissue
+        means pixels inside the head that are less than half bone and do not touch a pixel that is half bone or more:
+        at the bone rim, pixels contain both.
     soft_tissue_correlation
-        Pearson's, with the MRI, at the same places; ``None`` where one of the two is constant.
+        Pearson's correlation with the MRI in the same pixels; ``None`` if one of the two is constant.
     overshoot
         Mean distance from the range between both sources, grey levels of 255, over all pixels.
     """
@@ -90,7 +90,7 @@ class Gates:
 
 
 def gates(fused: npt.ArrayLike, ct: npt.ArrayLike, mri: npt.ArrayLike, bone_weight: npt.ArrayLike) -> Gates:
-    """Measure a fused slice against its sources, grey levels of 255; the bone weight is 0 to 1."""
+    """Compare a fused slice with its sources, grey levels of 255; the bone weight is 0 to 1."""
     f, c, m, weight = (np.asarray(image, dtype=np.float64) for image in (fused, ct, mri, bone_weight))
     bone = weight >= 1
     soft = (np.maximum(c, m) > HEAD_LEVEL) & ~_with_neighbours(weight >= 0.5)
@@ -112,7 +112,7 @@ def _with_neighbours(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
 
 
 def correlation(a: FloatArray, b: FloatArray) -> float | None:
-    """Return Pearson's correlation; ``None`` where one of the two is constant."""
+    """Return Pearson's correlation; ``None`` if one of the two is constant."""
     a, b = a - a.mean(), b - b.mean()
     length = float(np.sqrt((a**2).sum() * (b**2).sum()))
     return float((a * b).sum()) / length if length > 0 else None

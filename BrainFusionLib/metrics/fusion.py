@@ -1,8 +1,8 @@
-"""Measures of image fusion, each with its formula's source.
+"""Measures of image fusion, each with the source of its formula.
 
-All take one slice: the fused image and its two sources, shape (rows, columns), on a scale of 0 to 255, which some of
-the formulas' constants are made for. Multiply the unit scale of `intensity` by 255 first. None of them alone says that
-a fusion is good: a picture can be made to please any of them (see `fidelity.Gates`).
+All take one slice: the fused image and its two sources, shape (rows, columns), on a scale of 0 to 255, for which some
+of the constants are defined. Multiply the unit scale of `intensity` by 255 first. None of them alone shows that a
+fusion is good, because each can be maximised by poor images (see `fidelity.Gates`).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ DIRECTION = (0.9879, -22.0, 0.8)
 # Wang et al.'s constants for images of 0 to 255, and their window: Gaussian, 11 pixels, standard deviation 1.5.
 SSIM_CONSTANTS = ((0.01 * 255) ** 2, (0.03 * 255) ** 2)
 SSIM_WINDOW = (11, 1.5)
-# Yang et al. look through a square window of 7 pixels, and take the two sources for alike from this SSIM on.
+# Yang et al. use a square window of 7 pixels, and treat the two sources as similar from this SSIM upwards.
 YANG_WINDOW = 7
 YANG_ALIKE = 0.75
 # Sheikh and Bovik's variance of the visual noise, for images of 0 to 255.
@@ -36,26 +36,26 @@ def measure(fused: npt.ArrayLike, ct: npt.ArrayLike, mri: npt.ArrayLike) -> dict
     Raises
     ------
     ValueError
-        The three are not images of one shape, of at least 16x16 pixels, or hold NaN or infinity.
+        The three are not images of one shape and at least 16x16 pixels, or contain NaN or infinity.
     """
     images = [np.asarray(image, dtype=np.float64) for image in (fused, ct, mri)]
     if images[0].ndim != 2 or not images[0].shape == images[1].shape == images[2].shape or min(images[0].shape) < 16:
         raise ValueError(
-            "the measures need a fused, a CT and an MRI slice of one shape (rows, columns), 16x16 or more; got "
+            "the measures need a fused, a CT and an MRI slice of the same shape (rows, columns), at least 16x16; got "
             f"{', '.join(str(image.shape) for image in images)}"
         )
     if not all(np.isfinite(image).all() for image in images):
-        raise ValueError("the measures need finite values, but there are NaN or infinite ones. Replace them first.")
+        raise ValueError("the measures need finite values, but some are NaN or infinite. Replace them first.")
     return {name: function(*images) for name, function in MEASURES.items()}
 
 
 def qabf(fused: FloatArray, a: FloatArray, b: FloatArray) -> float:
-    """Return how much of the sources' edges is kept in strength and direction, 0 to 1.
+    """Return the share of the sources' edges preserved in strength and direction, 0 to 1.
 
     Source: C. Xydeas and V. Petrovic, Electronics Letters 36 (2000) 308. Sobel edges; the mean over all pixels
     weighted by each source's edge strength (their exponent L = 1). Directions are those of lines: two that differ by
-    almost half a turn are almost the same, ``1 − min(Δ, π − Δ)/(π/2)``, as the field's programs have it; the formula as
-    printed takes them for opposite.
+    almost half a turn are almost the same, ``1 − min(Δ, π − Δ)/(π/2)``, as in published implementations; in the printed
+    formula they are opposite.
     """
     edges_f, edges_a, edges_b = _edges(fused), _edges(a), _edges(b)
     weight = edges_a[0] + edges_b[0]
@@ -75,7 +75,7 @@ def vif_of(reference: FloatArray, distorted: FloatArray) -> float:
     """Return the visual information fidelity of an image, in the pixel domain on four scales.
 
     Source: H. Sheikh and A. Bovik, IEEE Trans. Image Processing 15 (2006) 430; the pixel-domain version of their own
-    ``vifp_mscale``: windows of 17, 9, 5 and 3 pixels, only where they fit, noise variance 2. Logarithms cancel.
+    ``vifp_mscale``: windows of 17, 9, 5 and 3 pixels inside the image, noise variance 2. Logarithms cancel.
     """
     gained = possible = 0.0
     for scale in range(1, 5):
@@ -112,10 +112,10 @@ def nmi(fused: FloatArray, a: FloatArray, b: FloatArray) -> float:
 
 
 def qy(fused: FloatArray, a: FloatArray, b: FloatArray) -> float:
-    """Return Yang's measure: SSIM with the sources where these are alike, and else with the better one; the mean.
+    """Return Yang's measure: mean SSIM with both sources where they are similar, otherwise with the better one.
 
-    Source: C. Yang, J. Zhang, X. Wang and X. Liu, Information Fusion 9 (2008) 156. Square windows of 7 pixels, only
-    where they fit; a source's share is its variance's.
+    Source: C. Yang, J. Zhang, X. Wang and X. Liu, Information Fusion 9 (2008) 156. Square windows of 7 pixels inside
+    the image; the weight of a source is its share of the variance.
     """
     window = np.full(YANG_WINDOW, 1 / YANG_WINDOW)
     between, with_a, with_b = _ssim_map(a, b, window), _ssim_map(a, fused, window), _ssim_map(b, fused, window)
@@ -129,8 +129,8 @@ def qy(fused: FloatArray, a: FloatArray, b: FloatArray) -> float:
 def ssim(fused: FloatArray, a: FloatArray, b: FloatArray) -> float:
     """Return the mean over both sources of the structural similarity with the fused image (the mean, not the sum).
 
-    Source: Z. Wang, A. Bovik, H. Sheikh and E. Simoncelli, IEEE Trans. Image Processing 13 (2004) 600. Their Gaussian
-    window of 11 pixels, only where it fits.
+    Source: Z. Wang, A. Bovik, H. Sheikh and E. Simoncelli, IEEE Trans. Image Processing 13 (2004) 600. Gaussian window
+    of 11 pixels inside the image, as theirs.
     """
     window = _gaussian(*SSIM_WINDOW)
     return float((_ssim_map(a, fused, window).mean() + _ssim_map(b, fused, window).mean()) / 2)
@@ -171,7 +171,7 @@ def average_gradient(fused: FloatArray, a: FloatArray, b: FloatArray) -> float:
     return float(np.sqrt((dx**2 + dy**2) / 2).mean())
 
 
-# By the names that the field uses. The last four look at the fused image alone: noise raises them; report only.
+# Under their usual names. The last four depend on the fused image alone, and noise increases them: for reports only.
 MEASURES: dict[str, Callable[[FloatArray, FloatArray, FloatArray], float]] = {
     "Qabf": qabf,
     "VIF": vif,
@@ -187,7 +187,7 @@ MEASURES: dict[str, Callable[[FloatArray, FloatArray, FloatArray], float]] = {
 
 
 def _edges(image: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Return strength and direction (-pi/2 to pi/2) of the Sobel edges; beyond the border all is 0, as in the paper."""
+    """Return strength and direction (-pi/2 to pi/2) of the Sobel edges; the image is padded with 0, as in the paper."""
     padded = np.pad(image, 1)
     smooth_rows = padded[:-2] + 2 * padded[1:-1] + padded[2:]
     smooth_columns = padded[:, :-2] + 2 * padded[:, 1:-1] + padded[:, 2:]
@@ -199,7 +199,7 @@ def _edges(image: FloatArray) -> tuple[FloatArray, FloatArray]:
 
 def _edge_preservation(source: tuple[FloatArray, FloatArray], fused: tuple[FloatArray, FloatArray]) -> FloatArray:
     weaker, stronger = np.minimum(source[0], fused[0]), np.maximum(source[0], fused[0])
-    # Where neither has an edge, nothing can be lost and nothing counts: the weight is 0.
+    # Pixels without an edge in either image have weight 0.
     strength = np.where(stronger > 0, weaker / np.where(stronger > 0, stronger, 1), 0)
     turn = np.abs(source[1] - fused[1])
     direction = 1 - np.minimum(turn, np.pi - turn) / (np.pi / 2)
@@ -220,7 +220,7 @@ def _gaussian(size: int, sigma: float) -> FloatArray:
 
 
 def _filtered(image: FloatArray, window: FloatArray) -> FloatArray:
-    """Convolve rows and columns with a symmetric window, only where it fits."""
+    """Convolve rows and columns with a symmetric window, without padding."""
     for axis in (0, 1):
         size = image.shape[axis] - len(window) + 1
         image = sum(w * np.take(image, np.arange(n, n + size), axis=axis) for n, w in enumerate(window))

@@ -1,4 +1,4 @@
-"""How good a registration is, each number with its formula's source."""
+"""Accuracy of a registration, with the source of the formula."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from BrainFusionLib.transform import Transform
 
 
 def target_registration_errors_mm(found: Transform, true: Transform, fixed_points_lps_mm: npt.ArrayLike) -> FloatArray:
-    """Return how far each point lands from where it should, mm, shape (n,).
+    """Return the distance of each mapped point from its true position, mm, shape (n,).
 
     Source: J. Fitzpatrick, J. West and C. Maurer, IEEE Trans. Medical Imaging 17 (1998) 694: the target registration
-    error, here in the moving image's space (a rigid transform keeps distances, so the fixed one's gives the same).
+    error, here in the moving image's space (with rigid transforms it is the same in the fixed image's space).
     """
     errors: FloatArray = np.linalg.norm(found.apply(fixed_points_lps_mm) - true.apply(fixed_points_lps_mm), axis=-1)
     return errors

@@ -28,7 +28,7 @@ from simulation.cases import KINDS, POSITIVE, Case, case_name, check_kind, make_
 from simulation.heads import Head, phantom_head
 from simulation.label_maps import read_head
 
-# Making a phantom takes three seconds, and the cases of one are different all the same.
+# Making a phantom takes three seconds, and cases made from one phantom still differ.
 PHANTOMS = 14
 
 

@@ -125,6 +125,8 @@ class FusionSettings:
     weights_sha256: str | None = None
 
     def __post_init__(self) -> None:
+        if isinstance(self.weights, Path):  # text and a path that name one file are one setting
+            object.__setattr__(self, "weights", str(self.weights))
         _require_at_least("batch_size", self.batch_size, 1)
 
 

@@ -233,6 +233,8 @@ def _say_result(result: Result) -> None:
         say(f"note: {note}")
     say(f"The CT was {result.pose.movement}.")
     say(f"{result.verdict.sentence}.")
+    if result.verdict.expected_error is not None:
+        say(f"  {result.verdict.expected_error}")
     for reason in result.verdict.reasons:
         say(f"  {reason}")
 

@@ -64,7 +64,7 @@ def test_no_batch_and_no_thread_are_refused():
 
 def test_the_network_and_its_own_weights_are_the_default():
     assert FusionSettings().rule == "network"
-    assert FusionSettings(weights=Path("w.bin")).weights == Path("w.bin")
+    assert FusionSettings(weights=Path("w.bin")) == FusionSettings(weights="w.bin")
 
 
 def test_an_unknown_device_is_refused_with_the_known_ones():

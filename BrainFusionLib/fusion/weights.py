@@ -34,8 +34,8 @@ Normalisation = dict[str, str | list[float]]
 TRAINED = Path(__file__).parent / "trained"
 SHIPPED: dict[str, str] = {
     "fusion_net_alpha": "this project's network, which predicts the weight of the CT",
-    "fusion_net": "the reference network, taught the optimised label",
-    "fusion_net_wavelet": "the reference network, taught the wavelet rule: the original project's way",
+    "fusion_net": "the reference network, trained on the optimised label",
+    "fusion_net_wavelet": "the reference network, trained on the wavelet rule, as in the original project",
 }
 DEFAULT_WEIGHTS = next(iter(SHIPPED))
 

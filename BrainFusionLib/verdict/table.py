@@ -1,4 +1,4 @@
-"""All criteria of the verdict, with every limit, in one table.
+"""All criteria of the verdict, with their limits, in one table.
 
 Limits were chosen on one half of 840 verdicts on simulated pairs with exact truth, and tested on the other half, with
 other heads (docs/verdict/table.md). Correct results of the first half, 1st to 99th percentile, and wrong ones that
@@ -28,7 +28,8 @@ CRITERIA: tuple[Criterion, ...] = (
     ),
     Criterion(
         # Correct ones were up to .5 mm away.
-        "apart_from_registration", "given pose against registration", measures.apart_mm, "at most", amber=1.0, red=2.0, unit="mm",
+        "apart_from_registration", "given pose against registration", measures.apart_mm, "at most",
+        amber=1.0, red=2.0, unit="mm",
         text="the transform given is {value:.1f} mm from the result of a registration (limit {limit:g} mm)",
     ),
     Criterion(
@@ -44,7 +45,8 @@ CRITERIA: tuple[Criterion, ...] = (
         refusal="no pose stands out: the best one leads by {value:.3f} nats of mutual information (minimum {limit:g})",
     ),
     Criterion(
-        "agreement", "agreement of two refinements", measures.agreement_mm, "at most", amber=0.6, red=1.0, refuse=1.0, unit="mm",
+        "agreement", "agreement of two refinements", measures.agreement_mm, "at most",
+        amber=0.6, red=1.0, refuse=1.0, unit="mm",
         text="two refinements on different samples ended {value:.1f} mm apart (limit {limit:g} mm)",
         refusal="two refinements on different samples ended {value:.1f} mm apart (limit {limit:g} mm)",
         may_refuse=measures.is_not_mirrored,
@@ -55,7 +57,8 @@ CRITERIA: tuple[Criterion, ...] = (
         text="a pose 2 mm away fits better on other samples (by {deficit:.4f} of mutual information)",
     ),
     Criterion(
-        "sampling_error", "scatter of the pose", measures.sampling_error_mm, "at most", amber=0.3, red=0.6, refuse=0.7, unit="mm",
+        "sampling_error", "scatter of the pose", measures.sampling_error_mm, "at most",
+        amber=0.3, red=0.6, refuse=0.7, unit="mm",
         text="other samples would move the pose by {value:.2f} mm (limit {limit:g} mm)",
         refusal="the pose found is not a clear optimum: other samples of the same volumes would move it by more than "
         "{limit:g} mm",
@@ -63,7 +66,8 @@ CRITERIA: tuple[Criterion, ...] = (
     ),
     Criterion(
         # A slab of 8 mm was misaligned by 7 mm in one of three phantoms; 16 of 16 of 10 mm were correct.
-        "thickness", "thickness of the thinner volume", measures.thinnest_mm, "at least", amber=10.0, red=5.0, unit="mm",
+        "thickness", "thickness of the thinner volume", measures.thinnest_mm, "at least",
+        amber=10.0, red=5.0, unit="mm",
         text="one of the volumes is only {value:.0f} mm thick: poses some millimetres apart fit equally well in so "
         "thin a slab (minimum {limit:g} mm)",
     ),
@@ -79,7 +83,8 @@ CRITERIA: tuple[Criterion, ...] = (
         text="left and right seem to be exchanged in CT or MRI: mirrored data match better by {deficit:.2f} nats",
     ),
     Criterion(
-        "nearly_mirrored", "lead over the mirror image", measures.lead_over_mirrored, "at least", amber=0.03, unit="nats",
+        "nearly_mirrored", "lead over the mirror image", measures.lead_over_mirrored, "at least",
+        amber=0.03, unit="nats",
         text="CT and MRI match hardly better than when mirrored (by {value:.2f} nats, minimum {limit:g}): left and "
         "right may be exchanged in one of them",
     ),
@@ -105,7 +110,8 @@ CRITERIA: tuple[Criterion, ...] = (
         scale=measures.coarse_local_voxels,
     ),
     Criterion(
-        "regions_misaligned", "misalignment of the regions", measures.local_median_mm, "at most", amber=2.0, red=4.0, unit="mm",
+        "regions_misaligned", "misalignment of the regions", measures.local_median_mm, "at most",
+        amber=2.0, red=4.0, unit="mm",
         text="half of the regions tested would align better if shifted by {value:.1f} mm or more (limit "
         "{limit:.1f} mm)",
         scale=measures.coarse_local_voxels,

@@ -233,7 +233,7 @@ def test_members_of_gzip_that_follow_each_other_are_one_stream(tmp_path):
     assert_is_whole(read_volume(save(tmp_path / "a.nrrd", header(encoding="gzip"), members)))
 
 
-# ---------------------------------------------------------------- refused in words
+# ---------------------------------------------------------------- refused
 
 
 @pytest.mark.parametrize(

@@ -141,24 +141,34 @@ def read_pixels(path: Path, dataset: Dataset, pixels: PixelData) -> npt.NDArray[
     ImageFileError
         They cannot be decoded, or would not fit into memory.
     """
-    frames, rows, columns = int(dataset.get("NumberOfFrames") or 1), int(dataset.Rows), int(dataset.Columns)
+    with naming(path):
+        try:
+            return _read(path, dataset, pixels)
+        except (OSError, MemoryError):
+            raise
+        except Exception as error:  # pydicom raises errors of many kinds where attributes are damaged
+            raise undecodable(path) from error
+
+
+def _read(path: Path, dataset: Dataset, pixels: PixelData) -> npt.NDArray[np.float32]:
     from pydicom.uid import RLELossless
 
-    with naming(path):
-        refuse_too_large(path, (frames, rows, columns), 4)
-        is_rle = dataset.file_meta.get("TransferSyntaxUID") == RLELossless
-        if pixels.start is None and not is_rle:
-            return _decoded(path, dataset, pixels, (frames, rows, columns))
-        raw = _rle(path, dataset, pixels, frames) if is_rle else _plain(path, pixels)
-        stored = _that_count(path, dataset, raw).reshape(frames, rows, columns)
-        try:
-            slope, intercept = _rescale(dataset)
-        except (TypeError, ValueError) as error:
-            raise undecodable(path) from error
-        if not np.isfinite([slope, intercept]).all():
-            raise undecodable(path)
-        rescaled: npt.NDArray[np.float32] = (stored * np.float64(slope) + intercept).astype(np.float32)
-        return rescaled
+    shape = int(dataset.get("NumberOfFrames") or 1), int(dataset.Rows), int(dataset.Columns)
+    syntax = dataset.file_meta.get("TransferSyntaxUID")
+    if min(shape) < 1 or (syntax is not None and syntax.is_encapsulated != (pixels.start is None)):
+        raise undecodable(path)
+    refuse_too_large(path, shape, 4)
+    if syntax != RLELossless and pixels.start is None:
+        return _decoded(path, dataset, pixels, shape)
+    raw = _plain(path, pixels) if pixels.start is not None else _rle(path, dataset, pixels, shape)
+    stored = _that_count(path, dataset, raw).reshape(shape)
+    slope, intercept = _rescale(dataset)
+    if not np.isfinite([slope, intercept]).all():
+        raise undecodable(path)
+    rescaled = np.empty(shape, np.float32)
+    for k, frame in enumerate(stored):
+        rescaled[k] = frame * np.float64(slope) + intercept
+    return rescaled
 
 
 def _plain(path: Path, pixels: PixelData) -> bytes:
@@ -168,18 +178,12 @@ def _plain(path: Path, pixels: PixelData) -> bytes:
         return stream.read(pixels.wanted)
 
 
-def _rle(path: Path, dataset: Dataset, pixels: PixelData, frames: int) -> bytes:
-    value_bytes = int(dataset.BitsAllocated) // 8
+def _rle(path: Path, dataset: Dataset, pixels: PixelData, shape: tuple[int, int, int]) -> bytes:
+    frames, rows, columns = shape
     if len(pixels.fragments) != frames:
         raise undecodable(path)
-    try:
-        decoded = [
-            decode_rle(frame, int(dataset.Rows) * int(dataset.Columns), value_bytes)
-            for frame in _fragments(path, pixels)
-        ]
-    except ValueError as error:
-        raise undecodable(path) from error
-    return b"".join(frame.tobytes() for frame in decoded)
+    value_bytes = int(dataset.BitsAllocated) // 8
+    return b"".join(decode_rle(frame, rows * columns, value_bytes).tobytes() for frame in _fragments(path, pixels))
 
 
 def _fragments(path: Path, pixels: PixelData, most: int = _UNDEFINED) -> Iterator[bytes]:
@@ -222,14 +226,11 @@ def _decoded(path: Path, dataset: Dataset, pixels: PixelData, shape: tuple[int, 
     import SimpleITK as sitk
 
     refuse_undecodable(path)
-    try:
-        for start in _fragments(path, pixels, _LONGEST_JPEG_HEADER):
-            jpeg = jpeg_size(start)
-            if jpeg is not None and (jpeg[1:] != shape[1:] or jpeg[0] > int(dataset.BitsAllocated)):
-                raise ValueError(f"a JPEG image of {jpeg}")
-        image = sitk.ReadImage(os.fspath(path), sitk.sitkFloat32, "GDCMImageIO")
-    except (RuntimeError, ValueError) as error:
-        raise undecodable(path) from error
+    for start in _fragments(path, pixels, _LONGEST_JPEG_HEADER):
+        jpeg = jpeg_size(start)
+        if jpeg is not None and (jpeg[1:] != shape[1:] or jpeg[0] > int(dataset.BitsAllocated)):
+            raise undecodable(path)
+    image = sitk.ReadImage(os.fspath(path), sitk.sitkFloat32, "GDCMImageIO")
     array: npt.NDArray[np.float32] = sitk.GetArrayFromImage(image)
     if array.shape != shape:
         raise undecodable(path)

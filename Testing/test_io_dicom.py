@@ -682,3 +682,64 @@ def test_slice_that_lost_its_mark_is_not_left_out(tmp_path):
     (folder / "IM0002").write_bytes(content)
     with pytest.raises(ImageFileError, match=r"IM0002: this DICOM file is damaged"):
         read_volume(folder)
+
+
+def compress(folder, syntax):
+    """Compress all slices of a folder: RLE by pydicom, JPEG by ITK's writer, whose file gives the pixels."""
+    import SimpleITK as sitk
+
+    for file in sorted(folder.iterdir()):
+        data = pydicom.dcmread(file)
+        if syntax == "RLE":
+            data.compress(RLELossless)
+        else:
+            writer = sitk.ImageFileWriter()
+            writer.SetFileName(str(folder.parent / "made.dcm"))
+            writer.SetImageIO("GDCMImageIO")
+            writer.UseCompressionOn()
+            writer.SetCompressor(syntax)
+            writer.Execute(sitk.GetImageFromArray(data.pixel_array[None].astype(np.int16)))
+            made = pydicom.dcmread(folder.parent / "made.dcm")
+            data.PixelData, data.file_meta.TransferSyntaxUID = made.PixelData, made.file_meta.TransferSyntaxUID
+            data["PixelData"].VR, data["PixelData"].is_undefined_length = "OB", True
+        data.save_as(file, enforce_file_format=True)
+
+
+@pytest.mark.parametrize("syntax", ["RLE", "JPEG", "JPEG2000"])
+def test_compressed_slices_are_read_if_they_are_what_the_header_says(tmp_path, syntax):
+    folder = write_series(tmp_path / "head", heights=[0, 2, 4])
+    whole = read_volume(folder)
+    compress(folder, syntax)
+    np.testing.assert_array_equal(read_volume(folder).array_kji, whole.array_kji)
+    content = {file: file.read_bytes() for file in folder.iterdir()}
+    for changes in ({"Rows": 8}, {"Rows": 300}, {"Columns": 9}, {"BitsAllocated": 8, "BitsStored": 8, "HighBit": 7}):
+        for file in content:
+            changed(file, **changes)
+        with pytest.raises(ImageFileError, match=r"this DICOM file is damaged"):
+            read_volume(folder)
+        for file, data in content.items():
+            file.write_bytes(data)
+
+
+@pytest.mark.parametrize("shape", [(2, 3), (3, 5), (1, 300), (64, 64)])
+@pytest.mark.parametrize("kind", ["u1", "i2"])
+def test_rle_is_decoded_as_pydicom_encoded_it(shape, kind):
+    from BrainFusionLib.io.dicom_codestreams import decode_rle
+
+    values = np.random.default_rng(2).integers(0, 3, shape).astype("<" + kind)
+    values[:, : shape[1] // 2] = 1
+    data, bits = new_dataset(), 8 * values.itemsize
+    data.Rows, data.Columns, data.SamplesPerPixel, data.PhotometricInterpretation = *shape, 1, "MONOCHROME2"
+    data.BitsAllocated, data.BitsStored, data.HighBit, data.PixelRepresentation = (
+        bits,
+        bits,
+        bits - 1,
+        int(kind[0] == "i"),
+    )
+    data.compress(RLELossless, values)
+    (frame,) = generate_frames(data.PixelData, number_of_frames=1)
+    decoded = decode_rle(frame, values.size, values.itemsize)
+    assert decoded.tobytes() == values.tobytes()
+    for pixels, value_bytes in ((values.size + 1, values.itemsize), (values.size, values.itemsize + 1)):
+        with pytest.raises(ValueError, match=r"segments|another number"):
+            decode_rle(frame, pixels, value_bytes)

@@ -12,6 +12,8 @@ from BrainFusionLib.geometry import MAXIMUM_SIZE
 from BrainFusionLib.io.reading import refuse_irregular
 from BrainFusionLib.io.text_headers import brief
 
+# With folders before it; what a file system takes as one name is 255 bytes.
+_LONGEST_NAME = 1024
 _NUMBER = re.compile(r"%(0?)(\d{0,2})d")
 
 
@@ -30,7 +32,7 @@ def data_file(header: Path, name: str) -> Path:
     ImageFileError
         It is missing, outside of the header's folder, or not a true file (a pipe, a device).
     """
-    if name in ("", "-") or "\0" in name:
+    if name in ("", "-") or "\0" in name or len(name) > _LONGEST_NAME:
         raise ImageFileError(f"{header}: names no file for its voxels ({brief(name)}). Put both into one folder.")
     written = os.fsdecode(name.encode("latin-1"))
     spellings = (written, name)

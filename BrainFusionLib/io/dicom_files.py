@@ -89,12 +89,20 @@ class DicomFile:
         """Return the values of an attribute, shape (n, count): the file's own, each frame's and the frames' shared one.
 
         Values that are not finite numbers, or not `count` of them, are left out.
+
+        Raises
+        ------
+        ImageFileError
+            The groups are damaged.
         """
-        frames = [
-            *self.dataset.get("PerFrameFunctionalGroupsSequence", []),
-            *self.dataset.get("SharedFunctionalGroupsSequence", []),
-        ]
-        holders = [self.dataset, *(item for frame in frames for item in frame.get(_GROUPS[keyword], []))]
+        try:
+            frames = [
+                *self.dataset.get("PerFrameFunctionalGroupsSequence", []),
+                *self.dataset.get("SharedFunctionalGroupsSequence", []),
+            ]
+            holders = [self.dataset, *(item for frame in frames for item in frame.get(_GROUPS[keyword], []))]
+        except Exception as error:  # pydicom parses sequences only here, and raises errors of many kinds
+            raise undecodable(self.path) from error
         found = [values for holder in holders if len(values := _values(holder, keyword)) == count]
         return np.array(found, dtype=np.float64).reshape(-1, count)
 
@@ -119,7 +127,7 @@ def _values(holder: Dataset, keyword: str) -> list[float]:
     try:
         value = holder.get(keyword)
         values = [float(number) for number in (value if hasattr(value, "__iter__") else [value])]
-    except (TypeError, ValueError):
+    except Exception:  # as above
         return []
     return values if np.isfinite(values).all() else []
 

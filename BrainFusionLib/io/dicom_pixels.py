@@ -1,4 +1,4 @@
-"""Pixels of a DICOM file: what is stored plainly is read here, what is compressed by GDCM.
+"""Pixels of a DICOM file: plain ones and RLE are read here, other compressed ones by GDCM.
 
 GDCM takes as many bytes as rows and columns say from where the pixels should be: of a file with fewer it shows what
 stands in memory behind them. So lengths are checked before, and plain pixels never get there.
@@ -7,6 +7,7 @@ stands in memory behind them. So lengths are checked before, and plain pixels ne
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal, cast
@@ -16,6 +17,7 @@ import numpy.typing as npt
 
 from BrainFusionLib.errors import ImageFileError
 from BrainFusionLib.io.budget import refuse_too_large
+from BrainFusionLib.io.dicom_codestreams import decode_rle, jpeg_size
 from BrainFusionLib.io.dicom_streams import WholeReads, open_data_set
 from BrainFusionLib.io.reading import naming, open_regular, refuse_undecodable
 
@@ -27,6 +29,7 @@ _ITEM, _END_OF_ITEMS = 0xFFFEE000, 0xFFFEE0DD
 _UNDEFINED = 0xFFFFFFFF
 # Padding to whole blocks; more says that rows, columns or frames in the header are not those of the pixels.
 _LONGEST_TAIL = 4096
+_LONGEST_JPEG_HEADER = 1 << 16
 _TYPES = {(8, 0): "u1", (8, 1): "i1", (16, 0): "u2", (16, 1): "i2", (32, 0): "u4", (32, 1): "i4"}
 
 
@@ -40,11 +43,14 @@ class PixelData:
         First byte of plain pixels, in the file or in its unpacked copy; ``None`` where they are compressed.
     wanted, length
         Bytes that rows, columns and frames need, and that there are. Of compressed pixels neither is known.
+    fragments
+        Of compressed pixels: start and length of each piece, without the table of offsets before them.
     """
 
     start: int | None
     wanted: int = 0
     length: int = 0
+    fragments: tuple[tuple[int, int], ...] = ()
 
     @property
     def tail(self) -> int:
@@ -87,17 +93,19 @@ def find_pixels(path: Path, dataset: Dataset, stream: WholeReads) -> PixelData |
         if start + length > stream.length:
             return None
         return _checked(path, PixelData(start, _wanted(dataset), length))
+    fragments = []
     while (item := tag()) == _ITEM:
         length = number(4)
         if stream.tell() + length > stream.length:
             return None
+        fragments.append((stream.tell(), length))
         stream.seek(length, os.SEEK_CUR)
     if item != _END_OF_ITEMS:
         return None
     number(4)  # the end mark's length, 0
     # GDCM reads what follows, too, and believes every length.
     read_dataset(cast("BinaryIO", stream), implicit, little_endian)
-    return PixelData(None)
+    return PixelData(None, fragments=tuple(fragments[1:]))
 
 
 def _wanted(dataset: Dataset) -> int:
@@ -133,41 +141,70 @@ def read_pixels(path: Path, dataset: Dataset, pixels: PixelData) -> npt.NDArray[
     ImageFileError
         They cannot be decoded, or would not fit into memory.
     """
-    frames, rows, columns = int(dataset.get("NumberOfFrames") or 1), int(dataset.Rows), int(dataset.Columns)
     with naming(path):
-        refuse_too_large(path, (frames, rows, columns), 4)
-        if pixels.start is None:
-            array = _decoded(path)
-            if array.shape != (frames, rows, columns):
-                raise undecodable(path)
-            return array
-        stored = _stored(path, dataset, pixels).reshape(frames, rows, columns)
         try:
-            slope, intercept = _rescale(dataset)
-        except (TypeError, ValueError) as error:
+            return _read(path, dataset, pixels)
+        except (OSError, MemoryError):
+            raise
+        except Exception as error:  # pydicom raises errors of many kinds where attributes are damaged
             raise undecodable(path) from error
-        if not np.isfinite([slope, intercept]).all():
-            raise undecodable(path)
-        rescaled: npt.NDArray[np.float32] = (stored * np.float64(slope) + intercept).astype(np.float32)
-        return rescaled
 
 
-def _stored(path: Path, dataset: Dataset, pixels: PixelData) -> npt.NDArray[Any]:
-    """Return plain pixels as they are stored: the bits that count, with their sign."""
+def _read(path: Path, dataset: Dataset, pixels: PixelData) -> npt.NDArray[np.float32]:
+    from pydicom.uid import RLELossless
+
+    shape = int(dataset.get("NumberOfFrames") or 1), int(dataset.Rows), int(dataset.Columns)
+    syntax = dataset.file_meta.get("TransferSyntaxUID")
+    if min(shape) < 1 or (syntax is not None and syntax.is_encapsulated != (pixels.start is None)):
+        raise undecodable(path)
+    refuse_too_large(path, shape, 4)
+    if syntax != RLELossless and pixels.start is None:
+        return _decoded(path, dataset, pixels, shape)
+    raw = _plain(path, pixels) if pixels.start is not None else _rle(path, dataset, pixels, shape)
+    stored = _that_count(path, dataset, raw).reshape(shape)
+    slope, intercept = _rescale(dataset)
+    if not np.isfinite([slope, intercept]).all():
+        raise undecodable(path)
+    rescaled = np.empty(shape, np.float32)
+    for k, frame in enumerate(stored):
+        rescaled[k] = frame * np.float64(slope) + intercept
+    return rescaled
+
+
+def _plain(path: Path, pixels: PixelData) -> bytes:
+    with open_regular(path) as file:
+        stream = open_data_set(path, file)
+        stream.seek(pixels.start or 0)
+        return stream.read(pixels.wanted)
+
+
+def _rle(path: Path, dataset: Dataset, pixels: PixelData, shape: tuple[int, int, int]) -> bytes:
+    frames, rows, columns = shape
+    if len(pixels.fragments) != frames:
+        raise undecodable(path)
+    value_bytes = int(dataset.BitsAllocated) // 8
+    return b"".join(decode_rle(frame, rows * columns, value_bytes).tobytes() for frame in _fragments(path, pixels))
+
+
+def _fragments(path: Path, pixels: PixelData, most: int = _UNDEFINED) -> Iterator[bytes]:
+    """Yield the pieces of compressed pixels, or the first bytes of each, at most so many."""
+    with open_regular(path) as stream:
+        for start, length in pixels.fragments:
+            stream.seek(start)
+            yield stream.read(min(length, most))
+
+
+def _that_count(path: Path, dataset: Dataset, raw: bytes) -> npt.NDArray[Any]:
+    """Return the values in bytes of pixels: the bits that count, with their sign."""
     allocated, signed = int(dataset.BitsAllocated), int(dataset.get("PixelRepresentation") or 0)
     used = int(dataset.get("BitsStored") or allocated)
     high = int(dataset.get("HighBit", used - 1))
     if (allocated, signed) not in _TYPES or not 1 <= used <= high + 1 <= allocated:
         raise undecodable(path)
-    with open_regular(path) as file:
-        stream = open_data_set(path, file)
-        stream.seek(pixels.start or 0)
-        raw = stream.read(pixels.wanted)
     order = "<" if dataset.original_encoding[1] else ">"
     values = np.frombuffer(raw, order + _TYPES[allocated, signed])
     if used < allocated:  # shifted up, and down again with the sign
-        up = allocated - 1 - high
-        values = np.right_shift(np.left_shift(values, up), allocated - used)
+        values = np.right_shift(np.left_shift(values, allocated - 1 - high), allocated - used)
     return values
 
 
@@ -184,15 +221,19 @@ def _rescale(dataset: Dataset) -> tuple[float, float]:
     return 1.0, 0.0
 
 
-def _decoded(path: Path) -> npt.NDArray[np.float32]:
+def _decoded(path: Path, dataset: Dataset, pixels: PixelData, shape: tuple[int, int, int]) -> npt.NDArray[np.float32]:
+    """Return pixels decoded and rescaled by GDCM, if they are what the header says."""
     import SimpleITK as sitk
 
     refuse_undecodable(path)
-    try:
-        image = sitk.ReadImage(os.fspath(path), sitk.sitkFloat32, "GDCMImageIO")
-    except RuntimeError as error:
-        raise undecodable(path) from error
+    for start in _fragments(path, pixels, _LONGEST_JPEG_HEADER):
+        jpeg = jpeg_size(start)
+        if jpeg is not None and (jpeg[1:] != shape[1:] or jpeg[0] > int(dataset.BitsAllocated)):
+            raise undecodable(path)
+    image = sitk.ReadImage(os.fspath(path), sitk.sitkFloat32, "GDCMImageIO")
     array: npt.NDArray[np.float32] = sitk.GetArrayFromImage(image)
+    if array.shape != shape:
+        raise undecodable(path)
     return array
 
 

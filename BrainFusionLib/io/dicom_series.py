@@ -18,7 +18,7 @@ from BrainFusionLib.io.dicom_files import (
     read_image_header,
 )
 from BrainFusionLib.io.dicom_pixels import undecodable
-from BrainFusionLib.io.reading import naming
+from BrainFusionLib.io.reading import naming, open_regular
 
 # A hospital's export has at most PATIENT/STUDY/SERIES above its files; a whole disk given by mistake is not searched.
 _DEEPEST_FOLDER = 4
@@ -57,7 +57,7 @@ def is_dicom(path: Path) -> bool:
     """Return whether a path is a folder, or a file that is read as DICOM."""
     if path.is_dir() or path.suffix.lower() in DICOM_SUFFIXES:
         return True
-    with naming(path), path.open("rb") as stream:
+    with naming(path), open_regular(path) as stream:
         return looks_like_dicom(stream.read(132))
 
 

@@ -25,7 +25,7 @@ _LONGEST_TAIL = 4096
 _LONGEST_SKIP = 1 << 26
 # Deflate cannot shrink more than 1032 times: a header that asks for more is not worth the memory.
 _DEFLATE_RATIO = 1032
-_GZIP = b"\x1f\x8b"
+_GZIP = b"\x1f\x8b\x08"
 _PACKED = (_GZIP, b"BZh", b"PK\x03\x04", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd")
 
 
@@ -69,7 +69,7 @@ def is_gzip(path: Path, start: int = 0) -> bool:
     """Return whether a file is gzipped from a position on, by the bytes there, whatever its name says."""
     with open_regular(path) as stream:
         stream.seek(start)
-        return stream.read(2) == _GZIP
+        return stream.read(len(_GZIP)) == _GZIP
 
 
 def read_start(path: Path, count: int) -> bytes:

@@ -45,7 +45,7 @@ def forgetSubmodules() -> None:
 makeLibraryImportable()
 forgetSubmodules()
 
-from BrainFusionSlicer import bridge, checks, dicom_export, remedies, review, torch_setup  # noqa: E402
+from BrainFusionSlicer import bridge, checks, dicom_export, ownership, remedies, review, selection, torch_setup  # noqa: E402
 from BrainFusionSlicer.logic import BrainFusionOutcome, FusionLogic  # noqa: E402
 from BrainFusionSlicer.selftest import BrainFusionTest  # noqa: E402
 
@@ -53,7 +53,7 @@ from BrainFusionLib.errors import Cancelled  # noqa: E402  (needs the lines abov
 from BrainFusionLib.fusion.methods import METHODS  # noqa: E402
 from BrainFusionLib.settings import FusionSettings, RegistrationSettings, Settings  # noqa: E402
 
-__all__ = ["BrainFusion", "BrainFusionLogic", "BrainFusionOutcome", "BrainFusionTest", "BrainFusionWidget"]
+__all__ = ["BrainFusion", "BrainFusionLogic", "BrainFusionOutcome", "BrainFusionTest", "BrainFusionWidget", "bridge"]
 
 SHORTCUT = "Ctrl+Return"
 # Roughly what each stage takes of the whole, so that the bar moves at one pace.
@@ -127,6 +127,10 @@ class BrainFusionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self._parameterNodeGuiTag = None
         self._outcome = None
         self._suspicion = (None, None)  # the pair that was looked at, and the warning
+        self._pair = (None, None)  # ids of the CT and the MRI that the outputs were chosen for
+        self._drawn = None  # the choice that is shown
+        self._notice = ""  # what happened last, until something else is chosen
+        self._permitted = {}  # nodes that the user allowed to be overwritten, by id
         self._began = 0.0
 
     def setup(self) -> None:
@@ -139,9 +143,17 @@ class BrainFusionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.logic = BrainFusionLogic()
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.StartCloseEvent, self.onSceneStartClose)
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.EndCloseEvent, self.onSceneEndClose)
+        # Before the selectors hear of it (-10), which would choose a neighbour; see `onNodeAboutToBeRemoved`.
+        self.addObserver(
+            slicer.mrmlScene, slicer.mrmlScene.NodeAboutToBeRemovedEvent, self.onNodeAboutToBeRemoved, priority=0.0
+        )
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.NodeRemovedEvent, self.updatePanel)
         self.fillChoices()
         ui = self.ui
+        for selector in (ui.fusedSelector, ui.transformSelector, ui.alphaSelector, ui.resampledSelector):
+            # Of the selectors' signals the only one that is a user's: the others are sent for programs, too.
+            selector.connect("nodeAddedByUserAction(vtkMRMLNode*)", self.permit)
+        ui.overwriteButton.connect("clicked(bool)", self.onOverwriteButton)
         ui.fuseButton.connect("clicked(bool)", self.onFuseButton)
         ui.swapButton.connect("clicked(bool)", self.onSwapButton)
         ui.sampleDataButton.connect("clicked(bool)", self.onSampleDataButton)
@@ -216,7 +228,37 @@ class BrainFusionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def onSceneStartClose(self, caller, event) -> None:
         self._outcome = None
+        self._pair, self._drawn = (None, None), None
+        self._permitted.clear()
         self.setParameterNode(None)
+
+    @vtk.calldata_type(vtk.VTK_OBJECT)
+    def onNodeAboutToBeRemoved(self, scene, event, node) -> None:
+        """Choose none where the node is chosen: by itself its selector would choose a neighbour, a user's volume."""
+        self._permitted.pop(node.GetID(), None)
+        if scene.IsClosing() or node.IsA("vtkMRMLScriptedModuleNode"):
+            return
+        parameters = self._parameterNode or self.logic.getParameterNode()
+        if selection.leave_out(parameters, node):
+            self._drawn = selection.chosen_ids(parameters)
+            self.say(_("{name} was removed from the scene.").format(name=node.GetName()))
+
+    def permit(self, node) -> None:
+        """Let a node be overwritten by the next fusion."""
+        self._permitted[node.GetID()] = node
+        self.updatePanel()
+
+    def onOverwriteButton(self, checked: bool = False) -> None:
+        blocked = self.blockedOutputs()
+        if blocked:
+            self.permit(blocked[0])
+
+    def blockedOutputs(self) -> list:
+        """Return the chosen outputs that must not be overwritten yet."""
+        parameters = self._parameterNode
+        return ownership.not_writable(
+            selection.chosen_outputs(parameters), parameters.ctVolume, parameters.mriVolume, self._permitted.values()
+        )
 
     def onSceneEndClose(self, caller, event) -> None:
         self.showIdle()
@@ -247,8 +289,16 @@ class BrainFusionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
                 value = getattr(parameters, name)
                 box.setCurrentIndex(list(choices).index(value) if value in choices else 0)
             ui.maskSelector.setCurrentNode(parameters.mask)
+            self.followChoice()
         missing = checks.what_is_missing(parameters)
-        warning = None if missing or running else self.whatIsSuspicious()
+        blocked = [] if missing else self.blockedOutputs()
+        if blocked:
+            missing = _("{name} would be overwritten: click Overwrite, or choose another output").format(
+                name=blocked[0].GetName()
+            )
+            ui.overwriteButton.setText(_("Overwrite {name}").format(name=blocked[0].GetName()))
+        ui.overwriteButton.setVisible(bool(blocked) and not running)
+        warning = None if (missing and not blocked) or running else self.whatIsSuspicious()
         ui.warningLabel.setText("⚠ " + warning if warning else "")
         ui.warningLabel.setVisible(bool(warning))
         ui.swapButton.setVisible(bool(warning) and checks.are_swapped(parameters.ctVolume, parameters.mriVolume))
@@ -266,14 +316,16 @@ class BrainFusionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             else missing or _("Register the CT to the MRI and fuse them")
         )
         ui.fuseButton.setToolTip(f"{tip} ({SHORTCUT})")
-        if not running and missing and not self._outcome:
-            ui.statusLabel.setText(missing + ".")
+        if not running:
+            ui.statusLabel.setText(" ".join([*filter(None, [self._notice]), *([missing + "."] if missing else [])]))
 
         fused = parameters.fusedVolume if parameters else None
         pair = bool(parameters and parameters.ctVolume and parameters.mriVolume)
         there = pair and bool(fused) and fused.GetImageData() is not None
         current = there and self.outcomeIsCurrent()
-        moved = pair and bridge.earlier_transform_of(parameters.ctVolume) is not None
+        moved = pair and (
+            ownership.find_output(ownership.TRANSFORM, parameters.ctVolume, parameters.mriVolume) is not None
+        )
         ui.reviewCollapsibleButton.setEnabled(there and not running)
         ui.checkerboardButton.setEnabled(current)
         ui.showUnregisteredButton.setEnabled(moved)
@@ -288,6 +340,24 @@ class BrainFusionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         blocked = ui.linkCheckBox.blockSignals(True)
         ui.linkCheckBox.setChecked(review.are_linked())
         ui.linkCheckBox.blockSignals(blocked)
+
+    def followChoice(self) -> None:
+        """Choose the outputs of a pair that has just been chosen, and forget what was said about another choice."""
+        parameters = self._parameterNode
+        pair = selection.chosen_ids(parameters)[:2]
+        if pair != self._pair:
+            self._pair = pair
+            selection.follow_pair(parameters)
+        chosen = selection.chosen_ids(parameters)
+        if self._drawn not in (None, chosen):
+            self._notice = ""
+        self._drawn = chosen
+
+    def say(self, text: str) -> None:
+        """Show what has happened, until something else is chosen."""
+        self.updatePanel()
+        self._notice = text
+        self.updatePanel()
 
     def whatIsSuspicious(self) -> str | None:
         pair = self._parameterNode.ctVolume.GetID(), self._parameterNode.mriVolume.GetID()
@@ -310,15 +380,8 @@ class BrainFusionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def showIdle(self) -> None:
         self.ui.progressBar.setVisible(False)
         self.ui.verdictLabel.setText("")
-        self.ui.statusLabel.setText("")
-        if not torch_setup.torch_is_installed():
-            self.ui.statusLabel.setText(
-                _("PyTorch is not installed yet: Fuse will ask the PyTorch extension to install it.")
-                if torch_setup.extension_is_installed()
-                else _(
-                    "PyTorch is needed: install the PyTorch extension in the Extensions Manager, and restart Slicer."
-                )
-            )
+        self._notice = torch_setup.hint() or ""
+        self.ui.statusLabel.setText(self._notice)
 
     def onSwapButton(self, checked: bool = False) -> None:
         parameters = self._parameterNode
@@ -370,6 +433,7 @@ class BrainFusionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             startTransform=parameters.startTransform if parameters.start == "transform" else None,
             keepAlignment=parameters.start == "skip",
             mask=parameters.mask,
+            overwrite=list(self._permitted.values()),
             progressCallback=self.showProgress,
             finishedCallback=self.onFinished,
         )
@@ -402,16 +466,17 @@ class BrainFusionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self.showError(error)
             return
         self._outcome = outcome
-        if self._parameterNode:
-            parameters = self._parameterNode
+        self._permitted.clear()
+        parameters = self._parameterNode
+        if parameters and ownership.is_output_of(outcome.fusedVolume, parameters.ctVolume, parameters.mriVolume):
             parameters.fusedVolume = outcome.fusedVolume
             if outcome.transformNode:
                 parameters.ctToMriTransform = outcome.transformNode
             if outcome.resampledCTVolume:
                 parameters.resampledCTVolume = outcome.resampledCTVolume
-        review.show_fused(outcome.fusedVolume, outcome.fusedVolume.GetNodeReference(bridge.TARGET_MRI_ROLE))
+        review.show_fused(outcome.fusedVolume, outcome.fusedVolume.GetNodeReference(ownership.TARGET_MRI_ROLE))
         self.showVerdict(outcome)
-        self.updatePanel()
+        self.say(_("Fused in {seconds:.0f} s.").format(seconds=outcome.seconds))
 
     def showVerdict(self, outcome) -> None:
         verdict = outcome.result.verdict
@@ -425,22 +490,18 @@ class BrainFusionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             else _("The CT was {movement}.").format(movement=outcome.movement)
         )
         self.ui.verdictLabel.setText("<br>".join(lines))
-        self.ui.statusLabel.setText(_("Fused in {seconds:.0f} s.").format(seconds=outcome.seconds))
 
     def showError(self, error: Exception) -> None:
         self.ui.progressBar.setVisible(False)
         text = remedies.phrased(error)
-        self.ui.statusLabel.setText(
-            text if isinstance(error, Cancelled) else _("Not fused: {error}").format(error=text)
-        )
-        self.updatePanel()
+        self.say(text if isinstance(error, Cancelled) else _("Not fused: {error}").format(error=text))
 
     def onUndoButton(self, checked: bool = False) -> None:
         parameters = self._parameterNode
         self.resetReview()
         if self.logic.undo(parameters.ctVolume):
             review.show_ct_over_mri(parameters.ctVolume, parameters.mriVolume, 0.5)
-            self.ui.statusLabel.setText(_("Undone: the CT is where it was before the registration."))
+            self._notice = _("Undone: the CT is where it was before the registration.")
         self.updatePanel()
 
     def onExportButton(self, checked: bool = False) -> None:
@@ -450,10 +511,10 @@ class BrainFusionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         try:
             files = dicom_export.exportResults(self._parameterNode.fusedVolume, folder)
         except Exception as error:
-            self.ui.statusLabel.setText(_("Not exported: {error}").format(error=remedies.phrased(error)))
+            self.say(_("Not exported: {error}").format(error=remedies.phrased(error)))
         else:
             text = _("{count} DICOM files were written to {folder}; derived, not for diagnosis.")
-            self.ui.statusLabel.setText(text.format(count=len(files), folder=folder))
+            self.say(text.format(count=len(files), folder=folder))
 
     def resetReview(self) -> None:
         """Put the review tools back to how they are after a fusion."""
@@ -494,7 +555,7 @@ class BrainFusionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self.logic.undo(parameters.ctVolume)
             self.ui.fusedCheckBox.setChecked(False)
         else:
-            self.logic.redo(parameters.ctVolume)
+            self.logic.redo(parameters.ctVolume, parameters.mriVolume)
 
     def onJump(self, checked: bool = False) -> None:
         place = self.worstPlace()

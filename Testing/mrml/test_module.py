@@ -232,7 +232,7 @@ def test_undo_and_redo_keep_the_users_transform(module, calls, pair):
     assert logic.undo(ct)
     assert ct.GetParentTransformNode() == own
     assert not logic.undo(ct)
-    assert logic.redo(ct)
+    assert logic.redo(ct, pair[1])
     assert ct.GetParentTransformNode() == first.transformNode
     logic.undo(ct)
     assert logic.process(*pair).transformNode == first.transformNode  # used again, not a second one
@@ -241,12 +241,66 @@ def test_undo_and_redo_keep_the_users_transform(module, calls, pair):
 def test_the_output_transform_must_not_be_a_parent_of_the_ct(module, calls, pair):
     ct, _ = pair
     chosen = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLinearTransformNode", "chosen")
-    assert module.BrainFusionLogic().process(*pair, transform=chosen).transformNode == chosen
+    logic = module.BrainFusionLogic()
+    assert logic.process(*pair, transform=chosen, overwrite=[chosen]).transformNode == chosen
     module.BrainFusionLogic().undo(ct)
     own = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLinearTransformNode", "own")
     ct.SetAndObserveTransformNodeID(own.GetID())
     with pytest.raises(GeometryError, match="own: the CT is under this transform already"):
-        module.BrainFusionLogic().process(*pair, transform=own)
+        logic.process(*pair, transform=own, overwrite=[own])
+
+
+@pytest.mark.parametrize("role", ["fusedVolume", "alphaVolume", "resampledCTVolume", "transform"])
+def test_a_node_of_the_users_is_written_only_when_the_caller_says_so(module, calls, pair, role):
+    kind = "vtkMRMLLinearTransformNode" if role == "transform" else "vtkMRMLScalarVolumeNode"
+    node = slicer.mrmlScene.AddNewNodeByClass(kind, "user's")
+    logic = module.BrainFusionLogic()
+    with pytest.raises(SettingsError, match="user's is not an output of this CT and this MRI") as refused:
+        logic.process(*pair, **{role: node})
+    assert refused.value.remedy is Remedy.ALLOW_OVERWRITE
+    assert calls == []
+    logic.process(*pair, overwrite=[node], **{role: node})
+    logic.process(*pair, **{role: node})  # an output of this pair now
+
+
+def test_a_copy_of_an_output_is_the_users(module, calls, pair):
+    logic = module.BrainFusionLogic()
+    outcome = logic.process(*pair)
+    for original in (outcome.fusedVolume, outcome.transformNode):
+        copy = slicer.mrmlScene.AddNewNodeByClass(original.GetClassName(), "copy")
+        copy.Copy(original)
+        copy.SetName("copy")
+        role = "transform" if original is outcome.transformNode else "fusedVolume"
+        with pytest.raises(SettingsError, match="copy is not an output"):
+            logic.process(*pair, **{role: copy})
+    assert logic.process(*pair).transformNode == outcome.transformNode
+
+
+def test_outputs_of_another_pair_are_not_written(module, calls, pair):
+    ct, mri = pair
+    other = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "CT B")
+    module.bridge.node_from_volume(module.bridge.volume_from_node(ct), other)
+    logic = module.BrainFusionLogic()
+    first = logic.process(*pair)
+    with pytest.raises(SettingsError, match="T1 fused with CT 1 is not an output"):
+        logic.process(other, mri, first.fusedVolume)
+    with pytest.raises(SettingsError, match="CT to MRI moves CT 1"):
+        logic.process(other, mri, transform=first.transformNode, overwrite=[first.transformNode])
+    with pytest.raises(GeometryError, match="CT 1 is moved by this transform"):
+        module.bridge.move_ct_onto_mri(other, mri, TRANSFORM, into=first.transformNode)
+    second = logic.process(other, mri)
+    assert second.transformNode != first.transformNode
+    assert ct.GetParentTransformNode() == first.transformNode
+    assert other.GetParentTransformNode() == second.transformNode
+
+
+def test_a_transform_over_another_volume_is_not_written(module, calls, pair):
+    ct, mri = pair
+    users = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLinearTransformNode", "planning")
+    other = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "PET")
+    other.SetAndObserveTransformNodeID(users.GetID())
+    with pytest.raises(SettingsError, match="planning moves PET"):
+        module.BrainFusionLogic().process(ct, mri, transform=users, overwrite=[users])
 
 
 def test_a_ct_under_a_nonlinear_transform_is_resampled(module, calls, pair):

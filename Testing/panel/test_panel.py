@@ -117,7 +117,7 @@ def test_the_review_tools(chosen, nodes, application, layers):
     ct, mri = nodes
     ui = chosen.ui
     ui.startComboBox.setCurrentIndex(2)  # skip: quick
-    chosen._parameterNode.resampledCTVolume = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "resampled")
+    ui.resampledSelector.activateExtraItem("CREATE")
     fuse(chosen, application)
     assert not ui.undoButton.isEnabled()  # nothing was moved
     assert "registration was skipped" in ui.verdictLabel.text()
@@ -262,6 +262,106 @@ def test_a_small_expected_error_is_never_shown_as_zero(chosen, application, mm):
         assert "0.0 mm" not in text
         assert (verdict.expected_error or "Expected error") in text or colour == "red"
         assert ("Expected error" in text) == (colour == "green")
+
+
+@pytest.fixture
+def flair(nodes):
+    """A volume of the user's, with the voxels that it must keep."""
+    node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "user FLAIR")
+    slicer.util.updateVolumeFromArray(node, np.full((3, 4, 5), 7, np.int16))
+    return node
+
+
+def is_untouched(volume):
+    return np.array_equal(slicer.util.arrayFromVolume(volume), np.full((3, 4, 5), 7, np.int16))
+
+
+def test_a_deleted_output_leaves_none_and_the_users_volumes_alone(chosen, application, flair):
+    ui = chosen.ui
+    ui.startComboBox.setCurrentIndex(2)
+    fuse(chosen, application)
+    slicer.mrmlScene.RemoveNode(ui.fusedSelector.currentNode())
+    assert ui.fusedSelector.currentNode() is None
+    assert ui.statusLabel.text() == "MRI fused with CT was removed from the scene."
+    fuse(chosen, application)
+    assert ui.fusedSelector.currentNode() != flair
+    assert is_untouched(flair)
+
+
+@pytest.mark.parametrize("selector", ["ctSelector", "mriSelector"])
+def test_a_deleted_input_leaves_none(chosen, flair, selector):
+    box = getattr(chosen.ui, selector)
+    name = box.currentNode().GetName()
+    slicer.mrmlScene.RemoveNode(box.currentNode())
+    assert box.currentNode() is None
+    assert chosen.ui.statusLabel.text().startswith(f"{name} was removed from the scene. Choose ")
+
+
+def test_an_output_deleted_elsewhere_leaves_none(chosen, application, flair):
+    chosen.ui.startComboBox.setCurrentIndex(2)
+    fuse(chosen, application)
+    fused = chosen.ui.fusedSelector.currentNode()
+    chosen.exit()
+    slicer.mrmlScene.RemoveNode(fused)
+    chosen.enter()
+    assert chosen.ui.fusedSelector.currentNode() is None
+    assert "was removed" in chosen.ui.statusLabel.text()
+
+
+def test_a_users_volume_is_overwritten_only_after_overwrite(chosen, application, flair):
+    ui = chosen.ui
+    ui.startComboBox.setCurrentIndex(2)
+    ui.fusedSelector.setCurrentNode(flair)
+    assert not ui.fuseButton.isEnabled()
+    assert "user FLAIR would be overwritten: click Overwrite" in ui.statusLabel.text()
+    assert ui.overwriteButton.isVisible()
+    assert ui.overwriteButton.text() == "Overwrite user FLAIR"
+    ui.overwriteButton.click()
+    assert not ui.overwriteButton.isVisible()
+    fuse(chosen, application)
+    assert ui.fusedSelector.currentNode() == flair
+    assert not is_untouched(flair)
+
+
+def test_a_permission_is_for_one_fusion_and_one_node(chosen, application, flair):
+    ui = chosen.ui
+    other = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "other")
+    ui.fusedSelector.setCurrentNode(flair)
+    ui.overwriteButton.click()
+    ui.fusedSelector.setCurrentNode(other)
+    assert not ui.fuseButton.isEnabled()
+    slicer.mrmlScene.RemoveNode(flair)
+    assert chosen._permitted == {}
+
+
+def test_a_volume_made_in_the_selectors_menu_may_be_written(chosen):
+    ui = chosen.ui
+    ui.fusedSelector.addNode()  # as a program does
+    assert ui.overwriteButton.isVisible()
+    ui.fusedSelector.activateExtraItem("CREATE")
+    assert not ui.overwriteButton.isVisible()
+    assert ui.fuseButton.isEnabled()
+
+
+def test_each_pair_has_outputs_of_its_own(chosen, nodes, application, module, phantom):
+    ui, (ct, mri) = chosen.ui, nodes
+    module.bridge.move_ct_onto_mri(ct, mri, RigidTransform.identity())
+    ui.startComboBox.setCurrentIndex(2)
+    fuse(chosen, application)
+    first = ui.fusedSelector.currentNode()
+    second_ct = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "CT B")
+    module.bridge.node_from_volume(phantom.ct, second_ct)
+    ui.ctSelector.setCurrentNode(second_ct)
+    assert ui.fusedSelector.currentNode() is None
+    assert ui.transformSelector.currentNode() is None
+    fuse(chosen, application)
+    second = ui.fusedSelector.currentNode()
+    assert second != first
+    ui.ctSelector.setCurrentNode(ct)
+    assert ui.fusedSelector.currentNode() == first
+    assert ui.transformSelector.currentNode() == ct.GetParentTransformNode()
+    ui.ctSelector.setCurrentNode(second_ct)
+    assert ui.fusedSelector.currentNode() == second
 
 
 def test_a_remedy_is_named_by_what_the_panel_shows(chosen, module):

@@ -4,7 +4,6 @@ Wiring only: the work is done by BrainFusionLib, and MRML is read and written by
 imports torch before it is needed, so the module loads without it.
 """
 
-import html
 import importlib.util
 import sys
 import time
@@ -45,7 +44,18 @@ def forgetSubmodules() -> None:
 makeLibraryImportable()
 forgetSubmodules()
 
-from BrainFusionSlicer import bridge, checks, dicom_export, ownership, remedies, review, selection, torch_setup  # noqa: E402
+from BrainFusionSlicer import (  # noqa: E402
+    bridge,
+    checks,
+    currency,
+    dicom_export,
+    ownership,
+    remedies,
+    review,
+    selection,
+    torch_setup,
+    verdict_text,
+)
 from BrainFusionSlicer.logic import BrainFusionOutcome, FusionLogic  # noqa: E402
 from BrainFusionSlicer.selftest import BrainFusionTest  # noqa: E402
 
@@ -58,8 +68,6 @@ __all__ = ["BrainFusion", "BrainFusionLogic", "BrainFusionOutcome", "BrainFusion
 SHORTCUT = "Ctrl+Return"
 # Roughly what each stage takes of the whole, so that the bar moves at one pace.
 SHARES = {"preparing": 0.05, "registration": 0.65, "resampling": 0.05, "fusion": 0.2, "checking": 0.05}
-# The colour of the verdict as a symbol, for those who do not see colours.
-SYMBOLS = {"green": "✔", "amber": "▲", "red": "✖"}
 
 
 class BrainFusion(ScriptedLoadableModule):
@@ -130,6 +138,7 @@ class BrainFusionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self._pair = (None, None)  # ids of the CT and the MRI that the outputs were chosen for
         self._drawn = None  # the choice that is shown
         self._notice = ""  # what happened last, until something else is chosen
+        self._watched = []  # the nodes of the pair
         self._permitted = {}  # nodes that the user allowed to be overwritten, by id
         self._began = 0.0
 
@@ -270,6 +279,9 @@ class BrainFusionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def setParameterNode(self, parameterNode) -> None:
         """Connect the panel to a parameter node, or to none while there is no scene or the panel is not shown."""
+        if not parameterNode:
+            self.watch([])
+            self._pair = (None, None)
         if self._parameterNode:
             self._parameterNode.disconnectGui(self._parameterNodeGuiTag)
             self._parameterNodeGuiTag = None
@@ -322,24 +334,57 @@ class BrainFusionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         fused = parameters.fusedVolume if parameters else None
         pair = bool(parameters and parameters.ctVolume and parameters.mriVolume)
         there = pair and bool(fused) and fused.GetImageData() is not None
-        current = there and self.outcomeIsCurrent()
+        verdict, changes = self.showVerdict()
+        current = verdict is not None and not changes
         moved = pair and (
             ownership.find_output(ownership.TRANSFORM, parameters.ctVolume, parameters.mriVolume) is not None
         )
         ui.reviewCollapsibleButton.setEnabled(there and not running)
-        ui.checkerboardButton.setEnabled(current)
+        # It is made of the result's volumes, which are not saved.
+        ui.checkerboardButton.setEnabled(current and self._outcome is not None and self._outcome.fusedVolume == fused)
         ui.showUnregisteredButton.setEnabled(moved)
         ui.undoButton.setEnabled(moved and not running)
         ui.undoButton.setVisible(moved)
         cannot = dicom_export.whatIsMissingForExport(fused) if there else _("Fuse first")
         ui.exportButton.setEnabled(cannot is None and not running)
         ui.exportButton.setToolTip(cannot or _("Write the fused volume and the registered CT as derived series"))
-        ui.jumpButton.setEnabled(current and self.worstPlace() is not None)
-        ui.verdictFrame.setVisible(bool(self._outcome) or moved)
+        ui.jumpButton.setEnabled(current and verdict.worst_lps_mm is not None)
+        ui.verdictFrame.setVisible(verdict is not None or moved)
         # Shown as it is; without signals, or views of which some are linked would all be unlinked.
         blocked = ui.linkCheckBox.blockSignals(True)
         ui.linkCheckBox.setChecked(review.are_linked())
         ui.linkCheckBox.blockSignals(blocked)
+
+    def storedVerdict(self) -> currency.StoredVerdict | None:
+        """Return the verdict on the chosen pair, if there is one."""
+        parameters = self._parameterNode
+        if self.logic.running or not parameters or not parameters.ctVolume or not parameters.mriVolume:
+            return None
+        pair = parameters.ctVolume, parameters.mriVolume
+        fused = parameters.fusedVolume
+        if fused is None or not ownership.is_output_of(fused, *pair):
+            fused = ownership.find_output(ownership.FUSED, *pair)
+        return currency.stored_on(fused)
+
+    def showVerdict(self):
+        """Show the verdict on the chosen pair, or what has changed since; return both."""
+        parameters, verdict = self._parameterNode, self.storedVerdict()
+        changes = currency.changes_since(verdict, parameters.ctVolume, parameters.mriVolume) if verdict else []
+        self.ui.verdictLabel.setText(
+            "" if verdict is None else verdict_text.of_changes(changes) if changes else verdict.html
+        )
+        return verdict, changes
+
+    def watch(self, nodes: list) -> None:
+        """Have the panel updated when one of these nodes changes, and no others; whether it matters is not asked."""
+        events = (vtk.vtkCommand.ModifiedEvent, slicer.vtkMRMLTransformableNode.TransformModifiedEvent)
+        for node in self._watched:
+            for event in events:
+                self.removeObserver(node, event, self.updatePanel)
+        self._watched = nodes
+        for node in nodes:
+            for event in events:
+                self.addObserver(node, event, self.updatePanel)
 
     def followChoice(self) -> None:
         """Choose the outputs of a pair that has just been chosen, and forget what was said about another choice."""
@@ -347,6 +392,8 @@ class BrainFusionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         pair = selection.chosen_ids(parameters)[:2]
         if pair != self._pair:
             self._pair = pair
+            # Without doubles: one observer a node. (The same volume may be chosen twice, by mistake.)
+            self.watch(list({n.GetID(): n for n in (parameters.ctVolume, parameters.mriVolume) if n}.values()))
             selection.follow_pair(parameters)
         chosen = selection.chosen_ids(parameters)
         if self._drawn not in (None, chosen):
@@ -368,18 +415,8 @@ class BrainFusionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             )
         return self._suspicion[1]
 
-    def outcomeIsCurrent(self) -> bool:
-        """Say whether the last outcome is of the volumes that are chosen."""
-        return self._outcome is not None and self._outcome.fusedVolume == self._parameterNode.fusedVolume
-
-    def worstPlace(self):
-        """Return the point, LPS mm, of the largest misalignment, or None where it was not measured."""
-        local = self._outcome.result.evidence.local if self._outcome else None
-        return local.worst[0] if local and local.worst else None
-
     def showIdle(self) -> None:
         self.ui.progressBar.setVisible(False)
-        self.ui.verdictLabel.setText("")
         self._notice = torch_setup.hint() or ""
         self.ui.statusLabel.setText(self._notice)
 
@@ -415,7 +452,6 @@ class BrainFusionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self._outcome = None
         self.resetReview()
         self._began = time.monotonic()
-        self.ui.verdictLabel.setText("")
         self.ui.progressBar.setValue(0)
         self.ui.progressBar.setVisible(True)
         self.logic.startFusion(
@@ -475,21 +511,7 @@ class BrainFusionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             if outcome.resampledCTVolume:
                 parameters.resampledCTVolume = outcome.resampledCTVolume
         review.show_fused(outcome.fusedVolume, outcome.fusedVolume.GetNodeReference(ownership.TARGET_MRI_ROLE))
-        self.showVerdict(outcome)
         self.say(_("Fused in {seconds:.0f} s.").format(seconds=outcome.seconds))
-
-    def showVerdict(self, outcome) -> None:
-        verdict = outcome.result.verdict
-        lines = [f"<b>{SYMBOLS[verdict.colour]} {_(verdict.sentence)}.</b>"]
-        if verdict.expected_error is not None:
-            lines.append(html.escape(verdict.expected_error) + ".")
-        lines += [html.escape(reason[:1].upper() + reason[1:]) + "." for reason in verdict.reasons]
-        lines.append(
-            _("The registration was skipped: the current alignment was used.")
-            if outcome.transformNode is None
-            else _("The CT was {movement}.").format(movement=outcome.movement)
-        )
-        self.ui.verdictLabel.setText("<br>".join(lines))
 
     def showError(self, error: Exception) -> None:
         self.ui.progressBar.setVisible(False)
@@ -558,6 +580,6 @@ class BrainFusionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self.logic.redo(parameters.ctVolume, parameters.mriVolume)
 
     def onJump(self, checked: bool = False) -> None:
-        place = self.worstPlace()
-        if place is not None:
-            review.jump_to(place)
+        verdict = self.storedVerdict()
+        if verdict is not None and verdict.worst_lps_mm is not None:
+            review.jump_to(verdict.worst_lps_mm)

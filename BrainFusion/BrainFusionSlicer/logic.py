@@ -19,7 +19,8 @@ from BrainFusionLib.case import Request, Result, Source
 from BrainFusionLib.errors import Cancelled, SettingsError
 from BrainFusionLib.settings import Settings
 from BrainFusionLib.transform import RigidTransform
-from BrainFusionSlicer import bridge, ownership, torch_setup
+from BrainFusionSlicer import bridge, currency, ownership, torch_setup, verdict_text
+from BrainFusionSlicer.fingerprint import fingerprint_of
 from BrainFusionSlicer.jobs import RawInputs
 from BrainFusionSlicer.runner import InProcessRunner, ProcessRunner, Runner
 
@@ -282,6 +283,8 @@ class _Task:
         self.keepAlignment = keepAlignment
         self.finishedCallback = finishedCallback
         self.removed = False
+        # As they are sent: what changes meanwhile is not what will be judged.
+        self._before = fingerprint_of(ctVolume), fingerprint_of(mriVolume)
         self._began = time.monotonic()
         self._cancel = cancel
         self._scene = mriVolume.GetScene()
@@ -324,6 +327,7 @@ class _Task:
             alpha = self._volume("alpha", result.alpha, _("weight of {ct} in {mri}").format(**names))
             alpha.GetDisplayNode().SetWindowLevelMinMax(0.0, 1.0)
         straight = bridge.is_under_linear_transforms(ct)
+        changed = currency.changes_of(ct.GetName(), self._before[0], fingerprint_of(ct))
         if self.outputs["ct"] is not None or not straight:
             resampled = self._volume("ct", result.ct_in_mri, _("{ct} on {mri}").format(**names))
             bridge.share_display(resampled, ct)
@@ -333,6 +337,15 @@ class _Task:
         for node in (fused, alpha, resampled, transformNode):
             if node is not None:
                 bridge.share_place(node, mri)
+        worst = result.evidence.local.worst if result.evidence.local else None
+        verdict = currency.StoredVerdict(
+            result.verdict.colour,
+            verdict_text.of_result(result, moved=transformNode is not None),
+            tuple(float(mm) for mm in worst[0]) if worst else None,
+            self._before[0] if changed else fingerprint_of(ct),
+            self._before[1],
+        )
+        currency.store(fused, verdict)
         seconds = time.monotonic() - self._began
         return BrainFusionOutcome(fused, transformNode, alpha, resampled, result.pose.movement, seconds, result)
 

@@ -19,6 +19,7 @@ pytest.importorskip("slicer", reason="slicer-core is not installed: pip install 
 
 import slicer
 import slicer.util
+import vtk
 
 from BrainFusionLib import case
 from BrainFusionLib.case import IntensityMap, Pose, Provenance, Result, Volumes
@@ -292,6 +293,56 @@ def test_outputs_of_another_pair_are_not_written(module, calls, pair):
     assert second.transformNode != first.transformNode
     assert ct.GetParentTransformNode() == first.transformNode
     assert other.GetParentTransformNode() == second.transformNode
+
+
+def test_a_loaded_scene_has_the_verdict_and_the_pairs_outputs(module, calls, pair, tmp_path):
+    ct, mri = pair
+    own = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLinearTransformNode", "own")
+    slicer.util.updateTransformMatrixFromArray(own, module.bridge.mri_from_ct_ras(TRANSFORM))
+    ct.SetAndObserveTransformNodeID(own.GetID())
+    outcome = module.BrainFusionLogic().process(*pair, alphaVolume=True)
+    stored = module.currency.stored_on(outcome.fusedVolume)
+    assert module.currency.changes_since(stored, *pair) == []
+    path = str(tmp_path / "scene.mrb")
+    assert slicer.mrmlScene.WriteToMRB(path)
+    slicer.mrmlScene.Clear()
+    assert slicer.mrmlScene.ReadFromMRB(path, True)
+    ct, mri = (slicer.mrmlScene.GetFirstNodeByName(name) for name in ("CT 1", "T1"))
+    fused = module.ownership.find_output("fused", ct, mri)
+    assert fused.GetName() == "T1 fused with CT 1"
+    assert module.ownership.find_output("transform", ct, mri) == ct.GetParentTransformNode()
+    assert module.ownership.find_output("alpha", ct, mri) is not None
+    assert module.currency.stored_on(fused) == stored
+    assert module.currency.changes_since(stored, ct, mri) == []
+    slicer.util.arrayFromVolume(mri)[0, 0, 0] += 1
+    slicer.util.arrayFromVolumeModified(mri)
+    assert module.currency.changes_since(stored, ct, mri) == ["The voxels of T1 were changed."]
+
+
+def test_a_warp_between_the_corners_is_noticed(module, pair):
+    ct, _ = pair
+    before = module.currency.fingerprint_of(ct)
+    points = vtk.vtkPoints()
+    warp = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLTransformNode", "warp")
+    spline = vtk.vtkThinPlateSplineTransform()
+    centre = np.mean(np.reshape(before.own_mm, (-1, 3)), axis=0)
+    for point in [*np.reshape(before.own_mm, (-1, 3))[[0, 2, 6, 8, 18, 20, 24, 26]], centre]:
+        points.InsertNextPoint(point)
+    target = vtk.vtkPoints()
+    target.DeepCopy(points)
+    target.SetPoint(8, centre + 0.5)
+    spline.SetSourceLandmarks(points)
+    spline.SetTargetLandmarks(target)
+    spline.SetBasisToR()
+    warp.SetAndObserveTransformToParent(spline)
+    ct.SetAndObserveTransformNodeID(warp.GetID())
+    assert module.currency.changes_of("CT", before, module.currency.fingerprint_of(ct)) == ["CT was moved."]
+
+
+def test_a_verdict_that_cannot_be_read_is_none(module, pair):
+    for text in ("no JSON", "{}", '{"schema": 1}', "[]"):
+        pair[0].SetAttribute(module.currency.VERDICT_ATTRIBUTE, text)
+        assert module.currency.stored_on(pair[0]) is None
 
 
 def test_a_transform_over_another_volume_is_not_written(module, calls, pair):

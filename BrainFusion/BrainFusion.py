@@ -4,7 +4,6 @@ Wiring only: the work is done by BrainFusionLib, and MRML is read and written by
 imports torch before it is needed, so the module loads without it.
 """
 
-import html
 import importlib.util
 import sys
 import time
@@ -45,7 +44,18 @@ def forgetSubmodules() -> None:
 makeLibraryImportable()
 forgetSubmodules()
 
-from BrainFusionSlicer import bridge, checks, dicom_export, remedies, review, torch_setup  # noqa: E402
+from BrainFusionSlicer import (  # noqa: E402
+    bridge,
+    checks,
+    currency,
+    dicom_export,
+    ownership,
+    remedies,
+    review,
+    selection,
+    torch_setup,
+    verdict_text,
+)
 from BrainFusionSlicer.logic import BrainFusionOutcome, FusionLogic  # noqa: E402
 from BrainFusionSlicer.selftest import BrainFusionTest  # noqa: E402
 
@@ -53,13 +63,11 @@ from BrainFusionLib.errors import Cancelled  # noqa: E402  (needs the lines abov
 from BrainFusionLib.fusion.methods import METHODS  # noqa: E402
 from BrainFusionLib.settings import FusionSettings, RegistrationSettings, Settings  # noqa: E402
 
-__all__ = ["BrainFusion", "BrainFusionLogic", "BrainFusionOutcome", "BrainFusionTest", "BrainFusionWidget"]
+__all__ = ["BrainFusion", "BrainFusionLogic", "BrainFusionOutcome", "BrainFusionTest", "BrainFusionWidget", "bridge"]
 
 SHORTCUT = "Ctrl+Return"
 # Roughly what each stage takes of the whole, so that the bar moves at one pace.
 SHARES = {"preparing": 0.05, "registration": 0.65, "resampling": 0.05, "fusion": 0.2, "checking": 0.05}
-# The colour of the verdict as a symbol, for those who do not see colours.
-SYMBOLS = {"green": "✔", "amber": "▲", "red": "✖"}
 
 
 class BrainFusion(ScriptedLoadableModule):
@@ -127,6 +135,11 @@ class BrainFusionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self._parameterNodeGuiTag = None
         self._outcome = None
         self._suspicion = (None, None)  # the pair that was looked at, and the warning
+        self._pair = (None, None)  # ids of the CT and the MRI that the outputs were chosen for
+        self._drawn = None  # the choice that is shown
+        self._notice = ""  # what happened last, until something else is chosen
+        self._watched = []  # the nodes of the pair
+        self._permitted = {}  # nodes that the user allowed to be overwritten, by id
         self._began = 0.0
 
     def setup(self) -> None:
@@ -139,9 +152,17 @@ class BrainFusionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.logic = BrainFusionLogic()
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.StartCloseEvent, self.onSceneStartClose)
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.EndCloseEvent, self.onSceneEndClose)
+        # Before the selectors hear of it (-10), which would choose a neighbour; see `onNodeAboutToBeRemoved`.
+        self.addObserver(
+            slicer.mrmlScene, slicer.mrmlScene.NodeAboutToBeRemovedEvent, self.onNodeAboutToBeRemoved, priority=0.0
+        )
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.NodeRemovedEvent, self.updatePanel)
         self.fillChoices()
         ui = self.ui
+        for selector in (ui.fusedSelector, ui.transformSelector, ui.alphaSelector, ui.resampledSelector):
+            # Of the selectors' signals the only one that is a user's: the others are sent for programs, too.
+            selector.connect("nodeAddedByUserAction(vtkMRMLNode*)", self.permit)
+        ui.overwriteButton.connect("clicked(bool)", self.onOverwriteButton)
         ui.fuseButton.connect("clicked(bool)", self.onFuseButton)
         ui.swapButton.connect("clicked(bool)", self.onSwapButton)
         ui.sampleDataButton.connect("clicked(bool)", self.onSampleDataButton)
@@ -216,7 +237,37 @@ class BrainFusionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def onSceneStartClose(self, caller, event) -> None:
         self._outcome = None
+        self._pair, self._drawn = (None, None), None
+        self._permitted.clear()
         self.setParameterNode(None)
+
+    @vtk.calldata_type(vtk.VTK_OBJECT)
+    def onNodeAboutToBeRemoved(self, scene, event, node) -> None:
+        """Choose none where the node is chosen: by itself its selector would choose a neighbour, a user's volume."""
+        self._permitted.pop(node.GetID(), None)
+        if scene.IsClosing() or node.IsA("vtkMRMLScriptedModuleNode"):
+            return
+        parameters = self._parameterNode or self.logic.getParameterNode()
+        if selection.leave_out(parameters, node):
+            self._drawn = selection.chosen_ids(parameters)
+            self.say(_("{name} was removed from the scene.").format(name=node.GetName()))
+
+    def permit(self, node) -> None:
+        """Let a node be overwritten by the next fusion."""
+        self._permitted[node.GetID()] = node
+        self.updatePanel()
+
+    def onOverwriteButton(self, checked: bool = False) -> None:
+        blocked = self.blockedOutputs()
+        if blocked:
+            self.permit(blocked[0])
+
+    def blockedOutputs(self) -> list:
+        """Return the chosen outputs that must not be overwritten yet."""
+        parameters = self._parameterNode
+        return ownership.not_writable(
+            selection.chosen_outputs(parameters), parameters.ctVolume, parameters.mriVolume, self._permitted.values()
+        )
 
     def onSceneEndClose(self, caller, event) -> None:
         self.showIdle()
@@ -228,6 +279,9 @@ class BrainFusionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def setParameterNode(self, parameterNode) -> None:
         """Connect the panel to a parameter node, or to none while there is no scene or the panel is not shown."""
+        if not parameterNode:
+            self.watch([])
+            self._pair = (None, None)
         if self._parameterNode:
             self._parameterNode.disconnectGui(self._parameterNodeGuiTag)
             self._parameterNodeGuiTag = None
@@ -247,8 +301,16 @@ class BrainFusionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
                 value = getattr(parameters, name)
                 box.setCurrentIndex(list(choices).index(value) if value in choices else 0)
             ui.maskSelector.setCurrentNode(parameters.mask)
+            self.followChoice()
         missing = checks.what_is_missing(parameters)
-        warning = None if missing or running else self.whatIsSuspicious()
+        blocked = [] if missing else self.blockedOutputs()
+        if blocked:
+            missing = _("{name} would be overwritten: click Overwrite, or choose another output").format(
+                name=blocked[0].GetName()
+            )
+            ui.overwriteButton.setText(_("Overwrite {name}").format(name=blocked[0].GetName()))
+        ui.overwriteButton.setVisible(bool(blocked) and not running)
+        warning = None if (missing and not blocked) or running else self.whatIsSuspicious()
         ui.warningLabel.setText("⚠ " + warning if warning else "")
         ui.warningLabel.setVisible(bool(warning))
         ui.swapButton.setVisible(bool(warning) and checks.are_swapped(parameters.ctVolume, parameters.mriVolume))
@@ -266,28 +328,83 @@ class BrainFusionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             else missing or _("Register the CT to the MRI and fuse them")
         )
         ui.fuseButton.setToolTip(f"{tip} ({SHORTCUT})")
-        if not running and missing and not self._outcome:
-            ui.statusLabel.setText(missing + ".")
+        if not running:
+            ui.statusLabel.setText(" ".join([*filter(None, [self._notice]), *([missing + "."] if missing else [])]))
 
         fused = parameters.fusedVolume if parameters else None
         pair = bool(parameters and parameters.ctVolume and parameters.mriVolume)
         there = pair and bool(fused) and fused.GetImageData() is not None
-        current = there and self.outcomeIsCurrent()
-        moved = pair and bridge.earlier_transform_of(parameters.ctVolume) is not None
+        verdict, changes = self.showVerdict()
+        current = verdict is not None and not changes
+        moved = pair and (
+            ownership.find_output(ownership.TRANSFORM, parameters.ctVolume, parameters.mriVolume) is not None
+        )
         ui.reviewCollapsibleButton.setEnabled(there and not running)
-        ui.checkerboardButton.setEnabled(current)
+        # It is made of the result's volumes, which are not saved.
+        ui.checkerboardButton.setEnabled(current and self._outcome is not None and self._outcome.fusedVolume == fused)
         ui.showUnregisteredButton.setEnabled(moved)
         ui.undoButton.setEnabled(moved and not running)
         ui.undoButton.setVisible(moved)
         cannot = dicom_export.whatIsMissingForExport(fused) if there else _("Fuse first")
         ui.exportButton.setEnabled(cannot is None and not running)
         ui.exportButton.setToolTip(cannot or _("Write the fused volume and the registered CT as derived series"))
-        ui.jumpButton.setEnabled(current and self.worstPlace() is not None)
-        ui.verdictFrame.setVisible(bool(self._outcome) or moved)
+        ui.jumpButton.setEnabled(current and verdict.worst_lps_mm is not None)
+        ui.verdictFrame.setVisible(verdict is not None or moved)
         # Shown as it is; without signals, or views of which some are linked would all be unlinked.
         blocked = ui.linkCheckBox.blockSignals(True)
         ui.linkCheckBox.setChecked(review.are_linked())
         ui.linkCheckBox.blockSignals(blocked)
+
+    def storedVerdict(self) -> currency.StoredVerdict | None:
+        """Return the verdict on the chosen pair, if there is one."""
+        parameters = self._parameterNode
+        if self.logic.running or not parameters or not parameters.ctVolume or not parameters.mriVolume:
+            return None
+        pair = parameters.ctVolume, parameters.mriVolume
+        fused = parameters.fusedVolume
+        if fused is None or not ownership.is_output_of(fused, *pair):
+            fused = ownership.find_output(ownership.FUSED, *pair)
+        return currency.stored_on(fused)
+
+    def showVerdict(self):
+        """Show the verdict on the chosen pair, or what has changed since; return both."""
+        parameters, verdict = self._parameterNode, self.storedVerdict()
+        changes = currency.changes_since(verdict, parameters.ctVolume, parameters.mriVolume) if verdict else []
+        self.ui.verdictLabel.setText(
+            "" if verdict is None else verdict_text.of_changes(changes) if changes else verdict.html
+        )
+        return verdict, changes
+
+    def watch(self, nodes: list) -> None:
+        """Have the panel updated when one of these nodes changes, and no others; whether it matters is not asked."""
+        events = (vtk.vtkCommand.ModifiedEvent, slicer.vtkMRMLTransformableNode.TransformModifiedEvent)
+        for node in self._watched:
+            for event in events:
+                self.removeObserver(node, event, self.updatePanel)
+        self._watched = nodes
+        for node in nodes:
+            for event in events:
+                self.addObserver(node, event, self.updatePanel)
+
+    def followChoice(self) -> None:
+        """Choose the outputs of a pair that has just been chosen, and forget what was said about another choice."""
+        parameters = self._parameterNode
+        pair = selection.chosen_ids(parameters)[:2]
+        if pair != self._pair:
+            self._pair = pair
+            # Without doubles: one observer a node. (The same volume may be chosen twice, by mistake.)
+            self.watch(list({n.GetID(): n for n in (parameters.ctVolume, parameters.mriVolume) if n}.values()))
+            selection.follow_pair(parameters)
+        chosen = selection.chosen_ids(parameters)
+        if self._drawn not in (None, chosen):
+            self._notice = ""
+        self._drawn = chosen
+
+    def say(self, text: str) -> None:
+        """Show what has happened, until something else is chosen."""
+        self.updatePanel()
+        self._notice = text
+        self.updatePanel()
 
     def whatIsSuspicious(self) -> str | None:
         pair = self._parameterNode.ctVolume.GetID(), self._parameterNode.mriVolume.GetID()
@@ -298,27 +415,10 @@ class BrainFusionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             )
         return self._suspicion[1]
 
-    def outcomeIsCurrent(self) -> bool:
-        """Say whether the last outcome is of the volumes that are chosen."""
-        return self._outcome is not None and self._outcome.fusedVolume == self._parameterNode.fusedVolume
-
-    def worstPlace(self):
-        """Return the point, LPS mm, of the largest misalignment, or None where it was not measured."""
-        local = self._outcome.result.evidence.local if self._outcome else None
-        return local.worst[0] if local and local.worst else None
-
     def showIdle(self) -> None:
         self.ui.progressBar.setVisible(False)
-        self.ui.verdictLabel.setText("")
-        self.ui.statusLabel.setText("")
-        if not torch_setup.torch_is_installed():
-            self.ui.statusLabel.setText(
-                _("PyTorch is not installed yet: Fuse will ask the PyTorch extension to install it.")
-                if torch_setup.extension_is_installed()
-                else _(
-                    "PyTorch is needed: install the PyTorch extension in the Extensions Manager, and restart Slicer."
-                )
-            )
+        self._notice = torch_setup.hint() or ""
+        self.ui.statusLabel.setText(self._notice)
 
     def onSwapButton(self, checked: bool = False) -> None:
         parameters = self._parameterNode
@@ -352,7 +452,6 @@ class BrainFusionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self._outcome = None
         self.resetReview()
         self._began = time.monotonic()
-        self.ui.verdictLabel.setText("")
         self.ui.progressBar.setValue(0)
         self.ui.progressBar.setVisible(True)
         self.logic.startFusion(
@@ -370,6 +469,7 @@ class BrainFusionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             startTransform=parameters.startTransform if parameters.start == "transform" else None,
             keepAlignment=parameters.start == "skip",
             mask=parameters.mask,
+            overwrite=list(self._permitted.values()),
             progressCallback=self.showProgress,
             finishedCallback=self.onFinished,
         )
@@ -402,45 +502,28 @@ class BrainFusionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self.showError(error)
             return
         self._outcome = outcome
-        if self._parameterNode:
-            parameters = self._parameterNode
+        self._permitted.clear()
+        parameters = self._parameterNode
+        if parameters and ownership.is_output_of(outcome.fusedVolume, parameters.ctVolume, parameters.mriVolume):
             parameters.fusedVolume = outcome.fusedVolume
             if outcome.transformNode:
                 parameters.ctToMriTransform = outcome.transformNode
             if outcome.resampledCTVolume:
                 parameters.resampledCTVolume = outcome.resampledCTVolume
-        review.show_fused(outcome.fusedVolume, outcome.fusedVolume.GetNodeReference(bridge.TARGET_MRI_ROLE))
-        self.showVerdict(outcome)
-        self.updatePanel()
-
-    def showVerdict(self, outcome) -> None:
-        verdict = outcome.result.verdict
-        lines = [f"<b>{SYMBOLS[verdict.colour]} {_(verdict.sentence)}.</b>"]
-        if verdict.expected_error is not None:
-            lines.append(html.escape(verdict.expected_error) + ".")
-        lines += [html.escape(reason[:1].upper() + reason[1:]) + "." for reason in verdict.reasons]
-        lines.append(
-            _("The registration was skipped: the current alignment was used.")
-            if outcome.transformNode is None
-            else _("The CT was {movement}.").format(movement=outcome.movement)
-        )
-        self.ui.verdictLabel.setText("<br>".join(lines))
-        self.ui.statusLabel.setText(_("Fused in {seconds:.0f} s.").format(seconds=outcome.seconds))
+        review.show_fused(outcome.fusedVolume, outcome.fusedVolume.GetNodeReference(ownership.TARGET_MRI_ROLE))
+        self.say(_("Fused in {seconds:.0f} s.").format(seconds=outcome.seconds))
 
     def showError(self, error: Exception) -> None:
         self.ui.progressBar.setVisible(False)
         text = remedies.phrased(error)
-        self.ui.statusLabel.setText(
-            text if isinstance(error, Cancelled) else _("Not fused: {error}").format(error=text)
-        )
-        self.updatePanel()
+        self.say(text if isinstance(error, Cancelled) else _("Not fused: {error}").format(error=text))
 
     def onUndoButton(self, checked: bool = False) -> None:
         parameters = self._parameterNode
         self.resetReview()
         if self.logic.undo(parameters.ctVolume):
             review.show_ct_over_mri(parameters.ctVolume, parameters.mriVolume, 0.5)
-            self.ui.statusLabel.setText(_("Undone: the CT is where it was before the registration."))
+            self._notice = _("Undone: the CT is where it was before the registration.")
         self.updatePanel()
 
     def onExportButton(self, checked: bool = False) -> None:
@@ -450,10 +533,10 @@ class BrainFusionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         try:
             files = dicom_export.exportResults(self._parameterNode.fusedVolume, folder)
         except Exception as error:
-            self.ui.statusLabel.setText(_("Not exported: {error}").format(error=remedies.phrased(error)))
+            self.say(_("Not exported: {error}").format(error=remedies.phrased(error)))
         else:
             text = _("{count} DICOM files were written to {folder}; derived, not for diagnosis.")
-            self.ui.statusLabel.setText(text.format(count=len(files), folder=folder))
+            self.say(text.format(count=len(files), folder=folder))
 
     def resetReview(self) -> None:
         """Put the review tools back to how they are after a fusion."""
@@ -494,9 +577,9 @@ class BrainFusionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self.logic.undo(parameters.ctVolume)
             self.ui.fusedCheckBox.setChecked(False)
         else:
-            self.logic.redo(parameters.ctVolume)
+            self.logic.redo(parameters.ctVolume, parameters.mriVolume)
 
     def onJump(self, checked: bool = False) -> None:
-        place = self.worstPlace()
-        if place is not None:
-            review.jump_to(place)
+        verdict = self.storedVerdict()
+        if verdict is not None and verdict.worst_lps_mm is not None:
+            review.jump_to(verdict.worst_lps_mm)

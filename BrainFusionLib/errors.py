@@ -26,6 +26,7 @@ class Remedy(Enum):
     NAME_PATTERN = "Give its name as a pattern."
     OTHER_OUTPUT_FOLDER = "Name another output folder."
     OMIT_DICOM = "Give the MRI as a folder of DICOM slices, or omit the DICOM results."
+    ALLOW_OVERWRITE = "Choose another output, or pass this one as 'overwrite', too."
     USE_CPU = "Close other programs, crop the volumes, or compute on the CPU."
 
 

@@ -15,11 +15,9 @@ from BrainFusionLib.errors import GeometryError, ImageContentError, Remedy
 from BrainFusionLib.geometry import RAS_FROM_LPS, FloatArray, Grid
 from BrainFusionLib.transform import RigidTransform, Transform
 from BrainFusionLib.volume import Modality, Volume
+from BrainFusionSlicer import ownership
 from BrainFusionSlicer.jobs import RawVolume
-
-# On a transform node of ours, this reference names the CT that it moves. A transform without it is the user's.
-MOVED_CT_ROLE = "BrainFusion.CT"
-TARGET_MRI_ROLE = "BrainFusion.MRI"
+from BrainFusionSlicer.ownership import MOVED_CT_ROLE, TRANSFORM
 
 # Its own inverse: the same matrix goes either way.
 LPS_FROM_RAS = RAS_FROM_LPS
@@ -161,11 +159,12 @@ def result_transform_of(ct_node: slicer.vtkMRMLTransformableNode) -> slicer.vtkM
     """Return the ``CT to MRI`` node that an earlier result put this very CT under, or ``None``.
 
     A copy of the CT under the same transform is not "this very CT": to the copy, the transform is like a user's own.
+    Nor is a copy of the transform the result's.
     """
     parent = ct_node.GetParentTransformNode()
-    if parent is not None and parent.GetNodeReferenceID(MOVED_CT_ROLE) == ct_node.GetID():
-        return parent
-    return None
+    if parent is None or ownership.role_of(parent) != TRANSFORM:
+        return None
+    return parent if parent.GetNodeReferenceID(MOVED_CT_ROLE) == ct_node.GetID() else None
 
 
 def mri_from_ct_ras(transform: Transform) -> FloatArray:
@@ -174,19 +173,6 @@ def mri_from_ct_ras(transform: Transform) -> FloatArray:
     The registration's `transform` goes the other way, MRI points to CT points, in LPS: hence the inverse.
     """
     return RAS_FROM_LPS @ transform.inverse().moving_from_fixed_lps @ LPS_FROM_RAS
-
-
-def earlier_transform_of(ct_node: slicer.vtkMRMLTransformableNode) -> slicer.vtkMRMLLinearTransformNode | None:
-    """Return the ``CT to MRI`` node that an earlier result made for this CT, whether the CT is under it or not."""
-    ours = result_transform_of(ct_node)
-    if ours is not None:
-        return ours
-    scene = ct_node.GetScene()
-    for index in range(scene.GetNumberOfNodesByClass("vtkMRMLLinearTransformNode")):
-        node = scene.GetNthNodeByClass(index, "vtkMRMLLinearTransformNode")
-        if node.GetNodeReferenceID(MOVED_CT_ROLE) == ct_node.GetID():
-            return node
-    return None
 
 
 def move_ct_onto_mri(
@@ -210,7 +196,7 @@ def move_ct_onto_mri(
     name
         What to call a new transform node; one that is there keeps its name.
     into
-        The transform node to write to; that of an earlier result, or else a new one, when ``None``.
+        The transform node to write to; that of an earlier result of this pair, or else a new one, when ``None``.
 
     Returns
     -------
@@ -220,7 +206,8 @@ def move_ct_onto_mri(
     Raises
     ------
     GeometryError
-        The CT is under a transform of the user's that is not linear, or `into` is one of them.
+        The CT is under a transform of the user's that is not linear, or `into` is one of them, or `into` carries
+        another CT.
     """
     parent = users_parent(ct_node)
     world_from_parent = world_ras_from_parent(parent, ct_node.GetName())
@@ -235,14 +222,46 @@ def move_ct_onto_mri(
                 "another output transform, or a new one."
             )
         above = above.GetParentTransformNode()
-    node = into if into is not None else earlier_transform_of(ct_node)
-    if node is None:
-        node = ct_node.GetScene().AddNewNodeByClass("vtkMRMLLinearTransformNode", name)
-    node.SetNodeReferenceID(MOVED_CT_ROLE, ct_node.GetID())
+    node = _transform_to_write(ct_node, mri_node, name, into)
     node.SetAndObserveTransformNodeID(None if parent is None else parent.GetID())
     node.SetMatrixTransformToParent(vtk_matrix(to_parent))
-    node.SetNodeReferenceID(TARGET_MRI_ROLE, mri_node.GetID())
     ct_node.SetAndObserveTransformNodeID(node.GetID())
+    return node
+
+
+def carried_by(
+    transform_node: slicer.vtkMRMLLinearTransformNode, ct_node: slicer.vtkMRMLScalarVolumeNode
+) -> slicer.vtkMRMLNode | None:
+    """Return a CT other than `ct_node` that would be moved if the transform were written, or None."""
+    moved = transform_node.GetNodeReference(MOVED_CT_ROLE)
+    if moved is not None:
+        # A result of ours: what else the user put under it shall move with its CT.
+        return None if moved == ct_node else moved
+    scene = ct_node.GetScene()
+    for index in range(scene.GetNumberOfNodesByClass("vtkMRMLScalarVolumeNode")):
+        volume = scene.GetNthNodeByClass(index, "vtkMRMLScalarVolumeNode")
+        if volume != ct_node and volume.GetParentTransformNode() == transform_node:
+            return volume
+    return None
+
+
+def _transform_to_write(
+    ct_node: slicer.vtkMRMLScalarVolumeNode,
+    mri_node: slicer.vtkMRMLScalarVolumeNode,
+    name: str,
+    into: slicer.vtkMRMLLinearTransformNode | None,
+) -> slicer.vtkMRMLLinearTransformNode:
+    """Return the node for the transform of a pair, marked as theirs."""
+    node = into if into is not None else ownership.find_output(TRANSFORM, ct_node, mri_node)
+    if node is None:
+        node = ct_node.GetScene().AddNewNodeByClass("vtkMRMLLinearTransformNode", name)
+    other = carried_by(node, ct_node)
+    if other is not None:
+        raise GeometryError(
+            f"{node.GetName()}: {other.GetName()} is moved by this transform, and would be misaligned. Choose another "
+            "output transform, or a new one."
+        )
+    ownership.mark(node, TRANSFORM, ct_node, mri_node)
     return node
 
 
@@ -260,12 +279,9 @@ def store_transform(
     into: slicer.vtkMRMLLinearTransformNode | None = None,
 ) -> slicer.vtkMRMLLinearTransformNode:
     """Write a transform from CT to MRI, world RAS mm, into a node, without putting the CT under it; else as above."""
-    node = into if into is not None else earlier_transform_of(ct_node)
-    if node is None:
-        node = ct_node.GetScene().AddNewNodeByClass("vtkMRMLLinearTransformNode", name)
+    node = _transform_to_write(ct_node, mri_node, name, into)
     node.SetAndObserveTransformNodeID(None)
     node.SetMatrixTransformToParent(vtk_matrix(mri_from_ct_ras(transform)))
-    node.SetNodeReferenceID(TARGET_MRI_ROLE, mri_node.GetID())
     return node
 
 
@@ -282,9 +298,9 @@ def take_ct_back(ct_node: slicer.vtkMRMLScalarVolumeNode) -> bool:
     return True
 
 
-def bring_ct_again(ct_node: slicer.vtkMRMLScalarVolumeNode) -> bool:
-    """Put the CT under the transform of its last result again; say if there was one."""
-    ours = earlier_transform_of(ct_node)
+def bring_ct_again(ct_node: slicer.vtkMRMLScalarVolumeNode, mri_node: slicer.vtkMRMLScalarVolumeNode) -> bool:
+    """Put the CT under the transform of the pair's last result again; say if there was one."""
+    ours = ownership.find_output(TRANSFORM, ct_node, mri_node)
     if ours is None:
         return False
     ct_node.SetAndObserveTransformNodeID(ours.GetID())

@@ -18,7 +18,7 @@ from BrainFusionLib.geometry import RAS_FROM_LPS, FloatArray
 from BrainFusionLib.transform import AffineTransform
 from BrainFusionLib.volume import AIR_HU, Volume
 
-from . import bridge
+from . import bridge, ownership
 
 if TYPE_CHECKING:
     from BrainFusionLib.io.dicom_headers import DicomHeaders  # brings SimpleITK, which loading the module must not
@@ -103,7 +103,7 @@ def whatIsMissingForExport(results: Any) -> str | None:
 
 def _inputsOf(fusedNode: slicer.vtkMRMLScalarVolumeNode) -> tuple[Any, Any]:
     """Return the MRI and the CT that a fused volume was made from; None for what is not in the scene any more."""
-    return fusedNode.GetNodeReference(bridge.TARGET_MRI_ROLE), fusedNode.GetNodeReference(bridge.MOVED_CT_ROLE)
+    return fusedNode.GetNodeReference(ownership.TARGET_MRI_ROLE), fusedNode.GetNodeReference(ownership.MOVED_CT_ROLE)
 
 
 def _headersOf(node: slicer.vtkMRMLScalarVolumeNode) -> DicomHeaders | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +19,8 @@ from BrainFusionLib.case import Request, Result, Source
 from BrainFusionLib.errors import Cancelled, SettingsError
 from BrainFusionLib.settings import Settings
 from BrainFusionLib.transform import RigidTransform
-from BrainFusionSlicer import bridge, torch_setup
+from BrainFusionSlicer import bridge, currency, ownership, torch_setup, verdict_text
+from BrainFusionSlicer.fingerprint import fingerprint_of
 from BrainFusionSlicer.jobs import RawInputs
 from BrainFusionSlicer.runner import InProcessRunner, ProcessRunner, Runner
 
@@ -109,6 +110,7 @@ class FusionLogic(ScriptedLoadableModuleLogic):
         keepAlignment: bool = False,
         check: bool = True,
         mask=None,
+        overwrite: Sequence = (),
         progressCallback: Callable[[str, float], None] | None = None,
         finishedCallback: Callable[[BrainFusionOutcome | None, Exception | None], None] | None = None,
     ) -> None:
@@ -120,8 +122,11 @@ class FusionLogic(ScriptedLoadableModuleLogic):
 
         :param ctVolume: CT in Hounsfield units; under any transforms
         :param mriVolume: MRI of the same head; under any transforms
+        An output that is given must be one that an earlier fusion of this CT and this MRI made, or be named in
+        `overwrite`, too.
+
         :param fusedVolume: overwritten with the result, in world coordinates; a new volume if None
-        :param transform: linear transform node to write to; the one of an earlier run or a new one if None
+        :param transform: linear transform node to write to; this pair's earlier one or a new one if None
         :param alphaVolume: gets the weight of the CT, 0 to 1; True for a new volume, None for none
         :param resampledCTVolume: gets the CT on the MRI's grid; True for a new volume, None for none
         :param settings: BrainFusionLib's; the default ones if None
@@ -129,9 +134,10 @@ class FusionLogic(ScriptedLoadableModuleLogic):
         :param keepAlignment: skip the registration: fuse the two as they are in the scene
         :param check: if the registration is skipped, whether one says how far the alignment is from what it finds
         :param mask: registration mask: label map or segmentation of the MRI, where the alignment matters most
+        :param overwrite: nodes that may be overwritten, though they are not outputs of this CT and this MRI
         :param progressCallback: called with a stage's name and the fraction done, 0 to 1
         :param finishedCallback: called once with the outcome and None, or with None and the error
-        :raises SettingsError: the choice makes no sense, or a fusion is running
+        :raises SettingsError: the choice makes no sense, an output must not be overwritten, or a fusion is running
         :raises BrainFusionError: an input cannot be used; says why
         :raises MissingDependencyError: torch is not installed
         """
@@ -148,6 +154,13 @@ class FusionLogic(ScriptedLoadableModuleLogic):
                 _(
                     "An output must not be one of the inputs, which are never changed, nor another output: choose "
                     "another one, or a new one."
+                )
+            )
+        ownership.require_permission(outputs, ctVolume, mriVolume, overwrite)
+        if transform is not None and (other := bridge.carried_by(transform, ctVolume)) is not None:
+            raise SettingsError(
+                _("{transform} moves {other}: choose another output transform, or a new one.").format(
+                    transform=transform.GetName(), other=other.GetName()
                 )
             )
         torch_setup.require_torch()
@@ -236,9 +249,9 @@ class FusionLogic(ScriptedLoadableModuleLogic):
         """Take the CT back to where it was before it was registered; say whether it had been moved."""
         return bridge.take_ct_back(ctVolume)
 
-    def redo(self, ctVolume) -> bool:
-        """Put the CT onto the MRI again, by the last result's transform; say whether there is one."""
-        return bridge.bring_ct_again(ctVolume)
+    def redo(self, ctVolume, mriVolume) -> bool:
+        """Put the CT onto the MRI again, by the transform of their last result; say whether there is one."""
+        return bridge.bring_ct_again(ctVolume, mriVolume)
 
     def _finished(self, result: Result | None, problem: Exception | None) -> None:
         task = self._forget()
@@ -270,12 +283,14 @@ class _Task:
         self.keepAlignment = keepAlignment
         self.finishedCallback = finishedCallback
         self.removed = False
+        # As they are sent: what changes meanwhile is not what will be judged.
+        self._before = fingerprint_of(ctVolume), fingerprint_of(mriVolume)
         self._began = time.monotonic()
         self._cancel = cancel
         self._scene = mriVolume.GetScene()
         self._tags = [
-            self._scene.AddObserver(event, self._onSceneChanged)
-            for event in (slicer.vtkMRMLScene.NodeRemovedEvent, slicer.vtkMRMLScene.StartCloseEvent)
+            self._scene.AddObserver(slicer.vtkMRMLScene.NodeRemovedEvent, self._onNodeRemoved),
+            self._scene.AddObserver(slicer.vtkMRMLScene.StartCloseEvent, self._onStartClose),
         ]
 
     def nodes(self) -> list:
@@ -286,10 +301,14 @@ class _Task:
         for tag in self._tags:
             self._scene.RemoveObserver(tag)
 
-    def _onSceneChanged(self, caller, event) -> None:
-        if event == "StartCloseEvent" or self.isBroken():
-            self.removed = True
-            self._cancel()
+    # One observer an event: VTK does not tell Python which of the scene's events it was.
+    def _onNodeRemoved(self, caller, event) -> None:
+        if self.isBroken():
+            self._onStartClose(caller, event)
+
+    def _onStartClose(self, caller, event) -> None:
+        self.removed = True
+        self._cancel()
 
     def isBroken(self) -> bool:
         return any(node.GetScene() is None for node in self.nodes())
@@ -308,19 +327,25 @@ class _Task:
             alpha = self._volume("alpha", result.alpha, _("weight of {ct} in {mri}").format(**names))
             alpha.GetDisplayNode().SetWindowLevelMinMax(0.0, 1.0)
         straight = bridge.is_under_linear_transforms(ct)
+        changed = currency.changes_of(ct.GetName(), self._before[0], fingerprint_of(ct))
         if self.outputs["ct"] is not None or not straight:
             resampled = self._volume("ct", result.ct_in_mri, _("{ct} on {mri}").format(**names))
             bridge.share_display(resampled, ct)
         if not self.keepAlignment:
             put = bridge.move_ct_onto_mri if straight else bridge.store_transform
             transformNode = put(ct, mri, result.transform, _("CT to MRI"), into=self.outputs["transform"])
-        for node in (fused, alpha, resampled):
-            if node is not None:
-                node.SetNodeReferenceID(bridge.MOVED_CT_ROLE, ct.GetID())
-                node.SetNodeReferenceID(bridge.TARGET_MRI_ROLE, mri.GetID())
         for node in (fused, alpha, resampled, transformNode):
             if node is not None:
                 bridge.share_place(node, mri)
+        worst = result.evidence.local.worst if result.evidence.local else None
+        verdict = currency.StoredVerdict(
+            result.verdict.colour,
+            verdict_text.of_result(result, moved=transformNode is not None),
+            tuple(float(mm) for mm in worst[0]) if worst else None,
+            self._before[0] if changed else fingerprint_of(ct),
+            self._before[1],
+        )
+        currency.store(fused, verdict)
         seconds = time.monotonic() - self._began
         return BrainFusionOutcome(fused, transformNode, alpha, resampled, result.pose.movement, seconds, result)
 
@@ -329,6 +354,7 @@ class _Task:
         if node is None or node is True:
             node = self._scene.AddNewNodeByClass(SCALAR_VOLUME, name)
         bridge.node_from_volume(volume, node)
+        ownership.mark(node, role, self.ctVolume, self.mriVolume)
         return node
 
 

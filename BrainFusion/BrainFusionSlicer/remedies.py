@@ -22,6 +22,7 @@ PHRASES: dict[Remedy, str] = {
     Remedy.NAME_PATTERN: _("Load the file with Add Data, and choose the volume."),
     Remedy.OTHER_OUTPUT_FOLDER: _("Choose another folder."),
     Remedy.OMIT_DICOM: _("Import the MRI with the DICOM module, load it from there, and fuse again."),
+    Remedy.ALLOW_OVERWRITE: _("Click Overwrite, or choose another output or none."),
     Remedy.USE_CPU: _(
         "Close other programs, make the volumes smaller (Crop Volume module), or choose Compute on: Processor (CPU)."
     ),

@@ -81,7 +81,7 @@ class BrainFusionTest(ScriptedLoadableModuleTest):
         assert self.logic.undo(ct)
         assert ct.GetParentTransformNode() is None, "undo left the CT under a transform"
         assert not self.logic.undo(ct), "there was nothing left to undo"
-        assert self.logic.redo(ct)
+        assert self.logic.redo(ct, mri)
         self.checkAlignment(ct)
         for node, (voxels, geometry) in zip((ct, mri), before, strict=True):
             nowVoxels, nowGeometry = contentOf(node)
@@ -173,7 +173,7 @@ class BrainFusionTest(ScriptedLoadableModuleTest):
         assert bridge.result_transform_of(ct).GetName() == "CT to MRI of the phantom"
         assert self.logic.undo(ct), "after loading the scene nothing could be undone"
         assert ct.GetParentTransformNode() is None
-        assert self.logic.redo(ct)
+        assert self.logic.redo(ct, mri)
 
     def checkFused(self, fused, mri):
         voxels, geometry = contentOf(fused)

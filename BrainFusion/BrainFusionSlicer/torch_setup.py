@@ -53,6 +53,15 @@ def extension_is_installed() -> bool:
     return importlib.util.find_spec("PyTorchUtils") is not None
 
 
+def hint() -> str | None:
+    """Say how torch will be installed, or None if it is there."""
+    if torch_is_installed():
+        return None
+    if extension_is_installed():
+        return "PyTorch is not installed yet: Fuse will ask the PyTorch extension to install it."
+    return "PyTorch is needed: install the PyTorch extension in the Extensions Manager, and restart Slicer."
+
+
 def ensure_torch() -> None:
     """Have the PyTorch extension install torch if it is missing. It asks the user; without it, nothing happens."""
     if torch_is_installed() or not extension_is_installed():

@@ -16,5 +16,6 @@ PHRASES: dict[Remedy, str] = {
     Remedy.NAME_PATTERN: "Give its name with --ct-pattern or --mri-pattern.",
     Remedy.OTHER_OUTPUT_FOLDER: "Name another output folder with -o.",
     Remedy.OMIT_DICOM: "Give the MRI as a folder of DICOM slices, or omit --dicom.",
+    Remedy.ALLOW_OVERWRITE: "Choose another output.",
     Remedy.USE_CPU: "Close other programs, crop the volumes, or use --device cpu.",
 }

@@ -118,8 +118,8 @@ def fused_by_hand(scan):
     bridge.node_from_volume(mri.with_array(mri.array_kji + 0.25), node)
     node.GetDisplayNode().SetAutoWindowLevel(False)
     node.GetDisplayNode().SetWindowLevel(800, 500)
-    node.SetNodeReferenceID(bridge.MOVED_CT_ROLE, scan.ct.GetID())
-    node.SetNodeReferenceID(bridge.TARGET_MRI_ROLE, scan.mri.GetID())
+    node.SetNodeReferenceID("BrainFusion.CT", scan.ct.GetID())
+    node.SetNodeReferenceID("BrainFusion.MRI", scan.mri.GetID())
     bridge.move_ct_onto_mri(scan.ct, scan.mri, POSE)
     return node
 

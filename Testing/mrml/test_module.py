@@ -19,6 +19,7 @@ pytest.importorskip("slicer", reason="slicer-core is not installed: pip install 
 
 import slicer
 import slicer.util
+import vtk
 
 from BrainFusionLib import case
 from BrainFusionLib.case import IntensityMap, Pose, Provenance, Result, Volumes
@@ -232,7 +233,7 @@ def test_undo_and_redo_keep_the_users_transform(module, calls, pair):
     assert logic.undo(ct)
     assert ct.GetParentTransformNode() == own
     assert not logic.undo(ct)
-    assert logic.redo(ct)
+    assert logic.redo(ct, pair[1])
     assert ct.GetParentTransformNode() == first.transformNode
     logic.undo(ct)
     assert logic.process(*pair).transformNode == first.transformNode  # used again, not a second one
@@ -241,12 +242,116 @@ def test_undo_and_redo_keep_the_users_transform(module, calls, pair):
 def test_the_output_transform_must_not_be_a_parent_of_the_ct(module, calls, pair):
     ct, _ = pair
     chosen = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLinearTransformNode", "chosen")
-    assert module.BrainFusionLogic().process(*pair, transform=chosen).transformNode == chosen
+    logic = module.BrainFusionLogic()
+    assert logic.process(*pair, transform=chosen, overwrite=[chosen]).transformNode == chosen
     module.BrainFusionLogic().undo(ct)
     own = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLinearTransformNode", "own")
     ct.SetAndObserveTransformNodeID(own.GetID())
     with pytest.raises(GeometryError, match="own: the CT is under this transform already"):
-        module.BrainFusionLogic().process(*pair, transform=own)
+        logic.process(*pair, transform=own, overwrite=[own])
+
+
+@pytest.mark.parametrize("role", ["fusedVolume", "alphaVolume", "resampledCTVolume", "transform"])
+def test_a_node_of_the_users_is_written_only_when_the_caller_says_so(module, calls, pair, role):
+    kind = "vtkMRMLLinearTransformNode" if role == "transform" else "vtkMRMLScalarVolumeNode"
+    node = slicer.mrmlScene.AddNewNodeByClass(kind, "user's")
+    logic = module.BrainFusionLogic()
+    with pytest.raises(SettingsError, match="user's is not an output of this CT and this MRI") as refused:
+        logic.process(*pair, **{role: node})
+    assert refused.value.remedy is Remedy.ALLOW_OVERWRITE
+    assert calls == []
+    logic.process(*pair, overwrite=[node], **{role: node})
+    logic.process(*pair, **{role: node})  # an output of this pair now
+
+
+def test_a_copy_of_an_output_is_the_users(module, calls, pair):
+    logic = module.BrainFusionLogic()
+    outcome = logic.process(*pair)
+    for original in (outcome.fusedVolume, outcome.transformNode):
+        copy = slicer.mrmlScene.AddNewNodeByClass(original.GetClassName(), "copy")
+        copy.Copy(original)
+        copy.SetName("copy")
+        role = "transform" if original is outcome.transformNode else "fusedVolume"
+        with pytest.raises(SettingsError, match="copy is not an output"):
+            logic.process(*pair, **{role: copy})
+    assert logic.process(*pair).transformNode == outcome.transformNode
+
+
+def test_outputs_of_another_pair_are_not_written(module, calls, pair):
+    ct, mri = pair
+    other = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "CT B")
+    module.bridge.node_from_volume(module.bridge.volume_from_node(ct), other)
+    logic = module.BrainFusionLogic()
+    first = logic.process(*pair)
+    with pytest.raises(SettingsError, match="T1 fused with CT 1 is not an output"):
+        logic.process(other, mri, first.fusedVolume)
+    with pytest.raises(SettingsError, match="CT to MRI moves CT 1"):
+        logic.process(other, mri, transform=first.transformNode, overwrite=[first.transformNode])
+    with pytest.raises(GeometryError, match="CT 1 is moved by this transform"):
+        module.bridge.move_ct_onto_mri(other, mri, TRANSFORM, into=first.transformNode)
+    second = logic.process(other, mri)
+    assert second.transformNode != first.transformNode
+    assert ct.GetParentTransformNode() == first.transformNode
+    assert other.GetParentTransformNode() == second.transformNode
+
+
+def test_a_loaded_scene_has_the_verdict_and_the_pairs_outputs(module, calls, pair, tmp_path):
+    ct, mri = pair
+    own = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLinearTransformNode", "own")
+    slicer.util.updateTransformMatrixFromArray(own, module.bridge.mri_from_ct_ras(TRANSFORM))
+    ct.SetAndObserveTransformNodeID(own.GetID())
+    outcome = module.BrainFusionLogic().process(*pair, alphaVolume=True)
+    stored = module.currency.stored_on(outcome.fusedVolume)
+    assert module.currency.changes_since(stored, *pair) == []
+    path = str(tmp_path / "scene.mrb")
+    assert slicer.mrmlScene.WriteToMRB(path)
+    slicer.mrmlScene.Clear()
+    assert slicer.mrmlScene.ReadFromMRB(path, True)
+    ct, mri = (slicer.mrmlScene.GetFirstNodeByName(name) for name in ("CT 1", "T1"))
+    fused = module.ownership.find_output("fused", ct, mri)
+    assert fused.GetName() == "T1 fused with CT 1"
+    assert module.ownership.find_output("transform", ct, mri) == ct.GetParentTransformNode()
+    assert module.ownership.find_output("alpha", ct, mri) is not None
+    assert module.currency.stored_on(fused) == stored
+    assert module.currency.changes_since(stored, ct, mri) == []
+    slicer.util.arrayFromVolume(mri)[0, 0, 0] += 1
+    slicer.util.arrayFromVolumeModified(mri)
+    assert module.currency.changes_since(stored, ct, mri) == ["The voxels of T1 were changed."]
+
+
+def test_a_warp_between_the_corners_is_noticed(module, pair):
+    ct, _ = pair
+    before = module.currency.fingerprint_of(ct)
+    points = vtk.vtkPoints()
+    warp = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLTransformNode", "warp")
+    spline = vtk.vtkThinPlateSplineTransform()
+    centre = np.mean(np.reshape(before.own_mm, (-1, 3)), axis=0)
+    for point in [*np.reshape(before.own_mm, (-1, 3))[[0, 2, 6, 8, 18, 20, 24, 26]], centre]:
+        points.InsertNextPoint(point)
+    target = vtk.vtkPoints()
+    target.DeepCopy(points)
+    target.SetPoint(8, centre + 0.5)
+    spline.SetSourceLandmarks(points)
+    spline.SetTargetLandmarks(target)
+    spline.SetBasisToR()
+    warp.SetAndObserveTransformToParent(spline)
+    ct.SetAndObserveTransformNodeID(warp.GetID())
+    assert module.currency.changes_of("CT", before, module.currency.fingerprint_of(ct)) == ["CT was moved."]
+
+
+def test_a_verdict_that_cannot_be_read_is_none(module, pair):
+    for text in ("no JSON", "{}", '{"schema": 1}', "[]"):
+        pair[0].SetAttribute(module.currency.VERDICT_ATTRIBUTE, text)
+        assert module.currency.stored_on(pair[0]) is None
+
+
+def test_a_transform_over_another_volume_is_not_written(module, calls, pair):
+    ct, mri = pair
+    users = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLinearTransformNode", "planning")
+    other = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "PET")
+    other.SetAndObserveTransformNodeID(users.GetID())
+    with pytest.raises(SettingsError, match="planning moves PET"):
+        module.BrainFusionLogic().process(ct, mri, transform=users, overwrite=[users])
 
 
 def test_a_ct_under_a_nonlinear_transform_is_resampled(module, calls, pair):

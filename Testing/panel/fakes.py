@@ -93,20 +93,46 @@ class SliderWidget(QtWidgets.QWidget):
 
 
 class NodeComboBox(QtWidgets.QComboBox):
-    """qMRMLNodeComboBox: Libs/MRML/Widgets/qMRMLNodeComboBox.h; the nodes of some classes, and none."""
+    """qMRMLNodeComboBox: Libs/MRML/Widgets/qMRMLNodeComboBox.h; the nodes of some classes, and none.
+
+    With its habits: when its node is removed, Qt moves to the row that takes its place, and that node is chosen; its
+    model hears of a removal at priority -10, before references to the node are cleared; a program's ``setCurrentNode``
+    is activated like a user's choice; ``addNode`` counts as the user's, whoever calls it.
+    """
 
     currentNodeChanged = QtCore.Signal(object)  # noqa: N815
+    nodeActivated = QtCore.Signal(object)  # noqa: N815
+    nodeAddedByUser = QtCore.Signal(object)  # noqa: N815
+    nodeAddedByUserAction = QtCore.Signal(object)  # noqa: N815
 
     def __init__(self):
         super().__init__()
         self.scene, self.types, self.none, self._ids = None, [], "None", [None]
-        self.currentIndexChanged.connect(lambda index: self.currentNodeChanged.emit(self.currentNode()))
+        self.currentIndexChanged.connect(self._changed)
+
+    def _changed(self, index):
+        if index >= 0:
+            self.currentNodeChanged.emit(self.currentNode())
 
     def setMRMLScene(self, scene):  # noqa: N802
         self.scene = scene
-        for event in (scene.NodeAddedEvent, scene.NodeRemovedEvent, scene.EndCloseEvent):
-            scene.AddObserver(event, lambda caller, event: self._fill())
+        events = (scene.NodeAddedEvent, scene.EndCloseEvent, scene.EndImportEvent)
+        self._tags = [scene.AddObserver(event, lambda caller, event: self._fill()) for event in events]
+        self._tags.append(scene.AddObserver(scene.NodeAboutToBeRemovedEvent, self._remove, -10.0))
         self._fill()
+
+    def leaveScene(self):  # noqa: N802
+        """What the destructor does; Python may collect the scene first."""
+        for tag in self._tags:
+            self.scene.RemoveObserver(tag)
+
+    @vtk.calldata_type(vtk.VTK_OBJECT)
+    def _remove(self, scene, event, node):
+        if scene.IsClosing() or node.GetID() not in self._ids:
+            return
+        row = self._ids.index(node.GetID())
+        del self._ids[row]
+        self.removeItem(row)  # if it was the current row, Qt makes the next one current, or the last
 
     def _fill(self):
         current = self._ids[max(0, self.currentIndex())]
@@ -133,7 +159,24 @@ class NodeComboBox(QtWidgets.QComboBox):
         if node is not None and node.GetID() not in self._ids:
             self._fill()
         wanted = None if node is None else node.GetID()
-        self.setCurrentIndex(self._ids.index(wanted) if wanted in self._ids else 0)
+        row = self._ids.index(wanted) if wanted in self._ids else 0
+        if row != self.currentIndex():
+            self.setCurrentIndex(row)
+            if row > 0:
+                self.nodeActivated.emit(node)
+
+    def addNode(self, kind=None):  # noqa: N802
+        node = self.scene.AddNewNodeByClass(kind or self.types[0])
+        self.setCurrentNode(node)
+        self.nodeAddedByUser.emit(node)
+        return node
+
+    def activateExtraItem(self, data):  # noqa: N802
+        """A click on an item of the menu; the real one takes the item's index."""
+        if data.startswith("CREATE"):
+            self.nodeAddedByUserAction.emit(self.addNode())
+        elif data.startswith("DELETE"):
+            self.scene.RemoveNode(self.currentNode())
 
 
 CLASSES = {
@@ -242,7 +285,8 @@ def fake_qt():
 def parameter_node_wrapper(cls):
     """Base/Python/slicer/parameterNodeWrapper/wrapper.py: typed attributes over a vtkMRMLScriptedModuleNode.
 
-    Nodes are kept as node references and words as parameters, as there; ``connectGui`` connects what names a parameter.
+    Nodes are kept as node references and words as parameters, as there; ``connectGui`` connects what names a parameter,
+    and what a selector says while it is being written to is not heard.
     """
     types = typing.get_type_hints(cls)
     defaults = {name: getattr(cls, name, None) for name in types}
@@ -284,15 +328,23 @@ def parameter_node_wrapper(cls):
             widgets = {w.property("SlicerParameterName"): w for w in vars(gui).values() if hasattr(w, "property")}
             widgets.pop(None, None)
             assert set(widgets) <= set(types)
-            connected = []
+            connected, showing = [], []
 
             def show(caller=None, event=None):
+                if showing:
+                    return
+                showing.append(True)
                 for name, widget in widgets.items():
                     widget.setCurrentNode(getattr(self, name))
+                showing.clear()
+
+            def read(name, widget):
+                if not showing:
+                    setattr(self, name, widget.currentNode())
 
             show()
             for name, widget in widgets.items():
-                slot = lambda node, name=name: setattr(self, name, node)  # noqa: E731
+                slot = lambda node, name=name, widget=widget: read(name, widget)  # noqa: E731
                 widget.currentNodeChanged.connect(slot)
                 connected.append((widget, slot))
             tag = self.AddObserver(vtk.vtkCommand.ModifiedEvent, show)

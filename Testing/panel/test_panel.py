@@ -113,19 +113,19 @@ def test_cancel_changes_nothing(chosen, nodes, application):
     assert slicer.mrmlScene.GetNumberOfNodesByClass("vtkMRMLScalarVolumeNode") == 2
 
 
-def test_the_review_tools(chosen, nodes, application, layers):
+def test_the_review_tools(chosen, nodes, application, layers, module):
     ct, mri = nodes
     ui = chosen.ui
     ui.startComboBox.setCurrentIndex(2)  # skip: quick
-    chosen._parameterNode.resampledCTVolume = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "resampled")
+    ui.resampledSelector.activateExtraItem("CREATE")
     fuse(chosen, application)
     assert not ui.undoButton.isEnabled()  # nothing was moved
     assert "registration was skipped" in ui.verdictLabel.text()
     assert ui.jumpButton.isEnabled()
     local = LocalErrors(8.0, np.array([[9.0, 9.0, 9.0], [1.0, 2.0, 3.0]]), np.array([[0.0, 0.0, 1.0], [4.0, 0.0, 0.0]]))
-    result = chosen._outcome.result
-    result = replace(result, evidence=replace(result.evidence, local=local))
-    chosen._outcome = replace(chosen._outcome, result=result)
+    stored = module.currency.stored_on(ui.fusedSelector.currentNode())
+    worst = tuple(local.worst[0])
+    module.currency.store(ui.fusedSelector.currentNode(), replace(stored, worst_lps_mm=worst))
     chosen.updatePanel()
     slice_node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSliceNode")
     slice_node.SetLayoutName("Red")
@@ -250,18 +250,213 @@ def test_the_link_box_shows_how_the_views_are(module, monkeypatch):
 
 
 @pytest.mark.parametrize("mm", [0.0, 0.003, 0.04, 0.0499])
-def test_a_small_expected_error_is_never_shown_as_zero(chosen, application, mm):
+def test_a_small_expected_error_is_never_shown_as_zero(chosen, application, module, mm):
     chosen.ui.startComboBox.setCurrentIndex(2)
     fuse(chosen, application)
     for colour in ("green", "red"):
         verdict = replace(
             chosen._outcome.result.verdict, colour=colour, expected_error_mm=mm, interval_mm=(mm / 2, 2 * mm)
         )
-        chosen.showVerdict(replace(chosen._outcome, result=replace(chosen._outcome.result, verdict=verdict)))
-        text = chosen.ui.verdictLabel.text()
+        text = module.verdict_text.of_result(replace(chosen._outcome.result, verdict=verdict), moved=True)
         assert "0.0 mm" not in text
         assert (verdict.expected_error or "Expected error") in text or colour == "red"
         assert ("Expected error" in text) == (colour == "green")
+
+
+@pytest.fixture
+def flair(nodes):
+    """A volume of the user's, with the voxels that it must keep."""
+    node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "user FLAIR")
+    slicer.util.updateVolumeFromArray(node, np.full((3, 4, 5), 7, np.int16))
+    return node
+
+
+def is_untouched(volume):
+    return np.array_equal(slicer.util.arrayFromVolume(volume), np.full((3, 4, 5), 7, np.int16))
+
+
+def test_a_deleted_output_leaves_none_and_the_users_volumes_alone(chosen, application, flair):
+    ui = chosen.ui
+    ui.startComboBox.setCurrentIndex(2)
+    fuse(chosen, application)
+    slicer.mrmlScene.RemoveNode(ui.fusedSelector.currentNode())
+    assert ui.fusedSelector.currentNode() is None
+    assert ui.statusLabel.text() == "MRI fused with CT was removed from the scene."
+    fuse(chosen, application)
+    assert ui.fusedSelector.currentNode() != flair
+    assert is_untouched(flair)
+
+
+@pytest.mark.parametrize("selector", ["ctSelector", "mriSelector"])
+def test_a_deleted_input_leaves_none(chosen, flair, selector):
+    box = getattr(chosen.ui, selector)
+    name = box.currentNode().GetName()
+    slicer.mrmlScene.RemoveNode(box.currentNode())
+    assert box.currentNode() is None
+    assert chosen.ui.statusLabel.text().startswith(f"{name} was removed from the scene. Choose ")
+
+
+def test_an_output_deleted_elsewhere_leaves_none(chosen, application, flair):
+    chosen.ui.startComboBox.setCurrentIndex(2)
+    fuse(chosen, application)
+    fused = chosen.ui.fusedSelector.currentNode()
+    chosen.exit()
+    slicer.mrmlScene.RemoveNode(fused)
+    chosen.enter()
+    assert chosen.ui.fusedSelector.currentNode() is None
+    assert "was removed" in chosen.ui.statusLabel.text()
+
+
+def test_a_users_volume_is_overwritten_only_after_overwrite(chosen, application, flair):
+    ui = chosen.ui
+    ui.startComboBox.setCurrentIndex(2)
+    ui.fusedSelector.setCurrentNode(flair)
+    assert not ui.fuseButton.isEnabled()
+    assert "user FLAIR would be overwritten: click Overwrite" in ui.statusLabel.text()
+    assert ui.overwriteButton.isVisible()
+    assert ui.overwriteButton.text() == "Overwrite user FLAIR"
+    ui.overwriteButton.click()
+    assert not ui.overwriteButton.isVisible()
+    fuse(chosen, application)
+    assert ui.fusedSelector.currentNode() == flair
+    assert not is_untouched(flair)
+
+
+def test_a_permission_is_for_one_fusion_and_one_node(chosen, application, flair):
+    ui = chosen.ui
+    other = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "other")
+    ui.fusedSelector.setCurrentNode(flair)
+    ui.overwriteButton.click()
+    ui.fusedSelector.setCurrentNode(other)
+    assert not ui.fuseButton.isEnabled()
+    slicer.mrmlScene.RemoveNode(flair)
+    assert chosen._permitted == {}
+
+
+def test_a_volume_made_in_the_selectors_menu_may_be_written(chosen):
+    ui = chosen.ui
+    ui.fusedSelector.addNode()  # as a program does
+    assert ui.overwriteButton.isVisible()
+    ui.fusedSelector.activateExtraItem("CREATE")
+    assert not ui.overwriteButton.isVisible()
+    assert ui.fuseButton.isEnabled()
+
+
+def test_each_pair_has_outputs_of_its_own(chosen, nodes, application, module, phantom):
+    ui, (ct, mri) = chosen.ui, nodes
+    module.bridge.move_ct_onto_mri(ct, mri, RigidTransform.identity())
+    ui.startComboBox.setCurrentIndex(2)
+    fuse(chosen, application)
+    first = ui.fusedSelector.currentNode()
+    second_ct = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "CT B")
+    module.bridge.node_from_volume(phantom.ct, second_ct)
+    ui.ctSelector.setCurrentNode(second_ct)
+    assert ui.fusedSelector.currentNode() is None
+    assert ui.transformSelector.currentNode() is None
+    fuse(chosen, application)
+    second = ui.fusedSelector.currentNode()
+    assert second != first
+    ui.ctSelector.setCurrentNode(ct)
+    assert ui.fusedSelector.currentNode() == first
+    assert ui.transformSelector.currentNode() == ct.GetParentTransformNode()
+    ui.ctSelector.setCurrentNode(second_ct)
+    assert ui.fusedSelector.currentNode() == second
+
+
+def moved_by(transform, mm):
+    matrix = slicer.util.arrayFromTransformMatrix(transform)
+    matrix[0, 3] += mm
+    slicer.util.updateTransformMatrixFromArray(transform, matrix)
+
+
+def recolour(node):
+    """Change voxels as the Segment Editor and scripts do."""
+    slicer.util.arrayFromVolume(node)[0, 0, 0] += 5
+    slicer.util.arrayFromVolumeModified(node)
+
+
+@pytest.fixture
+def registered(chosen, nodes, application, module, phantom):
+    """The panel after a fusion of a pair whose CT is under its transform; the registration is skipped, to be quick."""
+    ct, mri = nodes
+    module.bridge.move_ct_onto_mri(ct, mri, phantom.transform)
+    chosen.ui.startComboBox.setCurrentIndex(2)
+    fuse(chosen, application)
+    assert says_current(chosen)
+    return chosen
+
+
+def says_current(panel):
+    verdict = panel._outcome.result.verdict
+    text = panel.ui.verdictLabel.text()
+    assert (verdict.sentence in text) != ("Changed since" in text)
+    return verdict.sentence in text
+
+
+CHANGES = {
+    "the transform is moved by hand": lambda ct, mri: moved_by(ct.GetParentTransformNode(), 15),
+    "the transform is moved by a micrometre": lambda ct, mri: moved_by(ct.GetParentTransformNode(), 1e-3),
+    "the CT is hardened": lambda ct, mri: ct.HardenTransform(),
+    "voxels of the CT": lambda ct, mri: recolour(ct),
+    "voxels of the MRI": lambda ct, mri: recolour(mri),
+    "the MRI is shifted": lambda ct, mri: mri.SetOrigin(1, 2, 3),
+    "the CT is taken out": lambda ct, mri: ct.SetAndObserveTransformNodeID(None),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_change_makes_the_verdict_stale(registered, nodes, change):
+    CHANGES[change](*nodes)
+    text = registered.ui.verdictLabel.text()
+    assert not says_current(registered)
+    assert "Changed since: check again" in text
+    assert "Green" not in text
+    assert nodes[0].GetName() in text or nodes[1].GetName() in text
+    assert not registered.ui.jumpButton.isEnabled()
+
+
+def test_a_change_that_is_taken_back_leaves_the_verdict(registered, nodes):
+    transform = nodes[0].GetParentTransformNode()
+    moved_by(transform, 15)
+    assert not says_current(registered)
+    moved_by(transform, -15)
+    assert says_current(registered)
+
+
+def test_window_name_and_display_leave_the_verdict(registered, nodes):
+    for node in nodes:
+        node.GetDisplayNode().SetWindowLevel(300, 40)
+        node.SetName("renamed " + node.GetName())
+        node.GetDisplayNode().SetInterpolate(0)
+        node.Modified()
+    nodes[0].GetParentTransformNode().SetName("renamed")
+    registered.exit()
+    registered.enter()
+    assert says_current(registered)
+
+
+def test_a_change_while_another_module_is_shown_makes_the_verdict_stale(registered, nodes):
+    registered.exit()
+    recolour(nodes[1])
+    registered.enter()
+    assert not says_current(registered)
+
+
+def test_another_pair_does_not_have_this_pairs_verdict(registered, nodes, flair):
+    registered.ui.mriSelector.setCurrentNode(flair)
+    assert registered.ui.verdictLabel.text() == ""
+    registered.ui.mriSelector.setCurrentNode(nodes[1])
+    assert says_current(registered)
+    slicer.mrmlScene.RemoveNode(nodes[1])
+    assert registered.ui.verdictLabel.text() == ""
+
+
+def test_a_change_during_the_fusion_makes_its_verdict_stale(chosen, nodes, application):
+    chosen.ui.startComboBox.setCurrentIndex(2)
+    chosen.ui.fuseButton.click()
+    recolour(nodes[1])
+    wait(chosen, lambda: not chosen.logic.running)
+    assert not says_current(chosen)
 
 
 def test_a_remedy_is_named_by_what_the_panel_shows(chosen, module):

@@ -1,0 +1,86 @@
+"""What a volume node holds and where it is, so that one can tell whether it has changed.
+
+Window, name, display, saving and loading change nothing of it.
+"""
+
+# No `from __future__ import annotations`: see `jobs`.
+
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
+import slicer
+import slicer.util
+import vtk
+
+from BrainFusionLib.geometry import FloatArray
+
+# Points of a node that are compared, along each axis: a transform that is not linear shows between the corners, too.
+LATTICE = 3
+TOLERANCE_MM = 1e-6
+KEPT_HASHES = 8
+
+
+@dataclass(frozen=True)
+class Fingerprint:
+    """What a volume node holds and where it is.
+
+    voxels - sha256 of the voxels, their type and their shape.
+    own_mm - Points of the volume in its own frame, RAS mm, coordinates in a row: its geometry without any transform.
+    world_mm - The same points in the world, after all transforms that the node is under.
+    """
+
+    voxels: str
+    own_mm: tuple[float, ...]
+    world_mm: tuple[float, ...]
+
+
+def fingerprint_of(node: slicer.vtkMRMLScalarVolumeNode) -> Fingerprint:
+    """Return the fingerprint of a volume node with voxels."""
+    own = own_points(node)
+    return Fingerprint(_hash_of(node), _row(own), _row(_to_world(node, own)))
+
+
+def is_same_place(first_mm: tuple[float, ...], second_mm: tuple[float, ...]) -> bool:
+    """Say whether two rows of coordinates are the same to a millionth of a millimetre."""
+    return len(first_mm) == len(second_mm) and np.allclose(first_mm, second_mm, rtol=0, atol=TOLERANCE_MM)
+
+
+def own_points(node: slicer.vtkMRMLScalarVolumeNode) -> FloatArray:
+    """Return points spread over a volume, shape (n, 3), in the node's own frame, RAS mm."""
+    ras_from_ijk = vtk.vtkMatrix4x4()
+    node.GetIJKToRASMatrix(ras_from_ijk)
+    matrix = slicer.util.arrayFromVTKMatrix(ras_from_ijk)
+    axes = [np.linspace(0.0, max(1, size - 1), LATTICE) for size in node.GetImageData().GetDimensions()]
+    ijk = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, 3)
+    points: FloatArray = ijk @ matrix[:3, :3].T + matrix[:3, 3]
+    return points
+
+
+def _to_world(node: slicer.vtkMRMLScalarVolumeNode, points: FloatArray) -> FloatArray:
+    parent = node.GetParentTransformNode()
+    if parent is None:
+        return points
+    to_world = vtk.vtkGeneralTransform()
+    parent.GetTransformToWorld(to_world)
+    return np.array([to_world.TransformPoint(point) for point in points])
+
+
+def _row(points: FloatArray) -> tuple[float, ...]:
+    return tuple(float(value) for value in np.round(points, 9).ravel())
+
+
+# VTK gives each change of any object a number of its own, so that it names the voxels, too.
+_hashes: dict[int, str] = {}
+
+
+def _hash_of(node: slicer.vtkMRMLScalarVolumeNode) -> str:
+    changed = node.GetImageData().GetMTime()
+    if changed not in _hashes:
+        array = np.ascontiguousarray(slicer.util.arrayFromVolume(node))
+        made = hashlib.sha256(f"{array.dtype.str} {array.shape}".encode())
+        made.update(array.data)
+        while len(_hashes) >= KEPT_HASHES:
+            del _hashes[next(iter(_hashes))]
+        _hashes[changed] = made.hexdigest()
+    return _hashes[changed]

@@ -1,0 +1,104 @@
+"""Which nodes the module may write: outputs of this CT and this MRI, and what the user allowed by hand.
+
+An output carries a mark (an attribute) and references to its two inputs. What a selector shows is never a permission:
+Slicer's selectors move to a neighbour by themselves when their node is removed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import slicer
+
+from BrainFusionLib.errors import Remedy, SettingsError
+
+# References from an output to the inputs that it was made of.
+MOVED_CT_ROLE = "BrainFusion.CT"
+TARGET_MRI_ROLE = "BrainFusion.MRI"
+# The mark: the output's role and the node's own id. A copy of an output has another id: it is the user's.
+OUTPUT_ATTRIBUTE = "BrainFusion.Output"
+
+FUSED, TRANSFORM, ALPHA, RESAMPLED_CT = "fused", "transform", "alpha", "ct"
+CLASSES = {
+    FUSED: "vtkMRMLScalarVolumeNode",
+    TRANSFORM: "vtkMRMLLinearTransformNode",
+    ALPHA: "vtkMRMLScalarVolumeNode",
+    RESAMPLED_CT: "vtkMRMLScalarVolumeNode",
+}
+
+
+def mark(node: slicer.vtkMRMLNode, role: str, ct: slicer.vtkMRMLNode, mri: slicer.vtkMRMLNode) -> None:
+    """Note on a node that it is an output of a CT and an MRI."""
+    node.SetAttribute(OUTPUT_ATTRIBUTE, f"{role} {node.GetID()}")
+    node.SetNodeReferenceID(MOVED_CT_ROLE, ct.GetID())
+    node.SetNodeReferenceID(TARGET_MRI_ROLE, mri.GetID())
+
+
+def role_of(node: slicer.vtkMRMLNode) -> str | None:
+    """Return which output of this module a node is, or None for the user's own and for copies of outputs."""
+    role, _space, marked_id = (node.GetAttribute(OUTPUT_ATTRIBUTE) or "").partition(" ")
+    return role if role and marked_id == node.GetID() else None
+
+
+def is_output_of(node: slicer.vtkMRMLNode, ct: slicer.vtkMRMLNode | None, mri: slicer.vtkMRMLNode | None) -> bool:
+    """Say whether a node is an output of this very pair."""
+    return (
+        ct is not None
+        and mri is not None
+        and role_of(node) is not None
+        and node.GetNodeReferenceID(MOVED_CT_ROLE) == ct.GetID()
+        and node.GetNodeReferenceID(TARGET_MRI_ROLE) == mri.GetID()
+    )
+
+
+def find_output(role: str, ct: slicer.vtkMRMLNode | None, mri: slicer.vtkMRMLNode | None) -> slicer.vtkMRMLNode | None:
+    """Return the newest output of a pair in a role, or None."""
+    if ct is None or mri is None:
+        return None
+    scene = ct.GetScene()
+    for index in reversed(range(scene.GetNumberOfNodesByClass(CLASSES[role]))):
+        node = scene.GetNthNodeByClass(index, CLASSES[role])
+        if role_of(node) == role and is_output_of(node, ct, mri):
+            return node
+    return None
+
+
+def not_writable(
+    outputs: Iterable[slicer.vtkMRMLNode],
+    ct: slicer.vtkMRMLNode | None,
+    mri: slicer.vtkMRMLNode | None,
+    overwrite: Iterable[slicer.vtkMRMLNode] = (),
+) -> list[slicer.vtkMRMLNode]:
+    """Return those of the chosen outputs that must not be written.
+
+    Parameters
+    ----------
+    outputs
+        Nodes that were chosen.
+    ct, mri
+        The pair that they are chosen for.
+    overwrite
+        Nodes that the user allowed to be overwritten.
+    """
+    allowed = {node.GetID() for node in overwrite}
+    return [node for node in outputs if not is_output_of(node, ct, mri) and node.GetID() not in allowed]
+
+
+def require_permission(
+    outputs: Iterable[slicer.vtkMRMLNode],
+    ct: slicer.vtkMRMLNode,
+    mri: slicer.vtkMRMLNode,
+    overwrite: Iterable[slicer.vtkMRMLNode],
+) -> None:
+    """Refuse to write a node that is neither an output of the pair nor allowed.
+
+    Raises
+    ------
+    SettingsError
+        There is such a node; names the first.
+    """
+    for node in not_writable(outputs, ct, mri, overwrite):
+        raise SettingsError(
+            f"{node.GetName()} is not an output of this CT and this MRI, and would be overwritten.",
+            remedy=Remedy.ALLOW_OVERWRITE,
+        )

@@ -1,0 +1,35 @@
+"""The words of a verdict in the panel, as rich text."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Sequence
+
+from slicer.i18n import tr as _
+
+from BrainFusionLib.case import Result
+
+# The colour of the verdict as a symbol, for those who do not see colours.
+SYMBOLS = {"green": "✔", "amber": "▲", "red": "✖"}
+STALE_SYMBOL = "↻"
+
+
+def of_result(result: Result, moved: bool) -> str:
+    """Return what is said of a result; `moved` says whether the CT was registered, or only fused as it was."""
+    verdict = result.verdict
+    lines = [f"<b>{SYMBOLS[verdict.colour]} {_(verdict.sentence)}.</b>"]
+    if verdict.expected_error is not None:
+        lines.append(html.escape(verdict.expected_error) + ".")
+    lines += [html.escape(reason[:1].upper() + reason[1:]) + "." for reason in verdict.reasons]
+    lines.append(
+        _("The CT was {movement}.").format(movement=html.escape(result.pose.movement))
+        if moved
+        else _("The registration was skipped: the current alignment was used.")
+    )
+    return "<br>".join(lines)
+
+
+def of_changes(changes: Sequence[str]) -> str:
+    """Return what is said in the place of a verdict when something has changed since it was given."""
+    first = _("Changed since: check again")
+    return "<br>".join([f"<b>{STALE_SYMBOL} {first}.</b>", *(html.escape(change) for change in changes)])

@@ -1,0 +1,98 @@
+"""The fakes have the habits of the real classes, and Slicer's real scene has those that the panel relies on."""
+
+import fakes
+import pytest
+import slicer
+import vtk
+
+VOLUME = "vtkMRMLScalarVolumeNode"
+
+
+@pytest.fixture
+def scene(module):
+    return slicer.mrmlScene
+
+
+@pytest.fixture
+def observe(scene):
+    """Add observers to the scene until the test ends: a scene that is destroyed calls those that are left."""
+    tags = []
+    yield lambda event, call: tags.append(scene.AddObserver(event, call))
+    for tag in tags:
+        scene.RemoveObserver(tag)
+
+
+@pytest.fixture
+def selector(scene):
+    made = fakes.NodeComboBox()
+    made.types = [VOLUME]
+    made.setMRMLScene(scene)
+    yield made
+    made.leaveScene()
+
+
+@pytest.fixture
+def volumes(scene, selector):
+    return [scene.AddNewNodeByClass(VOLUME, name) for name in ("first", "second", "third")]
+
+
+@pytest.mark.parametrize(("removed", "then"), [(0, 1), (1, 2), (2, 1)])
+def test_a_selector_jumps_to_a_neighbour_when_its_node_is_removed(scene, selector, volumes, removed, then):
+    selector.setCurrentNode(volumes[removed])
+    heard = []
+    selector.currentNodeChanged.connect(heard.append)
+    scene.RemoveNode(volumes[removed])
+    assert selector.currentNode() == volumes[then]
+    assert heard == [volumes[then]]
+
+
+def test_a_selector_hears_of_a_removal_after_observers_of_default_priority(scene, selector, volumes, observe):
+    selector.setCurrentNode(volumes[1])
+    order = []
+    observe(scene.NodeAboutToBeRemovedEvent, lambda caller, event: order.append("observer"))
+    selector.currentNodeChanged.connect(lambda node: order.append("selector"))
+    scene.RemoveNode(volumes[1])
+    assert order == ["observer", "selector"]
+
+
+def test_a_programs_choice_is_activated_too(selector, volumes):
+    heard = []
+    selector.nodeActivated.connect(heard.append)
+    selector.setCurrentNode(volumes[1])
+    selector.setCurrentNode(volumes[1])
+    selector.setCurrentNode(None)
+    assert heard == [volumes[1]]
+
+
+def test_only_the_menu_is_the_users_action(selector):
+    by_user, by_action = [], []
+    selector.nodeAddedByUser.connect(by_user.append)
+    selector.nodeAddedByUserAction.connect(by_action.append)
+    added = selector.addNode()
+    assert (by_user, by_action) == ([added], [])
+    selector.activateExtraItem("CREATE/Volume")
+    assert by_action == by_user[1:] == [selector.currentNode()]
+
+
+def test_the_scene_names_none_of_its_events(scene, observe):
+    """So an observer that serves two events cannot tell which one it was called for."""
+    heard = []
+    for event in (scene.StartCloseEvent, scene.NodeRemovedEvent, scene.EndCloseEvent):
+        observe(event, lambda caller, name: heard.append(name))
+    scene.RemoveNode(scene.AddNewNodeByClass(VOLUME))
+    scene.Clear()
+    assert set(heard) == {"NoEvent"}
+
+
+def test_an_observer_of_a_removal_gets_the_node_while_its_references_stand(scene, volumes, observe):
+    volumes[0].SetNodeReferenceID("other", volumes[1].GetID())
+    heard = []
+
+    @vtk.calldata_type(vtk.VTK_OBJECT)
+    def gone(caller, event, node):
+        heard.append((node, volumes[0].GetNodeReference("other")))
+
+    observe(scene.NodeAboutToBeRemovedEvent, gone)
+    scene.RemoveNode(volumes[1])
+    assert heard == [(volumes[1], volumes[1])]
+    assert volumes[0].GetNodeReferenceID("other") is None

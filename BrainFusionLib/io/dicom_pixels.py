@@ -128,8 +128,8 @@ def _checked(path: Path, pixels: PixelData) -> PixelData:
     if pixels.wanted <= 0 or pixels.length < pixels.wanted or pixels.tail > _LONGEST_TAIL:
         raise ImageFileError(
             f"{path}: this DICOM file is damaged: rows, columns and frames in its header need {pixels.wanted} bytes of "
-            f"pixels, but there are {pixels.length + pixels.behind}. Copy the series again, or move the file elsewhere if it does not "
-            "belong to it."
+            f"pixels, but there are {pixels.length + pixels.behind}. Copy the series again, or move the file elsewhere "
+            "if it does not belong to it."
         )
     return pixels
 

@@ -25,7 +25,7 @@ FAT_SHARE = {Coarse.FAT: 1.0, Coarse.CANCELLOUS: 0.6}
 # Where the field is stronger than this, gradient echoes have no signal.
 VOID_PPM = 12.0
 # Signal varies inside a tissue by so much, as a share.
-UNEVEN = 0.06
+UNEVEN = 0.09
 
 
 def mri_grid(anatomy: Anatomy, protocol: MriProtocol, random: np.random.Generator) -> Grid:

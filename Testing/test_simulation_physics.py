@@ -151,7 +151,7 @@ def images(head: Head, fat_shift_mm: float) -> np.ndarray:
     protocol = replace(FAST_MRI, fat_shift_mm=fat_shift_mm, snr=1e9)
     seen = replace(magnet(MriScanner(), protocol), isocentre_lps_mm=head.centre_lps_mm)
     look, noise = np.random.default_rng(0), np.random.default_rng(1)
-    return mri_image(anatomy, anatomy.head.tissue_kji, seen, head.grid, 0.0, look, noise).array_kji
+    return mri_image(anatomy, anatomy.head.tissue_kji, seen, head.grid, Patient(), look, noise).array_kji
 
 
 def test_fat_shift_follows_from_field_bandwidth_and_pixel() -> None:
@@ -222,6 +222,20 @@ def test_craniectomy_takes_bone_and_resection_takes_tumour(head: Head) -> None:
     assert lesions[1] > lesions[0] + 100
     assert lesions[2] <= lesions[0]
     assert len(after.points_lps_mm) < len(before.points_lps_mm)
+
+
+def test_membranes_darken_what_lies_on_bone(head: Head) -> None:
+    bare, covered = (case_with(head, Patient(membranes_mm=most), snr=1e6) for most in (0.0, 6.0))
+    distance = distance_mm(np.isin(head.tissue_kji, BONE), head.grid)
+    near, far = (pulled_to(head, case.mri) for case in (bare, covered))
+    beside = (distance > 0) & (distance < 4) & np.isin(head.tissue_kji, (*BRAIN, Coarse.SKIN, Coarse.FAT))
+    assert far[beside].mean() < 0.9 * near[beside].mean()
+    assert far[distance > 12].mean() == pytest.approx(near[distance > 12].mean(), rel=0.01)
+
+
+def pulled_to(head: Head, mri: Volume) -> np.ndarray:
+    isocentre = head.centre_lps_mm
+    return pulled(mri.array_kji[None], mri.grid, head.grid, lambda points: points - isocentre, 0.0)[0]
 
 
 def test_slices_have_their_thickness_and_gap() -> None:

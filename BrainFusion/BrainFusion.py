@@ -50,6 +50,7 @@ from BrainFusionSlicer import (  # noqa: E402
     currency,
     dicom_export,
     ownership,
+    registered_ct,
     remedies,
     review,
     selection,
@@ -57,6 +58,7 @@ from BrainFusionSlicer import (  # noqa: E402
     verdict_text,
 )
 from BrainFusionSlicer.logic import BrainFusionOutcome, FusionLogic  # noqa: E402
+from BrainFusionSlicer.registered_ct import Standing  # noqa: E402
 from BrainFusionSlicer.selftest import BrainFusionTest  # noqa: E402
 
 from BrainFusionLib.errors import Cancelled  # noqa: E402  (needs the lines above)
@@ -68,6 +70,13 @@ __all__ = ["BrainFusion", "BrainFusionLogic", "BrainFusionOutcome", "BrainFusion
 SHORTCUT = "Ctrl+Return"
 # Roughly what each stage takes of the whole, so that the bar moves at one pace.
 SHARES = {"preparing": 0.05, "registration": 0.65, "resampling": 0.05, "fusion": 0.2, "checking": 0.05}
+
+
+def quietly(button, checked: bool) -> None:
+    """Show a button's state as it is; nobody hears of it, as one would of the user's click."""
+    blocked = button.blockSignals(True)
+    button.setChecked(checked)
+    button.blockSignals(blocked)
 
 
 class BrainFusion(ScriptedLoadableModule):
@@ -334,26 +343,27 @@ class BrainFusionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         fused = parameters.fusedVolume if parameters else None
         pair = bool(parameters and parameters.ctVolume and parameters.mriVolume)
         there = pair and bool(fused) and fused.GetImageData() is not None
-        verdict, changes = self.showVerdict()
+        standing = registered_ct.standing_of(parameters.ctVolume, parameters.mriVolume) if pair else Standing.NOT_MOVED
+        verdict, changes = self.showVerdict(standing)
         current = verdict is not None and not changes
-        moved = pair and (
-            ownership.find_output(ownership.TRANSFORM, parameters.ctVolume, parameters.mriVolume) is not None
-        )
-        ui.reviewCollapsibleButton.setEnabled(there and not running)
+        unregistered = standing is Standing.SHOWN_UNREGISTERED
+        ui.reviewCollapsibleButton.setEnabled((there or unregistered) and not running)
         # It is made of the result's volumes, which are not saved.
         ui.checkerboardButton.setEnabled(current and self._outcome is not None and self._outcome.fusedVolume == fused)
-        ui.showUnregisteredButton.setEnabled(moved)
-        ui.undoButton.setEnabled(moved and not running)
-        ui.undoButton.setVisible(moved)
+        undoable = standing in (Standing.REGISTERED, Standing.SHOWN_UNREGISTERED, Standing.HARDENED)
+        ui.undoButton.setEnabled(undoable and not running)
+        ui.undoButton.setVisible(undoable)
+        reason = verdict_text.why_not_moved(standing, parameters.ctVolume.GetName()) if pair else None
+        ui.undoButton.setToolTip(reason or _("Move the CT back to where it was before the registration"))
+        ui.showUnregisteredButton.setToolTip(reason or _("Show the CT where it was before the registration"))
+        ui.showUnregisteredButton.setEnabled(unregistered or standing is Standing.REGISTERED)
+        quietly(ui.showUnregisteredButton, unregistered)
         cannot = dicom_export.whatIsMissingForExport(fused) if there else _("Fuse first")
         ui.exportButton.setEnabled(cannot is None and not running)
         ui.exportButton.setToolTip(cannot or _("Write the fused volume and the registered CT as derived series"))
         ui.jumpButton.setEnabled(current and verdict.worst_lps_mm is not None)
-        ui.verdictFrame.setVisible(verdict is not None or moved)
-        # Shown as it is; without signals, or views of which some are linked would all be unlinked.
-        blocked = ui.linkCheckBox.blockSignals(True)
-        ui.linkCheckBox.setChecked(review.are_linked())
-        ui.linkCheckBox.blockSignals(blocked)
+        ui.verdictFrame.setVisible(verdict is not None or undoable)
+        quietly(ui.linkCheckBox, review.are_linked())
 
     def storedVerdict(self) -> currency.StoredVerdict | None:
         """Return the verdict on the chosen pair, if there is one."""
@@ -366,13 +376,17 @@ class BrainFusionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             fused = ownership.find_output(ownership.FUSED, *pair)
         return currency.stored_on(fused)
 
-    def showVerdict(self):
+    def showVerdict(self, standing: Standing):
         """Show the verdict on the chosen pair, or what has changed since; return both."""
         parameters, verdict = self._parameterNode, self.storedVerdict()
         changes = currency.changes_since(verdict, parameters.ctVolume, parameters.mriVolume) if verdict else []
-        self.ui.verdictLabel.setText(
-            "" if verdict is None else verdict_text.of_changes(changes) if changes else verdict.html
-        )
+        if verdict is None:
+            text = ""
+        elif standing is Standing.SHOWN_UNREGISTERED:
+            text = verdict_text.of_unregistered()
+        else:
+            text = verdict_text.of_changes(changes) if changes else verdict.html
+        self.ui.verdictLabel.setText(text)
         return verdict, changes
 
     def watch(self, nodes: list) -> None:
@@ -520,11 +534,14 @@ class BrainFusionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def onUndoButton(self, checked: bool = False) -> None:
         parameters = self._parameterNode
+        pair = parameters.ctVolume, parameters.mriVolume
+        standing = registered_ct.standing_of(*pair)
         self.resetReview()
-        if self.logic.undo(parameters.ctVolume):
-            review.show_ct_over_mri(parameters.ctVolume, parameters.mriVolume, 0.5)
-            self._notice = _("Undone: the CT is where it was before the registration.")
-        self.updatePanel()
+        if registered_ct.leave_unregistered(*pair):
+            review.show_ct_over_mri(*pair, 0.5)
+            self.say(_("Undone: the CT is where it was before the registration."))
+        else:
+            self.say(verdict_text.why_not_moved(standing, pair[0].GetName()) or "")
 
     def onExportButton(self, checked: bool = False) -> None:
         folder = qt.QFileDialog.getExistingDirectory(None, _("Folder for the DICOM series"))
@@ -573,11 +590,11 @@ class BrainFusionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         parameters = self._parameterNode
         if not parameters or not parameters.ctVolume:
             return
-        if shown:
-            self.logic.undo(parameters.ctVolume)
+        if shown and registered_ct.take_back(parameters.ctVolume, to_look=True):
             self.ui.fusedCheckBox.setChecked(False)
-        else:
-            self.logic.redo(parameters.ctVolume, parameters.mriVolume)
+        elif not shown:
+            registered_ct.bring_again(parameters.ctVolume, parameters.mriVolume)
+        self.updatePanel()
 
     def onJump(self, checked: bool = False) -> None:
         verdict = self.storedVerdict()

@@ -239,6 +239,32 @@ def test_undo_and_redo_keep_the_users_transform(module, calls, pair):
     assert logic.process(*pair).transformNode == first.transformNode  # used again, not a second one
 
 
+def test_a_hardened_ct_is_not_moved(module, calls, pair):
+    ct, mri = pair
+    logic = module.BrainFusionLogic()
+    transform = logic.process(*pair).transformNode
+    ct.HardenTransform()
+    assert not logic.undo(ct)
+    assert not logic.redo(ct, mri)
+    assert ct.GetParentTransformNode() is None
+    ct.SetAndObserveTransformNodeID(transform.GetID())  # by hand
+    assert not logic.undo(ct)
+    assert ct.GetParentTransformNode() == transform
+
+
+def test_another_pairs_result_is_not_undone(module, calls, pair):
+    ct, mri = pair
+    other = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "T2")
+    module.bridge.node_from_volume(module.bridge.volume_from_node(mri), other)
+    logic = module.BrainFusionLogic()
+    logic.process(ct, mri)
+    second = logic.process(ct, other).transformNode
+    assert not logic.redo(ct, mri)
+    assert ct.GetParentTransformNode() == second
+    assert logic.undo(ct)
+    assert ct.GetParentTransformNode() is None
+
+
 def test_the_output_transform_must_not_be_a_parent_of_the_ct(module, calls, pair):
     ct, _ = pair
     chosen = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLinearTransformNode", "chosen")
@@ -493,10 +519,24 @@ def test_each_part_of_the_self_test_runs_alone(module, monkeypatch):
     loaded = unittest.TestLoader().loadTestsFromModule(module)
     names = [test.id().rpartition(".")[2] for part in loaded for test in part]
     assert "test_resultsAreSavedAndLoaded" in names
-    assert len(names) == 6
+    assert len(names) == 11
     result = unittest.TestResult()
     module.BrainFusionTest("test_resultsAreSavedAndLoaded").run(result)
     assert result.wasSuccessful(), result.errors + result.failures
+
+
+def test_the_self_test_leaves_a_scene_of_the_users_alone(module, pair):
+    test = module.BrainFusionTest()
+    before = slicer.mrmlScene.GetNumberOfNodes()
+    test.runTest()
+    assert test.said == [
+        "The self-test needs an empty scene, and this one holds CT 1, T1. Save it and close it, then test again."
+    ]
+    assert slicer.mrmlScene.GetNumberOfNodes() == before
+    result = unittest.TestResult()
+    module.BrainFusionTest("test_resultsAreSavedAndLoaded").run(result)
+    assert len(result.skipped) == 1
+    assert slicer.mrmlScene.GetNumberOfNodes() == before
 
 
 @pytest.mark.parametrize("fault", ["the CT is not moved", "the CT is moved the wrong way", "the MRI is changed"])

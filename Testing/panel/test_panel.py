@@ -1,11 +1,13 @@
 """The panel: real .ui, real buttons, a real worker process, real MRML nodes."""
 
+import sys
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import slicer
 import slicer.util
+import vtk
 from PySide6 import QtCore
 from window import wait
 
@@ -166,6 +168,82 @@ def test_show_unregistered_and_undo_move_the_ct(chosen, nodes, application, modu
     chosen.ui.undoButton.click()
     assert ct.GetParentTransformNode() is None
     assert "Undone" in chosen.ui.statusLabel.text()
+
+
+def world_from_ct(ct):
+    """The CT's voxels in the world: its own matrix under its transforms."""
+    matrix = vtk.vtkMatrix4x4()
+    ct.GetIJKToRASMatrix(matrix)
+    parent = ct.GetParentTransformNode()
+    above = np.eye(4) if parent is None else slicer.util.arrayFromTransformMatrix(parent, toWorld=True)
+    return above @ slicer.util.arrayFromVTKMatrix(matrix)
+
+
+def test_a_hardened_ct_stays_where_it_is(registered, nodes):
+    ct, ui = nodes[0], registered.ui
+    where = world_from_ct(ct)
+    ct.HardenTransform()
+    assert not ui.showUnregisteredButton.isEnabled()
+    assert "cannot be moved back" in ui.showUnregisteredButton.toolTip()
+    for _ in range(2):
+        ui.showUnregisteredButton.setChecked(not ui.showUnregisteredButton.isChecked())  # as a script may
+        np.testing.assert_allclose(world_from_ct(ct), where, atol=1e-9)
+    ui.undoButton.click()
+    np.testing.assert_allclose(world_from_ct(ct), where, atol=1e-9)
+    assert "CT cannot be moved back" in ui.statusLabel.text()
+
+
+def test_a_ct_under_another_transform_stays_there(registered, nodes):
+    ct, ui = nodes[0], registered.ui
+    other = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLinearTransformNode", "planning")
+    ct.SetAndObserveTransformNodeID(other.GetID())
+    assert not ui.showUnregisteredButton.isEnabled()
+    ui.showUnregisteredButton.setChecked(True)
+    ui.showUnregisteredButton.setChecked(False)
+    assert ct.GetParentTransformNode() == other
+    assert not ui.undoButton.isVisible()
+
+
+def test_undo_goes_away_once_done(registered, nodes):
+    ct, ui = nodes[0], registered.ui
+    ui.undoButton.click()
+    assert ct.GetParentTransformNode() is None
+    assert not ui.undoButton.isVisible()
+    assert not ui.showUnregisteredButton.isEnabled()
+    assert not says_current(registered)
+
+
+def test_undo_while_the_unregistered_ct_is_shown_leaves_it_there(registered, nodes):
+    ct, ui = nodes[0], registered.ui
+    ui.showUnregisteredButton.click()
+    ui.undoButton.click()
+    assert ct.GetParentTransformNode() is None
+    assert (ui.undoButton.isVisible(), ui.showUnregisteredButton.isChecked()) == (False, False)
+
+
+def test_the_self_test_walks_the_panel(panel, module, phantom, monkeypatch):
+    """The walk of the real application, with a small phantom."""
+    selftest = sys.modules["BrainFusionSlicer.selftest"]
+    monkeypatch.setattr(selftest, "phantomPair", lambda: phantom)
+    monkeypatch.setattr(slicer.util, "selectModule", lambda name: None, raising=False)
+    monkeypatch.setattr(slicer.util, "getModuleWidget", lambda name: panel, raising=False)
+    test = module.BrainFusionTest("test_thePanelLosesNothing")
+    test.delayDisplay = lambda words: None
+    test.setUp()
+    test.test_thePanelLosesNothing()
+    test.tearDown()
+    assert panel.ui.statusLabel.text() == "Choose a CT."
+
+
+def test_the_unregistered_ct_is_shown_without_the_verdict(registered, nodes):
+    ui = registered.ui
+    ui.showUnregisteredButton.click()
+    assert "The unregistered CT is shown" in ui.verdictLabel.text()
+    registered.exit()
+    registered.enter()
+    assert ui.showUnregisteredButton.isChecked()
+    ui.showUnregisteredButton.click()
+    assert says_current(registered)
 
 
 def test_results_of_a_dicom_mri_are_exported(chosen, nodes, application, module, monkeypatch, tmp_path):

@@ -47,6 +47,7 @@ forgetSubmodules()
 from BrainFusionSlicer import (  # noqa: E402
     bridge,
     checks,
+    choices,
     currency,
     dicom_export,
     ownership,
@@ -118,10 +119,10 @@ class BrainFusionParameterNode:
     ctToMriTransform: vtkMRMLLinearTransformNode
     alphaVolume: vtkMRMLScalarVolumeNode
     resampledCTVolume: vtkMRMLScalarVolumeNode
-    preset: str = "standard"
-    rule: str = FusionSettings().rule
-    device: str = "auto"
-    start: str = "automatic"
+    preset: str = choices.DEFAULTS["preset"]
+    rule: str = choices.DEFAULTS["rule"]
+    device: str = choices.DEFAULTS["device"]
+    start: str = choices.DEFAULTS["start"]
     startTransform: vtkMRMLLinearTransformNode
     mask: vtkMRMLNode
 
@@ -161,6 +162,8 @@ class BrainFusionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.logic = BrainFusionLogic()
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.StartCloseEvent, self.onSceneStartClose)
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.EndCloseEvent, self.onSceneEndClose)
+        self.addObserver(slicer.mrmlScene, slicer.mrmlScene.StartImportEvent, self.onSceneStartImport)
+        self.addObserver(slicer.mrmlScene, slicer.mrmlScene.EndImportEvent, self.onSceneEndImport)
         # Before the selectors hear of it (-10), which would choose a neighbour; see `onNodeAboutToBeRemoved`.
         self.addObserver(
             slicer.mrmlScene, slicer.mrmlScene.NodeAboutToBeRemovedEvent, self.onNodeAboutToBeRemoved, priority=0.0
@@ -190,38 +193,20 @@ class BrainFusionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def fillChoices(self) -> None:
         """Fill the boxes with choices; the wrapper of parameters knows nothing of words that differ from values."""
-        self._choices = {
-            "preset": (
-                self.ui.presetComboBox,
-                {"fast": _("Fast"), "standard": _("Standard"), "thorough": _("Thorough")},
-            ),
-            "start": (
-                self.ui.startComboBox,
-                {
-                    "automatic": _("Automatic"),
-                    "transform": _("Start from a transform"),
-                    "skip": _("Skip"),
-                },
-            ),
-            "rule": (
-                self.ui.ruleComboBox,
-                {
-                    method.name: _(method.label)
-                    for method in METHODS.values()
-                    if method.package is None or method.package.is_installed
-                },
-            ),
-            "device": (
-                self.ui.deviceComboBox,
-                {"auto": _("Automatic"), "cpu": _("Processor (CPU)"), "cuda": _("Graphics card (CUDA)")},
-            ),
+        ui, texts = self.ui, choices.choices()
+        boxes = {
+            "preset": ui.presetComboBox,
+            "start": ui.startComboBox,
+            "rule": ui.ruleComboBox,
+            "device": ui.deviceComboBox,
         }
-        for parameter, (box, choices) in self._choices.items():
-            for value, text in choices.items():
+        self._choices = {name: (box, texts[name]) for name, box in boxes.items()}
+        for parameter, (box, words) in self._choices.items():
+            for value, text in words.items():
                 box.addItem(text, value)
             box.connect("currentIndexChanged(int)", lambda index, name=parameter: self.onChoice(name, index))
-        for index, name in enumerate(self._choices["rule"][1]):
-            self.ui.ruleComboBox.setItemData(index, _(METHODS[name].description), qt.Qt.ToolTipRole)
+        for index, name in enumerate(texts["rule"]):
+            ui.ruleComboBox.setItemData(index, _(METHODS[name].description), qt.Qt.ToolTipRole)
 
     def onChoice(self, parameter: str, index: int) -> None:
         if self._parameterNode and index >= 0:
@@ -283,8 +268,21 @@ class BrainFusionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         if self.parent.isEntered:
             self.initializeParameterNode()
 
+    # A parameter node keeps what it has read, and a scene brings the nodes that it refers to later: choices that are
+    # connected meanwhile are lost.
+    def onSceneStartImport(self, caller, event) -> None:
+        self.setParameterNode(None)
+
+    def onSceneEndImport(self, caller, event) -> None:
+        if self.parent.isEntered:
+            self.initializeParameterNode()
+
     def initializeParameterNode(self) -> None:
-        self.setParameterNode(self.logic.getParameterNode())
+        parameters = self.logic.getParameterNode()
+        note = choices.replace_unknown(parameters)
+        self.setParameterNode(parameters)
+        if note:
+            self.say(note)
 
     def setParameterNode(self, parameterNode) -> None:
         """Connect the panel to a parameter node, or to none while there is no scene or the panel is not shown."""
@@ -306,9 +304,9 @@ class BrainFusionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         """Show what can be done now."""
         ui, parameters, running = self.ui, self._parameterNode, self.logic.running
         if parameters:
-            for name, (box, choices) in self._choices.items():
+            for name, (box, words) in self._choices.items():
                 value = getattr(parameters, name)
-                box.setCurrentIndex(list(choices).index(value) if value in choices else 0)
+                box.setCurrentIndex(list(words).index(value) if value in words else 0)
             ui.maskSelector.setCurrentNode(parameters.mask)
             self.followChoice()
         missing = checks.what_is_missing(parameters)
@@ -517,13 +515,15 @@ class BrainFusionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             return
         self._outcome = outcome
         self._permitted.clear()
-        parameters = self._parameterNode
-        if parameters and ownership.is_output_of(outcome.fusedVolume, parameters.ctVolume, parameters.mriVolume):
+        # Also while another module is shown: the choice is there when the panel is entered.
+        parameters = self._parameterNode or self.logic.getParameterNode()
+        if ownership.is_output_of(outcome.fusedVolume, parameters.ctVolume, parameters.mriVolume):
             parameters.fusedVolume = outcome.fusedVolume
             if outcome.transformNode:
                 parameters.ctToMriTransform = outcome.transformNode
             if outcome.resampledCTVolume:
                 parameters.resampledCTVolume = outcome.resampledCTVolume
+            self._drawn = selection.chosen_ids(parameters)
         review.show_fused(outcome.fusedVolume, outcome.fusedVolume.GetNodeReference(ownership.TARGET_MRI_ROLE))
         self.say(_("Fused in {seconds:.0f} s.").format(seconds=outcome.seconds))
 

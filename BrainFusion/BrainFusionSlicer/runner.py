@@ -195,9 +195,9 @@ class ProcessRunner:
                 problem = self._how_it_ended()
                 self._end_child()
                 self._finish(None, problem)
-        except _UnreadableError as problem:
+        except _UnreadableError as unreadable:
             self._end_child()
-            self._finish(None, problem)
+            self._finish(None, unreadable)
         except OSError as error:
             ended = self._child is not None and self._child.poll() is not None
             problem = (

@@ -575,7 +575,33 @@ def test_leaving_the_panel_does_not_end_the_fusion(chosen, nodes, application):
     chosen.exit()
     wait(chosen, lambda: not chosen.logic.running)
     chosen.enter()
-    assert chosen.ui.verdictLabel.text() != ""
+    assert says_current(chosen)
+    assert chosen.ui.fusedSelector.currentNode() == chosen._outcome.fusedVolume
+    assert chosen.ui.statusLabel.text().startswith("Fused in ")
+
+
+def test_a_scene_loaded_while_the_panel_is_open_keeps_its_choices(registered, tmp_path):
+    ui, path = registered.ui, str(tmp_path / "scene.mrb")
+    sentence = ui.verdictLabel.text()
+    assert slicer.mrmlScene.WriteToMRB(path)
+    ui.ctSelector.setCurrentNode(None)
+    slicer.mrmlScene.Clear()
+    assert slicer.mrmlScene.ReadFromMRB(path, True)
+    names = [box.currentNode().GetName() for box in (ui.ctSelector, ui.mriSelector, ui.fusedSelector)]
+    assert names == ["CT", "MRI", "MRI fused with CT"]
+    assert ui.verdictLabel.text() == sentence
+    assert ui.undoButton.isVisible()
+    moved_by(ui.ctSelector.currentNode().GetParentTransformNode(), 15)
+    assert "Changed since" in ui.verdictLabel.text()
+
+
+def test_a_rule_that_a_scene_brings_and_that_is_gone_becomes_the_default(chosen, application):
+    chosen.exit()
+    chosen.logic.getParameterNode().rule = "removed"
+    chosen.enter()
+    assert chosen.ui.statusLabel.text().startswith("removed, chosen in this scene, is not available: ")
+    assert chosen._parameterNode.rule == Settings().fusion.rule
+    assert chosen.ui.fuseButton.isEnabled()
 
 
 def test_reloading_the_module_ends_the_worker(chosen, nodes, application):

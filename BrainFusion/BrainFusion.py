@@ -48,18 +48,17 @@ from BrainFusionSlicer import (  # noqa: E402
     bridge,
     checks,
     choices,
-    currency,
     dicom_export,
     ownership,
+    panel_state,
+    progress_text,
     registered_ct,
     remedies,
     review,
     selection,
     torch_setup,
-    verdict_text,
 )
 from BrainFusionSlicer.logic import BrainFusionOutcome, FusionLogic  # noqa: E402
-from BrainFusionSlicer.registered_ct import Standing  # noqa: E402
 from BrainFusionSlicer.selftest import BrainFusionTest  # noqa: E402
 
 from BrainFusionLib.errors import Cancelled  # noqa: E402  (needs the lines above)
@@ -67,17 +66,6 @@ from BrainFusionLib.fusion.methods import METHODS  # noqa: E402
 from BrainFusionLib.settings import FusionSettings, RegistrationSettings, Settings  # noqa: E402
 
 __all__ = ["BrainFusion", "BrainFusionLogic", "BrainFusionOutcome", "BrainFusionTest", "BrainFusionWidget", "bridge"]
-
-SHORTCUT = "Ctrl+Return"
-# Roughly what each stage takes of the whole, so that the bar moves at one pace.
-SHARES = {"preparing": 0.05, "registration": 0.65, "resampling": 0.05, "fusion": 0.2, "checking": 0.05}
-
-
-def quietly(button, checked: bool) -> None:
-    """Show a button's state as it is; nobody hears of it, as one would of the user's click."""
-    blocked = button.blockSignals(True)
-    button.setChecked(checked)
-    button.blockSignals(blocked)
 
 
 class BrainFusion(ScriptedLoadableModule):
@@ -252,16 +240,9 @@ class BrainFusionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.updatePanel()
 
     def onOverwriteButton(self, checked: bool = False) -> None:
-        blocked = self.blockedOutputs()
+        blocked = panel_state.blocked_outputs(self._parameterNode, self._permitted.values())
         if blocked:
             self.permit(blocked[0])
-
-    def blockedOutputs(self) -> list:
-        """Return the chosen outputs that must not be overwritten yet."""
-        parameters = self._parameterNode
-        return ownership.not_writable(
-            selection.chosen_outputs(parameters), parameters.ctVolume, parameters.mriVolume, self._permitted.values()
-        )
 
     def onSceneEndClose(self, caller, event) -> None:
         self.showIdle()
@@ -274,6 +255,7 @@ class BrainFusionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.setParameterNode(None)
 
     def onSceneEndImport(self, caller, event) -> None:
+        registered_ct.bring_all_again(slicer.mrmlScene)
         if self.parent.isEntered:
             self.initializeParameterNode()
 
@@ -302,90 +284,22 @@ class BrainFusionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def updatePanel(self, caller=None, event=None) -> None:
         """Show what can be done now."""
-        ui, parameters, running = self.ui, self._parameterNode, self.logic.running
+        ui, parameters = self.ui, self._parameterNode
         if parameters:
             for name, (box, words) in self._choices.items():
                 value = getattr(parameters, name)
                 box.setCurrentIndex(list(words).index(value) if value in words else 0)
             ui.maskSelector.setCurrentNode(parameters.mask)
             self.followChoice()
-        missing = checks.what_is_missing(parameters)
-        blocked = [] if missing else self.blockedOutputs()
-        if blocked:
-            missing = _("{name} would be overwritten: click Overwrite, or choose another output").format(
-                name=blocked[0].GetName()
-            )
-            ui.overwriteButton.setText(_("Overwrite {name}").format(name=blocked[0].GetName()))
-        ui.overwriteButton.setVisible(bool(blocked) and not running)
-        warning = None if (missing and not blocked) or running else self.whatIsSuspicious()
-        ui.warningLabel.setText("⚠ " + warning if warning else "")
-        ui.warningLabel.setVisible(bool(warning))
-        ui.swapButton.setVisible(bool(warning) and checks.are_swapped(parameters.ctVolume, parameters.mriVolume))
-        ui.startTransformSelector.setEnabled(bool(parameters) and parameters.start == "transform")
-        for group in (ui.inputsCollapsibleButton, ui.outputsCollapsibleButton, ui.advancedCollapsibleButton):
-            group.setEnabled(not running)
-
-        # Setting a button's text clears its shortcut.
-        ui.fuseButton.setText(_("Cancel") if running else _("Fuse"))
-        ui.fuseButton.setShortcut(qt.QKeySequence(SHORTCUT))
-        ui.fuseButton.setEnabled(running or missing is None)
-        tip = (
-            _("End the fusion; nothing is changed")
-            if running
-            else missing or _("Register the CT to the MRI and fuse them")
+        self._state = panel_state.state_of(
+            parameters,
+            running=self.logic.running,
+            notice=self._notice,
+            permitted=self._permitted.values(),
+            suspicion=self.whatIsSuspicious,
+            outcome=self._outcome,
         )
-        ui.fuseButton.setToolTip(f"{tip} ({SHORTCUT})")
-        if not running:
-            ui.statusLabel.setText(" ".join([*filter(None, [self._notice]), *([missing + "."] if missing else [])]))
-
-        fused = parameters.fusedVolume if parameters else None
-        pair = bool(parameters and parameters.ctVolume and parameters.mriVolume)
-        there = pair and bool(fused) and fused.GetImageData() is not None
-        standing = registered_ct.standing_of(parameters.ctVolume, parameters.mriVolume) if pair else Standing.NOT_MOVED
-        verdict, changes = self.showVerdict(standing)
-        current = verdict is not None and not changes
-        unregistered = standing is Standing.SHOWN_UNREGISTERED
-        ui.reviewCollapsibleButton.setEnabled((there or unregistered) and not running)
-        # It is made of the result's volumes, which are not saved.
-        ui.checkerboardButton.setEnabled(current and self._outcome is not None and self._outcome.fusedVolume == fused)
-        undoable = standing in (Standing.REGISTERED, Standing.SHOWN_UNREGISTERED, Standing.HARDENED)
-        ui.undoButton.setEnabled(undoable and not running)
-        ui.undoButton.setVisible(undoable)
-        reason = verdict_text.why_not_moved(standing, parameters.ctVolume.GetName()) if pair else None
-        ui.undoButton.setToolTip(reason or _("Move the CT back to where it was before the registration"))
-        ui.showUnregisteredButton.setToolTip(reason or _("Show the CT where it was before the registration"))
-        ui.showUnregisteredButton.setEnabled(unregistered or standing is Standing.REGISTERED)
-        quietly(ui.showUnregisteredButton, unregistered)
-        cannot = dicom_export.whatIsMissingForExport(fused) if there else _("Fuse first")
-        ui.exportButton.setEnabled(cannot is None and not running)
-        ui.exportButton.setToolTip(cannot or _("Write the fused volume and the registered CT as derived series"))
-        ui.jumpButton.setEnabled(current and verdict.worst_lps_mm is not None)
-        ui.verdictFrame.setVisible(verdict is not None or undoable)
-        quietly(ui.linkCheckBox, review.are_linked())
-
-    def storedVerdict(self) -> currency.StoredVerdict | None:
-        """Return the verdict on the chosen pair, if there is one."""
-        parameters = self._parameterNode
-        if self.logic.running or not parameters or not parameters.ctVolume or not parameters.mriVolume:
-            return None
-        pair = parameters.ctVolume, parameters.mriVolume
-        fused = parameters.fusedVolume
-        if fused is None or not ownership.is_output_of(fused, *pair):
-            fused = ownership.find_output(ownership.FUSED, *pair)
-        return currency.stored_on(fused)
-
-    def showVerdict(self, standing: Standing):
-        """Show the verdict on the chosen pair, or what has changed since; return both."""
-        parameters, verdict = self._parameterNode, self.storedVerdict()
-        changes = currency.changes_since(verdict, parameters.ctVolume, parameters.mriVolume) if verdict else []
-        if verdict is None:
-            text = ""
-        elif standing is Standing.SHOWN_UNREGISTERED:
-            text = verdict_text.of_unregistered()
-        else:
-            text = verdict_text.of_changes(changes) if changes else verdict.html
-        self.ui.verdictLabel.setText(text)
-        return verdict, changes
+        panel_state.draw(self.ui, self._state)
 
     def watch(self, nodes: list) -> None:
         """Have the panel updated when one of these nodes changes, and no others; whether it matters is not asked."""
@@ -488,25 +402,9 @@ class BrainFusionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.updatePanel()
 
     def showProgress(self, stage: str, fraction: float) -> None:
-        names = {
-            "preparing": _("Preparing"),
-            "registration": _("Registering"),
-            "resampling": _("Resampling the CT"),
-            "fusion": _("Fusing"),
-            "checking": _("Checking the alignment"),
-        }
-        before = 0.0
-        for name, share in SHARES.items():
-            if name == stage:
-                break
-            before += share
-        done = before + SHARES.get(stage, 0.0) * fraction
-        elapsed = time.monotonic() - self._began
-        text = names.get(stage, stage)
-        if done > 0.1:
-            text = _("{stage}: about {seconds:.0f} s left").format(stage=text, seconds=elapsed * (1 - done) / done)
+        done = progress_text.fraction_done(stage, fraction)
         self.ui.progressBar.setValue(round(100 * done))
-        self.ui.statusLabel.setText(text)
+        self.ui.statusLabel.setText(progress_text.words(stage, done, time.monotonic() - self._began))
 
     def onFinished(self, outcome, error) -> None:
         self.ui.progressBar.setVisible(False)
@@ -535,13 +433,13 @@ class BrainFusionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def onUndoButton(self, checked: bool = False) -> None:
         parameters = self._parameterNode
         pair = parameters.ctVolume, parameters.mriVolume
-        standing = registered_ct.standing_of(*pair)
+        why_not = self._state.why_not_moved
         self.resetReview()
         if registered_ct.leave_unregistered(*pair):
             review.show_ct_over_mri(*pair, 0.5)
             self.say(_("Undone: the CT is where it was before the registration."))
         else:
-            self.say(verdict_text.why_not_moved(standing, pair[0].GetName()) or "")
+            self.say(why_not or "")
 
     def onExportButton(self, checked: bool = False) -> None:
         folder = qt.QFileDialog.getExistingDirectory(None, _("Folder for the DICOM series"))
@@ -597,6 +495,5 @@ class BrainFusionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.updatePanel()
 
     def onJump(self, checked: bool = False) -> None:
-        verdict = self.storedVerdict()
-        if verdict is not None and verdict.worst_lps_mm is not None:
-            review.jump_to(verdict.worst_lps_mm)
+        if self._state.worst_lps_mm is not None:
+            review.jump_to(self._state.worst_lps_mm)

@@ -13,7 +13,7 @@ import slicer
 
 from BrainFusionSlicer import ownership
 from BrainFusionSlicer.fingerprint import is_same_place, own_points
-from BrainFusionSlicer.ownership import MOVED_CT_ROLE, TRANSFORM
+from BrainFusionSlicer.ownership import MOVED_CT_ROLE, TARGET_MRI_ROLE, TRANSFORM
 
 # On the transform of a result: points of the CT in its own frame as it was registered, and whether it is only shown
 # unregistered for now.
@@ -100,6 +100,15 @@ def bring_again(ct: slicer.vtkMRMLScalarVolumeNode, mri: slicer.vtkMRMLScalarVol
     ct.SetAndObserveTransformNodeID(ours.GetID())
     ours.RemoveAttribute(SHOWN_ATTRIBUTE)
     return True
+
+
+def bring_all_again(scene: slicer.vtkMRMLScene) -> None:
+    """Put every CT that is only shown unregistered back under its transform: a loaded scene is registered."""
+    for index in range(scene.GetNumberOfNodesByClass("vtkMRMLLinearTransformNode")):
+        node = scene.GetNthNodeByClass(index, "vtkMRMLLinearTransformNode")
+        ct, mri = (node.GetNodeReference(role) for role in (MOVED_CT_ROLE, TARGET_MRI_ROLE))
+        if node.GetAttribute(SHOWN_ATTRIBUTE) and ct is not None and mri is not None:
+            bring_again(ct, mri)
 
 
 def leave_unregistered(ct: slicer.vtkMRMLScalarVolumeNode, mri: slicer.vtkMRMLScalarVolumeNode) -> bool:

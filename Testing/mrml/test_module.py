@@ -327,8 +327,8 @@ def test_a_loaded_scene_has_the_verdict_and_the_pairs_outputs(module, calls, pai
     slicer.util.updateTransformMatrixFromArray(own, module.bridge.mri_from_ct_ras(TRANSFORM))
     ct.SetAndObserveTransformNodeID(own.GetID())
     outcome = module.BrainFusionLogic().process(*pair, alphaVolume=True)
-    stored = module.currency.stored_on(outcome.fusedVolume)
-    assert module.currency.changes_since(stored, *pair) == []
+    stored = module.panel_state.currency.stored_on(outcome.fusedVolume)
+    assert module.panel_state.currency.changes_since(stored, *pair) == []
     path = str(tmp_path / "scene.mrb")
     assert slicer.mrmlScene.WriteToMRB(path)
     slicer.mrmlScene.Clear()
@@ -338,16 +338,16 @@ def test_a_loaded_scene_has_the_verdict_and_the_pairs_outputs(module, calls, pai
     assert fused.GetName() == "T1 fused with CT 1"
     assert module.ownership.find_output("transform", ct, mri) == ct.GetParentTransformNode()
     assert module.ownership.find_output("alpha", ct, mri) is not None
-    assert module.currency.stored_on(fused) == stored
-    assert module.currency.changes_since(stored, ct, mri) == []
+    assert module.panel_state.currency.stored_on(fused) == stored
+    assert module.panel_state.currency.changes_since(stored, ct, mri) == []
     slicer.util.arrayFromVolume(mri)[0, 0, 0] += 1
     slicer.util.arrayFromVolumeModified(mri)
-    assert module.currency.changes_since(stored, ct, mri) == ["The voxels of T1 were changed."]
+    assert module.panel_state.currency.changes_since(stored, ct, mri) == ["The voxels of T1 were changed."]
 
 
 def test_a_warp_between_the_corners_is_noticed(module, pair):
     ct, _ = pair
-    before = module.currency.fingerprint_of(ct)
+    before = module.panel_state.currency.fingerprint_of(ct)
     points = vtk.vtkPoints()
     warp = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLTransformNode", "warp")
     spline = vtk.vtkThinPlateSplineTransform()
@@ -362,13 +362,15 @@ def test_a_warp_between_the_corners_is_noticed(module, pair):
     spline.SetBasisToR()
     warp.SetAndObserveTransformToParent(spline)
     ct.SetAndObserveTransformNodeID(warp.GetID())
-    assert module.currency.changes_of("CT", before, module.currency.fingerprint_of(ct)) == ["CT was moved."]
+    assert module.panel_state.currency.changes_of("CT", before, module.panel_state.currency.fingerprint_of(ct)) == [
+        "CT was moved."
+    ]
 
 
 def test_a_verdict_that_cannot_be_read_is_none(module, pair):
     for text in ("no JSON", "{}", '{"schema": 1}', "[]"):
-        pair[0].SetAttribute(module.currency.VERDICT_ATTRIBUTE, text)
-        assert module.currency.stored_on(pair[0]) is None
+        pair[0].SetAttribute(module.panel_state.currency.VERDICT_ATTRIBUTE, text)
+        assert module.panel_state.currency.stored_on(pair[0]) is None
 
 
 def test_a_transform_over_another_volume_is_not_written(module, calls, pair):

@@ -125,9 +125,9 @@ def test_the_review_tools(chosen, nodes, application, layers, module):
     assert "registration was skipped" in ui.verdictLabel.text()
     assert ui.jumpButton.isEnabled()
     local = LocalErrors(8.0, np.array([[9.0, 9.0, 9.0], [1.0, 2.0, 3.0]]), np.array([[0.0, 0.0, 1.0], [4.0, 0.0, 0.0]]))
-    stored = module.currency.stored_on(ui.fusedSelector.currentNode())
+    stored = module.panel_state.currency.stored_on(ui.fusedSelector.currentNode())
     worst = tuple(local.worst[0])
-    module.currency.store(ui.fusedSelector.currentNode(), replace(stored, worst_lps_mm=worst))
+    module.panel_state.currency.store(ui.fusedSelector.currentNode(), replace(stored, worst_lps_mm=worst))
     chosen.updatePanel()
     slice_node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSliceNode")
     slice_node.SetLayoutName("Red")
@@ -335,7 +335,7 @@ def test_a_small_expected_error_is_never_shown_as_zero(chosen, application, modu
         verdict = replace(
             chosen._outcome.result.verdict, colour=colour, expected_error_mm=mm, interval_mm=(mm / 2, 2 * mm)
         )
-        text = module.verdict_text.of_result(replace(chosen._outcome.result, verdict=verdict), moved=True)
+        text = module.panel_state.verdict_text.of_result(replace(chosen._outcome.result, verdict=verdict), moved=True)
         assert "0.0 mm" not in text
         assert (verdict.expected_error or "Expected error") in text or colour == "red"
         assert ("Expected error" in text) == (colour == "green")
@@ -593,6 +593,18 @@ def test_a_scene_loaded_while_the_panel_is_open_keeps_its_choices(registered, tm
     assert ui.undoButton.isVisible()
     moved_by(ui.ctSelector.currentNode().GetParentTransformNode(), 15)
     assert "Changed since" in ui.verdictLabel.text()
+
+
+def test_a_scene_saved_with_the_unregistered_ct_shown_loads_registered(registered, tmp_path):
+    ui, path = registered.ui, str(tmp_path / "scene.mrb")
+    ui.showUnregisteredButton.click()
+    assert slicer.mrmlScene.WriteToMRB(path)
+    slicer.mrmlScene.Clear()
+    assert slicer.mrmlScene.ReadFromMRB(path, True)
+    assert ui.ctSelector.currentNode().GetParentTransformNode() == ui.transformSelector.currentNode()
+    assert not ui.showUnregisteredButton.isChecked()
+    assert "The unregistered CT" not in ui.verdictLabel.text()
+    assert ui.undoButton.isVisible()
 
 
 def test_a_rule_that_a_scene_brings_and_that_is_gone_becomes_the_default(chosen, application):

@@ -56,7 +56,7 @@ if sys.platform == "win32":
                 return True
 
     def process_is_running(pid: int) -> bool:
-        """Say whether a process of this machine still runs."""
+        """Return whether a process of this machine is running."""
         kernel = ctypes.WinDLL("kernel32", use_last_error=True)
         handle = kernel.OpenProcess(_QUERY_LIMITED_INFORMATION, False, pid)
         if not handle:
@@ -77,7 +77,7 @@ else:
         return True
 
     def process_is_running(pid: int) -> bool:
-        """Say whether a process of this machine still runs."""
+        """Return whether a process of this machine is running."""
         try:
             os.kill(pid, 0)
         except ProcessLookupError:

@@ -1,4 +1,4 @@
-"""Numbers for people: with their unit, and no more digits than are meaningful."""
+"""Numbers for users, with units and only meaningful digits."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ PLUS_MINUS = "\N{PLUS-MINUS SIGN}"
 
 
 def number(value: float, digits: int = 3) -> str:
-    """Return a number with so many significant digits and no exponent; whole numbers and truth values in full."""
+    """Return a number with `digits` significant digits and no exponent; whole numbers and truth values in full."""
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, int) or not math.isfinite(value):
@@ -23,14 +23,14 @@ def number(value: float, digits: int = 3) -> str:
 
 
 def _fixed(value: float, decimals: int) -> str:
-    """Return a number with at most so many decimals, and no sign before 0."""
+    """Return a number with at most `decimals` decimals, and without a sign for 0."""
     text = f"{value:.{decimals}f}"
     text = text.rstrip("0").rstrip(".") if decimals else text
     return "0" if text == "-0" else text.replace("-", MINUS)
 
 
 def length(mm: float) -> str:
-    """Return a length with its unit: two decimals below 1 mm, one below 10 mm. A small one is not rounded to 0."""
+    """Return a length with its unit: two decimals below 1 mm, one below 10 mm. Small ones are not rounded to 0."""
     if 0 < mm < 0.01:
         return "less than 0.01 mm"
     decimals = 2 if abs(mm) < 0.995 else 1 if abs(mm) < 9.95 else 0
@@ -38,7 +38,7 @@ def length(mm: float) -> str:
 
 
 def quantity(value: float, unit: str) -> str:
-    """Return a number with its unit; a unit of ``%`` takes a share."""
+    """Return a number with its unit; for ``%`` the value is a share."""
     if unit == "mm":
         return length(value)
     if unit.startswith("%"):
@@ -52,13 +52,13 @@ def position(lps_mm: npt.ArrayLike) -> str:
 
 
 def coordinate(axis: int, lps_mm: npt.ArrayLike) -> str:
-    """Return one coordinate of a point: which of L, P and S is `axis`."""
+    """Return one coordinate of a point, for example ``L 4.0``."""
     mm = round(float(np.asarray(lps_mm, dtype=np.float64)[axis]), 1)
     return f"{'LPS'[axis] if mm >= 0 else 'RAI'[axis]} {abs(mm):.1f}"
 
 
 def interval(low: float, high: float, unit: str = "") -> str:
-    """Return the range that a value lies in, ``42 ± 2 HU``: the middle, and half the width, rounded up.
+    """Return a range as ``42 ± 2 HU``: its middle and half its width, rounded up.
 
     The middle is rounded to the first digit of half the width. An infinite end gives ``≤ 3`` or ``≥ 1990``.
     """
@@ -73,7 +73,7 @@ def interval(low: float, high: float, unit: str = "") -> str:
     place = math.floor(math.log10(half))
     step = 10.0**place
     rounded = round(middle / step) * step
-    # Rounding the middle takes the ends further away.
+    # Widened, because the middle was rounded.
     width = math.ceil((half + abs(middle - rounded)) / step - 1e-6) * step
     decimals = max(0, -place)
     text = f"{rounded:.{decimals}f} {PLUS_MINUS} {width:.{decimals}f}{unit}"
@@ -87,10 +87,10 @@ def _outward(value: float, rounding: Callable[[float], int]) -> float:
 
 
 def counted(count: int, noun: str) -> str:
-    """Return how many there are of something: ``1 case``, ``2 cases``."""
+    """Return a count with its noun: ``1 case``, ``2 cases``."""
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 def listed(values: Sequence[float], digits: int = 3) -> str:
-    """Return numbers with commas between them."""
+    """Return numbers separated by commas."""
     return ", ".join(number(value, digits) for value in values)

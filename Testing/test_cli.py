@@ -324,7 +324,7 @@ def test_register_writes_the_transform_and_its_quality(pair: PhantomPair, inputs
     stored = read_record(tmp_path / "q.json")
     assert stored.evidence.pose.overlap > 0.8
     assert stored.evidence.skull is not None
-    assert stored.request.ct == Source("ct.nii.gz")
+    assert stored.request.ct == Source("CT")
     assert stored.volumes is None
 
 

@@ -366,5 +366,5 @@ def test_killed_dask_worker_gives_the_same_table(cohort, tmp_path):
 
 def test_unreachable_scheduler_is_an_error(cohort, tmp_path):
     pytest.importorskip("distributed", reason="distributed is not installed: pip install 'brainfusion[cohort]'")
-    with pytest.raises(SettingsError, match="no Dask scheduler answers there"):
+    with pytest.raises(SettingsError, match="no Dask scheduler answers at this address"):
         run_cohort(read_manifest(cohort)[0], tmp_path, QUICK, scheduler=free_address())

@@ -563,3 +563,183 @@ def test_colour_images_are_refused(tmp_path):
         data.save_as(tmp_path / f"{k}.dcm", enforce_file_format=True)
     with pytest.raises(ImageFileError, match=r"0\.dcm: is a colour image"):
         read_volume(tmp_path)
+
+
+# ---------------------------------------------------------------- pixels, lengths and streams that lie
+
+
+def changed(path, **tags):
+    """Change attributes of a slice; PixelData is cut or made longer to the number of bytes given as ``pixel_bytes``."""
+    data = pydicom.dcmread(path)
+    count = tags.pop("pixel_bytes", None)
+    if count is not None:
+        data.PixelData = data.PixelData[:count].ljust(count, b"\0")
+    for name, value in tags.items():
+        setattr(data, name, value)
+    data.save_as(path, enforce_file_format=True)
+    return path
+
+
+NEEDED = ROWS * COLUMNS * 2
+
+
+@pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, ImplicitVRLittleEndian, DeflatedExplicitVRLittleEndian])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        *({"pixel_bytes": count} for count in (0, NEEDED - 2, NEEDED + 5000)),
+        *({"Columns": 64}, {"Rows": 60000}, {"BitsAllocated": 32}, {"NumberOfFrames": 2}),
+    ],
+)
+def test_pixels_of_another_length_than_the_header_says_are_refused(tmp_path, syntax, changes):
+    folder = write_series(tmp_path / "head", heights=[0, 2, 4], syntax=syntax)
+    changed(folder / "IM0001", **changes)
+    with pytest.raises(ImageFileError, match=r"IM0001: this DICOM file is damaged: rows, columns and frames"):
+        read_volume(folder)
+
+
+def test_padding_behind_pixels_is_noted(tmp_path):
+    folder = write_series(tmp_path / "head", heights=[0, 2, 4])
+    whole = read_volume(folder)
+    changed(folder / "IM0001", pixel_bytes=NEEDED + 100)
+    volume = read_volume(folder)
+    np.testing.assert_array_equal(volume.array_kji, whole.array_kji)
+    assert volume.notes == ("1 of 3 files have up to 100 bytes behind their pixels, ignored.",)
+
+
+@pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, ImplicitVRLittleEndian, DeflatedExplicitVRLittleEndian])
+@pytest.mark.parametrize("signed", [0, 1])
+@pytest.mark.parametrize("bits", [(8, 8, 7), (16, 16, 15), (16, 12, 11), (16, 12, 15), (32, 32, 31)])
+def test_bits_that_count_are_read_with_their_sign(tmp_path, syntax, signed, bits):
+    allocated, stored, high = bits
+    low = -(1 << (stored - 1)) if signed else 0
+    values = np.random.default_rng(1).integers(low, low + (1 << min(stored, 24)) - 1, (3, ROWS, COLUMNS))
+    shift = high + 1 - stored
+    raw = ((values << shift) & ((1 << (high + 1)) - 1)) | (0 if high + 1 == allocated else 1 << (high + 1))
+    for k in range(3):
+        path = write_slice(tmp_path / f"{k}.dcm", above(2 * k), syntax=syntax, slope=1)
+        changed(path, BitsAllocated=allocated, BitsStored=stored, HighBit=high, PixelRepresentation=signed,
+                RescaleIntercept=0, PixelData=(raw[k].astype(f"<u{allocated // 8}")).tobytes())  # fmt: skip
+    np.testing.assert_array_equal(read_volume(tmp_path).array_kji, values.astype(np.float32))
+
+
+def test_deflate_stream_cut_anywhere_is_refused(tmp_path):
+    folder = write_series(tmp_path / "head", heights=[0, 2, 4], syntax=DeflatedExplicitVRLittleEndian)
+    path = folder / "IM0002"
+    whole = path.read_bytes()
+    start = pydicom.filereader.read_file_meta_info(path).FileMetaInformationGroupLength + 144
+    for position in range(start, len(whole), (len(whole) - start) // 25):
+        path.write_bytes(whole[:position])
+        with pytest.raises(ImageFileError, match=r"IM0002: this DICOM file is damaged"):
+            read_volume(folder)
+
+
+def test_deflate_bomb_is_refused(tmp_path):
+    path = write_slice(tmp_path / "a.dcm", FIRST, syntax=DeflatedExplicitVRLittleEndian)
+    changed(path, PixelData=bytes(80 << 20))
+    assert path.stat().st_size < 1 << 20
+    with pytest.raises(ImageFileError, match=r"a\.dcm: .*unpack to more than"):
+        read_volume(tmp_path)
+
+
+def test_wrong_length_takes_no_memory(tmp_path):
+    import tracemalloc
+
+    folder = write_series(tmp_path / "head", heights=[0, 2, 4])
+    whole = (folder / "IM0001").read_bytes()
+    position = whole.index(b"\xe0\x7f\x10\x00OW") + 8
+    changed(folder / "IM0001", RedPaletteColorLookupTableData=b"1234")
+    (folder / "IM0001").write_bytes(
+        (folder / "IM0001").read_bytes().replace(b"OW\0\0\x04\0\0\0", b"OW\0\0\xf0\xff\xff\xff", 1)
+    )
+    tracemalloc.start()
+    for content in ((folder / "IM0001").read_bytes(), whole[:position] + b"\xf0\xff\xff\xff" + whole[position + 4 :]):
+        (folder / "IM0001").write_bytes(content)
+        with pytest.raises(ImageFileError, match=r"IM0001: this DICOM file is damaged"):
+            read_volume(folder)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 50e6
+
+
+def test_wrong_length_behind_compressed_pixels_is_refused(tmp_path):
+    folder = write_series(tmp_path / "head", heights=[0, 2, 4])
+    for file in folder.iterdir():
+        data = pydicom.dcmread(file)
+        data.compress(RLELossless)
+        data.save_as(file, enforce_file_format=True)
+    assert read_volume(folder).grid.size_ijk == (COLUMNS, ROWS, 3)
+    with (folder / "IM0001").open("ab") as stream:
+        stream.write(b"\xfc\xff\xfc\xffOB\0\0\xf0\xff\xff\xff" + bytes(20))
+    with pytest.raises(ImageFileError, match=r"IM0001: this DICOM file is damaged"):
+        read_volume(folder)
+
+
+def test_slice_that_lost_its_mark_is_not_left_out(tmp_path):
+    folder = write_series(tmp_path / "head", heights=[0, 2, 4])
+    content = bytearray((folder / "IM0002").read_bytes())
+    content[130] ^= 1
+    (folder / "IM0002").write_bytes(content)
+    with pytest.raises(ImageFileError, match=r"IM0002: this DICOM file is damaged"):
+        read_volume(folder)
+
+
+def compress(folder, syntax):
+    """Compress all slices of a folder: RLE by pydicom, JPEG by ITK's writer, whose file gives the pixels."""
+    import SimpleITK as sitk
+
+    for file in sorted(folder.iterdir()):
+        data = pydicom.dcmread(file)
+        if syntax == "RLE":
+            data.compress(RLELossless)
+        else:
+            writer = sitk.ImageFileWriter()
+            writer.SetFileName(str(folder.parent / "made.dcm"))
+            writer.SetImageIO("GDCMImageIO")
+            writer.UseCompressionOn()
+            writer.SetCompressor(syntax)
+            writer.Execute(sitk.GetImageFromArray(data.pixel_array[None].astype(np.int16)))
+            made = pydicom.dcmread(folder.parent / "made.dcm")
+            data.PixelData, data.file_meta.TransferSyntaxUID = made.PixelData, made.file_meta.TransferSyntaxUID
+            data["PixelData"].VR, data["PixelData"].is_undefined_length = "OB", True
+        data.save_as(file, enforce_file_format=True)
+
+
+@pytest.mark.parametrize("syntax", ["RLE", "JPEG", "JPEG2000"])
+def test_compressed_slices_are_read_if_they_are_what_the_header_says(tmp_path, syntax):
+    folder = write_series(tmp_path / "head", heights=[0, 2, 4])
+    whole = read_volume(folder)
+    compress(folder, syntax)
+    np.testing.assert_array_equal(read_volume(folder).array_kji, whole.array_kji)
+    content = {file: file.read_bytes() for file in folder.iterdir()}
+    for changes in ({"Rows": 8}, {"Rows": 300}, {"Columns": 9}, {"BitsAllocated": 8, "BitsStored": 8, "HighBit": 7}):
+        for file in content:
+            changed(file, **changes)
+        with pytest.raises(ImageFileError, match=r"this DICOM file is damaged"):
+            read_volume(folder)
+        for file, data in content.items():
+            file.write_bytes(data)
+
+
+@pytest.mark.parametrize("shape", [(2, 3), (3, 5), (1, 300), (64, 64)])
+@pytest.mark.parametrize("kind", ["u1", "i2"])
+def test_rle_is_decoded_as_pydicom_encoded_it(shape, kind):
+    from BrainFusionLib.io.dicom_codestreams import decode_rle
+
+    values = np.random.default_rng(2).integers(0, 3, shape).astype("<" + kind)
+    values[:, : shape[1] // 2] = 1
+    data, bits = new_dataset(), 8 * values.itemsize
+    data.Rows, data.Columns, data.SamplesPerPixel, data.PhotometricInterpretation = *shape, 1, "MONOCHROME2"
+    data.BitsAllocated, data.BitsStored, data.HighBit, data.PixelRepresentation = (
+        bits,
+        bits,
+        bits - 1,
+        int(kind[0] == "i"),
+    )
+    data.compress(RLELossless, values)
+    (frame,) = generate_frames(data.PixelData, number_of_frames=1)
+    decoded = decode_rle(frame, values.size, values.itemsize)
+    assert decoded.tobytes() == values.tobytes()
+    for pixels, value_bytes in ((values.size + 1, values.itemsize), (values.size, values.itemsize + 1)):
+        with pytest.raises(ValueError, match=r"segments|another number"):
+            decode_rle(frame, pixels, value_bytes)

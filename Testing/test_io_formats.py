@@ -514,10 +514,6 @@ def test_a_file_cut_short_is_refused(tmp_path, suffix, compressed, missing, capf
     path = tmp_path / f"a{suffix}"
     voxels = np.random.default_rng(2).normal(size=(6, 5, 4)).astype(np.float32)
     sitk.WriteImage(sitk.GetImageFromArray(voxels), path, compressed)
-    if suffix == ".nrrd" and compressed and missing == 3:
-        # Only gzip's trailer is cut, which ITK does not look at: all voxels are there.
-        np.testing.assert_array_equal(read_volume(cut(path, missing)).array_kji, voxels)
-        return
     with pytest.raises(ImageFileError, match=r"a\.\w+(\.gz)?: .*(cut short|damaged|cannot be read).*Copy"):
         read_volume(cut(path, missing))
     assert capfd.readouterr() == ("", "")
@@ -536,12 +532,15 @@ def test_a_damaged_byte_in_compressed_voxels_is_noticed(tmp_path, suffix, capfd)
 
 def test_a_huge_size_in_the_header_takes_no_memory(tmp_path):
     path = save_nifti(tmp_path / "a.nii")
-    patch(path, 42, struct.pack("<3h", 9000, 9000, 9000))
-    with pytest.raises(ImageFileError, match="promises 1458000000352"):
-        read_volume(path)
-    (tmp_path / "a.nii.gz").write_bytes(gzip.compress(path.read_bytes()))
-    with pytest.raises(ImageFileError, match="promises"):
-        read_volume(tmp_path / "a.nii.gz")
+    for size, words in (
+        ((9000, 9000, 9000), "promises 729000000000 voxels"),
+        ((500, 500, 500), "promises 250000352 bytes"),
+    ):
+        patch(path, 42, struct.pack("<3h", *size))
+        (tmp_path / "a.nii.gz").write_bytes(gzip.compress(path.read_bytes()))
+        for name in ("a.nii", "a.nii.gz"):
+            with pytest.raises(ImageFileError, match=words):
+                read_volume(tmp_path / name)
 
 
 def test_a_damaged_text_header_is_refused(tmp_path):

@@ -124,7 +124,7 @@ def test_contrast_of_a_half_covered_lesion_is_half():
     assert contrast_kept(fused, source, lesion, around) == pytest.approx(0.5)
     with pytest.raises(ValueError, match="no contrast"):
         contrast_kept(fused, np.zeros_like(source), lesion, around)
-    with pytest.raises(ValueError, match="no voxel"):
+    with pytest.raises(ValueError, match="is empty"):
         contrast_kept(fused, source, ~around & around, around)
 
 

@@ -107,6 +107,8 @@ def test_inputs_are_never_written_over(folders):
         (lambda p: Image.fromarray(np.arange(243, dtype=np.uint8).reshape(9, 9, 3)).save(p), "is coloured"),
         (lambda p: p.write_bytes(b"\x89PNG\r\n\x1a\nbut no more"), "cannot be read as a picture"),
         (lambda p: p.write_bytes(b""), "cannot be read as a picture"),
+        (lambda p: p.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n"), "cannot be read as a picture"),
+        (lambda p: Image.new("L", (9000, 9000)).save(p), "9000 x 9000 pixels, more than any slice"),
     ],
 )
 def test_only_8_bit_grey_pictures_are_accepted(tmp_path, make, message):

@@ -9,6 +9,7 @@ import pytest
 
 from BrainFusionLib import __version__
 from BrainFusionLib.errors import ImageFileError, WeightsError
+from BrainFusionLib.fusion import weights
 from BrainFusionLib.fusion.weights import Manifest, load_weights, save_weights
 
 
@@ -118,6 +119,15 @@ def _truncated_bytes(folder):
 def test_a_damaged_archive_is_refused(tmp_path, make):
     _put(tmp_path, make(tmp_path))
     with pytest.raises(WeightsError, match=r"net\.npz: holds something else than plain arrays"):
+        load_weights(tmp_path / "net.npz")
+
+
+def test_archive_that_unpacks_to_gigabytes_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(weights, "_MOST_BYTES", 1 << 20)
+    with (tmp_path / "bomb.npz").open("wb") as stream:
+        np.savez_compressed(stream, a=np.zeros(1 << 20))
+    _put(tmp_path, (tmp_path / "bomb.npz").read_bytes())
+    with pytest.raises(WeightsError, match=r"net\.npz: .*unpacks to 8388"):
         load_weights(tmp_path / "net.npz")
 
 

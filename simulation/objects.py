@@ -24,20 +24,20 @@ def add_electrodes(hu_kji: VoxelArray, head: Head, random: np.random.Generator) 
         deep = np.array([side * random.uniform(8, 25), random.uniform(-15, 15), random.uniform(-10, 5)])
         tip = head.centre_lps_mm + deep
         towards = np.array([side * random.uniform(0.3, 0.6), random.uniform(-0.5, 0.3), 1.0])
-        out = _last_bone(head, tip, towards)
-        _draw_rod(hu_kji, head.grid, tip, out + 6 * towards / np.linalg.norm(towards), 0.65)
+        out = last_bone(head, tip, towards)
+        draw_rod(hu_kji, head.grid, tip, out + 6 * towards / np.linalg.norm(towards), 0.65)
 
 
 def add_surgery(hu_kji: VoxelArray, head: Head, random: np.random.Generator) -> None:
     """Take a piece of the skull away; leave blood under the gap, an air pocket at the forehead, and electrodes."""
     side = float(random.choice([-1.0, 1.0]))
     towards = np.array([side, random.uniform(-0.5, 0.5), random.uniform(0.1, 0.8)])
-    gap = _last_bone(head, head.centre_lps_mm, towards)
+    gap = last_bone(head, head.centre_lps_mm, towards)
     _fill_ball(hu_kji, head, gap, random.uniform(28, 48), BONE, 35.0)
     _fill_ball(hu_kji, head, gap, random.uniform(30, 50), (Coarse.FLUID,), 60.0)
     inwards = head.centre_lps_mm + random.uniform(0.6, 0.8) * (gap - head.centre_lps_mm)
     _fill_ball(hu_kji, head, inwards, random.uniform(8, 20, 3), INSIDE_SKULL, 65.0)
-    forehead = _last_bone(head, head.centre_lps_mm, np.array([0.3 * side, -1.0, random.uniform(0.3, 0.7)]))
+    forehead = last_bone(head, head.centre_lps_mm, np.array([0.3 * side, -1.0, random.uniform(0.3, 0.7)]))
     pocket = head.centre_lps_mm + 0.88 * (forehead - head.centre_lps_mm)
     _fill_ball(hu_kji, head, pocket, random.uniform(8, 20, 3), INSIDE_SKULL, -1000.0)
     add_electrodes(hu_kji, head, random)
@@ -62,9 +62,9 @@ def with_frame(hu_kji: VoxelArray, head: Head, random: np.random.Generator) -> t
     for turn in np.deg2rad([40, 140, 220, 320]):
         foot = np.array([middle[0] + (a + 5) * np.cos(turn), middle[1] + (b + 5) * np.sin(turn), level])
         top = foot + np.array([0, 0, random.uniform(70, 95)])
-        _draw_rod(hu, grid, foot, top, 5.0, post_hu)
+        draw_rod(hu, grid, foot, top, 5.0, post_hu)
         axis = np.array([head.centre_lps_mm[0], head.centre_lps_mm[1], top[2]])
-        _draw_rod(hu, grid, top, _last_bone(head, axis, top - axis), 2.0)
+        draw_rod(hu, grid, top, last_bone(head, axis, top - axis), 2.0)
     return hu, grid
 
 
@@ -102,7 +102,7 @@ def add_streaks(ct_kji: VoxelArray, grid: Grid, random: np.random.Generator) -> 
             plane += rays[turn.astype(np.int16)] * 220 / (1 + distance / 25) * head
 
 
-def _last_bone(head: Head, start: FloatArray, towards: FloatArray) -> FloatArray:
+def last_bone(head: Head, start: FloatArray, towards: FloatArray) -> FloatArray:
     """Return the last point of bone on the way out from `start`; 60 mm away where there is none."""
     unit = towards / np.linalg.norm(towards)
     way = start + np.arange(0, 160, 0.5)[:, None] * unit
@@ -111,9 +111,10 @@ def _last_bone(head: Head, start: FloatArray, towards: FloatArray) -> FloatArray
     return last
 
 
-def _draw_rod(
+def draw_rod(
     hu_kji: VoxelArray, grid: Grid, start: FloatArray, end: FloatArray, radius_mm: float, hu: float = METAL_HU
 ) -> None:
+    """Draw a rod of metal (or of other HU) between two points, in place."""
     step = grid.spacing_ijk_mm[0] / 2
     count = max(2, int(np.linalg.norm(end - start) / step))
     axis = start + np.linspace(0, 1, count)[:, None] * (end - start)

@@ -14,8 +14,9 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from BrainFusionLib.case.result import WARNING
-from BrainFusionLib.cli import cases, cohort, doctor, measures, pictures
+from BrainFusionLib.cli import cohort, doctor, fuse, metrics, register, slices
 from BrainFusionLib.cli.codes import DONE, FAULT, INTERRUPTED, NOT_FOUND, TERMINATED, WRONG_INPUT, fail
+from BrainFusionLib.cli.pair import keep_refused
 from BrainFusionLib.console import say
 from BrainFusionLib.device import keep_freed_memory
 from BrainFusionLib.errors import BrainFusionError, Cancelled, RegistrationError, Remedy
@@ -46,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return code
     except RegistrationError as error:
         fail(error, NOT_FOUND)
-        return cases.keep_refused(error.best_transform, options.keep_refused)
+        return keep_refused(error.best_transform, options.keep_refused)
     except (KeyboardInterrupt, Cancelled):
         say("\ninterrupted; nothing was written", error=True)
         return INTERRUPTED
@@ -74,6 +75,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"brainfusion {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
-    for command in (cases, cohort, pictures, measures, doctor):
+    for command in (fuse, register, cohort, slices, metrics, doctor):
         command.add_to(commands)
     return parser

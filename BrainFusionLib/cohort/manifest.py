@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -10,6 +9,7 @@ from pathlib import Path
 
 from BrainFusionLib.errors import ImageFileError
 from BrainFusionLib.io import TRANSFORM_SUFFIXES
+from BrainFusionLib.io.tables import parse_csv
 
 REQUIRED = ("case", "ct", "mri")
 OPTIONAL = ("ct_series", "mri_series", "transform", "mri_mask")
@@ -101,8 +101,11 @@ def read_manifest(path: str | Path) -> tuple[list[Entry], list[str]]:
     if not lines:
         raise ImageFileError(f"{path}: is empty. Its first line must name the columns: {', '.join(REQUIRED)}.")
     delimiter = max("\t;,", key=lines[0].count)
-    reader = csv.DictReader(lines, delimiter=delimiter)
-    columns = [(name or "").strip().lower() for name in reader.fieldnames or []]
+    try:
+        table = parse_csv(text, delimiter=delimiter)
+    except ValueError as error:
+        raise ImageFileError(f"{path}: is not a table ({error}). Save it again as CSV, UTF-8.") from error
+    columns = [name.strip().lower() for name in table.columns]
     missing = [name for name in REQUIRED if name not in columns]
     unknown = [name for name in columns if name not in (*REQUIRED, *OPTIONAL)]
     if missing or unknown or len(set(columns)) < len(columns):
@@ -110,17 +113,18 @@ def read_manifest(path: str | Path) -> tuple[list[Entry], list[str]]:
             f"{path}: the table must have the columns {', '.join(REQUIRED)}, and may have {', '.join(OPTIONAL)}, each "
             f"once; it has {', '.join(columns)}."
         )
-    reader.fieldnames = columns
     entries: list[Entry] = []
     problems: list[str] = []
     rows_of: dict[str, int] = {}
-    for values in reader:
-        row = reader.line_num
-        cells = {name: (value or "").strip() for name, value in values.items() if isinstance(name, str)}
+    for line in table.lines:
+        row = line.number
+        # Cells that a row lacks are empty.
+        texts = [*line.cells, *[""] * len(columns)]
+        cells = {name: texts[n].strip() for n, name in enumerate(columns)}
         if not any(cells.values()):
             continue
         where = f"row {row}" + (f" ({cells['case']})" if cells["case"] else "")
-        wrong = [] if None not in values else ["has more cells than the table has columns"]
+        wrong = [] if len(line.cells) <= len(columns) else ["has more cells than the table has columns"]
         wrong += _problems_of(cells, path.parent)
         # Folder names that differ only in case are the same folder on Windows and macOS.
         before = rows_of.setdefault(cells["case"].lower(), row)

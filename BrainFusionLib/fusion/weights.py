@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import json
 import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import UTC, datetime
@@ -31,11 +32,14 @@ Architecture = Mapping[str, str | int | float]
 Normalisation = dict[str, str | list[float]]
 
 # What ships with the library, by name: files in the folder `TRAINED`. The first is the default.
+# Far more than any network of this library has.
+_MOST_BYTES = 1 << 30
+
 TRAINED = Path(__file__).parent / "trained"
 SHIPPED: dict[str, str] = {
     "fusion_net_alpha": "this project's network, which predicts the weight of the CT",
-    "fusion_net": "the reference network, taught the optimised label",
-    "fusion_net_wavelet": "the reference network, taught the wavelet rule: the original project's way",
+    "fusion_net": "the reference network, trained on the optimised label",
+    "fusion_net_wavelet": "the reference network, trained on the wavelet rule, as in the original project",
 }
 DEFAULT_WEIGHTS = next(iter(SHIPPED))
 
@@ -215,9 +219,12 @@ def _read_arrays(content: bytes, path: Path) -> Arrays:
         archive = np.load(io.BytesIO(content), allow_pickle=False)
         if not isinstance(archive, np.lib.npyio.NpzFile):
             raise ValueError("a single array, not an .npz archive")
+        unpacked = sum(member.file_size for member in archive.zip.infolist()) if archive.zip else 0
+        if unpacked > _MOST_BYTES:
+            raise ValueError(f"it unpacks to {unpacked} bytes, and no weights are larger than {_MOST_BYTES}")
         for name in archive.files:
             arrays[name] = archive[name]
-    except (ValueError, OSError, zipfile.BadZipFile, EOFError) as error:
+    except (ValueError, OSError, zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, MemoryError) as error:
         raise WeightsError(
             f"{path}: holds something else than plain arrays ({error}). Nothing in it was run. Get the file again."
         ) from error

@@ -1,23 +1,23 @@
 """DICOM series read as volumes. Where the slices are is worked out by `slice_stack`.
 
-Headers are read by pydicom. Pixels are decoded by ITK (GDCM), one file at a time, so that each slice's own rescale
-slope and intercept is applied; the order and the spacing of slices come from their positions. ITK's own series and
+Headers are read by pydicom, pixels by `dicom_pixels`, one file at a time, so that each slice's own rescale slope and
+intercept is applied; the order and the spacing of slices come from their positions. ITK's own series and
 multi-frame readers are not used for that: measured, a multi-frame file with shuffled or missing slices, a tilted gantry
 or two slices at one position comes out of them as an even grid, without a word.
 """
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from BrainFusionLib.errors import ImageContentError, ImageFileError
-from BrainFusionLib.io.dicom_files import DicomFile, damaged, quiet_pydicom
+from BrainFusionLib.io.budget import refuse_too_large
+from BrainFusionLib.io.dicom_files import DicomFile, quiet_pydicom
+from BrainFusionLib.io.dicom_pixels import read_pixels, undecodable
 from BrainFusionLib.io.dicom_series import Series, find_series
-from BrainFusionLib.io.reading import COPY_AGAIN, naming, quiet_itk, refuse_undecodable
+from BrainFusionLib.io.reading import naming, quiet_itk, refuse_undecodable
 from BrainFusionLib.io.slice_stack import Slices, stack_slices
 from BrainFusionLib.volume import Modality, Volume
 
@@ -64,6 +64,7 @@ def read_dicom(path: Path, *, modality: Modality | None = None, series: str | in
                 "Were CT and MRI swapped?"
             )
         array, grid, notes = stack_slices(_load(chosen))
+        notes += _notes_on_tails(chosen)
         # Folders of exports are often called after the patient, and this name goes into reports.
         name = f"{said or modality or 'DICOM'} series {chosen.number or chosen.uid}"
     return Volume(array, grid, modality=said or modality, name=name, notes=notes)
@@ -82,8 +83,15 @@ def dicom_size(path: Path, *, series: str | int | None = None) -> tuple[int, int
         columns, rows = chosen.files[0].size_ij
         size = (columns, rows, chosen.slices)
     if min(size) < 1:
-        raise damaged(chosen.files[0].path)
+        raise undecodable(chosen.files[0].path)
     return size
+
+
+def _notes_on_tails(series: Series) -> tuple[str, ...]:
+    tails = [file.pixels.tail for file in series.files if file.pixels.tail]
+    if not tails:
+        return ()
+    return (f"{len(tails)} of {len(series.files)} files have up to {max(tails)} bytes behind their pixels, ignored.",)
 
 
 def _load(series: Series) -> Slices:
@@ -122,9 +130,10 @@ def _load_slices(files: tuple[DicomFile, ...]) -> Slices:
                 "Move the slices that do not belong to it elsewhere."
             )
     columns, rows = first.size_ij
+    refuse_too_large(first.path.parent, (len(files), rows, columns), 4)
     pixels = np.empty((len(files), rows, columns), np.float32)
     for k, file in enumerate(files):
-        pixels[k] = _pixels(file.path)[0]
+        pixels[k] = read_pixels(file.path, file.dataset, file.pixels)[0]
     return Slices(pixels, np.array(positions), orientation, (spacing[1], spacing[0]))
 
 
@@ -135,7 +144,7 @@ def _load_frames(file: DicomFile) -> Slices:
     spacings = file.numbers("PixelSpacing", 2)
     rescales = (file.numbers("RescaleSlope", 1), file.numbers("RescaleIntercept", 1))
     one_value = all(np.ptp(values, axis=0).max(initial=0) < 1e-4 for values in (orientations, spacings) if len(values))
-    # GDCM applies the first frame's rescale to all.
+    # One rescale is applied to all.
     one_scale = all(np.ptp(values) == 0 for values in rescales if len(values))
     if len(positions) != file.frames or not len(orientations) or not len(spacings) or not one_value or not one_scale:
         raise ImageFileError(
@@ -143,21 +152,5 @@ def _load_frames(file: DicomFile) -> Slices:
             f"{len(positions)} positions, {'one' if one_value and one_scale else 'several'} orientation, spacing or "
             f"rescale. {_OTHER_EXPORT}"
         )
-    pixels = _pixels(file.path)
-    if len(pixels) != file.frames:
-        raise ImageFileError(f"{file.path}: has {len(pixels)} of its {file.frames} frames. {COPY_AGAIN}")
+    pixels = read_pixels(file.path, file.dataset, file.pixels)
     return Slices(pixels, positions, orientations[0], (spacings[0][1], spacings[0][0]))
-
-
-def _pixels(path: Path) -> npt.NDArray[np.float32]:
-    """Return the pixels of a file, shape (frames, rows, columns), rescaled."""
-    import SimpleITK as sitk
-
-    refuse_undecodable(path)
-    with naming(path):
-        try:
-            image = sitk.ReadImage(os.fspath(path), sitk.sitkFloat32, "GDCMImageIO")
-        except RuntimeError as error:
-            raise damaged(path) from error
-        array: npt.NDArray[np.float32] = sitk.GetArrayFromImage(image)
-        return array

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import logging
-import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, Literal
+from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 
 from BrainFusionLib.errors import ImageFileError
 from BrainFusionLib.geometry import FloatArray
-from BrainFusionLib.io.reading import naming
+from BrainFusionLib.io.dicom_pixels import PixelData, find_pixels, undecodable
+from BrainFusionLib.io.dicom_streams import open_data_set
+from BrainFusionLib.io.reading import naming, open_regular
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
@@ -38,9 +39,6 @@ _GROUPS = {
 }
 # The first elements of a data set without the mark: of group 2 (file meta) or 8 (the identifying group).
 _FIRST_GROUPS = (b"\x02\x00", b"\x08\x00")
-_PIXEL_DATA = 0x7FE00010
-_ITEM, _END_OF_ITEMS = 0xFFFEE000, 0xFFFEE0DD
-_UNDEFINED = 0xFFFFFFFF
 
 
 @dataclass(frozen=True)
@@ -53,10 +51,13 @@ class DicomFile:
         The file.
     dataset
         pydicom's data set, without the pixels.
+    pixels
+        Where the pixels are.
     """
 
     path: Path
     dataset: Dataset
+    pixels: PixelData
 
     def text(self, keyword: str) -> str:
         """Return an attribute of the file as text that can be printed; empty where it is missing or damaged."""
@@ -88,12 +89,20 @@ class DicomFile:
         """Return the values of an attribute, shape (n, count): the file's own, each frame's and the frames' shared one.
 
         Values that are not finite numbers, or not `count` of them, are left out.
+
+        Raises
+        ------
+        ImageFileError
+            The groups are damaged.
         """
-        frames = [
-            *self.dataset.get("PerFrameFunctionalGroupsSequence", []),
-            *self.dataset.get("SharedFunctionalGroupsSequence", []),
-        ]
-        holders = [self.dataset, *(item for frame in frames for item in frame.get(_GROUPS[keyword], []))]
+        try:
+            frames = [
+                *self.dataset.get("PerFrameFunctionalGroupsSequence", []),
+                *self.dataset.get("SharedFunctionalGroupsSequence", []),
+            ]
+            holders = [self.dataset, *(item for frame in frames for item in frame.get(_GROUPS[keyword], []))]
+        except Exception as error:  # pydicom parses sequences only here, and raises errors of many kinds
+            raise undecodable(self.path) from error
         found = [values for holder in holders if len(values := _values(holder, keyword)) == count]
         return np.array(found, dtype=np.float64).reshape(-1, count)
 
@@ -118,7 +127,7 @@ def _values(holder: Dataset, keyword: str) -> list[float]:
     try:
         value = holder.get(keyword)
         values = [float(number) for number in (value if hasattr(value, "__iter__") else [value])]
-    except (TypeError, ValueError):
+    except Exception:  # as above
         return []
     return values if np.isfinite(values).all() else []
 
@@ -166,38 +175,31 @@ def read_image_header(path: Path, stream: BinaryIO) -> DicomFile | None:
     marked = looks_like_dicom(stream.read(132))
     stream.seek(0)
     try:
-        dataset = pydicom.dcmread(stream, stop_before_pixels=True, force=True)
+        data_set_bytes = open_data_set(path, stream)
+        dataset = pydicom.dcmread(data_set_bytes, stop_before_pixels=True, force=True)
         is_empty, is_image = not len(dataset), _is_image(dataset)
-        is_whole = "Rows" in dataset and _pixels_are_whole(dataset, stream)
+        pixels = find_pixels(path, dataset, data_set_bytes) if "Rows" in dataset else None
     except OSError:
         raise
     except Exception as error:  # pydicom raises errors of many kinds for damaged headers
         if marked:
-            raise damaged(path) from error
+            raise undecodable(path) from error
         return None
-    if is_whole:
-        return DicomFile(path, dataset)
+    if pixels is not None:
+        return DicomFile(path, dataset, pixels)
     if is_image or (marked and is_empty):
-        raise damaged(path)
+        raise undecodable(path)
     return None
 
 
 def open_image_header(path: Path) -> DicomFile | None:
     """Read a file's header, as `read_image_header`; ``None`` also for a file that does not look like DICOM."""
-    with naming(path), path.open("rb") as stream:
+    with naming(path), open_regular(path) as stream:
         start = stream.read(132)
         if not (looks_like_dicom(start) or may_be_unmarked(start)):
             return None
         stream.seek(0)
         return read_image_header(path, stream)
-
-
-def damaged(path: Path) -> ImageFileError:
-    """Return the error for a file of a series that cannot be used."""
-    return ImageFileError(
-        f"{path}: this DICOM file is damaged, cut short or of a kind that cannot be decoded. Copy the series again, or "
-        "move the file elsewhere if it does not belong to it."
-    )
 
 
 def _is_image(dataset: Dataset) -> bool:
@@ -206,32 +208,3 @@ def _is_image(dataset: Dataset) -> bool:
         return True
     kinds = (dataset.file_meta.get("MediaStorageSOPClassUID"), dataset.get("SOPClassUID"))
     return any(kind is not None and "Image Storage" in kind.name for kind in kinds)
-
-
-def _pixels_are_whole(dataset: Dataset, stream: BinaryIO) -> bool:
-    """Return whether the pixels follow at the stream's position, where pydicom stopped, and the file holds them all."""
-    from pydicom.uid import DeflatedExplicitVRLittleEndian
-
-    if dataset.file_meta.get("TransferSyntaxUID") == DeflatedExplicitVRLittleEndian:
-        return True  # unpacked into memory; the decoder checks the length
-    implicit, little_endian = dataset.original_encoding
-    order: Literal["little", "big"] = "little" if little_endian else "big"
-    end = os.fstat(stream.fileno()).st_size
-
-    def number(count: int) -> int:
-        return int.from_bytes(stream.read(count), order)
-
-    def tag() -> int:
-        return number(2) << 16 | number(2)
-
-    if tag() != _PIXEL_DATA:
-        return False
-    if not implicit:
-        stream.seek(4, os.SEEK_CUR)  # the type of the values
-    length = number(4)
-    if length != _UNDEFINED:
-        return stream.tell() + length <= end
-    while (item := tag()) == _ITEM:
-        length = number(4)
-        stream.seek(length, os.SEEK_CUR)
-    return item == _END_OF_ITEMS

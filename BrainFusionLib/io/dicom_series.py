@@ -17,11 +17,14 @@ from BrainFusionLib.io.dicom_files import (
     quiet_pydicom,
     read_image_header,
 )
-from BrainFusionLib.io.reading import naming
+from BrainFusionLib.io.dicom_pixels import undecodable
+from BrainFusionLib.io.reading import naming, open_regular
 
 # A hospital's export has at most PATIENT/STUDY/SERIES above its files; a whole disk given by mistake is not searched.
 _DEEPEST_FOLDER = 4
 _MOST_SERIES_LISTED = 12
+# Where a header names its series, and the shortest name that is not found by chance.
+_SEARCHED, _SHORTEST_UID = 4096, 6
 
 
 @dataclass(frozen=True)
@@ -54,7 +57,7 @@ def is_dicom(path: Path) -> bool:
     """Return whether a path is a folder, or a file that is read as DICOM."""
     if path.is_dir() or path.suffix.lower() in DICOM_SUFFIXES:
         return True
-    with naming(path), path.open("rb") as stream:
+    with naming(path), open_regular(path) as stream:
         return looks_like_dicom(stream.read(132))
 
 
@@ -82,6 +85,7 @@ def find_series(path: Path, choice: str | int | None = None) -> Series:
 
 def _all_series(folder: Path, *, whole_tree: bool) -> list[Series]:
     looked_at, unmarked = 0, []
+    others: list[tuple[Path, bytes]] = []
     by_uid: dict[str, list[DicomFile]] = {}
 
     def add(file: DicomFile | None) -> None:
@@ -97,12 +101,18 @@ def _all_series(folder: Path, *, whole_tree: bool) -> list[Series]:
                 is_marked = True
                 stream.seek(0)
                 add(read_image_header(path, stream))
-            elif may_be_unmarked(start):
-                unmarked.append(path)
+            else:
+                others.append((path, start + stream.read(_SEARCHED)))
+                unmarked += [path] if may_be_unmarked(start) else []
     # Files of before 1993 lack the mark. They are tried only where no file has it.
     for path in [] if is_marked else unmarked:
         with naming(path), path.open("rb") as stream:
             add(read_image_header(path, stream))
+    # One of a marked series that has lost its mark would be left out without a word.
+    uids = [uid.encode("ascii", "ignore") for uid in by_uid if len(uid) > _SHORTEST_UID]
+    for path, start in others if is_marked else []:
+        if b"\0" in start and any(uid in start for uid in uids):
+            raise undecodable(path)
     if not by_uid:
         raise ImageFileError(
             f"{folder}: there are no DICOM images in this folder ({looked_at} files looked at). "

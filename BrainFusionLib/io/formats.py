@@ -17,7 +17,7 @@ from BrainFusionLib.io.metaimage import metaimage_size, read_metaimage, write_me
 from BrainFusionLib.io.nifti import nifti_size, read_nifti
 from BrainFusionLib.io.nifti_writing import write_nifti, write_pair
 from BrainFusionLib.io.nrrd import nrrd_size, read_nrrd, write_nrrd
-from BrainFusionLib.io.reading import COPY_AGAIN, naming, shown
+from BrainFusionLib.io.reading import COPY_AGAIN, naming, open_regular, shown
 from BrainFusionLib.io.suffixes import suffix_of, with_suffix
 from BrainFusionLib.volume import Volume
 
@@ -167,7 +167,7 @@ def format_of(path: Path) -> Format:
     with naming(path):
         if path.is_dir():
             return next(form for form in FORMATS if form.slices)
-        with path.open("rb") as stream:
+        with open_regular(path) as stream:
             start = stream.read(132)
     if not start:
         raise ImageFileError(f"{shown(path)}: is empty (0 bytes). {COPY_AGAIN}")

@@ -6,17 +6,30 @@ byte, and prints on the console past every switch.
 
 from __future__ import annotations
 
-import zlib
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from BrainFusionLib.errors import ImageFileError
 from BrainFusionLib.geometry import FloatArray, Grid
-from BrainFusionLib.io.reading import COPY_AGAIN, cut_short, naming, read_span, refuse_bad_spacing, three_sizes
-from BrainFusionLib.io.text_headers import LONGEST_HEADER, NO_AXES, NO_SPACING, PURPOSE, exact
+from BrainFusionLib.io.budget import refuse_too_large
+from BrainFusionLib.io.data_files import data_file, is_pattern, numbered
+from BrainFusionLib.io.reading import COPY_AGAIN, naming, open_regular, refuse_bad_spacing, three_sizes
+from BrainFusionLib.io.text_headers import (
+    LONGEST_HEADER,
+    LONGEST_LINE,
+    MOST_LINES,
+    NO_AXES,
+    NO_SPACING,
+    PURPOSE,
+    brief,
+    exact,
+    numbers,
+    whole_numbers,
+)
+from BrainFusionLib.io.unpacking import Packing, is_gzip, read_span
 from BrainFusionLib.io.voxels import storable, write_plain
 from BrainFusionLib.io.writing import atomic_output
 from BrainFusionLib.volume import Volume
@@ -26,6 +39,7 @@ _TYPES = {
     "MET_LONG": "i4", "MET_ULONG": "u4", "MET_LONG_LONG": "i8", "MET_ULONG_LONG": "u8",
     "MET_FLOAT": "f4", "MET_DOUBLE": "f8",
 }  # fmt: skip
+_TRUE, _FALSE = ("T", "t", "1"), ("F", "f", "0")
 
 
 def read_metaimage(path: Path) -> Volume:
@@ -45,11 +59,11 @@ def read_metaimage(path: Path) -> Volume:
         Zero spacing, or sheared or scaled axes.
     """
     with naming(path):
-        entries, header_length = _header(path)
-        size = _size(path, entries)
-        grid, notes = _grid(path, entries, size)
-        array = _voxels(path, entries, header_length, size)
-    return Volume(array, grid, name=path.name, notes=tuple(notes))
+        header = _header(path)
+        size = _size(path, header.entries)
+        grid, notes = _grid(path, header.entries, size)
+        array, notes_on_data = _voxels(path, header, size)
+    return Volume(array, grid, name=path.name, notes=(*notes, *notes_on_data))
 
 
 def metaimage_size(path: Path) -> tuple[int, int, int]:
@@ -61,7 +75,7 @@ def metaimage_size(path: Path) -> tuple[int, int, int]:
         The header cannot be read, or is not that of a 3D volume.
     """
     with naming(path):
-        return _size(path, _header(path)[0])
+        return _size(path, _header(path).entries)
 
 
 def write_metaimage(volume: Volume, path: Path) -> None:
@@ -77,36 +91,68 @@ def write_metaimage(volume: Volume, path: Path) -> None:
         write_plain(temporary, _header_bytes(volume.grid, voxels.dtype), voxels)
 
 
-def _header(path: Path) -> tuple[dict[str, str], int]:
-    """Return the entries by name, and where the header ends (bytes)."""
-    with path.open("rb") as stream:
+class _Header(NamedTuple):
+    """The entries by name, where the header ends (bytes), and the lines after it, which name files in a list."""
+
+    entries: dict[str, str]
+    end: int
+    lines_after: list[str]
+
+    def says(self, key: str, default: bool = False) -> bool:
+        """Return a truth value as MetaIO reads it, by its first letter.
+
+        Raises
+        ------
+        ValueError
+            The letter is none of those.
+        """
+        word = self.entries.get(key)
+        if word is None:
+            return default
+        if word[:1] not in _TRUE + _FALSE or not word:
+            raise ValueError(f"{key} must be True or False, but is {brief(word)}")
+        return word[0] in _TRUE
+
+
+def _header(path: Path) -> _Header:
+    with open_regular(path) as stream:
         text = stream.read(LONGEST_HEADER)
     entries: dict[str, str] = {}
     end = 0
     while "ElementDataFile" not in entries:
         stop = text.find(b"\n", end)
-        key, equals, value = text[end : stop if stop >= 0 else len(text)].decode("latin-1").partition("=")
-        if not equals or (stop < 0 and key.strip() != "ElementDataFile"):
+        line = text[end : stop if stop >= 0 else len(text)]
+        key, equals, value = line[:LONGEST_LINE].decode("latin-1").partition("=")
+        if not equals or (stop < 0 and key.strip() != "ElementDataFile") or len(entries) >= MOST_LINES:
             raise ImageFileError(f"{path}: is not a MetaImage file, or its header is cut short. {COPY_AGAIN}")
+        if len(line) > LONGEST_LINE:
+            raise ValueError(f"the line of {brief(key)} has {len(line)} letters")
+        if key.strip() in entries and entries[key.strip()] != value.strip() and key.strip() != "Comment":
+            raise ValueError(f"it has the entry {brief(key.strip())} twice")
         entries[key.strip()] = value.strip()
         end = stop + 1 if stop >= 0 else len(text)
     for key in ("DimSize", "ElementType"):
         if key not in entries:
             raise ImageFileError(f"{path}: its MetaImage header lacks the entry {key}. {COPY_AGAIN}")
-    return entries, end
+    lines_after = text[end:].decode("latin-1").splitlines() if entries["ElementDataFile"].startswith("LIST") else []
+    return _Header(entries, end, [line.strip() for line in lines_after if line.strip()])
 
 
 def _numbers(path: Path, entries: dict[str, str], key: str) -> list[float]:
     try:
-        return [float(word) for word in entries[key].split()]
+        return numbers(entries[key])
     except ValueError as error:
         raise ImageFileError(
-            f"{path}: the header's {key} must be numbers, but is {entries[key]!r}. {COPY_AGAIN}"
+            f"{path}: the header's {key} must be numbers, but is {brief(entries[key])}. {COPY_AGAIN}"
         ) from error
 
 
 def _size(path: Path, entries: dict[str, str]) -> tuple[int, int, int]:
-    return three_sizes(path, [int(n) for n in _numbers(path, entries, "DimSize")])
+    _numbers(path, entries, "DimSize")
+    sizes = whole_numbers(entries["DimSize"])
+    if whole_numbers(entries.get("NDims", str(len(sizes)))) != [len(sizes)]:
+        raise ValueError(f"it says {brief(entries['NDims'])} axes, and gives {len(sizes)} sizes")
+    return three_sizes(path, sizes)
 
 
 def _grid(path: Path, entries: dict[str, str], size: tuple[int, int, int]) -> tuple[Grid, list[str]]:
@@ -135,52 +181,57 @@ def _grid(path: Path, entries: dict[str, str], size: tuple[int, int, int]) -> tu
     return Grid(size, tuple(spacing), tuple(origin), direction), notes
 
 
-def _voxels(
-    path: Path, entries: dict[str, str], header_length: int, size: tuple[int, int, int]
-) -> npt.NDArray[np.float32]:
-    def says(key: str) -> bool:
-        return entries.get(key, "False").lower() in ("true", "1")
-
-    kind, source = entries["ElementType"], entries["ElementDataFile"]
-    if int(entries.get("ElementNumberOfChannels", "1")) != 1 or kind not in _TYPES:
+def _voxels(path: Path, header: _Header, size: tuple[int, int, int]) -> tuple[npt.NDArray[np.float32], list[str]]:
+    entries = header.entries
+    kind, channels = entries["ElementType"], entries.get("ElementNumberOfChannels", "1")
+    if whole_numbers(channels) != [1] or kind not in _TYPES:
         raise ImageFileError(
             f"{path}: one number per voxel is needed, but the file holds vectors, colours or another kind of values "
-            f"({entries.get('ElementNumberOfChannels', '1')} x {kind}). Convert it to gray values first."
+            f"({brief(channels)} x {brief(kind)}). Convert it to gray values first."
         )
-    if entries.get("BinaryData", "True").lower() == "false" or source.startswith("LIST") or "%" in source:
-        raise ImageFileError(
-            f"{path}: MetaImage with its voxels as text or in one file per slice is not read. Save it as one .mha file."
-        )
-    local = source.upper() == "LOCAL"
-    data_path = path if local else path.parent / source
-    if not local and not data_path.exists():
-        raise ImageFileError(f"{path}: {source}, the file of its voxels, is missing. Put both in one folder.")
-    big_endian = says("BinaryDataByteOrderMSB") or says("ElementByteOrderMSB")
+    if not header.says("BinaryData", default=True):
+        raise ImageFileError(f"{path}: MetaImage with its voxels as text is not read. Save it as one .mha file.")
+    big_endian = header.says("BinaryDataByteOrderMSB") or header.says("ElementByteOrderMSB")
     dtype = np.dtype((">" if big_endian else "<") + _TYPES[kind])
-    count = size[0] * size[1] * size[2] * dtype.itemsize
-    start = header_length if local else max(0, int(entries.get("HeaderSize", "0")))
-    with naming(data_path):
-        length = data_path.stat().st_size
-        if says("CompressedData"):
-            raw = _unpacked(data_path, data_path.read_bytes()[start:], count)
-        else:
-            if entries.get("HeaderSize") == "-1":  # the voxels are the end of the file
-                start = max(0, length - count)
-            raw = read_span(data_path, start, count)
-    with np.errstate(over="ignore"):
-        return np.frombuffer(raw, dtype, count // dtype.itemsize).reshape(size[::-1]).astype(np.float32)
+    refuse_too_large(path, size, dtype.itemsize)
+    files = _data_files(path, header, size)
+    count = size[0] * size[1] * size[2] * dtype.itemsize // len(files)
+    is_compressed = header.says("CompressedData")
+    array = np.empty((len(files), count // dtype.itemsize), np.float32)
+    notes: list[str] = []
+    for number, file in enumerate(files):
+        with naming(file):
+            start = header.end if file == path else _start(entries, file, count)
+            packing: Packing = "plain" if not is_compressed else "gzip" if is_gzip(file, start) else "zlib"
+            raw, notes_on_data = read_span(file, count, start=start, packing=packing)
+        with np.errstate(over="ignore"):
+            array[number] = raw.view(dtype)
+        notes += [note for note in notes_on_data if note not in notes]
+    return array.reshape(size[::-1]), notes
 
 
-def _unpacked(path: Path, packed: bytes, count: int) -> bytes:
-    decoder = zlib.decompressobj(wbits=47)  # zlib or gzip, whichever it says
-    raw = decoder.decompress(packed, count)
-    if len(raw) < count:
-        raise cut_short(path, count, len(raw))
-    if not decoder.eof:
-        decoder.decompress(decoder.unconsumed_tail, 1)  # to the end, where the checksum is
-    if not decoder.eof:
-        raise ImageFileError(f"{path}: its compressed data are cut short, or longer than the header says. {COPY_AGAIN}")
-    return raw
+def _start(entries: dict[str, str], file: Path, count: int) -> int:
+    """Return where the voxels begin in a file of their own; at -1 they are its end."""
+    (skipped,) = whole_numbers(entries.get("HeaderSize", "0")) or [0]
+    return skipped if skipped >= 0 else max(0, file.stat().st_size - count)
+
+
+def _data_files(path: Path, header: _Header, size: tuple[int, int, int]) -> list[Path]:
+    """Return the files of the voxels: the header's own, one beside it, or one of them for each slice."""
+    source = header.entries["ElementDataFile"]
+    if source.upper() == "LOCAL":
+        return [path]
+    if source.startswith("LIST"):
+        if source.split()[1:] not in ([], ["2D"], ["2"]):
+            raise ImageFileError(f"{path}: its list of files ({brief(source)}) is not read. Save it as one .mha file.")
+        names = header.lines_after
+    elif is_pattern(source) and len(words := source.rsplit(maxsplit=3)) == 4 and is_pattern(words[0]):
+        names = numbered(path, words[0], words[1:])
+    else:
+        return [data_file(path, source)]
+    if len(names) != size[2]:
+        raise ImageFileError(f"{path}: names {len(names)} files for its {size[2]} slices. {COPY_AGAIN}")
+    return [data_file(path, name) for name in names]
 
 
 def _header_bytes(grid: Grid, dtype: np.dtype[Any]) -> bytes:

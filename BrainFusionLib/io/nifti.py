@@ -19,8 +19,10 @@ import numpy.typing as npt
 
 from BrainFusionLib.errors import GeometryError, ImageFileError
 from BrainFusionLib.geometry import RAS_FROM_LPS, FloatArray, Grid, affine, orthonormalised
+from BrainFusionLib.io.budget import refuse_too_large
 from BrainFusionLib.io.nifti_layout import ANALYZE, NIFTI1, NIFTI2
-from BrainFusionLib.io.reading import COPY_AGAIN, naming, read_span, read_start, refuse_bad_spacing, shown, three_sizes
+from BrainFusionLib.io.reading import COPY_AGAIN, naming, refuse_bad_spacing, shown, three_sizes
+from BrainFusionLib.io.unpacking import is_gzip, read_span, read_start
 from BrainFusionLib.volume import Volume
 
 _BYTE_ORDERS: tuple[Literal["<", ">"], ...] = ("<", ">")
@@ -76,7 +78,8 @@ def read_nifti(path: Path) -> Volume:
     if not header.is_nifti and data_path.with_suffix(".mat").exists():
         notes.append(f"{data_path.with_suffix('.mat').name} beside it (SPM's own matrix) was not read.")
     with naming(data_path):
-        array = _read_voxels(data_path, header, size)
+        array, notes_on_data = _read_voxels(data_path, header, size)
+        notes += notes_on_data
     return Volume(array, grid, name=path.name, notes=tuple(notes))
 
 
@@ -141,7 +144,7 @@ def _sizes(header: _Header) -> list[int]:
     return [int(n) if axis < 3 else max(1, int(n)) for axis, n in enumerate(header.fields["dim"][1 : count + 1])]
 
 
-def _read_voxels(path: Path, header: _Header, size: tuple[int, int, int]) -> npt.NDArray[np.float32]:
+def _read_voxels(path: Path, header: _Header, size: tuple[int, int, int]) -> tuple[npt.NDArray[np.float32], list[str]]:
     fields = header.fields
     code = int(fields["datatype"])
     if code not in _VOXEL_TYPES:
@@ -153,13 +156,22 @@ def _read_voxels(path: Path, header: _Header, size: tuple[int, int, int]) -> npt
     start = max(0, int(fields["vox_offset"]))
     if path.name.lower().removesuffix(".gz").endswith(".nii"):
         start = max(start, int(fields["sizeof_hdr"]) + 4)
-    raw = read_span(path, start, size[0] * size[1] * size[2] * dtype.itemsize)
-    stored = np.frombuffer(raw, dtype).reshape(size[::-1])
+    refuse_too_large(path, size, dtype.itemsize)
+    count = size[0] * size[1] * size[2] * dtype.itemsize
+    if is_gzip(path):
+        raw, notes = read_span(path, count, packing="gzip", skip=start)
+    else:
+        raw, notes = read_span(path, count, start=start)
+    stored = raw.view(dtype).reshape(size[::-1])
     slope, intercept = _scaling(header)
     with np.errstate(over="ignore"):  # what is too large for float32 becomes infinite, and is refused as content
         if (slope, intercept) == (1.0, 0.0):
-            return stored.astype(np.float32)
-        return (stored.astype(np.float64) * slope + intercept).astype(np.float32)
+            return stored.astype(np.float32), notes
+        # A slice at a time: the whole head in double precision would take three times its memory.
+        array = np.empty(stored.shape, np.float32)
+        for k, plane in enumerate(stored):
+            array[k] = plane.astype(np.float64) * slope + intercept
+        return array, notes
 
 
 def _scaling(header: _Header) -> tuple[float, float]:

@@ -1,63 +1,85 @@
-"""NRRD files (``.nrrd``, and ``.nhdr`` with its file of voxels).
+"""NRRD files (``.nrrd``, and ``.nhdr`` with its files of voxels), read and written with numpy.
 
-They are read by ITK, because NRRD has many variants and ITK's decoder reports damage. The header is looked at first
-for what ITK lets through.
+teem, the reader inside ITK and Slicer, is not used: it takes ``left-anterior-superior`` for another space (SimpleITK
+2.4 to 2.5.5 turn such a head by 180 degrees), and a damaged header ends the process.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
-from BrainFusionLib.errors import GeometryError, ImageFileError
+from BrainFusionLib.errors import ImageFileError
 from BrainFusionLib.geometry import Grid
-from BrainFusionLib.io.reading import (
-    COPY_AGAIN,
-    naming,
-    quiet_itk,
-    refuse_bad_spacing,
-    refuse_undecodable,
-    three_sizes,
-)
-from BrainFusionLib.io.text_headers import LONGEST_HEADER, NO_AXES, NO_SPACING, PURPOSE, exact
+from BrainFusionLib.io.budget import refuse_too_large
+from BrainFusionLib.io.data_files import data_file, is_pattern, numbered
+from BrainFusionLib.io.nrrd_header import NrrdHeader, read_axes, read_header, read_sizes, size_of
+from BrainFusionLib.io.reading import COPY_AGAIN, naming, open_regular, refuse_bad_spacing
+from BrainFusionLib.io.text_headers import LONGEST_LINE, PURPOSE, brief, exact, whole_numbers
+from BrainFusionLib.io.unpacking import Packing, cut_short, read_span
 from BrainFusionLib.io.voxels import storable, write_gzipped
 from BrainFusionLib.io.writing import atomic_output
 from BrainFusionLib.volume import Volume
 
-if TYPE_CHECKING:
-    import SimpleITK as sitk
+_TYPES = {
+    name: code
+    for code, names in {
+        "i1": ("signed char", "int8", "int8_t"),
+        "u1": ("uchar", "unsigned char", "uint8", "uint8_t"),
+        "i2": ("short", "short int", "signed short", "signed short int", "int16", "int16_t"),
+        "u2": ("ushort", "unsigned short", "unsigned short int", "uint16", "uint16_t"),
+        "i4": ("int", "signed int", "int32", "int32_t"),
+        "u4": ("uint", "unsigned int", "uint32", "uint32_t"),
+        "i8": (
+            "longlong",
+            "long long",
+            "long long int",
+            "signed long long",
+            "signed long long int",
+            "int64",
+            "int64_t",
+        ),
+        "u8": ("ulonglong", "unsigned long long", "unsigned long long int", "uint64", "uint64_t"),
+        "f4": ("float",),
+        "f8": ("double",),
+    }.items()
+    for name in names
+}
+_PACKINGS: dict[str, Packing] = {
+    "raw": "plain", "gzip": "gzip", "gz": "gzip", "bzip2": "bzip2", "bz2": "bzip2",
+}  # fmt: skip
+_TEXTS = ("ascii", "text", "txt")
+_BYTE_ORDERS = {"little": "<", "big": ">"}
+# Voxels as text take 10 times the memory of the others; nobody stores a head so.
+_LONGEST_TEXT = 1 << 27
 
 
 def read_nrrd(path: Path) -> Volume:
-    """Read an ``.nrrd`` file, or an ``.nhdr`` with the file of voxels that it names.
+    """Read an ``.nrrd`` file, or an ``.nhdr`` with the files of voxels that it names.
 
     Returns
     -------
     Volume
-        In LPS mm (also where the file says RAS), in the file's own voxel order.
+        In LPS mm (also where the file says RAS or LAS), in the file's own voxel order.
 
     Raises
     ------
     ImageFileError
         The file is not NRRD, damaged, cut short, not 3D, or holds several numbers a voxel.
     GeometryError
-        Zero or missing spacing, lengths in other units than mm, or sheared axes.
+        Zero spacing, a space that says nothing of the patient, lengths in other units than mm, or sheared axes.
     """
-    import SimpleITK as sitk
-
-    refuse_undecodable(path)
-    with naming(path), quiet_itk():
-        notes = _check_header(path)
-        reader, size = _opened(path)
-        reader.SetOutputPixelType(sitk.sitkFloat32)
-        image = reader.Execute()
-        dimensions = image.GetDimension()
-        direction = np.array(image.GetDirection()).reshape(dimensions, dimensions)[:3, :3]
-        grid = Grid(size, image.GetSpacing()[:3], image.GetOrigin()[:3], direction)
-        array = sitk.GetArrayFromImage(image).reshape(size[::-1])
-    return Volume(array, grid, name=path.name, notes=tuple(notes))
+    with naming(path):
+        header = read_header(path)
+        axes = read_axes(header)
+        lengths = np.linalg.norm(axes.vectors_lps_mm, axis=0)
+        refuse_bad_spacing(lengths.tolist())
+        grid = Grid(axes.size_ijk, tuple(lengths), tuple(axes.origin_lps_mm), axes.vectors_lps_mm / lengths)
+        array, notes = _voxels(header, axes.size_ijk)
+    return Volume(array, grid, name=path.name, notes=(*axes.notes, *notes))
 
 
 def nrrd_size(path: Path) -> tuple[int, int, int]:
@@ -68,9 +90,8 @@ def nrrd_size(path: Path) -> tuple[int, int, int]:
     ImageFileError
         The header cannot be read, or is not that of a 3D volume of gray values.
     """
-    refuse_undecodable(path)
-    with naming(path), quiet_itk():
-        return _opened(path)[1]
+    with naming(path):
+        return size_of(read_header(path))
 
 
 def write_nrrd(volume: Volume, path: Path) -> None:
@@ -86,48 +107,118 @@ def write_nrrd(volume: Volume, path: Path) -> None:
         write_gzipped(temporary, _header_bytes(volume.grid, voxels.dtype), b"", voxels)
 
 
-def _opened(path: Path) -> tuple[sitk.ImageFileReader, tuple[int, int, int]]:
-    """Return ITK's reader with the header read, and the size that the header gives."""
-    import SimpleITK as sitk
-
-    reader = sitk.ImageFileReader()
-    reader.SetImageIO("NrrdImageIO")
-    reader.SetFileName(str(path))
-    reader.ReadImageInformation()
-    kind = sitk.GetPixelIDValueAsString(reader.GetPixelID())
-    if reader.GetNumberOfComponents() != 1 or "complex" in kind:
+def _voxels(header: NrrdHeader, size: tuple[int, int, int]) -> tuple[npt.NDArray[np.float32], list[str]]:
+    fields, path = header.fields, header.path
+    kind, encoding = fields["type"].lower(), fields["encoding"].lower()
+    if kind not in _TYPES:
         raise ImageFileError(
-            f"{path}: one number per voxel is needed, but the file holds vectors, colours or complex numbers ({kind}). "
+            f"{path}: one number per voxel is needed, but the file holds values of the type {brief(kind)}. "
             "Convert it to gray values first."
         )
-    return reader, three_sizes(path, reader.GetSize())
+    item_bytes = np.dtype(_TYPES[kind]).itemsize
+    order = fields.get("endian", "little" if item_bytes == 1 or encoding in _TEXTS else "").lower()
+    if order not in _BYTE_ORDERS:
+        raise ValueError(f"the order of bytes ('endian') must be little or big, but is {brief(order)}")
+    dtype = np.dtype(_BYTE_ORDERS[order] + _TYPES[kind])
+    refuse_too_large(path, size, item_bytes)
+    files = _data_files(header)
+    voxels = size[0] * size[1] * size[2]
+    if voxels % len(files):
+        raise ImageFileError(f"{path}: names {len(files)} files for its {size[2]} slices. {COPY_AGAIN}")
+    array = np.empty((len(files), voxels // len(files)), np.float32)
+    notes: list[str] = []
+    for number, file in enumerate(files):
+        with naming(file), np.errstate(over="ignore"):
+            part, notes_on_data = _values(header, file, dtype, array.shape[1], encoding)
+            array[number] = part
+        notes += [note for note in notes_on_data if note not in notes]
+    return array.reshape(size[::-1]), notes
 
 
-def _check_header(path: Path) -> list[str]:
-    """Refuse what ITK would repair or ignore in silence, and return notes on what the header does not say."""
-    with path.open("rb") as stream:
-        text = stream.read(LONGEST_HEADER)
-    if not text.startswith(b"NRRD"):
-        raise ImageFileError(f"{path}: is not an NRRD file: it does not begin with 'NRRD'. {COPY_AGAIN}")
-    lines = text.replace(b"\r\n", b"\n").partition(b"\n\n")[0].decode("latin-1").splitlines()
-    fields = {key.strip().lower(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
-    units = set(fields.get("space units", '"mm"').replace('"', " ").split())
-    if units - {"mm"}:
-        raise GeometryError(
-            f"{path}: lengths must be in mm, but the header's space units are {units}. Convert the file."
+def _values(
+    header: NrrdHeader, file: Path, dtype: np.dtype[Any], count: int, encoding: str
+) -> tuple[npt.NDArray[Any], list[str]]:
+    """Return the numbers in a file of voxels."""
+    lines, skipped = (_whole(header.fields, name) for name in ("lineskip", "byteskip"))
+    start = _after_lines(file, header.end if file == header.path else 0, lines)
+    if encoding in _PACKINGS:
+        packing, wanted = _PACKINGS[encoding], count * dtype.itemsize
+        if skipped == -1 and packing == "plain":  # the voxels are the end of the file
+            start, skipped = max(start, file.stat().st_size - wanted), 0
+        if skipped < 0:
+            raise ValueError(f"{skipped} bytes cannot be skipped")
+        raw, notes = read_span(file, wanted, start=start, packing=packing, skip=skipped)
+        return raw.view(dtype), notes
+    if encoding != "hex" and encoding not in _TEXTS:
+        raise ImageFileError(f"{header.path}: NRRD in the encoding {brief(encoding)} is not read. Save it with gzip.")
+    if file.stat().st_size - start > _LONGEST_TEXT:
+        raise ImageFileError(f"{file}: its voxels are {file.stat().st_size} bytes of text. Save it with gzip.")
+    with open_regular(file) as stream:
+        stream.seek(start + max(0, skipped))
+        text = stream.read()
+    if encoding == "hex":
+        values = np.frombuffer(bytes.fromhex(text.decode("ascii")), np.uint8)
+        wanted = count * dtype.itemsize
+        if len(values) != wanted:
+            raise cut_short(file, wanted, len(values))
+        return values.view(dtype), []
+    words = text.decode("ascii").replace(",", " ").split()
+    if len(words) != count:
+        raise ImageFileError(f"{file}: holds {len(words)} numbers, but its header promises {count}. {COPY_AGAIN}")
+    return np.array([float(word) for word in words]), []
+
+
+def _whole(fields: dict[str, str], name: str) -> int:
+    number = whole_numbers(fields.get(name, "0"))
+    if len(number) != 1:
+        raise ValueError(f"'{name}' must be a whole number")
+    return number[0]
+
+
+def _after_lines(file: Path, start: int, count: int) -> int:
+    """Return where the bytes after so many lines begin."""
+    if count <= 0:
+        return start
+    with open_regular(file) as stream:
+        stream.seek(start)
+        for _ in range(count):
+            if not stream.readline(LONGEST_LINE).endswith(b"\n"):
+                raise ValueError(f"there are no {count} lines to skip")
+        return stream.tell()
+
+
+def _data_files(header: NrrdHeader) -> list[Path]:
+    """Return the files of the voxels: the header's own, one beside it, or a row of them."""
+    path = header.path
+    if not header.is_detached:
+        return [path]
+    source = header.fields["datafile"]
+    words = source.split()
+    if words[:1] == ["LIST"]:
+        names, subset = list(header.names_after), words[1:]
+    elif is_pattern(source) and (parts := _pattern(source)):
+        names, subset = numbered(path, parts[0], parts[1:4]), parts[4:]
+    else:
+        return [data_file(path, source)]
+    sizes, _ = read_sizes(header)
+    axes = whole_numbers(" ".join(subset)) or [len(sizes) - 1]
+    wanted = int(np.prod(sizes[axes[0] :])) if 1 <= axes[0] < len(sizes) and len(axes) == 1 else 0
+    slabs = axes == [len(sizes)] and names and sizes[-1] % len(names) == 0
+    if not names or (not slabs and len(names) != wanted):
+        raise ImageFileError(
+            f"{path}: names {len(names)} files for its voxels, where {wanted} are needed. {COPY_AGAIN}"
         )
-    if "space directions" not in fields:
-        if "spacings" not in fields:
-            return [NO_SPACING, NO_AXES]
-        refuse_bad_spacing([float(word) for word in fields["spacings"].split()[:3]])
-        return [NO_AXES]
-    vectors = fields["space directions"].replace("none", "(0,0,0)").strip("() ").split(")")
-    lengths = [float(np.linalg.norm([float(n) for n in vector.strip("( ").split(",")])) for vector in vectors]
-    if "none" not in fields["space directions"]:
-        refuse_bad_spacing(lengths)
-    elif len(lengths) <= 3:
-        raise GeometryError("an axis has no direction in space, so this is not a 3D volume. Convert the file.")
-    return [] if "space" in fields else [NO_AXES]
+    return [data_file(path, name) for name in names]
+
+
+def _pattern(source: str) -> list[str] | None:
+    """Return the pattern, first, last, step and, where it is given, the number of axes that one file holds."""
+    for count in (4, 3):
+        parts = source.rsplit(maxsplit=count)
+        numbers = [part.lstrip("+-").isdecimal() for part in parts[1:]]
+        if numbers == [True] * count and is_pattern(parts[0]):
+            return parts
+    return None
 
 
 def _header_bytes(grid: Grid, dtype: np.dtype[Any]) -> bytes:

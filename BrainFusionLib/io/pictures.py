@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,10 +11,13 @@ import numpy as np
 from PIL import Image
 
 from BrainFusionLib.errors import ImageContentError, ImageFileError
-from BrainFusionLib.io.reading import naming
+from BrainFusionLib.io.reading import naming, refuse_irregular
 from BrainFusionLib.io.writing import atomic_output
 from BrainFusionLib.volume import VoxelArray
 
+# What Pillow may take a picture for, whatever its name says; it knows many more kinds.
+_KINDS = ("PNG", "BMP", "TIFF", "JPEG")
+_MOST_PIXELS = 1 << 26
 PICTURES = (".png", ".bmp", ".tif", ".tiff", ".jpg", ".jpeg")
 
 
@@ -49,21 +53,28 @@ def read_grey(path: str | os.PathLike[str]) -> VoxelArray:
         It is missing, damaged or no picture, coloured, or of more than 8 bits.
     """
     path = Path(path)
+    with naming(path):
+        refuse_irregular(path)
     try:
-        with Image.open(path) as picture:
+        with warnings.catch_warnings(action="ignore"), Image.open(path, formats=_KINDS) as picture:
+            if picture.width * picture.height > _MOST_PIXELS:
+                raise ImageFileError(
+                    f"{path}: has {picture.width} x {picture.height} pixels, more than any slice. Crop it, or give "
+                    "slices of CT and MRI."
+                )
             if picture.mode not in ("1", "L", "LA", "P", "PA", "RGB", "RGBA"):
                 raise ImageFileError(
                     f"{path}: has more than 8 bits a pixel (mode {picture.mode}). Give 8-bit greyscale slices; for "
                     "Hounsfield units, fuse volumes instead."
                 )
-            colours = np.asarray(picture.convert("RGB"), dtype=np.float32)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        if isinstance(error, ImageFileError):
-            raise
+            colours = np.asarray(picture.convert("RGB"))
+    except ImageFileError:
+        raise
+    except Exception as error:  # Pillow raises errors of many kinds for damaged pictures
         raise ImageFileError(f"{path}: cannot be read as a picture ({error}). Give an 8-bit PNG.") from error
-    if np.ptp(colours, axis=2).max(initial=0) > 0:
+    if (colours[..., :1] != colours[..., 1:]).any():
         raise ImageFileError(f"{path}: is coloured. Convert it to greyscale first.")
-    return np.ascontiguousarray(colours[..., 0])
+    return colours[..., 0].astype(np.float32)
 
 
 def write_grey(levels: VoxelArray, path: str | os.PathLike[str]) -> None:

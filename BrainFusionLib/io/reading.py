@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import gzip
 import os
+import stat
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -85,6 +85,34 @@ def quiet_itk() -> Iterator[None]:
         sitk.ProcessObject.SetGlobalWarningDisplay(before)
 
 
+def refuse_irregular(path: Path) -> None:
+    """Refuse what is not a true file: a pipe would block for ever, a device never end.
+
+    Raises
+    ------
+    ImageFileError
+        It is a pipe, device, socket or folder.
+    OSError
+        There is none.
+    """
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise ImageFileError(f"{shown(path)}: is not a file but a folder, pipe, device or socket. Give a file.")
+
+
+@contextmanager
+def open_regular(path: Path) -> Iterator[BinaryIO]:
+    """Open a true file for reading.
+
+    Raises
+    ------
+    ImageFileError, OSError
+        As `refuse_irregular`.
+    """
+    refuse_irregular(path)
+    with path.open("rb") as stream:
+        yield stream
+
+
 def refuse_undecodable(path: Path) -> None:
     """Refuse names that SimpleITK cannot be given: it ends the whole process at one that is not UTF-8.
 
@@ -132,52 +160,3 @@ def refuse_bad_spacing(spacing: Sequence[float]) -> None:
             f"the voxel spacing must be above zero along every axis, but the header says ({numbers}). "
             "Correct the header, or convert the original DICOM images again."
         )
-
-
-def read_start(path: Path, count: int) -> bytes:
-    """Return the first `count` bytes (fewer if there are no more), unpacked where the file is gzipped."""
-    with path.open("rb") as stream:
-        compressed = _is_gzip(stream)
-        return (gzip.GzipFile(fileobj=stream) if compressed else stream).read(count)
-
-
-def read_span(path: Path, start: int, count: int) -> bytes:
-    """Return `count` bytes from `start`, from a plain file or a gzipped one, which is read to its end to check its CRC.
-
-    Gzip is known by its first bytes, not by the name.
-
-    Raises
-    ------
-    ImageFileError
-        There are not so many bytes.
-    """
-    with path.open("rb") as stream:
-        length = os.fstat(stream.fileno()).st_size
-        compressed = _is_gzip(stream)
-        # Deflate cannot shrink more than 1032 times: a header that asks for more is not worth the memory.
-        if start + count > (length * 1032 if compressed else length):
-            raise cut_short(path, start + count, length)
-        if not compressed:
-            stream.seek(start)
-            return stream.read(count)
-        with gzip.GzipFile(fileobj=stream) as unpacked:
-            unpacked.seek(start)
-            raw = unpacked.read(count)
-            while unpacked.read(1 << 20):
-                pass
-        if len(raw) < count:
-            raise cut_short(path, start + count, start + len(raw))
-        return raw
-
-
-def _is_gzip(stream: BinaryIO) -> bool:
-    magic = stream.read(2)
-    stream.seek(0)
-    return magic == b"\x1f\x8b"
-
-
-def cut_short(path: Path, wanted: int, came: int) -> ImageFileError:
-    """Return the error for a file with fewer bytes than its header promises."""
-    return ImageFileError(
-        f"{path}: is cut short: its header promises {wanted} bytes, but there are {came}. {COPY_AGAIN}"
-    )

@@ -10,7 +10,8 @@ import numpy as np
 
 from BrainFusionLib.errors import GeometryError, ImageFileError, Remedy
 from BrainFusionLib.geometry import ORTHOGONALITY_TOLERANCE, affine
-from BrainFusionLib.io.reading import COPY_AGAIN, naming, quiet_itk
+from BrainFusionLib.io.itk_transforms import read_itk_matrix
+from BrainFusionLib.io.reading import COPY_AGAIN, naming
 from BrainFusionLib.io.suffixes import suffix_of
 from BrainFusionLib.io.writing import write_text
 from BrainFusionLib.transform import AffineTransform, RigidTransform, Transform
@@ -56,7 +57,7 @@ def read_transform(path: str | os.PathLike[str], rigid: Literal[True] = True) ->
 @overload
 def read_transform(path: str | os.PathLike[str], rigid: bool) -> Transform: ...
 def read_transform(path: str | os.PathLike[str], rigid: bool = True) -> Transform:
-    """Read a transform from an ITK text file: Euler, versor, translation, affine, or a composite of such.
+    """Read a transform from an ITK text file: Euler, versor, translation, affine and the like, or several of them.
 
     Parameters
     ----------
@@ -68,38 +69,21 @@ def read_transform(path: str | os.PathLike[str], rigid: bool = True) -> Transfor
     Raises
     ------
     ImageFileError
-        The file is missing, damaged, cut short, or not an ITK transform file.
+        The file is missing, damaged, cut short, or not an ITK transform file; or its numbers are not those of its kind.
     GeometryError
         The transform is 2D, not linear (B-spline, displacement field), mirrors, or scales or shears and must be rigid.
     """
-    import SimpleITK as sitk
-
     path = Path(path)
-    with naming(path):
-        text = path.read_bytes()
-        if suffix_of(path) not in TRANSFORM_SUFFIXES or not text.startswith(b"#Insight Transform File"):
+    wanted_kind = "a rigid" if rigid else "a linear"
+    with naming(path), np.errstate(over="ignore", invalid="ignore"):
+        if suffix_of(path) not in TRANSFORM_SUFFIXES:
             raise ImageFileError(
                 f"{path}: is not an ITK transform file (.tfm or .txt). In Slicer, save the transform as .tfm."
             )
-        # ITK takes a file that was cut off before the numbers for an identity, and half a last number for a whole one.
-        kinds = [line for line in text.splitlines() if line.startswith(b"Transform:")]
-        wanted = sum(b"CompositeTransform" not in kind for kind in kinds)
-        if (
-            not wanted
-            or not text.endswith(b"\n")
-            or any(text.count(b"\n" + key) != wanted for key in (b"Parameters:", b"FixedParameters:"))
-        ):
-            raise ImageFileError(f"{path}: the transform file is cut short (its last line must end). {COPY_AGAIN}")
-        with quiet_itk():
-            transform = sitk.ReadTransform(os.fspath(path))
-        wanted_kind = "a rigid" if rigid else "a linear"
-        if not transform.IsLinear() or transform.GetDimension() != 3:
-            raise GeometryError(
-                f"{wanted_kind} 3D transform is needed, but this is a {transform.GetDimension()}D "
-                f"{transform.GetName()}. Harden it into the volume, or give {wanted_kind} one."
-            )
-        shift = np.array(transform.TransformPoint((0.0, 0.0, 0.0)))
-        linear = np.column_stack([transform.TransformPoint(tuple(axis)) for axis in np.eye(3)]) - shift[:, None]
+        matrix = read_itk_matrix(path, wanted_kind)
+        if not np.isfinite(matrix).all():
+            raise ImageFileError(f"{path}: its numbers are too large for a transform. {COPY_AGAIN}")
+        linear, shift = matrix[:3, :3], matrix[:3, 3]
         stretch = float(np.abs(linear.T @ linear - np.eye(3)).max())
         if rigid and not stretch <= ORTHOGONALITY_TOLERANCE:
             raise GeometryError(

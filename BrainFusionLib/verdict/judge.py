@@ -56,9 +56,10 @@ class Verdict(ByValue):
 
     @property
     def expected_error(self) -> str | None:
-        """The expected error in a line, its interval included; ``None`` beside red.
+        """The expected error with its interval, in one line; ``None`` if the verdict is red.
 
-        The estimate takes the pose for right, and only asks how sharply it is determined: no number beside red.
+        The estimate assumes that the pose is right and only measures how well it is determined, so it is not given
+        with a red verdict.
         """
         if self.colour == "red":
             return None

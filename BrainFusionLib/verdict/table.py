@@ -1,4 +1,4 @@
-"""All criteria of the verdict, with every limit, in one table.
+"""All criteria of the verdict, with their limits, in one table.
 
 Limits were chosen on one half of 840 verdicts on simulated pairs with exact truth, and tested on the other half, with
 other heads (docs/verdict/table.md). Correct results of the first half, 1st to 99th percentile, and wrong ones that
@@ -28,34 +28,37 @@ CRITERIA: tuple[Criterion, ...] = (
     ),
     Criterion(
         # Correct ones were up to .5 mm away.
-        "apart_from_registration", "given pose against registration", measures.apart_mm, "at most", 1.0, 2.0, unit="mm",
+        "apart_from_registration", "given pose against registration", measures.apart_mm, "at most",
+        amber=1.0, red=2.0, unit="mm",
         text="the transform given is {value:.1f} mm from the result of a registration (limit {limit:g} mm)",
     ),
     Criterion(
         # With less overlap, any score can occur by chance.
-        "overlap", "overlap of the heads", measures.overlap, "at least", 0.5, 0.25, refuse=0.25,
+        "overlap", "overlap of the heads", measures.overlap, "at least", amber=0.5, red=0.25, refuse=0.25,
         text="only {percent:.0f} % of the smaller head lies inside the other volume (minimum {limit_percent:.0f} %)",
         refusal="in the best pose found only {percent:.0f} % of the smaller head lies inside the other volume "
         "(minimum {limit_percent:.0f} %)",
     ),
     Criterion(
-        "margin", "lead over other poses", measures.margin, "at least", 0.08, 0.04, refuse=0.03, unit="nats",
+        "margin", "lead over other poses", measures.margin, "at least", amber=0.08, red=0.04, refuse=0.03, unit="nats",
         text="a different pose fits almost as well (lead {value:.3f} nats, minimum {limit:g})",
         refusal="no pose stands out: the best one leads by {value:.3f} nats of mutual information (minimum {limit:g})",
     ),
     Criterion(
-        "agreement", "agreement of two refinements", measures.agreement_mm, "at most", 0.6, 1.0, refuse=1.0, unit="mm",
+        "agreement", "agreement of two refinements", measures.agreement_mm, "at most",
+        amber=0.6, red=1.0, refuse=1.0, unit="mm",
         text="two refinements on different samples ended {value:.1f} mm apart (limit {limit:g} mm)",
         refusal="two refinements on different samples ended {value:.1f} mm apart (limit {limit:g} mm)",
         may_refuse=measures.is_not_mirrored,
     ),
     Criterion(
         # Correct poses beat all poses 2 mm away by .004 or more.
-        "perturbed_poses", "lead over poses 2 mm away", measures.perturbed_margin, "at least", 0.0, 0.0,
+        "perturbed_poses", "lead over poses 2 mm away", measures.perturbed_margin, "at least", amber=0.0, red=0.0,
         text="a pose 2 mm away fits better on other samples (by {deficit:.4f} of mutual information)",
     ),
     Criterion(
-        "sampling_error", "scatter of the pose", measures.sampling_error_mm, "at most", 0.3, 0.6, refuse=0.7, unit="mm",
+        "sampling_error", "scatter of the pose", measures.sampling_error_mm, "at most",
+        amber=0.3, red=0.6, refuse=0.7, unit="mm",
         text="other samples would move the pose by {value:.2f} mm (limit {limit:g} mm)",
         refusal="the pose found is not a clear optimum: other samples of the same volumes would move it by more than "
         "{limit:g} mm",
@@ -63,7 +66,8 @@ CRITERIA: tuple[Criterion, ...] = (
     ),
     Criterion(
         # A slab of 8 mm was misaligned by 7 mm in one of three phantoms; 16 of 16 of 10 mm were correct.
-        "thickness", "thickness of the thinner volume", measures.thinnest_mm, "at least", 10.0, 5.0, unit="mm",
+        "thickness", "thickness of the thinner volume", measures.thinnest_mm, "at least",
+        amber=10.0, red=5.0, unit="mm",
         text="one of the volumes is only {value:.0f} mm thick: poses some millimetres apart fit equally well in so "
         "thin a slab (minimum {limit:g} mm)",
     ),
@@ -79,7 +83,8 @@ CRITERIA: tuple[Criterion, ...] = (
         text="left and right seem to be exchanged in CT or MRI: mirrored data match better by {deficit:.2f} nats",
     ),
     Criterion(
-        "nearly_mirrored", "lead over the mirror image", measures.lead_over_mirrored, "at least", 0.03, unit="nats",
+        "nearly_mirrored", "lead over the mirror image", measures.lead_over_mirrored, "at least",
+        amber=0.03, unit="nats",
         text="CT and MRI match hardly better than when mirrored (by {value:.2f} nats, minimum {limit:g}): left and "
         "right may be exchanged in one of them",
     ),
@@ -95,23 +100,24 @@ CRITERIA: tuple[Criterion, ...] = (
         remedy=Remedy.REGISTER,
     ),
     Criterion(
-        "least_share", "regions that can be compared", measures.least_share, "at least", 0.25, 0.1,
+        "least_share", "regions that can be compared", measures.least_share, "at least", amber=0.25, red=0.1,
         text="in one part of the head only {percent:.0f} % of the regions could be compared (minimum "
         "{limit_percent:.0f} %)",
     ),
     Criterion(
-        "part_misaligned", "misalignment of the worst part", measures.part_mm, "at most", 1.2, 2.5, unit="mm",
+        "part_misaligned", "misalignment of the worst part", measures.part_mm, "at most", amber=1.2, red=2.5, unit="mm",
         text="one part of the head would align better if shifted by {value:.1f} mm (limit {limit:.1f} mm)",
         scale=measures.coarse_local_voxels,
     ),
     Criterion(
-        "regions_misaligned", "misalignment of the regions", measures.local_median_mm, "at most", 2.0, 4.0, unit="mm",
+        "regions_misaligned", "misalignment of the regions", measures.local_median_mm, "at most",
+        amber=2.0, red=4.0, unit="mm",
         text="half of the regions tested would align better if shifted by {value:.1f} mm or more (limit "
         "{limit:.1f} mm)",
         scale=measures.coarse_local_voxels,
     ),
     Criterion(
-        "skull", "distance from the dark skull band", measures.skull_shift_mm, "at most", 1.8, 4.0, unit="mm",
+        "skull", "distance from the dark skull band", measures.skull_shift_mm, "at most", amber=1.8, red=4.0, unit="mm",
         text="the CT skull lies {value:.1f} mm from the dark skull band of the MRI (limit {limit:.1f} mm)",
         scale=measures.coarse_skull_voxels,
     ),

@@ -1,24 +1,24 @@
-/* The weight map of FusionNetAlpha, worked out only where it can be anything but 0 and 1: at the rim of bone.
+/* The weight map of FusionNetAlpha, computed only where it can differ from 0 and 1: at the bone rim.
  *
  * C99 with the vectors of gcc and clang (16 floats, whatever the processor makes of them), without Python's headers;
- * rim.py builds and calls this. What is computed is what alpha.py and edges.py compute with torch, for all of a slice;
- * a test holds the two together.
+ * rim.py builds and calls this. alpha.py and edges.py compute the same with torch, for the whole slice; a test compares
+ * the two.
  *
- * Images have a border of 0, and so have features (of cells, 2 by 2 pixels each): beyond the border all is 0.
+ * Images have a border of 0, and so do features (one set per cell of 2 by 2 pixels): everything outside is 0.
  */
 
 #include <stdint.h>
 #include <string.h>
 
-#define BORDER 2      /* pixels around an image; cells have half of it */
-#define LANES 16      /* channels of one vector, and pixels worked on at once */
-#define TOGETHER 6    /* cells that one load of a weight serves: as many sums as fit in registers */
+#define BORDER 2      /* pixels around an image; half as many cells */
+#define LANES 16      /* channels of one vector, and pixels processed at once */
+#define TOGETHER 6    /* cells computed for each load of a weight: as many sums as fit in registers */
 #define SEEN_CHANNELS 7
 #define PLANES 14
 
 typedef float lanes __attribute__((vector_size(LANES * sizeof(float)), aligned(sizeof(float))));
 
-/* What alpha.py and edges.py know, in this order. */
+/* The constants of alpha.py and edges.py, in this order. */
 typedef struct {
     float tiny, corner, strength[3], direction[3], squash[2];
 } Constants;
@@ -27,16 +27,16 @@ typedef struct {
     int64_t rows, columns, cell_rows, cell_columns, wide, cells_wide, blocks;
     float *plane[PLANES];
     float *conv1_out, *conv2_out;
-    uint8_t *free, *spread, *head_cells, *conv2_cells, *conv1_cells, *near; /* the last four of cells */
-    int32_t *run, *list[3]; /* cells that conv1, conv2 and head are computed at */
+    uint8_t *free, *spread, *head_cells, *conv2_cells, *conv1_cells, *near; /* the last four mark cells */
+    int32_t *run, *list[3]; /* the cells of conv1, conv2 and head */
 } Workspace;
 
-/* Images; the first seven are what the network sees, in its order. */
+/* Images; the first seven are the inputs of the network, in its order. */
 enum { CT, MRI, BONE, FIRST, ALPHA, NEAR_SQUASHED, FAR_SQUASHED, FUSED, CT_STRENGTH, CT_TURN, MRI_STRENGTH, MRI_TURN, BY_X, BY_Y };
 
 static int64_t whole_lines(int64_t bytes) { return (bytes + 63) / 64 * 64; }
 
-/* Put arrays of this slice's size into `memory`; with NULL, only count the bytes. */
+/* Lay out the arrays for slices of this size in `memory`; with NULL, only count the bytes. */
 static int64_t allocate(Workspace *space, char *memory, int64_t rows, int64_t columns, int64_t blocks)
 {
     int64_t at = 0;
@@ -79,7 +79,7 @@ static inline float sigmoid(float x)
     return 1 / (1 + (1 + r * p) * from_bits((n + 127) << 23));
 }
 
-/* Angle of a line, -pi/2 to pi/2: atan2(y, x), half a turn more or less being the same; 0 for no line; error 2e-7.
+/* Angle of a line, -pi/2 to pi/2: atan2(y, x), modulo half a turn; 0 for no line; error 2e-7.
  * Coefficients: minimax fit of atan(t), 0 to tan(pi/8). */
 static inline float angle_of(float y, float x)
 {
@@ -94,7 +94,7 @@ static inline float angle_of(float y, float x)
     return ((x < 0) != (y < 0)) & (across > 0) ? -angle : angle;
 }
 
-/* Sobel's steps. What is flat has steps of exactly 0. */
+/* Sobel's differences, exactly 0 in flat areas. */
 static inline float step_x(const float *p, int64_t wide)
 {
     return (p[1 - wide] + 2 * p[1] + p[1 + wide]) - (p[-1 - wide] + 2 * p[-1] + p[-1 + wide]);
@@ -118,7 +118,8 @@ static void edges(const Workspace *space, int64_t runs, const float *image, floa
     }
 }
 
-/* Add what one source's kept edges make of the fused slice's strength and direction: edges.slopes_by_steps. */
+/* Add the derivatives of one source's preserved edges by the strength and direction of the fused slice's edges:
+ * edges.slopes_by_steps. */
 static inline void add_slopes(const Constants *c, float source, float source_turn, float strength, float turn,
                               float *by_strength, float *by_direction)
 {
@@ -137,7 +138,7 @@ static inline void add_slopes(const Constants *c, float source, float source_tur
     *by_direction -= q * (1 - qd) * c->direction[1] * (2 / pi) * sign;
 }
 
-/* The slope of all that the fused slice keeps, times CT minus MRI, squashed twice. */
+/* The slope of the total edge preservation, times CT minus MRI, squashed in two ways. */
 static void slopes(const Workspace *space, int64_t runs, const Constants *c)
 {
     const int64_t wide = space->wide;
@@ -167,8 +168,8 @@ static void slopes(const Workspace *space, int64_t runs, const Constants *c)
     }
 }
 
-/* Sixteen channels of a convolution, of TOGETHER cells: pieces of `length` floats lie at `offset` from each cell's
- * `from`; a weight vector for each of these floats, the bias first. */
+/* Sixteen channels of a convolution, of TOGETHER cells: pieces of `length` floats, at `offset` from each cell's `from`;
+ * one weight vector for each of these floats, the bias first. */
 static inline void convolve(const float *const *from, const int64_t *offset, int pieces, int64_t length,
                             const float *weights, lanes *sum)
 {
@@ -184,7 +185,7 @@ static inline void convolve(const float *const *from, const int64_t *offset, int
     }
 }
 
-/* Fill a list with the places of marked cells, the last one again to a multiple of TOGETHER; return how many. */
+/* List the indices of the marked cells, the last one repeated to a multiple of TOGETHER; return how many. */
 static int64_t list_of(const Workspace *space, const uint8_t *mask, int32_t *list)
 {
     int64_t n = 0;
@@ -204,7 +205,7 @@ static int64_t pixel_of(const Workspace *space, int64_t cell)
     return (2 * i + BORDER) * space->wide + 2 * j + BORDER;
 }
 
-/* Mark what lies within one place of what is marked; a border of one place, and its marks, stay 0. */
+/* Dilate a mask by one element in every direction; a border of one element stays 0. */
 static void spread(const uint8_t *from, uint8_t *to, int64_t rows, int64_t columns, int64_t wide)
 {
     for (int64_t i = 1; i <= rows; i++)
@@ -242,7 +243,7 @@ static void load(const Workspace *space, float *plane, const float *image)
         memcpy(plane + (i + BORDER) * space->wide + BORDER, image + i * space->columns, sizeof(float) * (size_t)space->columns);
 }
 
-/* Set FIRST and where weights are free; return whether any is. */
+/* Set FIRST and the mask of free weights; return whether there are any. */
 static int begin(const Workspace *space)
 {
     const int64_t wide = space->wide, rows = space->rows, columns = space->columns;
@@ -278,7 +279,7 @@ static int begin(const Workspace *space)
 
 static void conv1(const Workspace *space, const int32_t *list, int64_t n, const float *weights, int64_t stride)
 {
-    /* The upper left of the 4 by 4 pixels is the one before a cell's own first. */
+    /* The 4 by 4 pixels begin one row above and one column left of the cell. */
     int64_t offset[4 * SEEN_CHANNELS];
     for (int c = 0; c < SEEN_CHANNELS; c++)
         for (int row = 0; row < 4; row++)
@@ -344,8 +345,8 @@ static void head(const Workspace *space, const int32_t *list, int64_t n, const f
     }
 }
 
-/* Mark the cells that hold a pixel whose weight is free, and those that are looked at from there: the second layer's
- * neighbours, the first layer's, and the pixels around those, whose edges the slope needs. */
+/* Mark the cells that contain a pixel with a free weight, and the cells needed to compute them: the neighbours for
+ * conv2, those for conv1, and the pixels around those, whose edges the slope needs. */
 static void mark(const Workspace *space)
 {
     for (int64_t i = 0; i < space->cell_rows; i++)
@@ -364,12 +365,12 @@ int64_t brainfusion_rim_memory(int64_t rows, int64_t columns, int64_t width)
     return allocate(&space, 0, rows, columns, (width + LANES - 1) / LANES);
 }
 
-/* Work out the weight of the CT, 0 to 1, of one slice.
+/* Compute the weight of the CT, 0 to 1, of one slice.
  *
  * ct, mri, bone   rows x columns, float; both sizes even, columns at least 16.
- * weights         of one step after the other: conv1, conv2 and head; each of the first two in blocks of 16 channels,
- *                 head's 8 in one; a block is the bias and a vector for each value looked at, as rim.py packs them.
- * memory          brainfusion_rim_memory bytes, 0 when first used, and used for slices of one size only: the borders
+ * weights         step by step: conv1, conv2 and head; conv1 and conv2 in blocks of 16 channels, the 8 of head in one;
+ *                 a block is the bias and one vector for each input value, as packed by rim.py.
+ * memory          brainfusion_rim_memory bytes, zeroed before the first use, for slices of one size only: the borders
  *                 stay 0.
  * alpha           rows x columns, float, out.
  */

@@ -1,0 +1,151 @@
+"""``brainfusion fuse``: register a pair and fuse it."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from BrainFusionLib.case import WARNING, run
+from BrainFusionLib.cli.codes import DONE
+from BrainFusionLib.cli.pair import add_inputs, check_keep_refused, inputs_of, request_of, say_result, series_of
+from BrainFusionLib.cli.rules import add_rule_options, fusion_settings
+from BrainFusionLib.console import ProgressLine, say
+from BrainFusionLib.errors import SettingsError
+from BrainFusionLib.folder import (
+    make_output_folder,
+    read_pair_headers,
+    refuse_to_overwrite_inputs,
+    remove_if_empty,
+    write_case,
+)
+from BrainFusionLib.io import read_transform
+from BrainFusionLib.io.formats import output_names
+from BrainFusionLib.settings import RegistrationSettings, Settings
+from BrainFusionLib.transform import RigidTransform, Transform
+
+
+def add_to(commands: Any) -> None:
+    """Add the command to the parser's."""
+    fuse_command = commands.add_parser(
+        "fuse",
+        help="register and fuse a CT and an MRI",
+        description="Register the CT to the MRI, and write a fused volume on the MRI's grid, with a report.",
+        epilog="Written to FOLDER: fused and ct_in_mri (volumes on the MRI's grid), ct_to_mri.tfm (the transform; "
+        "load it in 3D Slicer), result.json (all numbers), report.html (open it in a browser, and always check the "
+        "images yourself); with --dicom, dicom/fused and dicom/ct_in_mri (folders of slices).",
+    )
+    add_inputs(fuse_command)
+    fuse_command.add_argument(
+        "--threads",
+        type=int,
+        metavar="N",
+        help=f"CPU threads for resampling and fusing (default: all {os.cpu_count()}; registration is fastest with one)",
+    )
+    fuse_command.add_argument("-o", "--output", required=True, metavar="FOLDER", help="where to write the results")
+    add_rule_options(fuse_command)
+    fuse_command.add_argument(
+        "--format",
+        choices=output_names(),
+        default=output_names()[0],
+        help=f"format of the volumes written (default: {output_names()[0]})",
+    )
+    fuse_command.add_argument(
+        "--save-alpha",
+        action="store_true",
+        help="also write alpha, the weight of the CT, 0 to 1, if the rule has one",
+    )
+    fuse_command.add_argument(
+        "--dicom",
+        action="store_true",
+        help="also write the fused volume and the registered CT as DICOM series into the MRI's study (modality OT, "
+        "derived); the MRI must be DICOM",
+    )
+    fuse_command.add_argument(
+        "--pictures", action="store_true", help="also write the report's still pictures as PNGs, in pictures/"
+    )
+    fuse_command.add_argument(
+        "--identify",
+        action="store_true",
+        help="include the names of the input files in the report and result.json; without it, nothing there "
+        "identifies the patient",
+    )
+    fuse_command.add_argument(
+        "--no-register",
+        dest="register",
+        action="store_false",
+        help="do not register: use --transform unchanged (it may be affine), or, without it, the positions in the "
+        "files; a registration only checks the pose",
+    )
+    fuse_command.set_defaults(run=_fuse)
+
+
+def _fuse(options: argparse.Namespace) -> int:
+    folder = Path(options.output)
+    given = [path for path in (options.ct, options.mri, options.mri_mask) if path is not None]
+    refuse_to_overwrite_inputs(folder, options.format, tuple(given))
+    check_keep_refused(options, (options.transform, str(folder / "ct_to_mri.tfm")))
+    start, transform = _transforms(options)
+    settings = Settings(
+        registration=RegistrationSettings.preset(options.preset, options.seed, options.model),
+        fusion=fusion_settings(options),
+        device=options.device,
+        threads=options.threads,
+    )
+    made = make_output_folder(folder)
+    began = time.monotonic()
+    try:
+        with ProgressLine(sys.stderr) as progress:
+            progress("reading", 0.0)
+            inputs = inputs_of(options)
+            dicom = read_pair_headers(options.ct, options.mri, *series_of(options)) if options.dicom else None
+            if dicom is not None:
+                dicom[0].check_same_place(inputs.mri.grid, inputs.mri.name)
+            request = replace(request_of(options, inputs), settings=settings, start=start, given=transform)
+            result = run(request, inputs, progress)
+            progress("writing", 0.0)
+            files = write_case(
+                result,
+                inputs.mri,
+                folder,
+                options.format,
+                save_alpha=options.save_alpha,
+                dicom=dicom,
+                pictures=options.pictures,
+                identify=options.identify,
+            )
+    except BaseException:
+        remove_if_empty(made)
+        raise
+    say_result(result)
+    if options.save_alpha and "alpha" not in files:
+        say(f"note: no alpha was written, because the rule {options.rule} has no weights")
+    if dicom is not None and dicom[1] is not None and dicom[0].is_of_another_patient(dicom[1]):
+        say("note: CT and MRI carry different patient IDs; the DICOM series were written for the MRI's patient")
+    say(f"Done in {time.monotonic() - began:.0f} s on {result.provenance.device}; results are {WARNING}.")
+    for role, path in files.items():
+        say(f"  {role:<10} {path}")
+    return DONE
+
+
+def _transforms(options: argparse.Namespace) -> tuple[RigidTransform | None, Transform | None]:
+    """Return the starting pose and the transform to use unchanged; at most one of them is given.
+
+    Raises
+    ------
+    SettingsError
+        An option for the registration was given together with --no-register.
+    """
+    if options.register:
+        return (read_transform(options.transform) if options.transform else None), None
+    for option, default in (("model", RegistrationSettings.model), ("mri_mask", None)):
+        if getattr(options, option) != default:
+            raise SettingsError(
+                f"--{option.replace('_', '-')} only applies to registration, which --no-register omits. Omit one of "
+                "the two."
+            )
+    return None, (read_transform(options.transform, rigid=False) if options.transform else RigidTransform.identity())

@@ -1,0 +1,148 @@
+"""What ``fuse`` and ``register`` share: one pair, how to register it, and what is printed of the result."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import get_args
+
+from BrainFusionLib.case import Inputs, Request, Result, Source
+from BrainFusionLib.cli.codes import NOT_FOUND, fail
+from BrainFusionLib.console import say
+from BrainFusionLib.errors import ImageFileError
+from BrainFusionLib.folder import make_output_folder, read_pair, remove_if_empty
+from BrainFusionLib.io import TRANSFORM_SUFFIXES, read_volume, write_transform
+from BrainFusionLib.io.formats import readable
+from BrainFusionLib.settings import Model, RegistrationSettings
+from BrainFusionLib.transform import Transform
+
+
+def keep_refused(pose: Transform | None, path: str | None) -> int:
+    """Write a refused pose if the user asked for it, and print where."""
+    if pose is None:
+        say("Nothing was written.", error=True)
+    elif path is None:
+        say("Nothing was written. To inspect the refused pose, name a file with --keep-refused.", error=True)
+    else:
+        try:
+            make_output_folder(Path(path).parent)
+            write_transform(pose, path)
+            say(f"Only the refused pose was written, for inspection and not for use: {path}", error=True)
+        except ImageFileError as error:
+            fail(error, NOT_FOUND)
+    return NOT_FOUND
+
+
+def check_keep_refused(options: argparse.Namespace, taken: Sequence[str | None]) -> None:
+    """Check before the work that a refused pose can be written, and overwrites no other file."""
+    if options.keep_refused is None:
+        return
+    path = Path(options.keep_refused)
+    check_transform_name(path)
+    if path.resolve() in [Path(other).resolve() for other in taken if other is not None]:
+        raise ImageFileError(
+            f"{path}: this file is used for something else, too. Name another file with --keep-refused, so that a "
+            "refused pose is never mistaken for a good one."
+        )
+    remove_if_empty(make_output_folder(path.parent))
+
+
+def check_transform_name(path: Path) -> None:
+    """Check that a transform can be written under this name.
+
+    Raises
+    ------
+    ImageFileError
+        It ends in none of the suffixes of transforms.
+    """
+    if path.suffix not in TRANSFORM_SUFFIXES:
+        raise ImageFileError(f"{path}: the name of a transform must end in {' or '.join(TRANSFORM_SUFFIXES)}.")
+
+
+def inputs_of(options: argparse.Namespace) -> Inputs:
+    """Read the volumes of a pair."""
+    ct, mri = read_pair(options.ct, options.mri, *series_of(options))
+    return Inputs(ct, mri, read_volume(options.mri_mask) if options.mri_mask else None)
+
+
+def request_of(options: argparse.Namespace, inputs: Inputs) -> Request:
+    """Return a request with its sources and default settings."""
+    ct_series, mri_series = series_of(options)
+    mask = inputs.mri_mask
+    return Request(
+        Source(inputs.ct.name, options.ct, ct_series),
+        Source(inputs.mri.name, options.mri, mri_series),
+        None if mask is None else Source(mask.name, options.mri_mask),
+    )
+
+
+def say_result(result: Result) -> None:
+    """Print notes, movement and verdict."""
+    for note in result.notes:
+        say(f"note: {note}")
+    say(f"The CT was {result.pose.movement}.")
+    say(f"{result.verdict.sentence}.")
+    if result.verdict.expected_error is not None:
+        say(f"  {result.verdict.expected_error}")
+    for reason in result.verdict.reasons:
+        say(f"  {reason}")
+
+
+def series_of(options: argparse.Namespace) -> tuple[str | None, str | None]:
+    """Return the series to read for CT and MRI; ``--series`` applies to the one of the two that is a folder."""
+    # Not Path.is_dir, which raises if a parent folder cannot be read; the reader gives a better message.
+    ct_is_folder, mri_is_folder = os.path.isdir(options.ct), os.path.isdir(options.mri)  # noqa: PTH112
+    return (
+        options.ct_series or (options.series if ct_is_folder else None),
+        options.mri_series or (options.series if mri_is_folder and not ct_is_folder else None),
+    )
+
+
+def add_inputs(parser: argparse.ArgumentParser) -> None:
+    """Add the two inputs and how to register them."""
+    parser.add_argument("ct", metavar="CT", help=f"the CT: {readable()}")
+    parser.add_argument("mri", metavar="MRI", help="the MRI, in any of the same formats")
+    parser.add_argument(
+        "--series", help="series to read from a DICOM folder with several: number, place in the list, or UID"
+    )
+    parser.add_argument("--ct-series", metavar="SERIES", help="the same for the CT, if both are DICOM folders")
+    parser.add_argument("--mri-series", metavar="SERIES", help="the same for the MRI, if both are DICOM folders")
+    parser.add_argument(
+        "--transform",
+        metavar="FILE",
+        help="a starting pose to try, as an ITK transform file (a wrong one does no harm)",
+    )
+    parser.add_argument(
+        "--model",
+        choices=get_args(Model),
+        default=RegistrationSettings.model,
+        help="degrees of freedom of the transform (default: rigid, right for one head and correct headers). "
+        "similarity: also one scale; affine: scales and shears, for a distorted MRI or a wrong voxel size",
+    )
+    parser.add_argument(
+        "--mri-mask",
+        metavar="FILE",
+        help="registration mask: a volume on the MRI's grid (a label map, for example), above 0 where the alignment "
+        "matters most",
+    )
+    parser.add_argument(
+        "--keep-refused",
+        metavar="FILE.tfm",
+        help="if the two could not be aligned (exit code 3, nothing else is written), write the best pose found to "
+        "this file, for inspection",
+    )
+    parser.add_argument(
+        "--preset",
+        choices=("fast", "standard", "thorough"),
+        default="standard",
+        help="effort of the search for the pose (default: standard, which searches longer if necessary)",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="seed of the random samples (default: 0)")
+    parser.add_argument(
+        "--device",
+        choices=("auto", "cpu", "cuda", "mps"),
+        default="auto",
+        help="where to compute (default: auto, the graphics card if there is one)",
+    )

@@ -1,0 +1,66 @@
+"""``brainfusion register``: register a pair and write the transform."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from BrainFusionLib.case import run, to_document
+from BrainFusionLib.cli.codes import DONE
+from BrainFusionLib.cli.pair import (
+    add_inputs,
+    check_keep_refused,
+    check_transform_name,
+    inputs_of,
+    request_of,
+    say_result,
+)
+from BrainFusionLib.console import ProgressLine, say
+from BrainFusionLib.folder import make_output_folder, remove_if_empty
+from BrainFusionLib.io import read_transform, write_json, write_transform
+from BrainFusionLib.settings import RegistrationSettings, Settings
+
+
+def add_to(commands: Any) -> None:
+    """Add the command to the parser's."""
+    register_command = commands.add_parser(
+        "register",
+        help="register only, and write the transform",
+        description="Register the CT to the MRI, and write the transform (ITK text; MRI to CT points, LPS).",
+    )
+    add_inputs(register_command)
+    register_command.add_argument("-o", "--output", required=True, metavar="FILE.tfm", help="the transform to write")
+    register_command.add_argument(
+        "--json", metavar="FILE", help="also write the result (verdict, evidence, timings) to FILE"
+    )
+    register_command.set_defaults(run=_register)
+
+
+def _register(options: argparse.Namespace) -> int:
+    output = Path(options.output)
+    check_transform_name(output)
+    check_keep_refused(options, (options.transform, options.output, options.json))
+    start = read_transform(options.transform) if options.transform else None
+    settings = Settings(
+        registration=RegistrationSettings.preset(options.preset, options.seed, options.model), device=options.device
+    )
+    made = [folder for path in (output, Path(options.json or output)) for folder in make_output_folder(path.parent)]
+    try:
+        with ProgressLine(sys.stderr) as progress:
+            progress("reading", 0.0)
+            inputs = inputs_of(options)
+            request = replace(request_of(options, inputs), settings=settings, start=start, fuse=False)
+            result = run(request, inputs, progress)
+        # The transform last: a run stopped between the two leaves no new transform without its verdict.
+        if options.json:
+            write_json(to_document(result.without_names()), options.json)
+        write_transform(result.transform, output)
+    except BaseException:
+        remove_if_empty(made)
+        raise
+    say_result(result)
+    say(f"  transform  {output}")
+    return DONE

@@ -1,0 +1,245 @@
+"""Pixels of a DICOM file: plain ones and RLE are read here, other compressed ones by GDCM.
+
+GDCM takes as many bytes as rows and columns say from where the pixels should be: of a file with fewer it shows what
+stands in memory behind them. So lengths are checked before, and plain pixels never get there.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal, cast
+
+import numpy as np
+import numpy.typing as npt
+
+from BrainFusionLib.errors import ImageFileError
+from BrainFusionLib.io.budget import refuse_too_large
+from BrainFusionLib.io.dicom_codestreams import decode_rle, jpeg_size
+from BrainFusionLib.io.dicom_streams import WholeReads, open_data_set
+from BrainFusionLib.io.reading import naming, open_regular, refuse_undecodable
+
+if TYPE_CHECKING:
+    from pydicom.dataset import Dataset
+
+_PIXEL_DATA = 0x7FE00010
+_ITEM, _END_OF_ITEMS = 0xFFFEE000, 0xFFFEE0DD
+_UNDEFINED = 0xFFFFFFFF
+# Padding to whole blocks; more says that rows, columns or frames in the header are not those of the pixels.
+_LONGEST_TAIL = 4096
+_LONGEST_JPEG_HEADER = 1 << 16
+_TYPES = {(8, 0): "u1", (8, 1): "i1", (16, 0): "u2", (16, 1): "i2", (32, 0): "u4", (32, 1): "i4"}
+
+
+@dataclass(frozen=True)
+class PixelData:
+    """Where the pixels of a file are.
+
+    Attributes
+    ----------
+    start
+        First byte of plain pixels, in the file or in its unpacked copy; ``None`` where they are compressed.
+    wanted, length
+        Bytes that rows, columns and frames need, and that there are. Of compressed pixels neither is known.
+    fragments
+        Of compressed pixels: start and length of each piece, without the table of offsets before them.
+    """
+
+    start: int | None
+    wanted: int = 0
+    length: int = 0
+    fragments: tuple[tuple[int, int], ...] = ()
+
+    @property
+    def tail(self) -> int:
+        """Bytes behind the pixels; one makes the length even."""
+        more = self.length - self.wanted
+        return more if more > 1 else 0
+
+
+def find_pixels(path: Path, dataset: Dataset, stream: WholeReads) -> PixelData | None:
+    """Return where the pixels are, from the stream's position on, where pydicom stopped.
+
+    Returns
+    -------
+    PixelData or None
+        ``None`` if none follow, or the file ends before they do.
+
+    Raises
+    ------
+    ImageFileError
+        They are more or fewer bytes than rows, columns and frames need.
+    """
+    from pydicom.filereader import read_dataset
+
+    implicit, little_endian = (bool(value) for value in dataset.original_encoding)
+    order: Literal["little", "big"] = "little" if little_endian else "big"
+
+    def number(count: int) -> int:
+        return int.from_bytes(stream.read(count), order)
+
+    def tag() -> int:
+        return number(2) << 16 | number(2)
+
+    if tag() != _PIXEL_DATA:
+        return None
+    if not implicit:
+        stream.seek(4, os.SEEK_CUR)  # the type of the values
+    length = number(4)
+    start = stream.tell()
+    if length != _UNDEFINED:
+        if start + length > stream.length:
+            return None
+        return _checked(path, PixelData(start, _wanted(dataset), length))
+    fragments = []
+    while (item := tag()) == _ITEM:
+        length = number(4)
+        if stream.tell() + length > stream.length:
+            return None
+        fragments.append((stream.tell(), length))
+        stream.seek(length, os.SEEK_CUR)
+    if item != _END_OF_ITEMS:
+        return None
+    number(4)  # the end mark's length, 0
+    # GDCM reads what follows, too, and believes every length.
+    read_dataset(cast("BinaryIO", stream), implicit, little_endian)
+    return PixelData(None, fragments=tuple(fragments[1:]))
+
+
+def _wanted(dataset: Dataset) -> int:
+    bits = int(dataset.get("BitsAllocated") or 0)
+    counts = [int(dataset.get(name) or 1) for name in ("SamplesPerPixel", "NumberOfFrames")]
+    return (int(dataset.Rows) * int(dataset.Columns) * counts[0] * counts[1] * bits + 7) // 8
+
+
+def _checked(path: Path, pixels: PixelData) -> PixelData:
+    if pixels.wanted <= 0 or pixels.length < pixels.wanted or pixels.tail > _LONGEST_TAIL:
+        raise ImageFileError(
+            f"{path}: this DICOM file is damaged: rows, columns and frames in its header need {pixels.wanted} bytes of "
+            f"pixels, but there are {pixels.length}. Copy the series again, or move the file elsewhere if it does not "
+            "belong to it."
+        )
+    return pixels
+
+
+def read_pixels(path: Path, dataset: Dataset, pixels: PixelData) -> npt.NDArray[np.float32]:
+    """Return the pixels of a file, shape (frames, rows, columns), rescaled by the file's own slope and intercept.
+
+    Parameters
+    ----------
+    path
+        The file.
+    dataset
+        Its header, by pydicom.
+    pixels
+        Where they are.
+
+    Raises
+    ------
+    ImageFileError
+        They cannot be decoded, or would not fit into memory.
+    """
+    with naming(path):
+        try:
+            return _read(path, dataset, pixels)
+        except (OSError, MemoryError):
+            raise
+        except Exception as error:  # pydicom raises errors of many kinds where attributes are damaged
+            raise undecodable(path) from error
+
+
+def _read(path: Path, dataset: Dataset, pixels: PixelData) -> npt.NDArray[np.float32]:
+    from pydicom.uid import RLELossless
+
+    shape = int(dataset.get("NumberOfFrames") or 1), int(dataset.Rows), int(dataset.Columns)
+    syntax = dataset.file_meta.get("TransferSyntaxUID")
+    if min(shape) < 1 or (syntax is not None and syntax.is_encapsulated != (pixels.start is None)):
+        raise undecodable(path)
+    refuse_too_large(path, shape, 4)
+    if syntax != RLELossless and pixels.start is None:
+        return _decoded(path, dataset, pixels, shape)
+    raw = _plain(path, pixels) if pixels.start is not None else _rle(path, dataset, pixels, shape)
+    stored = _that_count(path, dataset, raw).reshape(shape)
+    slope, intercept = _rescale(dataset)
+    if not np.isfinite([slope, intercept]).all():
+        raise undecodable(path)
+    rescaled = np.empty(shape, np.float32)
+    for k, frame in enumerate(stored):
+        rescaled[k] = frame * np.float64(slope) + intercept
+    return rescaled
+
+
+def _plain(path: Path, pixels: PixelData) -> bytes:
+    with open_regular(path) as file:
+        stream = open_data_set(path, file)
+        stream.seek(pixels.start or 0)
+        return stream.read(pixels.wanted)
+
+
+def _rle(path: Path, dataset: Dataset, pixels: PixelData, shape: tuple[int, int, int]) -> bytes:
+    frames, rows, columns = shape
+    if len(pixels.fragments) != frames:
+        raise undecodable(path)
+    value_bytes = int(dataset.BitsAllocated) // 8
+    return b"".join(decode_rle(frame, rows * columns, value_bytes).tobytes() for frame in _fragments(path, pixels))
+
+
+def _fragments(path: Path, pixels: PixelData, most: int = _UNDEFINED) -> Iterator[bytes]:
+    """Yield the pieces of compressed pixels, or the first bytes of each, at most so many."""
+    with open_regular(path) as stream:
+        for start, length in pixels.fragments:
+            stream.seek(start)
+            yield stream.read(min(length, most))
+
+
+def _that_count(path: Path, dataset: Dataset, raw: bytes) -> npt.NDArray[Any]:
+    """Return the values in bytes of pixels: the bits that count, with their sign."""
+    allocated, signed = int(dataset.BitsAllocated), int(dataset.get("PixelRepresentation") or 0)
+    used = int(dataset.get("BitsStored") or allocated)
+    high = int(dataset.get("HighBit", used - 1))
+    if (allocated, signed) not in _TYPES or not 1 <= used <= high + 1 <= allocated:
+        raise undecodable(path)
+    order = "<" if dataset.original_encoding[1] else ">"
+    values = np.frombuffer(raw, order + _TYPES[allocated, signed])
+    if used < allocated:  # shifted up, and down again with the sign
+        values = np.right_shift(np.left_shift(values, allocated - 1 - high), allocated - used)
+    return values
+
+
+def _rescale(dataset: Dataset) -> tuple[float, float]:
+    """Return slope and intercept: the file's own, or those of the first functional group that has any."""
+    groups = [
+        *dataset.get("SharedFunctionalGroupsSequence", []),
+        *list(dataset.get("PerFrameFunctionalGroupsSequence", []))[:1],
+    ]
+    for holder in (dataset, *(item for group in groups for item in group.get("PixelValueTransformationSequence", []))):
+        if holder.get("RescaleSlope") is not None or holder.get("RescaleIntercept") is not None:
+            slope, intercept = holder.get("RescaleSlope"), holder.get("RescaleIntercept")
+            return float(slope if slope is not None else 1) or 1.0, float(intercept if intercept is not None else 0)
+    return 1.0, 0.0
+
+
+def _decoded(path: Path, dataset: Dataset, pixels: PixelData, shape: tuple[int, int, int]) -> npt.NDArray[np.float32]:
+    """Return pixels decoded and rescaled by GDCM, if they are what the header says."""
+    import SimpleITK as sitk
+
+    refuse_undecodable(path)
+    for start in _fragments(path, pixels, _LONGEST_JPEG_HEADER):
+        jpeg = jpeg_size(start)
+        if jpeg is not None and (jpeg[1:] != shape[1:] or jpeg[0] > int(dataset.BitsAllocated)):
+            raise undecodable(path)
+    image = sitk.ReadImage(os.fspath(path), sitk.sitkFloat32, "GDCMImageIO")
+    array: npt.NDArray[np.float32] = sitk.GetArrayFromImage(image)
+    if array.shape != shape:
+        raise undecodable(path)
+    return array
+
+
+def undecodable(path: Path) -> ImageFileError:
+    """Return the error for a file of a series that cannot be used."""
+    return ImageFileError(
+        f"{path}: this DICOM file is damaged, cut short or of a kind that cannot be decoded. Copy the series again, or "
+        "move the file elsewhere if it does not belong to it."
+    )

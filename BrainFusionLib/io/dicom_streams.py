@@ -1,0 +1,131 @@
+"""The bytes of a DICOM file as pydicom gets them: never more than there are, and unpacked where they are deflated."""
+
+from __future__ import annotations
+
+import io
+import os
+import zlib
+from pathlib import Path
+from typing import BinaryIO
+
+from BrainFusionLib.errors import ImageFileError
+
+_DEFLATED, _EXPLICIT = b"1.2.840.10008.1.2.1.99", b"1.2.840.10008.1.2.1\0\0\0"
+_CHUNK = 1 << 20
+# Tag, type and length of an element: what a reader asks for at the end of a file to see that it is the end.
+_LONGEST_TAG = 12
+# The header does not say how long the data are before they are unpacked. A blank slice shrinks a thousandfold, and is
+# small; a file of many slices does not.
+_ALWAYS_UNPACKED = 1 << 26
+_MOST_RATIO = 100
+_PREAMBLE, _LONGEST_META = 132, 1 << 16
+# Types of values whose length has four bytes, after two that are not used.
+_LONG_LENGTHS = (b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV")
+
+
+class WholeReads(io.BufferedIOBase):
+    """A stream that refuses to read beyond its end, where a damaged length would ask for 4 GB.
+
+    Parameters
+    ----------
+    stream
+        Open for reading, seekable.
+    path
+        The file, whose name pydicom keeps.
+    """
+
+    def __init__(self, stream: BinaryIO, path: Path) -> None:
+        super().__init__()
+        self._stream = stream
+        self.name = str(path)
+        here = stream.tell()
+        self.length = stream.seek(0, os.SEEK_END)
+        stream.seek(here)
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """Read bytes.
+
+        Raises
+        ------
+        ValueError
+            More of them are wanted than there are; but at the very end there is just nothing more.
+        """
+        left = self.length - self._stream.tell()
+        if size is None or size < 0:
+            return self._stream.read()
+        if size <= left:
+            return self._stream.read(size)
+        if left > 0 and size > _LONGEST_TAG:
+            raise ValueError(f"a length of {size} bytes, where the file has {left} more")
+        return self._stream.read(max(0, left))
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
+        """Go to a position."""
+        return self._stream.seek(offset, whence)
+
+    def tell(self) -> int:
+        """Return the position."""
+        return self._stream.tell()
+
+    def readable(self) -> bool:
+        """Say that it can be read."""
+        return True
+
+    def seekable(self) -> bool:
+        """Say that it can go to a position."""
+        return True
+
+
+def open_data_set(path: Path, stream: BinaryIO) -> WholeReads:
+    """Return what pydicom is to read of a file that is open at its start: the file, or its unpacked copy in memory.
+
+    Raises
+    ------
+    ImageFileError
+        The file would unpack to far more than images do.
+    EOFError, zlib.error
+        Its compressed data are cut short or damaged.
+    """
+    start = stream.read(_LONGEST_META)
+    end = _end_of_meta(start)
+    if _DEFLATED not in start[:end]:
+        stream.seek(0)
+        return WholeReads(stream, path)
+    # The copy says that it is not deflated, in as many bytes.
+    copy = io.BytesIO()
+    copy.write(start[:end].replace(_DEFLATED, _EXPLICIT))
+    stream.seek(end)
+    _inflate(path, stream, copy)
+    copy.seek(0)
+    return WholeReads(copy, path)
+
+
+def _end_of_meta(start: bytes) -> int:
+    """Return where the file meta information (group 2, explicit, little-endian) ends."""
+    position = _PREAMBLE if start[_PREAMBLE - 4 : _PREAMBLE] == b"DICM" else 0
+    while start[position : position + 2] == b"\x02\x00":
+        is_long = start[position + 4 : position + 6] in _LONG_LENGTHS
+        value = position + (12 if is_long else 8)
+        length = int.from_bytes(start[value - (4 if is_long else 2) : value], "little")
+        position = value + length
+    if position >= _LONGEST_META:
+        raise ValueError("the file meta information is longer than any")
+    return min(position, len(start))
+
+
+def _inflate(path: Path, stream: BinaryIO, copy: io.BytesIO) -> None:
+    packed = os.fstat(stream.fileno()).st_size
+    most = max(_ALWAYS_UNPACKED, _MOST_RATIO * packed)
+    decoder = zlib.decompressobj(-zlib.MAX_WBITS)
+    data = stream.read(_CHUNK)
+    while not decoder.eof:
+        piece = decoder.decompress(data, _CHUNK)
+        copy.write(piece)
+        if copy.tell() > most:
+            raise ImageFileError(
+                f"{path}: its {packed} bytes of deflated DICOM unpack to more than {most}, as no images do. "
+                "Export the original images."
+            )
+        data = decoder.unconsumed_tail or stream.read(_CHUNK)
+        if not data and not piece and not decoder.eof:
+            raise EOFError("the deflated data end before their end mark")

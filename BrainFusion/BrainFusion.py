@@ -47,14 +47,16 @@ forgetSubmodules()
 from BrainFusionSlicer import (  # noqa: E402
     bridge,
     checks,
-    currency,
+    choices,
     dicom_export,
     ownership,
+    panel_state,
+    progress_text,
+    registered_ct,
     remedies,
     review,
     selection,
     torch_setup,
-    verdict_text,
 )
 from BrainFusionSlicer.logic import BrainFusionOutcome, FusionLogic  # noqa: E402
 from BrainFusionSlicer.selftest import BrainFusionTest  # noqa: E402
@@ -64,10 +66,6 @@ from BrainFusionLib.fusion.methods import METHODS  # noqa: E402
 from BrainFusionLib.settings import FusionSettings, RegistrationSettings, Settings  # noqa: E402
 
 __all__ = ["BrainFusion", "BrainFusionLogic", "BrainFusionOutcome", "BrainFusionTest", "BrainFusionWidget", "bridge"]
-
-SHORTCUT = "Ctrl+Return"
-# Roughly what each stage takes of the whole, so that the bar moves at one pace.
-SHARES = {"preparing": 0.05, "registration": 0.65, "resampling": 0.05, "fusion": 0.2, "checking": 0.05}
 
 
 class BrainFusion(ScriptedLoadableModule):
@@ -109,10 +107,10 @@ class BrainFusionParameterNode:
     ctToMriTransform: vtkMRMLLinearTransformNode
     alphaVolume: vtkMRMLScalarVolumeNode
     resampledCTVolume: vtkMRMLScalarVolumeNode
-    preset: str = "standard"
-    rule: str = FusionSettings().rule
-    device: str = "auto"
-    start: str = "automatic"
+    preset: str = choices.DEFAULTS["preset"]
+    rule: str = choices.DEFAULTS["rule"]
+    device: str = choices.DEFAULTS["device"]
+    start: str = choices.DEFAULTS["start"]
     startTransform: vtkMRMLLinearTransformNode
     mask: vtkMRMLNode
 
@@ -152,6 +150,8 @@ class BrainFusionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.logic = BrainFusionLogic()
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.StartCloseEvent, self.onSceneStartClose)
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.EndCloseEvent, self.onSceneEndClose)
+        self.addObserver(slicer.mrmlScene, slicer.mrmlScene.StartImportEvent, self.onSceneStartImport)
+        self.addObserver(slicer.mrmlScene, slicer.mrmlScene.EndImportEvent, self.onSceneEndImport)
         # Before the selectors hear of it (-10), which would choose a neighbour; see `onNodeAboutToBeRemoved`.
         self.addObserver(
             slicer.mrmlScene, slicer.mrmlScene.NodeAboutToBeRemovedEvent, self.onNodeAboutToBeRemoved, priority=0.0
@@ -181,38 +181,20 @@ class BrainFusionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def fillChoices(self) -> None:
         """Fill the boxes with choices; the wrapper of parameters knows nothing of words that differ from values."""
-        self._choices = {
-            "preset": (
-                self.ui.presetComboBox,
-                {"fast": _("Fast"), "standard": _("Standard"), "thorough": _("Thorough")},
-            ),
-            "start": (
-                self.ui.startComboBox,
-                {
-                    "automatic": _("Automatic"),
-                    "transform": _("Start from a transform"),
-                    "skip": _("Skip"),
-                },
-            ),
-            "rule": (
-                self.ui.ruleComboBox,
-                {
-                    method.name: _(method.label)
-                    for method in METHODS.values()
-                    if method.package is None or method.package.is_installed
-                },
-            ),
-            "device": (
-                self.ui.deviceComboBox,
-                {"auto": _("Automatic"), "cpu": _("Processor (CPU)"), "cuda": _("Graphics card (CUDA)")},
-            ),
+        ui, texts = self.ui, choices.choices()
+        boxes = {
+            "preset": ui.presetComboBox,
+            "start": ui.startComboBox,
+            "rule": ui.ruleComboBox,
+            "device": ui.deviceComboBox,
         }
-        for parameter, (box, choices) in self._choices.items():
-            for value, text in choices.items():
+        self._choices = {name: (box, texts[name]) for name, box in boxes.items()}
+        for parameter, (box, words) in self._choices.items():
+            for value, text in words.items():
                 box.addItem(text, value)
             box.connect("currentIndexChanged(int)", lambda index, name=parameter: self.onChoice(name, index))
-        for index, name in enumerate(self._choices["rule"][1]):
-            self.ui.ruleComboBox.setItemData(index, _(METHODS[name].description), qt.Qt.ToolTipRole)
+        for index, name in enumerate(texts["rule"]):
+            ui.ruleComboBox.setItemData(index, _(METHODS[name].description), qt.Qt.ToolTipRole)
 
     def onChoice(self, parameter: str, index: int) -> None:
         if self._parameterNode and index >= 0:
@@ -258,24 +240,31 @@ class BrainFusionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.updatePanel()
 
     def onOverwriteButton(self, checked: bool = False) -> None:
-        blocked = self.blockedOutputs()
+        blocked = panel_state.blocked_outputs(self._parameterNode, self._permitted.values())
         if blocked:
             self.permit(blocked[0])
-
-    def blockedOutputs(self) -> list:
-        """Return the chosen outputs that must not be overwritten yet."""
-        parameters = self._parameterNode
-        return ownership.not_writable(
-            selection.chosen_outputs(parameters), parameters.ctVolume, parameters.mriVolume, self._permitted.values()
-        )
 
     def onSceneEndClose(self, caller, event) -> None:
         self.showIdle()
         if self.parent.isEntered:
             self.initializeParameterNode()
 
+    # A parameter node keeps what it has read, and a scene brings the nodes that it refers to later: choices that are
+    # connected meanwhile are lost.
+    def onSceneStartImport(self, caller, event) -> None:
+        self.setParameterNode(None)
+
+    def onSceneEndImport(self, caller, event) -> None:
+        registered_ct.bring_all_again(slicer.mrmlScene)
+        if self.parent.isEntered:
+            self.initializeParameterNode()
+
     def initializeParameterNode(self) -> None:
-        self.setParameterNode(self.logic.getParameterNode())
+        parameters = self.logic.getParameterNode()
+        note = choices.replace_unknown(parameters)
+        self.setParameterNode(parameters)
+        if note:
+            self.say(note)
 
     def setParameterNode(self, parameterNode) -> None:
         """Connect the panel to a parameter node, or to none while there is no scene or the panel is not shown."""
@@ -295,85 +284,22 @@ class BrainFusionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def updatePanel(self, caller=None, event=None) -> None:
         """Show what can be done now."""
-        ui, parameters, running = self.ui, self._parameterNode, self.logic.running
+        ui, parameters = self.ui, self._parameterNode
         if parameters:
-            for name, (box, choices) in self._choices.items():
+            for name, (box, words) in self._choices.items():
                 value = getattr(parameters, name)
-                box.setCurrentIndex(list(choices).index(value) if value in choices else 0)
+                box.setCurrentIndex(list(words).index(value) if value in words else 0)
             ui.maskSelector.setCurrentNode(parameters.mask)
             self.followChoice()
-        missing = checks.what_is_missing(parameters)
-        blocked = [] if missing else self.blockedOutputs()
-        if blocked:
-            missing = _("{name} would be overwritten: click Overwrite, or choose another output").format(
-                name=blocked[0].GetName()
-            )
-            ui.overwriteButton.setText(_("Overwrite {name}").format(name=blocked[0].GetName()))
-        ui.overwriteButton.setVisible(bool(blocked) and not running)
-        warning = None if (missing and not blocked) or running else self.whatIsSuspicious()
-        ui.warningLabel.setText("⚠ " + warning if warning else "")
-        ui.warningLabel.setVisible(bool(warning))
-        ui.swapButton.setVisible(bool(warning) and checks.are_swapped(parameters.ctVolume, parameters.mriVolume))
-        ui.startTransformSelector.setEnabled(bool(parameters) and parameters.start == "transform")
-        for group in (ui.inputsCollapsibleButton, ui.outputsCollapsibleButton, ui.advancedCollapsibleButton):
-            group.setEnabled(not running)
-
-        # Setting a button's text clears its shortcut.
-        ui.fuseButton.setText(_("Cancel") if running else _("Fuse"))
-        ui.fuseButton.setShortcut(qt.QKeySequence(SHORTCUT))
-        ui.fuseButton.setEnabled(running or missing is None)
-        tip = (
-            _("End the fusion; nothing is changed")
-            if running
-            else missing or _("Register the CT to the MRI and fuse them")
+        self._state = panel_state.state_of(
+            parameters,
+            running=self.logic.running,
+            notice=self._notice,
+            permitted=self._permitted.values(),
+            suspicion=self.whatIsSuspicious,
+            outcome=self._outcome,
         )
-        ui.fuseButton.setToolTip(f"{tip} ({SHORTCUT})")
-        if not running:
-            ui.statusLabel.setText(" ".join([*filter(None, [self._notice]), *([missing + "."] if missing else [])]))
-
-        fused = parameters.fusedVolume if parameters else None
-        pair = bool(parameters and parameters.ctVolume and parameters.mriVolume)
-        there = pair and bool(fused) and fused.GetImageData() is not None
-        verdict, changes = self.showVerdict()
-        current = verdict is not None and not changes
-        moved = pair and (
-            ownership.find_output(ownership.TRANSFORM, parameters.ctVolume, parameters.mriVolume) is not None
-        )
-        ui.reviewCollapsibleButton.setEnabled(there and not running)
-        # It is made of the result's volumes, which are not saved.
-        ui.checkerboardButton.setEnabled(current and self._outcome is not None and self._outcome.fusedVolume == fused)
-        ui.showUnregisteredButton.setEnabled(moved)
-        ui.undoButton.setEnabled(moved and not running)
-        ui.undoButton.setVisible(moved)
-        cannot = dicom_export.whatIsMissingForExport(fused) if there else _("Fuse first")
-        ui.exportButton.setEnabled(cannot is None and not running)
-        ui.exportButton.setToolTip(cannot or _("Write the fused volume and the registered CT as derived series"))
-        ui.jumpButton.setEnabled(current and verdict.worst_lps_mm is not None)
-        ui.verdictFrame.setVisible(verdict is not None or moved)
-        # Shown as it is; without signals, or views of which some are linked would all be unlinked.
-        blocked = ui.linkCheckBox.blockSignals(True)
-        ui.linkCheckBox.setChecked(review.are_linked())
-        ui.linkCheckBox.blockSignals(blocked)
-
-    def storedVerdict(self) -> currency.StoredVerdict | None:
-        """Return the verdict on the chosen pair, if there is one."""
-        parameters = self._parameterNode
-        if self.logic.running or not parameters or not parameters.ctVolume or not parameters.mriVolume:
-            return None
-        pair = parameters.ctVolume, parameters.mriVolume
-        fused = parameters.fusedVolume
-        if fused is None or not ownership.is_output_of(fused, *pair):
-            fused = ownership.find_output(ownership.FUSED, *pair)
-        return currency.stored_on(fused)
-
-    def showVerdict(self):
-        """Show the verdict on the chosen pair, or what has changed since; return both."""
-        parameters, verdict = self._parameterNode, self.storedVerdict()
-        changes = currency.changes_since(verdict, parameters.ctVolume, parameters.mriVolume) if verdict else []
-        self.ui.verdictLabel.setText(
-            "" if verdict is None else verdict_text.of_changes(changes) if changes else verdict.html
-        )
-        return verdict, changes
+        panel_state.draw(self.ui, self._state)
 
     def watch(self, nodes: list) -> None:
         """Have the panel updated when one of these nodes changes, and no others; whether it matters is not asked."""
@@ -476,25 +402,9 @@ class BrainFusionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.updatePanel()
 
     def showProgress(self, stage: str, fraction: float) -> None:
-        names = {
-            "preparing": _("Preparing"),
-            "registration": _("Registering"),
-            "resampling": _("Resampling the CT"),
-            "fusion": _("Fusing"),
-            "checking": _("Checking the alignment"),
-        }
-        before = 0.0
-        for name, share in SHARES.items():
-            if name == stage:
-                break
-            before += share
-        done = before + SHARES.get(stage, 0.0) * fraction
-        elapsed = time.monotonic() - self._began
-        text = names.get(stage, stage)
-        if done > 0.1:
-            text = _("{stage}: about {seconds:.0f} s left").format(stage=text, seconds=elapsed * (1 - done) / done)
+        done = progress_text.fraction_done(stage, fraction)
         self.ui.progressBar.setValue(round(100 * done))
-        self.ui.statusLabel.setText(text)
+        self.ui.statusLabel.setText(progress_text.words(stage, done, time.monotonic() - self._began))
 
     def onFinished(self, outcome, error) -> None:
         self.ui.progressBar.setVisible(False)
@@ -503,13 +413,15 @@ class BrainFusionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             return
         self._outcome = outcome
         self._permitted.clear()
-        parameters = self._parameterNode
-        if parameters and ownership.is_output_of(outcome.fusedVolume, parameters.ctVolume, parameters.mriVolume):
+        # Also while another module is shown: the choice is there when the panel is entered.
+        parameters = self._parameterNode or self.logic.getParameterNode()
+        if ownership.is_output_of(outcome.fusedVolume, parameters.ctVolume, parameters.mriVolume):
             parameters.fusedVolume = outcome.fusedVolume
             if outcome.transformNode:
                 parameters.ctToMriTransform = outcome.transformNode
             if outcome.resampledCTVolume:
                 parameters.resampledCTVolume = outcome.resampledCTVolume
+            self._drawn = selection.chosen_ids(parameters)
         review.show_fused(outcome.fusedVolume, outcome.fusedVolume.GetNodeReference(ownership.TARGET_MRI_ROLE))
         self.say(_("Fused in {seconds:.0f} s.").format(seconds=outcome.seconds))
 
@@ -520,11 +432,14 @@ class BrainFusionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def onUndoButton(self, checked: bool = False) -> None:
         parameters = self._parameterNode
+        pair = parameters.ctVolume, parameters.mriVolume
+        why_not = self._state.why_not_moved
         self.resetReview()
-        if self.logic.undo(parameters.ctVolume):
-            review.show_ct_over_mri(parameters.ctVolume, parameters.mriVolume, 0.5)
-            self._notice = _("Undone: the CT is where it was before the registration.")
-        self.updatePanel()
+        if registered_ct.leave_unregistered(*pair):
+            review.show_ct_over_mri(*pair, 0.5)
+            self.say(_("Undone: the CT is where it was before the registration."))
+        else:
+            self.say(why_not or "")
 
     def onExportButton(self, checked: bool = False) -> None:
         folder = qt.QFileDialog.getExistingDirectory(None, _("Folder for the DICOM series"))
@@ -573,13 +488,12 @@ class BrainFusionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         parameters = self._parameterNode
         if not parameters or not parameters.ctVolume:
             return
-        if shown:
-            self.logic.undo(parameters.ctVolume)
+        if shown and registered_ct.take_back(parameters.ctVolume, to_look=True):
             self.ui.fusedCheckBox.setChecked(False)
-        else:
-            self.logic.redo(parameters.ctVolume, parameters.mriVolume)
+        elif not shown:
+            registered_ct.bring_again(parameters.ctVolume, parameters.mriVolume)
+        self.updatePanel()
 
     def onJump(self, checked: bool = False) -> None:
-        verdict = self.storedVerdict()
-        if verdict is not None and verdict.worst_lps_mm is not None:
-            review.jump_to(verdict.worst_lps_mm)
+        if self._state.worst_lps_mm is not None:
+            review.jump_to(self._state.worst_lps_mm)

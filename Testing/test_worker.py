@@ -34,7 +34,7 @@ sys.path.append(str(ROOT / "BrainFusion"))
 
 from BrainFusionSlicer import jobs, torch_setup, worker  # noqa: E402
 from BrainFusionSlicer.jobs import RawInputs, RawVolume  # noqa: E402
-from BrainFusionSlicer.runner import CANCELLED, InProcessRunner, ProcessRunner  # noqa: E402
+from BrainFusionSlicer.runner import CANCELLED, InProcessRunner, ProcessRunner, remove_abandoned_folders  # noqa: E402
 
 QUICK = Settings(
     registration=RegistrationSettings(passes=(SearchPass(40, 8),), samples=10_000),
@@ -215,6 +215,33 @@ def test_a_worker_that_cannot_start_is_explained(ticker, inputs, tmp_path):
     with pytest.raises(BrainFusionError, match="PythonSlicer: the worker process cannot be started"):
         missing.run(REQUEST, inputs, heard.on_progress, heard.on_done)
     assert not missing.busy
+
+
+@pytest.mark.parametrize(
+    "said", ["Hello", '{"schema": 1}', "[]", '{"said": {"kind": "Done"}}', "\\xff"], ids=lambda said: said[:8]
+)
+def test_a_line_that_is_no_message_ends_in_words(ticker, inputs, tmp_path, said):
+    heard, fake = Heard(), tmp_path / "fake.py"
+    fake.write_text(f"import sys, time\nsys.stdout.buffer.write(b'{said}\\n')\nsys.stdout.flush()\ntime.sleep(60)\n")
+    runner = ProcessRunner([sys.executable, str(fake)], ROOT, ticker)
+    runner.run(REQUEST, inputs, heard.on_progress, heard.on_done)
+    folder, child = runner._folder, runner.child_pid
+    wait(ticker, heard)
+    assert "sent what cannot be read" in str(heard.done[0][1])
+    assert (runner.busy, runner.child_pid, ticker.call, folder.exists()) == (False, None, None, False)
+    with pytest.raises(ProcessLookupError):
+        os.kill(child, 0)
+
+
+def test_folders_of_processes_that_are_gone_are_removed(tmp_path):
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    names = [f"brainfusion-job-{gone.pid}-a", f"brainfusion-job-{os.getpid()}-b", "brainfusion-job-other", "x"]
+    for name in names:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "ct.npy").touch()
+    remove_abandoned_folders([tmp_path])
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(names[1:])
 
 
 def test_the_worker_ends_when_its_parent_is_gone():

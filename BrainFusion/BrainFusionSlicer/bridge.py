@@ -15,9 +15,10 @@ from BrainFusionLib.errors import GeometryError, ImageContentError, Remedy
 from BrainFusionLib.geometry import RAS_FROM_LPS, FloatArray, Grid
 from BrainFusionLib.transform import RigidTransform, Transform
 from BrainFusionLib.volume import Modality, Volume
-from BrainFusionSlicer import ownership
+from BrainFusionSlicer import ownership, registered_ct
 from BrainFusionSlicer.jobs import RawVolume
 from BrainFusionSlicer.ownership import MOVED_CT_ROLE, TRANSFORM
+from BrainFusionSlicer.registered_ct import users_parent
 
 # Its own inverse: the same matrix goes either way.
 LPS_FROM_RAS = RAS_FROM_LPS
@@ -149,24 +150,6 @@ def world_ras_from_parent(parent: slicer.vtkMRMLTransformNode | None, name: str)
     return matrix
 
 
-def users_parent(node: slicer.vtkMRMLTransformableNode) -> slicer.vtkMRMLTransformNode | None:
-    """Return the transform that a node is under, passing over the one that an earlier result put between."""
-    ours = result_transform_of(node)
-    return node.GetParentTransformNode() if ours is None else ours.GetParentTransformNode()
-
-
-def result_transform_of(ct_node: slicer.vtkMRMLTransformableNode) -> slicer.vtkMRMLLinearTransformNode | None:
-    """Return the ``CT to MRI`` node that an earlier result put this very CT under, or ``None``.
-
-    A copy of the CT under the same transform is not "this very CT": to the copy, the transform is like a user's own.
-    Nor is a copy of the transform the result's.
-    """
-    parent = ct_node.GetParentTransformNode()
-    if parent is None or ownership.role_of(parent) != TRANSFORM:
-        return None
-    return parent if parent.GetNodeReferenceID(MOVED_CT_ROLE) == ct_node.GetID() else None
-
-
 def mri_from_ct_ras(transform: Transform) -> FloatArray:
     """Return the 4x4 matrix that moves CT points onto the MRI, world RAS mm.
 
@@ -225,6 +208,7 @@ def move_ct_onto_mri(
     node = _transform_to_write(ct_node, mri_node, name, into)
     node.SetAndObserveTransformNodeID(None if parent is None else parent.GetID())
     node.SetMatrixTransformToParent(vtk_matrix(to_parent))
+    registered_ct.remember(node, ct_node)
     ct_node.SetAndObserveTransformNodeID(node.GetID())
     return node
 
@@ -283,28 +267,6 @@ def store_transform(
     node.SetAndObserveTransformNodeID(None)
     node.SetMatrixTransformToParent(vtk_matrix(mri_from_ct_ras(transform)))
     return node
-
-
-def take_ct_back(ct_node: slicer.vtkMRMLScalarVolumeNode) -> bool:
-    """Take the CT out of the transform that a result put it under, to where the user had it; say if it was moved.
-
-    The transform node stays, for `bring_ct_again` and for the user.
-    """
-    ours = result_transform_of(ct_node)
-    if ours is None:
-        return False
-    parent = ours.GetParentTransformNode()
-    ct_node.SetAndObserveTransformNodeID(None if parent is None else parent.GetID())
-    return True
-
-
-def bring_ct_again(ct_node: slicer.vtkMRMLScalarVolumeNode, mri_node: slicer.vtkMRMLScalarVolumeNode) -> bool:
-    """Put the CT under the transform of the pair's last result again; say if there was one."""
-    ours = ownership.find_output(TRANSFORM, ct_node, mri_node)
-    if ours is None:
-        return False
-    ct_node.SetAndObserveTransformNodeID(ours.GetID())
-    return True
 
 
 def start_from_node(node: slicer.vtkMRMLTransformNode) -> RigidTransform:

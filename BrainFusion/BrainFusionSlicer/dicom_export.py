@@ -18,7 +18,7 @@ from BrainFusionLib.geometry import RAS_FROM_LPS, FloatArray
 from BrainFusionLib.transform import AffineTransform
 from BrainFusionLib.volume import AIR_HU, Volume
 
-from . import bridge, ownership
+from . import bridge, ownership, registered_ct
 
 if TYPE_CHECKING:
     from BrainFusionLib.io.dicom_headers import DicomHeaders  # brings SimpleITK, which loading the module must not
@@ -124,20 +124,20 @@ def _headersOf(node: slicer.vtkMRMLScalarVolumeNode) -> DicomHeaders | None:
 
 def _worldLpsFromDicom(node: slicer.vtkMRMLScalarVolumeNode) -> FloatArray:
     """Return the 4x4 matrix of the transforms that the user put a volume under: DICOM's LPS to the world's LPS, mm."""
-    matrix = bridge.world_ras_from_parent(bridge.users_parent(node), node.GetName())
+    matrix = bridge.world_ras_from_parent(registered_ct.users_parent(node), node.GetName())
     return RAS_FROM_LPS @ matrix @ RAS_FROM_LPS
 
 
 def _ctFromMriLps(ctNode: slicer.vtkMRMLScalarVolumeNode) -> FloatArray:
     """Return the 4x4 matrix from MRI points to points of the CT where it was before it was moved, world LPS mm."""
-    if bridge.result_transform_of(ctNode) is None:
+    if registered_ct.result_transform_of(ctNode) is None:
         raise ImageContentError(
             _(
                 "{ct} is not under the transform any more that moved it onto the MRI, so it cannot be exported as "
                 "registered. Fuse again, and export then."
             ).format(ct=ctNode.GetName())
         )
-    before = bridge.world_ras_from_parent(bridge.users_parent(ctNode), ctNode.GetName())
+    before = bridge.world_ras_from_parent(registered_ct.users_parent(ctNode), ctNode.GetName())
     now = bridge.world_ras_from_parent(ctNode.GetParentTransformNode(), ctNode.GetName())
     return RAS_FROM_LPS @ before @ np.linalg.inv(now) @ RAS_FROM_LPS
 

@@ -19,7 +19,7 @@ from BrainFusionLib.case import Request, Result, Source
 from BrainFusionLib.errors import Cancelled, SettingsError
 from BrainFusionLib.settings import Settings
 from BrainFusionLib.transform import RigidTransform
-from BrainFusionSlicer import bridge, currency, ownership, torch_setup, verdict_text
+from BrainFusionSlicer import bridge, currency, ownership, registered_ct, torch_setup, verdict_text
 from BrainFusionSlicer.fingerprint import fingerprint_of
 from BrainFusionSlicer.jobs import RawInputs
 from BrainFusionSlicer.runner import InProcessRunner, ProcessRunner, Runner
@@ -247,11 +247,11 @@ class FusionLogic(ScriptedLoadableModuleLogic):
 
     def undo(self, ctVolume) -> bool:
         """Take the CT back to where it was before it was registered; say whether it had been moved."""
-        return bridge.take_ct_back(ctVolume)
+        return registered_ct.take_back(ctVolume)
 
     def redo(self, ctVolume, mriVolume) -> bool:
         """Put the CT onto the MRI again, by the transform of their last result; say whether there is one."""
-        return bridge.bring_ct_again(ctVolume, mriVolume)
+        return registered_ct.bring_again(ctVolume, mriVolume)
 
     def _finished(self, result: Result | None, problem: Exception | None) -> None:
         task = self._forget()

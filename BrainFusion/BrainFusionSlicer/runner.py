@@ -29,8 +29,15 @@ Done = Callable[[Result | None, Exception | None], None]
 
 PREPARING = "preparing"
 CANCELLED = "Cancelled; nothing was changed."
+# Folders of jobs; after it comes the id of the process that made the folder.
+FOLDER_PREFIX = "brainfusion-job-"
+IN_MEMORY = Path("/dev/shm")
 # Bytes of the end of the worker's output that an error repeats.
 OUTPUT_BYTES = 600
+
+
+class _UnreadableError(BrainFusionError):
+    """The worker process said something that is not a message."""
 
 
 class Runner(Protocol):
@@ -112,6 +119,7 @@ class ProcessRunner:
         ticker: Ticker,
         environment: dict[str, str] | None = None,
     ) -> None:
+        remove_abandoned_folders()
         worker = Path(__file__).with_name("worker.py")
         self._command = [*command, str(worker), str(library_folder)]
         self._ticker = ticker
@@ -187,6 +195,9 @@ class ProcessRunner:
                 problem = self._how_it_ended()
                 self._end_child()
                 self._finish(None, problem)
+        except _UnreadableError as unreadable:
+            self._end_child()
+            self._finish(None, unreadable)
         except OSError as error:
             ended = self._child is not None and self._child.poll() is not None
             problem = (
@@ -225,7 +236,15 @@ class ProcessRunner:
                 self._received += piece
         *lines, self._received = self._received.split(b"\n")
         for line in lines:
-            yield jobs.said_from_line(line, self._folder)
+            try:
+                said = jobs.said_from_line(line, self._folder)
+            except (ValueError, LookupError) as error:  # no JSON, no message, voxels that are missing or cut short
+                logger.exception("BrainFusion's worker process sent what cannot be read")
+                raise _UnreadableError(
+                    f"the worker process sent what cannot be read ({type(error).__name__}); nothing was changed. Fuse "
+                    "again: a new worker process will be started."
+                ) from error
+            yield said
 
     def _hear(self, said: jobs.Said) -> None:
         if self._done is None:
@@ -302,10 +321,10 @@ def _refuse_second(busy: bool) -> None:
 
 def _make_folder(needed_bytes: int) -> Path:
     """Return a new folder for a job's voxels: in memory where the system has a file system there, else on the disk."""
-    for place in ("/dev/shm", None):
+    for place in (IN_MEMORY, None):
         try:
             if place is None or shutil.disk_usage(place).free > 2 * needed_bytes:
-                folder = Path(tempfile.mkdtemp(prefix="brainfusion-job-", dir=place))
+                folder = Path(tempfile.mkdtemp(prefix=f"{FOLDER_PREFIX}{os.getpid()}-", dir=place))
                 break
         except OSError:
             if place is None:
@@ -315,3 +334,31 @@ def _make_folder(needed_bytes: int) -> Path:
         shutil.rmtree(folder, ignore_errors=True)
         raise ImageFileError(f"{folder.parent}: has {free} MB free, and {wanted} MB are needed. Free some space there.")
     return folder
+
+
+def remove_abandoned_folders(places: Sequence[Path] | None = None) -> None:
+    """Remove the folders of jobs whose process is gone: a Slicer that was killed leaves its voxels in memory.
+
+    Parameters
+    ----------
+    places
+        Where to look; where jobs are put when ``None``.
+    """
+    if not hasattr(os, "getuid"):  # on Windows os.kill would end the process that it is asked about
+        return
+    for place in places or (IN_MEMORY, Path(tempfile.gettempdir())):
+        for folder in place.glob(f"{FOLDER_PREFIX}*"):
+            pid = folder.name.removeprefix(FOLDER_PREFIX).partition("-")[0]
+            with contextlib.suppress(OSError):
+                if pid.isdigit() and not _is_alive(int(pid)) and folder.lstat().st_uid == os.getuid():
+                    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # another user's
+        return True
+    return True

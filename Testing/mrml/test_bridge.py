@@ -18,7 +18,7 @@ from BrainFusionLib.transform import RigidTransform
 from BrainFusionLib.volume import Volume
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "BrainFusion"))  # as Slicer does with a module's folder
-from BrainFusionSlicer import bridge
+from BrainFusionSlicer import bridge, registered_ct
 
 # VTK 9.6 does so itself; Slicer 5.12 has NumPy 2.4, where that is no matter yet.
 pytestmark = pytest.mark.filterwarnings("ignore:Setting the shape on a NumPy array:DeprecationWarning")
@@ -287,7 +287,7 @@ def test_a_copy_of_the_ct_is_read_where_it_is_shown(scene):
     ct, mri, copy = add_volume(scene, "CT"), add_volume(scene, "MRI"), add_volume(scene, "copy")
     node = bridge.move_ct_onto_mri(ct, mri, rigid()[0])
     copy.SetAndObserveTransformNodeID(node.GetID())
-    assert bridge.result_transform_of(copy) is None
+    assert registered_ct.result_transform_of(copy) is None
     shown = world_ras_of_voxel(copy, (0, 0, 0)) * (-1, -1, 1)
     np.testing.assert_allclose(bridge.volume_from_node(copy).grid.origin_lps_mm, shown, atol=1e-9)
 
@@ -302,7 +302,7 @@ def test_a_loaded_scene_keeps_our_transform(scene, tmp_path):
     loaded.SetURL(str(tmp_path / "scene.mrml"))
     loaded.Connect()
     again = loaded.GetFirstNodeByName("CT")
-    assert bridge.result_transform_of(again) is again.GetParentTransformNode() is not None
+    assert registered_ct.result_transform_of(again) is again.GetParentTransformNode() is not None
     found = slicer.util.arrayFromTransformMatrix(again.GetParentTransformNode())
     np.testing.assert_allclose(found, bridge.mri_from_ct_ras(transform), atol=1e-4)  # a scene keeps six digits
 

@@ -239,6 +239,32 @@ def test_undo_and_redo_keep_the_users_transform(module, calls, pair):
     assert logic.process(*pair).transformNode == first.transformNode  # used again, not a second one
 
 
+def test_a_hardened_ct_is_not_moved(module, calls, pair):
+    ct, mri = pair
+    logic = module.BrainFusionLogic()
+    transform = logic.process(*pair).transformNode
+    ct.HardenTransform()
+    assert not logic.undo(ct)
+    assert not logic.redo(ct, mri)
+    assert ct.GetParentTransformNode() is None
+    ct.SetAndObserveTransformNodeID(transform.GetID())  # by hand
+    assert not logic.undo(ct)
+    assert ct.GetParentTransformNode() == transform
+
+
+def test_another_pairs_result_is_not_undone(module, calls, pair):
+    ct, mri = pair
+    other = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "T2")
+    module.bridge.node_from_volume(module.bridge.volume_from_node(mri), other)
+    logic = module.BrainFusionLogic()
+    logic.process(ct, mri)
+    second = logic.process(ct, other).transformNode
+    assert not logic.redo(ct, mri)
+    assert ct.GetParentTransformNode() == second
+    assert logic.undo(ct)
+    assert ct.GetParentTransformNode() is None
+
+
 def test_the_output_transform_must_not_be_a_parent_of_the_ct(module, calls, pair):
     ct, _ = pair
     chosen = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLinearTransformNode", "chosen")
@@ -301,8 +327,8 @@ def test_a_loaded_scene_has_the_verdict_and_the_pairs_outputs(module, calls, pai
     slicer.util.updateTransformMatrixFromArray(own, module.bridge.mri_from_ct_ras(TRANSFORM))
     ct.SetAndObserveTransformNodeID(own.GetID())
     outcome = module.BrainFusionLogic().process(*pair, alphaVolume=True)
-    stored = module.currency.stored_on(outcome.fusedVolume)
-    assert module.currency.changes_since(stored, *pair) == []
+    stored = module.panel_state.currency.stored_on(outcome.fusedVolume)
+    assert module.panel_state.currency.changes_since(stored, *pair) == []
     path = str(tmp_path / "scene.mrb")
     assert slicer.mrmlScene.WriteToMRB(path)
     slicer.mrmlScene.Clear()
@@ -312,16 +338,16 @@ def test_a_loaded_scene_has_the_verdict_and_the_pairs_outputs(module, calls, pai
     assert fused.GetName() == "T1 fused with CT 1"
     assert module.ownership.find_output("transform", ct, mri) == ct.GetParentTransformNode()
     assert module.ownership.find_output("alpha", ct, mri) is not None
-    assert module.currency.stored_on(fused) == stored
-    assert module.currency.changes_since(stored, ct, mri) == []
+    assert module.panel_state.currency.stored_on(fused) == stored
+    assert module.panel_state.currency.changes_since(stored, ct, mri) == []
     slicer.util.arrayFromVolume(mri)[0, 0, 0] += 1
     slicer.util.arrayFromVolumeModified(mri)
-    assert module.currency.changes_since(stored, ct, mri) == ["The voxels of T1 were changed."]
+    assert module.panel_state.currency.changes_since(stored, ct, mri) == ["The voxels of T1 were changed."]
 
 
 def test_a_warp_between_the_corners_is_noticed(module, pair):
     ct, _ = pair
-    before = module.currency.fingerprint_of(ct)
+    before = module.panel_state.currency.fingerprint_of(ct)
     points = vtk.vtkPoints()
     warp = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLTransformNode", "warp")
     spline = vtk.vtkThinPlateSplineTransform()
@@ -336,13 +362,15 @@ def test_a_warp_between_the_corners_is_noticed(module, pair):
     spline.SetBasisToR()
     warp.SetAndObserveTransformToParent(spline)
     ct.SetAndObserveTransformNodeID(warp.GetID())
-    assert module.currency.changes_of("CT", before, module.currency.fingerprint_of(ct)) == ["CT was moved."]
+    assert module.panel_state.currency.changes_of("CT", before, module.panel_state.currency.fingerprint_of(ct)) == [
+        "CT was moved."
+    ]
 
 
 def test_a_verdict_that_cannot_be_read_is_none(module, pair):
     for text in ("no JSON", "{}", '{"schema": 1}', "[]"):
-        pair[0].SetAttribute(module.currency.VERDICT_ATTRIBUTE, text)
-        assert module.currency.stored_on(pair[0]) is None
+        pair[0].SetAttribute(module.panel_state.currency.VERDICT_ATTRIBUTE, text)
+        assert module.panel_state.currency.stored_on(pair[0]) is None
 
 
 def test_a_transform_over_another_volume_is_not_written(module, calls, pair):
@@ -493,10 +521,24 @@ def test_each_part_of_the_self_test_runs_alone(module, monkeypatch):
     loaded = unittest.TestLoader().loadTestsFromModule(module)
     names = [test.id().rpartition(".")[2] for part in loaded for test in part]
     assert "test_resultsAreSavedAndLoaded" in names
-    assert len(names) == 6
+    assert len(names) == 11
     result = unittest.TestResult()
     module.BrainFusionTest("test_resultsAreSavedAndLoaded").run(result)
     assert result.wasSuccessful(), result.errors + result.failures
+
+
+def test_the_self_test_leaves_a_scene_of_the_users_alone(module, pair):
+    test = module.BrainFusionTest()
+    before = slicer.mrmlScene.GetNumberOfNodes()
+    test.runTest()
+    assert test.said == [
+        "The self-test needs an empty scene, and this one holds CT 1, T1. Save it and close it, then test again."
+    ]
+    assert slicer.mrmlScene.GetNumberOfNodes() == before
+    result = unittest.TestResult()
+    module.BrainFusionTest("test_resultsAreSavedAndLoaded").run(result)
+    assert len(result.skipped) == 1
+    assert slicer.mrmlScene.GetNumberOfNodes() == before
 
 
 @pytest.mark.parametrize("fault", ["the CT is not moved", "the CT is moved the wrong way", "the MRI is changed"])

@@ -7,6 +7,7 @@ made here, so that the module is the same in both.
 
 import itertools
 import typing
+import weakref
 from pathlib import Path
 from types import SimpleNamespace
 from xml.etree import ElementTree
@@ -286,7 +287,8 @@ def parameter_node_wrapper(cls):
     """Base/Python/slicer/parameterNodeWrapper/wrapper.py: typed attributes over a vtkMRMLScriptedModuleNode.
 
     Nodes are kept as node references and words as parameters, as there; ``connectGui`` connects what names a parameter,
-    and what a selector says while it is being written to is not heard.
+    and what a selector says while it is being written to is not heard. Nodes are kept as they were read when the
+    parameter node was last modified (``_CachedParameterWrapper``).
     """
     types = typing.get_type_hints(cls)
     defaults = {name: getattr(cls, name, None) for name in types}
@@ -294,13 +296,25 @@ def parameter_node_wrapper(cls):
     class Wrapper:
         def __init__(self, node):
             object.__setattr__(self, "parameterNode", node)
+            object.__setattr__(self, "cached", {})
+            self.read()
+            alive = weakref.ref(self)
+            tag = node.AddObserver(vtk.vtkCommand.ModifiedEvent, lambda caller, event: alive() and alive().read())
+            object.__setattr__(self, "tag", tag)
+
+        def __del__(self):
+            self.parameterNode.RemoveObserver(self.tag)
+
+        def read(self):
+            nodes = {name: self.parameterNode.GetNodeReference(name) for name in types if types[name] is not str}
+            self.cached.update(nodes)
 
         def __getattr__(self, name):
             if name not in types:
                 raise AttributeError(name)
             if types[name] is str:
                 return self.parameterNode.GetParameter(name) or defaults[name]
-            return self.parameterNode.GetNodeReference(name)
+            return self.cached[name]
 
         def __setattr__(self, name, value):
             if name not in types:
@@ -311,6 +325,7 @@ def parameter_node_wrapper(cls):
             else:
                 assert value is None or isinstance(value, types[name])
                 self.parameterNode.SetNodeReferenceID(name, None if value is None else value.GetID())
+                self.read()
 
         def StartModify(self):  # noqa: N802
             return self.parameterNode.StartModify()

@@ -1,11 +1,13 @@
 """The panel: real .ui, real buttons, a real worker process, real MRML nodes."""
 
+import sys
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import slicer
 import slicer.util
+import vtk
 from PySide6 import QtCore
 from window import wait
 
@@ -123,9 +125,9 @@ def test_the_review_tools(chosen, nodes, application, layers, module):
     assert "registration was skipped" in ui.verdictLabel.text()
     assert ui.jumpButton.isEnabled()
     local = LocalErrors(8.0, np.array([[9.0, 9.0, 9.0], [1.0, 2.0, 3.0]]), np.array([[0.0, 0.0, 1.0], [4.0, 0.0, 0.0]]))
-    stored = module.currency.stored_on(ui.fusedSelector.currentNode())
+    stored = module.panel_state.currency.stored_on(ui.fusedSelector.currentNode())
     worst = tuple(local.worst[0])
-    module.currency.store(ui.fusedSelector.currentNode(), replace(stored, worst_lps_mm=worst))
+    module.panel_state.currency.store(ui.fusedSelector.currentNode(), replace(stored, worst_lps_mm=worst))
     chosen.updatePanel()
     slice_node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSliceNode")
     slice_node.SetLayoutName("Red")
@@ -166,6 +168,82 @@ def test_show_unregistered_and_undo_move_the_ct(chosen, nodes, application, modu
     chosen.ui.undoButton.click()
     assert ct.GetParentTransformNode() is None
     assert "Undone" in chosen.ui.statusLabel.text()
+
+
+def world_from_ct(ct):
+    """The CT's voxels in the world: its own matrix under its transforms."""
+    matrix = vtk.vtkMatrix4x4()
+    ct.GetIJKToRASMatrix(matrix)
+    parent = ct.GetParentTransformNode()
+    above = np.eye(4) if parent is None else slicer.util.arrayFromTransformMatrix(parent, toWorld=True)
+    return above @ slicer.util.arrayFromVTKMatrix(matrix)
+
+
+def test_a_hardened_ct_stays_where_it_is(registered, nodes):
+    ct, ui = nodes[0], registered.ui
+    where = world_from_ct(ct)
+    ct.HardenTransform()
+    assert not ui.showUnregisteredButton.isEnabled()
+    assert "cannot be moved back" in ui.showUnregisteredButton.toolTip()
+    for _ in range(2):
+        ui.showUnregisteredButton.setChecked(not ui.showUnregisteredButton.isChecked())  # as a script may
+        np.testing.assert_allclose(world_from_ct(ct), where, atol=1e-9)
+    ui.undoButton.click()
+    np.testing.assert_allclose(world_from_ct(ct), where, atol=1e-9)
+    assert "CT cannot be moved back" in ui.statusLabel.text()
+
+
+def test_a_ct_under_another_transform_stays_there(registered, nodes):
+    ct, ui = nodes[0], registered.ui
+    other = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLinearTransformNode", "planning")
+    ct.SetAndObserveTransformNodeID(other.GetID())
+    assert not ui.showUnregisteredButton.isEnabled()
+    ui.showUnregisteredButton.setChecked(True)
+    ui.showUnregisteredButton.setChecked(False)
+    assert ct.GetParentTransformNode() == other
+    assert not ui.undoButton.isVisible()
+
+
+def test_undo_goes_away_once_done(registered, nodes):
+    ct, ui = nodes[0], registered.ui
+    ui.undoButton.click()
+    assert ct.GetParentTransformNode() is None
+    assert not ui.undoButton.isVisible()
+    assert not ui.showUnregisteredButton.isEnabled()
+    assert not says_current(registered)
+
+
+def test_undo_while_the_unregistered_ct_is_shown_leaves_it_there(registered, nodes):
+    ct, ui = nodes[0], registered.ui
+    ui.showUnregisteredButton.click()
+    ui.undoButton.click()
+    assert ct.GetParentTransformNode() is None
+    assert (ui.undoButton.isVisible(), ui.showUnregisteredButton.isChecked()) == (False, False)
+
+
+def test_the_self_test_walks_the_panel(panel, module, phantom, monkeypatch):
+    """The walk of the real application, with a small phantom."""
+    selftest = sys.modules["BrainFusionSlicer.selftest"]
+    monkeypatch.setattr(selftest, "phantomPair", lambda: phantom)
+    monkeypatch.setattr(slicer.util, "selectModule", lambda name: None, raising=False)
+    monkeypatch.setattr(slicer.util, "getModuleWidget", lambda name: panel, raising=False)
+    test = module.BrainFusionTest("test_thePanelLosesNothing")
+    test.delayDisplay = lambda words: None
+    test.setUp()
+    test.test_thePanelLosesNothing()
+    test.tearDown()
+    assert panel.ui.statusLabel.text() == "Choose a CT."
+
+
+def test_the_unregistered_ct_is_shown_without_the_verdict(registered, nodes):
+    ui = registered.ui
+    ui.showUnregisteredButton.click()
+    assert "The unregistered CT is shown" in ui.verdictLabel.text()
+    registered.exit()
+    registered.enter()
+    assert ui.showUnregisteredButton.isChecked()
+    ui.showUnregisteredButton.click()
+    assert says_current(registered)
 
 
 def test_results_of_a_dicom_mri_are_exported(chosen, nodes, application, module, monkeypatch, tmp_path):
@@ -255,7 +333,7 @@ def test_a_small_expected_error_is_never_shown_as_zero(chosen, application, modu
     fuse(chosen, application)
     for colour in ("green", "red"):
         verdict = replace(chosen._outcome.result.verdict, colour=colour, expected_error_mm=mm, bound_mm=2 * mm)
-        text = module.verdict_text.of_result(replace(chosen._outcome.result, verdict=verdict), moved=True)
+        text = module.panel_state.verdict_text.of_result(replace(chosen._outcome.result, verdict=verdict), moved=True)
         assert "0.0 mm" not in text
         assert (verdict.expected_error or "Expected error") in text or colour == "red"
         assert ("Expected error" in text) == (colour == "green")
@@ -495,7 +573,45 @@ def test_leaving_the_panel_does_not_end_the_fusion(chosen, nodes, application):
     chosen.exit()
     wait(chosen, lambda: not chosen.logic.running)
     chosen.enter()
-    assert chosen.ui.verdictLabel.text() != ""
+    assert says_current(chosen)
+    assert chosen.ui.fusedSelector.currentNode() == chosen._outcome.fusedVolume
+    assert chosen.ui.statusLabel.text().startswith("Fused in ")
+
+
+def test_a_scene_loaded_while_the_panel_is_open_keeps_its_choices(registered, tmp_path):
+    ui, path = registered.ui, str(tmp_path / "scene.mrb")
+    sentence = ui.verdictLabel.text()
+    assert slicer.mrmlScene.WriteToMRB(path)
+    ui.ctSelector.setCurrentNode(None)
+    slicer.mrmlScene.Clear()
+    assert slicer.mrmlScene.ReadFromMRB(path, True)
+    names = [box.currentNode().GetName() for box in (ui.ctSelector, ui.mriSelector, ui.fusedSelector)]
+    assert names == ["CT", "MRI", "MRI fused with CT"]
+    assert ui.verdictLabel.text() == sentence
+    assert ui.undoButton.isVisible()
+    moved_by(ui.ctSelector.currentNode().GetParentTransformNode(), 15)
+    assert "Changed since" in ui.verdictLabel.text()
+
+
+def test_a_scene_saved_with_the_unregistered_ct_shown_loads_registered(registered, tmp_path):
+    ui, path = registered.ui, str(tmp_path / "scene.mrb")
+    ui.showUnregisteredButton.click()
+    assert slicer.mrmlScene.WriteToMRB(path)
+    slicer.mrmlScene.Clear()
+    assert slicer.mrmlScene.ReadFromMRB(path, True)
+    assert ui.ctSelector.currentNode().GetParentTransformNode() == ui.transformSelector.currentNode()
+    assert not ui.showUnregisteredButton.isChecked()
+    assert "The unregistered CT" not in ui.verdictLabel.text()
+    assert ui.undoButton.isVisible()
+
+
+def test_a_rule_that_a_scene_brings_and_that_is_gone_becomes_the_default(chosen, application):
+    chosen.exit()
+    chosen.logic.getParameterNode().rule = "removed"
+    chosen.enter()
+    assert chosen.ui.statusLabel.text().startswith("removed, chosen in this scene, is not available: ")
+    assert chosen._parameterNode.rule == Settings().fusion.rule
+    assert chosen.ui.fuseButton.isEnabled()
 
 
 def test_reloading_the_module_ends_the_worker(chosen, nodes, application):

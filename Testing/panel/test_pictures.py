@@ -81,9 +81,9 @@ def test_pictures_of_every_state(panel, application, module, picture, nodes, mon
     for colour, verdict in VERDICTS.items():
         # What the panel shows of such a verdict: the outcome is real, the verdict is put in.
         assert verdict.colour == colour
-        html = module.verdict_text.of_result(replace(panel._outcome.result, verdict=verdict), moved=True)
+        html = module.panel_state.verdict_text.of_result(replace(panel._outcome.result, verdict=verdict), moved=True)
         fused = panel.ui.fusedSelector.currentNode()
-        module.currency.store(fused, replace(module.currency.stored_on(fused), html=html))
+        module.panel_state.currency.store(fused, replace(module.panel_state.currency.stored_on(fused), html=html))
         panel.updatePanel()
         picture(f"done-{colour}")
     panel.showError(ValueError("MRI, given as MRI, is empty: every voxel is 7. Choose a volume that holds an image."))

@@ -2,6 +2,7 @@
 
 import importlib.util
 import sys
+import tempfile
 import types
 import unittest
 from contextlib import contextmanager
@@ -40,6 +41,11 @@ def loaded_module(application, layers):
             ScriptedLoadableModuleWidget=fakes.Widget,
         )
         scene = slicer.vtkMRMLScene()
+        # Slicer's application gives the scene these; without them no scene can be loaded.
+        cache, io = slicer.vtkCacheManager(), slicer.vtkDataIOManager()
+        cache.SetRemoteCacheDirectory(tempfile.gettempdir())
+        io.SetCacheManager(cache)
+        scene.SetDataIOManager(io)
         patch.setattr(slicer, "mrmlScene", scene, raising=False)
         patch.setattr(slicer, "app", SimpleNamespace(processEvents=application.processEvents), raising=False)
         patch.setattr(slicer.util, "mainWindow", lambda: object(), raising=False)

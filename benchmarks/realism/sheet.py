@@ -17,13 +17,13 @@ from simulation.physics.case import make_physics_case
 from simulation.physics.draw import draw_site
 from simulation.physics.kinds import KINDS, draw_kind
 
-TILE_MM, PIXEL_MM, SEED = 216.0, 1.8, 5
+TILE_MM, PIXEL_MM, SEED, GREYS = 216.0, 1.8, 5, 12
 BRAIN_HU, BONE_HU = (0.0, 80.0), (-1000.0, 1500.0)
 EXAMPLES = (*KINDS, "mix", "clinic")
 
 
 def write_sheet(folder: Path | None, path: Path) -> None:
-    """Make one case of each kind and write their pictures as one PNG of 16 greys.
+    """Make one case of each kind and write their pictures as one small PNG.
 
     Columns: MRI, CT in a brain window, CT in a bone window, in an axial plane through the brain's middle; then MRI and
     CT in the brain window in a sagittal one.
@@ -48,7 +48,9 @@ def write_sheet(folder: Path | None, path: Path) -> None:
     half = -(-len(rows) // 2)
     columns = [np.concatenate(rows[:half]), np.concatenate(rows[half:])]
     columns[1] = np.pad(columns[1], ((0, len(columns[0]) - len(columns[1])), (0, 0)))
-    Image.fromarray(np.concatenate(columns, axis=1)).quantize(16).save(path, optimize=True)
+    sheet = Image.fromarray(np.concatenate(columns, axis=1))
+    smaller = sheet.resize((sheet.width * 17 // 20, sheet.height * 17 // 20), Image.Resampling.LANCZOS)
+    smaller.quantize(GREYS).save(path, optimize=True)
 
 
 def _planes(centre: np.ndarray) -> tuple[Grid, Grid]:

@@ -33,7 +33,8 @@ from BrainFusionLib.verdict.skull import skull_fit
 from BrainFusionLib.volume import Volume
 from simulation.label_maps import read_head
 from simulation.physics.case import PhysicsCase, make_physics_case
-from simulation.physics.draw import draw_mix, draw_site
+from simulation.physics.draw import draw_site
+from simulation.physics.kinds import draw_mix
 
 logger = logging.getLogger("benchmarks")
 

@@ -1,4 +1,4 @@
-"""`benchmarks.attack`: sound inputs are read right, damaged ones are refused in words, faults are noticed."""
+"""`benchmarks.attack`: sound inputs are read right, damaged ones are refused with a message, faults are noticed."""
 
 from __future__ import annotations
 

@@ -94,7 +94,7 @@ verdicts = built(
         max_size=3,
     ).map(tuple),
     expected_error_mm=maybe | numbers,
-    interval_mm=maybe | st.tuples(numbers, numbers),
+    bound_mm=maybe | numbers,
 )  # fmt: skip
 sources = built(Source, name=text, path=maybe | text, series=maybe | text, sha256=maybe | text)
 passes = built(

@@ -743,3 +743,15 @@ def test_rle_is_decoded_as_pydicom_encoded_it(shape, kind):
     for pixels, value_bytes in ((values.size + 1, values.itemsize), (values.size, values.itemsize + 1)):
         with pytest.raises(ValueError, match=r"segments|another number"):
             decode_rle(frame, pixels, value_bytes)
+
+
+@pytest.mark.parametrize("rest", [0, 40, 131])
+def test_last_slice_cut_before_its_mark_is_noted(tmp_path, rest):
+    folder = write_series(tmp_path / "head", heights=[0, 2, 4, 6])
+    last = max(folder.iterdir(), key=lambda file: pydicom.dcmread(file).ImagePositionPatient[2])
+    last.write_bytes(last.read_bytes()[:rest])
+    (folder / "readme.txt").write_text("not a slice by its name")
+    volume = read_volume(folder)
+    assert volume.grid.size_ijk[2] == 3
+    (note,) = volume.notes
+    assert note.startswith("1 files beside the slices are not DICOM, or are damaged at their start")

@@ -10,6 +10,7 @@ from benchmarks.verdict import at_least, colour_of, outcome, read, table
 from BrainFusionLib.errors import Remedy
 from BrainFusionLib.evidence import Evidence, GivenPose, LocalErrors, LocalFit, PoseEvidence, SkullFit
 from BrainFusionLib.verdict.criterion import Criterion
+from BrainFusionLib.verdict.expected import LEAST, bound_mm, calibration, expected_error_mm
 from BrainFusionLib.verdict.judge import SENTENCES, judge, refusal
 from BrainFusionLib.verdict.table import CRITERIA
 
@@ -25,7 +26,6 @@ GOOD = PoseEvidence(
     sampling_error_mm=0.05,
     lever=1.0,
 )
-EXPECTED_MM = np.hypot(0.05, 0.06)
 
 
 def judged(pose=GOOD, local=None, skull=None, **evidence):
@@ -68,6 +68,11 @@ def test_each_finding_has_its_colour_and_its_numbers(changes, colour, words):
     assert len(verdict.reasons) == 2
     for word in words:
         assert word in verdict.reasons[0]
+
+
+def local(part_mm=0.2, shifts=((0.1, 0, 0), (0, 0.1, 0), (0, 0, 0.1))):
+    shifts = np.array(shifts, dtype=float)
+    return LocalErrors(21.0, np.zeros_like(shifts), shifts, replace(FITS, part_mm=part_mm))
 
 
 FITS = LocalFit(median_mm=0.5, part_mm=0.3, share=0.95, least_share=0.9, voxel_mm=3.0)
@@ -122,9 +127,12 @@ def test_given_pose_is_judged_by_its_distance(apart_mm, colour):
     assert verdict.colour == colour
     if colour != "green":
         assert f"{apart_mm} mm from the result of a registration" in verdict.reasons[0]
-    assert verdict.expected_error_mm == pytest.approx(np.hypot(0.8 * apart_mm, EXPECTED_MM))
-    high = 2 * EXPECTED_MM
-    assert verdict.interval_mm == pytest.approx((max(0, 0.8 * apart_mm - high), 0.8 * apart_mm + high))
+    if colour == "red":
+        assert (verdict.expected_error_mm, verdict.bound_mm) == (None, None)
+    else:
+        alone = judged()
+        assert verdict.expected_error_mm == pytest.approx(np.hypot(0.8 * apart_mm, alone.expected_error_mm))
+        assert verdict.bound_mm == pytest.approx(np.hypot(0.8 * apart_mm, alone.bound_mm))
 
 
 def test_given_pose_is_judged_by_the_registration_too():
@@ -138,7 +146,7 @@ def test_given_pose_is_judged_by_the_registration_too():
 
 def test_an_unchecked_pose_is_amber():
     verdict = judged(None)
-    assert (verdict.expected_error_mm, verdict.interval_mm) == (None, None)
+    assert (verdict.expected_error_mm, verdict.bound_mm) == (None, None)
     assert verdict.colour == "amber"
     assert "not checked" in verdict.reasons[0]
 
@@ -160,10 +168,42 @@ def test_a_finding_carries_its_measure_and_limit():
     assert (finding.measure, finding.limit, finding.unit) == (0.9, 0.6, "mm")
 
 
-def test_the_expected_error_combines_scatter_and_voxel_size():
-    verdict = judged()
-    assert verdict.expected_error_mm == pytest.approx(EXPECTED_MM)
-    assert verdict.interval_mm == pytest.approx((0.25 * EXPECTED_MM, 2 * EXPECTED_MM))
+def test_the_bound_is_above_the_expected_error():
+    verdict = judged(local=FITS)
+    assert 0 < verdict.expected_error_mm < verdict.bound_mm
+
+
+@pytest.mark.parametrize(
+    "worse",
+    [
+        {"pose": replace(GOOD, sampling_error_mm=0.2)},
+        {"local": local(part_mm=1.0)},
+        {"local": local(shifts=[[0.4, 0, 0]] * 3)},
+        {"local": local(shifts=[[3.0, 0, 0], [0, 0, 0], [0, 0, 0]])},
+    ],
+)
+def test_worse_evidence_never_lowers_the_expected_error(worse):
+    good = {"pose": GOOD, "local": local()}
+    assert expected_error_mm(Evidence(**{**good, **worse})) >= expected_error_mm(Evidence(**good))
+
+
+def test_unmeasured_local_errors_widen_the_bound():
+    measured = Evidence(pose=GOOD, local=local())
+    assert bound_mm(Evidence(pose=GOOD)) > 3 * bound_mm(measured)
+
+
+def test_evidence_beyond_the_calibration_is_amber():
+    verdict = judge(Evidence(pose=GOOD, local=local(shifts=[[1.5, 0, 0]] * 3)))
+    assert "outside_calibration" in {finding.code for finding in verdict.findings}
+    assert verdict.colour == "amber"
+
+
+def test_the_included_table_has_a_slope_for_every_feature():
+    table = calibration()
+    assert len(table.expected) == len(LEAST) + 1
+    assert len(table.high) == len(LEAST)
+    assert min(table.expected[1:]) >= 0, "worse evidence must not lower the estimate"
+    assert table.factor > 1
 
 
 def test_each_colour_has_one_sentence():

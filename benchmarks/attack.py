@@ -2,7 +2,7 @@
 
 Each input is read in a child that is forked from a warm process, with limits of time and memory. Half of the inputs are
 sound, in every format, type, orientation, byte order and compression, and must come out with exactly the right values;
-the other half are damaged, and must be read or refused in words. The readers are told that the machine has 2 GB.
+the other half are damaged, and must be read or refused with a message. The readers are told that the machine has 2 GB.
 
 Every column after "refused" must be zero; the exit code is 1 if one is not. Inputs are named by seed and number:
 ``--only NUMBER`` reads one of them and says what happened.

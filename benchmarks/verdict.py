@@ -32,7 +32,6 @@ from BrainFusionLib.registration import register
 from BrainFusionLib.resample import resample_onto
 from BrainFusionLib.settings import RegistrationSettings, SearchPass
 from BrainFusionLib.transform import RigidTransform
-from BrainFusionLib.verdict.expected import INTERVAL
 from BrainFusionLib.verdict.given import REFUSED, compared
 from BrainFusionLib.verdict.judge import judge, refusal
 from BrainFusionLib.verdict.local import local_errors
@@ -65,7 +64,7 @@ LOCAL = ("median_mm", "part_mm", "share", "least_share", "voxel_mm")
 SKULL = ("shift_mm", "depth", "brightness", "voxel_mm", "at_edge")
 AT_THE_POSE = (*(f"local_{name}" for name in LOCAL), *(f"skull_{name}" for name in SKULL))
 COLUMNS = ("kind", "spoilt", "seed", "head", "fitted", "error_p95_mm", "error_median_mm", "refused", *FEATURES,
-           "expected_error_mm", "low_mm", "high_mm", *AT_THE_POSE, "given", "apart_mm", "typical_mm")  # fmt: skip
+           *AT_THE_POSE, "given", "apart_mm", "typical_mm")  # fmt: skip
 
 
 def plan() -> Iterator[tuple[str, str, int]]:
@@ -167,13 +166,10 @@ def _truth(case: Case, found: RigidTransform) -> Row:
 
 
 def _of_pose(found: PoseEvidence | None) -> Row:
-    """Return the columns of what a registration knows of its pose, with the expected error that follows from it."""
+    """Return the columns of what a registration knows of its pose."""
     if found is None:
         return {}
-    verdict = judge(Evidence(pose=found))
-    low, high = verdict.interval_mm or (None, None)
-    row: Row = {column: getattr(found, name) for column, name in FEATURES.items()}
-    return {**row, "expected_error_mm": verdict.expected_error_mm, "low_mm": low, "high_mm": high}
+    return {column: getattr(found, name) for column, name in FEATURES.items()}
 
 
 def _of_fit(case: Case, transform: RigidTransform) -> Row:
@@ -287,19 +283,7 @@ def table(rows: Sequence[dict[str, str]]) -> str:
     of_kinds += [_cells(f"all kinds: {name}", [row for row in rows if row["spoilt"] == name]) for name in GIVEN]
     columns = ["kind", "number", "error p95 median (greatest) mm", "green", "amber", "red", "refused"]
     lines.append(markdown_table(columns, of_kinds))
-    low, high = INTERVAL
-    inside = [
-        low <= float(row["error_median_mm"]) / float(row["expected_error_mm"]) <= high
-        for row in rows
-        if row["error_median_mm"] and not row["given"] and colour_of(row) == "green"
-    ]
-    lines += [
-        "",
-        f"Of the median errors of those found and green {sum(inside)} of {len(inside)} lie in their interval (9 of 10 "
-        "should).",
-        "",
-    ]
-    return "\n".join(lines)
+    return "\n".join([*lines, ""])
 
 
 def _cells(words: str, rows: Sequence[dict[str, str]]) -> list[Cell]:

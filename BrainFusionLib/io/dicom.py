@@ -64,7 +64,7 @@ def read_dicom(path: Path, *, modality: Modality | None = None, series: str | in
                 "Were CT and MRI swapped?"
             )
         array, grid, notes = stack_slices(_load(chosen))
-        notes += _notes_on_tails(chosen)
+        notes += _notes_on_files(chosen)
         # Folders of exports are often called after the patient, and this name goes into reports.
         name = f"{said or modality or 'DICOM'} series {chosen.number or chosen.uid}"
     return Volume(array, grid, modality=said or modality, name=name, notes=notes)
@@ -87,11 +87,20 @@ def dicom_size(path: Path, *, series: str | int | None = None) -> tuple[int, int
     return size
 
 
-def _notes_on_tails(series: Series) -> tuple[str, ...]:
+def _notes_on_files(series: Series) -> tuple[str, ...]:
+    """Return notes on what was left out; they name no file, which may be called after the patient."""
+    notes = []
     tails = [file.pixels.tail for file in series.files if file.pixels.tail]
-    if not tails:
-        return ()
-    return (f"{len(tails)} of {len(series.files)} files have up to {max(tails)} bytes behind their pixels, ignored.",)
+    if tails:
+        notes.append(
+            f"{len(tails)} of {len(series.files)} files have up to {max(tails)} bytes behind their pixels, ignored."
+        )
+    if series.left_out:
+        notes.append(
+            f"{series.left_out} files beside the slices are not DICOM, or are damaged at their start, and were left "
+            "out: if one was a slice, it is missing."
+        )
+    return tuple(notes)
 
 
 def _load(series: Series) -> Slices:

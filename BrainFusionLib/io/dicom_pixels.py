@@ -45,18 +45,21 @@ class PixelData:
         Bytes that rows, columns and frames need, and that there are. Of compressed pixels neither is known.
     fragments
         Of compressed pixels: start and length of each piece, without the table of offsets before them.
+    behind
+        Bytes behind plain pixels that are no elements of the data set.
     """
 
     start: int | None
     wanted: int = 0
     length: int = 0
     fragments: tuple[tuple[int, int], ...] = ()
+    behind: int = 0
 
     @property
     def tail(self) -> int:
-        """Bytes behind the pixels; one makes the length even."""
+        """Bytes that belong to nothing; one makes the length even."""
         more = self.length - self.wanted
-        return more if more > 1 else 0
+        return (more if more > 1 else 0) + self.behind
 
 
 def find_pixels(path: Path, dataset: Dataset, stream: WholeReads) -> PixelData | None:
@@ -92,7 +95,14 @@ def find_pixels(path: Path, dataset: Dataset, stream: WholeReads) -> PixelData |
     if length != _UNDEFINED:
         if start + length > stream.length:
             return None
-        return _checked(path, PixelData(start, _wanted(dataset), length))
+        stream.seek(start + length)
+        behind = stream.length - stream.tell()
+        try:
+            read_dataset(cast("BinaryIO", stream), implicit, little_endian)
+            behind = 0
+        except Exception:  # pydicom raises errors of many kinds for what is not DICOM
+            behind -= behind == 1
+        return _checked(path, PixelData(start, _wanted(dataset), length, behind=behind))
     fragments = []
     while (item := tag()) == _ITEM:
         length = number(4)
@@ -118,8 +128,8 @@ def _checked(path: Path, pixels: PixelData) -> PixelData:
     if pixels.wanted <= 0 or pixels.length < pixels.wanted or pixels.tail > _LONGEST_TAIL:
         raise ImageFileError(
             f"{path}: this DICOM file is damaged: rows, columns and frames in its header need {pixels.wanted} bytes of "
-            f"pixels, but there are {pixels.length}. Copy the series again, or move the file elsewhere if it does not "
-            "belong to it."
+            f"pixels, but there are {pixels.length + pixels.behind}. Copy the series again, or move the file elsewhere "
+            "if it does not belong to it."
         )
     return pixels
 

@@ -24,15 +24,19 @@ from BrainFusionLib.io.reading import naming, open_regular
 _DEEPEST_FOLDER = 4
 _MOST_SERIES_LISTED = 12
 # Where a header names its series, and the shortest name that is not found by chance.
-_SEARCHED, _SHORTEST_UID = 4096, 6
+_SEARCHED, _SHORTEST_UID = 1 << 16, 6
 
 
 @dataclass(frozen=True)
 class Series:
-    """The files of one series, at least one, in the order of their names."""
+    """The files of one series, at least one, in the order of their names.
+
+    `left_out` counts files beside them that might have been slices, by the ends of their names, and are not DICOM.
+    """
 
     uid: str
     files: tuple[DicomFile, ...]
+    left_out: int = 0
 
     @property
     def number(self) -> str:
@@ -85,7 +89,7 @@ def find_series(path: Path, choice: str | int | None = None) -> Series:
 
 def _all_series(folder: Path, *, whole_tree: bool) -> list[Series]:
     looked_at, unmarked = 0, []
-    others: list[tuple[Path, bytes]] = []
+    others: list[Path] = []
     by_uid: dict[str, list[DicomFile]] = {}
 
     def add(file: DicomFile | None) -> None:
@@ -102,15 +106,18 @@ def _all_series(folder: Path, *, whole_tree: bool) -> list[Series]:
                 stream.seek(0)
                 add(read_image_header(path, stream))
             else:
-                others.append((path, start + stream.read(_SEARCHED)))
+                others.append(path)
                 unmarked += [path] if may_be_unmarked(start) else []
     # Files of before 1993 lack the mark. They are tried only where no file has it.
     for path in [] if is_marked else unmarked:
         with naming(path), path.open("rb") as stream:
             add(read_image_header(path, stream))
     # One of a marked series that has lost its mark would be left out without a word.
+    accepted = {file.path for files in by_uid.values() for file in files}
     uids = [uid.encode("ascii", "ignore") for uid in by_uid if len(uid) > _SHORTEST_UID]
-    for path, start in others if is_marked else []:
+    for path in others if is_marked else []:
+        with naming(path), path.open("rb") as stream:
+            start = stream.read(_SEARCHED)
         if b"\0" in start and any(uid in start for uid in uids):
             raise undecodable(path)
     if not by_uid:
@@ -122,7 +129,12 @@ def _all_series(folder: Path, *, whole_tree: bool) -> list[Series]:
     def by_number(series: Series) -> tuple[float, str]:
         return (float(series.number) if series.number.isdecimal() else np.inf, series.uid)
 
-    return sorted((Series(uid, tuple(files)) for uid, files in by_uid.items()), key=by_number)
+    strangers = [(path.parent, path.suffix.lower()) for path in others if path not in accepted]
+    found = []
+    for uid, files in by_uid.items():
+        ends = {(file.path.parent, file.path.suffix.lower()) for file in files}
+        found.append(Series(uid, tuple(files), sum(stranger in ends for stranger in strangers)))
+    return sorted(found, key=by_number)
 
 
 def _files_in(folder: Path, depth: int) -> Iterable[Path]:

@@ -13,7 +13,7 @@ from BrainFusionLib.evidence import Evidence
 from BrainFusionLib.quantities import length
 from BrainFusionLib.values import ByValue
 from BrainFusionLib.verdict.criterion import Colour, Criterion, Finding, Refusal
-from BrainFusionLib.verdict.expected import expected_error_mm, interval_mm
+from BrainFusionLib.verdict.expected import bound_mm, expected_error_mm
 from BrainFusionLib.verdict.table import CRITERIA
 
 # One sentence for each colour, the same at every door.
@@ -35,14 +35,15 @@ class Verdict(ByValue):
         The worst level of the findings; green if there are none.
     findings
         Evidence that differs from that of correct results, red findings first.
-    expected_error_mm, interval_mm
-        Expected error over the head, and the range that contained 9 of 10 such errors; ``None`` if not estimated.
+    expected_error_mm, bound_mm
+        Expected error of the anatomy (`verdict.expected`), and what it is at most in 9 of 10 such cases; ``None`` if
+        not estimated, and beside red: a number there misleads.
     """
 
     colour: Colour
     findings: tuple[Finding, ...] = ()
     expected_error_mm: float | None = None
-    interval_mm: tuple[float, float] | None = None
+    bound_mm: float | None = None
 
     @property
     def sentence(self) -> str:
@@ -56,21 +57,13 @@ class Verdict(ByValue):
 
     @property
     def expected_error(self) -> str | None:
-        """The expected error with its interval, in one line; ``None`` if the verdict is red.
-
-        The estimate assumes that the pose is right and only measures how well it is determined, so it is not given
-        with a red verdict.
-        """
+        """The expected error with its bound, in one line; ``None`` if the verdict is red."""
         if self.colour == "red":
             return None
         if self.expected_error_mm is None:
             return "Expected error: not estimated"
         words = f"Expected error: {length(self.expected_error_mm)}"
-        if self.interval_mm is not None:
-            low, high = (length(mm) for mm in self.interval_mm)
-            below = self.interval_mm[0] < 0.01
-            words += f" (9 of 10 below {high})" if below else f" (9 of 10 between {low} and {high})"
-        return words
+        return words if self.bound_mm is None else f"{words} (in 9 of 10 such cases below {length(self.bound_mm)})"
 
 
 def judge(evidence: Evidence, criteria: Sequence[Criterion] = CRITERIA) -> Verdict:
@@ -78,7 +71,9 @@ def judge(evidence: Evidence, criteria: Sequence[Criterion] = CRITERIA) -> Verdi
     found = [finding for criterion in criteria if (finding := criterion.finding(evidence)) is not None]
     findings = tuple(sorted(found, key=lambda finding: finding.level != "red"))
     colour: Colour = findings[0].level if findings else "green"
-    return Verdict(colour, findings, expected_error_mm(evidence), interval_mm(evidence))
+    if colour == "red":
+        return Verdict(colour, findings)
+    return Verdict(colour, findings, expected_error_mm(evidence), bound_mm(evidence))
 
 
 def refusal(evidence: Evidence, criteria: Sequence[Criterion] = CRITERIA) -> Refusal | None:

@@ -15,6 +15,7 @@ from __future__ import annotations
 from BrainFusionLib.errors import Remedy
 from BrainFusionLib.verdict import measures
 from BrainFusionLib.verdict.criterion import Criterion
+from BrainFusionLib.verdict.expected import beyond_calibration
 
 CRITERIA: tuple[Criterion, ...] = (
     Criterion(
@@ -98,6 +99,11 @@ CRITERIA: tuple[Criterion, ...] = (
         "coverage", "coverage of the MRI's head", measures.coverage, "at least", refuse=0.05,
         refusal="the CT covers only {percent:.0f} % of the head in the MRI (minimum {limit_percent:.0f} %)",
         remedy=Remedy.REGISTER,
+    ),
+    Criterion(
+        "outside_calibration", "evidence beyond the calibration", beyond_calibration, "at most", amber=1.5,
+        text="outside what was calibrated: the evidence is {value:.1f} times worse than in any calibrated case (limit "
+        "{limit:g}), so the expected error is uncertain",
     ),
     Criterion(
         "least_share", "regions that can be compared", measures.least_share, "at least", amber=0.25, red=0.1,

@@ -332,9 +332,7 @@ def test_a_small_expected_error_is_never_shown_as_zero(chosen, application, modu
     chosen.ui.startComboBox.setCurrentIndex(2)
     fuse(chosen, application)
     for colour in ("green", "red"):
-        verdict = replace(
-            chosen._outcome.result.verdict, colour=colour, expected_error_mm=mm, interval_mm=(mm / 2, 2 * mm)
-        )
+        verdict = replace(chosen._outcome.result.verdict, colour=colour, expected_error_mm=mm, bound_mm=2 * mm)
         text = module.panel_state.verdict_text.of_result(replace(chosen._outcome.result, verdict=verdict), moved=True)
         assert "0.0 mm" not in text
         assert (verdict.expected_error or "Expected error") in text or colour == "red"

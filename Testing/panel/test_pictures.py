@@ -22,7 +22,7 @@ SOUND = PoseEvidence(
     thickest_voxel_mm=1.0, mirrored_margin_nats=0.2, sampling_error_mm=0.1, lever=1.0,
 )  # fmt: skip
 VERDICTS = {
-    "green": replace(judge(Evidence(pose=SOUND)), expected_error_mm=0.32, interval_mm=(0.1, 0.8)),
+    "green": replace(judge(Evidence(pose=SOUND)), expected_error_mm=0.32, bound_mm=0.8),
     "red": judge(Evidence(pose=replace(SOUND, mirrored_margin_nats=-0.2))),
 }
 

@@ -1,7 +1,7 @@
 """Expected error against true error: ``python -m benchmarks.registration.confidence --kinds E,D``.
 
 Registers every case with every seed. The first table has a line a case: true error, expected error, how often the true
-one lay in the interval, and how far the seeds scatter; the second one the range of what refuses a result.
+one lay within the bound, and how far the seeds scatter; the second one the range of what refuses a result.
 """
 
 from __future__ import annotations
@@ -65,8 +65,7 @@ def line(outcome: Outcome) -> str:
     inside, expected = [], []
     for result, error in zip(results, outcome.errors_mm.tolist(), strict=True):
         verdict = judge(Evidence(pose=result.evidence))
-        low, high = verdict.interval_mm or (np.nan, np.nan)
-        inside.append(low <= error <= high)
+        inside.append(verdict.bound_mm is not None and error <= verdict.bound_mm)
         expected.append(verdict.expected_error_mm or np.nan)
     cells: list[Cell] = [name, f"{np.median(outcome.errors_mm):.3f}", f"{np.median(expected):.3f}"]
     return markdown_row([*cells, f"{sum(inside)}/{len(inside)}", f"{outcome.spread_mm:.3f}", outcome.refused])
@@ -108,7 +107,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             check_kind(kind)
         heads = heads_from(options.heads)
         outcomes: dict[str, list[Outcome]] = {}
-        columns = ["case", "true error mm", "expected mm", "in the interval", "spread over seeds mm", "refused"]
+        columns = ["case", "true error mm", "expected mm", "within the bound", "spread over seeds mm", "refused"]
         print(markdown_head(columns))
         for kind in kinds:
             for seed in range(options.seed, options.seed + options.cases):

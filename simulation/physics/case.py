@@ -114,7 +114,7 @@ def make_physics_case(head: Head, strengths: Strengths, seed: int) -> PhysicsCas
     protocol = strengths.mri_protocol
     grid = mri_grid(anatomy, protocol, place)
     magnet = magnet_for(anatomy, strengths.mri_scanner, protocol, patient, grid)
-    mri = mri_image(anatomy, with_lesion, magnet, grid, patient.motion_mm, look, noise)
+    mri = mri_image(anatomy, with_lesion, magnet, grid, patient, look, noise)
     # The MRI's space begins at the isocentre, as it does on most scanners.
     mri = replace(mri, grid=_shifted(grid, -magnet.isocentre_lps_mm))
     pose = _draw_pose(strengths, place, head)

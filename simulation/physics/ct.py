@@ -23,7 +23,7 @@ EXTENT_MM = (220.0, 250.0)
 FRAME_EXTENT_MM = (290.0, 300.0)
 # What a cone beam sees: radius of its cylinder, and by how much its middle is darker.
 CONE_RADIUS_MM, CUPPING_HU = 100.0, 60.0
-# Tissues of the brain that have a texture of their own, and the HU between grey and white matter.
+# Between grey and white matter.
 BRAIN_MIDDLE_HU = 33.5
 FWHM = 2.355
 
@@ -104,18 +104,38 @@ def ct_image(
 def _head_hu(anatomy: Anatomy, movement: Movement, protocol: CtProtocol, look: np.random.Generator) -> VoxelArray:
     """Return Hounsfield units whose brain is not a function of its tissues alone.
 
-    Grey and white matter differ by 0 to 12 HU, which changes over centimetres, on a texture that no label has.
+    Grey and white matter differ by up to 9 HU, fluid by 12 to 30, both of which change over centimetres; the edges
+    between them are softer than the labels', and on all lies a texture that no label has. How much of the MRI is
+    left in it is measured by `benchmarks.realism.dependence`.
     """
     tissue, shape, spacing = movement.tissue_kji, movement.tissue_kji.shape, anatomy.grid.spacing_ijk_mm[0]
     hu = hounsfield(tissue, movement.texture)
-    contrast = np.clip(0.75 + 0.5 * smooth_noise(shape, 25 / spacing, look), 0, 1.4)
-    own = 1.6 * smooth_noise(shape, 30 / spacing, look) + 1.6 * smooth_noise(shape, 9 / spacing, look)
-    brain = (tissue == Coarse.GREY) | (tissue == Coarse.WHITE)
-    np.copyto(hu, BRAIN_MIDDLE_HU + contrast * (hu - BRAIN_MIDDLE_HU) + own, where=brain)
-    level = np.float32(look.uniform(2, 11))
-    np.copyto(hu, level + own, where=tissue == Coarse.FLUID)
+    brain, fluid = (tissue == Coarse.GREY) | (tissue == Coarse.WHITE), tissue == Coarse.FLUID
+    uneven = smooth_noise(shape, 25 / spacing, look)
+    strength, level = look.uniform(0.15, 0.6), look.uniform(3, 12)
+    own = 2.0 * smooth_noise(shape, 30 / spacing, look)
+    change = np.zeros(shape, np.float32)
+    np.copyto(change, np.clip(strength * (1 + 0.8 * uneven), 0, 1) * (hu - BRAIN_MIDDLE_HU), where=brain)
+    np.copyto(change, (level - BRAIN_MIDDLE_HU) * np.clip(0.75 + 0.3 * uneven, 0.4, 1), where=fluid)
+    both = brain | fluid
+    own += 2.2 * smooth_noise(shape, 8 / spacing, look)
+    weight = both.astype(np.float32)
+    for _ in range(2):
+        change, weight = _softened(change), _softened(weight)
+    np.copyto(hu, BRAIN_MIDDLE_HU + change / np.maximum(weight, np.float32(1e-3)) + own, where=both)
     np.copyto(hu, np.float32(protocol.iodine_hu), where=tissue == Coarse.VESSEL)
     return hu
+
+
+def _softened(image: VoxelArray) -> VoxelArray:
+    """Return an image averaged with its neighbours along each axis (1, 2, 1)."""
+    for axis in range(3):
+        view = np.moveaxis(image, axis, 0)
+        made = 0.5 * view
+        made[1:] += 0.25 * view[:-1]
+        made[:-1] += 0.25 * view[1:]
+        image = np.moveaxis(made, 0, axis)
+    return image
 
 
 def _draw_metal(

@@ -65,7 +65,7 @@ def head_field(anatomy: Anatomy, dental_mm: float = 0.0, dental_ppm: float = 0.0
     square[0, 0, 0] = 1
     kernel = 1 / 3 - kz * kz / square
     kernel[0, 0, 0] = 0
-    field = np.fft.irfftn(kernel * np.fft.rfftn(padded), padded.shape)
+    field = np.fft.irfftn(kernel * np.fft.rfftn(padded), padded.shape, axes=(0, 1, 2))
     k, j, i = tissue.shape
     field = field[3 * MARGIN : 3 * MARGIN + k, MARGIN : MARGIN + j, MARGIN : MARGIN + i]
     brain = np.isin(tissue, (*BRAIN, Coarse.FLUID))

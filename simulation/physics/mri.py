@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 
 from BrainFusionLib.geometry import FloatArray, Grid, rotation_matrix
 from BrainFusionLib.volume import Volume, VoxelArray
-from simulation.physics.anatomy import Anatomy
+from simulation.physics.anatomy import Anatomy, distance_mm
 from simulation.physics.magnet import Magnet, head_field
 from simulation.physics.sampling_torch import pulled, read_out, smooth_on
 from simulation.physics.slices import slice_stack
 from simulation.physics.strengths import MriProtocol, MriScanner, Patient
 from simulation.render import signal, smooth_noise
-from simulation.tissues import BRAIN, CODES, Coarse, CodeArray
+from simulation.tissues import BONE, BRAIN, CODES, Coarse, CodeArray
 
 # Columns: where the index axes point, LPS, and which extents (left-right, front-back, feet-head) they have.
 PLANES = {
@@ -25,7 +27,7 @@ FAT_SHARE = {Coarse.FAT: 1.0, Coarse.CANCELLOUS: 0.6}
 # Where the field is stronger than this, gradient echoes have no signal.
 VOID_PPM = 12.0
 # Signal varies inside a tissue by so much, as a share.
-UNEVEN = 0.06
+UNEVEN = 0.09
 
 
 def mri_grid(anatomy: Anatomy, protocol: MriProtocol, random: np.random.Generator) -> Grid:
@@ -59,13 +61,16 @@ def mri_image(
     tissue_kji: CodeArray,
     magnet: Magnet,
     grid: Grid,
-    motion_mm: float,
+    patient: Patient,
     look: np.random.Generator,
     noise: np.random.Generator,
 ) -> Volume:
     """Return the MRI, in whole numbers on a scale of its own."""
     protocol = magnet.protocol
     water, fat, white = _signals(anatomy, tissue_kji, protocol, look)
+    if patient.membranes_mm:
+        bright = _beside_membranes(anatomy, patient.membranes_mm)
+        water, fat = water * bright, fat * bright
     stack = slice_stack(grid, protocol.thickness_mm)
     offset = magnet.fat_offset_mm
     if np.linalg.norm(offset) < 1e-6:
@@ -82,8 +87,8 @@ def mri_image(
     image = stack.averaged(image)
     if protocol.bias > 1.01:
         image = image * coil(anatomy, grid, protocol.bias, look)
-    if motion_mm:
-        image = _with_motion(image, motion_mm / protocol.pixel_mm, protocol.readout, look)
+    if patient.motion_mm:
+        image = _with_motion(image, patient.motion_mm / protocol.pixel_mm, protocol.readout, look)
     sigma = np.float32(white / protocol.snr)
     real = sigma * noise.standard_normal(image.shape, dtype=np.float32)
     # The imaginary channel is the real one's noise mirrored in all axes: nobody can tell, and it is free.
@@ -140,6 +145,23 @@ def _signals(
     fat *= np.float32(1 - protocol.fat_suppressed)
     white = float(np.median(both[::4, ::4, ::4][tissue_kji[::4, ::4, ::4] == BRAIN[1]]))
     return both, fat, white
+
+
+# The distance takes seconds.
+@lru_cache(maxsize=8)
+def _beside_membranes(anatomy: Anatomy, most_mm: float) -> VoxelArray:
+    """Return 1, less where dark membranes on the bone fill a part of the voxel; how thick they are changes over 4 cm.
+
+    They belong to the head, so each head always has the same.
+    """
+    spacing, tissue_kji = anatomy.grid.spacing_ijk_mm[0], anatomy.head.tissue_kji
+    random = np.random.default_rng(list(anatomy.head.name.encode()))
+    thickness = most_mm * (0.5 + 0.5 * np.clip(smooth_noise(tissue_kji.shape, 40 / spacing, random), -1, 1))
+    bone = np.isin(tissue_kji, BONE)
+    # From the surface of the bone, which is half a voxel before the first voxel outside.
+    outside = distance_mm(bone, anatomy.grid) - 0.5 * spacing
+    shown: VoxelArray = np.where(bone, 1, np.clip((outside - thickness) / spacing + 0.5, 0, 1)).astype(np.float32)
+    return shown
 
 
 def _with_motion(image_kji: VoxelArray, steps_voxels: float, readout: int, random: np.random.Generator) -> VoxelArray:

@@ -214,6 +214,9 @@ class Patient:
         Electrodes in the CT.
     ventricles_mm
         How far the ventricles' walls have moved outwards.
+    membranes_mm
+        Dura, periosteum and galea are as dark in the MRI as bone, and soft in the CT: by up to so much the dark band is
+        wider than the skull, here more and there less.
     """
 
     isocentre_mm: Triple = (0.0, 0.0, 0.0)
@@ -235,6 +238,7 @@ class Patient:
     resected: bool = False
     electrodes: int = 0
     ventricles_mm: float = 0.0
+    membranes_mm: float = 0.0
 
 
 @dataclass(frozen=True)

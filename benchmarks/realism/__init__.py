@@ -1,0 +1,1 @@
+"""Where registration and verdict stand on heads with scanner physics."""

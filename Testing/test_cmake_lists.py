@@ -24,7 +24,7 @@ def module(name, **contents):
     vars(sys.modules[name]).update(contents)
     return sys.modules[name]
 
-module("qt"), module("vtk")
+module("qt"), module("vtk", calldata_type=lambda kind: lambda function: function, VTK_OBJECT=None)
 nodes = ("vtkMRMLNode", "vtkMRMLScalarVolumeNode", "vtkMRMLLinearTransformNode")
 slicer = module("slicer", **{name: type(name, (), {}) for name in nodes})
 slicer.util = module("slicer.util", VTKObservationMixin=type("Mixin", (), {}))

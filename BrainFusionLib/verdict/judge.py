@@ -22,7 +22,11 @@ SENTENCES: dict[Colour, str] = {
     "amber": "Amber: check the alignment before use",
     "red": "Red: do not use, the alignment is probably wrong",
 }
-CALIBRATION = "verdicts were calibrated on simulated pairs: always check the images yourself"
+# Measured on simulated heads with scanner physics: 12 of 12 with a shifted brain or a distorted MRI were green.
+CALIBRATION = (
+    "brain shift and distortion of the MRI are not detected, and verdicts were calibrated on simulated pairs: always check "
+    "the images yourself"
+)
 
 
 @dataclass(frozen=True, eq=False)

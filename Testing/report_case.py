@@ -25,7 +25,7 @@ LOCAL = LocalErrors(
 )
 SKULL = SkullFit(shift_mm=0.678, depth=0.123, brightness=0.234, at_edge=False, voxel_mm=2.1)
 FINDING = Finding("agreement", "amber", 0.7, 0.6, "mm", "two refinements ended 0.7 mm apart (limit 0.6 mm)")
-AMBER = Verdict("amber", (FINDING,), 0.82, (0.41, 1.6))
+AMBER = Verdict("amber", (FINDING,), 0.82, 1.6)
 
 
 def result_of(fused: Volume, ct_in_mri: Volume, mri: Volume) -> Result:

@@ -22,10 +22,10 @@ SENTENCES: dict[Colour, str] = {
     "amber": "Amber: check the alignment before use",
     "red": "Red: do not use, the alignment is probably wrong",
 }
-# Measured on simulated heads with scanner physics: 12 of 12 with a shifted brain or a distorted MRI were green.
+# Of 12 simulated heads with a shifted brain or a distorted MRI 12 were green (docs/realism).
 CALIBRATION = (
-    "brain shift and distortion of the MRI are not detected, and verdicts were calibrated on simulated pairs: always check "
-    "the images yourself"
+    "brain shift and distortion of the MRI are not detected, and verdicts were calibrated on simulated pairs: always "
+    "check the images yourself"
 )
 
 

@@ -121,7 +121,6 @@ TERMS: dict[str, Callable[[torch.Tensor, Batch], torch.Tensor]] = {
     "bone": bone,
     "soft": soft,
 }
-LABELLED = ("l1", "l2", "gradient", "ssim")
 
 
 def loss_of(fused: torch.Tensor, batch: Batch, weights: LossConfig) -> torch.Tensor:

@@ -51,10 +51,6 @@ class Truth:
         """Return where points of the skull are drawn in the CT's space, shape (n, 3)."""
         return in_header(self.pose.apply(points_lps_mm), self.ct_grid, self.ct_scanner, self.ct_protocol)
 
-    def brain_in_ct(self, points_lps_mm: FloatArray) -> FloatArray:
-        """Return where points of the brain are drawn in the CT's space, shape (n, 3)."""
-        return self.skull_in_ct(self.movement.now(points_lps_mm))
-
 
 @dataclass(frozen=True, eq=False)
 class PhysicsCase(Case):

@@ -6,7 +6,7 @@ import numpy as np
 
 from BrainFusionLib.geometry import FloatArray, Grid, apply_affine
 from BrainFusionLib.transform import RigidTransform
-from BrainFusionLib.volume import AIR_HU, Volume, VoxelArray
+from BrainFusionLib.volume import AIR_HU, BoolArray, Volume, VoxelArray
 from simulation import objects
 from simulation.heads import Head
 from simulation.physics.anatomy import Anatomy
@@ -114,17 +114,28 @@ def _head_hu(anatomy: Anatomy, movement: Movement, protocol: CtProtocol, look: n
     uneven = smooth_noise(shape, 25 / spacing, look)
     strength, level = look.uniform(0.15, 0.6), look.uniform(3, 12)
     own = 2.0 * smooth_noise(shape, 30 / spacing, look)
-    change = np.zeros(shape, np.float32)
-    np.copyto(change, np.clip(strength * (1 + 0.8 * uneven), 0, 1) * (hu - BRAIN_MIDDLE_HU), where=brain)
-    np.copyto(change, (level - BRAIN_MIDDLE_HU) * np.clip(0.75 + 0.3 * uneven, 0.4, 1), where=fluid)
-    both = brain | fluid
     own += 2.2 * smooth_noise(shape, 8 / spacing, look)
-    weight = both.astype(np.float32)
+    both = brain | fluid
+    box = _box_of(both, margin=2)
+    change = np.zeros(both[box].shape, np.float32)
+    np.copyto(change, np.clip(strength * (1 + 0.8 * uneven[box]), 0, 1) * (hu[box] - BRAIN_MIDDLE_HU), where=brain[box])
+    np.copyto(change, (level - BRAIN_MIDDLE_HU) * np.clip(0.75 + 0.3 * uneven[box], 0.4, 1), where=fluid[box])
+    weight = both[box].astype(np.float32)
     for _ in range(2):
         change, weight = _softened(change), _softened(weight)
-    np.copyto(hu, BRAIN_MIDDLE_HU + change / np.maximum(weight, np.float32(1e-3)) + own, where=both)
+    level_hu = BRAIN_MIDDLE_HU + change / np.maximum(weight, np.float32(1e-3)) + own[box]
+    np.copyto(hu[box], level_hu, where=both[box])
     np.copyto(hu, np.float32(protocol.iodine_hu), where=tissue == Coarse.VESSEL)
     return hu
+
+
+def _box_of(mask: BoolArray, margin: int) -> tuple[slice, slice, slice]:
+    """Return the smallest box around a mask, some voxels wider."""
+    k, j, i = (
+        slice(max(0, int(there[0]) - margin), int(there[-1]) + margin + 1)
+        for there in (np.flatnonzero(mask.any(axis=tuple({0, 1, 2} - {axis}))) for axis in range(3))
+    )
+    return k, j, i
 
 
 def _softened(image: VoxelArray) -> VoxelArray:

@@ -23,7 +23,7 @@ MODULE = Path(__file__).parents[2] / "BrainFusion"
 @contextmanager
 def loaded_module(application, layers):
     """Load the module file with stand-ins for the application and a new scene; what it shows is noted in `layers`."""
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory() as empty:
 
         def fake(name, **contents):
             made = types.ModuleType(name)
@@ -43,7 +43,8 @@ def loaded_module(application, layers):
         scene = slicer.vtkMRMLScene()
         # Slicer's application gives the scene these; without them no scene can be loaded.
         cache, io = slicer.vtkCacheManager(), slicer.vtkDataIOManager()
-        cache.SetRemoteCacheDirectory(tempfile.gettempdir())
+        # An empty folder, because all that is in it is listed.
+        cache.SetRemoteCacheDirectory(empty)
         io.SetCacheManager(cache)
         scene.SetDataIOManager(io)
         patch.setattr(slicer, "mrmlScene", scene, raising=False)

@@ -10,6 +10,7 @@ from functools import cached_property
 
 import numpy as np
 
+from BrainFusionLib.acquisition import PairAcquisition
 from BrainFusionLib.geometry import FloatArray
 from BrainFusionLib.values import ByValue
 
@@ -187,6 +188,8 @@ class Evidence(ByValue):
         Local misalignment.
     skull
         Distance of the CT's skull from the dark skull band of the MRI.
+    acquisition
+        How the two were acquired, by their headers; ``None`` if these say nothing.
     """
 
     pose: PoseEvidence | None = None
@@ -194,6 +197,7 @@ class Evidence(ByValue):
     coverage: float | None = None
     local: LocalErrors | None = None
     skull: SkullFit | None = None
+    acquisition: PairAcquisition | None = None
 
     @property
     def found(self) -> PoseEvidence | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -41,13 +43,13 @@ def resample_onto(
     Returns
     -------
     Volume
-        On `grid`, with the name, modality and notes of `volume`.
+        On `grid`, with the name, modality, notes and acquisition of `volume`.
     """
     outside = fill if fill is not None else (AIR_HU if volume.modality == "CT" else 0.0)
     moving_from_fixed = np.eye(4) if transform is None else transform.moving_from_fixed_lps
     source_from_target = volume.grid.ijk_from_lps @ moving_from_fixed @ grid.lps_from_ijk
     if volume.grid.size_ijk == grid.size_ijk and np.allclose(source_from_target, np.eye(4), rtol=0, atol=1e-9):
-        return Volume(volume.array_kji, grid, volume.modality, volume.name, volume.notes)
+        return replace(volume, grid=grid)
     if torch.device(device).type == "mps":
         device = "cpu"
     source = torch.from_numpy(np.require(volume.array_kji, requirements="W")).to(device)[None, None]
@@ -56,7 +58,7 @@ def resample_onto(
     for first in range(0, grid.size_ijk[2], slab):
         count = min(slab, grid.size_ijk[2] - first)
         result[first : first + count] = _pull_slab(source, source_from_target, grid, first, count, outside)
-    return Volume(result, grid, volume.modality, volume.name, volume.notes)
+    return replace(volume, array_kji=result, grid=grid)
 
 
 def _pull_slab(

@@ -9,6 +9,7 @@ from typing import Any, Literal, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from BrainFusionLib.acquisition import Acquisition
 from BrainFusionLib.errors import GeometryError
 from BrainFusionLib.geometry import Grid, anatomical_axes
 from BrainFusionLib.values import ByValue
@@ -39,6 +40,8 @@ class Volume(ByValue):
         Name of the volume in messages and reports: that of a file or node.
     notes
         Assumptions and repairs made on reading, for the user ("no orientation in the file: …").
+    acquisition
+        How the volume was acquired, as far as its header says; ``None`` if unknown.
 
     Raises
     ------
@@ -51,6 +54,7 @@ class Volume(ByValue):
     modality: Modality | None = None
     name: str = "volume"
     notes: tuple[str, ...] = ()
+    acquisition: Acquisition | None = None
 
     def __post_init__(self) -> None:
         array = np.ascontiguousarray(self.array_kji, dtype=np.float32)

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from BrainFusionLib.acquisition import CtAcquisition, MriAcquisition, PairAcquisition
 from BrainFusionLib.case import (
     IntensityMap,
     Pose,
@@ -53,17 +54,43 @@ points = st.integers(0, 3).flatmap(
 )
 
 
-@st.composite
-def volumes_on(draw, grid):
-    values = draw(st.integers(0, 2**32 - 1))
-    array = np.random.default_rng(values).normal(0, 1000, grid.shape_kji).astype(np.float32)
-    return Volume(array, grid, draw(st.sampled_from(["CT", "MR", None])), draw(text), tuple(draw(st.lists(text))))
-
-
 def built(kind, **given):
     """Return a strategy for a dataclass whose fields are all given."""
     assert {field.name for field in fields(kind) if field.init} == set(given), kind
     return st.builds(kind, **given)
+
+
+vendors, truths = st.sampled_from([None, "Siemens", "GE", "Philips", "Canon"]), st.sampled_from([None, True, False])
+days = maybe | st.integers(700_000, 750_000)
+mri_acquisitions = built(
+    MriAcquisition, vendor=vendors, distortion_correction=st.sampled_from([None, "none", "2D", "3D"]),
+    field_t=maybe | finite, bandwidth_hz=maybe | finite, acquired_pixel_mm=maybe | finite,
+    readout_axis=st.sampled_from([None, "i", "j"]), volumetric=truths, slice_thickness_mm=maybe | finite,
+    slice_spacing_mm=maybe | finite, echo_planar=truths, fat_suppressed=truths, contrast_agent=truths,
+    water_fat_shift_px=maybe | finite, normalised=truths, isocentre_mm=maybe | finite, day=days,
+)  # fmt: skip
+ct_acquisitions = built(
+    CtAcquisition, vendor=vendors, model=maybe | text, cone_beam=truths, kernel=maybe | text, kvp=maybe | finite,
+    slice_thickness_mm=maybe | finite, slice_spacing_mm=maybe | finite, reconstruction_diameter_mm=maybe | finite,
+    tilt_deg=maybe | finite, contrast_agent=truths, day=days,
+)  # fmt: skip
+pair_acquisitions = built(
+    PairAcquisition, ct=maybe | ct_acquisitions, mri=maybe | mri_acquisitions, days_apart=maybe | st.integers(-99, 99)
+)
+
+
+@st.composite
+def volumes_on(draw, grid):
+    values = draw(st.integers(0, 2**32 - 1))
+    array = np.random.default_rng(values).normal(0, 1000, grid.shape_kji).astype(np.float32)
+    return Volume(
+        array,
+        grid,
+        draw(st.sampled_from(["CT", "MR", None])),
+        draw(text),
+        tuple(draw(st.lists(text))),
+        draw(maybe | mri_acquisitions | ct_acquisitions),
+    )
 
 
 pose_evidence = built(
@@ -82,14 +109,15 @@ evidence = built(
     | built(LocalErrors, spacing_mm=numbers, points_lps_mm=points, shifts_mm=points, fit=maybe | local_fits),
     skull=maybe
     | built(SkullFit, shift_mm=numbers, depth=numbers, brightness=numbers, at_edge=st.booleans(), voxel_mm=numbers),
+    acquisition=maybe | pair_acquisitions,
 )
 verdicts = built(
     Verdict,
     colour=st.sampled_from(["green", "amber", "red"]),
     findings=st.lists(
         built(
-            Finding, code=text, level=st.sampled_from(["amber", "red"]), measure=numbers, limit=numbers, unit=text,
-            text=text,
+            Finding, code=text, level=st.sampled_from(["green", "amber", "red"]), measure=numbers, limit=numbers,
+            unit=text, text=text,
         ),
         max_size=3,
     ).map(tuple),

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from BrainFusionLib import errors
+from BrainFusionLib.acquisition import Acquisition
 from BrainFusionLib.case import Inputs, Request, Result, from_document, to_document
 from BrainFusionLib.errors import BrainFusionError, RegistrationError, Remedy
 from BrainFusionLib.geometry import Grid
@@ -38,10 +39,12 @@ class RawVolume:
     grid: Grid
     modality: Modality | None
     name: str
+    acquisition: Acquisition | None = None
 
     def copied(self) -> Volume:
         """Return a library volume with float32 voxels of its own."""
-        return Volume(np.array(self.array_kji, dtype=np.float32), self.grid, self.modality, self.name)
+        voxels = np.array(self.array_kji, dtype=np.float32)
+        return Volume(voxels, self.grid, self.modality, self.name, acquisition=self.acquisition)
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,6 +75,7 @@ class RawHeader:
     grid: Grid
     modality: Modality | None
     name: str
+    acquisition: Acquisition | None = None
 
 
 @dataclass(frozen=True)
@@ -186,14 +190,20 @@ def write_job(request: Request, inputs: RawInputs, folder: Path) -> Iterator[Job
     volumes = inputs.by_role()
     for role, volume in volumes.items():
         yield from files.set_in_pieces(role, volume.array_kji)
-    headers = {role: RawHeader(volume.grid, volume.modality, volume.name) for role, volume in volumes.items()}
+    headers = {
+        role: RawHeader(volume.grid, volume.modality, volume.name, volume.acquisition)
+        for role, volume in volumes.items()
+    }
     yield JobMessage(folder, request, headers)
 
 
 def read_inputs(job: JobMessage) -> Inputs:
     """Return the volumes of a job, float32."""
     files = VoxelFiles(job.folder)
-    volumes = {role: RawVolume(files[role], h.grid, h.modality, h.name).copied() for role, h in job.volumes.items()}
+    volumes = {
+        role: RawVolume(files[role], h.grid, h.modality, h.name, h.acquisition).copied()
+        for role, h in job.volumes.items()
+    }
     return Inputs(**volumes)
 
 

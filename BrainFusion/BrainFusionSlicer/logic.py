@@ -19,7 +19,7 @@ from BrainFusionLib.case import Request, Result, Source
 from BrainFusionLib.errors import Cancelled, SettingsError
 from BrainFusionLib.settings import Settings
 from BrainFusionLib.transform import RigidTransform
-from BrainFusionSlicer import bridge, currency, ownership, registered_ct, torch_setup, verdict_text
+from BrainFusionSlicer import acquired, bridge, currency, ownership, registered_ct, torch_setup, verdict_text
 from BrainFusionSlicer.fingerprint import fingerprint_of
 from BrainFusionSlicer.jobs import RawInputs
 from BrainFusionSlicer.runner import InProcessRunner, ProcessRunner, Runner
@@ -165,8 +165,8 @@ class FusionLogic(ScriptedLoadableModuleLogic):
             )
         torch_setup.require_torch()
         rawInputs = RawInputs(
-            ct=bridge.raw_from_node(ctVolume, as_shown=keepAlignment),
-            mri=bridge.raw_from_node(mriVolume),
+            ct=acquired.with_acquisition(bridge.raw_from_node(ctVolume, as_shown=keepAlignment), ctVolume),
+            mri=acquired.with_acquisition(bridge.raw_from_node(mriVolume), mriVolume),
             mri_mask=None if mask is None else bridge.mask_from_node(mask, mriVolume),
         )
         request = Request(

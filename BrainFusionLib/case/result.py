@@ -211,7 +211,8 @@ class Result(ByValue):
             return text
 
         def renamed(volume: Volume) -> Volume:
-            return replace(volume, name=anonymous(volume.name), notes=tuple(anonymous(note) for note in volume.notes))
+            notes = tuple(anonymous(note) for note in volume.notes)
+            return replace(volume, name=anonymous(volume.name), notes=notes, acquisition=None)
 
         request = replace(
             request,

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from BrainFusionLib import intensity
+from BrainFusionLib.acquisition import pair_acquisition
 from BrainFusionLib.case.clock import Clock
 from BrainFusionLib.case.request import Inputs, Request
 from BrainFusionLib.case.result import IntensityMap, Pose, Provenance, Result, Volumes
@@ -89,6 +90,7 @@ def run(request: Request, inputs: Inputs, progress: Progress | None = None, canc
         coverage=pulled.coverage,
         local=local,
         skull=skull,
+        acquisition=pair_acquisition(inputs.ct.acquisition, inputs.mri.acquisition),
     )
     return Result(
         request=request,

@@ -14,6 +14,7 @@ import numpy as np
 
 from BrainFusionLib.errors import ImageContentError, ImageFileError
 from BrainFusionLib.io.budget import refuse_too_large
+from BrainFusionLib.io.dicom_acquisition import read_acquisition
 from BrainFusionLib.io.dicom_files import DicomFile, quiet_pydicom
 from BrainFusionLib.io.dicom_pixels import read_pixels, undecodable
 from BrainFusionLib.io.dicom_series import Series, find_series
@@ -67,7 +68,8 @@ def read_dicom(path: Path, *, modality: Modality | None = None, series: str | in
         notes += _notes_on_files(chosen)
         # Folders of exports are often called after the patient, and this name goes into reports.
         name = f"{said or modality or 'DICOM'} series {chosen.number or chosen.uid}"
-    return Volume(array, grid, modality=said or modality, name=name, notes=notes)
+        acquisition = read_acquisition(chosen.files, grid.centre_lps_mm, grid.spacing_ijk_mm[2])
+    return Volume(array, grid, modality=said or modality, name=name, notes=notes, acquisition=acquisition)
 
 
 def dicom_size(path: Path, *, series: str | int | None = None) -> tuple[int, int, int]:

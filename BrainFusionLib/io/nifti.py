@@ -22,6 +22,7 @@ from BrainFusionLib.geometry import RAS_FROM_LPS, FloatArray, Grid, affine, orth
 from BrainFusionLib.io.budget import refuse_too_large
 from BrainFusionLib.io.nifti_layout import ANALYZE, NIFTI1, NIFTI2
 from BrainFusionLib.io.reading import COPY_AGAIN, naming, refuse_bad_spacing, shown, three_sizes
+from BrainFusionLib.io.sidecar import read_sidecar
 from BrainFusionLib.io.unpacking import is_gzip, read_span, read_start
 from BrainFusionLib.volume import Volume
 
@@ -80,7 +81,9 @@ def read_nifti(path: Path) -> Volume:
     with naming(data_path):
         array, notes_on_data = _read_voxels(data_path, header, size)
         notes += notes_on_data
-    return Volume(array, grid, name=path.name, notes=tuple(notes))
+    acquisition, notes_on_sidecar = read_sidecar(path, grid, _in_scanner_space(header))
+    notes += notes_on_sidecar
+    return Volume(array, grid, name=path.name, notes=tuple(notes), acquisition=acquisition)
 
 
 def nifti_size(path: Path) -> tuple[int, int, int]:
@@ -95,6 +98,14 @@ def nifti_size(path: Path) -> tuple[int, int, int]:
     with naming(header_path):
         header = _read_header(header_path, single_file=header_path == data_path)
         return three_sizes(header_path, _sizes(header))
+
+
+def _in_scanner_space(header: _Header) -> bool:
+    """Return whether the header puts the voxels into the scanner's coordinates (code 1)."""
+    if not header.is_nifti:
+        return False
+    sform, qform = int(header.fields["sform_code"]), int(header.fields["qform_code"])
+    return 1 in (sform, qform) and max(sform, qform) == 1
 
 
 def _files_of(path: Path) -> tuple[Path, Path]:

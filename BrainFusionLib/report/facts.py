@@ -114,7 +114,9 @@ def headline(result: Result) -> list[str]:
 def quality_facts(result: Result) -> list[Fact]:
     """Return all evidence on the pose, and whether the fused volume tells the truth about its sources."""
     evidence = result.evidence
-    facts = list(_rows(evidence, missing="not measured"))
+    # What the headers say has a table of its own (`headers.acquisition_facts`).
+    measured = [field.name for field in fields(evidence) if field.name != "acquisition"]
+    facts = [fact for name in measured for fact in _field_rows(getattr(evidence, name), "not measured", name)]
     if evidence.local is not None:
         facts.append(Fact("regions compared", str(len(evidence.local.lengths_mm))))
         if evidence.local.worst is not None:

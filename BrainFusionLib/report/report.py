@@ -15,6 +15,7 @@ from BrainFusionLib.io import write_text
 from BrainFusionLib.quantities import listed, number, position
 from BrainFusionLib.report.facts import Fact, headline, note_texts, quality_facts, setting_facts, timing_facts
 from BrainFusionLib.report.figures import histogram, rows_of_planes, slider, strip
+from BrainFusionLib.report.headers import acquisition_facts
 from BrainFusionLib.report.page import Html, page, render
 from BrainFusionLib.report.pictures import PLANES, Scene, plane_pictures, prepare_scene
 from BrainFusionLib.report.viewer import viewer
@@ -70,6 +71,7 @@ def report_html(result: Result, mri: Volume) -> str:
         transform=_transform(result),
         notes=_notes(note_texts(result)),
         quality=render("section", heading="Evidence and fidelity", content=_table(quality_facts(result))),
+        acquisition=_section("Acquisition, by the headers", acquisition_facts(result)),
         timings=render("section", heading="Time", content=_table(timing_facts(result.provenance))),
         settings=_table(setting_facts(result)),
     )
@@ -122,6 +124,10 @@ def _transform(result: Result) -> Html:
 
 def _notes(texts: Sequence[str]) -> list[Html]:
     return [render("section", heading="Notes", content=render("list", items=_items(texts)))] if texts else []
+
+
+def _section(heading: str, facts: Sequence[Fact]) -> list[Html]:
+    return [render("section", heading=heading, content=_table(facts))] if facts else []
 
 
 def _table(facts: Sequence[Fact]) -> Html:

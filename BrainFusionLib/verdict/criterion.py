@@ -24,7 +24,7 @@ class Finding(ByValue):
     code
         Code of the criterion, the same in every version.
     level
-        Its severity.
+        Its severity; green for what the user should know, and what is no sign of misalignment.
     measure, limit, unit
         The number, its limit, and the unit of both.
     text
@@ -32,7 +32,7 @@ class Finding(ByValue):
     """
 
     code: str
-    level: Literal["amber", "red"]
+    level: Colour
     measure: float
     limit: float
     unit: str
@@ -68,8 +68,8 @@ class Criterion:
         A pure function of the evidence; ``None`` if it is not available or does not apply. NaN is beyond every limit.
     sense
         Whether the measure should be at least or at most its limit.
-    amber, red, refuse
-        Limits beyond which the finding is amber or red, or the pose is refused; ``None`` for no such limit.
+    green, amber, red, refuse
+        Limits beyond which the finding is green, amber or red, or the pose is refused; ``None`` for no such limit.
     unit
         Unit of measure and limits; empty for plain numbers.
     text, refusal
@@ -90,6 +90,7 @@ class Criterion:
     amber: float | None = None
     red: float | None = None
     refuse: float | None = None
+    green: float | None = None
     unit: str = ""
     text: str = ""
     refusal: str = ""
@@ -103,11 +104,13 @@ class Criterion:
         if value is None:
             return None
         scale = self.scale(evidence)
-        for level, limit in (("red", self.red), ("amber", self.amber)):
+        levels: tuple[tuple[Colour, float | None], ...]
+        levels = (("red", self.red), ("amber", self.amber), ("green", self.green))
+        for level, limit in levels:
             if limit is not None and not self._is_within(value, limit * scale):
                 shown = (self.amber if self.amber is not None else limit) * scale
                 text = self._phrased(self.text, value, shown)
-                return Finding(self.code, "red" if level == "red" else "amber", value, shown, self.unit, text)
+                return Finding(self.code, level, value, shown, self.unit, text)
         return None
 
     def refused(self, evidence: Evidence) -> Refusal | None:

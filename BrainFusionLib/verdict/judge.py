@@ -22,6 +22,7 @@ SENTENCES: dict[Colour, str] = {
     "amber": "Amber: check the alignment before use",
     "red": "Red: do not use, the alignment is probably wrong",
 }
+_WORST_FIRST: tuple[Colour, ...] = ("red", "amber", "green")
 # Of 12 simulated heads with a shifted brain or a distorted MRI 12 were green (docs/realism).
 CALIBRATION = (
     "brain shift and distortion of the MRI are not detected, and verdicts were calibrated on simulated pairs: always "
@@ -38,7 +39,7 @@ class Verdict(ByValue):
     colour
         The worst level of the findings; green if there are none.
     findings
-        Evidence that differs from that of correct results, red findings first.
+        Evidence that differs from that of correct results, red findings first, and what else to know (green).
     expected_error_mm, bound_mm
         Expected error of the anatomy (`verdict.expected`), and what it is at most in 9 of 10 such cases; ``None`` if
         not estimated, and beside red: a number there misleads.
@@ -73,7 +74,7 @@ class Verdict(ByValue):
 def judge(evidence: Evidence, criteria: Sequence[Criterion] = CRITERIA) -> Verdict:
     """Judge a pose by its evidence, without knowledge of the true pose."""
     found = [finding for criterion in criteria if (finding := criterion.finding(evidence)) is not None]
-    findings = tuple(sorted(found, key=lambda finding: finding.level != "red"))
+    findings = tuple(sorted(found, key=lambda finding: _WORST_FIRST.index(finding.level)))
     colour: Colour = findings[0].level if findings else "green"
     if colour == "red":
         return Verdict(colour, findings)

@@ -13,7 +13,7 @@ nats or more, their refinements ended within .4 mm, and they beat their mirror i
 from __future__ import annotations
 
 from BrainFusionLib.errors import Remedy
-from BrainFusionLib.verdict import measures
+from BrainFusionLib.verdict import headers, measures
 from BrainFusionLib.verdict.criterion import Criterion
 from BrainFusionLib.verdict.expected import beyond_calibration
 
@@ -131,5 +131,34 @@ CRITERIA: tuple[Criterion, ...] = (
         "skull_far", "beyond reach of the dark skull band", measures.skull_shift_at_least_mm, "at most", red=0.0,
         unit="mm",
         text="the CT skull lies {value:.1f} mm or more from the dark skull band of the MRI",
+    ),
+    Criterion(
+        # Up to 15 mm on average maps, more than 20 in single heads at 3 T.
+        "echo_planar", "echo-planar MRI", headers.echo_planar, "at most", amber=0.0,
+        text="the MRI is echo planar (EPI): such images are distorted by up to centimetres and are not suited to "
+        "planning; use an anatomical series",
+    ),
+    Criterion(
+        # A head's centre 50 mm off with 1 % of non-linearity: 1.3 mm rms, 95 % below 2.9 mm.
+        "far_uncorrected", "distance of an uncorrected MRI from the isocentre", headers.far_uncorrected_mm, "at most",
+        amber=headers.FAR_MM, unit="mm",
+        text="the MRI was not corrected for gradient distortion, and its centre lies {value:.0f} mm from the "
+        "scanner's isocentre (limit {limit:g} mm): the anatomy may be off by millimetres; use the corrected series "
+        "(DIS3D) if there is one",
+    ),
+    Criterion(
+        "distortion_not_corrected", "MRI not corrected for distortion", headers.uncorrected, "at most", green=0.0,
+        text="the MRI was not corrected for gradient distortion; use the corrected series (DIS3D) if there is one",
+    ),
+    Criterion(
+        "distortion_corrected_in_plane", "MRI corrected in the slice plane only", headers.corrected_in_plane,
+        "at most", green=0.0,
+        text="the MRI was corrected for gradient distortion in the slice plane only; use the series corrected in 3D "
+        "(DIS3D) if there is one",
+    ),
+    Criterion(
+        "cone_beam", "cone-beam CT", headers.cone_beam, "at most", green=0.0,
+        text="the CT is from a cone-beam scanner: its Hounsfield units are approximate, and the brain is hardly "
+        "visible",
     ),
 )  # fmt: skip

@@ -13,6 +13,7 @@ from simulation.cases import Case
 from simulation.heads import Head
 from simulation.physics.anatomy import Anatomy, anatomy_of
 from simulation.physics.ct import ct_grid, ct_image, in_header
+from simulation.physics.header import ct_header, mri_header
 from simulation.physics.magnet import Magnet
 from simulation.physics.movement import Movement, moved, opening_at, with_tumour
 from simulation.physics.mri import magnet_for, mri_grid, mri_image
@@ -112,12 +113,14 @@ def make_physics_case(head: Head, strengths: Strengths, seed: int) -> PhysicsCas
     magnet = magnet_for(anatomy, strengths.mri_scanner, protocol, patient, grid)
     mri = mri_image(anatomy, with_lesion, magnet, grid, patient, look, noise)
     # The MRI's space begins at the isocentre, as it does on most scanners.
-    mri = replace(mri, grid=_shifted(grid, -magnet.isocentre_lps_mm))
+    in_scanner = _shifted(grid, -magnet.isocentre_lps_mm)
+    mri = replace(mri, grid=in_scanner, acquisition=mri_header(strengths, in_scanner, seed))
     pose = _draw_pose(strengths, place, head)
     ct_slices = ct_grid(pose.apply(head.centre_lps_mm), strengths.ct_protocol, strengths.ct_scanner, place)
     ct = ct_image(
         anatomy, movement, patient, strengths.ct_scanner, strengths.ct_protocol, pose, ct_slices, look_ct, noise
     )
+    ct = replace(ct, acquisition=ct_header(strengths.ct_scanner, strengths.ct_protocol, ct.grid, seed))
     truth = Truth(magnet, movement, pose, strengths.ct_scanner, strengths.ct_protocol, ct_slices)
     return _with_truth(head, anatomy, strengths, seed, ct, mri, truth)
 

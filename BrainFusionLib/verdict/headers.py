@@ -1,0 +1,45 @@
+"""The measures of the criteria that headers alone justify; ``None`` where the header does not say."""
+
+from __future__ import annotations
+
+from BrainFusionLib.acquisition import MriAcquisition
+from BrainFusionLib.evidence import Evidence
+
+# Uncorrected MRI further than this from the isocentre may be distorted by more than a planner expects.
+FAR_MM = 50.0
+
+
+def echo_planar(evidence: Evidence) -> float | None:
+    """Return 1 for an echo-planar MRI, else 0."""
+    mri = _mri(evidence)
+    return None if mri is None or mri.echo_planar is None else float(mri.echo_planar)
+
+
+def far_uncorrected_mm(evidence: Evidence) -> float | None:
+    """Return the distance from the isocentre of an MRI that was not corrected for gradient distortion."""
+    mri = _mri(evidence)
+    return mri.isocentre_mm if mri is not None and mri.distortion_correction == "none" else None
+
+
+def uncorrected(evidence: Evidence) -> float | None:
+    """Return 1 for an uncorrected MRI near the isocentre, or at an unknown distance; 0 for others."""
+    mri = _mri(evidence)
+    if mri is None or mri.distortion_correction is None:
+        return None
+    return float(mri.distortion_correction == "none" and (mri.isocentre_mm or 0.0) <= FAR_MM)
+
+
+def corrected_in_plane(evidence: Evidence) -> float | None:
+    """Return 1 for an MRI corrected in the slice plane only, else 0."""
+    mri = _mri(evidence)
+    return None if mri is None or mri.distortion_correction is None else float(mri.distortion_correction == "2D")
+
+
+def cone_beam(evidence: Evidence) -> float | None:
+    """Return 1 for a CT from a cone-beam scanner, else 0."""
+    ct = None if evidence.acquisition is None else evidence.acquisition.ct
+    return None if ct is None or ct.cone_beam is None else float(ct.cone_beam)
+
+
+def _mri(evidence: Evidence) -> MriAcquisition | None:
+    return None if evidence.acquisition is None else evidence.acquisition.mri

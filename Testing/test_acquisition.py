@@ -340,3 +340,19 @@ def test_nothing_that_identifies_is_kept():
     odd = ct(ManufacturerModelName="Scanner of General Hospital", ConvolutionKernel="doe kernel")
     text = json.dumps(to_document(pair_acquisition(read(odd), read(siemens())))).lower()
     assert not [word for word in ("doe", "jane", "4711", "hospital", "2026", "1.2.3") if word in text]
+
+
+def test_a_result_holds_what_the_headers_say_and_no_date():
+    from BrainFusionLib import fuse
+    from BrainFusionLib.phantom import make_pair
+    from BrainFusionLib.settings import FusionSettings, Settings
+
+    pair = make_pair(spacing_mm=5.0)
+    ct_volume, mri = replace(pair.ct, acquisition=read(ct())), replace(pair.mri, acquisition=read(siemens()))
+    settings = Settings(fusion=FusionSettings("average"))
+    result = fuse(ct_volume, mri, settings, transform=pair.transform, check=False)
+    assert result.evidence.acquisition == pair_acquisition(ct_volume.acquisition, mri.acquisition)
+    document = to_document(result.without_names(), {})
+    assert document["evidence"]["acquisition"]["mri"]["distortion_correction"] == "3D"
+    text = json.dumps(document["evidence"]) + json.dumps(document["volumes"])
+    assert str(ct_volume.acquisition.day) not in text

@@ -10,12 +10,14 @@ import numpy as np
 import pytest
 
 from BrainFusionLib import report
+from BrainFusionLib.acquisition import CtAcquisition, MriAcquisition, PairAcquisition
 from BrainFusionLib.case import Result, Source
 from BrainFusionLib.errors import GeometryError
 from BrainFusionLib.geometry import RAS_FROM_LPS, Grid, anatomical_axes, rotation_matrix
 from BrainFusionLib.quantities import interval, length, number, position
 from BrainFusionLib.report import pictures, report_html, write_pictures, write_readme_picture, write_report
 from BrainFusionLib.report.facts import quality_facts
+from BrainFusionLib.report.headers import acquisition_facts
 from BrainFusionLib.report.page import Html, data, render
 from BrainFusionLib.report.pictures import joint_histogram, plane_pictures, prepare_scene, with_edges
 from BrainFusionLib.report.viewer import LocalMisalignment
@@ -269,8 +271,24 @@ def test_every_number_of_the_evidence_is_shown():
     for result in (case()[0], given(case()[0])):
         shown = quality_facts(result)
         assert len({fact.label for fact in shown}) == len(shown)
-        # Beside the fields: regions compared, the largest misalignment, a second search.
-        assert len(shown) == leaves(result.evidence) + leaves(result.fidelity) + 3
+        # Beside the fields: regions compared, the largest misalignment, a second search. Headers have a table of their
+        # own.
+        measured = leaves(result.evidence) - leaves(result.evidence.acquisition)
+        assert len(shown) == measured + leaves(result.fidelity) + 3
+
+
+def test_what_the_headers_say_is_a_table_of_its_own():
+    result = case()[0]
+    assert acquisition_facts(result) == []
+    mri = MriAcquisition("Siemens", None, 3.0, 200.0, 1.0, "j", True, isocentre_mm=31.4)
+    pair = PairAcquisition(CtAcquisition("Siemens", "SOMATOM", kernel="Hr60"), mri, days_apart=-1)
+    shown = acquisition_facts(replace(result, evidence=replace(result.evidence, acquisition=pair)))
+    words = {fact.label: fact.value for fact in shown}
+    assert words["MRI: correction of gradient distortion"] == "unknown"
+    assert words["MRI: expected shift of fat"] == "2.2 mm"
+    assert words["MRI: centre of the volume to the isocentre (usually)"] == "31 mm"
+    assert (words["CT: scanner"], words["CT acquired"]) == ("Siemens SOMATOM", "1 day before the MRI")
+    assert "MRI: echo planar" not in words
 
 
 def test_labels_are_not_names_of_fields(page):

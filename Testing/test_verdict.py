@@ -263,7 +263,7 @@ def test_codes_are_unique_and_templates_complete():
     assert len({criterion.code for criterion in CRITERIA}) == len(CRITERIA)
     for criterion in CRITERIA:
         assert criterion.name
-        assert (criterion.amber is None and criterion.red is None) == (not criterion.text)
+        assert (criterion.green is criterion.amber is criterion.red is None) == (not criterion.text)
         assert (criterion.refuse is None) == (not criterion.refusal)
         assert "allowed" not in criterion.text + criterion.refusal
 

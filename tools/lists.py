@@ -57,10 +57,19 @@ def criteria() -> str:
     from BrainFusionLib.verdict.table import CRITERIA
 
     rows = [
-        (f"`{row.code}`", row.name, row.sense, _limit(row.amber), _limit(row.red), _limit(row.refuse), row.unit)
+        (
+            f"`{row.code}`",
+            row.name,
+            row.sense,
+            _limit(row.green),
+            _limit(row.amber),
+            _limit(row.red),
+            _limit(row.refuse),
+            row.unit,
+        )
         for row in CRITERIA
     ]
-    return markdown_table(("code", "what is measured", "wanted", "amber", "red", "refused", "unit"), rows)
+    return markdown_table(("code", "what is measured", "wanted", "told", "amber", "red", "refused", "unit"), rows)
 
 
 LISTS: dict[str, Callable[[], str]] = {"formats": formats, "methods": methods, "criteria": criteria}

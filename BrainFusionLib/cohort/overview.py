@@ -78,8 +78,7 @@ def _row(row: Row, picture: str | None, report: str | None) -> Html:
     state = _state(row)
     linked = report is not None and row.status == "done"
     name = [render("cohort-link", address=report or "", name=row.case)] if linked else row.case
-    # What to look at: of a green case there is nothing to say.
-    reasons = row.error or ("" if state == "green" else row.reasons)
+    reasons = row.error or row.reasons
     cells = (
         ("", [] if picture is None else [render("cohort-picture", picture=picture)]),
         (row.case, name),

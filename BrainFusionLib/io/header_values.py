@@ -14,7 +14,7 @@ _VENDORS: dict[str, Vendor] = {
     "siemens": "Siemens", "ge ": "GE", "general electric": "GE", "philips": "Philips", "canon": "Canon",
     "toshiba": "Canon",
 }  # fmt: skip
-# Names of cone-beam scanners of operating, angiography, dental and radiotherapy rooms, without spaces and hyphens.
+# Parts of the names of cone-beam scanners (surgery, angiography, dentistry, radiotherapy), no spaces or hyphens.
 _CONE_BEAM = (
     "oarm", "artis", "dynact", "allura", "azurion", "xperct", "innova", "discoveryigs", "allia", "loopx", "cios",
     "ziehm", "newtom", "icat", "promax", "accuitomo", "veraview", "orthophos", "galileos", "gammaknife", "onboard",

@@ -24,7 +24,7 @@ class Finding(ByValue):
     code
         Code of the criterion, the same in every version.
     level
-        Its severity; green for what the user should know, and what is no sign of misalignment.
+        Its severity. A green finding is worth knowing and does not change the verdict's colour.
     measure, limit, unit
         The number, its limit, and the unit of both.
     text
@@ -68,15 +68,17 @@ class Criterion:
         A pure function of the evidence; ``None`` if it is not available or does not apply. NaN is beyond every limit.
     sense
         Whether the measure should be at least or at most its limit.
-    green, amber, red, refuse
-        Limits beyond which the finding is green, amber or red, or the pose is refused; ``None`` for no such limit.
+    amber, red, refuse
+        Limits beyond which the finding is amber or red, or the pose is refused; ``None`` for no such limit.
+    green
+        Limit beyond which the finding is told without changing the colour.
     unit
         Unit of measure and limits; empty for plain numbers.
     text, refusal
         Templates for `str.format`: ``value`` and ``limit``, both times 100 as ``percent`` and ``limit_percent``, and
-        ``deficit``, the value with the opposite sign. ``limit`` is the amber limit, or the one for a refusal.
+        ``deficit``, the value with the opposite sign. ``limit`` is the mildest limit, or the one for a refusal.
     scale
-        Factor by which the amber and red limits grow for this evidence (for coarse voxels, for example).
+        Factor by which all limits but that of a refusal grow for this evidence (for coarse voxels, for example).
     may_refuse
         Whether this criterion may refuse a pose with this evidence.
     remedy
@@ -90,13 +92,13 @@ class Criterion:
     amber: float | None = None
     red: float | None = None
     refuse: float | None = None
-    green: float | None = None
     unit: str = ""
     text: str = ""
     refusal: str = ""
     scale: Callable[[Evidence], float] = _one
     may_refuse: Callable[[Evidence], bool] = _always
     remedy: Remedy | None = None
+    green: float | None = None
 
     def finding(self, evidence: Evidence) -> Finding | None:
         """Return the finding on a pose; ``None`` if the measure is within the limits."""
@@ -104,14 +106,15 @@ class Criterion:
         if value is None:
             return None
         scale = self.scale(evidence)
-        levels: tuple[tuple[Colour, float | None], ...]
-        levels = (("red", self.red), ("amber", self.amber), ("green", self.green))
-        for level, limit in levels:
-            if limit is not None and not self._is_within(value, limit * scale):
-                shown = (self.amber if self.amber is not None else limit) * scale
-                text = self._phrased(self.text, value, shown)
-                return Finding(self.code, level, value, shown, self.unit, text)
-        return None
+        limits: tuple[tuple[Colour, float | None], ...] = (
+            ("green", self.green), ("amber", self.amber), ("red", self.red),
+        )  # fmt: skip
+        beyond = [(level, limit * scale) for level, limit in limits if limit is not None]
+        passed = [level for level, limit in beyond if not self._is_within(value, limit)]
+        if not passed:
+            return None
+        mildest = beyond[0][1]
+        return Finding(self.code, passed[-1], value, mildest, self.unit, self._phrased(self.text, value, mildest))
 
     def refused(self, evidence: Evidence) -> Refusal | None:
         """Return why a pose is refused; ``None`` if this criterion does not refuse it."""

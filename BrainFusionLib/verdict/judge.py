@@ -1,7 +1,8 @@
 """The verdict on a pose: a colour, findings, and the expected error.
 
 Green: all evidence is as in correct results. Amber: some evidence is not, or could not be checked. Red: some evidence
-is as in wrong results. The limits come from simulated pairs; the verdict has not been measured on patients' data.
+is as in wrong results. A green finding is worth knowing (air inside the skull, for example) and keeps the colour. The
+limits come from simulated pairs; the verdict has not been measured on patients' data.
 """
 
 from __future__ import annotations
@@ -16,13 +17,14 @@ from BrainFusionLib.verdict.criterion import Colour, Criterion, Finding, Refusal
 from BrainFusionLib.verdict.expected import bound_mm, expected_error_mm
 from BrainFusionLib.verdict.table import CRITERIA
 
+# Most severe first.
+SEVERITY: tuple[Colour, ...] = ("red", "amber", "green")
 # One sentence for each colour, the same at every door.
 SENTENCES: dict[Colour, str] = {
     "green": "Green: no sign of misalignment",
     "amber": "Amber: check the alignment before use",
     "red": "Red: do not use, the alignment is probably wrong",
 }
-_WORST_FIRST: tuple[Colour, ...] = ("red", "amber", "green")
 # Of 12 simulated heads with a shifted brain or a distorted MRI 12 were green (docs/realism).
 CALIBRATION = (
     "brain shift and distortion of the MRI are not detected, and verdicts were calibrated on simulated pairs: always "
@@ -39,7 +41,7 @@ class Verdict(ByValue):
     colour
         The worst level of the findings; green if there are none.
     findings
-        Evidence that differs from that of correct results, red findings first, and what else to know (green).
+        Evidence that differs from that of correct results, and what else is worth knowing; the worst level first.
     expected_error_mm, bound_mm
         Expected error of the anatomy (`verdict.expected`), and what it is at most in 9 of 10 such cases; ``None`` if
         not estimated, and beside red: a number there misleads.
@@ -74,7 +76,7 @@ class Verdict(ByValue):
 def judge(evidence: Evidence, criteria: Sequence[Criterion] = CRITERIA) -> Verdict:
     """Judge a pose by its evidence, without knowledge of the true pose."""
     found = [finding for criterion in criteria if (finding := criterion.finding(evidence)) is not None]
-    findings = tuple(sorted(found, key=lambda finding: _WORST_FIRST.index(finding.level)))
+    findings = tuple(sorted(found, key=lambda finding: SEVERITY.index(finding.level)))
     colour: Colour = findings[0].level if findings else "green"
     if colour == "red":
         return Verdict(colour, findings)

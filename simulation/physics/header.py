@@ -12,7 +12,7 @@ import numpy as np
 
 from BrainFusionLib.acquisition import FAT_PPM, MHZ_PER_TESLA, CtAcquisition, MriAcquisition, Vendor
 from BrainFusionLib.geometry import Grid
-from simulation.physics.strengths import CtProtocol, CtScanner, MriProtocol, Strengths
+from simulation.physics.strengths import Correction, CtProtocol, CtScanner, MriProtocol, Strengths
 
 A = TypeVar("A", MriAcquisition, CtAcquisition)
 
@@ -20,6 +20,7 @@ A = TypeVar("A", MriAcquisition, CtAcquisition)
 BARE = 0.15
 # Only Siemens states the distortion correction.
 _VENDORS: dict[Vendor, float] = {"Siemens": 0.65, "GE": 0.15, "Philips": 0.15, "Canon": 0.05}
+_CORRECTIONS: tuple[Correction, ...] = ("3D", "2D", "none")
 # Share of headers that lack a field that headers usually have.
 _MISSING = 0.08
 
@@ -33,11 +34,15 @@ def mri_header(strengths: Strengths, grid: Grid, seed: int) -> MriAcquisition | 
     away = float(np.linalg.norm(grid.centre_lps_mm))
     if random.random() < 0.05:  # the origin of the patient's coordinates is elsewhere
         away = float(np.linalg.norm(grid.centre_lps_mm + random.normal(0, 40, 3)))
+    # An ideal scanner has nothing to correct, and its header may say anything.
+    correction = scanner.correction
+    if not (scanner.gradient_xy or scanner.gradient_z):
+        correction = _CORRECTIONS[int(random.choice(3, p=[0.6, 0.3, 0.1]))]
     bandwidth = _bandwidth_hz(protocol, scanner.field_t, random)
     fat_px = FAT_PPM * MHZ_PER_TESLA * scanner.field_t / bandwidth
     known = MriAcquisition(
         vendor=vendor,
-        distortion_correction=scanner.correction if vendor == "Siemens" else None,
+        distortion_correction=correction if vendor == "Siemens" else None,
         field_t=scanner.field_t,
         bandwidth_hz=bandwidth,
         acquired_pixel_mm=protocol.pixel_mm,

@@ -9,6 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 MINUS = "\N{MINUS SIGN}"
+# Errors of a pose cannot be told from smaller ones, and ones from this on are given in whole millimetres.
+_LEAST_ERROR_MM, _WHOLE_MM = 0.1, 9.95
 PLUS_MINUS = "\N{PLUS-MINUS SIGN}"
 
 
@@ -35,6 +37,23 @@ def length(mm: float) -> str:
         return "less than 0.01 mm"
     decimals = 2 if abs(mm) < 0.995 else 1 if abs(mm) < 9.95 else 0
     return f"{_fixed(mm, decimals)} mm"
+
+
+def error_length(mm: float) -> str:
+    """Return an estimated error with its unit: one decimal, which is more than it is known to, and never 0."""
+    if mm < _LEAST_ERROR_MM / 2:
+        return f"less than {_LEAST_ERROR_MM} mm"
+    return f"{mm:.0f} mm" if mm >= _WHOLE_MM else f"{mm:.1f} mm"
+
+
+def bound_length(mm: float) -> str:
+    """Return a bound on an error as `error_length`, rounded up, so that it still holds."""
+    if mm <= _LEAST_ERROR_MM:
+        return f"{_LEAST_ERROR_MM} mm"
+    if not math.isfinite(mm):
+        return f"{mm} mm"
+    step = 1.0 if mm >= _WHOLE_MM else _LEAST_ERROR_MM
+    return error_length(math.ceil(mm / step - 1e-9) * step)
 
 
 def quantity(value: float, unit: str) -> str:

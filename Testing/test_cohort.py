@@ -81,7 +81,7 @@ def test_broken_rows_are_reported_and_others_are_done(cohort, tmp_path, capsys):
 def test_overview_gives_reasons_to_check_a_case():
     rows = [
         Row("a", "done", "green", reasons="nothing", seconds=1.0),
-        Row("b", "done", "amber", 0.0361, reasons="two <refinements> ended 0.7 mm apart", seconds=1.0),
+        Row("b", "done", "amber", 0.361, 1.04, reasons="two <refinements> ended 0.7 mm apart", seconds=1.0),
         Row("c", "failed", error="no head", seconds=1.0),
         Row("d", "refused", error="no pose stands out", seconds=1.0),
     ]
@@ -89,7 +89,7 @@ def test_overview_gives_reasons_to_check_a_case():
     places = [page.index(words) for words in ("no head", "no pose", "two &lt;refinements&gt;", "a/report.html")]
     assert places == sorted(places)
     assert "no sign" not in page
-    assert '<td data-value="0.0361">0.04</td>' in page
+    assert '<td data-value="0.361">0.4 (1.1)</td>' in page
     assert "1 green, 1 amber, 1 refused, 1 failed" in page
 
 

@@ -241,7 +241,7 @@ def test_page_shows_everything_in_the_result(page):
         "22.0 s in all",
         "brainfusion 0.1.0",
         "Amber: check the alignment before use",
-        "Expected error: 0.82 mm (in 9 of 10 such cases below 1.6 mm)",
+        "Expected error 0.8 mm (in 9 of 10 such cases below 1.6 mm)",
         "two refinements ended 0.7 mm apart (limit 0.6 mm)",
         "always check the images yourself",
         "rotated by 3.0 degrees, not shifted.",

@@ -11,7 +11,7 @@ from BrainFusionLib.errors import Remedy
 from BrainFusionLib.evidence import Evidence, GivenPose, LocalErrors, LocalFit, PoseEvidence, SkullFit
 from BrainFusionLib.verdict.criterion import Criterion
 from BrainFusionLib.verdict.expected import LEAST, bound_mm, calibration, expected_error_mm
-from BrainFusionLib.verdict.judge import SENTENCES, judge, refusal
+from BrainFusionLib.verdict.judge import SENTENCES, Verdict, judge, refusal
 from BrainFusionLib.verdict.table import CRITERIA
 
 GOOD = PoseEvidence(
@@ -166,6 +166,22 @@ def test_every_finding_is_reported():
 def test_a_finding_carries_its_measure_and_limit():
     (finding,) = judged(replace(GOOD, agreement_mm=0.9)).findings
     assert (finding.measure, finding.limit, finding.unit) == (0.9, 0.6, "mm")
+
+
+@pytest.mark.parametrize(
+    ("expected_mm", "bound_mm", "words"),
+    [
+        (0.6, 1.4, "Expected error 0.6 mm (in 9 of 10 such cases below 1.4 mm)"),
+        (0.0, 0.0, "Expected error less than 0.1 mm (in 9 of 10 such cases below 0.1 mm)"),
+        (0.049, 0.11, "Expected error less than 0.1 mm (in 9 of 10 such cases below 0.2 mm)"),
+        (0.96, 1.0000001, "Expected error 1.0 mm (in 9 of 10 such cases below 1.1 mm)"),
+        (12.4, 30.2, "Expected error 12 mm (in 9 of 10 such cases below 31 mm)"),
+        (1.23, None, "Expected error 1.2 mm"),
+    ],
+)
+def test_the_expected_error_is_rounded_honestly(expected_mm, bound_mm, words):
+    assert Verdict("green", (), expected_mm, bound_mm).expected_error == words
+    assert Verdict("red", (), expected_mm, bound_mm).expected_error is None
 
 
 def test_the_bound_is_above_the_expected_error():

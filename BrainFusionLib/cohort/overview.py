@@ -11,7 +11,7 @@ from PIL import Image
 
 from BrainFusionLib.case.result import WARNING, Result
 from BrainFusionLib.cohort.row import Row
-from BrainFusionLib.quantities import counted, length, number
+from BrainFusionLib.quantities import bound_length, counted, error_length, length, number
 from BrainFusionLib.report.images import jpeg
 from BrainFusionLib.report.page import Html, page, render
 from BrainFusionLib.report.pictures import plane_pictures, prepare_scene, with_edges
@@ -21,7 +21,14 @@ THUMBNAIL = 112
 State: TypeAlias = Literal["failed", "refused", "red", "amber", "green"]
 # What is to be looked at first; each has a sign of its own in the templates, so that colour is not all that tells.
 ORDER: tuple[State, ...] = ("failed", "refused", "red", "amber", "green")
-COLUMNS = ("case", "verdict", "expected error, mm", "local misalignment, mm", "seconds", "reasons")
+COLUMNS = (
+    "case",
+    "verdict",
+    "expected error, mm (in 9 of 10 such cases below)",
+    "local misalignment, mm",
+    "seconds",
+    "reasons",
+)
 BARS, BAR_WIDTH, PLOT_HEIGHT = 24, 12, 90
 
 
@@ -83,12 +90,20 @@ def _row(row: Row, picture: str | None, report: str | None) -> Html:
         ("", [] if picture is None else [render("cohort-picture", picture=picture)]),
         (row.case, name),
         (str(ORDER.index(state)), [render("cohort-state", state=state, sign=render(f"sign-{state}"))]),
-        _millimetres(_expected_error(row)),
+        _error(_expected_error(row), row.bound_mm),
         _millimetres(row.local_errors_median_mm),
         (f"{row.seconds:g}", f"{row.seconds:.1f}"),
         (reasons, reasons),
     )
     return render("row", cells=[render("cohort-cell", value=value, content=content) for value, content in cells])
+
+
+def _error(mm: float | None, bound_mm: float | None) -> tuple[str, str]:
+    """Return the same for an expected error with its bound."""
+    if mm is None:
+        return "", "–"
+    words = error_length(mm).removesuffix(" mm")
+    return f"{mm:g}", words if bound_mm is None else f"{words} ({bound_length(bound_mm).removesuffix(' mm')})"
 
 
 def _millimetres(mm: float | None) -> tuple[str, str]:

@@ -23,8 +23,10 @@ class Row(ByValue):
         Name of the case.
     status
         Done; refused, because CT and MRI could not be aligned; or failed.
-    verdict, expected_error_mm
-        Colour of the verdict, and expected error, of a case that is done.
+    verdict
+        Colour of the verdict of a case that is done.
+    expected_error_mm, bound_mm
+        Expected error, and what it is at most in 9 of 10 such cases; ``None`` beside red.
     bone_error_hu, soft_tissue_error
         Difference of the fused volume from its sources, in Hounsfield units and on the unit scale.
     local_errors_median_mm
@@ -41,6 +43,7 @@ class Row(ByValue):
     status: Status
     verdict: Colour | None = None
     expected_error_mm: float | None = None
+    bound_mm: float | None = None
     bone_error_hu: float | None = None
     soft_tissue_error: float | None = None
     local_errors_median_mm: float | None = None
@@ -56,7 +59,8 @@ class Row(ByValue):
             case=case,
             status="done",
             verdict=verdict.colour,
-            expected_error_mm=verdict.expected_error_mm,
+            expected_error_mm=None if verdict.colour == "red" else verdict.expected_error_mm,
+            bound_mm=None if verdict.colour == "red" else verdict.bound_mm,
             bone_error_hu=None if fidelity is None else fidelity.bone_error_hu,
             soft_tissue_error=None if fidelity is None else fidelity.soft_tissue_error,
             local_errors_median_mm=None if local is None else local.median_mm,

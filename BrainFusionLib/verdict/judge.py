@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from BrainFusionLib.evidence import Evidence
-from BrainFusionLib.quantities import length
+from BrainFusionLib.quantities import bound_length, error_length
 from BrainFusionLib.values import ByValue
 from BrainFusionLib.verdict.criterion import Colour, Criterion, Finding, Refusal
 from BrainFusionLib.verdict.expected import bound_mm, expected_error_mm
@@ -69,8 +69,10 @@ class Verdict(ByValue):
             return None
         if self.expected_error_mm is None:
             return "Expected error: not estimated"
-        words = f"Expected error: {length(self.expected_error_mm)}"
-        return words if self.bound_mm is None else f"{words} (in 9 of 10 such cases below {length(self.bound_mm)})"
+        words = f"Expected error {error_length(self.expected_error_mm)}"
+        return (
+            words if self.bound_mm is None else f"{words} (in 9 of 10 such cases below {bound_length(self.bound_mm)})"
+        )
 
 
 def judge(evidence: Evidence, criteria: Sequence[Criterion] = CRITERIA) -> Verdict:

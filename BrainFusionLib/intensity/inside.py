@@ -247,10 +247,11 @@ def _smooth_surface(radii: FloatArray, chosen: npt.NDArray[np.intp]) -> FloatArr
     found: FloatArray = np.zeros(basis.shape[1])
     for turn in range(7):
         weighted = b * weight[:, None]
-        found = np.linalg.solve(weighted.T @ b + PENALTY * np.diag(penalty), weighted.T @ (y - middle))
+        normal = weighted.T @ b + PENALTY * np.diag(penalty)
+        found = np.asarray(np.linalg.solve(normal, weighted.T @ (y - middle)), dtype=np.float64)
         # Tukey's weights, first wide, so that the ears and the face are outliers at the end only.
         off = (y - middle - b @ found) / max(NEAR_MM, 25.0 * 0.6**turn)
-        weight = np.clip(1 - off**2, 0, None) ** 2
+        weight = np.asarray(np.clip(1 - off**2, 0, None) ** 2, dtype=np.float64)
     surface: FloatArray = np.clip(middle + basis @ found, FIRST_MM, FAR_MM)
     return surface
 

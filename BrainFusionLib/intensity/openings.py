@@ -14,6 +14,8 @@ from BrainFusionLib.volume import BoolArray
 # in mastoid, ear and sinuses, of which the surface may cut off a corner, does not. Pockets below `LEAST_POCKET_ML` are
 # noise.
 LEAST_INSIDE, DEEP_MM, LEAST_DEEP, LEAST_POCKET_ML = 0.6, 3.0, 0.12, 0.2
+# Reach of the rim of a pocket, and how far below the brain's HU its voxels are.
+RIM_VOXELS, CERTAINLY_AIR_HU = 4, 150.0
 # At the base, around the petrous bones and sinuses, air must lie deeper.
 BASE_COSINE, LEAST_DEEP_AT_BASE = -0.35, 0.75
 # Between these depths below the inner table any bone counts, also thin bone under partial volume.
@@ -60,8 +62,11 @@ def air_ml(inside: InsideSkull, up: npt.ArrayLike = (0, 0, 1)) -> float:
         towards = (at * inside.grid.spacing_ijk_mm[::-1])[::-1]
         if towards @ upwards < BASE_COSINE * np.linalg.norm(towards):
             chosen[piece] = deep[piece] > LEAST_DEEP_AT_BASE * everything[piece]
-    # Voxels at the rim of a pocket hold air in part.
-    rim = grown(chosen[pieces]) & mask & (depth > -1)
+    # Around a pocket, voxels hold air in part: its rim, and bubbles in the sulci.
+    rim = chosen[pieces]
+    for _ in range(RIM_VOXELS):
+        rim = grown(rim)
+    rim &= mask & (depth > -1) & (hu < inside.brain_hu - CERTAINLY_AIR_HU)
     part = (inside.brain_hu - hu[rim]) / (1000 + inside.brain_hu)
     return float(np.clip(part, 0, 1).sum() * voxel_ml)
 
@@ -101,12 +106,13 @@ def _vault(inside: InsideSkull, rays: Rays, up: FloatArray) -> BoolArray:
     in_view = rays.in_field & _in_disc(inside, rays)
     air = rays.values < -300
     reached = (air & in_view & covered).any(axis=1)
-    base = ~reached & (in_view | ~covered).all(axis=1)
-    base |= base[around(AROUND_BASE_DEG)].any(axis=1)
+    base: BoolArray = np.asarray(~reached & (in_view | ~covered).all(axis=1))
+    base = base | base[around(AROUND_BASE_DEG)].any(axis=1)
     # Up to the air, the ray must stay in view.
     outside = (air & covered).argmax(axis=1)
     cut = (~in_view).any(axis=1) & (np.where(in_view, 1000, np.arange(len(rays.radii_mm))).min(axis=1) <= outside)
-    return (level > VAULT_COSINE) & reached & ~cut & ~base
+    vault: BoolArray = (level > VAULT_COSINE) & reached & ~cut & ~base
+    return vault
 
 
 def _in_disc(inside: InsideSkull, rays: Rays) -> BoolArray:
@@ -131,12 +137,12 @@ def _disc_of(valid: BoolArray) -> tuple[tuple[float, float], float] | None:
     rows, columns = np.flatnonzero(valid.any(axis=1)), np.flatnonzero(valid.any(axis=0))
     if not len(rows) or valid.all():
         return None
-    middle = ((rows[0] + rows[-1]) / 2, (columns[0] + columns[-1]) / 2)
-    radius = max(rows[-1] - rows[0] + 1, columns[-1] - columns[0] + 1) / 2
+    top, bottom, left, right = int(rows[0]), int(rows[-1]), int(columns[0]), int(columns[-1])
+    middle, radius = ((top + bottom) / 2, (left + right) / 2), max(bottom - top + 1, right - left + 1) / 2
     j, i = np.ogrid[: valid.shape[0], : valid.shape[1]]
     disc = (j - middle[0]) ** 2 + (i - middle[1]) ** 2 <= radius**2
-    same = np.count_nonzero(valid & disc) / max(1, np.count_nonzero(valid | disc))
-    return (middle, float(radius)) if same > 0.97 else None
+    same = int(np.count_nonzero(valid & disc)) / int(np.count_nonzero(valid | disc))
+    return (middle, radius) if same > 0.97 else None
 
 
 def _patches(chosen: BoolArray) -> list[npt.NDArray[np.intp]]:

@@ -103,7 +103,7 @@ def _vault(inside: InsideSkull, rays: Rays, up: FloatArray) -> BoolArray:
     level = directions @ up - VAULT_COSINE_IN_FRONT * np.maximum(directions @ front, 0)
     surface = inside.radii_mm[:, None]
     covered = (rays.radii_mm > surface) & (rays.radii_mm < surface + COVER_MM)
-    in_view = rays.in_field & _in_disc(inside, rays)
+    in_view = _in_view(inside, rays)
     air = rays.values < -300
     reached = (air & in_view & covered).any(axis=1)
     base: BoolArray = np.asarray(~reached & (in_view | ~covered).all(axis=1))
@@ -115,20 +115,26 @@ def _vault(inside: InsideSkull, rays: Rays, up: FloatArray) -> BoolArray:
     return vault
 
 
-def _in_disc(inside: InsideSkull, rays: Rays) -> BoolArray:
-    """Return whether samples lie in the field of view, which may be a cylinder with a constant value around it."""
-    hu = inside.hu_kji
-    valid = (hu > hu.min() + 0.5).any(axis=0)
-    disc = _disc_of(valid)
+def _in_view(inside: InsideSkull, rays: Rays) -> BoolArray:
+    """Return whether samples lie in the field of view: a box, or a cylinder with a constant value around it."""
+    hu, found = inside.hu_kji, rays.in_field.copy()
+    directions, spacing = unit_directions(), inside.grid.spacing_ijk_mm
+    for axis in range(3):
+        # Slices of one value were filled in.
+        others = tuple({0, 1, 2} - {axis})
+        filled = np.flatnonzero(hu.max(axis=others) > hu.min(axis=others))
+        if len(filled):
+            at = inside.centre_kji[axis] + directions[:, 2 - axis, None] * rays.radii_mm / spacing[2 - axis]
+            found &= (at > filled[0] - 0.5) & (at < filled[-1] + 0.5)
+    disc = _disc_of((hu > hu.min() + 0.5).any(axis=0))
     if disc is None:
-        return np.ones(rays.values.shape, bool)
+        return found
     (row, column), radius = disc
     _, y, x = (float(v) for v in inside.centre_kji)
-    directions, (size_x, size_y, _) = unit_directions(), inside.grid.spacing_ijk_mm
-    off_x = (x - column) * size_x + directions[:, :1] * rays.radii_mm
-    off_y = (y - row) * size_y + directions[:, 1:2] * rays.radii_mm
-    margin = 2 * max(size_x, size_y)
-    found: BoolArray = off_x**2 + off_y**2 < (radius * size_x - margin) ** 2
+    off_x = (x - column) * spacing[0] + directions[:, :1] * rays.radii_mm
+    off_y = (y - row) * spacing[1] + directions[:, 1:2] * rays.radii_mm
+    margin = 2 * max(spacing[:2])
+    found &= off_x**2 + off_y**2 < (radius * spacing[0] - margin) ** 2
     return found
 
 

@@ -1,0 +1,147 @@
+"""The inside of the skull, the air in it and the holes of the vault, against the phantom's truth."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from BrainFusionLib.geometry import Grid, apply_affine, rotation_matrix
+from BrainFusionLib.intensity.inside import inside_skull
+from BrainFusionLib.intensity.openings import air_ml, holes_cm2
+from BrainFusionLib.phantom import BRAIN_TISSUES, Tissue, head_grid, make_phantom
+from BrainFusionLib.transform import RigidTransform
+from BrainFusionLib.volume import Volume
+
+GRID = head_grid(2.0)
+TOP_LEFT = np.array([0.6, 0.0, 0.8])
+
+
+@pytest.fixture(scope="module")
+def head():
+    phantom = make_phantom(3, lesions=False, electrode=False)
+    return phantom.ct(GRID), phantom.labels(GRID).array_kji
+
+
+def near(point, radius_mm):
+    k, j, i = np.indices(GRID.shape_kji)
+    points = apply_affine(GRID.lps_from_ijk, np.stack([i, j, k], axis=-1))
+    return np.linalg.norm(points - point, axis=-1) < radius_mm
+
+
+def on_skull(labels, towards=TOP_LEFT):
+    """Return the point where the inner table lies in a direction from the origin."""
+    way = np.arange(30, 90, 0.5)[:, None] * towards
+    ijk = np.rint(apply_affine(GRID.ijk_from_lps, way)).astype(int)
+    bone = np.isin(labels[tuple(ijk.T[::-1])], (Tissue.BONE, Tissue.INNER_TABLE, Tissue.OUTER_TABLE))
+    return way[bone.argmax()]
+
+
+def opened(head, radius_mm):
+    ct, labels = head
+    hole = near(on_skull(labels), radius_mm) & (ct.array_kji > 200)
+    return ct.with_array(np.where(hole, np.float32(40), ct.array_kji))
+
+
+def dice(a, b):
+    return 2 * np.count_nonzero(a & b) / (np.count_nonzero(a) + np.count_nonzero(b))
+
+
+def truth(labels):
+    return np.isin(labels, [*BRAIN_TISSUES, Tissue.CSF, Tissue.DURA])
+
+
+def noisy(ct):
+    noise = np.random.default_rng(0).normal(0, 50, ct.array_kji.shape)
+    return ct.with_array((ct.array_kji + noise).astype(np.float32))
+
+
+def cone_beam(ct):
+    """Return a CT with values off by 100 HU, cupping and a cut vertex."""
+    j = np.linspace(-1, 1, ct.array_kji.shape[1])[:, None] ** 2
+    i = np.linspace(-1, 1, ct.array_kji.shape[2]) ** 2
+    values = ct.array_kji + np.float32(100) * (ct.array_kji > -500) - np.float32(60) * np.clip(1 - i - j, 0, 1)
+    values[-18:] = -1000
+    return ct.with_array(values.astype(np.float32))
+
+
+@pytest.mark.parametrize("changed", [lambda ct: ct, noisy, cone_beam], ids=["clean", "noise of 50 HU", "cone beam"])
+def test_inside_of_the_skull_is_found(head, changed):
+    ct, labels = head
+    wanted = truth(labels)
+    ct = changed(ct)
+    found = inside_skull(ct)
+    assert found is not None
+    mask = found.depth_on(GRID) > 0
+    seen = ct.array_kji > -1000
+    assert dice(mask & seen, wanted & seen) > 0.93
+
+
+def test_inside_does_not_leak_through_a_craniectomy(head):
+    closed, open_ = inside_skull(head[0]), inside_skull(opened(head, 45.0))
+    assert closed is not None
+    assert open_ is not None
+    assert open_.volume_ml == pytest.approx(closed.volume_ml, rel=0.03)
+    outside = open_.mask_kji & ~closed.mask_kji & (closed.depth_kji < -6)
+    assert np.count_nonzero(outside) < 0.01 * np.count_nonzero(closed.mask_kji)
+
+
+def test_thick_slices_are_interpolated(head):
+    _, labels = head
+    thick = make_phantom(3, lesions=False, electrode=False).ct(GRID.with_spacing((2.0, 2.0, 5.0)))
+    found = inside_skull(thick)
+    assert found is not None
+    assert max(found.grid.spacing_ijk_mm) < 3
+    assert dice(found.depth_on(GRID) > 0, truth(labels)) > 0.92
+
+
+def test_inside_follows_the_pose_of_the_head():
+    pose = RigidTransform.about_centre(rotation_matrix([1, 2, 3], 40.0), [5, -8, 12], np.zeros(3))
+    phantom = make_phantom(3, lesions=False, electrode=False)
+    found = inside_skull(phantom.ct(head_grid(2.0, pose), pose))
+    assert found is not None
+    assert dice(found.depth_on(GRID, pose) > 0, truth(phantom.labels(GRID).array_kji)) > 0.93
+
+
+def test_no_inside_without_a_skull():
+    assert inside_skull(Volume(np.zeros((40, 40, 40), np.float32), Grid((40, 40, 40)), "CT")) is None
+
+
+def test_intact_skull_has_neither_air_nor_holes(head):
+    found = inside_skull(head[0])
+    assert found is not None
+    assert air_ml(found) < 0.5
+    assert len(holes_cm2(found)) == 0
+
+
+def test_air_is_measured_also_below_a_burr_hole(head):
+    ct, labels = head
+    point = on_skull(labels)
+    pocket = near(point - 14 * TOP_LEFT, 13) & truth(labels)
+    through = near(point + 4 * TOP_LEFT, 7)
+    ct = ct.with_array(np.where(pocket, np.float32(-1000), np.where(through, np.float32(30), ct.array_kji)))
+    found = inside_skull(ct)
+    assert found is not None
+    assert air_ml(found) == pytest.approx(np.count_nonzero(pocket) * 8 / 1000, rel=0.2)
+
+
+def test_air_outside_the_skull_is_not_counted(head):
+    ct, labels = head
+    scalp = near(on_skull(labels) + 12 * TOP_LEFT, 14) & ~truth(labels) & (ct.array_kji < 200)
+    found = inside_skull(ct.with_array(np.where(scalp, np.float32(-1000), ct.array_kji)))
+    assert found is not None
+    assert air_ml(found) < 0.5
+
+
+@pytest.mark.parametrize("radius_mm", [20.0, 45.0])
+def test_area_of_missing_bone_is_measured(head, radius_mm):
+    found = inside_skull(opened(head, radius_mm))
+    assert found is not None
+    holes = holes_cm2(found)
+    assert len(holes) == 1
+    assert holes[0] == pytest.approx(np.pi * (radius_mm / 10) ** 2, rel=0.25)
+
+
+def test_cut_field_of_view_is_not_a_hole(head):
+    found = inside_skull(cone_beam(head[0]))
+    assert found is not None
+    assert len(holes_cm2(found)) == 0

@@ -173,6 +173,25 @@ class SkullFit(ByValue):
 
 
 @dataclass(frozen=True, eq=False)
+class Inside(ByValue):
+    """What surgery has left in the CT: it says where the brain may have moved against the skull.
+
+    Attributes
+    ----------
+    air_ml
+        Air inside the skull; not that of sinuses, mastoid and ear.
+    defect_cm2
+        Area of missing bone of the vault (craniectomy, gaps of a craniotomy), without burr holes.
+    burr_holes
+        Number of holes the size of a burr hole.
+    """
+
+    air_ml: float
+    defect_cm2: float
+    burr_holes: int
+
+
+@dataclass(frozen=True, eq=False)
 class Evidence(ByValue):
     """All evidence for a pose; fields are ``None`` if not measured.
 
@@ -190,6 +209,8 @@ class Evidence(ByValue):
         Distance of the CT's skull from the dark skull band of the MRI.
     acquisition
         How the two were acquired, by their headers; ``None`` if these say nothing.
+    inside
+        Air inside the skull, and holes in its vault.
     """
 
     pose: PoseEvidence | None = None
@@ -198,6 +219,7 @@ class Evidence(ByValue):
     local: LocalErrors | None = None
     skull: SkullFit | None = None
     acquisition: PairAcquisition | None = None
+    inside: Inside | None = None
 
     @property
     def found(self) -> PoseEvidence | None:

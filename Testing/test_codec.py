@@ -26,7 +26,7 @@ from BrainFusionLib.case import (
     to_plain,
 )
 from BrainFusionLib.errors import RecordError
-from BrainFusionLib.evidence import Evidence, GivenPose, LocalErrors, LocalFit, PoseEvidence, SkullFit
+from BrainFusionLib.evidence import Evidence, GivenPose, Inside, LocalErrors, LocalFit, PoseEvidence, SkullFit
 from BrainFusionLib.geometry import Grid, affine, rotation_matrix
 from BrainFusionLib.metrics.fidelity import Fidelity
 from BrainFusionLib.settings import FusionSettings, RegistrationSettings, SearchPass, Settings
@@ -110,6 +110,7 @@ evidence = built(
     skull=maybe
     | built(SkullFit, shift_mm=numbers, depth=numbers, brightness=numbers, at_edge=st.booleans(), voxel_mm=numbers),
     acquisition=maybe | pair_acquisitions,
+    inside=maybe | built(Inside, air_ml=numbers, defect_cm2=numbers, burr_holes=st.integers(0, 9)),
 )
 verdicts = built(
     Verdict,

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from benchmarks.verdict import at_least, colour_of, outcome, read, table
 from BrainFusionLib.errors import Remedy
-from BrainFusionLib.evidence import Evidence, GivenPose, LocalErrors, LocalFit, PoseEvidence, SkullFit
+from BrainFusionLib.evidence import Evidence, GivenPose, Inside, LocalErrors, LocalFit, PoseEvidence, SkullFit
 from BrainFusionLib.verdict.criterion import Criterion
 from BrainFusionLib.verdict.expected import LEAST, bound_mm, calibration, expected_error_mm
 from BrainFusionLib.verdict.judge import SENTENCES, Verdict, judge, refusal
@@ -273,6 +273,28 @@ def test_heads_without_overlap_are_refused_with_a_remedy():
     assert "covers only 1 %" in refused.text
     assert refused.remedy is Remedy.REGISTER
     assert refusal(Evidence(coverage=0.06)) is None
+
+
+@pytest.mark.parametrize(
+    ("inside", "colour", "words"),
+    [
+        (Inside(2.0, 2.0, 2), "green", "calibrated"),
+        (Inside(12.3, 0.0, 1), "green", "about 12 mL of air inside the skull: the brain may have shifted"),
+        (Inside(41.0, 0.0, 1), "amber", "about 41 mL of air"),
+        (Inside(0.0, 8.4, 0), "green", "about 8 cm² of the vault is without bone"),
+        (Inside(0.0, 95.0, 0), "amber", "about 95 cm² of the vault"),
+    ],
+)
+def test_air_and_missing_bone_are_told(inside, colour, words):
+    verdict = judged(inside=inside)
+    assert verdict.colour == colour
+    assert words in verdict.reasons[0]
+
+
+def test_green_findings_come_last_and_keep_the_colour():
+    verdict = judged(replace(GOOD, agreement_mm=0.9), inside=Inside(12.0, 0.0, 1))
+    assert verdict.colour == "amber"
+    assert [finding.level for finding in verdict.findings] == ["amber", "green"]
 
 
 def test_codes_are_unique_and_templates_complete():

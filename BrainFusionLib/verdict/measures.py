@@ -165,6 +165,16 @@ def coarse_skull_voxels(evidence: Evidence) -> float:
     return 1.0 if evidence.skull is None else max(1.0, evidence.skull.voxel_mm / LOCAL_VOXEL_MM)
 
 
+def air_ml(evidence: Evidence) -> float | None:
+    """Return the volume of air inside the skull."""
+    return None if evidence.inside is None else evidence.inside.air_ml
+
+
+def defect_cm2(evidence: Evidence) -> float | None:
+    """Return the area of missing bone of the vault, without burr holes."""
+    return None if evidence.inside is None else evidence.inside.defect_cm2
+
+
 def _skull_is_usable(evidence: Evidence) -> bool:
     found = evidence.found
     is_slab = found is not None and found.thinnest_mm < SKULL_THICKNESS_MM

@@ -161,4 +161,16 @@ CRITERIA: tuple[Criterion, ...] = (
         text="the CT is from a cone-beam scanner: its Hounsfield units are approximate, and the brain is hardly "
         "visible",
     ),
+    Criterion(
+        # Operations with up to 3 mL move deep structures by less than 1 mm, usual ones (12 mL a hemisphere) by 1 to 3
+        # mm, and say nothing against the pose of the skull. With 30 mL the cortex has sunk by about 5 mm over a third
+        # of the vault.
+        "intracranial_air", "air inside the skull", measures.air_ml, "at most", green=2.5, amber=30.0, unit="mL",
+        text="about {value:.0f} mL of air inside the skull: the brain may have shifted",
+    ),
+    Criterion(
+        # Through a hole of 50 cm², a craniectomy for decompression, the brain bulges or sinks by 5 mm and more.
+        "skull_defect", "missing bone of the vault", measures.defect_cm2, "at most", green=3.0, amber=50.0, unit="cm²",
+        text="about {value:.0f} cm² of the vault is without bone: the brain may bulge or sink there",
+    ),
 )  # fmt: skip

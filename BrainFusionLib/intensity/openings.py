@@ -10,12 +10,15 @@ from BrainFusionLib.intensity.directions import around, solid_angles, unit_direc
 from BrainFusionLib.intensity.inside import AIR_HU, InsideSkull, Rays, grown, rays_from
 from BrainFusionLib.volume import BoolArray
 
-# Air inside the skull lies inside the surface with this share of its volume, and with that share below `DEEP_MM`: air
-# in mastoid, ear and sinuses, of which the surface may cut off a corner, does not. Pockets below `LEAST_POCKET_ML` are
-# noise.
-LEAST_INSIDE, DEEP_MM, LEAST_DEEP, LEAST_POCKET_ML = 0.6, 3.0, 0.12, 0.2
+# Pockets below `LEAST_POCKET_ML` are noise. A pocket of which `LEAST_INSIDE` lies inside the surface must lie deeper
+# than `DEEP_MM` with a share of at least `LEAST_DEEP`. Air that goes on outside does so through a hole in the bone, and
+# must lie deeper: of mastoid, ear and sinuses the surface may cut off a corner.
+LEAST_POCKET_ML, DEEP_MM = 0.2, 3.0
+LEAST_INSIDE, LEAST_DEEP, LEAST_DEEP_AT_HOLE = 0.6, 0.12, 0.35
 # Reach of the rim of a pocket, and how far below the brain's HU its voxels are.
 RIM_VOXELS, CERTAINLY_AIR_HU = 4, 150.0
+# Air that meets the air outside over more than this lies outside the skin, over a sunken flap.
+WIDEST_HOLE_CM2 = 6.0
 # At the base, around the petrous bones and sinuses, air must lie deeper.
 BASE_COSINE, LEAST_DEEP_AT_BASE = -0.35, 0.75
 # Between these depths below the inner table any bone counts, also thin bone under partial volume.
@@ -45,23 +48,29 @@ def air_ml(inside: InsideSkull, up: npt.ArrayLike = (0, 0, 1)) -> float:
 
     box = _box_of(inside.depth_kji > -20)
     hu, depth, mask = inside.hu_kji[box], inside.depth_kji[box], inside.mask_kji[box]
-    pieces = sitk.GetArrayFromImage(sitk.ConnectedComponent(sitk.GetImageFromArray((hu < AIR_HU).astype(np.uint8))))
-    voxel_ml = float(np.prod(inside.grid.spacing_ijk_mm)) / 1000
-    here = mask & (depth > 0)
-    count = int(pieces.max()) + 1
-    everything = np.bincount(pieces.ravel(), minlength=count).astype(np.float64)
-    within = np.bincount(pieces[here], minlength=count)
-    deep = np.bincount(pieces[here & (depth > DEEP_MM)], minlength=count)
-    chosen = (
-        (within * voxel_ml > LEAST_POCKET_ML) & (within > LEAST_INSIDE * everything) & (deep > LEAST_DEEP * everything)
+    air = hu < AIR_HU
+    whole, pieces = (
+        sitk.GetArrayFromImage(sitk.ConnectedComponent(sitk.GetImageFromArray(part.astype(np.uint8))))
+        for part in (air, air & mask & (depth > 0))
     )
-    chosen[0] = False
+    voxel_ml = float(np.prod(inside.grid.spacing_ijk_mm)) / 1000
     upwards = inside.grid.direction.T @ np.asarray(up, dtype=np.float64)
-    for piece in np.flatnonzero(chosen):
-        at = np.argwhere(pieces == piece).mean(axis=0) + [b.start for b in box] - inside.centre_kji
-        towards = (at * inside.grid.spacing_ijk_mm[::-1])[::-1]
+    chosen = np.zeros(int(pieces.max()) + 1, bool)
+    sizes = np.bincount(whole.ravel())
+    for piece in np.flatnonzero(np.bincount(pieces.ravel()) * voxel_ml > LEAST_POCKET_ML)[1:]:
+        at = np.argwhere(pieces == piece)
+        deep = float((depth[tuple(at.T)] > DEEP_MM).mean())
+        middle = at.mean(axis=0) + [b.start for b in box] - inside.centre_kji
+        towards = (middle * inside.grid.spacing_ijk_mm[::-1])[::-1]
         if towards @ upwards < BASE_COSINE * np.linalg.norm(towards):
-            chosen[piece] = deep[piece] > LEAST_DEEP_AT_BASE * everything[piece]
+            wanted = LEAST_DEEP_AT_BASE
+        elif len(at) > LEAST_INSIDE * sizes[whole[tuple(at[0])]]:
+            wanted = LEAST_DEEP
+        elif _contact_cm2(pieces == piece, air, inside.grid.spacing_ijk_mm) < WIDEST_HOLE_CM2:
+            wanted = LEAST_DEEP_AT_HOLE
+        else:
+            continue
+        chosen[piece] = deep > wanted
     # Around a pocket, voxels hold air in part: its rim, and bubbles in the sulci.
     rim = chosen[pieces]
     for _ in range(RIM_VOXELS):
@@ -69,6 +78,12 @@ def air_ml(inside: InsideSkull, up: npt.ArrayLike = (0, 0, 1)) -> float:
     rim &= mask & (depth > -1) & (hu < inside.brain_hu - CERTAINLY_AIR_HU)
     part = (inside.brain_hu - hu[rim]) / (1000 + inside.brain_hu)
     return float(np.clip(part, 0, 1).sum() * voxel_ml)
+
+
+def _contact_cm2(piece: BoolArray, air: BoolArray, spacing_ijk_mm: tuple[float, float, float]) -> float:
+    """Return the area over which a piece of the air meets the rest of it."""
+    border = np.count_nonzero(grown(piece) & air & ~piece)
+    return float(border * np.prod(spacing_ijk_mm) ** (2 / 3) / 100)
 
 
 def holes_cm2(inside: InsideSkull, up: npt.ArrayLike = (0, 0, 1)) -> FloatArray:

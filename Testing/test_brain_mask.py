@@ -1,0 +1,56 @@
+"""The brain in an MRI, inside the skull of the registered CT, against the phantom's truth."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from BrainFusionLib.intensity.brain import brain_mask
+from BrainFusionLib.intensity.inside import inside_skull
+from BrainFusionLib.phantom import BRAIN_TISSUES, Tissue, head_grid, make_phantom
+from BrainFusionLib.volume import Volume
+
+GRID = head_grid(2.0)
+
+
+@pytest.fixture(scope="module")
+def head():
+    phantom = make_phantom(3, lesions=False, electrode=False)
+    found = inside_skull(phantom.ct(GRID))
+    assert found is not None
+    labels = phantom.labels(GRID).array_kji
+    brain = np.isin(labels, [tissue for tissue in BRAIN_TISSUES if tissue != Tissue.VENTRICLE])
+    return phantom, found.depth_on(GRID), brain
+
+
+@pytest.mark.parametrize(("contrast", "csf"), [("T1", "dark"), ("T2", "bright")])
+def test_brain_is_found_whether_csf_is_dark_or_bright(head, contrast, csf):
+    phantom, depth, brain = head
+    found = brain_mask(phantom.mri(contrast, GRID), depth)
+    assert found is not None
+    assert found.csf == csf
+    assert 2 * np.count_nonzero(found.mask_kji & brain) / (np.count_nonzero(found.mask_kji) + brain.sum()) > 0.9
+    assert not (found.mask_kji & (depth <= 0)).any()
+
+
+def test_brain_is_found_under_a_strong_bias(head):
+    phantom, depth, brain = head
+    mri = phantom.mri("T1", GRID)
+    gain = np.exp(np.linspace(0, 1.6, GRID.shape_kji[1]))[:, None].astype(np.float32)
+    found = brain_mask(mri.with_array(mri.array_kji * gain), depth)
+    assert found is not None
+    assert 2 * np.count_nonzero(found.mask_kji & brain) / (np.count_nonzero(found.mask_kji) + brain.sum()) > 0.88
+
+
+def test_brain_without_contrast_to_csf_is_the_inside_without_its_rim(head):
+    _, depth, _ = head
+    noise = np.random.default_rng(0).normal(500, 20, GRID.shape_kji)
+    found = brain_mask(Volume(noise.astype(np.float32), GRID, "MR"), depth)
+    assert found is not None
+    assert found.csf is None
+    assert (found.mask_kji == (depth > 3)).all()
+
+
+def test_no_brain_outside_the_skull(head):
+    phantom, _, _ = head
+    assert brain_mask(phantom.mri("T1", GRID), np.full(GRID.shape_kji, np.float32(-1000))) is None

@@ -96,7 +96,7 @@ class BrainFusionParameterNode:
     ctVolume, mriVolume - The pair, of one head.
     fusedVolume, ctToMriTransform - Where the results go; new nodes if none are chosen.
     alphaVolume, resampledCTVolume - Further results, only if chosen.
-    preset, rule, device - Settings of BrainFusionLib, by its own names.
+    preset, align, rule, device - Settings of BrainFusionLib, by its own names.
     start - The registration: "automatic", "transform" (start from one) or "skip".
     startTransform, mask - Further inputs, if chosen; the mask is the registration mask.
     """
@@ -108,6 +108,7 @@ class BrainFusionParameterNode:
     alphaVolume: vtkMRMLScalarVolumeNode
     resampledCTVolume: vtkMRMLScalarVolumeNode
     preset: str = choices.DEFAULTS["preset"]
+    align: str = choices.DEFAULTS["align"]
     rule: str = choices.DEFAULTS["rule"]
     device: str = choices.DEFAULTS["device"]
     start: str = choices.DEFAULTS["start"]
@@ -184,6 +185,7 @@ class BrainFusionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         ui, texts = self.ui, choices.choices()
         boxes = {
             "preset": ui.presetComboBox,
+            "align": ui.alignComboBox,
             "start": ui.startComboBox,
             "rule": ui.ruleComboBox,
             "device": ui.deviceComboBox,
@@ -388,7 +390,10 @@ class BrainFusionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             alphaVolume=parameters.alphaVolume,
             resampledCTVolume=parameters.resampledCTVolume,
             settings=Settings(
-                registration=RegistrationSettings.preset(parameters.preset),
+                # A given pose is used unchanged.
+                registration=RegistrationSettings.preset(
+                    parameters.preset, align="skull" if parameters.start == "skip" else parameters.align
+                ),
                 fusion=FusionSettings(rule=parameters.rule),
                 device=parameters.device,
             ),

@@ -192,6 +192,26 @@ class Inside(ByValue):
 
 
 @dataclass(frozen=True, eq=False)
+class BrainAlignment(ByValue):
+    """The alignment to the brain, where it was requested.
+
+    Attributes
+    ----------
+    is_used
+        Whether the pose is that of the brain; if it could not be determined, the pose is that of the skull.
+    agreement_mm
+        Largest distance inside the skull between two fits on different samples; ``None`` without enough brain in view.
+    centre_mm, worst_mm
+        Distance between the poses of brain and skull at the middle of the inside of the skull, and at its worst point.
+    """
+
+    is_used: bool
+    agreement_mm: float | None = None
+    centre_mm: float | None = None
+    worst_mm: float | None = None
+
+
+@dataclass(frozen=True, eq=False)
 class Evidence(ByValue):
     """All evidence for a pose; fields are ``None`` if not measured.
 
@@ -211,6 +231,8 @@ class Evidence(ByValue):
         How the two were acquired, by their headers; ``None`` if these say nothing.
     inside
         Air inside the skull, and holes in its vault.
+    brain
+        The alignment to the brain; ``None`` if the pose is that of the skull, as requested.
     """
 
     pose: PoseEvidence | None = None
@@ -220,6 +242,7 @@ class Evidence(ByValue):
     skull: SkullFit | None = None
     acquisition: PairAcquisition | None = None
     inside: Inside | None = None
+    brain: BrainAlignment | None = None
 
     @property
     def found(self) -> PoseEvidence | None:

@@ -13,6 +13,7 @@ MOST_THREADS = 1024
 
 Preset = Literal["fast", "standard", "thorough"]
 Model = Literal["rigid", "similarity", "affine"]
+Align = Literal["skull", "brain"]
 Device = Literal["auto", "cpu", "cuda", "mps"]
 
 
@@ -68,12 +69,16 @@ class RegistrationSettings:
     model
         ``"rigid"`` (right for one head and correct headers), ``"similarity"`` (also one scale), or ``"affine"`` (scales
         and shears, for a distorted MRI or a wrong voxel size). The rigid transform is found in any case.
+    align
+        What the rigid pose is fitted to in the end: the ``"skull"``, which both images share rigidly, or the
+        ``"brain"``, which may have moved against it since the MRI (after an operation, for example).
     """
 
     passes: tuple[SearchPass, ...] = PASSES
     samples: int = 400_000
     seed: int = 0
     model: Model = "rigid"
+    align: Align = "skull"
 
     def __post_init__(self) -> None:
         if not self.passes:
@@ -82,9 +87,18 @@ class RegistrationSettings:
         _require_at_least("seed", self.seed, 0)
         if self.model not in get_args(Model):
             raise SettingsError(f"there is no model {self.model!r}; choose one of {', '.join(get_args(Model))}")
+        if self.align not in get_args(Align):
+            raise SettingsError(f"cannot align to {self.align!r}; choose one of {', '.join(get_args(Align))}")
+        if self.align == "brain" and self.model != "rigid":
+            raise SettingsError(
+                f"the brain is aligned rigidly, but the model is {self.model}: choose the model rigid, or align to the "
+                "skull"
+            )
 
     @classmethod
-    def preset(cls, name: Preset, seed: int = 0, model: Model = "rigid") -> RegistrationSettings:
+    def preset(
+        cls, name: Preset, seed: int = 0, model: Model = "rigid", align: Align = "skull"
+    ) -> RegistrationSettings:
         """Return the settings of a quality preset.
 
         Raises
@@ -93,9 +107,9 @@ class RegistrationSettings:
             There is no preset of that name.
         """
         presets = {
-            "fast": cls(passes=PASSES[:2], samples=120_000, seed=seed, model=model),
-            "standard": cls(seed=seed, model=model),
-            "thorough": cls(passes=PASSES[1:], samples=1_000_000, seed=seed, model=model),
+            "fast": cls(passes=PASSES[:2], samples=120_000, seed=seed, model=model, align=align),
+            "standard": cls(seed=seed, model=model, align=align),
+            "thorough": cls(passes=PASSES[1:], samples=1_000_000, seed=seed, model=model, align=align),
         }
         if name not in presets:
             raise SettingsError(f"there is no preset {name!r}; choose one of {', '.join(presets)}")

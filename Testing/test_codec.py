@@ -26,7 +26,16 @@ from BrainFusionLib.case import (
     to_plain,
 )
 from BrainFusionLib.errors import RecordError
-from BrainFusionLib.evidence import Evidence, GivenPose, Inside, LocalErrors, LocalFit, PoseEvidence, SkullFit
+from BrainFusionLib.evidence import (
+    BrainAlignment,
+    Evidence,
+    GivenPose,
+    Inside,
+    LocalErrors,
+    LocalFit,
+    PoseEvidence,
+    SkullFit,
+)
 from BrainFusionLib.geometry import Grid, affine, rotation_matrix
 from BrainFusionLib.metrics.fidelity import Fidelity
 from BrainFusionLib.settings import FusionSettings, RegistrationSettings, SearchPass, Settings
@@ -110,6 +119,14 @@ evidence = built(
     skull=maybe
     | built(SkullFit, shift_mm=numbers, depth=numbers, brightness=numbers, at_edge=st.booleans(), voxel_mm=numbers),
     acquisition=maybe | pair_acquisitions,
+    brain=maybe
+    | built(
+        BrainAlignment,
+        is_used=st.booleans(),
+        agreement_mm=maybe | numbers,
+        centre_mm=maybe | numbers,
+        worst_mm=maybe | numbers,
+    ),
     inside=maybe | built(Inside, air_ml=numbers, defect_cm2=numbers, burr_holes=st.integers(0, 9)),
 )
 verdicts = built(
@@ -136,7 +153,8 @@ all_settings = built(
         passes=st.lists(passes, min_size=1, max_size=3).map(tuple),
         samples=st.integers(2000, 9000),
         seed=st.integers(0, 99),
-        model=st.sampled_from(["rigid", "similarity", "affine"]),
+        model=st.just("rigid"),
+        align=st.sampled_from(["skull", "brain"]),
     ),
     fusion=built(
         FusionSettings, rule=text, weights=maybe | text, weights_sha256=maybe | text, batch_size=st.integers(1, 9)
@@ -159,7 +177,8 @@ def results(draw):
         Result,
         request=requests,
         pose=built(
-            Pose, transform=transforms, rigid=rigid, origin=st.sampled_from(["registered", "given"]), movement=text
+            Pose, transform=transforms, rigid=rigid, origin=st.sampled_from(["registered", "given"]), movement=text,
+            skull=maybe | rigid,
         ),
         verdict=verdicts,
         evidence=evidence,

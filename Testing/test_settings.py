@@ -55,6 +55,15 @@ def test_the_model_is_rigid_by_default():
             RegistrationSettings(model=bad)
 
 
+def test_the_pose_is_that_of_the_skull_by_default():
+    assert RegistrationSettings().align == "skull"
+    assert RegistrationSettings.preset("fast", align="brain").align == "brain"
+    with pytest.raises(SettingsError, match="cannot align to 'skin'; choose one of skull, brain"):
+        RegistrationSettings(align="skin")
+    with pytest.raises(SettingsError, match="the brain is aligned rigidly, but the model is affine"):
+        RegistrationSettings(align="brain", model="affine")
+
+
 def test_no_batch_and_no_thread_are_refused():
     with pytest.raises(SettingsError, match="batch_size"):
         FusionSettings(batch_size=0)

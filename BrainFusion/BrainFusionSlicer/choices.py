@@ -7,13 +7,20 @@ from slicer.i18n import tr as _
 from BrainFusionLib.fusion.methods import METHODS
 from BrainFusionLib.settings import FusionSettings
 
-DEFAULTS = {"preset": "standard", "start": "automatic", "rule": FusionSettings().rule, "device": "auto"}
+DEFAULTS = {
+    "preset": "standard",
+    "align": "skull",
+    "start": "automatic",
+    "rule": FusionSettings().rule,
+    "device": "auto",
+}
 
 
 def choices() -> dict[str, dict[str, str]]:
     """Return the values that each parameter can have here, with their words."""
     return {
         "preset": {"fast": _("Fast"), "standard": _("Standard"), "thorough": _("Thorough")},
+        "align": {"skull": _("Skull"), "brain": _("Brain")},
         "start": {"automatic": _("Automatic"), "transform": _("Start from a transform"), "skip": _("Skip")},
         "rule": {
             method.name: _(method.label)

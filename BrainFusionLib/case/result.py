@@ -31,12 +31,15 @@ class Pose(ByValue):
         Whether the pose was registered, or given by the caller.
     movement
         Description of the movement of the CT onto the MRI.
+    skull
+        The pose of the skull, if this one was fitted to the brain (`Evidence.brain` has the difference); else ``None``.
     """
 
     transform: Transform
     rigid: RigidTransform
     origin: Literal["registered", "given"]
     movement: str
+    skull: RigidTransform | None = None
 
 
 @dataclass(frozen=True, eq=False)

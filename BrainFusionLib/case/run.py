@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import cache, partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,10 +22,11 @@ from BrainFusionLib.case.request import Inputs, Request
 from BrainFusionLib.case.result import IntensityMap, Pose, Provenance, Result, Volumes
 from BrainFusionLib.device import pick_device, use_threads
 from BrainFusionLib.errors import RegistrationError, Remedy, SettingsError
-from BrainFusionLib.evidence import Evidence, GivenPose, Inside, LocalErrors, SkullFit
+from BrainFusionLib.evidence import BrainAlignment, Evidence, GivenPose, Inside, LocalErrors, SkullFit
+from BrainFusionLib.intensity.inside import InsideSkull, inside_skull
 from BrainFusionLib.intensity.unit import UnitPair, unit_pair
 from BrainFusionLib.metrics.fidelity import Fidelity, fidelity
-from BrainFusionLib.progress import Cancel, Progress
+from BrainFusionLib.progress import Cancel, Progress, stop_if
 from BrainFusionLib.settings import RegistrationSettings
 from BrainFusionLib.transform import AffineTransform, RigidTransform, Transform
 from BrainFusionLib.verdict.given import REFUSED, compared
@@ -38,6 +40,8 @@ if TYPE_CHECKING:
     from BrainFusionLib.fusion.method import Fuser
     from BrainFusionLib.registration import Registration
 
+# Finds the inside of the skull when it is first asked for.
+FindInside = Callable[[], InsideSkull | None]
 # MRI voxels above this value on the unit scale are tissue.
 MRI_TISSUE = 0.1
 
@@ -77,11 +81,12 @@ def run(request: Request, inputs: Inputs, progress: Progress | None = None, canc
     clock = Clock(progress, cancel)
     request, fuser, device = _ready(request, inputs)
     with use_threads(request.settings.threads):
-        pose, registration = _posed(request, inputs, device, clock)
+        inside = cache(partial(inside_skull, inputs.ct))
+        pose, registration, brain = _posed(request, inputs, inside, device, clock)
         pulled = _resampled(inputs, pose, registration, device, clock)
         with ThreadPoolExecutor(1) as beside:
             # In parallel with the fusion, which does not always use all cores.
-            local_evidence = beside.submit(_local_evidence, pulled, inputs, pose)
+            local_evidence = beside.submit(_local_evidence, pulled, inputs.mri, inside, pose)
             fused = None if fuser is None else _fused(fuser, inputs, pulled, clock)
             measured, given = _checked(request, inputs, pose, local_evidence.result, device, clock)
     evidence = Evidence(
@@ -92,6 +97,7 @@ def run(request: Request, inputs: Inputs, progress: Progress | None = None, canc
         local=measured.local,
         skull=measured.skull,
         inside=measured.inside,
+        brain=brain,
     )
     return Result(
         request=request,
@@ -117,6 +123,8 @@ def _ready(request: Request, inputs: Inputs) -> tuple[Request, Fuser | None, tor
             f"the mask {inputs.mri_mask.name} is only used for registration, but a transform was given.",
             remedy=Remedy.OMIT_MASK_OR_TRANSFORM,
         )
+    if request.given is not None and request.settings.registration.align == "brain":
+        raise SettingsError("a transform was given, which is used unchanged: it cannot be aligned to the brain.")
     device = pick_device(request.settings.device)
     fuser = None
     if request.fuse:
@@ -130,13 +138,15 @@ def _ready(request: Request, inputs: Inputs) -> tuple[Request, Fuser | None, tor
     return request, fuser, device
 
 
-def _posed(request: Request, inputs: Inputs, device: torch.device, clock: Clock) -> tuple[Pose, Registration | None]:
-    """Register the pair, or use the given pose."""
+def _posed(
+    request: Request, inputs: Inputs, inside: FindInside, device: torch.device, clock: Clock
+) -> tuple[Pose, Registration | None, BrainAlignment | None]:
+    """Register the pair, and align it to the brain if that is requested, or use the given pose."""
     centre = inputs.mri.grid.centre_lps_mm
     if request.given is not None:
         given = request.given
         rigid = given if isinstance(given, RigidTransform) else given.nearest_rigid(centre)
-        return Pose(given, rigid, "given", given.describe(centre)), None
+        return Pose(given, rigid, "given", given.describe(centre)), None, None
 
     from BrainFusionLib.registration import register
 
@@ -146,10 +156,28 @@ def _posed(request: Request, inputs: Inputs, device: torch.device, clock: Clock)
             start=request.start, mri_mask=inputs.mri_mask, device=str(device),
             progress=clock.progress, cancel=clock.cancel,
         )  # fmt: skip
-    transform = found.affine or found.transform
-    pose = Pose(transform, found.transform, "registered", transform.describe(centre))
-    _refuse(Evidence(pose=found.evidence), inputs, found.transform)
-    return pose, found
+        transform = found.affine or found.transform
+        pose, brain = Pose(transform, found.transform, "registered", transform.describe(centre)), None
+        _refuse(Evidence(pose=found.evidence), inputs, found.transform)
+        if request.settings.registration.align == "brain":
+            pose, brain = _aligned(inputs, pose, inside(), request.settings.registration.seed, clock)
+    return pose, found, brain
+
+
+def _aligned(
+    inputs: Inputs, pose: Pose, inside: InsideSkull | None, seed: int, clock: Clock
+) -> tuple[Pose, BrainAlignment]:
+    """Fit a registered pose to the brain; a fit that is not determined leaves the pose as it is."""
+    from BrainFusionLib.registration.brain import align_brain
+
+    fit = None if inside is None else align_brain(inputs.mri, pose.rigid, inside, seed, lambda: stop_if(clock.cancel))
+    if fit is None:
+        return pose, BrainAlignment(False)
+    found = BrainAlignment(fit.is_determined, fit.agreement_mm, fit.centre_mm, fit.worst_mm)
+    if not fit.is_determined:
+        return pose, found
+    movement = fit.transform.describe(inputs.mri.grid.centre_lps_mm)
+    return Pose(fit.transform, fit.transform, "registered", movement, skull=pose.rigid), found
 
 
 @dataclass(frozen=True)
@@ -216,18 +244,15 @@ class _Measured:
     inside: Inside | None
 
 
-def _local_evidence(pulled: _Pulled, inputs: Inputs, pose: Pose) -> _Measured:
-    from BrainFusionLib.intensity.inside import inside_skull
-    from BrainFusionLib.verdict.inside import inside_evidence
+def _local_evidence(pulled: _Pulled, mri: Volume, inside: FindInside, pose: Pose) -> _Measured:
+    from BrainFusionLib.verdict.inside import errors_inside, inside_evidence
     from BrainFusionLib.verdict.local import local_errors
     from BrainFusionLib.verdict.skull import skull_fit
 
-    inside = inside_skull(inputs.ct)
-    return _Measured(
-        local_errors(pulled.ct_in_mri, inputs.mri),
-        skull_fit(pulled.ct_in_mri, inputs.mri, pulled.head),
-        inside_evidence(inside, pose.transform),
-    )
+    skull, local = inside(), local_errors(pulled.ct_in_mri, mri)
+    if pose.skull is not None and skull is not None:
+        local = errors_inside(local, skull, pose.transform)
+    return _Measured(local, skull_fit(pulled.ct_in_mri, mri, pulled.head), inside_evidence(skull, pose.transform))
 
 
 def _checked(

@@ -91,7 +91,7 @@ def _fuse(options: argparse.Namespace) -> int:
     check_keep_refused(options, (options.transform, str(folder / "ct_to_mri.tfm")))
     start, transform = _transforms(options)
     settings = Settings(
-        registration=RegistrationSettings.preset(options.preset, options.seed, options.model),
+        registration=RegistrationSettings.preset(options.preset, options.seed, options.model, options.align),
         fusion=fusion_settings(options),
         device=options.device,
         threads=options.threads,
@@ -142,7 +142,11 @@ def _transforms(options: argparse.Namespace) -> tuple[RigidTransform | None, Tra
     """
     if options.register:
         return (read_transform(options.transform) if options.transform else None), None
-    for option, default in (("model", RegistrationSettings.model), ("mri_mask", None)):
+    for option, default in (
+        ("model", RegistrationSettings.model),
+        ("align", RegistrationSettings.align),
+        ("mri_mask", None),
+    ):
         if getattr(options, option) != default:
             raise SettingsError(
                 f"--{option.replace('_', '-')} only applies to registration, which --no-register omits. Omit one of "

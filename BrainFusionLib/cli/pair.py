@@ -15,7 +15,7 @@ from BrainFusionLib.errors import ImageFileError
 from BrainFusionLib.folder import make_output_folder, read_pair, remove_if_empty
 from BrainFusionLib.io import TRANSFORM_SUFFIXES, read_volume, write_transform
 from BrainFusionLib.io.formats import readable
-from BrainFusionLib.settings import Model, RegistrationSettings
+from BrainFusionLib.settings import Align, Model, RegistrationSettings
 from BrainFusionLib.transform import Transform
 
 
@@ -120,6 +120,13 @@ def add_inputs(parser: argparse.ArgumentParser) -> None:
         default=RegistrationSettings.model,
         help="degrees of freedom of the transform (default: rigid, right for one head and correct headers). "
         "similarity: also one scale; affine: scales and shears, for a distorted MRI or a wrong voxel size",
+    )
+    parser.add_argument(
+        "--align",
+        choices=get_args(Align),
+        default=RegistrationSettings.align,
+        help="what the pose is fitted to in the end (default: skull). brain: the brain inside the skull, where it has "
+        "moved against it since the MRI; the result has both poses and their difference",
     )
     parser.add_argument(
         "--mri-mask",

@@ -45,7 +45,8 @@ def _register(options: argparse.Namespace) -> int:
     check_keep_refused(options, (options.transform, options.output, options.json))
     start = read_transform(options.transform) if options.transform else None
     settings = Settings(
-        registration=RegistrationSettings.preset(options.preset, options.seed, options.model), device=options.device
+        registration=RegistrationSettings.preset(options.preset, options.seed, options.model, options.align),
+        device=options.device,
     )
     made = [folder for path in (output, Path(options.json or output)) for folder in make_output_folder(path.parent)]
     try:

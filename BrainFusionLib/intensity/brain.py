@@ -55,12 +55,11 @@ def brain_mask(mri: Volume, depth_kji: VoxelArray) -> BrainMask | None:
     depth_kji
         Depth below the inner table on the MRI's grid, mm (`InsideSkull.depth_on`).
     """
-    signal = without_bias(mri, depth_kji)
-    middle = signal[depth_kji > MIDDLE_MM]
-    rim = signal[(depth_kji > RIM_MM[0]) & (depth_kji < RIM_MM[1])]
-    if min(middle.size, rim.size) < LEAST_VOXELS:
+    middle, rim = depth_kji > MIDDLE_MM, (depth_kji > RIM_MM[0]) & (depth_kji < RIM_MM[1])
+    if min(np.count_nonzero(middle), np.count_nonzero(rim)) < LEAST_VOXELS:
         return None
-    csf, limit = _csf_limit(middle, rim)
+    signal = without_bias(mri, depth_kji)
+    csf, limit = _csf_limit(signal[middle], signal[rim])
     if csf is None:
         return BrainMask(depth_kji > SHALLOW_MM, None)
     found = depth_kji > 0
@@ -132,9 +131,9 @@ def without_bias(mri: Volume, depth_kji: VoxelArray) -> VoxelArray:
         low = np.minimum(at.astype(np.intp), max(0, field.shape[axis] - 2))
         high = np.minimum(low + 1, field.shape[axis] - 1)
         part = (at - low).astype(np.float32).reshape([-1 if a == axis else 1 for a in range(3)])
-        field = field.take(low, axis) * (1 - part) + field.take(high, axis) * part
-    signal: VoxelArray = array / np.exp(field)
-    return signal
+        evened = np.asarray(field.take(low, axis) * (1 - part) + field.take(high, axis) * part, dtype=np.float32)
+        field = evened
+    return (array / np.exp(field)).astype(np.float32)
 
 
 def _sums(array: VoxelArray, blocks: list[int]) -> VoxelArray:

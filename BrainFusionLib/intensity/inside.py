@@ -88,6 +88,14 @@ class InsideSkull(ByValue):
         """Volume of the mask."""
         return float(np.count_nonzero(self.mask_kji) * np.prod(self.grid.spacing_ijk_mm) / 1000)
 
+    def depth_at(self, points_lps_mm: FloatArray) -> VoxelArray:
+        """Return the depth below the inner table at points of the CT, (n, 3) LPS mm to (n,); -1000 outside."""
+        ijk = np.rint(apply_affine(self.grid.ijk_from_lps, points_lps_mm)).astype(np.intp)
+        known: BoolArray = np.asarray(((ijk >= 0) & (ijk < self.grid.size_ijk)).all(axis=1))
+        i, j, k = np.where(np.expand_dims(known, 1), ijk, 0).T
+        found: VoxelArray = np.where(known & self.mask_kji[k, j, i], self.depth_kji[k, j, i], np.float32(-1000))
+        return found
+
     def depth_on(self, grid: Grid, transform: Transform | None = None) -> VoxelArray:
         """Return the depth below the inner table at the voxels of another grid, -1000 where the mask is empty.
 

@@ -109,6 +109,8 @@ def _transform(result: Result) -> Html:
         turned = pose.transform.nearest_rigid(centre)
         kind = f", {pose.transform.kind} and not rigid"
         beside = [f"The rigid transform beside it: {pose.rigid.describe(centre)}."]
+    if pose.skull is not None:
+        beside = [*beside, f"Aligned to the brain. The pose of the skull: {pose.skull.describe(centre)}."]
     axis, angle = rotation_axis_angle(turned.rotation)
     return render(
         "transform",

@@ -165,6 +165,16 @@ def coarse_skull_voxels(evidence: Evidence) -> float:
     return 1.0 if evidence.skull is None else max(1.0, evidence.skull.voxel_mm / LOCAL_VOXEL_MM)
 
 
+def brain_not_aligned(evidence: Evidence) -> float | None:
+    """Return 1 if the pose of the brain was requested and could not be determined, else 0."""
+    return None if evidence.brain is None else float(not evidence.brain.is_used)
+
+
+def brain_from_skull_mm(evidence: Evidence) -> float | None:
+    """Return the largest distance between the poses of brain and skull, if the pose is that of the brain."""
+    return evidence.brain.worst_mm if _is_of_brain(evidence) and evidence.brain is not None else None
+
+
 def air_ml(evidence: Evidence) -> float | None:
     """Return the volume of air inside the skull."""
     return None if evidence.inside is None else evidence.inside.air_ml
@@ -178,7 +188,14 @@ def defect_cm2(evidence: Evidence) -> float | None:
 def _skull_is_usable(evidence: Evidence) -> bool:
     found = evidence.found
     is_slab = found is not None and found.thinnest_mm < SKULL_THICKNESS_MM
-    return evidence.skull is not None and evidence.skull.brightness >= STRIPPED and not is_slab
+    # In the pose of the brain, the skull lies where the brain has moved from.
+    if is_slab or _is_of_brain(evidence):
+        return False
+    return evidence.skull is not None and evidence.skull.brightness >= STRIPPED
+
+
+def _is_of_brain(evidence: Evidence) -> bool:
+    return evidence.brain is not None and evidence.brain.is_used
 
 
 def _local(evidence: Evidence) -> LocalFit | None:

@@ -162,6 +162,16 @@ CRITERIA: tuple[Criterion, ...] = (
         "visible",
     ),
     Criterion(
+        "brain_not_aligned", "alignment to the brain failed", measures.brain_not_aligned, "at most", amber=0.0,
+        text="the brain could not be aligned on its own: the pose is that of the skull",
+    ),
+    Criterion(
+        # A brain that has moved has not moved as one: near the skull it is off by up to as much as the skull is.
+        "aligned_to_brain", "brain against skull", measures.brain_from_skull_mm, "at most",
+        green=0.0, amber=2.0, unit="mm",
+        text="aligned to the brain: the skull is up to {value:.1f} mm off, and so is the brain near the skull",
+    ),
+    Criterion(
         # Operations with up to 3 mL move deep structures by less than 1 mm, usual ones (12 mL a hemisphere) by 1 to 3
         # mm, and say nothing against the pose of the skull. With 30 mL the cortex has sunk by about 5 mm over a third
         # of the vault.

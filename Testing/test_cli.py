@@ -299,7 +299,7 @@ def test_unusable_mask_gives_exit_code_2(
     assert not (tmp_path / "new").exists()
 
 
-@pytest.mark.parametrize("option", [("--model", "affine"), ("--mri-mask", "mask.nii.gz")])
+@pytest.mark.parametrize("option", [("--model", "affine"), ("--align", "brain"), ("--mri-mask", "mask.nii.gz")])
 def test_what_only_the_registration_heeds_is_refused_without_one(
     inputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], option: tuple[str, str]
 ) -> None:

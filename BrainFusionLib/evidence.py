@@ -212,6 +212,54 @@ class BrainAlignment(ByValue):
 
 
 @dataclass(frozen=True, eq=False)
+class BrainShift(ByValue):
+    """Displacement of the brain against the skull, from the MRI to the CT, both rigidly aligned by the skull.
+
+    Attributes
+    ----------
+    judged
+        Whether the CT's brain tells enough of the MRI's to see a shift.
+    reason
+        Why not; empty if judged.
+    points_lps_mm
+        (n, 3), centres of the blocks matched, in MRI coordinates.
+    shifts_mm
+        (n, 3), LPS: a smooth field, as matched: it is too small, see `p95_mm`.
+    p95_mm
+        Estimated 95th percentile of the displacement over the brain.
+    low_mm, high_mm
+        Range of that estimate: held in 8 of 10 simulated cases with a shift.
+    median_mm
+        Estimated median displacement over the brain.
+    noise_mm
+        Uncertainty of the matched shift of a block (standard deviation of its length).
+    information_nats
+        Information of the MRI on the CT's brain at the matched shifts, nats a voxel of 2 mm.
+    gain_nats
+        How much of that is due to the shifts.
+    affine_gain_nats
+        How much of that a single affine transform of the brain would gain.
+    place, direction
+        Where the displacement is largest ("left front") and where to; empty if there is none.
+    """
+
+    judged: bool
+    reason: str = ""
+    points_lps_mm: FloatArray = field(default_factory=lambda: np.empty((0, 3)))
+    shifts_mm: FloatArray = field(default_factory=lambda: np.empty((0, 3)))
+    p95_mm: float = 0.0
+    low_mm: float = 0.0
+    high_mm: float = 0.0
+    median_mm: float = 0.0
+    noise_mm: float = 0.0
+    information_nats: float = 0.0
+    gain_nats: float = 0.0
+    affine_gain_nats: float = 0.0
+    place: str = ""
+    direction: str = ""
+
+
+@dataclass(frozen=True, eq=False)
 class Evidence(ByValue):
     """All evidence for a pose; fields are ``None`` if not measured.
 
@@ -233,6 +281,8 @@ class Evidence(ByValue):
         Air inside the skull, and holes in its vault.
     brain
         The alignment to the brain; ``None`` if the pose is that of the skull, as requested.
+    brain_shift
+        Displacement of the brain against the skull.
     """
 
     pose: PoseEvidence | None = None
@@ -243,6 +293,7 @@ class Evidence(ByValue):
     acquisition: PairAcquisition | None = None
     inside: Inside | None = None
     brain: BrainAlignment | None = None
+    brain_shift: BrainShift | None = None
 
     @property
     def found(self) -> PoseEvidence | None:

@@ -28,6 +28,7 @@ from BrainFusionLib.case import (
 from BrainFusionLib.errors import RecordError
 from BrainFusionLib.evidence import (
     BrainAlignment,
+    BrainShift,
     Evidence,
     GivenPose,
     Inside,
@@ -128,7 +129,13 @@ evidence = built(
         worst_mm=maybe | numbers,
     ),
     inside=maybe | built(Inside, air_ml=numbers, defect_cm2=numbers, burr_holes=st.integers(0, 9)),
-)
+    brain_shift=maybe
+    | built(
+        BrainShift, judged=st.booleans(), reason=text, points_lps_mm=points, shifts_mm=points, p95_mm=numbers,
+        low_mm=numbers, high_mm=numbers, median_mm=numbers, noise_mm=numbers, information_nats=numbers,
+        gain_nats=numbers, affine_gain_nats=numbers, place=text, direction=text,
+    ),
+)  # fmt: skip
 verdicts = built(
     Verdict,
     colour=st.sampled_from(["green", "amber", "red"]),

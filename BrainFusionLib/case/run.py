@@ -22,7 +22,7 @@ from BrainFusionLib.case.request import Inputs, Request
 from BrainFusionLib.case.result import IntensityMap, Pose, Provenance, Result, Volumes
 from BrainFusionLib.device import pick_device, use_threads
 from BrainFusionLib.errors import RegistrationError, Remedy, SettingsError
-from BrainFusionLib.evidence import BrainAlignment, Evidence, GivenPose, Inside, LocalErrors, SkullFit
+from BrainFusionLib.evidence import BrainAlignment, BrainShift, Evidence, GivenPose, Inside, LocalErrors, SkullFit
 from BrainFusionLib.intensity.inside import InsideSkull, inside_skull
 from BrainFusionLib.intensity.unit import UnitPair, unit_pair
 from BrainFusionLib.metrics.fidelity import Fidelity, fidelity
@@ -98,6 +98,7 @@ def run(request: Request, inputs: Inputs, progress: Progress | None = None, canc
         skull=measured.skull,
         inside=measured.inside,
         brain=brain,
+        brain_shift=measured.brain_shift,
     )
     return Result(
         request=request,
@@ -242,9 +243,11 @@ class _Measured:
     local: LocalErrors
     skull: SkullFit | None
     inside: Inside | None
+    brain_shift: BrainShift
 
 
 def _local_evidence(pulled: _Pulled, mri: Volume, inside: FindInside, pose: Pose) -> _Measured:
+    from BrainFusionLib.verdict.brain_shift import brain_shift
     from BrainFusionLib.verdict.inside import errors_inside, inside_evidence
     from BrainFusionLib.verdict.local import local_errors
     from BrainFusionLib.verdict.skull import skull_fit
@@ -252,7 +255,12 @@ def _local_evidence(pulled: _Pulled, mri: Volume, inside: FindInside, pose: Pose
     skull, local = inside(), local_errors(pulled.ct_in_mri, mri)
     if pose.skull is not None and skull is not None:
         local = errors_inside(local, skull, pose.transform)
-    return _Measured(local, skull_fit(pulled.ct_in_mri, mri, pulled.head), inside_evidence(skull, pose.transform))
+    return _Measured(
+        local,
+        skull_fit(pulled.ct_in_mri, mri, pulled.head),
+        inside_evidence(skull, pose.transform),
+        brain_shift(pulled.ct_in_mri, mri, skull, pose.transform),
+    )
 
 
 def _checked(

@@ -17,6 +17,9 @@ LOCAL_VOXEL_MM = 3.0
 MIRRORED_MARGIN = -0.05
 # Two similar phantoms of different people had 0.03 nats, 0.32 mm, 0.11 mm.
 ALIKE_MARGIN, ALIKE_DISAGREEMENT_MM, ALIKE_SAMPLING_ERROR_MM = 0.06, 0.25, 0.1
+# Less of either leaves the brain in its place.
+SHIFTING_AIR_ML, SHIFTING_DEFECT_CM2 = 5.0, 4.0
+AFTER_SURGERY = 0.8
 # Heads of different people match only roughly, and about as well as the mirror image.
 LEAST_MIRRORED_MARGIN, ROUGH_DISAGREEMENT_MM, ROUGH_SAMPLING_ERROR_MM = 0.015, 0.4, 0.15
 
@@ -183,6 +186,44 @@ def air_ml(evidence: Evidence) -> float | None:
 def defect_cm2(evidence: Evidence) -> float | None:
     """Return the area of missing bone of the vault, without burr holes."""
     return None if evidence.inside is None else evidence.inside.defect_cm2
+
+
+def brain_shift_mm(evidence: Evidence) -> float | None:
+    """Return the displacement of the brain against the skull, if it could be judged."""
+    shift = evidence.brain_shift
+    return None if shift is None or not shift.judged else shift.p95_mm
+
+
+def brain_shift_not_judged(evidence: Evidence) -> float | None:
+    """Return 1 if a shift of the brain could not be judged, 2 if surgery has also left signs of one, else 0."""
+    if evidence.brain_shift is None:
+        return None
+    return 0.0 if evidence.brain_shift.judged else 1.0 + float(surgery_shows(evidence))
+
+
+def surgery_shows(evidence: Evidence) -> bool:
+    """Return whether there is enough air inside the skull, or enough bone missing, for the brain to have shifted."""
+    inside = evidence.inside
+    return inside is not None and (inside.air_ml >= SHIFTING_AIR_ML or inside.defect_cm2 >= SHIFTING_DEFECT_CM2)
+
+
+def less_after_surgery(evidence: Evidence) -> float:
+    """Return the factor by which the limit of a brain shift shrinks after surgery."""
+    return AFTER_SURGERY if surgery_shows(evidence) else 1.0
+
+
+def brain_shift_words(evidence: Evidence) -> dict[str, str]:
+    """Return range, place and reason of a brain shift."""
+    shift = evidence.brain_shift
+    if shift is None:
+        return {}
+    return {
+        "low": f"{shift.low_mm:.0f}",
+        "high": f"{shift.high_mm:.0f}",
+        "place": shift.place,
+        "direction": shift.direction,
+        "reason": shift.reason,
+    }
 
 
 def _skull_is_usable(evidence: Evidence) -> bool:

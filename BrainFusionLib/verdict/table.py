@@ -183,4 +183,15 @@ CRITERIA: tuple[Criterion, ...] = (
         "skull_defect", "missing bone of the vault", measures.defect_cm2, "at most", green=3.0, amber=50.0, unit="cm²",
         text="about {value:.0f} cm² of the vault is without bone: the brain may bulge or sink there",
     ),
+    Criterion(
+        "brain_shift", "shift of the brain against the skull", measures.brain_shift_mm, "at most", amber=3.6, unit="mm",
+        text="the brain has shifted by about {low}–{high} mm against the skull, most at the {place}",
+        scale=measures.less_after_surgery, words=measures.brain_shift_words,
+    ),
+    Criterion(
+        "brain_shift_not_judged", "shift of the brain not judged", measures.brain_shift_not_judged, "at most",
+        green=0.0, amber=1.0,
+        text="whether the brain has shifted against the skull could not be judged: {reason}",
+        words=measures.brain_shift_words,
+    ),
 )  # fmt: skip

@@ -1,0 +1,357 @@
+"""Displacement of the brain against the skull between the MRI and the CT, both aligned by the skull.
+
+Inside the inner table, the CT is predicted from the MRI: by the mean CT value at each MRI value, both without their low
+frequencies (coil, beam hardening). For each block of the brain, the log-likelihood of its CT values is computed for
+every shift of the prediction within reach; a smooth field maximises the sum of these gains, with a weak prior to no
+shift. Its mean-field solution starts with little smoothness, so that it does not lock at no shift, and ends between the
+voxels. Sources: block matching (S. Ourselin et al., Image and Vision Computing 19 (2001) 25), correlation ratio
+(A. Roche et al., MICCAI 1998, 1115), discrete shifts with coupled smoothness (M. Heinrich et al., MICCAI 2014, 73).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from BrainFusionLib.evidence import BrainShift
+from BrainFusionLib.geometry import FloatArray, Grid, apply_affine
+from BrainFusionLib.intensity.inside import InsideSkull, grown, pooled_to
+from BrainFusionLib.transform import Transform
+from BrainFusionLib.verdict.matching import Shifts, Whole, gains, shifts_within
+from BrainFusionLib.volume import BoolArray, Volume, VoxelArray
+
+# Size of the voxels, edge of a block, longest shift; how far the region stays below the inner table.
+VOXEL_MM, BLOCK_MM, REACH_MM, DEPTH_MM = 2.0, 12.0, 8.0, 2.5
+# Low frequencies, with this standard deviation, are removed; both images are then smoothed.
+LOW_MM, CT_SMOOTH_MM, MRI_SMOOTH_MM = 10.0, 1.0, 0.7
+# Soft tissue and fluid lie within this of the brain's HU.
+SOFT_HU = 75.0
+BINS = 24
+# Weight of a voxel's likelihood, because its noise is correlated with its neighbours'; weight of the smoothness (first
+# and last, 1/mm² for each pair of neighbouring blocks) and of the prior to no shift; weights of a block's neighbours
+# in its gain.
+TEMPERATURE, FIRST_SMOOTH, LAST_SMOOTH, PRIOR, NEIGHBOUR = 0.15, 0.02, 0.3, 0.02, 0.46
+ROUNDS, STEPS, FINE_STEPS = 3, 12, 10
+# A block with a smaller share of soft tissue inside the skull is not matched.
+LEAST_SHARE, LEAST_BLOCKS = 0.3, 150
+# Limits for judging: information, share of the inside of the skull that was matched, the MRI's voxel edge.
+LEAST_NATS, LEAST_COVERED, MOST_VOXEL_MM = 0.03, 0.5, 7.0
+# The matched field is too small: true over matched, for the estimate and its range.
+TRUE_PER_MATCHED, RANGE = 1.35, (1.1, 1.75)
+
+
+@dataclass(frozen=True)
+class _Pair:
+    """Both images on one grid, padded to whole blocks.
+
+    Attributes
+    ----------
+    ct
+        HU without low frequencies; 0 outside `weight`.
+    weight
+        1 in soft tissue inside the skull.
+    inside
+        Inside the skull.
+    bins
+        The MRI's bin.
+    edge_kji, blocks_kji
+        Size of a block in voxels; number of blocks along each axis.
+    """
+
+    grid: Grid
+    ct: VoxelArray
+    weight: VoxelArray
+    inside: BoolArray
+    bins: npt.NDArray[np.intp]
+    edge_kji: Whole
+    blocks_kji: Whole
+
+    @property
+    def spacing(self) -> FloatArray:
+        return np.asarray(self.grid.spacing_ijk_mm[::-1], dtype=np.float64)
+
+
+@dataclass(frozen=True)
+class _Blocks:
+    """The blocks matched: index of each (n, 3), and of its six neighbours (n, 6), n where there is none."""
+
+    at: Whole
+    beside: Whole
+
+    @property
+    def neighbours(self) -> Whole:
+        count: Whole = (self.beside < len(self.at)).sum(axis=1)
+        return count
+
+    def sums(self, values: FloatArray) -> FloatArray:
+        """Return the sum of the neighbours' values."""
+        total: FloatArray = np.vstack([values, np.zeros((1, values.shape[1]), values.dtype)])[self.beside].sum(axis=1)
+        return total
+
+
+def brain_shift(
+    ct_in_mri: Volume, mri: Volume, inside: InsideSkull | None, transform: Transform | None = None
+) -> BrainShift:
+    """Measure the displacement of the brain against the skull.
+
+    Parameters
+    ----------
+    ct_in_mri
+        Hounsfield units, on the MRI's grid, aligned by the skull.
+    mri
+        Any sequence.
+    inside
+        The inside of the skull in the CT.
+    transform
+        Maps MRI points to points of the space of `inside`, LPS mm.
+    """
+    if inside is None:
+        return BrainShift(False, "no closed skull is in view")
+    if max(mri.grid.spacing_ijk_mm) > MOST_VOXEL_MM:
+        return BrainShift(False, "the slices of the MRI are too thick")
+    pair = _pair(ct_in_mri, mri, inside, transform)
+    if pair is None:
+        return BrainShift(False, "too little of the brain is in both volumes")
+    share = _block_sums(pair.weight, pair) / float(np.prod(pair.edge_kji))
+    blocks = _blocks(share >= LEAST_SHARE)
+    covered = len(blocks.at) * float(np.prod(pair.edge_kji * pair.spacing)) / 1000 / max(inside.volume_ml, 1.0)
+    if len(blocks.at) < LEAST_BLOCKS or covered < LEAST_COVERED:
+        return BrainShift(False, "too little of the brain is in both volumes")
+    return _described(pair, blocks, *_matched(pair, blocks))
+
+
+def _pair(ct_in_mri: Volume, mri: Volume, inside: InsideSkull, transform: Transform | None) -> _Pair | None:
+    hu, grid = pooled_to(ct_in_mri, VOXEL_MM)
+    signal = pooled_to(mri, VOXEL_MM)[0]
+    mask = inside.depth_on(grid, transform) > DEPTH_MM
+    if np.count_nonzero(mask) * np.prod(grid.spacing_ijk_mm) < 1e5:
+        return None
+    box = tuple(
+        slice(int(there[0]), int(there[-1]) + 1)
+        for there in (np.flatnonzero(mask.any(axis=tuple({0, 1, 2} - {axis}))) for axis in range(3))
+    )
+    spacing = np.asarray(grid.spacing_ijk_mm[::-1])
+    origin = apply_affine(grid.lps_from_ijk, np.array([b.start for b in box][::-1], dtype=np.float64))
+    edge: Whole = np.maximum(1, np.rint(BLOCK_MM / spacing)).astype(np.int64)
+    hu, signal, mask = hu[box], signal[box], mask[box]
+    blocks: Whole = -(-np.array(mask.shape) // edge)
+    beyond = [(0, int(n)) for n in blocks * edge - mask.shape]
+    middle = float(np.median(hu[mask]))
+    soft = mask & ~grown(mask & (np.abs(hu - np.float32(middle)) > SOFT_HU))
+    weight, whole = soft.astype(np.float32), mask.astype(np.float32)
+    if not soft.any():
+        return None
+    ct = (hu - _smooth(hu, weight, LOW_MM, spacing)) * weight
+    ct = _smooth(ct, weight, CT_SMOOTH_MM, spacing) * weight
+    low = _smooth(signal, whole, LOW_MM, spacing)
+    ratio = _smooth(
+        signal / np.maximum(low, np.float32(1e-3) * low.max() + np.float32(1e-12)), whole, MRI_SMOOTH_MM, spacing
+    )
+    bins = np.searchsorted(np.quantile(ratio[mask], np.linspace(0, 1, BINS + 1)[1:-1]), ratio)
+    ct, weight, mask, bins = (np.pad(array, beyond) for array in (ct, weight, mask, bins))
+    k, j, i = mask.shape
+    return _Pair(replace(grid, size_ijk=(i, j, k), origin_lps_mm=tuple(origin)), ct, weight, mask, bins, edge, blocks)
+
+
+def _smooth(values: VoxelArray, weight: VoxelArray, sigma_mm: float, spacing_kji_mm: FloatArray) -> VoxelArray:
+    """Return the Gaussian mean of weighted values."""
+    both = [values * weight, weight]
+    for axis, spacing in enumerate(spacing_kji_mm):
+        both = [_gaussian(array, sigma_mm / spacing, axis) for array in both]
+    mean: VoxelArray = both[0] / np.maximum(both[1], np.float32(1e-3))
+    return mean
+
+
+def _gaussian(array: VoxelArray, sigma: float, axis: int) -> VoxelArray:
+    """Smooth along an axis, with zeros outside: a banded matrix, which is faster than a loop over its width."""
+    n = array.shape[axis]
+    apart = np.subtract.outer(np.arange(n), np.arange(n)) / sigma
+    matrix = np.where(np.abs(apart) <= 2.5, np.exp(-0.5 * apart**2), 0)
+    matrix /= np.exp(-0.5 * (np.arange(-n, n + 1) / sigma) ** 2)[np.abs(np.arange(-n, n + 1)) / sigma <= 2.5].sum()
+    m = matrix.astype(np.float32)
+    if axis == 2:
+        smoothed: VoxelArray = array @ m
+    elif axis == 1:
+        smoothed = m @ array
+    else:
+        smoothed = (m @ array.reshape(n, -1)).reshape(array.shape)
+    return smoothed
+
+
+def _block_sums(array: VoxelArray, pair: _Pair) -> VoxelArray:
+    (a, b, c), (p, q, r) = pair.blocks_kji.tolist(), pair.edge_kji.tolist()
+    sums: VoxelArray = array.reshape(a, p, b, q, c, r).sum(axis=(1, 3, 5), dtype=np.float32)
+    return sums
+
+
+def _blocks(chosen: BoolArray) -> _Blocks:
+    at = np.argwhere(chosen)
+    index = np.full(tuple(np.array(chosen.shape) + 2), len(at))
+    index[tuple((at + 1).T)] = np.arange(len(at))
+    unit = np.eye(3, dtype=np.int64)
+    beside = np.stack([index[tuple((at + 1 + step).T)] for step in np.concatenate([unit, -unit])], axis=1)
+    return _Blocks(at, beside)
+
+
+def _matched(pair: _Pair, blocks: _Blocks) -> tuple[FloatArray, float, list[float]]:
+    """Return the shifts of the prediction (n, 3) kji mm, their noise, and the information of none, affine and all."""
+    shifts = shifts_within(REACH_MM, pair.spacing)
+    field: FloatArray = np.zeros((len(blocks.at), 3))
+    noise, started = 0.0, _predicted(pair, blocks, field)[2]
+    for _ in range(ROUNDS):
+        values, variance, _ = _predicted(pair, blocks, field)
+        weight = np.float32(TEMPERATURE / variance)
+        gained = gains(
+            pair.ct * weight, pair.weight * (np.float32(-0.5) * weight), values, blocks.at * pair.edge_kji,
+            pair.edge_kji, shifts,
+        )  # fmt: skip
+        gained = _shared(gained, blocks, pair)
+        field, noise = _relaxed(gained, blocks, shifts, field)
+    field = _between_voxels(gained, blocks, shifts, field)
+    design = np.column_stack([np.ones(len(blocks.at)), blocks.at - blocks.at.mean(axis=0)])
+    affine = design @ np.linalg.lstsq(design, field, rcond=None)[0]
+    informed = [started, *(_predicted(pair, blocks, shift)[2] for shift in (affine, field))]
+    return field, noise, informed
+
+
+def _predicted(pair: _Pair, blocks: _Blocks, field: FloatArray) -> tuple[VoxelArray, float, float]:
+    """Return the CT predicted from the unshifted MRI, the variance left in the CT, and the information, nats a voxel.
+
+    The prediction is learned at the shifts given.
+    """
+    at = np.nonzero(pair.weight)
+    seen = at
+    if field.any():
+        moved = _at_voxels(pair, blocks, field, at) / pair.spacing
+        last = np.array(pair.ct.shape) - 1
+        seen = tuple(np.clip(np.rint(np.stack(at, axis=1) + moved).astype(np.intp), 0, last).T)
+    both = pair.inside[seen]
+    values, bins = pair.ct[at][both], pair.bins[seen][both]
+    count = np.bincount(bins, minlength=BINS).astype(np.float64)
+    total = np.bincount(bins, values, minlength=BINS).astype(np.float64)
+    # Neighbouring bins share; 20 voxels of mean 0 keep empty bins at 0.
+    mean = (_with_neighbours(total) / (_with_neighbours(count) + 20)).astype(np.float32)
+    left = float(np.var(values - mean[bins])) + 1e-6
+    information = 0.5 * float(np.log((np.var(values) + 1e-6) / left))
+    predicted: VoxelArray = np.where(pair.inside, mean[pair.bins], np.float32(0))
+    return predicted, left, information
+
+
+def _with_neighbours(line: FloatArray) -> FloatArray:
+    padded = np.pad(line, 1, mode="edge")
+    mixed: FloatArray = 0.25 * padded[:-2] + 0.5 * padded[1:-1] + 0.25 * padded[2:]
+    return mixed
+
+
+def _at_voxels(pair: _Pair, blocks: _Blocks, field: FloatArray, at: tuple[npt.NDArray[np.intp], ...]) -> FloatArray:
+    """Interpolate a field of the blocks linearly at voxels, (n, 3)."""
+    dense = np.zeros((*pair.blocks_kji, 3))
+    dense[tuple(blocks.at.T)] = field
+    for axis, (count, edge) in enumerate(zip(pair.blocks_kji.tolist(), pair.edge_kji.tolist(), strict=True)):
+        where = np.clip((np.arange(count * edge) + 0.5) / edge - 0.5, 0, count - 1)
+        hat = np.maximum(0, 1 - np.abs(np.subtract.outer(where, np.arange(count))))
+        dense = np.moveaxis(np.tensordot(hat, dense, axes=(1, axis)), 0, axis)
+    values: FloatArray = dense[at]
+    return values
+
+
+def _shared(gained: VoxelArray, blocks: _Blocks, pair: _Pair) -> VoxelArray:
+    """Give each block a share of its neighbours' gains, along each axis in turn."""
+    dense = np.zeros((*pair.blocks_kji, gained.shape[1]), np.float32)
+    at = tuple(blocks.at.T)
+    dense[at] = gained
+    middle, side = np.float32(1 / (1 + 2 * NEIGHBOUR)), np.float32(NEIGHBOUR / (1 + 2 * NEIGHBOUR))
+    for axis in range(3):
+        lines = np.moveaxis(dense, axis, 0)
+        mixed = middle * lines
+        mixed[1:] += side * lines[:-1]
+        mixed[:-1] += side * lines[1:]
+        dense = np.moveaxis(mixed, 0, axis)
+    shared: VoxelArray = dense[at]
+    return shared
+
+
+def _relaxed(gained: VoxelArray, blocks: _Blocks, shifts: Shifts, start: FloatArray) -> tuple[FloatArray, float]:
+    """Return the mean-field solution, and the median standard deviation of a shift."""
+    mm = shifts.mm_kji.astype(np.float32)
+    squared = (mm**2).sum(axis=1)
+    field, first = start, not start.any()
+    likely = gained
+    for step in range(STEPS):
+        smooth = FIRST_SMOOTH * (LAST_SMOOTH / FIRST_SMOOTH) ** (step / (STEPS - 1))
+        alone = first and step == 0
+        stiff = (PRIOR + (0 if alone else smooth) * blocks.neighbours).astype(np.float32)
+        pull = (smooth * blocks.sums(field)).astype(np.float32)
+        likely = gained + pull @ mm.T - 0.5 * stiff[:, None] * squared
+        likely -= likely.max(axis=1, keepdims=True)
+        np.exp(likely, out=likely)
+        likely /= likely.sum(axis=1, keepdims=True)
+        field = (likely @ mm if alone else 0.3 * field + 0.7 * (likely @ mm)).astype(np.float64)
+    spread = likely @ squared - ((likely @ mm) ** 2).sum(axis=1)
+    return field, float(np.sqrt(np.median(np.maximum(spread, 0))))
+
+
+def _between_voxels(gained: VoxelArray, blocks: _Blocks, shifts: Shifts, start: FloatArray) -> FloatArray:
+    """Refine a field: parabolas through the gains beside the best shift, together with the smoothness."""
+    mm, every = shifts.mm_kji.astype(np.float32), np.arange(len(gained))
+    squared = (mm**2).sum(axis=1)
+    stiff = (PRIOR + LAST_SMOOTH * blocks.neighbours).astype(np.float32)
+    steps = np.array([np.abs(mm[:, axis][mm[:, axis] != 0]).min() for axis in range(3)])
+    field = start
+    for _ in range(FINE_STEPS):
+        pull = LAST_SMOOTH * blocks.sums(field)
+        best = (gained + pull.astype(np.float32) @ mm.T - 0.5 * stiff[:, None] * squared).argmax(axis=1)
+        slope, bend = np.zeros(field.shape), np.zeros(field.shape)
+        for axis in range(3):
+            less, more = shifts.beside[axis][:, best]
+            known = (less >= 0) & (more >= 0)
+            below, here, above = gained[every, less], gained[every, best], gained[every, more]
+            slope[:, axis] = np.where(known, (above - below) / (2 * steps[axis]), 0)
+            bend[:, axis] = np.where(known, np.minimum((above + below - 2 * here) / steps[axis] ** 2, 0), 0)
+        at = shifts.mm_kji[best]
+        wanted = (slope - bend * at + pull) / (stiff[:, None] - bend)
+        field = 0.3 * field + 0.7 * np.clip(wanted, at - steps, at + steps)
+    return field
+
+
+# --- the answer ------------------------------------------------------------------------------------------------------
+
+
+def _described(pair: _Pair, blocks: _Blocks, field: FloatArray, noise: float, informed: list[float]) -> BrainShift:
+    middles_ijk = ((blocks.at + 0.5) * pair.edge_kji - 0.5)[:, ::-1]
+    points = apply_affine(pair.grid.lps_from_ijk, middles_ijk)
+    # The CT at x matches the MRI at x + d, so the brain at x has moved by -d.
+    shifts = -field[:, ::-1] @ pair.grid.direction.T
+    lengths = np.linalg.norm(shifts, axis=1)
+    p95 = float(np.percentile(lengths, 95))
+    most = lengths >= p95
+    started, affine, informed_by_all = informed
+    judged = informed_by_all >= LEAST_NATS
+    return BrainShift(
+        judged,
+        "" if judged else "the CT's brain has too little contrast",
+        np.round(points, 2),
+        np.round(shifts, 2),
+        p95_mm=TRUE_PER_MATCHED * p95,
+        low_mm=RANGE[0] * p95,
+        high_mm=RANGE[1] * p95,
+        median_mm=TRUE_PER_MATCHED * float(np.median(lengths)),
+        noise_mm=noise,
+        information_nats=informed_by_all,
+        gain_nats=informed_by_all - started,
+        affine_gain_nats=affine - started,
+        place=in_words(points[most].mean(axis=0) - points.mean(axis=0)),
+        direction=in_words(shifts[most].mean(axis=0)),
+    )
+
+
+def in_words(vector_lps: FloatArray) -> str:
+    """Return a direction in words: "left front", "top"; axes with less than half of the largest part are left out."""
+    size = np.abs(vector_lps)
+    names = (("right", "left"), ("front", "back"), ("bottom", "top"))
+    chosen = [
+        names[axis][int(vector_lps[axis] > 0)] for axis in (2, 0, 1) if size[axis] > max(0.5 * float(size.max()), 1e-6)
+    ]
+    return " ".join(chosen)

@@ -1,0 +1,124 @@
+"""Matching of blocks: how much better each block of an image is explained by another one for every shift within reach.
+
+In C (``matching.c``) where there is a compiler, else in numpy, several times slower.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from BrainFusionLib.compiling import load_compiled
+from BrainFusionLib.geometry import FloatArray
+from BrainFusionLib.volume import VoxelArray
+
+SOURCE = Path(__file__).with_name("matching.c")
+# The order of summation may change.
+FLAGS = ("-fassociative-math",)
+Whole = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Shifts:
+    """All shifts by whole voxels within reach.
+
+    Attributes
+    ----------
+    voxels_kji, mm_kji
+        (shifts, 3).
+    reach_kji
+        The longest along each axis, voxels, (3,).
+    beside
+        (3, 2, shifts): index of the shift one voxel less and one more along each axis; -1 if beyond reach.
+    """
+
+    voxels_kji: Whole
+    mm_kji: FloatArray
+    reach_kji: Whole
+    beside: Whole
+
+    @property
+    def zero(self) -> int:
+        """Index of no shift."""
+        return int(np.flatnonzero((self.voxels_kji == 0).all(axis=1))[0])
+
+
+def shifts_within(reach_mm: float, spacing_kji_mm: FloatArray) -> Shifts:
+    """Return the shifts in a ball, at least one voxel along each axis."""
+    reach = np.maximum(1, (reach_mm / spacing_kji_mm + 1e-6).astype(np.int64))
+    every = np.array(list(np.ndindex(*(2 * reach + 1)))) - reach
+    length = np.linalg.norm(every * spacing_kji_mm, axis=1)
+    voxels = every[length <= max(reach_mm, 1.001 * float(spacing_kji_mm.max()))]
+    index: Whole = np.full(tuple(2 * reach + 3), -1)
+    index[tuple((voxels + reach + 1).T)] = np.arange(len(voxels))
+    unit = np.eye(3, dtype=np.int64)
+    beside = np.array([[index[tuple((voxels + sign * e + reach + 1).T)] for sign in (-1, 1)] for e in unit])
+    return Shifts(voxels, voxels * spacing_kji_mm, reach, beside)
+
+
+def gains(a: VoxelArray, b: VoxelArray, f: VoxelArray, first_kji: Whole, edge_kji: Whole, shifts: Shifts) -> VoxelArray:
+    """Return the sums over each block of ``f(x + d) (a(x) + b(x) f(x + d))`` for every shift d.
+
+    Parameters
+    ----------
+    a, b, f
+        float32, of one shape; `f` is 0 outside.
+    first_kji
+        (blocks, 3), the first voxel of each block.
+    edge_kji
+        (3,), the blocks' size in voxels.
+
+    Returns
+    -------
+    (blocks, shifts), float32.
+    """
+    wide = np.pad(f, [(int(r), int(r)) for r in shifts.reach_kji])
+    compiled = _compiled()
+    if compiled is None:
+        return _in_numpy(a, b, wide, first_kji, edge_kji, shifts)
+    floats = [np.ascontiguousarray(array, dtype=np.float32) for array in (a, b, wide)]
+    wholes = [
+        np.ascontiguousarray(array, dtype=np.int64)
+        for array in (a.shape, wide.shape, first_kji, edge_kji, shifts.voxels_kji + shifts.reach_kji)
+    ]
+    found: VoxelArray = np.empty((len(first_kji), len(shifts.voxels_kji)), dtype=np.float32)
+    compiled.brainfusion_match(
+        floats[0].ctypes.data, floats[1].ctypes.data, wholes[0].ctypes.data, floats[2].ctypes.data,
+        wholes[1].ctypes.data, wholes[2].ctypes.data, len(first_kji), wholes[3].ctypes.data, wholes[4].ctypes.data,
+        found.shape[1], found.ctypes.data,
+    )  # fmt: skip
+    return found
+
+
+def _in_numpy(
+    a: VoxelArray, b: VoxelArray, wide: VoxelArray, first_kji: Whole, edge_kji: Whole, shifts: Shifts
+) -> VoxelArray:
+    inner = np.stack(np.meshgrid(*(np.arange(n) for n in edge_kji), indexing="ij"), axis=-1).reshape(-1, 3)
+    at = first_kji[:, None] + inner
+    pa, pb = a[tuple(np.moveaxis(at, -1, 0))], b[tuple(np.moveaxis(at, -1, 0))]
+    strides = np.array([wide.shape[1] * wide.shape[2], wide.shape[2], 1])
+    flat, places = wide.ravel(), (at + shifts.reach_kji) @ strides
+    found: VoxelArray = np.empty((len(first_kji), len(shifts.voxels_kji)), dtype=np.float32)
+    for column, step in enumerate((shifts.voxels_kji @ strides).tolist()):
+        values = flat[places + step]
+        found[:, column] = (values * (pa + pb * values)).sum(axis=1)
+    return found
+
+
+@lru_cache(maxsize=1)
+def _compiled() -> Any:
+    """Return the library; ``None`` without a compiler."""
+    library = load_compiled(SOURCE, ("brainfusion_match",), FLAGS)
+    if library is None:
+        return None
+    pointer: Any = ctypes.c_void_p
+    whole: Any = ctypes.c_int64
+    library.brainfusion_match.argtypes = [*[pointer] * 6, whole, pointer, pointer, whole, pointer]
+    library.brainfusion_match.restype = None
+    return library

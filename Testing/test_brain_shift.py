@@ -1,0 +1,104 @@
+"""Shift of the brain against the skull, on phantoms whose brain is moved in the CT."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from BrainFusionLib.evidence import BrainShift, Evidence, Inside
+from BrainFusionLib.geometry import apply_affine
+from BrainFusionLib.intensity.inside import inside_skull
+from BrainFusionLib.phantom import head_grid, make_phantom
+from BrainFusionLib.verdict import matching
+from BrainFusionLib.verdict.brain_shift import brain_shift, in_words
+from BrainFusionLib.verdict.judge import judge
+from BrainFusionLib.verdict.matching import gains, shifts_within
+
+GRID = head_grid(2.0)
+# Below the left front of the vault, in the phantom's frame.
+PLACE, REACH_MM = np.array([30.0, -35.0, 35.0]), 35.0
+
+
+@pytest.fixture(scope="module")
+def head():
+    phantom = make_phantom(4, lesions=False, electrode=False)
+    ct = phantom.ct(GRID, noise_hu=4.0)
+    return ct, phantom.mri("T1", GRID), inside_skull(ct)
+
+
+def sagged(ct, inside, to_lps_mm):
+    """Return a CT whose brain is moved near `PLACE`, less towards the bone; the nearest voxel's value."""
+    k, j, i = np.indices(GRID.shape_kji)
+    points = apply_affine(GRID.lps_from_ijk, np.stack([i, j, k], axis=-1))
+    near = np.exp(-0.5 * (np.linalg.norm(points - PLACE, axis=-1) / REACH_MM) ** 2)
+    depth = inside.depth_on(GRID)
+    weight = near * np.clip(depth / 15, 0, 1)
+    then = np.rint(np.stack([k, j, i], axis=-1) - weight[..., None] * np.array(to_lps_mm)[::-1] / 2.0).astype(int)
+    moved = ct.array_kji[tuple(np.moveaxis(then, -1, 0))]
+    return ct.with_array(np.where((depth > 2) & (moved < 150), moved, ct.array_kji))
+
+
+def test_shifted_brain_is_found_with_its_place_and_direction(head):
+    ct, mri, inside = head
+    found = brain_shift(sagged(ct, inside, (-6.0, 6.0, -4.0)), mri, inside)
+    assert found.judged
+    assert found.p95_mm > 4
+    assert found.low_mm < found.p95_mm < found.high_mm
+    assert "front" in found.place
+    assert "back" in found.direction
+    assert found.gain_nats > 0
+
+
+def test_unshifted_brain_is_not_called_shifted(head):
+    found = brain_shift(head[0], head[1], head[2])
+    assert found.judged
+    assert found.p95_mm < 1.5
+
+
+def test_shift_of_a_brain_without_contrast_is_not_judged(head):
+    ct, mri, inside = head
+    noise = np.random.default_rng(0).normal(30, 8, ct.array_kji.shape).astype(np.float32)
+    found = brain_shift(ct.with_array(np.where(inside.depth_on(GRID) > 0, noise, ct.array_kji)), mri, inside)
+    assert not found.judged
+    assert "contrast" in found.reason
+
+
+def test_shift_is_not_judged_without_a_skull(head):
+    assert brain_shift(head[0], head[1], None) == BrainShift(False, "no closed skull is in view")
+
+
+def test_gains_without_a_compiler_are_the_same(monkeypatch):
+    random = np.random.default_rng(1)
+    a, b, f = random.normal(size=(3, 12, 10, 14)).astype(np.float32)
+    blocks, edge, shifts = np.argwhere(np.ones((3, 2, 3))) * 4, np.array([4, 4, 4]), shifts_within(5.0, np.full(3, 2.0))
+    compiled = gains(a, b, f, blocks, edge, shifts)
+    monkeypatch.setattr(matching, "_compiled", lambda: None)
+    np.testing.assert_allclose(gains(a, b, f, blocks, edge, shifts), compiled, rtol=1e-4, atol=1e-4)
+    here = (f * (a + b * f))[4:8, 0:4, 4:8].sum()
+    np.testing.assert_allclose(compiled[7, shifts.zero], here, rtol=1e-4)
+
+
+def test_shift_after_surgery_is_said_from_a_smaller_one_on():
+    shift = BrainShift(True, p95_mm=3.2, low_mm=2.6, high_mm=4.2, place="left front")
+    assert judge(Evidence(brain_shift=shift)).colour == judge(Evidence()).colour
+    after = judge(Evidence(brain_shift=shift, inside=Inside(20.0, 0.0, 1)))
+    texts = [finding.text for finding in after.findings if finding.code == "brain_shift"]
+    assert texts == ["the brain has shifted by about 3–4 mm against the skull, most at the left front"]
+
+
+@pytest.mark.parametrize(("air_ml", "level"), [(0.0, "green"), (12.0, "amber")])
+def test_shift_that_cannot_be_judged_is_amber_only_after_surgery(air_ml, level):
+    evidence = Evidence(brain_shift=BrainShift(False, "the CT's brain has too little contrast"))
+    verdict = judge(replace(evidence, inside=Inside(air_ml, 0.0, 0)))
+    finding = next(finding for finding in verdict.findings if finding.code == "brain_shift_not_judged")
+    assert finding.level == level
+    assert finding.text.endswith("could not be judged: the CT's brain has too little contrast")
+
+
+@pytest.mark.parametrize(
+    ("vector_lps", "words"), [((1, 0, 0), "left"), ((-0.8, -1, 0.1), "right front"), ((0, 1, 3), "top")]
+)
+def test_direction_in_words(vector_lps, words):
+    assert in_words(np.array(vector_lps, dtype=float)) == words

@@ -184,7 +184,7 @@ CRITERIA: tuple[Criterion, ...] = (
         text="about {value:.0f} cm² of the vault is without bone: the brain may bulge or sink there",
     ),
     Criterion(
-        "brain_shift", "shift of the brain against the skull", measures.brain_shift_mm, "at most", amber=3.6, unit="mm",
+        "brain_shift", "shift of the brain against the skull", measures.brain_shift_mm, "at most", amber=3.5, unit="mm",
         text="the brain has shifted by about {low}–{high} mm against the skull, most at the {place}",
         scale=measures.less_after_surgery, words=measures.brain_shift_words,
     ),

@@ -28,6 +28,9 @@ VOXEL_MM, BLOCK_MM, REACH_MM, DEPTH_MM = 2.0, 12.0, 8.0, 2.5
 LOW_MM, CT_SMOOTH_MM, MRI_SMOOTH_MM = 10.0, 1.0, 0.7
 # Soft tissue and fluid lie within this of the brain's HU.
 SOFT_HU = 75.0
+# Brighter than the tissue around it by this: blood in veins and sinuses, or the blur of bone. In FLAIR and T2 blood is as
+# dark as fluid, and sinuses imitated shifts of 3 mm.
+BLOOD_HU = 12.0
 BINS = 24
 # Weight of a voxel's likelihood, because its noise is correlated with its neighbours'; weight of the smoothness (first
 # and last, 1/mm² for each pair of neighbouring blocks) and of the prior to no shift; weights of a block's neighbours
@@ -152,7 +155,10 @@ def _pair(ct_in_mri: Volume, mri: Volume, inside: InsideSkull, transform: Transf
     if not soft.any():
         return None
     ct = (hu - _smooth(hu, weight, LOW_MM, spacing)) * weight
-    ct = _smooth(ct, weight, CT_SMOOTH_MM, spacing) * weight
+    ct = _smooth(ct, weight, CT_SMOOTH_MM, spacing)
+    spread = 1.4826 * float(np.median(np.abs(ct[soft])))
+    weight = (soft & ~grown(soft & (ct > max(BLOOD_HU, 2.5 * spread)))).astype(np.float32)
+    ct *= weight
     low = _smooth(signal, whole, LOW_MM, spacing)
     ratio = _smooth(
         signal / np.maximum(low, np.float32(1e-3) * low.max() + np.float32(1e-12)), whole, MRI_SMOOTH_MM, spacing

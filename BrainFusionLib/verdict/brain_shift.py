@@ -28,8 +28,8 @@ VOXEL_MM, BLOCK_MM, REACH_MM, DEPTH_MM = 2.0, 12.0, 8.0, 2.5
 LOW_MM, CT_SMOOTH_MM, MRI_SMOOTH_MM = 10.0, 1.0, 0.7
 # Soft tissue and fluid lie within this of the brain's HU.
 SOFT_HU = 75.0
-# Brighter than the tissue around it by this: blood in veins and sinuses, or the blur of bone. In FLAIR and T2 blood is as
-# dark as fluid, and sinuses imitated shifts of 3 mm.
+# Brighter than the tissue around it by this: blood in veins and sinuses, or the blur of bone. In FLAIR and T2 blood is
+# as dark as fluid, and sinuses imitated shifts of 3 mm.
 BLOOD_HU = 12.0
 BINS = 24
 # Weight of a voxel's likelihood, because its noise is correlated with its neighbours'; weight of the smoothness (first

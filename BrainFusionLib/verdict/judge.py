@@ -25,10 +25,11 @@ SENTENCES: dict[Colour, str] = {
     "amber": "Amber: check the alignment before use",
     "red": "Red: do not use, the alignment is probably wrong",
 }
-# Of 12 simulated heads with a shifted brain or a distorted MRI 12 were green (docs/realism).
+# Before shifts were measured (verdict.brain_shift), 12 of 12 simulated heads with a shifted brain or a distorted MRI
+# were green (docs/realism).
 CALIBRATION = (
-    "brain shift and distortion of the MRI are not detected, and verdicts were calibrated on simulated pairs: always "
-    "check the images yourself"
+    "shifts of the brain below about 4 mm may be missed, distortion of the MRI is not detected, and verdicts were "
+    "calibrated on simulated pairs: always check the images yourself"
 )
 
 

@@ -184,7 +184,9 @@ CRITERIA: tuple[Criterion, ...] = (
         text="about {value:.0f} cm² of the vault is without bone: the brain may bulge or sink there",
     ),
     Criterion(
-        "brain_shift", "shift of the brain against the skull", measures.brain_shift_mm, "at most", amber=3.5, unit="mm",
+        # Simulated heads with shifts of 3.5 mm and more were estimated at 3.8 mm or more (37 judged); 122 of 123
+        # without a shift at 2.3 mm or less, the other, with an MRI distorted by 2.6 mm, at 3.1 mm.
+        "brain_shift", "shift of the brain against the skull", measures.brain_shift_mm, "at most", amber=3.3, unit="mm",
         text="the brain has shifted by about {low}–{high} mm against the skull, most at the {place}",
         scale=measures.less_after_surgery, words=measures.brain_shift_words,
     ),

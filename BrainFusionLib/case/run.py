@@ -247,6 +247,7 @@ class _Measured:
 
 
 def _local_evidence(pulled: _Pulled, mri: Volume, inside: FindInside, pose: Pose) -> _Measured:
+    from BrainFusionLib.resample import resample_onto
     from BrainFusionLib.verdict.brain_shift import brain_shift
     from BrainFusionLib.verdict.inside import errors_inside, inside_evidence
     from BrainFusionLib.verdict.local import local_errors
@@ -255,11 +256,14 @@ def _local_evidence(pulled: _Pulled, mri: Volume, inside: FindInside, pose: Pose
     skull, local = inside(), local_errors(pulled.ct_in_mri, mri)
     if pose.skull is not None and skull is not None:
         local = errors_inside(local, skull, pose.transform)
+    by_skull = pulled.ct_in_mri
+    if pose.skull is not None:
+        by_skull = resample_onto(by_skull, mri.grid, pose.rigid.inverse() @ pose.skull)
     return _Measured(
         local,
         skull_fit(pulled.ct_in_mri, mri, pulled.head),
         inside_evidence(skull, pose.transform),
-        brain_shift(pulled.ct_in_mri, mri, skull, pose.transform),
+        brain_shift(by_skull, mri, skull, pose.skull or pose.transform),
     )
 
 

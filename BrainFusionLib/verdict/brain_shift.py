@@ -163,7 +163,8 @@ def _pair(ct_in_mri: Volume, mri: Volume, inside: InsideSkull, transform: Transf
         signal / np.maximum(low, np.float32(1e-3) * low.max() + np.float32(1e-12)), whole, MRI_SMOOTH_MM, spacing
     )
     bins = np.searchsorted(np.quantile(ratio[mask], np.linspace(0, 1, BINS + 1)[1:-1]), ratio)
-    ct, weight, mask, bins, depth = (np.pad(array, beyond) for array in (ct, weight, mask, bins, depth))
+    ct, weight, depth = (np.pad(array, beyond) for array in (ct, weight, depth))
+    mask, bins = np.pad(mask, beyond), np.pad(bins, beyond)
     k, j, i = mask.shape
     return _Pair(
         replace(grid, size_ijk=(i, j, k), origin_lps_mm=tuple(origin)), ct, weight, mask, bins, depth, edge, blocks

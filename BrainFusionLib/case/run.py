@@ -21,7 +21,7 @@ from BrainFusionLib.case.request import Inputs, Request
 from BrainFusionLib.case.result import IntensityMap, Pose, Provenance, Result, Volumes
 from BrainFusionLib.device import pick_device, use_threads
 from BrainFusionLib.errors import RegistrationError, Remedy, SettingsError
-from BrainFusionLib.evidence import Evidence, GivenPose, LocalErrors, SkullFit
+from BrainFusionLib.evidence import Distortion, Evidence, GivenPose, LocalErrors, Scale, SkullFit
 from BrainFusionLib.intensity.unit import UnitPair, unit_pair
 from BrainFusionLib.metrics.fidelity import Fidelity, fidelity
 from BrainFusionLib.progress import Cancel, Progress
@@ -81,15 +81,17 @@ def run(request: Request, inputs: Inputs, progress: Progress | None = None, canc
         pulled = _resampled(inputs, pose, registration, device, clock)
         with ThreadPoolExecutor(1) as beside:
             # In parallel with the fusion, which does not always use all cores.
-            local_evidence = beside.submit(_local_evidence, pulled, inputs.mri)
+            local_evidence = beside.submit(_local_evidence, pulled, inputs, pose)
             fused = None if fuser is None else _fused(fuser, inputs, pulled, clock)
-            local, skull, given = _checked(request, inputs, pose, local_evidence.result, device, clock)
+            measured, given = _checked(request, inputs, pose, local_evidence.result, device, clock)
     evidence = Evidence(
         pose=None if registration is None else registration.evidence,
         given=given,
         coverage=pulled.coverage,
-        local=local,
-        skull=skull,
+        local=measured.local,
+        skull=measured.skull,
+        scale=measured.scale,
+        distortion=measured.distortion,
         acquisition=pair_acquisition(inputs.ct.acquisition, inputs.mri.acquisition),
     )
     return Result(
@@ -206,28 +208,45 @@ def _fused(fuser: Fuser, inputs: Inputs, pulled: _Pulled, clock: Clock) -> _Fuse
         )
 
 
-def _local_evidence(pulled: _Pulled, mri: Volume) -> tuple[LocalErrors, SkullFit | None]:
+@dataclass(frozen=True)
+class _Measured:
+    """The evidence measured on the two volumes at a pose."""
+
+    local: LocalErrors
+    skull: SkullFit | None
+    scale: Scale | None
+    distortion: Distortion | None
+
+
+def _local_evidence(pulled: _Pulled, inputs: Inputs, pose: Pose) -> _Measured:
+    from BrainFusionLib.verdict.distortion import scale_and_distortion
     from BrainFusionLib.verdict.local import local_errors
     from BrainFusionLib.verdict.skull import skull_fit
 
-    return local_errors(pulled.ct_in_mri, mri), skull_fit(pulled.ct_in_mri, mri, pulled.head)
+    scale, distortion = scale_and_distortion(inputs.ct, inputs.mri, pose.transform)
+    return _Measured(
+        local_errors(pulled.ct_in_mri, inputs.mri),
+        skull_fit(pulled.ct_in_mri, inputs.mri, pulled.head),
+        scale,
+        distortion,
+    )
 
 
 def _checked(
     request: Request,
     inputs: Inputs,
     pose: Pose,
-    local_evidence: Callable[[], tuple[LocalErrors, SkullFit | None]],
+    local_evidence: Callable[[], _Measured],
     device: torch.device,
     clock: Clock,
-) -> tuple[LocalErrors, SkullFit | None, GivenPose | None]:
+) -> tuple[_Measured, GivenPose | None]:
     """Gather the evidence beyond that of the registration; compare a given pose with a registration."""
     with clock.stage("checking"):
-        local, skull = local_evidence()
+        measured = local_evidence()
         given = None
         if pose.origin == "given" and request.check:
             given = _check_given(inputs, pose, request.settings.registration, device, clock)
-        return local, skull, given
+        return measured, given
 
 
 def _check_given(

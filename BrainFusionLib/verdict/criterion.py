@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -56,6 +56,10 @@ def _one(evidence: Evidence) -> float:
     return 1.0
 
 
+def _no_words(evidence: Evidence) -> Mapping[str, str]:
+    return {}
+
+
 @dataclass(frozen=True)
 class Criterion:
     """A row of `table.CRITERIA`.
@@ -83,6 +87,8 @@ class Criterion:
         Whether this criterion may refuse a pose with this evidence.
     remedy
         What to do about a refusal, if it is not to check the images.
+    words
+        Further words for `text`, by name.
     """
 
     code: str
@@ -99,6 +105,7 @@ class Criterion:
     may_refuse: Callable[[Evidence], bool] = _always
     remedy: Remedy | None = None
     green: float | None = None
+    words: Callable[[Evidence], Mapping[str, str]] = _no_words
 
     def finding(self, evidence: Evidence) -> Finding | None:
         """Return the finding on a pose; ``None`` if the measure is within the limits."""
@@ -114,7 +121,8 @@ class Criterion:
         if not passed:
             return None
         mildest = beyond[0][1]
-        return Finding(self.code, passed[-1], value, mildest, self.unit, self._phrased(self.text, value, mildest))
+        text = self._phrased(self.text, value, mildest, self.words(evidence))
+        return Finding(self.code, passed[-1], value, mildest, self.unit, text)
 
     def refused(self, evidence: Evidence) -> Refusal | None:
         """Return why a pose is refused; ``None`` if this criterion does not refuse it."""
@@ -123,11 +131,14 @@ class Criterion:
         value = self.measure(evidence)
         if value is None or self._is_within(value, self.refuse):
             return None
-        return Refusal(self.code, self._phrased(self.refusal, value, self.refuse), self.remedy)
+        return Refusal(self.code, self._phrased(self.refusal, value, self.refuse, {}), self.remedy)
 
     def _is_within(self, value: float, limit: float) -> bool:
         return value >= limit if self.sense == "at least" else value <= limit
 
     @staticmethod
-    def _phrased(template: str, value: float, limit: float) -> str:
-        return template.format(value=value, limit=limit, percent=100 * value, limit_percent=100 * limit, deficit=-value)
+    def _phrased(template: str, value: float, limit: float, words: Mapping[str, str]) -> str:
+        percent, limit_percent = 100 * value, 100 * limit
+        return template.format(
+            value=value, limit=limit, percent=percent, limit_percent=limit_percent, deficit=-value, **words
+        )

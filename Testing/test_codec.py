@@ -26,7 +26,16 @@ from BrainFusionLib.case import (
     to_plain,
 )
 from BrainFusionLib.errors import RecordError
-from BrainFusionLib.evidence import Evidence, GivenPose, LocalErrors, LocalFit, PoseEvidence, SkullFit
+from BrainFusionLib.evidence import (
+    Distortion,
+    Evidence,
+    GivenPose,
+    LocalErrors,
+    LocalFit,
+    PoseEvidence,
+    Scale,
+    SkullFit,
+)
 from BrainFusionLib.geometry import Grid, affine, rotation_matrix
 from BrainFusionLib.metrics.fidelity import Fidelity
 from BrainFusionLib.settings import FusionSettings, RegistrationSettings, SearchPass, Settings
@@ -110,6 +119,8 @@ evidence = built(
     skull=maybe
     | built(SkullFit, shift_mm=numbers, depth=numbers, brightness=numbers, at_edge=st.booleans(), voxel_mm=numbers),
     acquisition=maybe | pair_acquisitions,
+    scale=maybe | built(Scale, **{field.name: numbers for field in fields(Scale)}),
+    distortion=maybe | built(Distortion, **{field.name: numbers for field in fields(Distortion)}),
 )
 verdicts = built(
     Verdict,

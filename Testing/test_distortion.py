@@ -19,7 +19,7 @@ CODES = {"scale", "distortion", "skull_mismatch", "skull", "skull_far"}
 
 @cache
 def pair(contrast="T1"):
-    return make_pair(3, spacing_mm=1.5, contrast=contrast)
+    return make_pair(3, contrast=contrast)
 
 
 def measured(mri, ct=None, transform=None):

@@ -57,14 +57,14 @@ def distortion_of(field: SkullField) -> Distortion:
 
     def bent(displacement: FloatArray) -> FloatArray:
         left = displacement - (rigid @ (fitted @ displacement.ravel())).reshape(-1, 3)
-        lengths: FloatArray = np.linalg.norm(left, axis=1)
-        return lengths
+        return np.asarray(np.linalg.norm(left, axis=1), dtype=np.float64)
 
     size = field.coefficients_mm.size
     root = np.linalg.cholesky(field.covariance_mm2 + 1e-9 * np.eye(size))
     draws = np.random.default_rng(0).normal(size=(DRAWS, size)) @ root.T
-    noise = [_percentile(bent(terms @ draw.reshape(3, -1).T), weights, 0.95) for draw in draws]
-    own, whole = bent(moved), np.linalg.norm(moved, axis=1)
+    noise = [_percentile(bent(np.asarray(terms @ draw.reshape(3, -1).T)), weights, 0.95) for draw in draws]
+    own = bent(moved)
+    whole: FloatArray = np.asarray(np.linalg.norm(moved, axis=1), dtype=np.float64)
     affine = np.column_stack([np.ones(len(points)), points - field.centre_lps_mm]) @ (_linear_fit(field) @ moved)
     return Distortion(
         *_rounded([

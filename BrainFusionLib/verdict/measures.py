@@ -20,6 +20,8 @@ MATCHED_SKULL_MM = 1.5
 MATCHED_FACTOR = 1.5
 # In a pose this far off, scale and distortion cannot be told from the misalignment.
 POSE_TOO_FAR_MM = 2.5
+# Noise of the distortion that its limit allows for: 0.9 to 1.5 mm in thin slices, up to 2.1 in slices of 6 mm.
+USUAL_NOISE_MM = 1.5
 # In a thin slab the skull is a ring, which matches the dark skull band nearly as well a little higher or lower.
 SKULL_THICKNESS_MM = 40.0
 # For longer voxels, the limits of measures made in blocks of voxels grow in proportion.
@@ -218,6 +220,11 @@ def scale_words(evidence: Evidence) -> Mapping[str, str]:
 def distortion_p95_mm(evidence: Evidence) -> float | None:
     """Return the 95th percentile of the displacement of the skull that no rigid pose explains."""
     return None if evidence.distortion is None or _is_far(evidence) else evidence.distortion.p95_mm
+
+
+def noise_of_distortion(evidence: Evidence) -> float:
+    """Return the factor by which the limit of the distortion grows where its own noise is high (thick slices)."""
+    return 1.0 if evidence.distortion is None else max(1.0, evidence.distortion.noise_mm / USUAL_NOISE_MM)
 
 
 def _is_far(evidence: Evidence) -> bool:

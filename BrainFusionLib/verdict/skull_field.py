@@ -30,7 +30,7 @@ BINS = 16
 UNIT_MM = 80.0
 ORDER_SD_MM = {0: 10.0, 1: 3.0, 2: 1.0, 3: 0.7}
 # The same for a uniform shift of each table along its normals (kernel, blooming) and for the outer table's (fat).
-TABLE_SD_MM, FAT_SD_MM = 0.3, 0.5
+TABLE_SD_MM, FAT_SD_MM = 0.7, 0.5
 # Least score of a patch (nats a line), least scatter, factor on the variance for neighbours that share errors.
 LEAST_PEAK, LEAST_SCATTER_MM, SHARED = 0.3, 0.15, 2.0
 # Slices thicker than this are matched by a CT averaged over them.
@@ -154,7 +154,7 @@ def _smear(mri: Volume, transform: Transform) -> FloatArray:
 
 
 def _sharpness(mri: Volume, normals: FloatArray) -> FloatArray:
-    """Return how far each line can be trusted, 0 to 1, (n,): along thick slices the tables are blurred into one."""
+    """Return the weight of each line, 0 to 1, (n,): along thick slices the tables are blurred into one."""
     lengths = np.abs(normals @ mri.grid.direction) * np.asarray(mri.grid.spacing_ijk_mm)
     found: FloatArray = 1 / (1 + (np.maximum(lengths.max(axis=1) - 1, 0) / THICK_MM) ** 2)
     return found
@@ -234,11 +234,11 @@ class _Fit:
         design = (self.normals[:, :, None] * self.terms[:, None, :]).reshape(len(self.points), -1)
         shift_now = (self.normals * moved).sum(axis=1)
         columns = np.concatenate([design, self.sharpness[:, None], self.normals, shift_now[:, None]], axis=1)
-        mean = np.stack([np.bincount(self.patches, column, number) for column in columns.T], axis=1)
-        mean /= np.maximum(lines, 1)[:, None]
+        sums = np.stack([np.bincount(self.patches, column, number) for column in columns.T], axis=1)
+        mean = sums / np.maximum(lines, 1)[:, None]
         rows, shifts, weights = [], [], []
         for side, score in enumerate(scores):
-            summed = np.stack([np.bincount(self.patches, s, number) for s in score], axis=1)
+            summed = np.stack([np.bincount(self.patches, s, number) for s in score], axis=1).astype(np.float64)
             patch, shift, peak = _best(summed, lines)
             sides = np.zeros((len(patch), 2))
             sides[:, side] = 1

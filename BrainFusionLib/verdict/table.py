@@ -178,5 +178,6 @@ CRITERIA: tuple[Criterion, ...] = (
         amber=1.4, unit="mm",
         text="the MRI is distorted or wrongly scaled against the CT: even in the best rigid pose, a part of the brain "
         "is {value:.1f} mm off or more (limit {limit:.1f} mm)",
+        scale=measures.noise_of_distortion,
     ),
 )  # fmt: skip

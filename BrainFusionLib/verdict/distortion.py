@@ -84,7 +84,7 @@ def _linear_fit(field: SkullField) -> FloatArray:
     offsets = field.inside_lps_mm - field.centre_lps_mm
     basis = np.column_stack([np.ones(len(offsets)), offsets])
     weighted = basis * field.weights[:, None]
-    found: FloatArray = np.linalg.solve(weighted.T @ basis, weighted.T)
+    found: FloatArray = np.asarray(np.linalg.solve(weighted.T @ basis, weighted.T), dtype=np.float64)
     return found
 
 

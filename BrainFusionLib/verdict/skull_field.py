@@ -30,7 +30,7 @@ BINS = 16
 UNIT_MM = 80.0
 ORDER_SD_MM = {0: 10.0, 1: 3.0, 2: 1.0, 3: 0.7}
 # The same for a uniform shift of each table along its normals (kernel, blooming) and for the outer table's (fat).
-TABLE_SD_MM, FAT_SD_MM = 0.7, 0.5
+TABLE_SD_MM, FAT_SD_MM = 0.3, 0.5
 # Least score of a patch (nats a line), least scatter, factor on the variance for neighbours that share errors.
 LEAST_PEAK, LEAST_SCATTER_MM, SHARED = 0.3, 0.15, 2.0
 # Slices thicker than this are matched by a CT averaged over them.

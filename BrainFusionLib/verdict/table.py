@@ -167,7 +167,8 @@ CRITERIA: tuple[Criterion, ...] = (
         text="the CT skull lies about {value:.1f} mm from the skull in the MRI (limit {limit:.1f} mm)",
     ),
     Criterion(
-        # Simulated voxel sizes wrong by 2 to 3 % measured 1.3 to 2.4 here; 4 of 139 scaled by less than 1 % were above 1.2.
+        # Simulated voxel sizes wrong by 2 to 3 % measured 1.3 to 2.4 here; 4 of 139 that were right within 1 % were
+        # above 1.2.
         "scale", "scale of the worst axis, certain part", measures.scale_percent, "at most", amber=1.2, unit="%",
         text="lengths along {axis} are about {off} % too {mri} in the MRI, or too {ct} in the CT: check the voxel "
         "size and the distortion correction of the MRI",

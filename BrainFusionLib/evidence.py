@@ -260,6 +260,65 @@ class BrainShift(ByValue):
 
 
 @dataclass(frozen=True, eq=False)
+class Scale(ByValue):
+    """Lengths of the skull in the MRI against those in the CT, along the axes of the MRI's grid.
+
+    Attributes
+    ----------
+    left_right_percent, front_back_percent, feet_head_percent
+        By how much lengths are longer in the MRI than in the CT, along the axis of the grid nearest to each.
+    left_right_sd_percent, front_back_sd_percent, feet_head_sd_percent
+        Standard deviation of each.
+    """
+
+    left_right_percent: float
+    front_back_percent: float
+    feet_head_percent: float
+    left_right_sd_percent: float
+    front_back_sd_percent: float
+    feet_head_sd_percent: float
+
+    @property
+    def worst(self) -> tuple[str, float, float]:
+        """The axis that is most certainly off: its name, its percentage, and what remains of it less one deviation."""
+        axes = (
+            ("left-right", self.left_right_percent, self.left_right_sd_percent),
+            ("front-back", self.front_back_percent, self.front_back_sd_percent),
+            ("feet-head", self.feet_head_percent, self.feet_head_sd_percent),
+        )
+        name, percent, sd = max(axes, key=lambda axis: abs(axis[1]) - axis[2])
+        return name, percent, abs(percent) - sd
+
+
+@dataclass(frozen=True, eq=False)
+class Distortion(ByValue):
+    """Displacement of the skull that no rigid pose explains, as a smooth field, over the inside of the skull.
+
+    Attributes
+    ----------
+    median_mm, p95_mm
+        Median and 95th percentile of its length; wrong scale is part of it.
+    noise_mm
+        The 95th percentile that an undistorted pair would show on average, from the fit's own uncertainty; the prior
+        of the fit makes it an upper estimate.
+    beyond_scale_p95_mm
+        The 95th percentile of what is left after a linear fit: bending, not scale.
+    pose_median_mm, pose_p95_mm
+        The same percentiles of the whole displacement, the error of the pose against the skull included.
+    scatter_mm
+        Standard deviation of single patches of skull around the field.
+    """
+
+    median_mm: float
+    p95_mm: float
+    noise_mm: float
+    beyond_scale_p95_mm: float
+    pose_median_mm: float
+    pose_p95_mm: float
+    scatter_mm: float
+
+
+@dataclass(frozen=True, eq=False)
 class Evidence(ByValue):
     """All evidence for a pose; fields are ``None`` if not measured.
 
@@ -283,6 +342,10 @@ class Evidence(ByValue):
         The alignment to the brain; ``None`` if the pose is that of the skull, as requested.
     brain_shift
         Displacement of the brain against the skull.
+    scale
+        Lengths of the skull in the MRI against those in the CT.
+    distortion
+        Displacement of the skull that no rigid pose explains.
     """
 
     pose: PoseEvidence | None = None
@@ -294,6 +357,8 @@ class Evidence(ByValue):
     inside: Inside | None = None
     brain: BrainAlignment | None = None
     brain_shift: BrainShift | None = None
+    scale: Scale | None = None
+    distortion: Distortion | None = None
 
     @property
     def found(self) -> PoseEvidence | None:

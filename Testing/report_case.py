@@ -5,7 +5,16 @@ from dataclasses import replace
 import numpy as np
 
 from BrainFusionLib.case import IntensityMap, Pose, Provenance, Request, Result, Source, Volumes
-from BrainFusionLib.evidence import Evidence, GivenPose, LocalErrors, LocalFit, PoseEvidence, SkullFit
+from BrainFusionLib.evidence import (
+    Distortion,
+    Evidence,
+    GivenPose,
+    LocalErrors,
+    LocalFit,
+    PoseEvidence,
+    Scale,
+    SkullFit,
+)
 from BrainFusionLib.metrics import Fidelity
 from BrainFusionLib.settings import FusionSettings, Settings
 from BrainFusionLib.transform import RigidTransform
@@ -24,6 +33,8 @@ LOCAL = LocalErrors(
     fit=LocalFit(median_mm=0.456, part_mm=0.567, share=0.876, least_share=0.543, voxel_mm=3.1),
 )
 SKULL = SkullFit(shift_mm=0.678, depth=0.123, brightness=0.234, at_edge=False, voxel_mm=2.1)
+SCALE = Scale(0.11, -0.22, 0.33, 0.41, 0.42, 0.43)
+DISTORTION = Distortion(0.234, 0.456, 1.02, 0.345, 0.312, 0.654, 0.287)
 FINDING = Finding("agreement", "amber", 0.7, 0.6, "mm", "two refinements ended 0.7 mm apart (limit 0.6 mm)")
 AMBER = Verdict("amber", (FINDING,), 0.82, 1.6)
 
@@ -38,7 +49,7 @@ def result_of(fused: Volume, ct_in_mri: Volume, mri: Volume) -> Result:
             RigidTransform.identity(), RigidTransform.identity(), "registered", "rotated by 3.0 degrees, not shifted"
         ),
         verdict=AMBER,
-        evidence=Evidence(pose=POSE, coverage=0.987, local=LOCAL, skull=SKULL),
+        evidence=Evidence(pose=POSE, coverage=0.987, local=LOCAL, skull=SKULL, scale=SCALE, distortion=DISTORTION),
         grid=mri.grid,
         provenance=Provenance(
             date="2024-02-03T04:05:06+0000",

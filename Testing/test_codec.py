@@ -29,12 +29,14 @@ from BrainFusionLib.errors import RecordError
 from BrainFusionLib.evidence import (
     BrainAlignment,
     BrainShift,
+    Distortion,
     Evidence,
     GivenPose,
     Inside,
     LocalErrors,
     LocalFit,
     PoseEvidence,
+    Scale,
     SkullFit,
 )
 from BrainFusionLib.geometry import Grid, affine, rotation_matrix
@@ -135,6 +137,8 @@ evidence = built(
         low_mm=numbers, high_mm=numbers, median_mm=numbers, noise_mm=numbers, information_nats=numbers,
         gain_nats=numbers, affine_gain_nats=numbers, place=text, direction=text,
     ),
+    scale=maybe | built(Scale, **{field.name: numbers for field in fields(Scale)}),
+    distortion=maybe | built(Distortion, **{field.name: numbers for field in fields(Distortion)}),
 )  # fmt: skip
 verdicts = built(
     Verdict,

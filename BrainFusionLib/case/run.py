@@ -22,7 +22,17 @@ from BrainFusionLib.case.request import Inputs, Request
 from BrainFusionLib.case.result import IntensityMap, Pose, Provenance, Result, Volumes
 from BrainFusionLib.device import pick_device, use_threads
 from BrainFusionLib.errors import RegistrationError, Remedy, SettingsError
-from BrainFusionLib.evidence import BrainAlignment, BrainShift, Evidence, GivenPose, Inside, LocalErrors, SkullFit
+from BrainFusionLib.evidence import (
+    BrainAlignment,
+    BrainShift,
+    Distortion,
+    Evidence,
+    GivenPose,
+    Inside,
+    LocalErrors,
+    Scale,
+    SkullFit,
+)
 from BrainFusionLib.intensity.inside import InsideSkull, inside_skull
 from BrainFusionLib.intensity.unit import UnitPair, unit_pair
 from BrainFusionLib.metrics.fidelity import Fidelity, fidelity
@@ -86,7 +96,7 @@ def run(request: Request, inputs: Inputs, progress: Progress | None = None, canc
         pulled = _resampled(inputs, pose, registration, device, clock)
         with ThreadPoolExecutor(1) as beside:
             # In parallel with the fusion, which does not always use all cores.
-            local_evidence = beside.submit(_local_evidence, pulled, inputs.mri, inside, pose)
+            local_evidence = beside.submit(_local_evidence, pulled, inputs, inside, pose)
             fused = None if fuser is None else _fused(fuser, inputs, pulled, clock)
             measured, given = _checked(request, inputs, pose, local_evidence.result, device, clock)
     evidence = Evidence(
@@ -99,6 +109,8 @@ def run(request: Request, inputs: Inputs, progress: Progress | None = None, canc
         inside=measured.inside,
         brain=brain,
         brain_shift=measured.brain_shift,
+        scale=measured.scale,
+        distortion=measured.distortion,
     )
     return Result(
         request=request,
@@ -244,26 +256,33 @@ class _Measured:
     skull: SkullFit | None
     inside: Inside | None
     brain_shift: BrainShift
+    scale: Scale | None
+    distortion: Distortion | None
 
 
-def _local_evidence(pulled: _Pulled, mri: Volume, inside: FindInside, pose: Pose) -> _Measured:
+def _local_evidence(pulled: _Pulled, inputs: Inputs, inside: FindInside, pose: Pose) -> _Measured:
     from BrainFusionLib.resample import resample_onto
     from BrainFusionLib.verdict.brain_shift import brain_shift
+    from BrainFusionLib.verdict.distortion import scale_and_distortion
     from BrainFusionLib.verdict.inside import errors_inside, inside_evidence
     from BrainFusionLib.verdict.local import local_errors
     from BrainFusionLib.verdict.skull import skull_fit
 
+    ct, mri = inputs.ct, inputs.mri
     skull, local = inside(), local_errors(pulled.ct_in_mri, mri)
     if pose.skull is not None and skull is not None:
         local = errors_inside(local, skull, pose.transform)
     by_skull = pulled.ct_in_mri
     if pose.skull is not None:
         by_skull = resample_onto(by_skull, mri.grid, pose.rigid.inverse() @ pose.skull)
+    scale, distortion = scale_and_distortion(ct, mri, pose.skull or pose.transform)
     return _Measured(
         local,
         skull_fit(pulled.ct_in_mri, mri, pulled.head),
         inside_evidence(skull, pose.transform),
         brain_shift(by_skull, mri, skull, pose.skull or pose.transform),
+        scale,
+        distortion,
     )
 
 

@@ -5,10 +5,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from BrainFusionLib.evidence import Evidence, LocalFit, PoseEvidence
 
 # An MRI darker than this at the skull was skull-stripped.
 STRIPPED = 0.1
+# Right poses had a band that was darker by .13 to .21; where bone is not the darkest (inverted contrast, T2 with bright
+# bone edges) the "band" is .04 to .09 deep and says nothing.
+LEAST_BAND_DEPTH = 0.1
+# A skull that matches this well, whatever the contrast, is not away from the MRI's skull.
+MATCHED_SKULL_MM = 1.5
+# With such a skull, what misaligns a part is jaw, neck or skin: its limit grows by this factor.
+MATCHED_FACTOR = 1.5
+# In a pose this far off, scale and distortion cannot be told from the misalignment.
+POSE_TOO_FAR_MM = 2.5
+# Noise of the distortion that its limit allows for: 0.9 to 1.5 mm in thin slices, up to 2.1 in slices of 6 mm.
+USUAL_NOISE_MM = 1.5
 # In a thin slab the skull is a ring, which matches the dark skull band nearly as well a little higher or lower.
 SKULL_THICKNESS_MM = 40.0
 # For longer voxels, the limits of measures made in blocks of voxels grow in proportion.
@@ -151,6 +164,12 @@ def coarse_local_voxels(evidence: Evidence) -> float:
     return 1.0 if (fit := _local(evidence)) is None else max(1.0, fit.voxel_mm / LOCAL_VOXEL_MM)
 
 
+def tolerance_of_parts(evidence: Evidence) -> float:
+    """Return the factor by which the limit for a part grows: with its voxels, and beside a skull that matches."""
+    matched = evidence.distortion is not None and evidence.distortion.pose_p95_mm < MATCHED_SKULL_MM
+    return coarse_local_voxels(evidence) * (MATCHED_FACTOR if matched else 1.0)
+
+
 def skull_shift_mm(evidence: Evidence) -> float | None:
     """Return the distance of the CT's skull from the dark skull band, if it is within the search range."""
     skull = evidence.skull
@@ -229,14 +248,59 @@ def brain_shift_words(evidence: Evidence) -> dict[str, str]:
 def _skull_is_usable(evidence: Evidence) -> bool:
     found = evidence.found
     is_slab = found is not None and found.thinnest_mm < SKULL_THICKNESS_MM
+    skull, matched = evidence.skull, evidence.distortion
     # In the pose of the brain, the skull lies where the brain has moved from.
-    if is_slab or _is_of_brain(evidence):
+    if (
+        skull is None
+        or skull.brightness < STRIPPED
+        or skull.depth < LEAST_BAND_DEPTH
+        or is_slab
+        or _is_of_brain(evidence)
+    ):
         return False
-    return evidence.skull is not None and evidence.skull.brightness >= STRIPPED
+    return matched is None or matched.pose_median_mm > MATCHED_SKULL_MM
 
 
 def _is_of_brain(evidence: Evidence) -> bool:
     return evidence.brain is not None and evidence.brain.is_used
+
+
+def skull_mismatch_mm(evidence: Evidence) -> float | None:
+    """Return the median distance between the skull of the CT and that of the MRI, over the inside of the skull."""
+    found = evidence.found
+    is_slab = found is not None and found.thinnest_mm < SKULL_THICKNESS_MM
+    return None if evidence.distortion is None or is_slab else evidence.distortion.pose_median_mm
+
+
+# --- scale and distortion ------------------------------------------------------------------------------------------
+
+
+def scale_percent(evidence: Evidence) -> float | None:
+    """Return what the scale of the worst axis is off by at least: its percentage less its standard deviation."""
+    return None if evidence.scale is None or _is_far(evidence) else max(0.0, evidence.scale.worst[2])
+
+
+def scale_words(evidence: Evidence) -> Mapping[str, str]:
+    """Return the axis that is off, by how much, and whether it is too long or too short in the MRI."""
+    if evidence.scale is None:
+        return {}
+    axis, percent, _ = evidence.scale.worst
+    mri, ct = ("long", "short") if percent > 0 else ("short", "long")
+    return {"axis": axis, "off": f"{abs(percent):.1f}", "mri": mri, "ct": ct}
+
+
+def distortion_p95_mm(evidence: Evidence) -> float | None:
+    """Return the 95th percentile of the displacement of the skull that no rigid pose explains."""
+    return None if evidence.distortion is None or _is_far(evidence) else evidence.distortion.p95_mm
+
+
+def noise_of_distortion(evidence: Evidence) -> float:
+    """Return the factor by which the limit of the distortion grows where its own noise is high (thick slices)."""
+    return 1.0 if evidence.distortion is None else max(1.0, evidence.distortion.noise_mm / USUAL_NOISE_MM)
+
+
+def _is_far(evidence: Evidence) -> bool:
+    return evidence.distortion is not None and evidence.distortion.pose_median_mm > POSE_TOO_FAR_MM
 
 
 def _local(evidence: Evidence) -> LocalFit | None:

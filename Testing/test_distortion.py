@@ -1,0 +1,120 @@
+"""Scale and distortion of an MRI, told from the skull of a phantom."""
+
+from functools import cache
+
+import numpy as np
+import pytest
+
+from BrainFusionLib.evidence import Distortion, Evidence, Scale, SkullFit
+from BrainFusionLib.geometry import Grid, apply_affine
+from BrainFusionLib.phantom import make_pair
+from BrainFusionLib.transform import RigidTransform
+from BrainFusionLib.verdict.distortion import scale_and_distortion
+from BrainFusionLib.verdict.judge import judge
+from BrainFusionLib.verdict.skull_profiles import sampled
+from BrainFusionLib.volume import Volume
+
+CODES = {"scale", "distortion", "skull_mismatch", "skull", "skull_far"}
+
+
+@cache
+def pair(contrast="T1"):
+    return make_pair(3, contrast=contrast)
+
+
+def measured(mri, ct=None, transform=None):
+    found = pair()
+    scale, distortion = scale_and_distortion(ct or found.ct, mri, transform or found.transform)
+    return Evidence(scale=scale, distortion=distortion)
+
+
+def said(evidence):
+    return {finding.code: finding.text for finding in judge(evidence).findings if finding.code in CODES}
+
+
+def bent(mri, displacement):
+    """Return the MRI of a head whose points (LPS, about the middle) are drawn `displacement` further."""
+    grid = mri.grid
+    k, j, i = np.indices(grid.shape_kji)
+    points = apply_affine(grid.lps_from_ijk, np.stack([i, j, k], axis=-1).reshape(-1, 3).astype(float))
+    offsets = points - grid.centre_lps_mm
+    values = np.nan_to_num(sampled(mri, points - displacement(offsets)))
+    return Volume(values.reshape(grid.shape_kji), grid, "MR", "bent")
+
+
+def with_longer_voxels(mri, axis, factor):
+    spacing = list(mri.grid.spacing_ijk_mm)
+    spacing[axis] *= factor
+    middle = (np.array(mri.grid.size_ijk) - 1) / 2
+    origin = mri.grid.centre_lps_mm - mri.grid.direction @ (middle * spacing)
+    return Volume(mri.array_kji, Grid(mri.grid.size_ijk, tuple(spacing), tuple(origin), mri.grid.direction), "MR", "x")
+
+
+@pytest.mark.parametrize("contrast", ["T1", "T2"])
+def test_undistorted_mri_is_green(contrast):
+    assert not said(measured(pair(contrast).mri))
+
+
+def test_inverted_contrast_is_green():
+    mri = pair().mri
+    white = float(np.percentile(mri.array_kji, 99.8))
+    assert not said(measured(Volume(np.clip(white - mri.array_kji, 0, None), mri.grid, "MR", "inverted")))
+
+
+@pytest.mark.parametrize("anatomical", range(3))
+def test_voxels_3_percent_too_long_are_said_with_their_axis(anatomical):
+    mri = pair().mri
+    axis = int(np.abs(mri.grid.direction[anatomical]).argmax())
+    text = said(measured(with_longer_voxels(mri, axis, 1.03)))["scale"]
+    assert f"along {('left-right', 'front-back', 'feet-head')[anatomical]} " in text
+    assert "too long in the MRI, or too short in the CT" in text
+
+
+def test_voxels_too_short_are_said_to_be_too_short():
+    assert (
+        "too short in the MRI, or too long in the CT"
+        in said(measured(with_longer_voxels(pair().mri, 0, 0.97)))["scale"]
+    )
+
+
+def test_bent_mri_is_said():
+    def bow(offsets):
+        # 5 mm to one side at the ends of the head, none in its middle.
+        return np.stack([5.0 * (offsets[:, 1] / 80) ** 2, 0 * offsets[:, 0], 0 * offsets[:, 0]], axis=1)
+
+    evidence = measured(bent(pair().mri, bow))
+    assert "distortion" in said(evidence)
+    assert evidence.distortion.beyond_scale_p95_mm > 1.0
+
+
+def test_distance_of_a_wrong_pose_is_measured():
+    found = pair().transform
+    moved = RigidTransform(found.moving_from_fixed_lps @ np.block([[np.eye(3), np.array([[4.0], [0], [0]])],
+                                                                   [np.zeros((1, 3)), 1]]))  # fmt: skip
+    assert measured(pair().mri, transform=moved).distortion.pose_median_mm == pytest.approx(4, abs=1)
+
+
+def test_ct_without_a_skull_gives_no_measure():
+    soft = Volume(np.full((40, 40, 40), 30, np.float32), Grid((40, 40, 40), (4.0, 4.0, 4.0)), "CT", "soft")
+    assert measured(pair().mri, ct=soft) == Evidence()
+
+
+FITS = Distortion(0.2, 0.4, 1.0, 0.3, 0.3, 0.6, 0.2)
+
+
+def test_band_that_is_hardly_dark_says_nothing():
+    band = SkullFit(shift_mm=9.6, depth=0.06, brightness=0.8, at_edge=True, voxel_mm=2.0)
+    assert not said(Evidence(skull=band))
+
+
+def test_band_away_from_a_skull_that_matches_says_nothing():
+    band = SkullFit(shift_mm=2.0, depth=0.15, brightness=0.2, at_edge=False, voxel_mm=2.0)
+    assert "skull" in said(Evidence(skull=band))
+    assert not said(Evidence(skull=band, distortion=FITS))
+
+
+def test_scale_in_a_pose_that_is_far_off_is_not_said():
+    scale = Scale(0.0, 0.0, 4.0, 0.4, 0.4, 0.4)
+    assert "scale" in said(Evidence(scale=scale, distortion=FITS))
+    far = Distortion(3.0, 4.0, 1.0, 0.3, 6.0, 9.0, 0.2)
+    assert set(said(Evidence(scale=scale, distortion=far))) == {"skull_mismatch"}

@@ -136,7 +136,7 @@ def test_fewer_than_four_heads_are_rejected():
 
 @pytest.fixture(scope="module")
 def head():
-    return phantom_head(3)
+    return phantom_head(3, 2.5)
 
 
 def test_air_and_holes_of_a_simulated_craniectomy_are_as_large_as_drawn(head):
@@ -300,6 +300,19 @@ def test_the_reports_name_each_kind():
 
 
 # --- from end to end -------------------------------------------------------------------------------------------------
+
+
+def test_a_group_is_simulated_registered_and_judged_from_its_rows(head, monkeypatch):
+    monkeypatch.setattr(collect, "heads_from", lambda _: [lambda: head] * 4)
+    monkeypatch.setattr(plan, "SIMULATED", 1)
+    task = plan.Task("CT 3 mm", 5003, 1, 1, 1)
+    right, off = map(judged, parse_csv(format_csv(collect.rows_of(None, plan.Group(1, (task,), "pose off")))).rows)
+    assert right.is_accurate
+    assert right.mm("anatomy_p95_mm") < 1.0
+    assert right.evidence.pose.sampling_error_mm > 0
+    assert off.row["wrong"] == "pose off"
+    assert off.is_wrong
+    assert off.colour in ("amber", "red")
 
 
 def test_groups_are_resumed_and_unfinished_ones_made_again(tmp_path):

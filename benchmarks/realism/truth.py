@@ -13,8 +13,8 @@ from simulation.physics.anatomy import anatomy_of
 from simulation.physics.case import PhysicsCase
 from simulation.tissues import BONE, Coarse
 
-# Directions from the brain's middle, evenly spread: each stands for 4 mm² at 80 mm.
-DIRECTIONS = 20_000
+# Directions from the brain's middle, evenly spread: each stands for three faces of a voxel at 80 mm.
+AT_MM, FACES = 80.0, 3.0
 # More is wrong: the anatomy's 95th percentile, mm.
 WRONG_MM = 2.0
 # What is true of the case, whatever the pose.
@@ -83,7 +83,8 @@ def defect_cm2(case: PhysicsCase, head: Head) -> float:
         return 0.0
     box = tuple(slice(max(0, int(a) - 12), int(b) + 13) for a, b in zip(kji.min(axis=0), kji.max(axis=0), strict=True))
     left = np.argwhere(np.isin(now[box], BONE)) + [cut.start for cut in box]
-    rays = cKDTree(_directions())
+    count = round(4 * np.pi * AT_MM**2 / (FACES * float(np.prod(anatomy.grid.spacing_ijk_mm)) ** (2 / 3)))
+    rays = cKDTree(_directions(count))
 
     def hit(voxels: np.ndarray) -> tuple[np.ndarray, FloatArray]:
         away = apply_affine(anatomy.grid.lps_from_ijk, voxels[:, ::-1]) - head.centre_lps_mm
@@ -91,15 +92,16 @@ def defect_cm2(case: PhysicsCase, head: Head) -> float:
         return rays.query(away / far[:, None])[1], far
 
     through, far = hit(kji)
-    blocked = np.zeros(DIRECTIONS, bool)
+    blocked = np.zeros(count, bool)
     if len(left):
         rays_left, far_left = hit(left)
         # The skull base on the ray's way is not the vault's bone.
         blocked[rays_left[far_left > far.min() - 3]] = True
-    counts = np.bincount(through, minlength=DIRECTIONS)
-    radius = np.bincount(through, weights=far, minlength=DIRECTIONS) / np.maximum(counts, 1)
+    counts = np.bincount(through, minlength=count)
+    radius = np.bincount(through, weights=far, minlength=count) / np.maximum(counts, 1)
     open_rays = (counts >= 2) & ~blocked
-    return float((radius[open_rays] ** 2).sum() * 4 * np.pi / DIRECTIONS / 100)
+    # A cut that is narrower than a ray is a cut all the same.
+    return max(0.01, float((radius[open_rays] ** 2).sum() * 4 * np.pi / count / 100))
 
 
 def why_wrong(row: dict[str, Cell]) -> str:
@@ -131,9 +133,9 @@ def _affine(mri: FloatArray, ct: FloatArray) -> tuple[FloatArray, float]:
     return np.linalg.norm(a @ matrix - b, axis=1), float(stretches[np.argmax(np.abs(stretches))])
 
 
-def _directions() -> FloatArray:
+def _directions(count: int) -> FloatArray:
     """Return unit vectors evenly spread by the golden angle, (n, 3)."""
-    n = np.arange(DIRECTIONS) + 0.5
-    z, turn = 1 - 2 * n / DIRECTIONS, np.pi * (3 - np.sqrt(5)) * n
+    n = np.arange(count) + 0.5
+    z, turn = 1 - 2 * n / count, np.pi * (3 - np.sqrt(5)) * n
     r = np.sqrt(1 - z * z)
     return np.stack([r * np.cos(turn), r * np.sin(turn), z], axis=1)

@@ -192,7 +192,7 @@ def drawn():
     values = np.abs(random.normal(0.1, 0.05, (count, len(names))))
     effects = [frozenset({"bent"}) if n % 3 == 0 else frozenset() for n in range(count)]
     values[:, names.index("local_bias_mm")] += [random.uniform(0.3, 2) if e else 0.0 for e in effects]
-    values[::5, names.index("skull_mm")] = np.nan
+    values[::5, names.index("field_mm")] = np.nan
     true = np.hypot(values[:, names.index("scatter_mm")], values[:, names.index("local_bias_mm")])
     true = np.maximum(0.05, true * np.exp(random.normal(0, 0.3, count)))
     return Sample(true, values, np.arange(count) % 8, np.arange(count) // 8 % 8 * 2, tuple(effects))
@@ -233,7 +233,7 @@ def test_the_library_states_what_was_fitted(drawn):
     fit = calibrated(drawn)
     table = from_plain(fit.plain(len(drawn)))
     evidence = replace(WHOLE, local=replace(LOCAL, fit=replace(FIT, bias_mm=0.9)))
-    values = np.array([[features(evidence)[feature.name] for feature in FEATURES]])
+    values = np.array([[features(evidence)[feature.name] for feature in FEATURES]], float)
     assert expected_error_mm(evidence, table) == pytest.approx(fit.expected_mm(values)[0], rel=0.01)
     assert bound_mm(evidence, table) == pytest.approx(fit.bound_mm(values)[0], rel=0.01)
 

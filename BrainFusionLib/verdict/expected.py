@@ -17,9 +17,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from BrainFusionLib.evidence import Evidence
-from BrainFusionLib.verdict import measures
 
 TABLE = Path(__file__).with_name("calibration.json")
 # No simulation knows what else a scanner and a head do. Clinics report 1.3 ± 0.9 mm between CT and MRI.
@@ -28,10 +28,14 @@ LEAST_EXPECTED_MM, LEAST_BOUND_MM = 0.1, 0.14
 LEAST_RATIO = 1.25
 # More than a head's size says nothing.
 MOST_MM = 100.0
+# The bound is widened by so much at the most where the evidence is outside the calibration.
+MOST_OUTSIDE = 10.0
 # Local errors of a head in which none could be measured count as these: the bound is to be wide.
-UNMEASURED_PART_MM, UNMEASURED_HIGH_MM, UNMEASURED_BIAS_MM = 3.0, 6.0, 3.0
-# Normalised mutual information by which sharp optima beat poses 2 mm away.
-SHARP_NMI = 0.03
+UNMEASURED_PART_MM, UNMEASURED_BIAS_MM = 3.0, 3.0
+# Root mean square that 1 % of gradient non-linearity leaves of a head after a shift: in the isocentre, and more where
+# the head's centre is 50 mm away (computed). Shares of it that the vendor's correction leaves.
+CENTRED_MM, OFF_CENTRE_MM, TYPICAL_AWAY_MM = 0.4, 0.9, 30.0
+CORRECTED = {"none": 1.0, "2D": 0.6, "3D": 0.2}
 
 
 @dataclass(frozen=True)
@@ -58,11 +62,6 @@ def _scatter_mm(evidence: Evidence) -> float | None:
     return None if (found := evidence.found) is None else found.sampling_error_mm
 
 
-def _flatness(evidence: Evidence) -> float | None:
-    found = evidence.found
-    return None if found is None else max(0.0, SHARP_NMI - found.perturbed_margin_nmi)
-
-
 def _voxel_mm(evidence: Evidence) -> float | None:
     return None if (found := evidence.found) is None else found.thickest_voxel_mm
 
@@ -72,31 +71,53 @@ def _part_mm(evidence: Evidence) -> float | None:
     return UNMEASURED_PART_MM if local is None or local.fit is None or local.fit.bias_mm is None else local.fit.part_mm
 
 
-def _high_mm(evidence: Evidence) -> float | None:
-    local = evidence.local
-    return UNMEASURED_HIGH_MM if local is None or local.fit is None or local.fit.high_mm is None else local.fit.high_mm
-
-
 def _bias_mm(evidence: Evidence) -> float | None:
     local = evidence.local
     return UNMEASURED_BIAS_MM if local is None or local.fit is None or local.fit.bias_mm is None else local.fit.bias_mm
 
 
-def _uncompared(evidence: Evidence) -> float | None:
-    share = measures.least_share(evidence)
-    return 1.0 if share is None else 1.0 - share
+def _air_ml(evidence: Evidence) -> float | None:
+    air: float | None = _read(evidence, "inside", "air_ml")
+    return air
+
+
+def _hole_cm(evidence: Evidence) -> float | None:
+    area = _read(evidence, "inside", "defect_cm2")
+    return None if area is None else math.sqrt(max(0.0, area))
+
+
+def _gradients_mm(evidence: Evidence) -> float | None:
+    """Return what the vendor's correction leaves of 1 % of gradient non-linearity over a head."""
+    left = CORRECTED.get(_read(evidence, "acquisition", "mri", "distortion_correction"))
+    away = _read(evidence, "acquisition", "mri", "isocentre_mm")
+    if left is None:
+        return None
+    return left * (CENTRED_MM + OFF_CENTRE_MM * ((TYPICAL_AWAY_MM if away is None else away) / 50) ** 2)
+
+
+def _field_mm(evidence: Evidence) -> float | None:
+    """Return how far a field error of 0.3 ppm, of which most of the brain has less, moves the anatomy."""
+    shift = _read(evidence, "acquisition", "mri", "mm_per_ppm")
+    return None if shift is None else 0.3 * shift
+
+
+def _read(evidence: Evidence, *names: str) -> Any:
+    """Return an attribute of a part of the evidence; ``None`` if the part was not measured."""
+    value: Any = evidence
+    for name in names:
+        value = getattr(value, name, None)
+    return value
 
 
 FEATURES: tuple[Feature, ...] = (
     Feature("scatter_mm", _scatter_mm, 3.0),
-    Feature("disagreement_mm", measures.agreement_mm, 1.0),
-    Feature("flatness_nmi", _flatness, 3.0),
-    Feature("voxel_mm", _voxel_mm, 0.02),
-    Feature("worst_part_mm", _part_mm, 0.2),
-    Feature("local_high_mm", _high_mm, 0.05),
+    Feature("voxel_mm", _voxel_mm, 0.01),
+    Feature("worst_part_mm", _part_mm, 0.15),
     Feature("local_bias_mm", _bias_mm, 1.0),
-    Feature("uncompared", _uncompared, 0.2),
-    Feature("skull_mm", measures.skull_shift_mm, 0.2),
+    Feature("air_ml", _air_ml, 0.005),
+    Feature("hole_cm", _hole_cm, 0.01),
+    Feature("gradients_mm", _gradients_mm, 0.1),
+    Feature("field_mm", _field_mm, 0.2),
 )
 
 
@@ -154,7 +175,8 @@ class Calibration:
     def outside(self, values: Mapping[str, float | None]) -> float:
         """Return how many times larger the worst feature is than in any calibrated case; 1 for what is inside."""
         matter = [name for name in self.high if self.bound.weights.get(name) and values.get(name) is not None]
-        return max([1.0, *(_finite(values[name]) / max(self.high[name], 1e-9) for name in matter)])
+        worst = max([1.0, *(_finite(values[name]) / max(self.high[name], 1e-9) for name in matter)])
+        return min(MOST_OUTSIDE, worst)
 
 
 def beyond(value: float, quiet: float) -> float:

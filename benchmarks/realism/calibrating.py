@@ -20,6 +20,7 @@ from BrainFusionLib.verdict.expected import (
     LEAST_BOUND_MM,
     LEAST_EXPECTED_MM,
     LEAST_RATIO,
+    MOST_OUTSIDE,
     beyond,
     features,
 )
@@ -119,7 +120,7 @@ class Fit:
         bound = np.maximum(LEAST_BOUND_MM, self.factor * _predicted(self.parts(values), self.bound))
         matter = self.bound[1:] > 0
         ratio = np.nan_to_num(values, nan=0.0)[:, matter] / np.maximum(self.high[matter], 1e-9)
-        outside = np.maximum(1.0, ratio.max(axis=1, initial=1.0))
+        outside = np.minimum(MOST_OUTSIDE, ratio.max(axis=1, initial=1.0))
         widest: FloatArray = np.maximum(bound, LEAST_RATIO * self.expected_mm(values)) * outside
         return widest
 
@@ -155,6 +156,9 @@ def fitted(cases: Sample, chosen: Chosen | None = None) -> Fit:
     quiet, unknown, high = np.nanmedian(_filled(right, known), axis=0), *np.nanquantile(known, (UNKNOWN, 1), axis=0)
     parts, logarithms = _parts(values, quiet, unknown), np.log(true)
     expected, bound = (_quantile_fit(parts, logarithms, quantile) for quantile in (0.5, HIGH))
+    # Of what was never known, nothing was learned.
+    never = np.concatenate([[False], np.isnan(values).all(axis=0)])
+    expected[never], bound[never] = 0.0, 0.0
     return Fit(quiet, unknown, high, expected, bound)
 
 

@@ -71,6 +71,8 @@ def own_lines(cases: Sequence[Judged], fit: Fit) -> list[str]:
         return []
     bound = left_out(own, by_head_and_site(own), _with_factor(fit))
     known = ~np.isnan(bound)
+    if not known.any():
+        return []
     held = int((own.true_mm[known] <= bound[known]).sum())
     return [
         f"Of the cases that calibrate, each judged by a fit without its head and its site: held in "

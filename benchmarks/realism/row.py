@@ -31,10 +31,11 @@ def short(value: object) -> Cell:
         return ""
     if isinstance(value, bool | np.bool_):
         return int(value)
-    if isinstance(value, float | np.floating):
-        return "0" if abs(value) < LEAST else f"{float(value):.4g}"
     if isinstance(value, int | np.integer):
         return int(value)
+    if isinstance(value, float | np.floating):
+        number = float(value)
+        return "0" if abs(number) < LEAST else f"{number:.4g}"
     if isinstance(value, tuple):
         return " ".join(str(short(v)) for v in value)
     return str(value)

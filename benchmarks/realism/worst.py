@@ -25,6 +25,8 @@ from simulation.physics.kinds import draw_kind
 # So many of each sort.
 EACH = 4
 BONE_HU = 250.0
+# Of the pictures, and of the strip above them in pixels.
+LARGER, CAPTION = 1.6, 48
 
 
 def worst_of(cases: Sequence[Judged]) -> list[tuple[str, Judged]]:
@@ -63,7 +65,10 @@ def _row(why: str, judged: Judged, folder: Path | None) -> Image.Image:
         rim[1:-1, 1:-1] &= ~inner
         seen[rim] = (255, 160, 0)
         tiles += [seen, np.repeat(grey(above, -20.0, 100.0)[..., None], 3, axis=2)]
-    row = Image.fromarray(np.concatenate(tiles, axis=1))
+    shown = Image.fromarray(np.concatenate(tiles, axis=1))
+    shown = shown.resize((round(LARGER * shown.width), round(LARGER * shown.height)), Image.Resampling.LANCZOS)
+    row = Image.new("RGB", (shown.width, shown.height + CAPTION))
+    row.paste(shown, (0, CAPTION))
     said = ", ".join(sorted(judged.codes)) or judged.reason or "nothing"
     words = (
         f"{why}: {judged.name} {judged.row['effects']}\n"

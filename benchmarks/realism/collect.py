@@ -6,6 +6,7 @@ import itertools
 import logging
 import multiprocessing
 import time
+import traceback
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -45,7 +46,10 @@ def collect(folder: Path | None, path: Path, cases: int, workers: int) -> None:
         write_text(format_csv([], COLUMNS), path)
     # Fresh processes, because torch's threads do not survive a fork; they stay warm from group to group.
     with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
-        for rows in pool.map(rows_of, itertools.repeat(folder), left):
+        for group, rows in zip(left, pool.map(_rows_or_failure, itertools.repeat(folder), left), strict=True):
+            if isinstance(rows, str):
+                logger.error("group %d failed, and is tried again the next time:\n%s", group.number, rows)
+                continue
             with path.open("a", newline="\n", encoding="utf-8") as file:
                 file.write(format_csv(rows, COLUMNS, header=False))
             for row in rows:
@@ -76,6 +80,14 @@ def completed(path: Path) -> list[dict[str, str]]:
     if len(whole) < len(table.rows):
         write_text(format_csv(whole, COLUMNS), path)
     return whole
+
+
+def _rows_or_failure(folder: Path | None, group: Group) -> list[Row] | str:
+    """Return the rows of a group, or how it failed: one group is not to end a run of an hour."""
+    try:
+        return rows_of(folder, group)
+    except Exception:
+        return traceback.format_exc()
 
 
 def rows_of(folder: Path | None, group: Group) -> list[Row]:

@@ -146,12 +146,14 @@ def findings_table(cases: Sequence[Judged]) -> str:
         open_code = f"{rate.code}_not_judged"
         either = sum(bool(c.codes & SAYS_SO) for c in wanted)
         mix, plain = ([c for c in unwanted if c.row["kind"] == kind] for kind in ("mix", "plain"))
+        surgery = [c for c in unwanted if (c.value("air_ml") or 0) > 0 or (c.value("defect_cm2") or 0) > 0]
         lines.append([
             rate.name, share(sum(rate.code in c.codes for c in wanted), len(wanted)),
             sum(open_code in c.codes for c in wanted), share(either, len(wanted)) if rate.code in SAYS_SO else "",
-            *(share(sum(rate.code in c.codes for c in group), len(group)) for group in (unwanted, mix, plain)),
+            *(share(sum(rate.code in c.codes for c in group), len(group)) for group in (unwanted, mix, plain, surgery)),
         ])  # fmt: skip
-    head = ("wanted", "said", "not judged", "shift, scale or distortion said", "false", "false in the mix", "in plain")
+    head = ("wanted", "said", "not judged", "shift, scale or distortion said", "false", "false in the mix", "in plain",
+            "after surgery")  # fmt: skip
     return markdown_table(head, lines)
 
 
@@ -173,6 +175,19 @@ def whole_table(cases: Sequence[Judged]) -> str:
         worse = sum(case.colour in ("red", "refused", "rejected") for case in right)
         lines.append([f"right (p95 < {RIGHT_MM:g} mm), {kind}: red or refused", share(worse, len(right))])
     return markdown_table(("verdict", "cases"), lines)
+
+
+def contrasts_table(cases: Sequence[Judged]) -> str:
+    """Return the colours of right cases by the MRI's contrast."""
+    lines: list[list[Cell]] = []
+    right = [c for c in cases if c.is_simulated and c.mm("anatomy_p95_mm") < RIGHT_MM]
+    for contrast in sorted({case.row["contrast"] for case in right}):
+        ours = [case for case in right if case.row["contrast"] == contrast]
+        colours = Counter(case.colour for case in ours)
+        refused = colours["refused"] + colours["rejected"]
+        lines.append([contrast, len(ours), colours["green"], colours["amber"], colours["red"], refused])
+    head = ("contrast", f"right cases (p95 < {RIGHT_MM:g} mm)", "green", "amber", "red", "refused")
+    return markdown_table(head, lines)
 
 
 def codes_table(cases: Sequence[Judged]) -> str:
@@ -212,7 +227,8 @@ def report(cases: Sequence[Judged]) -> str:
         "",
         kinds_table(cases), "", "The same for each effect of the mix; a case with several stands in several lines.", "",
         effects_table(cases), "", "## Wrong cases", "", made_table(cases), "", "## The verdict as a whole", "",
-        whole_table(cases), "", "## Findings", "", findings_table(cases), "", codes_table(cases), "",
+        whole_table(cases), "", contrasts_table(cases), "",
+        "## Findings", "", findings_table(cases), "", codes_table(cases), "",
     ])  # fmt: skip
 
 

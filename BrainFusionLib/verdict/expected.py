@@ -86,6 +86,25 @@ def _hole_cm(evidence: Evidence) -> float | None:
     return None if area is None else math.sqrt(max(0.0, area))
 
 
+def _shift_mm(evidence: Evidence) -> float | None:
+    return _of_shift(evidence, "median_mm")
+
+
+def _shift_high_mm(evidence: Evidence) -> float | None:
+    return _of_shift(evidence, "high_mm")
+
+
+def _shift_noise_mm(evidence: Evidence) -> float | None:
+    return _of_shift(evidence, "noise_mm")
+
+
+def _of_shift(evidence: Evidence, name: str) -> float | None:
+    if not _read(evidence, "brain_shift", "judged"):
+        return None
+    value: float | None = _read(evidence, "brain_shift", name)
+    return value
+
+
 def _gradients_mm(evidence: Evidence) -> float | None:
     """Return what the vendor's correction leaves of 1 % of gradient non-linearity over a head."""
     left = CORRECTED.get(_read(evidence, "acquisition", "mri", "distortion_correction"))
@@ -114,6 +133,9 @@ FEATURES: tuple[Feature, ...] = (
     Feature("voxel_mm", _voxel_mm, 0.01),
     Feature("worst_part_mm", _part_mm, 0.15),
     Feature("local_bias_mm", _bias_mm, 1.0),
+    Feature("brain_shift_mm", _shift_mm, 1.0),
+    Feature("brain_shift_high_mm", _shift_high_mm, 0.1),
+    Feature("brain_shift_noise_mm", _shift_noise_mm, 0.1),
     Feature("air_ml", _air_ml, 0.005),
     Feature("hole_cm", _hole_cm, 0.01),
     Feature("gradients_mm", _gradients_mm, 0.1),

@@ -100,7 +100,7 @@ def defect_cm2(case: PhysicsCase, head: Head) -> float:
     counts = np.bincount(through, minlength=count)
     radius = np.bincount(through, weights=far, minlength=count) / np.maximum(counts, 1)
     open_rays = (counts >= 2) & ~blocked
-    # A cut that is narrower than a ray is a cut all the same.
+    # A cut that is narrower than a ray is still a cut.
     return max(0.01, float((radius[open_rays] ** 2).sum() * 4 * np.pi / count / 100))
 
 

@@ -6,8 +6,8 @@ and are pulled towards what is assumed of them without data, so that a kind of p
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -31,17 +31,17 @@ Chosen = npt.NDArray[np.bool_]
 LEAST_MM = 0.05
 # Quantile that the bound's weights are fitted to, before the factor.
 HIGH = 0.8
-# Share of cases of other heads and sites in which the bound is to hold: more than 9 of 10, because other simulators,
-# scanners and patients differ from these; and of cases of physics that was left out.
-HELD, HELD_LEFT_OUT = 0.92, 0.8
+# Shares of cases of other heads and sites in which the bound is to hold at least and at most: more than 9 of 10,
+# because other simulators, scanners and patients differ from these; and, between, in each physics that was left out.
+HELD, MOST_HELD, HELD_LEFT_OUT = 0.93, 0.97, 0.75
 # Strength of the pull towards what is assumed, and width over which the loss is rounded, in logarithms.
-PULL, ROUNDED = 0.003, 0.05
+PULL, ROUNDED = 0.01, 0.05
 # An unknown feature counts as this quantile of the known ones.
 UNKNOWN = 0.75
 # Sites are left out in so many parts, each together with one head.
 SITE_PARTS = 4
-# An effect with fewer cases is not left out.
-LEAST_CASES = 5
+# An effect with fewer cases is not left out, and one with fewer than that decides nothing.
+LEAST_CASES, ENOUGH_CASES = 5, 10
 BASE_MM = 0.05
 
 
@@ -164,9 +164,11 @@ def fitted(cases: Sample, chosen: Chosen | None = None) -> Fit:
 
 def calibrated(cases: Sample) -> Fit:
     """Fit to all cases, with the factor that holds in heads and sites that were left out, and in effects left out."""
-    fit = fitted(cases)
-    factor = max(_factor(cases, by_head_and_site(cases), HELD), _factor(cases, by_effect(cases), HELD_LEFT_OUT))
-    return Fit(fit.quiet, fit.unknown, fit.high, fit.expected, fit.bound, factor)
+    others = _ratios(cases, by_head_and_site(cases))
+    effects = [_ratios(cases, [(judge, fit)]) for judge, fit in by_effect(cases) if judge.sum() >= ENOUGH_CASES]
+    wanted = max((_quantile(ratios, HELD_LEFT_OUT) for ratios in effects), default=1.0)
+    factor = max(1.0, min(max(_quantile(others, HELD), wanted), _quantile(others, MOST_HELD)))
+    return replace(fitted(cases), factor=factor)
 
 
 def by_head_and_site(cases: Sample) -> Iterator[tuple[Chosen, Chosen]]:
@@ -202,15 +204,19 @@ def left_out(cases: Sample, splits: Iterator[tuple[Chosen, Chosen]], use: Callab
     return found
 
 
-def _factor(cases: Sample, splits: Iterator[tuple[Chosen, Chosen]], held: float) -> float:
-    """Return by which factor, at least 1, errors exceed the bound in all but a share of the cases left out."""
+def _ratios(cases: Sample, splits: Iterable[tuple[Chosen, Chosen]]) -> FloatArray:
+    """Return by which factors true errors exceed the bounds of fits without them, smallest first."""
     ratios: list[float] = []
     for judge, fit in splits:
         ratios += (cases.true_mm[judge] / fitted(cases, fit).bound_mm(cases.values[judge])).tolist()
-    if not ratios:
+    return np.sort(ratios)
+
+
+def _quantile(ratios: FloatArray, held: float) -> float:
+    """Return the factor with which the bound holds in a share of cases, and one case more than there are."""
+    if not len(ratios):
         return 1.0
-    # With one case more than there are, as conformal prediction wants it.
-    return max(1.0, float(np.sort(ratios)[min(len(ratios), int(np.ceil(held * (len(ratios) + 1)))) - 1]))
+    return float(ratios[min(len(ratios), int(np.ceil(held * (len(ratios) + 1)))) - 1])
 
 
 def _filled(right: FloatArray, known: FloatArray) -> FloatArray:

@@ -238,6 +238,14 @@ def test_the_library_states_what_was_fitted(drawn):
     assert bound_mm(evidence, table) == pytest.approx(fit.bound_mm(values)[0], rel=0.01)
 
 
+def test_what_was_not_measured_is_unknown_and_what_could_not_be_is_bad():
+    found = features(Evidence(pose=POSE))
+    assert found["brain_shift_mm"] is None
+    assert found["skull_mm"] is None
+    assert found["local_bias_mm"] == 3.0
+    assert features(Evidence(local=LOCAL)) is None
+
+
 def test_an_unknown_feature_counts_as_a_rather_bad_one(drawn):
     fit = calibrated(drawn)
     place = [feature.name for feature in FEATURES].index("local_bias_mm")

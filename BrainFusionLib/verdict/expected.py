@@ -90,21 +90,12 @@ def _shift_mm(evidence: Evidence) -> float | None:
     return _of_shift(evidence, "median_mm")
 
 
-def _shift_high_mm(evidence: Evidence) -> float | None:
-    return _of_shift(evidence, "high_mm")
-
-
 def _shift_noise_mm(evidence: Evidence) -> float | None:
     return _of_shift(evidence, "noise_mm")
 
 
 def _distortion_mm(evidence: Evidence) -> float | None:
     value: float | None = _read(evidence, "distortion", "median_mm")
-    return value
-
-
-def _distortion_noise_mm(evidence: Evidence) -> float | None:
-    value: float | None = _read(evidence, "distortion", "noise_mm")
     return value
 
 
@@ -149,11 +140,9 @@ FEATURES: tuple[Feature, ...] = (
     Feature("worst_part_mm", _part_mm, 0.15),
     Feature("local_bias_mm", _bias_mm, 1.0),
     Feature("brain_shift_mm", _shift_mm, 1.0),
-    Feature("brain_shift_high_mm", _shift_high_mm, 0.1),
-    Feature("brain_shift_noise_mm", _shift_noise_mm, 0.1),
-    Feature("distortion_mm", _distortion_mm, 0.5),
-    Feature("distortion_noise_mm", _distortion_noise_mm, 0.05),
-    Feature("skull_mm", _skull_mm, 0.5),
+    Feature("brain_shift_noise_mm", _shift_noise_mm, 0.05),
+    Feature("distortion_mm", _distortion_mm, 0.25),
+    Feature("skull_mm", _skull_mm, 0.1),
     Feature("air_ml", _air_ml, 0.005),
     Feature("hole_cm", _hole_cm, 0.01),
     Feature("gradients_mm", _gradients_mm, 0.1),

@@ -30,10 +30,10 @@ Chosen = npt.NDArray[np.bool_]
 # Errors below this count as this, mm.
 LEAST_MM = 0.05
 # Quantile that the bound's weights are fitted to, before the factor.
-HIGH = 0.8
+HIGH = 0.9
 # Shares of cases of other heads and sites in which the bound is to hold at least and at most: more than 9 of 10,
 # because other simulators, scanners and patients differ from these; and, between, in each physics that was left out.
-HELD, MOST_HELD, HELD_LEFT_OUT = 0.93, 0.97, 0.75
+HELD, MOST_HELD, HELD_LEFT_OUT = 0.95, 0.98, 0.75
 # Strength of the pull towards what is assumed, and width over which the loss is rounded, in logarithms.
 PULL, ROUNDED = 0.01, 0.05
 # An unknown feature counts as this quantile of the known ones.

@@ -15,6 +15,8 @@ from simulation.tissues import BONE, Coarse
 
 # Directions from the brain's middle, evenly spread: each stands for three faces of a voxel at 80 mm.
 AT_MM, FACES = 80.0, 3.0
+# Of a skull.
+THICKEST_MM = 12.0
 # More is wrong: the anatomy's 95th percentile, mm.
 WRONG_MM = 2.0
 # What is true of the case, whatever the pose.
@@ -77,8 +79,13 @@ def air_ml(case: PhysicsCase, head: Head) -> float:
 def defect_cm2(case: PhysicsCase, head: Head) -> float:
     """Return the area of the holes through the bone, as seen from the brain's middle."""
     anatomy, now = anatomy_of(head), case.truth.movement.tissue_kji
-    gone = np.isin(anatomy.head.tissue_kji, BONE) & ~np.isin(now, BONE)
-    kji = np.argwhere(gone)
+    patient = case.strengths.patient
+    if patient.opening == "none":
+        return 0.0
+    kji = np.argwhere(np.isin(anatomy.head.tissue_kji, BONE) & ~np.isin(now, BONE))
+    # A jaw that moved leaves no hole.
+    from_opening = apply_affine(anatomy.grid.lps_from_ijk, kji[:, ::-1]) - case.truth.movement.opening_lps_mm
+    kji = kji[np.linalg.norm(from_opening, axis=1) < patient.opening_mm + THICKEST_MM]
     if not len(kji):
         return 0.0
     box = tuple(slice(max(0, int(a) - 12), int(b) + 13) for a, b in zip(kji.min(axis=0), kji.max(axis=0), strict=True))

@@ -95,6 +95,10 @@ class LocalFit(ByValue):
         The same in the part with the smallest share: low if a part of the head is misaligned.
     voxel_mm
         Longest edge of the voxels used.
+    high_mm
+        90th percentile of the lengths of all shifts; ``None`` if no block could be measured.
+    bias_mm
+        Length of the median of all shifts along each axis; ``None`` if no block could be measured.
     """
 
     median_mm: float
@@ -102,6 +106,8 @@ class LocalFit(ByValue):
     share: float
     least_share: float
     voxel_mm: float
+    high_mm: float | None = None
+    bias_mm: float | None = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -111,7 +111,10 @@ pose_evidence = built(
     mirrored_margin_nats=numbers,
     sampling_error_mm=numbers, lever=numbers,
 )  # fmt: skip
-local_fits = built(LocalFit, median_mm=numbers, part_mm=numbers, share=numbers, least_share=numbers, voxel_mm=numbers)
+local_fits = built(
+    LocalFit, median_mm=numbers, part_mm=numbers, share=numbers, least_share=numbers, voxel_mm=numbers,
+    high_mm=st.none() | numbers, bias_mm=st.none() | numbers,
+)  # fmt: skip
 evidence = built(
     Evidence,
     pose=maybe | pose_evidence,

@@ -10,7 +10,7 @@ from benchmarks.verdict import at_least, colour_of, outcome, read, table
 from BrainFusionLib.errors import Remedy
 from BrainFusionLib.evidence import Evidence, GivenPose, Inside, LocalErrors, LocalFit, PoseEvidence, SkullFit
 from BrainFusionLib.verdict.criterion import Criterion
-from BrainFusionLib.verdict.expected import LEAST, bound_mm, calibration, expected_error_mm
+from BrainFusionLib.verdict.expected import FEATURES, bound_mm, calibration, expected_error_mm
 from BrainFusionLib.verdict.judge import SENTENCES, Verdict, judge, refusal
 from BrainFusionLib.verdict.table import CRITERIA
 
@@ -72,10 +72,12 @@ def test_each_finding_has_its_colour_and_its_numbers(changes, colour, words):
 
 def local(part_mm=0.2, shifts=((0.1, 0, 0), (0, 0.1, 0), (0, 0, 0.1))):
     shifts = np.array(shifts, dtype=float)
-    return LocalErrors(21.0, np.zeros_like(shifts), shifts, replace(FITS, part_mm=part_mm))
+    high, bias = np.percentile(np.linalg.norm(shifts, axis=1), 90), np.linalg.norm(np.median(shifts, axis=0))
+    fit = replace(FITS, part_mm=part_mm, high_mm=float(high), bias_mm=float(bias))
+    return LocalErrors(21.0, np.zeros_like(shifts), shifts, fit)
 
 
-FITS = LocalFit(median_mm=0.5, part_mm=0.3, share=0.95, least_share=0.9, voxel_mm=3.0)
+FITS = LocalFit(median_mm=0.5, part_mm=0.3, share=0.95, least_share=0.9, voxel_mm=3.0, high_mm=1.5, bias_mm=0.1)
 
 
 @pytest.mark.parametrize(
@@ -208,18 +210,32 @@ def test_unmeasured_local_errors_widen_the_bound():
     assert bound_mm(Evidence(pose=GOOD)) > 3 * bound_mm(measured)
 
 
+def test_the_bound_grows_with_how_far_the_evidence_is_outside_the_calibration():
+    table = calibration()
+    farthest = table.high["scatter_mm"]
+    at, twice = (Evidence(pose=replace(GOOD, sampling_error_mm=n * farthest), local=local()) for n in (1, 2))
+    assert bound_mm(twice) > 2 * bound_mm(at)
+
+
 def test_evidence_beyond_the_calibration_is_amber():
     verdict = judge(Evidence(pose=GOOD, local=local(shifts=[[1.5, 0, 0]] * 3)))
     assert "outside_calibration" in {finding.code for finding in verdict.findings}
     assert verdict.colour == "amber"
 
 
-def test_the_included_table_has_a_slope_for_every_feature():
+def test_the_included_table_has_a_weight_for_every_feature_and_none_is_negative():
     table = calibration()
-    assert len(table.expected) == len(LEAST) + 1
-    assert len(table.high) == len(LEAST)
-    assert min(table.expected[1:]) >= 0, "worse evidence must not lower the estimate"
-    assert table.factor > 1
+    names = {feature.name for feature in FEATURES}
+    for part in (table.quiet, table.unknown, table.high, table.expected.weights, table.bound.weights):
+        assert set(part) == names
+        assert min(part.values()) >= 0
+    assert table.bound.factor >= 1
+
+
+def test_nobody_is_told_an_error_that_no_simulation_can_know():
+    best = Evidence(pose=replace(GOOD, sampling_error_mm=0.0, agreement_mm=0.0), local=local(0.0, [[0, 0, 0]] * 3))
+    assert expected_error_mm(best) >= 0.1
+    assert bound_mm(best) > expected_error_mm(best)
 
 
 def test_each_colour_has_one_sentence():

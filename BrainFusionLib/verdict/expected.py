@@ -1,93 +1,260 @@
 """The expected error of the anatomy in a pose, and its bound, mm.
 
 Both are of one quantity: the median distance over the brain between where the fused picture shows the CT's anatomy and
-where the MRI has it, distortion and brain shift included. Estimated from evidence by log-linear regression of the
-median (R. Koenker and G. Bassett, Econometrica 46 (1978) 33) on simulated heads with scanner physics; the bound is as
-many times the estimate as held in 9 of 10 cases of heads left out (conformal; Y. Romano et al., NeurIPS 2019). The
-table is data: ``calibration.json``, made by ``python -m benchmarks.realism.calibration``.
+where the MRI has it, distortion and brain shift included. As independent errors do, features of the evidence add in
+squares, each beyond what it reads in a case without error: none can make another one's error smaller. The weights are
+not negative, so that worse evidence never gives a smaller number. The expected error is the median on simulated heads
+with scanner physics (quantile regression; R. Koenker and G. Bassett, Econometrica 46 (1978) 33); the bound has weights
+of its own, for a high quantile, times the factor that held in 9 of 10 cases of heads left out (conformal; Y. Romano et
+al., NeurIPS 2019). The table is data: ``calibration.json``, made by ``python -m benchmarks.realism``.
 """
 
 from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-
-import numpy as np
+from typing import Any
 
 from BrainFusionLib.evidence import Evidence
 
 TABLE = Path(__file__).with_name("calibration.json")
-# What each feature is at least, so that its logarithm means something: no measure here is better than that.
-LEAST = {"scatter_mm": 0.005, "worst_part_mm": 0.05, "local_90_mm": 0.1, "local_bias_mm": 0.05}
+# No simulation knows what else a scanner and a head do. Clinics report 1.3 ± 0.9 mm between CT and MRI.
+LEAST_EXPECTED_MM, LEAST_BOUND_MM = 0.1, 0.14
+# The bound is at least so many times the expected error.
+LEAST_RATIO = 1.25
 # More than a head's size says nothing.
 MOST_MM = 100.0
+# The bound is widened by so much at the most where the evidence is outside the calibration.
+MOST_OUTSIDE = 10.0
 # Local errors of a head in which none could be measured count as these: the bound is to be wide.
-UNMEASURED_MM = {"worst_part_mm": 3.0, "local_90_mm": 6.0, "local_bias_mm": 3.0}
+UNMEASURED_PART_MM, UNMEASURED_BIAS_MM = 3.0, 3.0
+# The brain of a patient who lies on the other side moves by 0.5 to 0.8 mm without any operation.
+UNOPENED_SHIFT_MM = 0.5
+# Root mean square that 1 % of gradient non-linearity leaves of a head after a shift: in the isocentre, and more where
+# the head's centre is 50 mm away (computed). Shares of it that the vendor's correction leaves.
+CENTRED_MM, OFF_CENTRE_MM, TYPICAL_AWAY_MM = 0.4, 0.9, 30.0
+CORRECTED = {"none": 1.0, "2D": 0.6, "3D": 0.2}
+
+
+@dataclass(frozen=True)
+class Feature:
+    """Something in the evidence that is larger the larger the error.
+
+    Attributes
+    ----------
+    name
+        Under which it stands in the table.
+    measure
+        Its value, at least 0; ``None`` if unknown.
+    weight
+        Millimetres of error for each of its units, as assumed before there is data: 1 for a measure of the anatomy's
+        displacement itself.
+    """
+
+    name: str
+    measure: Callable[[Evidence], float | None]
+    weight: float
+
+
+def _scatter_mm(evidence: Evidence) -> float | None:
+    return None if (found := evidence.found) is None else found.sampling_error_mm
+
+
+def _voxel_mm(evidence: Evidence) -> float | None:
+    return None if (found := evidence.found) is None else found.thickest_voxel_mm
+
+
+def _part_mm(evidence: Evidence) -> float | None:
+    local = evidence.local
+    return UNMEASURED_PART_MM if local is None or local.fit is None or local.fit.bias_mm is None else local.fit.part_mm
+
+
+def _bias_mm(evidence: Evidence) -> float | None:
+    local = evidence.local
+    return UNMEASURED_BIAS_MM if local is None or local.fit is None or local.fit.bias_mm is None else local.fit.bias_mm
+
+
+def _air_ml(evidence: Evidence) -> float | None:
+    air: float | None = _read(evidence, "inside", "air_ml")
+    return air
+
+
+def _hole_cm(evidence: Evidence) -> float | None:
+    area = _read(evidence, "inside", "defect_cm2")
+    return None if area is None else math.sqrt(max(0.0, area))
+
+
+def _shift_mm(evidence: Evidence) -> float | None:
+    """Return the shift of the brain; where it cannot be seen, that of a head that was not opened, or unknown."""
+    shift: float | None = _of_shift(evidence, "median_mm")
+    is_hidden = _read(evidence, "brain_shift", "judged") is False
+    return UNOPENED_SHIFT_MM if shift is None and is_hidden and _is_unopened(evidence) else shift
+
+
+def _is_unopened(evidence: Evidence) -> bool:
+    signs = [_read(evidence, "inside", name) for name in ("air_ml", "defect_cm2", "burr_holes")]
+    return all(sign is not None and sign < 1 for sign in signs)
+
+
+def _shift_noise_mm(evidence: Evidence) -> float | None:
+    return _of_shift(evidence, "noise_mm")
+
+
+def _distortion_mm(evidence: Evidence) -> float | None:
+    value: float | None = _read(evidence, "distortion", "median_mm")
+    return value
+
+
+def _skull_mm(evidence: Evidence) -> float | None:
+    value: float | None = _read(evidence, "distortion", "pose_median_mm")
+    return value
+
+
+def _of_shift(evidence: Evidence, name: str) -> float | None:
+    if not _read(evidence, "brain_shift", "judged"):
+        return None
+    value: float | None = _read(evidence, "brain_shift", name)
+    return value
+
+
+def _gradients_mm(evidence: Evidence) -> float | None:
+    """Return what the vendor's correction leaves of 1 % of gradient non-linearity over a head."""
+    left = CORRECTED.get(_read(evidence, "acquisition", "mri", "distortion_correction"))
+    away = _read(evidence, "acquisition", "mri", "isocentre_mm")
+    if left is None:
+        return None
+    return left * (CENTRED_MM + OFF_CENTRE_MM * ((TYPICAL_AWAY_MM if away is None else away) / 50) ** 2)
+
+
+def _field_mm(evidence: Evidence) -> float | None:
+    """Return how far a field error of 0.3 ppm, of which most of the brain has less, moves the anatomy."""
+    shift = _read(evidence, "acquisition", "mri", "mm_per_ppm")
+    return None if shift is None else 0.3 * shift
+
+
+def _read(evidence: Evidence, *names: str) -> Any:
+    """Return an attribute of a part of the evidence; ``None`` if the part was not measured."""
+    value: Any = evidence
+    for name in names:
+        value = getattr(value, name, None)
+    return value
+
+
+FEATURES: tuple[Feature, ...] = (
+    Feature("scatter_mm", _scatter_mm, 3.0),
+    Feature("voxel_mm", _voxel_mm, 0.01),
+    Feature("worst_part_mm", _part_mm, 0.15),
+    Feature("local_bias_mm", _bias_mm, 1.0),
+    Feature("brain_shift_mm", _shift_mm, 1.0),
+    Feature("brain_shift_noise_mm", _shift_noise_mm, 0.05),
+    Feature("distortion_mm", _distortion_mm, 0.25),
+    Feature("skull_mm", _skull_mm, 0.1),
+    Feature("air_ml", _air_ml, 0.005),
+    Feature("hole_cm", _hole_cm, 0.01),
+    Feature("gradients_mm", _gradients_mm, 0.1),
+    Feature("field_mm", _field_mm, 0.2),
+)
+
+
+@dataclass(frozen=True)
+class Weights:
+    """One quantile of the error.
+
+    Attributes
+    ----------
+    base_mm
+        What is left where no feature says anything.
+    weights
+        By feature, at least 0.
+    factor
+        The result is multiplied by it.
+    """
+
+    base_mm: float
+    weights: Mapping[str, float]
+    factor: float = 1.0
+
+    def error_mm(self, beyond: Mapping[str, float]) -> float:
+        """Return the quantile for what features read beyond a quiet case."""
+        parts = sum((weight * beyond.get(name, 0.0)) ** 2 for name, weight in self.weights.items())
+        return min(MOST_MM, self.factor * math.sqrt(self.base_mm**2 + parts))
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """A table for the logarithms of the features in the order of `LEAST`, all of which are worse the larger they are.
+    """The table.
 
     Attributes
     ----------
-    expected
-        Coefficients of the logarithm of the median error, mm, intercept first.
-    factor
-        The bound as a multiple of the expected error.
+    expected, bound
+        The two quantiles.
+    quiet
+        What each feature reads in a case without error.
+    unknown
+        What an unknown feature counts as.
     high
         The largest value of each feature in the calibration; beyond it the estimate is a guess.
     """
 
-    expected: tuple[float, ...]
-    factor: float
-    high: tuple[float, ...]
+    expected: Weights
+    bound: Weights
+    quiet: Mapping[str, float]
+    unknown: Mapping[str, float]
+    high: Mapping[str, float]
+
+    def beyond_quiet(self, values: Mapping[str, float | None]) -> dict[str, float]:
+        """Return what features read beyond a quiet case, in squares; unknown ones as the table has it."""
+        known = {name: self.unknown[name] if (v := values.get(name)) is None else v for name in self.quiet}
+        return {name: beyond(value, self.quiet[name]) for name, value in known.items()}
+
+    def outside(self, values: Mapping[str, float | None]) -> float:
+        """Return how many times larger the worst feature is than in any calibrated case; 1 for what is inside."""
+        matter = [name for name in self.high if self.bound.weights.get(name) and values.get(name) is not None]
+        worst = max([1.0, *(_finite(values[name]) / max(self.high[name], 1e-9) for name in matter)])
+        return min(MOST_OUTSIDE, worst)
+
+
+def beyond(value: float, quiet: float) -> float:
+    """Return what a feature reads beyond a quiet case. Of what is not a number, nothing good is to be assumed."""
+    value = _finite(value)
+    return math.sqrt(max(0.0, value * value - quiet * quiet))
+
+
+def from_plain(content: Mapping[str, object]) -> Calibration:
+    """Return the calibration that a JSON object holds."""
+    table = json.loads(json.dumps(content))
+    return Calibration(Weights(**table["expected"]), Weights(**table["bound"]), *(
+        table[name] for name in ("quiet", "unknown", "high")
+    ))  # fmt: skip
 
 
 @cache
 def calibration() -> Calibration:
     """Return the table that the library includes."""
-    content = json.loads(TABLE.read_text(encoding="utf-8"))
-    return Calibration(tuple(content["expected"]), content["factor"], tuple(content["high"]))
+    return from_plain(json.loads(TABLE.read_text(encoding="utf-8")))
 
 
-def features(evidence: Evidence) -> tuple[float, ...] | None:
-    """Return the logarithms of what tells of the error, in the order of `LEAST`; ``None`` without a registration.
-
-    The scatter of the pose, the misalignment of the worst part of the head, the 90th percentile of all local
-    misalignments, and the length of their median vector.
-    """
-    found, local = evidence.found, evidence.local
-    if found is None:
+def features(evidence: Evidence) -> dict[str, float | None] | None:
+    """Return what tells of the error, by name; ``None`` without a registration."""
+    if evidence.found is None:
         return None
-    measured = dict(UNMEASURED_MM)
-    if local is not None and local.fit is not None and len(local.lengths_mm):
-        measured = {
-            "worst_part_mm": local.fit.part_mm,
-            "local_90_mm": float(np.percentile(local.lengths_mm, 90)),
-            "local_bias_mm": float(np.linalg.norm(np.median(local.shifts_mm, axis=0))),
-        }
-    values = {"scatter_mm": found.sampling_error_mm, **measured}
-    # Of what is not a number, nothing good is to be assumed.
-    return tuple(
-        math.log(max(values[name], least)) if math.isfinite(values[name]) else math.log(MOST_MM)
-        for name, least in LEAST.items()
-    )
+    return {feature.name: feature.measure(evidence) for feature in FEATURES}
 
 
-def expected_error_mm(evidence: Evidence) -> float | None:
+def expected_error_mm(evidence: Evidence, table: Calibration | None = None) -> float | None:
     """Return the best estimate of the error; ``None`` if no registration was run, or its pose was refused."""
-    found = features(evidence)
-    return None if found is None else _with_given(evidence, _estimated(found))
+    estimated = _estimated(evidence, table or calibration())
+    return None if estimated is None else _with_given(evidence, estimated[0])
 
 
-def bound_mm(evidence: Evidence) -> float | None:
+def bound_mm(evidence: Evidence, table: Calibration | None = None) -> float | None:
     """Return what the error is at most in 9 of 10 such cases; ``None`` as for `expected_error_mm`."""
-    found = features(evidence)
-    return None if found is None else _with_given(evidence, calibration().factor * _estimated(found))
+    estimated = _estimated(evidence, table or calibration())
+    return None if estimated is None else _with_given(evidence, estimated[1])
 
 
 def beyond_calibration(evidence: Evidence) -> float | None:
@@ -96,15 +263,24 @@ def beyond_calibration(evidence: Evidence) -> float | None:
     ``None`` without a registration, or where no local misalignment could be measured, which other criteria judge.
     """
     found, local = features(evidence), evidence.local
-    if found is None or local is None or not len(local.lengths_mm):
+    if found is None or local is None or local.fit is None or local.fit.bias_mm is None:
         return None
-    return math.exp(max(0.0, *(x - high for x, high in zip(found, calibration().high, strict=True))))
+    return calibration().outside(found)
 
 
-def _estimated(found: tuple[float, ...]) -> float:
-    intercept, *slopes = calibration().expected
-    logarithm = intercept + sum(slope * x for slope, x in zip(slopes, found, strict=True))
-    return math.exp(min(logarithm, math.log(MOST_MM)))
+def _estimated(evidence: Evidence, table: Calibration) -> tuple[float, float] | None:
+    """Return the expected error and the bound, which is widened where the evidence is outside the calibration."""
+    found = features(evidence)
+    if found is None:
+        return None
+    beyond_quiet = table.beyond_quiet(found)
+    expected = max(LEAST_EXPECTED_MM, table.expected.error_mm(beyond_quiet))
+    bound = max(LEAST_BOUND_MM, table.bound.error_mm(beyond_quiet), LEAST_RATIO * expected)
+    return expected, min(MOST_MM, bound * table.outside(found))
+
+
+def _finite(value: float | None) -> float:
+    return value if value is not None and math.isfinite(value) else MOST_MM
 
 
 def _with_given(evidence: Evidence, error_mm: float) -> float:

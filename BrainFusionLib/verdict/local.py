@@ -74,15 +74,18 @@ def _fit(tried: FloatArray, points: FloatArray, shifts: FloatArray, voxel_mm: fl
     if not len(tried):
         return None
     measured = _are_among(tried, points)
-    part_mm, least_share = (float(np.linalg.norm(np.median(shifts, axis=0))) if len(shifts) else 0.0), 1.0
+    lengths = np.linalg.norm(shifts, axis=1)
+    bias_mm = float(np.linalg.norm(np.median(shifts, axis=0))) if len(shifts) else None
+    part_mm, least_share = bias_mm or 0.0, 1.0
     for axis, low, high in _parts(tried):
         of_tried, inside = ((p[:, axis] >= low) & (p[:, axis] <= high) for p in (tried, points))
         if np.count_nonzero(inside) >= LEAST_POINTS:
             part_mm = max(part_mm, float(np.linalg.norm(np.median(shifts[inside], axis=0))))
         if np.count_nonzero(of_tried) >= 2 * LEAST_POINTS:
             least_share = min(least_share, float(measured[of_tried].mean()))
-    median_mm = float(np.median(np.linalg.norm(shifts, axis=1))) if len(shifts) else 0.0
-    return LocalFit(median_mm, part_mm, float(measured.mean()), least_share, voxel_mm)
+    median_mm = float(np.median(lengths)) if len(shifts) else 0.0
+    high_mm = float(np.percentile(lengths, 90)) if len(shifts) else None
+    return LocalFit(median_mm, part_mm, float(measured.mean()), least_share, voxel_mm, high_mm, bias_mm)
 
 
 def _measured(ct_in_mri: Volume, mri: Volume, voxel_mm: float, block: int) -> _Blocks:

@@ -34,13 +34,13 @@ def write_sheet(folder: Path | None, path: Path) -> None:
         case = make_physics_case(head, draw_kind(kind, SEED + number, draw_site(SEED)), SEED + number)
         centre = case.points_lps_mm.mean(axis=0)
         high = float(np.percentile(case.mri.array_kji, 99.3))
-        axial, sagittal = _planes(centre)
+        axial, sagittal = axial_and_sagittal(centre)
         mri, ct = (
-            [_seen(v, g, t) for g in (axial, sagittal)] for v, t in ((case.mri, None), (case.ct, case.transform))
+            [plane_of(v, g, t) for g in (axial, sagittal)] for v, t in ((case.mri, None), (case.ct, case.transform))
         )
         tiles = [
-            _grey(mri[0], 0, high), _grey(ct[0], *BRAIN_HU), _grey(ct[0], *BONE_HU),
-            _grey(mri[1], 0, high), _grey(ct[1], *BRAIN_HU),
+            grey(mri[0], 0, high), grey(ct[0], *BRAIN_HU), grey(ct[0], *BONE_HU),
+            grey(mri[1], 0, high), grey(ct[1], *BRAIN_HU),
         ]  # fmt: skip
         row = Image.fromarray(np.concatenate(tiles, axis=1))
         ImageDraw.Draw(row).text((3, 1), f"{kind} {'+'.join(case.strengths.effects)}", fill=255)
@@ -53,7 +53,8 @@ def write_sheet(folder: Path | None, path: Path) -> None:
     smaller.quantize(GREYS).save(path, optimize=True)
 
 
-def _planes(centre: np.ndarray) -> tuple[Grid, Grid]:
+def axial_and_sagittal(centre: np.ndarray) -> tuple[Grid, Grid]:
+    """Return two planes about the middle of the brain."""
     n = round(TILE_MM / PIXEL_MM)
     axial = np.eye(3)
     sagittal = np.array([[0.0, 0, 1], [1, 0, 0], [0, -1, 0]])
@@ -69,13 +70,15 @@ def _planes(centre: np.ndarray) -> tuple[Grid, Grid]:
     return grids[0], grids[1]
 
 
-def _seen(volume: Volume, grid: Grid, transform: RigidTransform | None) -> VoxelArray:
+def plane_of(volume: Volume, grid: Grid, transform: RigidTransform | None) -> VoxelArray:
+    """Return what a volume shows in a plane; a CT in a pose."""
     fill = AIR_HU if volume.modality == "CT" else 0.0
     seen = resample_onto(volume, grid, transform or RigidTransform.identity(), fill=fill, device=torch.device("cpu"))
     plane: VoxelArray = seen.array_kji[0]
     return plane
 
 
-def _grey(plane: VoxelArray, low: float, high: float) -> np.ndarray:
-    grey: np.ndarray = (np.clip((plane - low) / (high - low), 0, 1) * 255).astype(np.uint8)
-    return grey
+def grey(plane: VoxelArray, low: float, high: float) -> np.ndarray:
+    """Return a plane as grey values, 0 to 255."""
+    levels: np.ndarray = (np.clip((plane - low) / (high - low), 0, 1) * 255).astype(np.uint8)
+    return levels

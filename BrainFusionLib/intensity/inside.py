@@ -1,0 +1,355 @@
+"""The inside of the skull in a CT: the space that the inner table encloses, closed over every hole.
+
+Flooding from the brain leaks through foramina, orbits and craniotomies. Seen from its middle, the inside of the skull
+is nearly star-shaped, so a surface r(direction) describes it: the first bone on each ray, where that agrees with a
+smooth surface that is fitted to all rays and ignores outliers; the smooth surface itself where there is no bone (a
+hole, a foramen, the border of the field). The surface cannot leak; voxels of bone inside it are then left out.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+
+from BrainFusionLib.geometry import FloatArray, Grid, apply_affine
+from BrainFusionLib.intensity.directions import around, smooth_basis, solid_angles, texel_of, unit_directions
+from BrainFusionLib.transform import Transform
+from BrainFusionLib.values import ByValue
+from BrainFusionLib.volume import BoolArray, Volume, VoxelArray
+
+VOXEL_MM = 2.0
+# Above the brain's HU: certainly bone, and half-way between brain and bone at the inner table. Relative to the brain,
+# because a cone beam may be off by 100 HU.
+BONE_OVER_BRAIN_HU, HALF_BONE_HU = 220.0, 400.0
+AIR_HU = -400.0
+# The rays: first radius, step, last radius.
+FIRST_MM, STEP_MM, FAR_MM = 6.0, 1.5, 130.0
+# Bumps of the smooth surface and their width; weight of the penalty on them.
+BUMPS, BUMP_DEG, PENALTY = 150, 22.0, 0.5
+# A crossing of bone this near the smooth surface belongs to the inner table; further in, if its neighbours agree
+# (the petrous ridge does, a lead does not).
+NEAR_MM, RIDGE_MM, AGREEING_MM = 8.0, 22.0, 4.0
+# The mask may lie this far beyond the surface, where the star does not see behind a ridge.
+BEYOND_MM, CORE_MM = 2.0, 6.0
+# The largest ball without bone must have at least this radius, and lie between bone.
+LEAST_BALL_MM, LEAST_ENCLOSED = 22.0, 0.5
+
+
+@dataclass(frozen=True, eq=False)
+class InsideSkull(ByValue):
+    """The inside of the skull, in the CT's space.
+
+    Attributes
+    ----------
+    grid
+        A grid of about 2 mm along the CT's axes.
+    mask_kji
+        Inside the inner table; bool, shape ``grid.shape_kji``. Includes CSF, vessels and intracranial air.
+    depth_kji
+        Depth below the surface along the ray from the centre, mm, negative outside; float32, -1000 far outside.
+    hu_kji
+        The CT on `grid`.
+    centre_lps_mm
+        The middle of the inside.
+    radii_mm
+        Distance of the surface from the centre, by direction (`directions.unit_directions`, along the CT's axes).
+    found
+        Directions in which the inner table was found; the surface is interpolated in the others.
+    brain_hu, noise_hu
+        The brain's median HU, and the standard deviation of the pooled voxels around it.
+    """
+
+    grid: Grid
+    mask_kji: BoolArray
+    depth_kji: VoxelArray
+    hu_kji: VoxelArray
+    centre_lps_mm: FloatArray
+    radii_mm: FloatArray
+    found: BoolArray
+    brain_hu: float
+    noise_hu: float
+
+    @property
+    def bone_hu(self) -> float:
+        """HU above which a pooled voxel is bone."""
+        return self.brain_hu + BONE_OVER_BRAIN_HU
+
+    @cached_property
+    def centre_kji(self) -> FloatArray:
+        """Index of the centre on `grid`, (3,)."""
+        index: FloatArray = apply_affine(self.grid.ijk_from_lps, self.centre_lps_mm)[::-1]
+        return index
+
+    @property
+    def volume_ml(self) -> float:
+        """Volume of the mask."""
+        return float(np.count_nonzero(self.mask_kji) * np.prod(self.grid.spacing_ijk_mm) / 1000)
+
+    def depth_on(self, grid: Grid, transform: Transform | None = None) -> VoxelArray:
+        """Return the depth below the inner table at the voxels of another grid, -1000 where the mask is empty.
+
+        Parameters
+        ----------
+        grid
+            The MRI's grid, for example.
+        transform
+            Maps points of `grid` to points of the CT, LPS mm.
+
+        Returns
+        -------
+        float32, shape ``grid.shape_kji``; the nearest voxel's value. Positive inside the skull (`mask_kji`).
+        """
+        depth = np.where(self.mask_kji, np.maximum(self.depth_kji, np.float32(0.1)), np.float32(-1000))
+        moving_from_fixed = np.eye(4) if transform is None else transform.moving_from_fixed_lps
+        matrix = (self.grid.ijk_from_lps @ moving_from_fixed @ grid.lps_from_ijk).astype(np.float64)
+        axes = [np.arange(n) for n in grid.size_ijk]
+        flat: npt.NDArray[np.int32] = np.zeros(grid.shape_kji, np.int32)
+        inside: BoolArray = np.ones(grid.shape_kji, bool)
+        for row, size, stride in zip(matrix[:3], self.grid.size_ijk, _strides_ijk(depth), strict=True):
+            plane = (row[2] * axes[2])[:, None, None] + (row[1] * axes[1])[:, None] + (row[3] + 0.5)
+            at = (plane.astype(np.float32) + (row[0] * axes[0]).astype(np.float32)).astype(np.float32)
+            flat += np.clip(at, 0, size - 1).astype(np.int32) * np.int32(stride)
+            inside &= (at >= 0) & (at < size)
+        found: VoxelArray = np.where(inside, depth.ravel()[flat], np.float32(-1000))
+        return found
+
+
+@dataclass(frozen=True)
+class Rays:
+    """Values of a volume along rays: radii (samples,), values and whether in the field (directions, samples)."""
+
+    radii_mm: VoxelArray
+    values: VoxelArray
+    in_field: BoolArray
+
+
+def inside_skull(ct: Volume) -> InsideSkull | None:
+    """Find the inside of the skull; ``None`` if no space between bones is in view.
+
+    Parameters
+    ----------
+    ct
+        Hounsfield units, on its own grid or on another (-1000 outside the field).
+    """
+    hu, grid = pooled_to(ct, VOXEL_MM)
+    spacing = np.asarray(grid.spacing_ijk_mm[::-1])
+    start = _middle_of_largest_ball(hu, spacing)
+    if start is None:
+        return None
+    brain, noise = _brain_values(hu, spacing, start)
+    bone = brain + BONE_OVER_BRAIN_HU
+    centre: FloatArray = start
+    every = np.arange(0, len(unit_directions()), 7)
+    for _ in range(2):
+        smooth = _smooth_surface(first_crossing(rays_from(hu, spacing, centre, every), bone), every)
+        centre = np.asarray(centre + _centroid(smooth)[::-1] / spacing, dtype=np.float64)
+    rays = rays_from(hu, spacing, centre)
+    first = first_crossing(rays, bone)
+    half = np.arange(0, len(first), 2)
+    smooth = _smooth_surface(first[half], half)
+    own = _inner_table(rays, first, smooth, bone)
+    found = np.isfinite(own)
+    radii = np.where(found, own, smooth)
+    depth, mask = _mask(hu, spacing, centre, radii, brain + HALF_BONE_HU)
+    return InsideSkull(grid, mask, depth, hu, apply_affine(grid.lps_from_ijk, centre[::-1]), radii, found, brain, noise)
+
+
+def pooled_to(volume: Volume, voxel_mm: float) -> tuple[VoxelArray, Grid]:
+    """Return the means of blocks of voxels of about a size; thick slices are interpolated linearly."""
+    array, spacing, first = volume.array_kji, list(volume.grid.spacing_ijk_mm[::-1]), [0.0, 0.0, 0.0]
+    for axis in range(3):
+        block = min(array.shape[axis], max(1, round(voxel_mm / spacing[axis])))
+        if block > 1:
+            array = _block_means(array, axis, block)
+            first[axis] = (block - 1) / 2
+            spacing[axis] *= block
+    for axis in range(3):
+        parts = int(spacing[axis] / voxel_mm + 0.25)
+        if parts > 1 and array.shape[axis] > 1:
+            array = _interpolated(array, axis, parts)
+            spacing[axis] /= parts
+    k, j, i = array.shape
+    origin = apply_affine(volume.grid.lps_from_ijk, np.array(first[::-1]))
+    spacing_ijk_mm = (float(spacing[2]), float(spacing[1]), float(spacing[0]))
+    return np.ascontiguousarray(array), Grid((i, j, k), spacing_ijk_mm, tuple(origin), volume.grid.direction)
+
+
+def rays_from(
+    hu: VoxelArray, spacing_kji_mm: FloatArray, centre_kji: FloatArray, chosen: npt.NDArray[np.intp] | None = None
+) -> Rays:
+    """Sample the nearest voxels along rays from a centre, in all directions or those chosen."""
+    directions = unit_directions() if chosen is None else unit_directions()[chosen]
+    radii = np.arange(FIRST_MM, FAR_MM, STEP_MM, dtype=np.float32)
+    flat = np.zeros((len(directions), len(radii)), np.int32)
+    in_field = np.ones(flat.shape, bool)
+    strides = _strides_ijk(hu)[::-1]
+    for axis in range(3):
+        slope = (directions[:, 2 - axis] / spacing_kji_mm[axis]).astype(np.float32)
+        at = slope[:, None] * radii + np.float32(centre_kji[axis] + 0.5)
+        in_field &= (at >= 0) & (at < hu.shape[axis])
+        flat += np.clip(at, 0, hu.shape[axis] - 1).astype(np.int32) * np.int32(strides[axis])
+    return Rays(radii, hu.ravel()[flat], in_field)
+
+
+def first_crossing(rays: Rays, bone_hu: float) -> FloatArray:
+    """Return the radius of the first bone on each ray, mm, NaN without any."""
+    hit = (rays.values > bone_hu) & rays.in_field
+    radius: FloatArray = np.where(hit.any(axis=1), rays.radii_mm[hit.argmax(axis=1)] - STEP_MM / 2, np.nan)
+    return radius
+
+
+# --- steps -----------------------------------------------------------------------------------------------------------
+
+
+def _middle_of_largest_ball(hu: VoxelArray, spacing: FloatArray) -> FloatArray | None:
+    """Return the index (k, j, i) of the middle of the largest ball without bone or air, between bones."""
+    import SimpleITK as sitk  # not at the top: the checks in this package must load without SimpleITK
+
+    steps = [max(1, round(4.0 / s)) for s in spacing]
+    coarse = hu[tuple(slice(s // 2, None, s) for s in steps)]
+    bone = coarse > 300
+    if not bone.any():
+        return None
+    obstacle = np.pad(bone | (coarse < -300), 1, constant_values=True)
+    image = sitk.GetImageFromArray(obstacle.astype(np.uint8))
+    image.SetSpacing([float(s * n) for s, n in zip(spacing, steps, strict=True)][::-1])
+    far = sitk.GetArrayFromImage(sitk.SignedMaurerDistanceMap(image, squaredDistance=False, useImageSpacing=True))
+    far = far[1:-1, 1:-1, 1:-1]
+    enclosed = np.zeros(coarse.shape, np.float32)
+    for axis in range(3):
+        enclosed += np.maximum.accumulate(bone, axis=axis)
+        enclosed += np.flip(np.maximum.accumulate(np.flip(bone, axis), axis=axis), axis)
+    enclosed /= 6
+    best = np.unravel_index(int((far * enclosed**2).argmax()), far.shape)
+    if far[best] < LEAST_BALL_MM or enclosed[best] < LEAST_ENCLOSED:
+        return None
+    return np.array([float(at * step + step // 2) for at, step in zip(best, steps, strict=True)])
+
+
+def _brain_values(hu: VoxelArray, spacing: FloatArray, centre: FloatArray) -> tuple[float, float]:
+    """Return the median and the standard deviation of the voxels within 15 mm of the centre."""
+    box = tuple(slice(max(0, int(c - 15 / s)), int(c + 15 / s) + 1) for c, s in zip(centre, spacing, strict=True))
+    values = hu[box]
+    median = float(np.median(values))
+    return median, float(1.4826 * np.median(np.abs(values - np.float32(median))))
+
+
+def _smooth_surface(radii: FloatArray, chosen: npt.NDArray[np.intp]) -> FloatArray:
+    """Fit a smooth surface to radii in some directions (NaN: none), ignoring outliers; return it in all directions."""
+    basis, penalty = smooth_basis(BUMPS, BUMP_DEG)
+    known = np.isfinite(radii)
+    b, y = basis[chosen][known], radii[known]
+    middle = float(np.median(y)) if len(y) else 70.0
+    weight: FloatArray = np.ones(len(y))
+    found: FloatArray = np.zeros(basis.shape[1])
+    for turn in range(7):
+        weighted = b * weight[:, None]
+        found = np.linalg.solve(weighted.T @ b + PENALTY * np.diag(penalty), weighted.T @ (y - middle))
+        # Tukey's weights, first wide, so that the ears and the face are outliers at the end only.
+        off = (y - middle - b @ found) / max(NEAR_MM, 25.0 * 0.6**turn)
+        weight = np.clip(1 - off**2, 0, None) ** 2
+    surface: FloatArray = np.clip(middle + basis @ found, FIRST_MM, FAR_MM)
+    return surface
+
+
+def _centroid(radii: FloatArray) -> FloatArray:
+    """Return the centroid of the star relative to its centre, (x, y, z) mm."""
+    moment = (unit_directions() * (solid_angles() * radii**4 / 4)[:, None]).sum(axis=0)
+    centroid: FloatArray = moment / (solid_angles() * radii**3 / 3).sum()
+    return centroid
+
+
+def _inner_table(rays: Rays, first: FloatArray, smooth: FloatArray, bone_hu: float) -> FloatArray:
+    """Return the radius at which each ray enters the inner table, NaN where no bone is near the smooth surface."""
+    hit = (rays.values > bone_hu) & rays.in_field
+    enters = hit.copy()
+    enters[:, 1:] &= ~hit[:, :-1]
+    edges = rays.radii_mm - np.float32(STEP_MM / 2)
+    off = np.where(enters, np.abs(edges - smooth[:, None].astype(np.float32)), np.float32(1000))
+    best = off.argmin(axis=1)
+    near = off[np.arange(len(off)), best] < NEAR_MM
+    own = np.where(near, edges[best].astype(np.float64), np.nan)
+    with np.errstate(invalid="ignore"):
+        agreeing = (np.abs(first[around(3.0)] - first[:, None]) < AGREEING_MM).mean(axis=1)
+        ridge = (first > smooth - RIDGE_MM) & (first < smooth + NEAR_MM) & (agreeing > 0.6)
+    found: FloatArray = np.where(ridge, first, own)
+    return found
+
+
+def _mask(
+    hu: VoxelArray, spacing: FloatArray, centre: FloatArray, radii: FloatArray, half_hu: float
+) -> tuple[VoxelArray, BoolArray]:
+    """Return the depth below the surface, and the largest piece inside it that is not bone."""
+    import SimpleITK as sitk
+
+    reach = float(radii.max()) + BEYOND_MM + 2
+    box = tuple(
+        slice(max(0, int(c - reach / s)), min(n, int(c + reach / s) + 2))
+        for c, s, n in zip(centre, spacing, hu.shape, strict=True)
+    )
+    k, j, i = (
+        ((np.arange(b.start, b.stop) - c) * s).astype(np.float32) for b, c, s in zip(box, centre, spacing, strict=True)
+    )
+    distance = np.sqrt(k[:, None, None] ** 2 + j[:, None] ** 2 + i**2)
+    depth: VoxelArray = np.full(distance.shape, np.float32(-1000))
+    at = np.nonzero(distance < reach)
+    offsets = np.stack([i[at[2]], j[at[1]], k[at[0]]], axis=1)
+    depth[at] = radii.astype(np.float32)[texel_of(offsets)] - distance[at]
+    values = hu[box]
+    # Deep inside, what is as dense as bone is a calcification, a clip or a lead.
+    open_space = (depth > -BEYOND_MM) & ((values < half_hu) | (depth > CORE_MM))
+    core = shrunk(open_space)
+    pieces = sitk.RelabelComponent(sitk.ConnectedComponent(sitk.GetImageFromArray(core.astype(np.uint8))))
+    largest = sitk.GetArrayFromImage(pieces) == 1
+    mask = np.zeros(hu.shape, bool)
+    mask[box] = grown(largest) & open_space
+    whole = np.full(hu.shape, np.float32(-1000))
+    whole[box] = depth
+    return whole, mask
+
+
+# --- small tools -----------------------------------------------------------------------------------------------------
+
+
+def grown(mask: BoolArray) -> BoolArray:
+    """Return a mask and its six neighbours."""
+    result = mask.copy()
+    for axis in range(3):
+        low = tuple(slice(None, -1) if a == axis else slice(None) for a in range(3))
+        high = tuple(slice(1, None) if a == axis else slice(None) for a in range(3))
+        result[low] |= mask[high]
+        result[high] |= mask[low]
+    return result
+
+
+def shrunk(mask: BoolArray) -> BoolArray:
+    """Return the voxels of a mask whose six neighbours are in it; outside the border counts as inside."""
+    return ~grown(~mask)
+
+
+def _strides_ijk(array: npt.NDArray[np.generic]) -> tuple[int, int, int]:
+    return 1, array.shape[2], array.shape[1] * array.shape[2]
+
+
+def _block_means(array: VoxelArray, axis: int, block: int) -> VoxelArray:
+    end = array.shape[axis] // block * block
+    # Of large blocks every second voxel: enough against noise, half the time.
+    chosen = range(0, block, 2 if block >= 4 else 1)
+    total: VoxelArray | None = None
+    for first in chosen:
+        part = array[tuple(slice(first, end, block) if a == axis else slice(None) for a in range(3))]
+        total = part.copy() if total is None else np.add(total, part, out=total)
+    assert total is not None
+    total *= np.float32(1 / len(chosen))
+    return total
+
+
+def _interpolated(array: VoxelArray, axis: int, parts: int) -> VoxelArray:
+    at = np.arange((array.shape[axis] - 1) * parts + 1) / parts
+    low = np.minimum(at.astype(np.intp), array.shape[axis] - 2)
+    weight = (at - low).astype(np.float32).reshape([-1 if a == axis else 1 for a in range(3)])
+    found: VoxelArray = np.take(array, low, axis) * (1 - weight) + np.take(array, low + 1, axis) * weight
+    return found

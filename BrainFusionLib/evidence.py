@@ -45,6 +45,9 @@ class PoseEvidence(ByValue):
         Expected error due to the choice of samples alone (`registration.confidence.sampling_error_mm`).
     lever
         Size of the head relative to the part used for the registration: 1 for whole heads, more for slabs.
+    inner_apart_mm
+        Distance between the fit to the whole head and the fit inside the skull (`registration.inner`), of which the
+        pose is a weighted mean; ``None`` where the second was not needed or not possible.
     """
 
     similarity_nmi: float
@@ -57,6 +60,7 @@ class PoseEvidence(ByValue):
     mirrored_margin_nats: float
     sampling_error_mm: float
     lever: float
+    inner_apart_mm: float | None = None
 
 
 @dataclass(frozen=True, eq=False)

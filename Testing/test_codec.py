@@ -109,7 +109,7 @@ pose_evidence = built(
     PoseEvidence, similarity_nmi=numbers, margin_nats=maybe | numbers, agreement_mm=numbers,
     perturbed_margin_nmi=numbers, overlap=numbers, thinnest_mm=numbers, thickest_voxel_mm=numbers,
     mirrored_margin_nats=numbers,
-    sampling_error_mm=numbers, lever=numbers,
+    sampling_error_mm=numbers, lever=numbers, inner_apart_mm=maybe | numbers,
 )  # fmt: skip
 local_fits = built(
     LocalFit, median_mm=numbers, part_mm=numbers, share=numbers, least_share=numbers, voxel_mm=numbers,

@@ -47,10 +47,10 @@ def distinct(poses: Poses, keep: int, score: torch.Tensor | None = None) -> Pose
     return poses[kept] if score is None else (poses[kept], score[kept])
 
 
-def midpoint(a: Poses, b: Poses) -> Poses:
-    """Return the midpoints of two lists of nearby poses (polar factor of the mean rotation)."""
-    u, _, vt = torch.linalg.svd(a.rotation + b.rotation)
-    return Poses(u @ vt, (a.centre + b.centre) / 2)
+def midpoint(a: Poses, b: Poses, share: float = 0.5) -> Poses:
+    """Return the means of two lists of nearby poses (polar factor of the mean rotation); `share` is that of `b`."""
+    u, _, vt = torch.linalg.svd((1 - share) * a.rotation + share * b.rotation)
+    return Poses(u @ vt, (1 - share) * a.centre + share * b.centre)
 
 
 def around(pose: Poses, step_mm: float) -> Poses:

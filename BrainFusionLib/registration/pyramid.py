@@ -109,7 +109,12 @@ class PreparedHead:
 
     def moving(self) -> list[Moving]:
         """Return every level in cells of the histogram."""
-        return [Moving(_cells(level.values, self.knots), level.grid.ijk_from_lps) for level in self.levels]
+        return [self.moving_at(level) for level in range(len(self.levels))]
+
+    def moving_at(self, level: int) -> Moving:
+        """Return one level in cells of the histogram."""
+        chosen = self.levels[level]
+        return Moving(_cells(chosen.values, self.knots), chosen.grid.ijk_from_lps)
 
 
 @dataclass(frozen=True)
@@ -136,23 +141,41 @@ class PreparedPair:
         """Least share of the fixed head's samples inside the moving volume for a pose to count."""
         return LEAST_OVERLAP * min(1.0, self.moving.volume_mm3 / self.fixed.volume_mm3)
 
-    def with_mri_fixed(self, moving_from_fixed_lps: FloatArray) -> PreparedPair:
-        """Return the same pair with the MRI as the fixed head, its focus limited to the part that the CT covers.
+    def with_other_fixed(self, moving_from_fixed_lps: FloatArray) -> PreparedPair:
+        """Return the same pair with the moving head as the fixed one, its focus limited to the part that both show.
 
         Parameters
         ----------
         moving_from_fixed_lps
-            4x4, from MRI to CT points: the pose found so far.
+            4x4, from points of the head that becomes the fixed one to the other's: the pose found so far.
         """
-        grid, ct = self.mri.levels[MASK_LEVEL].grid, self.ct.levels[MASK_LEVEL].grid
+        head, other = self.moving, self.fixed
+        grid, seen = head.levels[MASK_LEVEL].grid, other.levels[MASK_LEVEL].grid
         k, j, i = np.indices(grid.shape_kji).reshape(3, -1)
-        index = _moved(ct.ijk_from_lps @ moving_from_fixed_lps @ grid.lps_from_ijk, np.stack([i, j, k]))
-        last = np.asarray(ct.size_ijk)[:, None] - 1
+        index = _moved(seen.ijk_from_lps @ moving_from_fixed_lps @ grid.lps_from_ijk, np.stack([i, j, k]))
+        last = np.asarray(seen.size_ijk)[:, None] - 1
         covered = ((index >= 0) & (index <= last)).all(axis=0).reshape(grid.shape_kji)
-        focus = self.mri.region if self.mri.focus is None else self.mri.focus
+        focus = head.region if head.focus is None else head.focus
         visible = focus & torch.from_numpy(covered).to(focus.device)
-        mri = replace(self.mri, focus=visible if bool(visible.any()) else focus)
-        return PreparedPair(self.ct, mri, False, self.ct.moving())
+        fixed = replace(head, focus=visible if bool(visible.any()) else focus)
+        if self.ct_is_fixed:
+            return PreparedPair(self.ct, fixed, False, self.ct.moving())
+        return PreparedPair(fixed, self.mri, True, self.mri.moving())
+
+    @property
+    def are_whole(self) -> bool:
+        """Whether both volumes show most of the head."""
+        return PART < self.ct.volume_mm3 / self.mri.volume_mm3 < 1 / PART
+
+    @property
+    def samples_the_thin(self) -> bool:
+        """Whether the fixed head has the thinner slices of two whole heads, of which one is thick-sliced.
+
+        The last refinement samples the thick slices where they were measured: an interpolated thick slice is too
+        smooth between the slices, which pulls bone towards them (CT of 3 mm: 0.05 instead of 0.09 mm).
+        """
+        fixed, moving = (max(head.levels[0].grid.spacing_ijk_mm) for head in (self.fixed, self.moving))
+        return moving >= THICK * fixed and self.are_whole
 
     @property
     def lever(self) -> float:
@@ -241,8 +264,8 @@ def _mri_head(mri: Volume, device: torch.device, mask: BoolArray | None, check: 
     region = _grown(core, coarse.grid)
     inside = coarse.values[region]
     inside = inside[:: len(inside) // 20_000 + 1]  # enough for quantiles
-    edges = _spread(inside, MRI_BINS, 0.99)[1:-1].contiguous()
-    knots = _spread(inside, CT_BINS - 3, 0.995).cpu().numpy().astype(np.float64)
+    edges = spread(inside, MRI_BINS, 0.99)[1:-1].contiguous()
+    knots = spread(inside, CT_BINS - 3, 0.995).cpu().numpy().astype(np.float64)
     head = inside[inside > edges[1]]
     return PreparedHead(
         levels,
@@ -257,7 +280,7 @@ def _mri_head(mri: Volume, device: torch.device, mask: BoolArray | None, check: 
     )
 
 
-def _spread(values: torch.Tensor, bins: int, top: float) -> torch.Tensor:
+def spread(values: torch.Tensor, bins: int, top: float) -> torch.Tensor:
     """Return bins + 1 edges: the mean of equal ranks (most bins in noise) and equal widths (most bins in fat)."""
     share = torch.linspace(0, 1, bins + 1, device=values.device)
     low, high = torch.quantile(values, 0.01), torch.quantile(values, top)

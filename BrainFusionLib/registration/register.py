@@ -110,14 +110,21 @@ def register(
         poses, score, passes = run.find(heads, starts)
         mirrored = mirrored_score(heads, poses[:1], settings.seed, run.check)
         pose, searched = poses[:1], heads
-        if mri_mask is not None and heads.ct_is_fixed:  # a mask can only select samples of the fixed head
+        # A mask can only select samples of the fixed head.
+        other = heads.samples_the_thin if mri_mask is None else heads.ct_is_fixed
+        if other:
             pose = pose.inverse(heads.fixed.centre_lps_mm, heads.moving.centre_lps_mm)
-            heads = heads.with_mri_fixed(_mri_to_ct(searched, poses).moving_from_fixed_lps)
+            ct_from_mri = _mri_to_ct(searched, poses)
+            heads = heads.with_other_fixed(
+                (ct_from_mri if heads.ct_is_fixed else ct_from_mri.inverse()).moving_from_fixed_lps
+            )
         final, agreement, sampling = run.refine(heads, pose)
+        as_searched, inner_apart = final, None  # both criteria below are about the optimum for the whole head
+        if mri_mask is None and heads.are_whole:
+            final, inner_apart = run.refine_inside(heads, final, sampling)
         fitted = None if settings.model == "rigid" else run.fit(heads, final, settings.model)
-        as_searched = final
         if searched is not heads:  # the overlap is measured on the head that the search sampled
-            as_searched = final.inverse(heads.fixed.centre_lps_mm, heads.moving.centre_lps_mm)
+            as_searched = as_searched.inverse(heads.fixed.centre_lps_mm, heads.moving.centre_lps_mm)
         similarity, _, overlap = score_and_gradient(
             searched.fixed.samples(1, 50_000, settings.seed),
             searched.cells[1],
@@ -139,6 +146,7 @@ def register(
         mirrored_margin_nats=float(score[0]) - mirrored,
         sampling_error_mm=sampling,
         lever=heads.lever,
+        inner_apart_mm=inner_apart,
     )
     return Registration(
         transform=transform,

@@ -16,6 +16,7 @@ from functools import lru_cache
 
 import torch
 
+from BrainFusionLib.geometry import FloatArray, affine
 from BrainFusionLib.registration.histogram import CELLS, CT_BINS, FINENESS, MRI_BINS, ROW, Moving, Samples, joint_counts
 
 TURN_RADIUS_MM = 70.0
@@ -57,6 +58,11 @@ class Poses:
         """Return the poses from the moving to the fixed head, as poses about the moving head's centre."""
         back = self.rotation.transpose(1, 2)
         return Poses(back, (back @ (moving_centre - self.centre)[:, :, None])[:, :, 0] + fixed_centre)
+
+    def matrix(self, fixed_centre: torch.Tensor) -> FloatArray:
+        """Return the first pose as a 4x4 affine from fixed to moving points, LPS mm."""
+        linear = self.rotation[0].cpu().numpy()
+        return affine(linear, self.centre[0].cpu().numpy() - linear @ fixed_centre.cpu().numpy())
 
     def moved(self, step: torch.Tensor, model: str = "rigid") -> Poses:
         """Return the poses after a step (N, n + 3): along the generators / TURN_RADIUS_MM, then a shift in mm."""

@@ -9,6 +9,7 @@ import torch
 from BrainFusionLib.progress import Cancel, Progress, stop_if
 from BrainFusionLib.registration.confidence import corner_distance_mm, distinct, midpoint, sampling_error_mm
 from BrainFusionLib.registration.histogram import Samples
+from BrainFusionLib.registration.inner import InnerSamples, distance_inside_mm, in_doubt, inner_share, inside_of
 from BrainFusionLib.registration.pyramid import PreparedPair
 from BrainFusionLib.registration.refine import LADDER, climb, climb_at
 from BrainFusionLib.registration.search import COARSE, FINE, even_rotations, search
@@ -113,11 +114,34 @@ class Run:
             self.check()
             halves.append(heads.fixed.samples(0, count // 2, seed + 2 + half))
         ends = [self._climb_at_1_mm(heads, pose, half, 0.1, 0.003) for half in halves]
-        final = midpoint(*ends)
+        final = midpoint(ends[0], ends[1])
         groups = [half.every(GROUPS // 2, n) for half in halves for n in range(GROUPS // 2)]
         sampling = sampling_error_mm(groups, heads.cells[0], final, self.check)
         self.lap("refine 1 mm", 0.99)
         return final, float(corner_distance_mm(ends[0], ends[1])), sampling
+
+    def refine_inside(self, heads: PreparedPair, pose: Poses, sampling_mm: float) -> tuple[Poses, float | None]:
+        """Return the mean of a refined pose and of the fit inside the skull, and how far they are apart, mm.
+
+        The pose is returned as it is, with ``None``, if it is exact enough, or if no inside of a skull is in view.
+        """
+        voxel_mm = max(heads.fixed.levels[0].grid.spacing_ijk_mm)
+        inside = inside_of(heads.ct) if in_doubt(sampling_mm, voxel_mm) else None
+        self.check()
+        if inside is None:
+            return pose, None
+        centres = heads.ct.centre_lps_mm, heads.mri.centre_lps_mm
+        of_mri = pose.inverse(*centres) if heads.ct_is_fixed else pose
+        drawn = InnerSamples(heads.mri, inside, of_mri.matrix(centres[1]))
+        cells = heads.ct.moving_at(0) if heads.ct_is_fixed else heads.cells[0]
+        pair = PreparedPair(heads.ct, heads.mri, False, [cells])
+        # A quarter of the samples: the error of this fit is systematic.
+        samples = drawn.samples(self.settings.samples // 4, self.settings.seed + 5)
+        inner = self._climb_at_1_mm(pair, of_mri, samples, 0.3, 0.005)
+        apart = distance_inside_mm(of_mri.matrix(centres[1]), inner.matrix(centres[1]), inside.centre_lps_mm)
+        final = midpoint(of_mri, inner, inner_share(sampling_mm, apart, voxel_mm))
+        self.lap("refine inside", 0.99)
+        return (final.inverse(centres[1], centres[0]) if heads.ct_is_fixed else final), apart
 
     def fit(self, heads: PreparedPair, pose: Poses, model: str) -> Poses:
         """Return the similarity or affine pose of a model, fitted at 1 mm."""

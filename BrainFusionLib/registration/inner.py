@@ -1,0 +1,182 @@
+"""A second fit of the pose, to the inside of the skull and its inner table only.
+
+The fit to the whole head is the most exact one, to a few hundredths of a millimetre, as long as both images show the
+same head. Chemical shift moves fat against water, skin is pressed, the jaw moves, a field distorts the face: then the
+outline pulls the pose away from the skull, by up to 1 mm. Inside the outer table none of this happens. This fit is less
+exact, 0.1 to 0.3 mm in any case, because fluid at the inner table is as dark as bone in a T1. So the pose is a mean of
+the two, weighted by how exact the first one seems to be: where the outline misleads, the joint histogram is less sharp,
+and the scatter between groups of samples rises before anything else does.
+
+Samples are taken from the MRI and the CT is interpolated: cutting a region pulls at the pose where the interpolated
+image has gradients at the cut, and the CT is nearly constant inside bone and inside soft tissue, the MRI is not.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from BrainFusionLib.geometry import FloatArray
+from BrainFusionLib.intensity.inside import InsideSkull, inside_skull
+from BrainFusionLib.registration.histogram import MRI_BINS, ROW, Samples
+from BrainFusionLib.registration.pyramid import MASK_LEVEL, PreparedHead, spread
+from BrainFusionLib.volume import Volume, VoxelArray
+
+# How far beyond the inner table samples are taken: inside the bone, whose marrow (fat) begins about there.
+BEYOND_MM = 4.0
+# The coil's field is fitted to brain at least this deep, as a polynomial of this order.
+DEEP_MM, ORDER = 2.0, 4
+# Logarithms this far from the field are other tissue; and the first, wider bound.
+NEAR, WIDE = 0.5, 1.5
+# Unit of the polynomial's coordinates.
+RADIUS_MM = 90.0
+# Sampling error of the whole head's fit where nothing misleads it, for voxels of 1 mm, and how many times as large as
+# the rest the true error is. Measured on simulated heads (docs/measured.md).
+CLEAN_MM, GAIN = 0.010, 10.0
+# The error of the inner fit.
+INNER_MM = 0.2
+# Two fits that are closer agree; two fits that are farther apart differ because the outline misleads.
+AGREEING_MM, APART_MM = (0.15, 0.35), (0.45, 0.75)
+# An inner fit this far away has failed.
+MOST_MM = 4.0
+# Distance from the middle of the inside at which poses are compared.
+REACH_MM = 40.0
+
+
+def inside_of(ct: PreparedHead) -> InsideSkull | None:
+    """Find the inside of the skull at 2 mm."""
+    level = ct.levels[1]
+    return inside_skull(Volume(level.values.cpu().numpy(), level.grid, "CT", "CT"))
+
+
+class InnerSamples:
+    """Samples of the MRI inside the inner table and up to `BEYOND_MM` outside it, with the coil's field removed.
+
+    Parameters
+    ----------
+    mri
+        The head from which they are taken.
+    inside
+        The inside of the skull in the CT.
+    ct_from_mri_lps
+        4x4: the pose found so far.
+    """
+
+    def __init__(self, mri: PreparedHead, inside: InsideSkull, ct_from_mri_lps: FloatArray) -> None:
+        self._mri = mri
+        self._grid = inside.grid
+        self._mri_from_ct = np.linalg.inv(ct_from_mri_lps)
+        self._centre = mri.centre_lps_mm.cpu().numpy()
+        self._voxels = np.flatnonzero(inside.depth_kji > -BEYOND_MM)
+        self._field = self._fitted_field(inside, ct_from_mri_lps)
+        _, values = self._drawn(20_000, 0)
+        self._edges = spread(torch.from_numpy(values), MRI_BINS, 0.99)[1:-1].contiguous()
+
+    def samples(self, count: int, seed: int) -> Samples:
+        """Return `count` samples, evenly spread; a seed gives the same ones on every device."""
+        points, values = self._drawn(count, seed)
+        rows = torch.bucketize(torch.from_numpy(values), self._edges, out_int32=True) * ROW
+        device = self._mri.region.device
+        return Samples(torch.from_numpy(points).to(device), rows.to(device))
+
+    def _drawn(self, count: int, seed: int) -> tuple[VoxelArray, VoxelArray]:
+        """Return points (3, count), LPS mm from the MRI's centre, at voxel centres, and their corrected values."""
+        random = np.random.default_rng((seed, 41))
+        picked = ((np.arange(count) + random.random(count)) * (len(self._voxels) / count)).astype(np.intp)
+        k, j, i = np.unravel_index(self._voxels[picked], self._grid.shape_kji)
+        at = np.stack([i, j, k]) + random.uniform(-0.5, 0.5, (3, count))
+        fine = self._mri.levels[0]
+        index = np.rint(_applied(fine.grid.ijk_from_lps @ self._mri_from_ct @ self._grid.lps_from_ijk, at))
+        index = index[:, ((index >= 0) & (index < np.asarray(fine.grid.size_ijk)[:, None])).all(axis=0)]
+        ni, nj, _ = fine.grid.size_ijk
+        flat = ((index[2] * nj + index[1]) * ni + index[0]).astype(np.int64)
+        values = fine.values.reshape(-1)[torch.from_numpy(flat).to(fine.values.device)].cpu().numpy()
+        points = (_applied(fine.grid.lps_from_ijk, index) - self._centre[:, None]).astype(np.float32)
+        return points, values * np.exp(-_polynomials(points) @ self._field)
+
+    def _fitted_field(self, inside: InsideSkull, ct_from_mri_lps: FloatArray) -> VoxelArray:
+        """Return the coefficients of the logarithm of the coil's field, by weighted least squares without outliers."""
+        coarse = self._mri.levels[MASK_LEVEL]
+        ijk = np.indices(coarse.grid.shape_kji).reshape(3, -1)[::-1]
+        index = np.rint(_applied(inside.grid.ijk_from_lps @ ct_from_mri_lps @ coarse.grid.lps_from_ijk, ijk))
+        seen = ((index >= 0) & (index < np.asarray(inside.grid.size_ijk)[:, None])).all(axis=0)
+        i, j, k = np.where(seen, index, 0).astype(np.intp)
+        deep = seen & inside.mask_kji[k, j, i] & (inside.depth_kji[k, j, i] > DEEP_MM)
+        values = coarse.values.cpu().numpy().ravel()[deep]
+        terms = _polynomials(
+            (_applied(coarse.grid.lps_from_ijk, ijk[:, deep]) - self._centre[:, None]).astype(np.float32)
+        )
+        if len(values) < 20 * terms.shape[1]:
+            return np.zeros(terms.shape[1], np.float32)
+        logarithms = np.log(np.maximum(values, np.float32(1e-3) * values.max() + np.float32(1e-6)))
+        ridge = 1e-4 * len(values) * np.eye(terms.shape[1])
+        ridge[0, 0] = 0
+        off, field = logarithms - np.median(logarithms), np.zeros(terms.shape[1], np.float32)
+        for turn in range(8):
+            weight = np.clip(1 - np.square(off / max(NEAR, WIDE * 0.6**turn)), 0, None) ** 2
+            weighted = terms * weight[:, None].astype(np.float32)
+            field = np.linalg.solve(weighted.T @ terms + ridge, weighted.T @ logarithms).astype(np.float32)
+            off = logarithms - terms @ field
+        return field
+
+
+def inner_share(sampling_mm: float, apart_mm: float, voxel_mm: float) -> float:
+    """Return the weight of the inner fit in the pose, 0 to 1.
+
+    Parameters
+    ----------
+    sampling_mm
+        The sampling error of the fit to the whole head.
+    apart_mm
+        How far the two fits are apart.
+    voxel_mm
+        The longest voxel edge of the fixed head.
+    """
+    if apart_mm > MOST_MM:
+        return 0.0
+    doubt = _doubt_mm(sampling_mm, voxel_mm)
+    share = doubt**2 / (doubt**2 + INNER_MM**2)
+    if doubt < INNER_MM / 2:
+        return share * _step(apart_mm, *AGREEING_MM)
+    return share * _step(apart_mm, *AGREEING_MM) + (1 - share) * _step(apart_mm, *APART_MM)
+
+
+def distance_inside_mm(a: FloatArray, b: FloatArray, middle_ct_lps_mm: FloatArray) -> float:
+    """Return the median distance between two poses (4x4, CT from MRI) over points inside the skull."""
+    steps = REACH_MM * np.concatenate([np.zeros((1, 3)), np.eye(3), -np.eye(3)])
+    points = _applied(np.linalg.inv(a).astype(np.float64), (middle_ct_lps_mm + steps).T)
+    return float(np.median(np.linalg.norm(_applied(a, points) - _applied(b, points), axis=0)))
+
+
+def in_doubt(sampling_mm: float, voxel_mm: float) -> bool:
+    """Return whether the inner fit could change the pose."""
+    return _doubt_mm(sampling_mm, voxel_mm) > INNER_MM / 3
+
+
+def _doubt_mm(sampling_mm: float, voxel_mm: float) -> float:
+    return GAIN * max(0.0, sampling_mm - CLEAN_MM * float(np.sqrt(max(1.0, voxel_mm))))
+
+
+def _step(value: float, low: float, high: float) -> float:
+    t = min(1.0, max(0.0, (value - low) / (high - low)))
+    return t * t * (3 - 2 * t)
+
+
+def _polynomials(points_mm: VoxelArray) -> VoxelArray:
+    """Return all products of powers of the coordinates up to `ORDER`, (n, terms) float32; constant outside the head."""
+    scaled = np.clip(points_mm / np.float32(RADIUS_MM), -1.3, 1.3)
+    powers = [[np.ones(scaled.shape[1], np.float32)] for _ in range(3)]
+    for axis in range(3):
+        for _ in range(ORDER):
+            powers[axis].append(powers[axis][-1] * scaled[axis])
+    x, y, z = powers
+    orders = range(ORDER + 1)
+    terms = [x[a] * y[b] * z[c] for a in orders for b in orders for c in orders if a + b + c <= ORDER]
+    return np.stack(terms, axis=-1)
+
+
+def _applied(matrix: FloatArray, points: npt.ArrayLike) -> FloatArray:
+    """Apply a 4x4 affine to points (3, n)."""
+    moved: FloatArray = matrix[:3, :3] @ np.asarray(points) + matrix[:3, 3:]
+    return moved

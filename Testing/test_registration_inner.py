@@ -1,0 +1,61 @@
+"""What moves against the skull between two scans does not pull the pose away from it."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+import pytest
+
+from BrainFusionLib.registration import Registration, register
+from BrainFusionLib.registration.inner import in_doubt, inner_share
+from simulation.heads import Head, phantom_head
+from simulation.physics.case import make_physics_case
+from simulation.physics.kinds import draw_kind
+
+
+@lru_cache(maxsize=1)
+def head() -> Head:
+    return phantom_head(1, 1.5)
+
+
+def registered(kind: str, seed: int) -> tuple[Registration, float]:
+    """Return the registration of a simulated case and the median error of its pose over the brain, mm."""
+    case = make_physics_case(head(), draw_kind(kind, seed), seed)
+    found = register(case.ct, case.mri)
+    return found, float(np.median(case.pose_errors_mm(found.transform)))
+
+
+def test_a_thick_sliced_ct_is_registered_within_a_seventh_of_a_millimetre() -> None:
+    _, error_mm = registered("CT 3 mm", 4)
+    assert error_mm < 0.14
+
+
+def test_chemical_shift_of_fat_does_not_pull_the_pose() -> None:
+    found, error_mm = registered("chemical shift 1.8 mm", 3)
+    assert found.evidence.inner_apart_mm is not None
+    assert found.evidence.inner_apart_mm > 0.3
+    assert error_mm < 0.3
+
+
+def test_moved_jaw_and_skin_do_not_pull_the_pose() -> None:
+    _, error_mm = registered("jaw and skin", 4)
+    assert error_mm < 0.25
+
+
+def test_an_exact_fit_of_the_whole_head_needs_no_second_one() -> None:
+    assert not in_doubt(sampling_mm=0.013, voxel_mm=1.2)
+    assert in_doubt(sampling_mm=0.04, voxel_mm=1.2)
+
+
+@pytest.mark.parametrize("sampling_mm", [0.011, 0.02, 0.05])
+def test_fits_that_agree_leave_the_pose_of_the_whole_head(sampling_mm: float) -> None:
+    assert inner_share(sampling_mm, apart_mm=0.1, voxel_mm=1.0) == 0
+
+
+def test_the_inner_fit_decides_where_the_whole_head_is_in_doubt_and_far_away() -> None:
+    assert inner_share(0.05, apart_mm=1.0, voxel_mm=1.0) == pytest.approx(1.0)
+
+
+def test_a_failed_inner_fit_does_not_count() -> None:
+    assert inner_share(0.1, apart_mm=9.0, voxel_mm=1.0) == 0

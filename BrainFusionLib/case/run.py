@@ -33,7 +33,7 @@ from BrainFusionLib.evidence import (
     Scale,
     SkullFit,
 )
-from BrainFusionLib.intensity.inside import InsideSkull, inside_skull
+from BrainFusionLib.intensity.inside import FindInside, InsideSkull, inside_skull
 from BrainFusionLib.intensity.unit import UnitPair, unit_pair
 from BrainFusionLib.metrics.fidelity import Fidelity, fidelity
 from BrainFusionLib.progress import Cancel, Progress, stop_if
@@ -50,8 +50,6 @@ if TYPE_CHECKING:
     from BrainFusionLib.fusion.method import Fuser
     from BrainFusionLib.registration import Registration
 
-# Finds the inside of the skull when it is first asked for.
-FindInside = Callable[[], InsideSkull | None]
 # MRI voxels above this value on the unit scale are tissue.
 MRI_TISSUE = 0.1
 
@@ -166,7 +164,7 @@ def _posed(
     with clock.stage("registration"):
         found = register(
             inputs.ct, inputs.mri, request.settings.registration,
-            start=request.start, mri_mask=inputs.mri_mask, device=str(device),
+            start=request.start, mri_mask=inputs.mri_mask, inside=inside, device=str(device),
             progress=clock.progress, cancel=clock.cancel,
         )  # fmt: skip
         transform = found.affine or found.transform

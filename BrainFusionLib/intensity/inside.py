@@ -8,6 +8,7 @@ hole, a foramen, the border of the field). The surface cannot leak; voxels of bo
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -132,6 +133,10 @@ class Rays:
     radii_mm: VoxelArray
     values: VoxelArray
     in_field: BoolArray
+
+
+# Finds the inside of a CT's skull when it is first asked for.
+FindInside = Callable[[], InsideSkull | None]
 
 
 def inside_skull(ct: Volume) -> InsideSkull | None:

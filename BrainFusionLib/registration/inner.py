@@ -18,10 +18,10 @@ import numpy.typing as npt
 import torch
 
 from BrainFusionLib.geometry import FloatArray
-from BrainFusionLib.intensity.inside import InsideSkull, inside_skull
+from BrainFusionLib.intensity.inside import InsideSkull
 from BrainFusionLib.registration.histogram import MRI_BINS, ROW, Samples
 from BrainFusionLib.registration.pyramid import MASK_LEVEL, PreparedHead, spread
-from BrainFusionLib.volume import Volume, VoxelArray
+from BrainFusionLib.volume import VoxelArray
 
 # How far beyond the inner table samples are taken: inside the bone, whose marrow (fat) begins about there.
 BEYOND_MM = 4.0
@@ -42,12 +42,6 @@ AGREEING_MM, APART_MM = (0.15, 0.35), (0.45, 0.75)
 MOST_MM = 4.0
 # Distance from the middle of the inside at which poses are compared.
 REACH_MM = 40.0
-
-
-def inside_of(ct: PreparedHead) -> InsideSkull | None:
-    """Find the inside of the skull at 2 mm."""
-    level = ct.levels[1]
-    return inside_skull(Volume(level.values.cpu().numpy(), level.grid, "CT", "CT"))
 
 
 class InnerSamples:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 
@@ -12,6 +13,7 @@ from BrainFusionLib.device import pick_device
 from BrainFusionLib.evidence import PoseEvidence
 from BrainFusionLib.geometry import affine
 from BrainFusionLib.intensity import check_mask, check_pair
+from BrainFusionLib.intensity.inside import FindInside, inside_skull
 from BrainFusionLib.progress import Cancel, Progress
 from BrainFusionLib.registration.confidence import around
 from BrainFusionLib.registration.mirror import mirrored_score
@@ -64,6 +66,7 @@ def register(
     *,
     start: RigidTransform | None = None,
     mri_mask: Volume | None = None,
+    inside: FindInside | None = None,
     device: str = "auto",
     progress: Progress | None = None,
     cancel: Cancel | None = None,
@@ -82,6 +85,9 @@ def register(
         A pose to try in addition to those found by the search; a wrong one does no harm.
     mri_mask
         The registration mask, on the MRI's grid: the last refinement uses only the region above 0.
+    inside
+        Finds the inside of the skull in the CT, for a caller that needs it later, too; called only where the outline of
+        the head may mislead.
     device
         ``"auto"``, ``"cpu"``, ``"cuda"``; on ``"mps"``, which has no float64, the CPU is used.
     progress
@@ -121,7 +127,7 @@ def register(
         final, agreement, sampling = run.refine(heads, pose)
         as_searched, inner_apart = final, None  # both criteria below are about the optimum for the whole head
         if mri_mask is None and heads.are_whole:
-            final, inner_apart = run.refine_inside(heads, final, sampling)
+            final, inner_apart = run.refine_inside(heads, final, sampling, inside or partial(inside_skull, ct))
         fitted = None if settings.model == "rigid" else run.fit(heads, final, settings.model)
         if searched is not heads:  # the overlap is measured on the head that the search sampled
             as_searched = as_searched.inverse(heads.fixed.centre_lps_mm, heads.moving.centre_lps_mm)

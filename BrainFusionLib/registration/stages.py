@@ -6,10 +6,11 @@ import time
 
 import torch
 
+from BrainFusionLib.intensity.inside import FindInside
 from BrainFusionLib.progress import Cancel, Progress, stop_if
 from BrainFusionLib.registration.confidence import corner_distance_mm, distinct, midpoint, sampling_error_mm
 from BrainFusionLib.registration.histogram import Samples
-from BrainFusionLib.registration.inner import InnerSamples, distance_inside_mm, in_doubt, inner_share, inside_of
+from BrainFusionLib.registration.inner import InnerSamples, distance_inside_mm, in_doubt, inner_share
 from BrainFusionLib.registration.pyramid import PreparedPair
 from BrainFusionLib.registration.refine import LADDER, climb, climb_at
 from BrainFusionLib.registration.search import COARSE, FINE, even_rotations, search
@@ -120,13 +121,15 @@ class Run:
         self.lap("refine 1 mm", 0.99)
         return final, float(corner_distance_mm(ends[0], ends[1])), sampling
 
-    def refine_inside(self, heads: PreparedPair, pose: Poses, sampling_mm: float) -> tuple[Poses, float | None]:
+    def refine_inside(
+        self, heads: PreparedPair, pose: Poses, sampling_mm: float, find_inside: FindInside
+    ) -> tuple[Poses, float | None]:
         """Return the mean of a refined pose and of the fit inside the skull, and how far they are apart, mm.
 
         The pose is returned as it is, with ``None``, if it is exact enough, or if no inside of a skull is in view.
         """
         voxel_mm = max(heads.fixed.levels[0].grid.spacing_ijk_mm)
-        inside = inside_of(heads.ct) if in_doubt(sampling_mm, voxel_mm) else None
+        inside = find_inside() if in_doubt(sampling_mm, voxel_mm) else None
         self.check()
         if inside is None:
             return pose, None

@@ -88,7 +88,7 @@ class Criterion:
     remedy
         What to do about a refusal, if it is not to check the images.
     words
-        Further words for `text`, by name.
+        Further words for `text` and `refusal`, by name.
     """
 
     code: str
@@ -131,7 +131,7 @@ class Criterion:
         value = self.measure(evidence)
         if value is None or self._is_within(value, self.refuse):
             return None
-        return Refusal(self.code, self._phrased(self.refusal, value, self.refuse, {}), self.remedy)
+        return Refusal(self.code, self._phrased(self.refusal, value, self.refuse, self.words(evidence)), self.remedy)
 
     def _is_within(self, value: float, limit: float) -> bool:
         return value >= limit if self.sense == "at least" else value <= limit

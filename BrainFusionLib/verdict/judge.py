@@ -25,10 +25,9 @@ SENTENCES: dict[Colour, str] = {
     "amber": "Amber: check the alignment before use",
     "red": "Red: do not use, the alignment is probably wrong",
 }
-# Before shifts were measured (verdict.brain_shift), 12 of 12 simulated heads with a shifted brain or a distorted MRI
-# were green (docs/realism).
+# What is measured on simulated heads: docs/realism.
 CALIBRATION = (
-    "shifts of the brain below about 4 mm may be missed, distortion of the MRI is not detected, and verdicts were "
+    "shifts of the brain below about 4 mm and distortion of the MRI below about 2 mm may be missed, and verdicts were "
     "calibrated on simulated pairs: always check the images yourself"
 )
 

@@ -91,9 +91,8 @@ CRITERIA: tuple[Criterion, ...] = (
     ),
     Criterion(
         "merely_alike", "signs of another head", measures.signs_of_another_head, "at most", refuse=1.0,
-        refusal="they match only roughly, as heads of different people do ({value:.0f} of 3 signs: hardly better than "
-        "when mirrored, refinements apart, large scatter)",
-        may_refuse=measures.is_not_mirrored,
+        refusal="they match only roughly, as heads of different people do: {signs}",
+        may_refuse=measures.is_not_mirrored, words=measures.words_of_signs,
     ),
     Criterion(
         "coverage", "coverage of the MRI's head", measures.coverage, "at least", refuse=0.05,

@@ -93,8 +93,8 @@ AS_THEY_ARE = replace(REQUEST, given=RigidTransform.identity(), check=False)
 
 @pytest.fixture
 def inputs(pair):
-    ct = RawVolume(np.rint(pair.ct.array_kji).astype(np.int16), pair.ct.grid, "CT", "CT 1")
-    return RawInputs(ct, RawVolume(pair.mri.array_kji, pair.mri.grid, "MR", "T1"))
+    ct = RawVolume(np.rint(pair.ct.array_kji).astype(np.int16), pair.ct.grid.lps_from_ijk, "CT", "CT 1")
+    return RawInputs(ct, RawVolume(pair.mri.array_kji, pair.mri.grid.lps_from_ijk, "MR", "T1"))
 
 
 def timeless(result):
@@ -171,9 +171,9 @@ def test_cancel_ends_the_process_at_once_and_leaves_nothing(runner, ticker, inpu
 
 
 def test_an_error_arrives_unchanged_and_the_worker_continues(runner, ticker, inputs):
-    constant = RawVolume(np.zeros_like(inputs.mri.array_kji), inputs.mri.grid, "MR", "Empty MRI")
-    far = replace(inputs.mri, grid=inputs.mri.grid.moved(RigidTransform.from_axis_angle((0, 0, 1), 0, (900, 0, 0))
-                  .moving_from_fixed_lps))  # fmt: skip
+    constant = RawVolume(np.zeros_like(inputs.mri.array_kji), inputs.mri.lps_from_ijk, "MR", "Empty MRI")
+    away = RigidTransform.from_axis_angle((0, 0, 1), 0, (900, 0, 0)).moving_from_fixed_lps
+    far = replace(inputs.mri, lps_from_ijk=away @ inputs.mri.lps_from_ijk)
     for request, wrong in ((REQUEST, RawInputs(inputs.ct, constant)), (AS_THEY_ARE, RawInputs(inputs.ct, far))):
         heard, here = Heard(), Heard()
         runner.run(request, wrong, heard.on_progress, heard.on_done)
@@ -254,7 +254,7 @@ def test_the_worker_ends_when_its_parent_is_gone():
 
 
 def test_a_job_arrives_whole(tmp_path, inputs):
-    mask = RawVolume(np.ones(inputs.mri.grid.shape_kji, np.uint8), inputs.mri.grid, None, "mask")
+    mask = RawVolume(np.ones(inputs.mri.array_kji.shape, np.uint8), inputs.mri.lps_from_ijk, None, "mask")
     request = Request(
         Source("CT 1"), Source("T1"), Source("mask"), Settings(fusion=FusionSettings(weights=Path("w.npz"))),
         start=RigidTransform.from_axis_angle((1, 2, 3), 20, (5, 6, 7)),

@@ -12,7 +12,8 @@ import slicer.util
 import vtk
 
 from BrainFusionLib.errors import GeometryError, ImageContentError, Remedy
-from BrainFusionLib.geometry import RAS_FROM_LPS, FloatArray, Grid
+from BrainFusionLib.geometry import RAS_FROM_LPS, FloatArray
+from BrainFusionLib.tilt import check_axes
 from BrainFusionLib.transform import RigidTransform, Transform
 from BrainFusionLib.volume import Modality, Volume
 from BrainFusionSlicer import ownership, registered_ct
@@ -48,14 +49,15 @@ def raw_from_node(node: slicer.vtkMRMLScalarVolumeNode, labels: bool = False, as
     Returns
     -------
     RawVolume
-        The node's own voxels, not copied, on a grid in LPS mm. The modality is set where the volume came from DICOM.
+        The node's own voxels, not copied, with their affine in LPS mm; the library straightens a gantry tilt. The
+        modality is set where the volume came from DICOM.
 
     Raises
     ------
     ImageContentError
         The node has no voxels, or holds labels or vectors.
     GeometryError
-        Its axes are not perpendicular.
+        Its axes are sheared in another way than a tilted gantry does.
     """
     name = node.GetName()
     allowed = ("vtkMRMLScalarVolumeNode", *(["vtkMRMLLabelMapVolumeNode"] if labels else []))
@@ -75,10 +77,10 @@ def raw_from_node(node: slicer.vtkMRMLScalarVolumeNode, labels: bool = False, as
     lps_from_ijk = LPS_FROM_RAS @ world_ras_from_parent(parent, name) @ slicer.util.arrayFromVTKMatrix(ras_from_ijk)
     array = slicer.util.arrayFromVolume(node)
     try:
-        grid = Grid.from_lps_from_ijk(lps_from_ijk, array.shape[::-1])
+        check_axes(lps_from_ijk, array.shape[::-1])
     except GeometryError as error:
         raise GeometryError(f"{name}: {error.problem}", remedy=error.remedy, details=error.details) from error
-    return RawVolume(array, grid, modality_of(node), name)
+    return RawVolume(array, lps_from_ijk, modality_of(node), name)
 
 
 def _straightened(node: slicer.vtkMRMLScalarVolumeNode, parent: slicer.vtkMRMLTransformNode) -> RawVolume:
@@ -95,7 +97,7 @@ def _straightened(node: slicer.vtkMRMLScalarVolumeNode, parent: slicer.vtkMRMLTr
         copy.SetAndObserveTransformNodeID(parent.GetID())
         copy.HardenTransform()
         raw = raw_from_node(copy)
-        return RawVolume(np.array(raw.array_kji), raw.grid, modality_of(node), node.GetName())
+        return RawVolume(np.array(raw.array_kji), raw.lps_from_ijk, modality_of(node), node.GetName())
     finally:
         scene.RemoveNode(copy)
 
@@ -307,7 +309,7 @@ def mask_from_node(node: slicer.vtkMRMLNode, mri_node: slicer.vtkMRMLScalarVolum
                 f"{node.GetName()}: no segment of it is visible. Show the segment that is the registration mask."
             )
         raw = raw_from_node(labels, labels=True)
-        return RawVolume(np.array(raw.array_kji), raw.grid, None, node.GetName())
+        return RawVolume(np.array(raw.array_kji), raw.lps_from_ijk, None, node.GetName())
     finally:
         scene.RemoveNode(labels)
 

@@ -20,7 +20,8 @@ from BrainFusionLib import errors
 from BrainFusionLib.acquisition import Acquisition
 from BrainFusionLib.case import Inputs, Request, Result, from_document, to_document
 from BrainFusionLib.errors import BrainFusionError, RegistrationError, Remedy
-from BrainFusionLib.geometry import Grid
+from BrainFusionLib.geometry import FloatArray
+from BrainFusionLib.tilt import placed
 from BrainFusionLib.transform import Transform
 from BrainFusionLib.volume import Modality, Volume, VoxelArray
 
@@ -32,19 +33,20 @@ PIECE_BYTES = 16_000_000
 class RawVolume:
     """A volume as a node holds it: voxels of any number type, maybe a view of the node's own memory.
 
-    ``array_kji`` has the shape ``grid.shape_kji``; the grid is in world LPS mm.
+    ``array_kji`` has the shape (k, j, i); ``lps_from_ijk`` is its 4x4 affine to world LPS mm, sheared where the gantry
+    was tilted.
     """
 
     array_kji: npt.NDArray[Any]
-    grid: Grid
+    lps_from_ijk: FloatArray
     modality: Modality | None
     name: str
     acquisition: Acquisition | None = None
 
     def copied(self) -> Volume:
-        """Return a library volume with float32 voxels of its own."""
-        voxels = np.array(self.array_kji, dtype=np.float32)
-        return Volume(voxels, self.grid, self.modality, self.name, acquisition=self.acquisition)
+        """Return a library volume with float32 voxels of its own; a gantry tilt is straightened."""
+        array = np.array(self.array_kji, dtype=np.float32)
+        return placed(array, self.lps_from_ijk, modality=self.modality, name=self.name)
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,17 +70,17 @@ class RawInputs:
 # ---- the messages ---------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class RawHeader:
     """A `RawVolume` without its voxels; those are in the job's folder, under the volume's role."""
 
-    grid: Grid
+    lps_from_ijk: FloatArray
     modality: Modality | None
     name: str
     acquisition: Acquisition | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class JobMessage:
     """To the worker: fuse what is in a folder, and write the volumes of the result there."""
 
@@ -190,10 +192,7 @@ def write_job(request: Request, inputs: RawInputs, folder: Path) -> Iterator[Job
     volumes = inputs.by_role()
     for role, volume in volumes.items():
         yield from files.set_in_pieces(role, volume.array_kji)
-    headers = {
-        role: RawHeader(volume.grid, volume.modality, volume.name, volume.acquisition)
-        for role, volume in volumes.items()
-    }
+    headers = {role: RawHeader(volume.lps_from_ijk, volume.modality, volume.name) for role, volume in volumes.items()}
     yield JobMessage(folder, request, headers)
 
 
@@ -201,8 +200,7 @@ def read_inputs(job: JobMessage) -> Inputs:
     """Return the volumes of a job, float32."""
     files = VoxelFiles(job.folder)
     volumes = {
-        role: RawVolume(files[role], h.grid, h.modality, h.name, h.acquisition).copied()
-        for role, h in job.volumes.items()
+        role: RawVolume(files[role], h.lps_from_ijk, h.modality, h.name).copied() for role, h in job.volumes.items()
     }
     return Inputs(**volumes)
 

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from BrainFusionLib.errors import ImageFileError
-from BrainFusionLib.geometry import FloatArray, Grid
+from BrainFusionLib.geometry import ORTHOGONALITY_TOLERANCE, FloatArray, Grid, affine, orthonormalised
 from BrainFusionLib.io.budget import refuse_too_large
 from BrainFusionLib.io.data_files import data_file, is_pattern, numbered
 from BrainFusionLib.io.reading import COPY_AGAIN, naming, open_regular, refuse_bad_spacing, three_sizes
@@ -32,6 +32,7 @@ from BrainFusionLib.io.text_headers import (
 from BrainFusionLib.io.unpacking import Packing, is_gzip, read_span
 from BrainFusionLib.io.voxels import storable, write_plain
 from BrainFusionLib.io.writing import atomic_output
+from BrainFusionLib.tilt import check_axes, placed
 from BrainFusionLib.volume import Volume
 
 _TYPES = {
@@ -61,9 +62,10 @@ def read_metaimage(path: Path) -> Volume:
     with naming(path):
         header = _header(path)
         size = _size(path, header.entries)
-        grid, notes = _grid(path, header.entries, size)
+        lps_from_ijk, notes = _affine(path, header.entries)
+        check_axes(lps_from_ijk, size)
         array, notes_on_data = _voxels(path, header, size)
-    return Volume(array, grid, name=path.name, notes=(*notes, *notes_on_data))
+    return placed(array, lps_from_ijk, name=path.name, notes=(*notes, *notes_on_data))
 
 
 def metaimage_size(path: Path) -> tuple[int, int, int]:
@@ -155,7 +157,7 @@ def _size(path: Path, entries: dict[str, str]) -> tuple[int, int, int]:
     return three_sizes(path, sizes)
 
 
-def _grid(path: Path, entries: dict[str, str], size: tuple[int, int, int]) -> tuple[Grid, list[str]]:
+def _affine(path: Path, entries: dict[str, str]) -> tuple[FloatArray, list[str]]:
     notes = []
     dimensions = len(entries["DimSize"].split())
 
@@ -178,7 +180,9 @@ def _grid(path: Path, entries: dict[str, str], size: tuple[int, int, int]) -> tu
     origin = entry(("Offset", "Position", "Origin"), np.zeros(3))
     # Each row of the matrix in the file is the direction of one index axis.
     direction = entry(("TransformMatrix", "Rotation", "Orientation"), np.eye(3), NO_AXES).T
-    return Grid(size, tuple(spacing), tuple(origin), direction), notes
+    if np.abs((direction**2).sum(axis=0) - 1).max() > ORTHOGONALITY_TOLERANCE:
+        orthonormalised(direction)  # says that they are scaled
+    return affine(direction * spacing, origin), notes
 
 
 def _voxels(path: Path, header: _Header, size: tuple[int, int, int]) -> tuple[npt.NDArray[np.float32], list[str]]:

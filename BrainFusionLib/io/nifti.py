@@ -18,12 +18,13 @@ import numpy as np
 import numpy.typing as npt
 
 from BrainFusionLib.errors import GeometryError, ImageFileError
-from BrainFusionLib.geometry import RAS_FROM_LPS, FloatArray, Grid, affine, orthonormalised
+from BrainFusionLib.geometry import RAS_FROM_LPS, FloatArray, affine, orthonormalised
 from BrainFusionLib.io.budget import refuse_too_large
 from BrainFusionLib.io.nifti_layout import ANALYZE, NIFTI1, NIFTI2
 from BrainFusionLib.io.reading import COPY_AGAIN, naming, refuse_bad_spacing, shown, three_sizes
 from BrainFusionLib.io.sidecar import read_sidecar
 from BrainFusionLib.io.unpacking import is_gzip, read_span, read_start
+from BrainFusionLib.tilt import check_axes, placed
 from BrainFusionLib.volume import Volume
 
 _BYTE_ORDERS: tuple[Literal["<", ">"], ...] = ("<", ">")
@@ -75,15 +76,14 @@ def read_nifti(path: Path) -> Volume:
     with naming(header_path):
         header = _read_header(header_path, single_file=header_path == data_path)
         size = three_sizes(header_path, _sizes(header))
-        grid, notes = _grid(header, size)
+        lps_from_ijk, notes = _affine(header, size)
+        check_axes(lps_from_ijk, size)
     if not header.is_nifti and data_path.with_suffix(".mat").exists():
         notes.append(f"{data_path.with_suffix('.mat').name} beside it (SPM's own matrix) was not read.")
     with naming(data_path):
         array, notes_on_data = _read_voxels(data_path, header, size)
         notes += notes_on_data
-    acquisition, notes_on_sidecar = read_sidecar(path, grid, _in_scanner_space(header))
-    notes += notes_on_sidecar
-    return Volume(array, grid, name=path.name, notes=tuple(notes), acquisition=acquisition)
+    return placed(array, lps_from_ijk, name=path.name, notes=tuple(notes))
 
 
 def nifti_size(path: Path) -> tuple[int, int, int]:
@@ -200,7 +200,7 @@ def _scaling(header: _Header) -> tuple[float, float]:
     return 1.0, 0.0
 
 
-def _grid(header: _Header, size: tuple[int, int, int]) -> tuple[Grid, list[str]]:
+def _affine(header: _Header, size: tuple[int, int, int]) -> tuple[FloatArray, list[str]]:
     fields = header.fields
     spacing = np.array(fields["pixdim"][1:4], dtype=np.float64)
     notes = []
@@ -216,7 +216,7 @@ def _grid(header: _Header, size: tuple[int, int, int]) -> tuple[Grid, list[str]]
         ras_from_ijk = np.diag([*[_MM_PER_UNIT.get(unit, 1.0)] * 3, 1.0]) @ ras_from_ijk
     else:
         ras_from_ijk = _analyze_affine(fields, spacing, size, notes)
-    return Grid.from_lps_from_ijk(RAS_FROM_LPS @ ras_from_ijk, size), notes
+    return RAS_FROM_LPS @ ras_from_ijk, notes
 
 
 def _analyze_affine(fields: np.void, spacing: FloatArray, size: tuple[int, int, int], notes: list[str]) -> FloatArray:

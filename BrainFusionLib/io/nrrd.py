@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from BrainFusionLib.errors import ImageFileError
-from BrainFusionLib.geometry import Grid
+from BrainFusionLib.geometry import Grid, affine
 from BrainFusionLib.io.budget import refuse_too_large
 from BrainFusionLib.io.data_files import data_file, is_pattern, numbered
 from BrainFusionLib.io.nrrd_header import NrrdHeader, read_axes, read_header, read_sizes, size_of
@@ -22,6 +22,7 @@ from BrainFusionLib.io.text_headers import LONGEST_LINE, PURPOSE, brief, exact, 
 from BrainFusionLib.io.unpacking import Packing, cut_short, read_span
 from BrainFusionLib.io.voxels import storable, write_gzipped
 from BrainFusionLib.io.writing import atomic_output
+from BrainFusionLib.tilt import check_axes, placed
 from BrainFusionLib.volume import Volume
 
 _TYPES = {
@@ -77,9 +78,10 @@ def read_nrrd(path: Path) -> Volume:
         axes = read_axes(header)
         lengths = np.linalg.norm(axes.vectors_lps_mm, axis=0)
         refuse_bad_spacing(lengths.tolist())
-        grid = Grid(axes.size_ijk, tuple(lengths), tuple(axes.origin_lps_mm), axes.vectors_lps_mm / lengths)
+        lps_from_ijk = affine(axes.vectors_lps_mm, axes.origin_lps_mm)
+        check_axes(lps_from_ijk, axes.size_ijk)
         array, notes = _voxels(header, axes.size_ijk)
-    return Volume(array, grid, name=path.name, notes=(*axes.notes, *notes))
+    return placed(array, lps_from_ijk, name=path.name, notes=(*axes.notes, *notes))
 
 
 def nrrd_size(path: Path) -> tuple[int, int, int]:

@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from BrainFusionLib.errors import GeometryError
 from BrainFusionLib.geometry import FloatArray, Grid, affine, apply_affine, orthonormalised
+from BrainFusionLib.tilt import LARGEST_TILT_DEG, note_on_tilt, shifted_back
 from BrainFusionLib.volume import VoxelArray
 
 # Positions are written rounded, to 0.01 mm at worst in sound headers. What stays below is not worth resampling for.
@@ -16,9 +17,6 @@ _POSITION_TOLERANCE_MM = 0.05
 
 # Up to three slices missing in a row (and the usual mix of 1.25 and 5 mm slices) are bridged; more would be invention.
 _LARGEST_GAP = 4.5  # of the usual distance
-
-# CT gantries tilt up to 30 degrees.
-_LARGEST_TILT_DEG = 40.0
 
 
 class Slices(NamedTuple):
@@ -111,27 +109,13 @@ def _straightened(
     offsets = local[:, :2] / np.asarray(spacing_ij)  # pixels along i and j
     low, high = np.floor(offsets.min(axis=0)), np.ceil(offsets.max(axis=0))
     widest = np.linalg.norm((high - low) * spacing_ij)
-    if tilt > _LARGEST_TILT_DEG or widest > np.tan(np.radians(_LARGEST_TILT_DEG)) * rise + 10:
+    if tilt > LARGEST_TILT_DEG or widest > np.tan(np.radians(LARGEST_TILT_DEG)) * rise + 10:
         raise GeometryError(
             f"its slices are not stacked above each other: they are shifted sideways by up to {widest:.0f} mm over "
             f"a height of {rise:.0f} mm, more than any gantry tilt. Export the original series again."
         )
-    fill = float(pixels.min())
-    count, rows, columns = pixels.shape
-    width, height = (np.array([columns, rows]) + high - low).astype(int)
-    result = np.empty((count, height, width), np.float32)
-    for k in range(count):
-        whole = np.floor(offsets[k] - low).astype(int)
-        part = offsets[k] - low - whole
-        canvas = np.full((height + 1, width + 1), fill, np.float32)  # one pixel more in front, to interpolate from
-        canvas[1 + whole[1] : 1 + whole[1] + rows, 1 + whole[0] : 1 + whole[0] + columns] = pixels[k]
-        along_j = (1 - part[1]) * canvas[1:] + part[1] * canvas[:-1]
-        result[k] = (1 - part[0]) * along_j[:, 1:] + part[0] * along_j[:, :-1]
-    note = (
-        f"the gantry was tilted by {tilt:.1f} degrees: the slices were shifted onto a perpendicular grid by linear "
-        f"interpolation, and the new border filled with the lowest value ({fill:g})."
-    )
-    return result, low, note
+    result, low = shifted_back(pixels, offsets)
+    return result, low, note_on_tilt(tilt, float(pixels.min()))
 
 
 def _evened(pixels: npt.NDArray[np.float32], heights: FloatArray) -> tuple[npt.NDArray[np.float32], float, list[str]]:

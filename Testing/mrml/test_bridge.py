@@ -199,6 +199,25 @@ def test_a_nonlinear_parent_gives_a_resampled_copy(scene, levels):
     assert content(node) == before
 
 
+def test_a_tilted_ct_as_slicers_dicom_loader_writes_it_is_straightened(scene):
+    """Without a transform: rows and columns are perpendicular, and slices are shifted sideways."""
+    node = add_volume(scene, "Tilted CT", shape=(6, 4, 5))
+    sheared = np.array(RAS_FROM_IJK["oblique"])
+    sheared[:3, 2] += 0.3 * sheared[:3, 1]
+    node.SetIJKToRASMatrix(bridge.vtk_matrix(sheared))
+    before = content(node)
+    read = bridge.volume_from_node(node)
+    assert "the gantry was tilted" in read.notes[0]
+    np.testing.assert_allclose(read.grid.direction.T @ read.grid.direction, np.eye(3), atol=1e-9)
+    place = read.grid.ijk_from_lps @ np.append(world_ras_of_voxel(node, (2, 2, 3)) * (-1, -1, 1), 1)
+    np.testing.assert_allclose(place[:3], [2, np.round(place[1], 2), 3], atol=1e-6)
+    i, k, j = 2, 3, place[1]
+    below, part = int(np.floor(j)), j - np.floor(j)
+    interpolated = (1 - part) * read.array_kji[k, below, i] + part * read.array_kji[k, below + 1, i]
+    assert interpolated == pytest.approx(value_of_voxel(node, (2, 2, 3)), abs=1e-2)
+    assert content(node) == before
+
+
 def test_a_shearing_parent_is_refused_with_the_volumes_name(scene):
     node = add_volume(scene, "Sheared")
     shear = np.eye(4)

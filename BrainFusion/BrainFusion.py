@@ -500,5 +500,5 @@ class BrainFusionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.updatePanel()
 
     def onJump(self, checked: bool = False) -> None:
-        if self._state.worst_lps_mm is not None:
-            review.jump_to(self._state.worst_lps_mm)
+        if self._state.worst_mri_mm is not None:
+            review.jump_to(bridge.world_from_mri_frame(self._state.worst_mri_mm, self._parameterNode.mriVolume))

@@ -6,6 +6,8 @@ Input nodes are read, never written; what is read is a copy. All of this has to 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import slicer
 import slicer.util
@@ -17,6 +19,7 @@ from BrainFusionLib.tilt import check_axes
 from BrainFusionLib.transform import RigidTransform, Transform
 from BrainFusionLib.volume import Modality, Volume
 from BrainFusionSlicer import ownership, registered_ct
+from BrainFusionSlicer.companions import linear_parent, transforms_above
 from BrainFusionSlicer.jobs import RawVolume
 from BrainFusionSlicer.ownership import MOVED_CT_ROLE, TRANSFORM
 from BrainFusionSlicer.registered_ct import users_parent
@@ -102,10 +105,12 @@ def _straightened(node: slicer.vtkMRMLScalarVolumeNode, parent: slicer.vtkMRMLTr
         scene.RemoveNode(copy)
 
 
-def node_from_volume(volume: Volume, node: slicer.vtkMRMLScalarVolumeNode) -> None:
+def node_from_volume(
+    volume: Volume, node: slicer.vtkMRMLScalarVolumeNode, parent: slicer.vtkMRMLTransformNode | None = None
+) -> None:
     """Write a library volume into a volume node: voxels, place, and a display node if it has none.
 
-    The node is taken out of any transform, because the grid is already in world coordinates. Its name stays.
+    The node is taken out of any other transform, because the grid is in world coordinates. Its name stays.
 
     Parameters
     ----------
@@ -113,7 +118,10 @@ def node_from_volume(volume: Volume, node: slicer.vtkMRMLScalarVolumeNode) -> No
         What to write; its grid is in LPS mm.
     node
         A scalar volume node in a scene; its voxels and geometry are replaced.
+    parent
+        The linear transform to put the node under. It is shown where the grid says all the same.
     """
+    parent_from_world = np.linalg.inv(world_ras_from_parent(parent, volume.name))
     if node.GetDisplayNode() is None:
         node.CreateDefaultDisplayNodes()
     # Or the histogram of all voxels would be made, only to be replaced by `share_display`.
@@ -122,8 +130,8 @@ def node_from_volume(volume: Volume, node: slicer.vtkMRMLScalarVolumeNode) -> No
         # Fresh image data: the old one may be shared with a clone of the node.
         node.SetAndObserveImageData(vtk.vtkImageData())
         slicer.util.updateVolumeFromArray(node, volume.array_kji)
-        node.SetIJKToRASMatrix(vtk_matrix(RAS_FROM_LPS @ volume.grid.lps_from_ijk))
-        node.SetAndObserveTransformNodeID(None)
+        node.SetIJKToRASMatrix(vtk_matrix(parent_from_world @ RAS_FROM_LPS @ volume.grid.lps_from_ijk))
+        node.SetAndObserveTransformNodeID(None if parent is None else parent.GetID())
 
 
 def world_ras_from_parent(parent: slicer.vtkMRMLTransformNode | None, name: str) -> FloatArray:
@@ -169,8 +177,8 @@ def move_ct_onto_mri(
 ) -> slicer.vtkMRMLLinearTransformNode:
     """Put the CT under a linear transform node that moves it onto the MRI; a second call replaces the first.
 
-    The node comes between the CT and whatever transform the user had it under, so that the CT's own pose is never
-    lost: the CT returns to it when it is taken out of this one transform.
+    What belongs to the CT moves with it. The transform stands under the MRI's own, so that whatever moves the MRI
+    moves both. Where the CT was before is noted on it, and is never lost.
 
     Parameters
     ----------
@@ -191,28 +199,39 @@ def move_ct_onto_mri(
     Raises
     ------
     GeometryError
-        The CT is under a transform of the user's that is not linear, or `into` is one of them, or `into` carries
-        another CT.
+        The CT is under a transform of the user's that is not linear, `into` is one that the CT or the MRI is under, or
+        `into` carries another CT.
     """
-    parent = users_parent(ct_node)
-    world_from_parent = world_ras_from_parent(parent, ct_node.GetName())
-    # The CT shall be at mri_from_ct @ world_from_parent, and will be at world_from_parent @ (what is asked for here).
-    to_parent = np.linalg.inv(world_from_parent) @ mri_from_ct_ras(transform) @ world_from_parent
-
-    above = parent
-    while above is not None:
-        if above is into:
-            raise GeometryError(
-                f"{into.GetName()}: the CT is under this transform already, and its own pose would be lost. Choose "
-                "another output transform, or a new one."
-            )
-        above = above.GetParentTransformNode()
+    world_from_ct = world_ras_from_parent(users_parent(ct_node), ct_node.GetName())
     node = _transform_to_write(ct_node, mri_node, name, into)
-    node.SetAndObserveTransformNodeID(None if parent is None else parent.GetID())
-    node.SetMatrixTransformToParent(vtk_matrix(to_parent))
-    registered_ct.remember(node, ct_node)
-    ct_node.SetAndObserveTransformNodeID(node.GetID())
+    # The CT shall be at mri_from_ct @ world_from_ct, and will be at world_from_above @ (what is asked for here).
+    _place_under_mri(node, mri_node, mri_from_ct_ras(transform) @ world_from_ct)
+    registered_ct.put_under(node, ct_node, mri_node)
     return node
+
+
+def _place_under_mri(
+    node: slicer.vtkMRMLLinearTransformNode, mri_node: slicer.vtkMRMLScalarVolumeNode, world: FloatArray
+) -> None:
+    """Give a transform node the effect `world`, a 4x4 matrix in RAS mm, under the MRI's transform."""
+    above = linear_parent(mri_node)
+    world_from_above = world_ras_from_parent(above, mri_node.GetName())
+    node.SetAndObserveTransformNodeID(None if above is None else above.GetID())
+    node.SetMatrixTransformToParent(vtk_matrix(np.linalg.inv(world_from_above) @ world))
+
+
+def mri_frame_from_lps(point_lps_mm: FloatArray, mri_node: slicer.vtkMRMLScalarVolumeNode) -> tuple[float, ...]:
+    """Return a point of the world, LPS mm, in the frame of the linear transform over the MRI, RAS mm."""
+    world = world_ras_from_parent(linear_parent(mri_node), mri_node.GetName())
+    left, posterior, superior = (float(mm) for mm in point_lps_mm)
+    return tuple(float(mm) for mm in (np.linalg.inv(world) @ (-left, -posterior, superior, 1.0))[:3])
+
+
+def world_from_mri_frame(point_mm: Sequence[float], mri_node: slicer.vtkMRMLScalarVolumeNode) -> FloatArray:
+    """Return what `mri_frame_from_lps` was given, in the world's RAS mm as it is now."""
+    world = world_ras_from_parent(linear_parent(mri_node), mri_node.GetName())
+    point: FloatArray = (world @ (*point_mm, 1.0))[:3]
+    return point
 
 
 def carried_by(
@@ -241,6 +260,17 @@ def _transform_to_write(
     node = into if into is not None else ownership.find_output(TRANSFORM, ct_node, mri_node)
     if node is None:
         node = ct_node.GetScene().AddNewNodeByClass("vtkMRMLLinearTransformNode", name)
+    parent = users_parent(ct_node)
+    if parent is not None and node in (parent, *transforms_above(parent)):
+        raise GeometryError(
+            f"{node.GetName()}: the CT is under this transform already, and its own pose would be lost. Choose "
+            "another output transform, or a new one."
+        )
+    if node in transforms_above(mri_node):
+        raise GeometryError(
+            f"{node.GetName()}: the MRI is under this transform, and would be moved. Take it out (Transforms module), "
+            "or choose another output transform, or a new one."
+        )
     other = carried_by(node, ct_node)
     if other is not None:
         raise GeometryError(
@@ -248,6 +278,8 @@ def _transform_to_write(
             "output transform, or a new one."
         )
     ownership.mark(node, TRANSFORM, ct_node, mri_node)
+    node.SetNodeReferenceID(slicer.vtkMRMLTransformNode.GetMovingNodeReferenceRole(), ct_node.GetID())
+    node.SetNodeReferenceID(slicer.vtkMRMLTransformNode.GetFixedNodeReferenceRole(), mri_node.GetID())
     return node
 
 
@@ -266,8 +298,7 @@ def store_transform(
 ) -> slicer.vtkMRMLLinearTransformNode:
     """Write a transform from CT to MRI, world RAS mm, into a node, without putting the CT under it; else as above."""
     node = _transform_to_write(ct_node, mri_node, name, into)
-    node.SetAndObserveTransformNodeID(None)
-    node.SetMatrixTransformToParent(vtk_matrix(mri_from_ct_ras(transform)))
+    _place_under_mri(node, mri_node, mri_from_ct_ras(transform))
     return node
 
 

@@ -13,6 +13,7 @@ from slicer.i18n import tr as _
 
 from BrainFusionLib.case import from_document, to_document
 from BrainFusionLib.errors import BrainFusionError
+from BrainFusionSlicer.companions import linear_parent
 from BrainFusionSlicer.fingerprint import Fingerprint, fingerprint_of, is_same_place
 
 VERDICT_ATTRIBUTE = "BrainFusion.Verdict"
@@ -24,13 +25,14 @@ class StoredVerdict:
 
     colour - Its colour.
     html - Its words, as the panel shows them.
-    worst_lps_mm - The point of the largest misalignment, where it was measured.
+    worst_mri_mm - The point of the largest misalignment in the frame of the transform over the MRI, RAS mm, where it
+        was measured.
     ct, mri - The fingerprints of the pair as it was judged: the CT where the result put it.
     """
 
     colour: str
     html: str
-    worst_lps_mm: tuple[float, ...] | None
+    worst_mri_mm: tuple[float, ...] | None
     ct: Fingerprint
     mri: Fingerprint
 
@@ -52,14 +54,27 @@ def stored_on(node: slicer.vtkMRMLNode | None) -> StoredVerdict | None:
 
 
 def changes_of(name: str, before: Fingerprint, now: Fingerprint) -> list[str]:
-    """Say in sentences how a volume differs from what it was; the list is empty if it does not."""
+    """Say in sentences how a volume itself differs from what it was; the list is empty if it does not."""
     changes = []
     if before.voxels != now.voxels:
         changes.append(_("The voxels of {name} were changed.").format(name=name))
     if not is_same_place(before.own_mm, now.own_mm):
         changes.append(_("The geometry of {name} was changed, or its transform was hardened.").format(name=name))
-    elif not is_same_place(before.world_mm, now.world_mm):
-        changes.append(_("{name} was moved.").format(name=name))
+    return changes
+
+
+def prints_of(ct: slicer.vtkMRMLScalarVolumeNode, mri: slicer.vtkMRMLScalarVolumeNode) -> tuple[Fingerprint, ...]:
+    """Return the fingerprints of a pair with voxels: the CT's and the MRI's, seen from the MRI's transform."""
+    frame = linear_parent(mri)
+    return fingerprint_of(ct, frame), fingerprint_of(mri, frame)
+
+
+def changes_between(names: tuple[str, str], before: tuple[Fingerprint, ...], now: tuple[Fingerprint, ...]) -> list[str]:
+    """Say in sentences what differs of a pair; the list is empty if nothing does."""
+    both = list(zip(before, now, strict=True))
+    changes = [change for name, pair in zip(names, both, strict=True) for change in changes_of(name, *pair)]
+    if not changes and not all(is_same_place(was.seen_mm, is_now.seen_mm) for was, is_now in both):
+        changes.append(_("{ct} and {mri} were moved against each other.").format(ct=names[0], mri=names[1]))
     return changes
 
 
@@ -67,10 +82,10 @@ def changes_since(
     verdict: StoredVerdict, ct: slicer.vtkMRMLScalarVolumeNode, mri: slicer.vtkMRMLScalarVolumeNode
 ) -> list[str]:
     """Say in sentences what of a pair has changed since it was judged; the list is empty if nothing has."""
-    changes = []
-    for node, before in ((ct, verdict.ct), (mri, verdict.mri)):
-        if node.GetImageData() is None or node.GetImageData().GetNumberOfPoints() == 0:
-            changes.append(_("{name} has no voxels any more.").format(name=node.GetName()))
-        else:
-            changes += changes_of(node.GetName(), before, fingerprint_of(node))
-    return changes
+    changes = [
+        _("{name} has no voxels any more.").format(name=node.GetName())
+        for node in (ct, mri)
+        if node.GetImageData() is None or node.GetImageData().GetNumberOfPoints() == 0
+    ]
+    names = ct.GetName(), mri.GetName()
+    return changes or changes_between(names, (verdict.ct, verdict.mri), prints_of(ct, mri))

@@ -19,8 +19,8 @@ from BrainFusionLib.case import Request, Result, Source
 from BrainFusionLib.errors import Cancelled, SettingsError
 from BrainFusionLib.settings import Settings
 from BrainFusionLib.transform import RigidTransform
-from BrainFusionSlicer import acquired, bridge, currency, ownership, registered_ct, torch_setup, verdict_text
-from BrainFusionSlicer.fingerprint import fingerprint_of
+from BrainFusionSlicer import bridge, currency, ownership, registered_ct, torch_setup, verdict_text
+from BrainFusionSlicer.companions import linear_parent
 from BrainFusionSlicer.jobs import RawInputs
 from BrainFusionSlicer.runner import InProcessRunner, ProcessRunner, Runner
 
@@ -36,6 +36,7 @@ class BrainFusionOutcome:
     transformNode - The transform that the CT is under now; None if the registration was skipped.
     alphaVolume, resampledCTVolume - The weight of the CT, and the CT on the MRI's grid, where they were asked for.
     movement - How the CT had to move, in words.
+    moved - How many nodes that belong to the CT were moved with it.
     seconds - How long it took.
     result - BrainFusionLib's Result: request, pose, verdict, evidence and how it was made.
     """
@@ -47,6 +48,7 @@ class BrainFusionOutcome:
     movement: str
     seconds: float
     result: Result
+    moved: int = 0
 
 
 class QtTicker:
@@ -284,7 +286,7 @@ class _Task:
         self.finishedCallback = finishedCallback
         self.removed = False
         # As they are sent: what changes meanwhile is not what will be judged.
-        self._before = fingerprint_of(ctVolume), fingerprint_of(mriVolume)
+        self._before = currency.prints_of(ctVolume, mriVolume)
         self._began = time.monotonic()
         self._cancel = cancel
         self._scene = mriVolume.GetScene()
@@ -320,42 +322,49 @@ class _Task:
             raise Cancelled(_("A volume was removed from the scene while it was being fused; nothing was written."))
         ct, mri = self.ctVolume, self.mriVolume
         names = {"ct": ct.GetName(), "mri": mri.GetName()}
+        changed = currency.changes_between((names["ct"], names["mri"]), self._before, currency.prints_of(ct, mri))
+        straight = bridge.is_under_linear_transforms(ct)
+        alpha = resampled = transformNode = None
+        moved = 0
+        if not self.keepAlignment:  # first, because it may be impossible by now
+            put = bridge.move_ct_onto_mri if straight else bridge.store_transform
+            transformNode = put(ct, mri, result.transform, _("CT to MRI"), into=self.outputs["transform"])
+            moved = registered_ct.moved_with(ct)
         fused = self._volume("fused", result.fused, _("{mri} fused with {ct}").format(**names))
         bridge.share_display(fused, mri)
-        alpha = resampled = transformNode = None
         if self.outputs["alpha"] is not None and result.alpha is not None:
             alpha = self._volume("alpha", result.alpha, _("weight of {ct} in {mri}").format(**names))
             alpha.GetDisplayNode().SetWindowLevelMinMax(0.0, 1.0)
-        straight = bridge.is_under_linear_transforms(ct)
-        changed = currency.changes_of(ct.GetName(), self._before[0], fingerprint_of(ct))
         if self.outputs["ct"] is not None or not straight:
             resampled = self._volume("ct", result.ct_in_mri, _("{ct} on {mri}").format(**names))
             bridge.share_display(resampled, ct)
-        if not self.keepAlignment:
-            put = bridge.move_ct_onto_mri if straight else bridge.store_transform
-            transformNode = put(ct, mri, result.transform, _("CT to MRI"), into=self.outputs["transform"])
+        ownership.note_registered_ct(fused, ct if straight else resampled)
         for node in (fused, alpha, resampled, transformNode):
             if node is not None:
                 bridge.share_place(node, mri)
         worst = result.evidence.local.worst if result.evidence.local else None
+        now = self._before if changed else currency.prints_of(ct, mri)
         verdict = currency.StoredVerdict(
             result.verdict.colour,
             verdict_text.of_result(result, moved=transformNode is not None),
-            tuple(float(mm) for mm in worst[0]) if worst else None,
-            self._before[0] if changed else fingerprint_of(ct),
-            self._before[1],
+            tuple(bridge.mri_frame_from_lps(worst[0], mri)) if worst else None,
+            *now,
         )
         currency.store(fused, verdict)
         seconds = time.monotonic() - self._began
-        return BrainFusionOutcome(fused, transformNode, alpha, resampled, result.pose.movement, seconds, result)
+        return BrainFusionOutcome(fused, transformNode, alpha, resampled, result.pose.movement, seconds, result, moved)
 
     def _volume(self, role: str, volume, name: str):
         node = self.outputs[role]
         if node is None or node is True:
-            node = self._scene.AddNewNodeByClass(SCALAR_VOLUME, name)
-        bridge.node_from_volume(volume, node)
+            node = self._earlier(role) or self._scene.AddNewNodeByClass(SCALAR_VOLUME, name)
+        bridge.node_from_volume(volume, node, linear_parent(self.mriVolume))
         ownership.mark(node, role, self.ctVolume, self.mriVolume)
         return node
+
+    def _earlier(self, role: str):
+        """Return the CT of an earlier run that is made again although nobody asked for it, or None."""
+        return ownership.find_output(role, self.ctVolume, self.mriVolume) if self.outputs[role] is None else None
 
 
 def _say_nothing(stage: str, fraction: float) -> None:

@@ -15,6 +15,9 @@ from BrainFusionLib.errors import Remedy, SettingsError
 # References from an output to the inputs that it was made of.
 MOVED_CT_ROLE = "BrainFusion.CT"
 TARGET_MRI_ROLE = "BrainFusion.MRI"
+# A reference from a fused volume to what shows the CT as registered: the CT, or, where it is under a transform that is
+# not linear and so could not be moved, a resampled one.
+REGISTERED_CT_ROLE = "BrainFusion.RegisteredCT"
 # The mark: the output's role and the node's own id. A copy of an output has another id: it is the user's.
 OUTPUT_ATTRIBUTE = "BrainFusion.Output"
 
@@ -32,6 +35,16 @@ def mark(node: slicer.vtkMRMLNode, role: str, ct: slicer.vtkMRMLNode, mri: slice
     node.SetAttribute(OUTPUT_ATTRIBUTE, f"{role} {node.GetID()}")
     node.SetNodeReferenceID(MOVED_CT_ROLE, ct.GetID())
     node.SetNodeReferenceID(TARGET_MRI_ROLE, mri.GetID())
+
+
+def note_registered_ct(fused: slicer.vtkMRMLNode, ct: slicer.vtkMRMLNode) -> None:
+    """Note on a fused volume which node shows the CT as registered."""
+    fused.SetNodeReferenceID(REGISTERED_CT_ROLE, ct.GetID())
+
+
+def registered_ct_of(fused: slicer.vtkMRMLNode | None) -> slicer.vtkMRMLNode | None:
+    """Return the node that shows the CT of a fused volume as registered; None if it was removed."""
+    return None if fused is None else fused.GetNodeReference(REGISTERED_CT_ROLE)
 
 
 def role_of(node: slicer.vtkMRMLNode) -> str | None:

@@ -22,7 +22,7 @@ from BrainFusionSlicer.registered_ct import Standing
 
 SHORTCUT = "Ctrl+Return"
 # Where the CT is when there is something that Undo can do, or a reason to tell why it cannot.
-UNDOABLE = (Standing.REGISTERED, Standing.SHOWN_UNREGISTERED, Standing.HARDENED)
+UNDOABLE = (Standing.REGISTERED, Standing.SHOWN_UNREGISTERED, Standing.HARDENED, Standing.HOMELESS)
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class PanelState:
     standing - Where the CT is with respect to its registration.
     why_not_moved - Why it cannot be taken back, or None.
     verdict - The words in the place of the verdict; empty if there is none.
-    worst_lps_mm - The point of the largest misalignment of a verdict that still holds, or None.
+    worst_mri_mm - The point of the largest misalignment of a verdict that still holds, or None.
     not_exportable - Why nothing can be exported, or None.
     are_linked - Whether the slice views are linked.
     """
@@ -57,7 +57,7 @@ class PanelState:
     standing: Standing
     why_not_moved: str | None
     verdict: str
-    worst_lps_mm: tuple[float, ...] | None
+    worst_mri_mm: tuple[float, ...] | None
     not_exportable: str | None
     are_linked: bool
 
@@ -116,7 +116,7 @@ def state_of(
         standing=standing,
         why_not_moved=verdict_text.why_not_moved(standing, pair[0].GetName()) if is_pair else None,
         verdict="" if stored is None else _words(stored, changes, standing),
-        worst_lps_mm=stored.worst_lps_mm if holds and stored is not None else None,
+        worst_mri_mm=stored.worst_mri_mm if holds and stored is not None else None,
         not_exportable=dicom_export.whatIsMissingForExport(fused) if is_fused else _("Fuse first"),
         are_linked=review.are_linked(),
     )
@@ -160,7 +160,7 @@ def draw(ui, state: PanelState) -> None:
     ui.showUnregisteredButton.setToolTip(state.why_not_moved or _("Show the CT where it was before the registration"))
     ui.showUnregisteredButton.setEnabled(unregistered or state.standing is Standing.REGISTERED)
     _set_quietly(ui.showUnregisteredButton, unregistered)
-    ui.jumpButton.setEnabled(state.worst_lps_mm is not None)
+    ui.jumpButton.setEnabled(state.worst_mri_mm is not None)
     _set_quietly(ui.linkCheckBox, state.are_linked)
 
 

@@ -1,17 +1,19 @@
 """Where a CT is with respect to its registration: under the result's transform, taken out of it, or changed since.
 
 A CT is moved only between the two places that were noted when it was registered, and only while its own geometry is
-what it was then. One that was hardened stays where it is.
+what it was then. One that was hardened stays where it is. What belongs to the CT (`companions`) moves with it.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from enum import Enum
 
 import slicer
 
 from BrainFusionSlicer import ownership
+from BrainFusionSlicer.companions import companions_of
 from BrainFusionSlicer.fingerprint import is_same_place, own_points
 from BrainFusionSlicer.ownership import MOVED_CT_ROLE, TARGET_MRI_ROLE, TRANSFORM
 
@@ -19,6 +21,11 @@ from BrainFusionSlicer.ownership import MOVED_CT_ROLE, TARGET_MRI_ROLE, TRANSFOR
 # unregistered for now.
 GEOMETRY_ATTRIBUTE = "BrainFusion.CTGeometry"
 SHOWN_ATTRIBUTE = "BrainFusion.ShownUnregistered"
+# On the same: the transform that the CT was under, its name (a reference to a removed node is empty), and the nodes
+# that were moved with the CT.
+FORMER_PARENT_ROLE = "BrainFusion.FormerParent"
+FORMER_PARENT_ATTRIBUTE = "BrainFusion.FormerParentName"
+COMPANION_ROLE = "BrainFusion.MovedWithCT"
 
 
 class Standing(Enum):
@@ -30,12 +37,27 @@ class Standing(Enum):
     UNDONE = "taken out of the transform"
     HARDENED = "its own geometry has changed since it was registered"
     ELSEWHERE = "under another transform"
+    HOMELESS = "under the transform of the result, and the one it was under before was removed"
 
 
-def remember(transform: slicer.vtkMRMLLinearTransformNode, ct: slicer.vtkMRMLScalarVolumeNode) -> None:
-    """Note on the transform of a result how its CT is, before it is moved."""
+def put_under(
+    transform: slicer.vtkMRMLLinearTransformNode,
+    ct: slicer.vtkMRMLScalarVolumeNode,
+    mri: slicer.vtkMRMLScalarVolumeNode,
+) -> None:
+    """Put a CT, and what belongs to it, under the transform of a result, and note how and where they were."""
+    parent = users_parent(ct)
+    moved = companions_of(ct, mri, parent)
     transform.SetAttribute(GEOMETRY_ATTRIBUTE, json.dumps([float(mm) for mm in own_points(ct).ravel()]))
     transform.RemoveAttribute(SHOWN_ATTRIBUTE)
+    transform.SetNodeReferenceID(FORMER_PARENT_ROLE, _id_of(parent))
+    transform.SetAttribute(FORMER_PARENT_ATTRIBUTE, None if parent is None else parent.GetName())
+    known = {node.GetID() for node in _companions(transform)}
+    for node in moved:
+        if node.GetID() not in known:
+            transform.AddNodeReferenceID(COMPANION_ROLE, node.GetID())
+    for node in (ct, *moved):
+        node.SetAndObserveTransformNodeID(transform.GetID())
 
 
 def standing_of(ct: slicer.vtkMRMLScalarVolumeNode | None, mri: slicer.vtkMRMLScalarVolumeNode | None) -> Standing:
@@ -46,8 +68,8 @@ def standing_of(ct: slicer.vtkMRMLScalarVolumeNode | None, mri: slicer.vtkMRMLSc
     if not _is_as_registered(ct, transform):
         return Standing.HARDENED
     if ct.GetParentTransformNode() == transform:
-        return Standing.REGISTERED
-    if ct.GetParentTransformNode() != transform.GetParentTransformNode():
+        return Standing.HOMELESS if _is_homeless(transform) else Standing.REGISTERED
+    if _is_homeless(transform) or ct.GetParentTransformNode() != former_parent(transform):
         return Standing.ELSEWHERE
     return Standing.SHOWN_UNREGISTERED if transform.GetAttribute(SHOWN_ATTRIBUTE) else Standing.UNDONE
 
@@ -64,14 +86,25 @@ def result_transform_of(ct: slicer.vtkMRMLTransformableNode) -> slicer.vtkMRMLLi
     return parent if parent.GetNodeReferenceID(MOVED_CT_ROLE) == ct.GetID() else None
 
 
+def former_parent(transform: slicer.vtkMRMLLinearTransformNode) -> slicer.vtkMRMLTransformNode | None:
+    """Return the transform that the CT of a result was under before it was registered."""
+    return transform.GetNodeReference(FORMER_PARENT_ROLE)
+
+
 def users_parent(node: slicer.vtkMRMLTransformableNode) -> slicer.vtkMRMLTransformNode | None:
-    """Return the transform that a node is under, passing over the one that an earlier result put between."""
+    """Return the transform that a node is under, or the one that it was under before an earlier result moved it."""
     ours = result_transform_of(node)
-    return node.GetParentTransformNode() if ours is None else ours.GetParentTransformNode()
+    return node.GetParentTransformNode() if ours is None else former_parent(ours)
+
+
+def moved_with(ct: slicer.vtkMRMLScalarVolumeNode) -> int:
+    """Return how many nodes are moved with a registered CT."""
+    ours = result_transform_of(ct)
+    return 0 if ours is None else len(list(_companions_under(ours, ours)))
 
 
 def take_back(ct: slicer.vtkMRMLScalarVolumeNode, to_look: bool = False) -> bool:
-    """Take the CT out of the transform that a result put it under, to where the user had it; say if it was moved.
+    """Take the CT, and what was moved with it, to where the user had them; say if they were moved.
 
     The transform node stays, for `bring_again` and for the user.
 
@@ -83,12 +116,13 @@ def take_back(ct: slicer.vtkMRMLScalarVolumeNode, to_look: bool = False) -> bool
         Whether it is shown so only for a while.
     """
     ours = result_transform_of(ct)
-    if ours is None or not _is_as_registered(ct, ours):
+    if ours is None or _is_homeless(ours) or not _is_as_registered(ct, ours):
         return False
     if to_look:
         ours.SetAttribute(SHOWN_ATTRIBUTE, "true")
-    parent = ours.GetParentTransformNode()
-    ct.SetAndObserveTransformNodeID(None if parent is None else parent.GetID())
+    parent = former_parent(ours)
+    for node in (ct, *_companions_under(ours, ours)):
+        node.SetAndObserveTransformNodeID(_id_of(parent))
     return True
 
 
@@ -97,7 +131,8 @@ def bring_again(ct: slicer.vtkMRMLScalarVolumeNode, mri: slicer.vtkMRMLScalarVol
     if standing_of(ct, mri) not in (Standing.SHOWN_UNREGISTERED, Standing.UNDONE):
         return False
     ours = ownership.find_output(TRANSFORM, ct, mri)
-    ct.SetAndObserveTransformNodeID(ours.GetID())
+    for node in (ct, *_companions_under(ours, former_parent(ours))):
+        node.SetAndObserveTransformNodeID(ours.GetID())
     ours.RemoveAttribute(SHOWN_ATTRIBUTE)
     return True
 
@@ -120,6 +155,28 @@ def leave_unregistered(ct: slicer.vtkMRMLScalarVolumeNode, mri: slicer.vtkMRMLSc
         ownership.find_output(TRANSFORM, ct, mri).RemoveAttribute(SHOWN_ATTRIBUTE)
         return True
     return False
+
+
+def _companions(transform: slicer.vtkMRMLLinearTransformNode) -> Iterator[slicer.vtkMRMLTransformableNode]:
+    for index in range(transform.GetNumberOfNodeReferences(COMPANION_ROLE)):
+        node = transform.GetNthNodeReference(COMPANION_ROLE, index)
+        if node is not None:
+            yield node
+
+
+def _companions_under(
+    transform: slicer.vtkMRMLLinearTransformNode, parent: slicer.vtkMRMLTransformNode | None
+) -> list[slicer.vtkMRMLTransformableNode]:
+    """Return what moved with the CT and is under `parent` now: what the user moved since stays where it is."""
+    return [node for node in _companions(transform) if node.GetParentTransformNode() == parent]
+
+
+def _is_homeless(transform: slicer.vtkMRMLLinearTransformNode) -> bool:
+    return bool(transform.GetAttribute(FORMER_PARENT_ATTRIBUTE)) and former_parent(transform) is None
+
+
+def _id_of(node: slicer.vtkMRMLNode | None) -> str | None:
+    return None if node is None else node.GetID()
 
 
 def _is_as_registered(ct: slicer.vtkMRMLScalarVolumeNode, transform: slicer.vtkMRMLLinearTransformNode) -> bool:

@@ -36,11 +36,10 @@ def are_linked() -> bool:
     return bool(nodes) and all(node.GetLinkedControl() for node in nodes)
 
 
-def jump_to(point_lps_mm) -> None:
-    """Show a point of world LPS mm in the middle of all slice views."""
-    left, posterior, superior = point_lps_mm
+def jump_to(point_ras_mm) -> None:
+    """Show a point of the world, RAS mm, in the middle of all slice views."""
     mode = slicer.vtkMRMLSliceNode.CenteredJumpSlice
-    slicer.vtkMRMLSliceNode.JumpAllSlices(slicer.mrmlScene, -left, -posterior, superior, mode)
+    slicer.vtkMRMLSliceNode.JumpAllSlices(slicer.mrmlScene, *(float(mm) for mm in point_ras_mm), mode)
 
 
 def show_checkerboard(fusedVolume, mriVolume, result):

@@ -49,6 +49,10 @@ def why_not_moved(standing: Standing, name: str) -> str | None:
             "{name} cannot be moved back: its own geometry was changed after the registration, for example by "
             "hardening its transform."
         ).format(name=name)
+    if standing is Standing.HOMELESS:
+        return _("{name} cannot be moved back: the transform that it was under was removed from the scene.").format(
+            name=name
+        )
     if standing is Standing.ELSEWHERE:
         return _("{name} is under another transform now, and is not moved.").format(name=name)
     return None

@@ -285,7 +285,8 @@ def test_the_transform_moves_ct_points_onto_mri_points(pair):
     check_ct_point_lands_on_mri_point(ct, transform, world_before)
     assert (content(ct), content(mri), mri.GetTransformNodeID()) == before
     assert node.GetName() == "CT to MRI"
-    assert node.GetParentTransformNode() is parent
+    assert node.GetParentTransformNode() is mri.GetParentTransformNode()
+    assert registered_ct.users_parent(ct) is parent
     assert ct.GetParentTransformNode() is node
 
 

@@ -229,7 +229,7 @@ def test_undo_and_redo_keep_the_users_transform(module, calls, pair):
     first = logic.process(*pair)
     second = logic.process(*pair)
     assert second.transformNode == first.transformNode
-    assert first.transformNode.GetParentTransformNode() == own
+    assert first.transformNode.GetParentTransformNode() is None
     assert logic.undo(ct)
     assert ct.GetParentTransformNode() == own
     assert not logic.undo(ct)
@@ -346,13 +346,13 @@ def test_a_loaded_scene_has_the_verdict_and_the_pairs_outputs(module, calls, pai
 
 
 def test_a_warp_between_the_corners_is_noticed(module, pair):
-    ct, _ = pair
-    before = module.panel_state.currency.fingerprint_of(ct)
+    ct, mri = pair
+    before = module.panel_state.currency.prints_of(ct, mri)
     points = vtk.vtkPoints()
     warp = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLTransformNode", "warp")
     spline = vtk.vtkThinPlateSplineTransform()
-    centre = np.mean(np.reshape(before.own_mm, (-1, 3)), axis=0)
-    for point in [*np.reshape(before.own_mm, (-1, 3))[[0, 2, 6, 8, 18, 20, 24, 26]], centre]:
+    centre = np.mean(np.reshape(before[0].own_mm, (-1, 3)), axis=0)
+    for point in [*np.reshape(before[0].own_mm, (-1, 3))[[0, 2, 6, 8, 18, 20, 24, 26]], centre]:
         points.InsertNextPoint(point)
     target = vtk.vtkPoints()
     target.DeepCopy(points)
@@ -362,9 +362,9 @@ def test_a_warp_between_the_corners_is_noticed(module, pair):
     spline.SetBasisToR()
     warp.SetAndObserveTransformToParent(spline)
     ct.SetAndObserveTransformNodeID(warp.GetID())
-    assert module.panel_state.currency.changes_of("CT", before, module.panel_state.currency.fingerprint_of(ct)) == [
-        "CT was moved."
-    ]
+    now = module.panel_state.currency.prints_of(ct, mri)
+    changes = module.panel_state.currency.changes_between(("CT", "MRI"), before, now)
+    assert changes == ["CT and MRI were moved against each other."]
 
 
 def test_a_verdict_that_cannot_be_read_is_none(module, pair):
@@ -389,6 +389,9 @@ def test_a_ct_under_a_nonlinear_transform_is_resampled(module, calls, pair):
     outcome = module.BrainFusionLogic().process(*pair)
     assert ct.GetParentTransformNode() == tilt
     assert outcome.resampledCTVolume is not None
+    assert module.ownership.registered_ct_of(outcome.fusedVolume) == outcome.resampledCTVolume
+    again = module.BrainFusionLogic().process(*pair)
+    assert again.resampledCTVolume == outcome.resampledCTVolume
     np.testing.assert_allclose(
         slicer.util.arrayFromTransformMatrix(outcome.transformNode), module.bridge.mri_from_ct_ras(TRANSFORM)
     )

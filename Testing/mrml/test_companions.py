@@ -1,0 +1,239 @@
+"""What moves with a CT, and comes back with it: on Slicer's real MRML classes."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("slicer", reason="slicer-core is not installed: pip install slicer-core==5.12.4.0")
+
+import slicer
+import slicer.util
+
+from BrainFusionLib.errors import GeometryError
+from BrainFusionLib.transform import RigidTransform
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "BrainFusion"))  # as Slicer does with a module's folder
+from BrainFusionSlicer import bridge, ownership, registered_ct
+from BrainFusionSlicer.fingerprint import fingerprint_of, is_same_place
+from BrainFusionSlicer.registered_ct import Standing
+
+pytestmark = pytest.mark.filterwarnings("ignore:Setting the shape on a NumPy array:DeprecationWarning")
+
+TRANSFORM = RigidTransform.from_axis_angle((1, 2, 3), 20, (5, 6, 7))
+
+
+@pytest.fixture
+def scene():
+    return slicer.vtkMRMLScene()
+
+
+@pytest.fixture
+def pair(scene):
+    made = []
+    for name in ("CT", "MRI"):
+        node = scene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", name)
+        slicer.util.updateVolumeFromArray(node, np.arange(60, dtype=np.int16).reshape(3, 4, 5))
+        made.append(node)
+    return made
+
+
+def transform(scene, name, shift=(3.0, -2.0, 40.0), turned_deg=0.0):
+    node = scene.AddNewNodeByClass("vtkMRMLLinearTransformNode", name)
+    matrix = bridge.mri_from_ct_ras(RigidTransform.from_axis_angle((1, 0, 1), turned_deg, shift))
+    node.SetMatrixTransformToParent(bridge.vtk_matrix(matrix))
+    return node
+
+
+def add(scene, kind, name, parent=None):
+    node = scene.AddNewNodeByClass(f"vtkMRML{kind}Node", name)
+    node.SetAndObserveTransformNodeID(None if parent is None else parent.GetID())
+    return node
+
+
+def segmentation_of(scene, volume, parent=None):
+    node = add(scene, "Segmentation", f"segmentation of {volume.GetName()}", parent)
+    node.SetReferenceImageGeometryParameterFromVolumeNode(volume)
+    return node
+
+
+def in_hierarchy_of(scene, volume, node):
+    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene)
+    item = hierarchy.GetItemByDataNode(volume) or hierarchy.CreateItem(hierarchy.GetSceneItemID(), volume)
+    hierarchy.CreateItem(item, node)
+
+
+def world_of(node, point=(10.0, 20.0, 30.0)):
+    world = [0.0, 0.0, 0.0]
+    node.TransformPointToWorld(point, world)
+    return np.array(world)
+
+
+def is_moved(node, before):
+    """Whether a node was moved as the CT is by the registration."""
+    expected = bridge.mri_from_ct_ras(TRANSFORM) @ (*before, 1.0)
+    return np.allclose(world_of(node), expected[:3], atol=1e-9)
+
+
+def test_what_belongs_to_the_ct_moves_with_it_and_undo_puts_each_back(scene, pair):
+    ct, mri = pair
+    own = transform(scene, "own")
+    ct.SetAndObserveTransformNodeID(own.GetID())
+    belonging = [
+        add(scene, "MarkupsFiducial", "under the CT's own transform", own),
+        add(scene, "Model", "electrode", own),
+        transform(scene, "a transform under it"),
+        segmentation_of(scene, ct, own),
+    ]
+    belonging[2].SetAndObserveTransformNodeID(own.GetID())
+    others = [segmentation_of(scene, mri), add(scene, "Model", "elsewhere"), transform(scene, "unused")]
+    before = [(world_of(node), node.GetParentTransformNode()) for node in (*belonging, *others, mri)]
+    bridge.move_ct_onto_mri(ct, mri, TRANSFORM)
+    assert registered_ct.moved_with(ct) == 4
+    for node, (place, _) in zip(belonging[:2] + belonging[3:], before[:2] + before[3:4], strict=True):
+        assert is_moved(node, place), node.GetName()
+    for node, (place, parent) in zip((*others, mri), before[4:], strict=True):
+        np.testing.assert_allclose(world_of(node), place)
+        assert node.GetParentTransformNode() == parent
+    assert registered_ct.take_back(ct)
+    for node, (place, parent) in zip((*belonging, *others, mri), before, strict=True):
+        assert node.GetParentTransformNode() == parent, node.GetName()
+        np.testing.assert_allclose(world_of(node), place)
+    assert registered_ct.bring_again(ct, mri)
+    assert registered_ct.moved_with(ct) == 4
+
+
+@pytest.mark.parametrize("how", ["segmentation", "child in the hierarchy", "grandchild"])
+def test_without_a_transform_children_and_segmentations_move(scene, pair, how):
+    ct, mri = pair
+    if how == "segmentation":
+        node = segmentation_of(scene, ct)
+    else:
+        node = add(scene, "MarkupsFiducial", "points")
+        between = add(scene, "Model", "model")
+        in_hierarchy_of(scene, ct, between if how == "grandchild" else node)
+        if how == "grandchild":
+            in_hierarchy_of(scene, between, node)
+    before = world_of(node)
+    bridge.move_ct_onto_mri(ct, mri, TRANSFORM)
+    assert is_moved(node, before)
+    registered_ct.take_back(ct)
+    assert node.GetParentTransformNode() is None
+
+
+def test_a_transform_that_the_mri_is_under_too_is_not_the_cts_own(scene, pair):
+    shared = transform(scene, "shared", turned_deg=10)
+    points = add(scene, "MarkupsFiducial", "points", shared)
+    segmentation = segmentation_of(scene, pair[0], shared)
+    for node in pair:
+        node.SetAndObserveTransformNodeID(shared.GetID())
+    before = world_of(points), world_of(segmentation), world_of(pair[1])
+    bridge.move_ct_onto_mri(*pair, TRANSFORM)
+    np.testing.assert_allclose(world_of(points), before[0])
+    assert is_moved(segmentation, before[1])
+    np.testing.assert_allclose(world_of(pair[1]), before[2])
+
+
+def test_another_pairs_ct_under_the_same_transform_is_not_moved(scene, pair):
+    ct, mri = pair
+    own = transform(scene, "own")
+    other = add(scene, "ScalarVolume", "CT B", own)
+    slicer.util.updateVolumeFromArray(other, np.ones((3, 4, 5), np.int16))
+    ct.SetAndObserveTransformNodeID(own.GetID())
+    theirs = bridge.move_ct_onto_mri(other, mri, TRANSFORM)
+    assert ct.GetParentTransformNode() == theirs  # it stood under the other CT's own transform
+    registered_ct.take_back(other)
+    assert ct.GetParentTransformNode() == own
+
+
+def test_what_the_user_moved_since_stays_where_it_is(scene, pair):
+    ct, mri = pair
+    first, second = (add(scene, "MarkupsFiducial", name) for name in ("first", "second"))
+    for node in (first, second):
+        in_hierarchy_of(scene, ct, node)
+    result = bridge.move_ct_onto_mri(ct, mri, TRANSFORM)
+    later = add(scene, "Model", "put there by hand", result)
+    second.SetAndObserveTransformNodeID(None)
+    registered_ct.take_back(ct)
+    assert later.GetParentTransformNode() == result
+    assert first.GetParentTransformNode() is None
+    planning = transform(scene, "planning")
+    first.SetAndObserveTransformNodeID(planning.GetID())
+    registered_ct.bring_again(ct, mri)
+    assert first.GetParentTransformNode() == planning
+    assert later.GetParentTransformNode() == result
+
+
+def test_moving_the_mris_transform_moves_all_and_keeps_the_alignment(scene, pair):
+    ct, mri = pair
+    own, above = transform(scene, "own", turned_deg=15), transform(scene, "above the MRI", turned_deg=-30)
+    ct.SetAndObserveTransformNodeID(own.GetID())
+    mri.SetAndObserveTransformNodeID(above.GetID())
+    before = world_of(ct)
+    result = bridge.move_ct_onto_mri(ct, mri, TRANSFORM)
+    assert is_moved(ct, before)
+    print_before = fingerprint_of(ct, bridge.linear_parent(mri))
+    off = world_of(ct) - world_of(mri, (1.0, 2.0, 3.0))
+    above.SetMatrixTransformToParent(bridge.vtk_matrix(np.diag([1, 1, 1, 1.0])))
+    assert not np.allclose(world_of(ct) - world_of(mri, (1.0, 2.0, 3.0)), off)  # it was turned
+    assert is_same_place(fingerprint_of(ct, bridge.linear_parent(mri)).seen_mm, print_before.seen_mm)
+    result.SetMatrixTransformToParent(bridge.vtk_matrix(np.eye(4)))
+    assert not is_same_place(fingerprint_of(ct, bridge.linear_parent(mri)).seen_mm, print_before.seen_mm)
+
+
+def test_outputs_stand_under_the_mris_transform_where_the_mri_is(scene, pair):
+    mri, fused = pair[1], add(scene, "ScalarVolume", "fused")
+    above = transform(scene, "above", turned_deg=33)
+    mri.SetAndObserveTransformNodeID(above.GetID())
+    bridge.node_from_volume(bridge.volume_from_node(mri), fused, bridge.linear_parent(mri))
+    assert fused.GetParentTransformNode() == above
+    np.testing.assert_allclose(
+        bridge.volume_from_node(fused).grid.lps_from_ijk, bridge.volume_from_node(mri).grid.lps_from_ijk, atol=1e-9
+    )
+
+
+def test_a_ct_whose_former_transform_was_removed_says_so_and_stays(scene, pair):
+    ct, mri = pair
+    own = transform(scene, "own")
+    ct.SetAndObserveTransformNodeID(own.GetID())
+    result = bridge.move_ct_onto_mri(ct, mri, TRANSFORM)
+    scene.RemoveNode(own)
+    assert registered_ct.standing_of(ct, mri) is Standing.HOMELESS
+    assert not registered_ct.take_back(ct)
+    assert ct.GetParentTransformNode() == result
+
+
+def test_the_transform_names_its_two_volumes_as_slicer_does(scene, pair):
+    result = bridge.move_ct_onto_mri(*pair, TRANSFORM)
+    assert result.GetNodeReference("spatialRegistrationMoving") == pair[0]
+    assert result.GetNodeReference("spatialRegistrationFixed") == pair[1]
+
+
+def test_a_transform_over_the_mri_is_not_written(scene, pair):
+    ct, mri = pair
+    result = bridge.move_ct_onto_mri(ct, mri, TRANSFORM)
+    mri.SetAndObserveTransformNodeID(result.GetID())
+    with pytest.raises(GeometryError, match="the MRI is under this transform"):
+        bridge.move_ct_onto_mri(ct, mri, TRANSFORM)
+    assert ownership.find_output("transform", ct, mri) == result
+
+
+def test_a_saved_scene_brings_companions_back(scene, pair, tmp_path):
+    ct, mri = pair
+    own = transform(scene, "own")
+    ct.SetAndObserveTransformNodeID(own.GetID())
+    add(scene, "MarkupsFiducial", "points", own)
+    bridge.move_ct_onto_mri(ct, mri, TRANSFORM)
+    scene.SetURL(str(tmp_path / "scene.mrml"))
+    assert scene.Commit()
+    loaded = slicer.vtkMRMLScene()
+    loaded.SetURL(str(tmp_path / "scene.mrml"))
+    loaded.Connect()
+    ct, points, own = (loaded.GetFirstNodeByName(name) for name in ("CT", "points", "own"))
+    assert points.GetParentTransformNode() == ct.GetParentTransformNode() != own
+    image = slicer.vtkMRMLScalarVolumeNode()
+    slicer.util.updateVolumeFromArray(image, np.arange(60, dtype=np.int16).reshape(3, 4, 5))
+    ct.SetAndObserveImageData(image.GetImageData())  # the scene file alone has no voxels
+    assert registered_ct.take_back(ct)
+    assert (ct.GetParentTransformNode(), points.GetParentTransformNode()) == (own, own)

@@ -7,12 +7,19 @@ imports torch before it is needed, so the module loads without it.
 import importlib.util
 import sys
 import time
+import typing
+from dataclasses import replace
 from pathlib import Path
 
 import qt
 import slicer
 import vtk
-from slicer import vtkMRMLLinearTransformNode, vtkMRMLNode, vtkMRMLScalarVolumeNode
+from slicer import (
+    vtkMRMLLabelMapVolumeNode,
+    vtkMRMLLinearTransformNode,
+    vtkMRMLScalarVolumeNode,
+    vtkMRMLSegmentationNode,
+)
 from slicer.i18n import tr as _
 from slicer.i18n import translate
 from slicer.parameterNodeWrapper import parameterNodeWrapper
@@ -46,9 +53,10 @@ forgetSubmodules()
 
 from BrainFusionSlicer import (  # noqa: E402
     bridge,
+    candidates,
     checks,
     choices,
-    dicom_export,
+    currency,
     ownership,
     panel_state,
     progress_text,
@@ -58,7 +66,10 @@ from BrainFusionSlicer import (  # noqa: E402
     selection,
     torch_setup,
 )
+from BrainFusionSlicer.choices import Device, Preset, Rule, Start  # noqa: E402
 from BrainFusionSlicer.logic import BrainFusionOutcome, FusionLogic  # noqa: E402
+from BrainFusionSlicer.registered_ct import Standing  # noqa: E402
+from BrainFusionSlicer.review import View  # noqa: E402
 from BrainFusionSlicer.selftest import BrainFusionTest  # noqa: E402
 
 from BrainFusionLib.errors import Cancelled  # noqa: E402  (needs the lines above)
@@ -96,8 +107,8 @@ class BrainFusionParameterNode:
     ctVolume, mriVolume - The pair, of one head.
     fusedVolume, ctToMriTransform - Where the results go; new nodes if none are chosen.
     alphaVolume, resampledCTVolume - Further results, only if chosen.
-    preset, align, rule, device - Settings of BrainFusionLib, by its own names.
-    start - The registration: "automatic", "transform" (start from one) or "skip".
+    preset, rule, device - Settings of BrainFusionLib.
+    start - The registration: automatic, start from a transform, or skip.
     startTransform, mask - Further inputs, if chosen; the mask is the registration mask.
     """
 
@@ -107,20 +118,24 @@ class BrainFusionParameterNode:
     ctToMriTransform: vtkMRMLLinearTransformNode
     alphaVolume: vtkMRMLScalarVolumeNode
     resampledCTVolume: vtkMRMLScalarVolumeNode
-    preset: str = choices.DEFAULTS["preset"]
-    align: str = choices.DEFAULTS["align"]
-    rule: str = choices.DEFAULTS["rule"]
-    device: str = choices.DEFAULTS["device"]
-    start: str = choices.DEFAULTS["start"]
+    preset: Preset
+    rule: Rule
+    device: Device
+    start: Start
     startTransform: vtkMRMLLinearTransformNode
-    mask: vtkMRMLNode
+    mask: typing.Union[vtkMRMLSegmentationNode, vtkMRMLLabelMapVolumeNode, None]  # noqa: UP007  (as Slicer wants it)
 
 
 class BrainFusionLogic(FusionLogic):
     """The module without its panel; `BrainFusionSlicer.logic` has it all."""
 
     def getParameterNode(self):
-        return BrainFusionParameterNode(super().getParameterNode())
+        node = super().getParameterNode()
+        note = choices.replace_unknown(node)  # the wrapper would raise
+        parameters = BrainFusionParameterNode(node)
+        if note:
+            self.notes.append(note)
+        return parameters
 
 
 class BrainFusionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
@@ -132,13 +147,16 @@ class BrainFusionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.logic = None
         self._parameterNode = None
         self._parameterNodeGuiTag = None
-        self._outcome = None
+        self._outcome = None  # of the last fusion
+        self._unseen = None  # the same, until it has been shown
         self._suspicion = (None, None)  # the pair that was looked at, and the warning
         self._pair = (None, None)  # ids of the CT and the MRI that the outputs were chosen for
         self._drawn = None  # the choice that is shown
         self._notice = ""  # what happened last, until something else is chosen
         self._watched = []  # the nodes of the pair
         self._permitted = {}  # nodes that the user allowed to be overwritten, by id
+        self._view = View.FUSED
+        self._isSuggesting = True  # whether a pair may be chosen where nobody has chosen one
         self._began = 0.0
 
     def setup(self) -> None:
@@ -149,16 +167,15 @@ class BrainFusionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         uiWidget.setMRMLScene(slicer.mrmlScene)
 
         self.logic = BrainFusionLogic()
-        self.addObserver(slicer.mrmlScene, slicer.mrmlScene.StartCloseEvent, self.onSceneStartClose)
-        self.addObserver(slicer.mrmlScene, slicer.mrmlScene.EndCloseEvent, self.onSceneEndClose)
-        self.addObserver(slicer.mrmlScene, slicer.mrmlScene.StartImportEvent, self.onSceneStartImport)
-        self.addObserver(slicer.mrmlScene, slicer.mrmlScene.EndImportEvent, self.onSceneEndImport)
+        scene = slicer.mrmlScene
+        self.addObserver(scene, scene.StartCloseEvent, self.onSceneStartClose)
+        self.addObserver(scene, scene.EndCloseEvent, self.onSceneEndClose)
+        self.addObserver(scene, scene.StartImportEvent, self.onSceneStartImport)
+        self.addObserver(scene, scene.EndImportEvent, self.onSceneEndImport)
         # Before the selectors hear of it (-10), which would choose a neighbour; see `onNodeAboutToBeRemoved`.
-        self.addObserver(
-            slicer.mrmlScene, slicer.mrmlScene.NodeAboutToBeRemovedEvent, self.onNodeAboutToBeRemoved, priority=0.0
-        )
-        self.addObserver(slicer.mrmlScene, slicer.mrmlScene.NodeRemovedEvent, self.updatePanel)
-        self.fillChoices()
+        self.addObserver(scene, scene.NodeAboutToBeRemovedEvent, self.onNodeAboutToBeRemoved, priority=0.0)
+        self.addObserver(scene, scene.NodeRemovedEvent, self.onNodeRemoved)
+        self.addObserver(scene, scene.NodeAddedEvent, self.onNodeAdded)
         ui = self.ui
         for selector in (ui.fusedSelector, ui.transformSelector, ui.alphaSelector, ui.resampledSelector):
             # Of the selectors' signals the only one that is a user's: the others are sent for programs, too.
@@ -169,82 +186,54 @@ class BrainFusionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         ui.sampleDataButton.connect("clicked(bool)", self.onSampleDataButton)
         ui.undoButton.connect("clicked(bool)", self.onUndoButton)
         ui.exportButton.connect("clicked(bool)", self.onExportButton)
-        ui.fusedCheckBox.connect("toggled(bool)", self.onShowFused)
         ui.opacitySlider.connect("valueChanged(double)", self.onOpacity)
-        ui.checkerboardButton.connect("toggled(bool)", self.onCheckerboard)
-        ui.showUnregisteredButton.connect("toggled(bool)", self.onShowUnregistered)
         ui.jumpButton.connect("clicked(bool)", self.onJump)
         ui.linkCheckBox.connect("toggled(bool)", review.set_linked)
-        # By hand: the wrapper would offer every node of the parameter's type, and a mask is of one of two types.
-        ui.maskSelector.connect("currentNodeChanged(vtkMRMLNode*)", self.onMask)
+        buttons = {
+            View.FUSED: ui.fusedCheckBox,
+            View.CT: ui.overlayButton,
+            View.OUTLINE: ui.outlineButton,
+            View.SQUARES: ui.checkerboardButton,
+            View.UNREGISTERED: ui.showUnregisteredButton,
+        }
+        for view, button in buttons.items():
+            button.connect("toggled(bool)", lambda on, view=view: self.onView(view, on))
+        # Later, when a volume that was added has its voxels.
+        self._later = qt.QTimer()
+        self._later.setSingleShot(True)
+        self._later.setInterval(0)
+        self._later.connect("timeout()", self.suggestPair)
         self.showIdle()
         self.initializeParameterNode()
-
-    def fillChoices(self) -> None:
-        """Fill the boxes with choices; the wrapper of parameters knows nothing of words that differ from values."""
-        ui, texts = self.ui, choices.choices()
-        boxes = {
-            "preset": ui.presetComboBox,
-            "align": ui.alignComboBox,
-            "start": ui.startComboBox,
-            "rule": ui.ruleComboBox,
-            "device": ui.deviceComboBox,
-        }
-        self._choices = {name: (box, texts[name]) for name, box in boxes.items()}
-        for parameter, (box, words) in self._choices.items():
-            for value, text in words.items():
-                box.addItem(text, value)
-            box.connect("currentIndexChanged(int)", lambda index, name=parameter: self.onChoice(name, index))
-        for index, name in enumerate(texts["rule"]):
-            ui.ruleComboBox.setItemData(index, _(METHODS[name].description), qt.Qt.ToolTipRole)
-
-    def onChoice(self, parameter: str, index: int) -> None:
-        if self._parameterNode and index >= 0:
-            setattr(self._parameterNode, parameter, list(self._choices[parameter][1])[index])
-
-    def onMask(self, node) -> None:
-        if self._parameterNode:
-            self._parameterNode.mask = node
 
     def cleanup(self) -> None:
         if self.logic:
             self.logic.close()
+        self._later.stop()
+        self.putAwayReview()
         self.setParameterNode(None)
         self.removeObservers()
 
     def enter(self) -> None:
         self.initializeParameterNode()
+        self.suggestPair()
+        self.showUnseen()
+        self.logic.warmUp()
 
     def exit(self) -> None:
         # A fusion that is running goes on: its results are shown when the panel is entered again.
+        self.putAwayReview()
         self.setParameterNode(None)
+
+    # ---- the scene --------------------------------------------------------------------------------------------------
 
     def onSceneStartClose(self, caller, event) -> None:
-        self._outcome = None
+        self._outcome = self._unseen = None
         self._pair, self._drawn = (None, None), None
+        self._view = View.FUSED
+        self._isSuggesting = True
         self._permitted.clear()
         self.setParameterNode(None)
-
-    @vtk.calldata_type(vtk.VTK_OBJECT)
-    def onNodeAboutToBeRemoved(self, scene, event, node) -> None:
-        """Choose none where the node is chosen: by itself its selector would choose a neighbour, a user's volume."""
-        self._permitted.pop(node.GetID(), None)
-        if scene.IsClosing() or node.IsA("vtkMRMLScriptedModuleNode"):
-            return
-        parameters = self._parameterNode or self.logic.getParameterNode()
-        if selection.leave_out(parameters, node):
-            self._drawn = selection.chosen_ids(parameters)
-            self.say(_("{name} was removed from the scene.").format(name=node.GetName()))
-
-    def permit(self, node) -> None:
-        """Let a node be overwritten by the next fusion."""
-        self._permitted[node.GetID()] = node
-        self.updatePanel()
-
-    def onOverwriteButton(self, checked: bool = False) -> None:
-        blocked = panel_state.blocked_outputs(self._parameterNode, self._permitted.values())
-        if blocked:
-            self.permit(blocked[0])
 
     def onSceneEndClose(self, caller, event) -> None:
         self.showIdle()
@@ -260,13 +249,66 @@ class BrainFusionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         registered_ct.bring_all_again(slicer.mrmlScene)
         if self.parent.isEntered:
             self.initializeParameterNode()
+            self.suggestPair()
+            review.fill_gaps(self.registeredNodes()[0])
+
+    @vtk.calldata_type(vtk.VTK_OBJECT)
+    def onNodeAboutToBeRemoved(self, scene, event, node) -> None:
+        """Choose none where the node is chosen: by itself its selector would choose a neighbour, a user's volume."""
+        self._permitted.pop(node.GetID(), None)
+        if scene.IsClosing():
+            return
+        if node.IsA("vtkMRMLScriptedModuleNode"):
+            if self._parameterNode and node.GetID() == self._parameterNode.parameterNode.GetID():
+                self.setParameterNode(None)
+            return
+        parameters = self._parameterNode or self.logic.getParameterNode()
+        if selection.leave_out(parameters, node):
+            self._isSuggesting = False  # what the user has removed is not to be replaced by something else
+            self._drawn = selection.chosen_ids(parameters)
+            self.say(_("{name} was removed from the scene.").format(name=node.GetName()))
+
+    def onNodeRemoved(self, caller, event) -> None:
+        if not self._parameterNode and self.parent.isEntered and not slicer.mrmlScene.IsBatchProcessing():
+            self.initializeParameterNode()
+            self.say(_("The choices were removed from the scene."))
+        else:
+            self.updatePanel()
+
+    @vtk.calldata_type(vtk.VTK_OBJECT)
+    def onNodeAdded(self, scene, event, node) -> None:
+        if node.IsA("vtkMRMLScalarVolumeNode") and not ownership.is_made_here(node):
+            self._later.start()
+
+    def suggestPair(self) -> None:
+        """Choose a CT and an MRI where nobody has chosen, if the scene holds exactly one of each."""
+        parameters = self._parameterNode
+        if not parameters or not self._isSuggesting or self.logic.running:
+            return
+        if parameters.ctVolume or parameters.mriVolume:
+            return
+        ct, mri = candidates.only_pair(slicer.mrmlScene)
+        if ct is not None:
+            with slicer.util.NodeModify(parameters):
+                parameters.ctVolume, parameters.mriVolume = ct, mri
+
+    # ---- choices ----------------------------------------------------------------------------------------------------
+
+    def permit(self, node) -> None:
+        """Let a node be overwritten by the next fusion."""
+        self._permitted[node.GetID()] = node
+        self.updatePanel()
+
+    def onOverwriteButton(self, checked: bool = False) -> None:
+        blocked = panel_state.blocked_outputs(self._parameterNode, self._permitted.values())
+        if blocked:
+            self.permit(blocked[0])
 
     def initializeParameterNode(self) -> None:
-        parameters = self.logic.getParameterNode()
-        note = choices.replace_unknown(parameters)
-        self.setParameterNode(parameters)
-        if note:
-            self.say(note)
+        self.setParameterNode(self.logic.getParameterNode())
+        if self.logic.notes:
+            self.say(" ".join(self.logic.notes))
+            self.logic.notes.clear()
 
     def setParameterNode(self, parameterNode) -> None:
         """Connect the panel to a parameter node, or to none while there is no scene or the panel is not shown."""
@@ -281,26 +323,25 @@ class BrainFusionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         if self._parameterNode:
             # The .ui file names each widget's parameter in the property SlicerParameterName.
             self._parameterNodeGuiTag = self._parameterNode.connectGui(self.ui)
+            for index, rule in enumerate(Rule):  # the wrapper fills the box anew
+                self.ui.ruleComboBox.setItemData(index, _(METHODS[rule.name].description), qt.Qt.ToolTipRole)
             self.addObserver(self._parameterNode, vtk.vtkCommand.ModifiedEvent, self.updatePanel)
         self.updatePanel()
 
     def updatePanel(self, caller=None, event=None) -> None:
         """Show what can be done now."""
-        ui, parameters = self.ui, self._parameterNode
-        if parameters:
-            for name, (box, words) in self._choices.items():
-                value = getattr(parameters, name)
-                box.setCurrentIndex(list(words).index(value) if value in words else 0)
-            ui.maskSelector.setCurrentNode(parameters.mask)
+        if self._parameterNode:
             self.followChoice()
         self._state = panel_state.state_of(
-            parameters,
+            self._parameterNode,
             running=self.logic.running,
             notice=self._notice,
             permitted=self._permitted.values(),
             suspicion=self.whatIsSuspicious,
-            outcome=self._outcome,
+            view=self._view,
         )
+        if self._parameterNode and self._view in self._state.not_viewable and self._view is not View.FUSED:
+            self.leaveView()
         panel_state.draw(self.ui, self._state)
 
     def watch(self, nodes: list) -> None:
@@ -308,11 +349,17 @@ class BrainFusionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         events = (vtk.vtkCommand.ModifiedEvent, slicer.vtkMRMLTransformableNode.TransformModifiedEvent)
         for node in self._watched:
             for event in events:
-                self.removeObserver(node, event, self.updatePanel)
+                self.removeObserver(node, event, self.onPairModified)
         self._watched = nodes
         for node in nodes:
             for event in events:
-                self.addObserver(node, event, self.updatePanel)
+                self.addObserver(node, event, self.onPairModified)
+
+    def onPairModified(self, caller, event) -> None:
+        ct = self.registeredNodes()[1]
+        if ct is not None and self._view is View.CT:
+            review.follow(ct)
+        self.updatePanel()
 
     def followChoice(self) -> None:
         """Choose the outputs of a pair that has just been chosen, and forget what was said about another choice."""
@@ -323,6 +370,8 @@ class BrainFusionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             # Without doubles: one observer a node. (The same volume may be chosen twice, by mistake.)
             self.watch(list({n.GetID(): n for n in (parameters.ctVolume, parameters.mriVolume) if n}.values()))
             selection.follow_pair(parameters)
+            if self._drawn is not None and pair != self._drawn[:2]:
+                self._view = View.FUSED
         chosen = selection.chosen_ids(parameters)
         if self._drawn not in (None, chosen):
             self._notice = ""
@@ -335,12 +384,10 @@ class BrainFusionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.updatePanel()
 
     def whatIsSuspicious(self) -> str | None:
-        pair = self._parameterNode.ctVolume.GetID(), self._parameterNode.mriVolume.GetID()
+        ct, mri = self._parameterNode.ctVolume, self._parameterNode.mriVolume
+        pair = ct.GetID(), mri.GetID(), ct.GetImageData().GetMTime(), mri.GetImageData().GetMTime()
         if self._suspicion[0] != pair:
-            self._suspicion = (
-                pair,
-                checks.what_is_suspicious(self._parameterNode.ctVolume, self._parameterNode.mriVolume),
-            )
+            self._suspicion = (pair, checks.what_is_suspicious(ct, mri))
         return self._suspicion[1]
 
     def showIdle(self) -> None:
@@ -358,12 +405,18 @@ class BrainFusionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         with slicer.util.tryWithErrorDisplay(_("The sample data could not be loaded."), waitCursor=True):
             import SampleData
 
-            loaded = {node.GetName(): node for node in SampleData.SampleDataLogic().downloadSamples("CTMRBrain")}
+            loaded = {
+                node.GetName(): node for node in SampleData.SampleDataLogic().downloadSamples("CTMRBrain") if node
+            }
+            if not loaded:
+                self.say(_("The sample data could not be downloaded: check the network connection, and try again."))
             for name, node in loaded.items():
                 if "CT" in name:
                     self._parameterNode.ctVolume = node
                 elif "T1" in name:
                     self._parameterNode.mriVolume = node
+
+    # ---- fusing -----------------------------------------------------------------------------------------------------
 
     def onFuseButton(self, checked: bool = False) -> None:
         if self.logic.running:
@@ -377,11 +430,11 @@ class BrainFusionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def startFusion(self) -> None:
         parameters = self._parameterNode
-        self._outcome = None
-        self.resetReview()
-        self._began = time.monotonic()
-        self.ui.progressBar.setValue(0)
-        self.ui.progressBar.setVisible(True)
+        self._outcome = self._unseen = None
+        if self._state.standing is Standing.SHOWN_UNREGISTERED:
+            registered_ct.bring_again(parameters.ctVolume, parameters.mriVolume)
+        self.putAwayReview()
+        self.beginProgress()
         self.logic.startFusion(
             parameters.ctVolume,
             parameters.mriVolume,
@@ -390,21 +443,23 @@ class BrainFusionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             alphaVolume=parameters.alphaVolume,
             resampledCTVolume=parameters.resampledCTVolume,
             settings=Settings(
-                # A given pose is used unchanged.
-                registration=RegistrationSettings.preset(
-                    parameters.preset, align="skull" if parameters.start == "skip" else parameters.align
-                ),
-                fusion=FusionSettings(rule=parameters.rule),
-                device=parameters.device,
+                registration=RegistrationSettings.preset(parameters.preset.name),
+                fusion=FusionSettings(rule=parameters.rule.name),
+                device=parameters.device.name,
             ),
-            startTransform=parameters.startTransform if parameters.start == "transform" else None,
-            keepAlignment=parameters.start == "skip",
+            startTransform=parameters.startTransform if parameters.start is Start.transform else None,
+            keepAlignment=parameters.start is Start.skip,
             mask=parameters.mask,
             overwrite=list(self._permitted.values()),
             progressCallback=self.showProgress,
             finishedCallback=self.onFinished,
         )
         self.updatePanel()
+
+    def beginProgress(self) -> None:
+        self._began = time.monotonic()
+        self.ui.progressBar.setValue(0)
+        self.ui.progressBar.setVisible(True)
 
     def showProgress(self, stage: str, fraction: float) -> None:
         done = progress_text.fraction_done(stage, fraction)
@@ -416,89 +471,146 @@ class BrainFusionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         if error is not None:
             self.showError(error)
             return
-        self._outcome = outcome
+        self._outcome = self._unseen = outcome
         self._permitted.clear()
         # Also while another module is shown: the choice is there when the panel is entered.
         parameters = self._parameterNode or self.logic.getParameterNode()
-        if ownership.is_output_of(outcome.fusedVolume, parameters.ctVolume, parameters.mriVolume):
+        ct, mri = (outcome.fusedVolume.GetNodeReference(role) for role in ownership.INPUT_ROLES)
+        if parameters.ctVolume is None and parameters.mriVolume is None:
+            # The parameter node was removed meanwhile, and this is a new one.
+            with slicer.util.NodeModify(parameters):
+                parameters.ctVolume, parameters.mriVolume = ct, mri
+        if (parameters.ctVolume, parameters.mriVolume) == (ct, mri):
             parameters.fusedVolume = outcome.fusedVolume
             if outcome.transformNode:
                 parameters.ctToMriTransform = outcome.transformNode
             if outcome.resampledCTVolume:
                 parameters.resampledCTVolume = outcome.resampledCTVolume
             self._drawn = selection.chosen_ids(parameters)
-        review.show_fused(outcome.fusedVolume, outcome.fusedVolume.GetNodeReference(ownership.TARGET_MRI_ROLE))
-        self.say(_("Fused in {seconds:.0f} s.").format(seconds=outcome.seconds))
+        words = [
+            _("{ct} and {mri}: fused in {seconds:.0f} s.").format(
+                ct=ct.GetName(), mri=mri.GetName(), seconds=outcome.seconds
+            )
+        ]
+        if (parameters.ctVolume, parameters.mriVolume) == (ct, mri):
+            words = [_("Fused in {seconds:.0f} s.").format(seconds=outcome.seconds)]
+        if outcome.moved:
+            words.append(_("Moved with the CT: {count}.").format(count=outcome.moved))
+        self.say(" ".join(words))
+        if self.parent.isEntered:
+            self.showUnseen()
+
+    def showUnseen(self) -> None:
+        """Show the result of a fusion that has not been shown yet, if its pair is chosen and nothing was removed."""
+        outcome, self._unseen = self._unseen, None
+        if outcome is not None and self._parameterNode and outcome.fusedVolume == self.registeredNodes()[0]:
+            self.showView(View.FUSED)
 
     def showError(self, error: Exception) -> None:
         self.ui.progressBar.setVisible(False)
         text = remedies.phrased(error)
         self.say(text if isinstance(error, Cancelled) else _("Not fused: {error}").format(error=text))
 
-    def onUndoButton(self, checked: bool = False) -> None:
-        parameters = self._parameterNode
-        pair = parameters.ctVolume, parameters.mriVolume
-        why_not = self._state.why_not_moved
-        self.resetReview()
-        if registered_ct.leave_unregistered(*pair):
-            review.show_ct_over_mri(*pair, 0.5)
-            self.say(_("Undone: the CT is where it was before the registration."))
-        else:
-            self.say(why_not or "")
-
     def onExportButton(self, checked: bool = False) -> None:
         folder = qt.QFileDialog.getExistingDirectory(None, _("Folder for the DICOM series"))
         if not folder:
             return
+        self.beginProgress()
         try:
-            files = dicom_export.exportResults(self._parameterNode.fusedVolume, folder)
+            self.logic.startExport(
+                self.registeredNodes()[0],
+                folder,
+                progressCallback=self.showProgress,
+                finishedCallback=lambda files, error: self.onExported(files, error, folder),
+            )
         except Exception as error:
-            self.say(_("Not exported: {error}").format(error=remedies.phrased(error)))
-        else:
-            text = _("{count} DICOM files were written to {folder}; derived, not for diagnosis.")
-            self.say(text.format(count=len(files), folder=folder))
-
-    def resetReview(self) -> None:
-        """Put the review tools back to how they are after a fusion."""
-        for button in (self.ui.checkerboardButton, self.ui.showUnregisteredButton):
-            button.setChecked(False)
-        self.ui.fusedCheckBox.setChecked(True)
-
-    def onShowFused(self, shown: bool) -> None:
-        parameters = self._parameterNode
-        if not parameters or not parameters.fusedVolume or not parameters.mriVolume:
-            return
-        if shown:
-            review.show_fused(parameters.fusedVolume, parameters.mriVolume)
-        else:
-            review.show_ct_over_mri(parameters.ctVolume, parameters.mriVolume, self.ui.opacitySlider.value)
-
-    def onOpacity(self, opacity: float) -> None:
-        parameters = self._parameterNode
-        if parameters and parameters.ctVolume and parameters.mriVolume:
-            self.ui.fusedCheckBox.setChecked(False)
-            review.show_ct_over_mri(parameters.ctVolume, parameters.mriVolume, opacity)
-
-    def onCheckerboard(self, shown: bool) -> None:
-        parameters = self._parameterNode
-        if not parameters or not parameters.fusedVolume:
-            return
-        if shown and self._outcome:
-            review.show_checkerboard(parameters.fusedVolume, parameters.mriVolume, self._outcome.result)
-        else:
-            review.remove_checkerboard(parameters.fusedVolume)
-            self.onShowFused(self.ui.fusedCheckBox.checked)
-
-    def onShowUnregistered(self, shown: bool) -> None:
-        parameters = self._parameterNode
-        if not parameters or not parameters.ctVolume:
-            return
-        if shown and registered_ct.take_back(parameters.ctVolume, to_look=True):
-            self.ui.fusedCheckBox.setChecked(False)
-        elif not shown:
-            registered_ct.bring_again(parameters.ctVolume, parameters.mriVolume)
+            self.onExported(None, error, folder)
         self.updatePanel()
 
+    def onExported(self, files, error, folder) -> None:
+        self.ui.progressBar.setVisible(False)
+        if error is None:
+            text = _("{count} DICOM files were written to {folder}; derived, not for diagnosis.")
+            self.say(text.format(count=len(files), folder=folder))
+        elif isinstance(error, Cancelled):
+            self.say(_("Cancelled; nothing was written."))
+        else:
+            self.say(_("Not exported: {error}").format(error=remedies.phrased(error)))
+
+    # ---- looking at a result ----------------------------------------------------------------------------------------
+
+    def registeredNodes(self) -> tuple:
+        """Return the fused volume whose verdict is shown, the node that shows the CT as registered, and the MRI."""
+        parameters = self._parameterNode
+        if not parameters or not parameters.ctVolume or not parameters.mriVolume:
+            return None, None, None
+        fused = panel_state.judged(parameters.fusedVolume, (parameters.ctVolume, parameters.mriVolume))
+        return fused, ownership.registered_ct_of(fused), parameters.mriVolume
+
+    def onView(self, view: View, on: bool) -> None:
+        """A button of the review was clicked; switching one off shows the fused volume, and that one off the CT."""
+        if not self._parameterNode or self.logic.running:
+            self.updatePanel()
+        elif on:
+            self.showView(view)
+        else:
+            self.showView(View.CT if view is View.FUSED else View.FUSED)
+
+    def showView(self, view: View) -> None:
+        parameters = self._parameterNode
+        ct, mri = parameters.ctVolume, parameters.mriVolume
+        if view is not View.UNREGISTERED and self._state.standing is Standing.SHOWN_UNREGISTERED:
+            registered_ct.bring_again(ct, mri)
+            self._view = View.FUSED
+        if view in self._state.not_viewable:
+            self.updatePanel()
+            return
+        if view is View.UNREGISTERED:
+            registered_ct.take_back(ct, to_look=True)
+        self._view = view
+        fused, registered, _mri = self.registeredNodes()
+        stored = currency.stored_on(fused)
+        review.show(
+            view,
+            fused,
+            ct if view is View.UNREGISTERED else registered,
+            mri,
+            opacity=self.ui.opacitySlider.value,
+            scale=None if stored is None else stored.scale,
+        )
+        self.updatePanel()
+
+    def leaveView(self) -> None:
+        """Show something else in the place of a view that does not apply any more."""
+        self.putAwayReview()
+        self._view = View.CT if View.CT not in self._state.not_viewable else View.FUSED
+        self._state = replace(self._state, view=self._view)
+
+    def putAwayReview(self) -> None:
+        """Leave no temporary volume behind."""
+        fused, registered, _mri = self.registeredNodes()
+        if self._view in (View.OUTLINE, View.SQUARES):
+            self._view = View.FUSED
+        review.put_away(fused, registered, slicer.mrmlScene)
+
+    def onOpacity(self, opacity: float) -> None:
+        if self._parameterNode and View.CT not in self._state.not_viewable and not self.logic.running:
+            self.showView(self._view if self._view is View.UNREGISTERED else View.CT)
+
+    def onUndoButton(self, checked: bool = False) -> None:
+        parameters = self._parameterNode
+        pair = parameters.ctVolume, parameters.mriVolume
+        why_not, moved = self._state.why_not_moved, registered_ct.moved_with(pair[0])
+        self.putAwayReview()
+        self._view = View.FUSED
+        if registered_ct.leave_unregistered(*pair):
+            words = [_("Undone: the CT is where it was before the registration.")]
+            if moved:
+                words.append(_("Moved back with it: {count}.").format(count=moved))
+            self.say(" ".join(words))
+        else:
+            self.say(why_not or "")
+
     def onJump(self, checked: bool = False) -> None:
-        if self._state.worst_mri_mm is not None:
-            review.jump_to(bridge.world_from_mri_frame(self._state.worst_mri_mm, self._parameterNode.mriVolume))
+        if self._state.jump_mri_mm is not None:
+            review.jump_to(bridge.world_from_mri_frame(self._state.jump_mri_mm, self._parameterNode.mriVolume))

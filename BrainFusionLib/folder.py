@@ -142,7 +142,7 @@ def write_case(
             (staged / "dicom").mkdir()
             write_dicom_results(
                 result.fused, result.ct_in_mri, staged / "dicom", dicom[0],
-                ct=dicom[1], transform=result.transform,
+                ct=dicom[1],
                 fused_window=None if result.intensity is None else result.intensity.window,
             )  # fmt: skip
         timings = {**record.provenance.timings_s, "writing": time.perf_counter() - began}

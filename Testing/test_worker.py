@@ -233,6 +233,51 @@ def test_a_line_that_is_no_message_ends_in_words(ticker, inputs, tmp_path, said)
         os.kill(child, 0)
 
 
+def test_a_worker_that_closes_its_output_ends_in_words(ticker, inputs, tmp_path):
+    script = tmp_path / "worker.py"
+    script.write_text("import os, sys, time\nos.close(1)\ntime.sleep(60)\n", encoding="utf-8")
+    runner, heard = ProcessRunner([sys.executable, str(script)], ROOT, ticker), Heard()
+    runner.run(REQUEST, inputs, heard.on_progress, heard.on_done)
+    wait(ticker, heard, seconds=20)
+    assert "has stopped answering" in str(heard.done[0][1])
+    assert (runner.busy, runner.child_pid) == (False, None)
+
+
+def test_a_warm_worker_is_there_before_the_first_job_and_after_cancel(runner, ticker, inputs):
+    runner.warm_up()
+    first = runner.child_pid
+    assert first is not None
+    heard = Heard()
+    runner.run(AS_THEY_ARE, inputs, heard.on_progress, heard.on_done)
+    assert runner.child_pid == first
+    runner.cancel()
+    assert isinstance(heard.done[0][1], Cancelled)
+    assert runner.child_pid not in (None, first)
+    os.kill(runner.child_pid, signal.SIGKILL)
+    again = Heard()
+    time.sleep(0.2)
+    runner.run(AS_THEY_ARE, inputs, again.on_progress, again.on_done)
+    wait(ticker, again)
+    assert again.done[0][1] is None
+
+
+def test_the_worker_ends_in_the_middle_of_its_job_when_its_parent_is_gone(runner, ticker, inputs):
+    heard = Heard()
+    runner.run(REQUEST, inputs, heard.on_progress, heard.on_done)
+    folder, child = runner._folder, runner._child
+    wait(ticker, heard, until=lambda: any(stage == "registration" for stage, _ in heard.progress))
+    child.stdin.close()  # as the system does when the parent is killed
+    assert child.wait(2) == 0
+    assert not folder.exists()
+
+
+def test_voxels_are_readable_by_their_owner_only(tmp_path, inputs):
+    for _ in jobs.write_job(REQUEST, inputs.by_role(), tmp_path):
+        pass
+    jobs.VoxelFiles(tmp_path)["more"] = np.zeros((2, 2, 2), np.float32)
+    assert {path.stat().st_mode & 0o777 for path in tmp_path.glob("*.npy")} == {0o600}
+
+
 def test_folders_of_processes_that_are_gone_are_removed(tmp_path):
     gone = subprocess.Popen([sys.executable, "-c", ""])
     gone.wait()
@@ -261,7 +306,7 @@ def test_a_job_arrives_whole(tmp_path, inputs):
         given=AffineTransform(np.diag([1.1, 1, 1, 1])), check=False,
     )  # fmt: skip
     sent = replace(inputs, mri_mask=mask)
-    *steps, message = jobs.write_job(request, sent, tmp_path)
+    *steps, message = jobs.write_job(request, sent.by_role(), tmp_path)
     assert set(steps) == {None}
     arrived = jobs.job_from_line(jobs.job_to_line(message))
     assert replace(arrived.request, settings=request.settings) == request
@@ -315,7 +360,7 @@ def test_a_graphics_card_that_fails_is_a_notice(monkeypatch, tmp_path, inputs):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)  # and there is none: using it raises
     said = []
     request = replace(AS_THEY_ARE, settings=replace(QUICK, device="auto"))
-    *_, message = jobs.write_job(request, inputs, tmp_path)
+    *_, message = jobs.write_job(request, inputs.by_role(), tmp_path)
     result = worker.work(message, said.append)
     [notice] = [what.text for what in said if type(what).__name__ == "Notice"]
     assert "graphics card cannot be used" in notice

@@ -119,7 +119,7 @@ def node_from_volume(
     node
         A scalar volume node in a scene; its voxels and geometry are replaced.
     parent
-        The linear transform to put the node under. It is shown where the grid says all the same.
+        The linear transform to put the node under; it stays where the grid is in the world.
     """
     parent_from_world = np.linalg.inv(world_ras_from_parent(parent, volume.name))
     if node.GetDisplayNode() is None:
@@ -245,7 +245,8 @@ def carried_by(
     scene = ct_node.GetScene()
     for index in range(scene.GetNumberOfNodesByClass("vtkMRMLScalarVolumeNode")):
         volume = scene.GetNthNodeByClass(index, "vtkMRMLScalarVolumeNode")
-        if volume != ct_node and volume.GetParentTransformNode() == transform_node:
+        is_ours = ownership.review_role_of(volume) is not None
+        if volume != ct_node and not is_ours and volume.GetParentTransformNode() == transform_node:
             return volume
     return None
 

@@ -32,7 +32,7 @@ def what_is_missing(parameters) -> str | None:
         return _("An output must not be one of the inputs: they are never changed")
     if len({node.GetID() for node in outputs}) < len(outputs):
         return _("Two outputs must not be the same volume")
-    if parameters.start == "transform" and not parameters.startTransform:
+    if parameters.start.name == "transform" and not parameters.startTransform:
         return _("Choose the transform to start from, or Registration: Automatic")
     for node in (parameters.ctVolume, parameters.mriVolume):
         if node.GetClassName() != "vtkMRMLScalarVolumeNode":
@@ -44,7 +44,7 @@ def what_is_missing(parameters) -> str | None:
 
 def are_swapped(ctVolume, mriVolume) -> bool:
     """Say whether the CT and the MRI seem to have been exchanged, by what DICOM says or by their values."""
-    return _is_ct(mriVolume) and not _is_ct(ctVolume)
+    return is_ct(mriVolume) and not is_ct(ctVolume)
 
 
 def what_is_suspicious(ctVolume, mriVolume) -> str | None:
@@ -53,14 +53,15 @@ def what_is_suspicious(ctVolume, mriVolume) -> str | None:
         return _("CT and MRI seem to be swapped: {mri} has the values of a CT, and {ct} does not.").format(
             ct=ctVolume.GetName(), mri=mriVolume.GetName()
         )
-    if _is_ct(mriVolume):
+    if is_ct(mriVolume):
         return _("{mri} has the values of a CT, too: choose an MRI.").format(mri=mriVolume.GetName())
-    if not _is_ct(ctVolume):
+    if not is_ct(ctVolume):
         return _("{ct} does not have the values of a CT in Hounsfield units.").format(ct=ctVolume.GetName())
     return None
 
 
-def _is_ct(node) -> bool:
+def is_ct(node) -> bool:
+    """Say whether a volume is a CT, by what DICOM says or by its values."""
     modality = bridge.modality_of(node)
     if modality is not None:
         return modality == "CT"

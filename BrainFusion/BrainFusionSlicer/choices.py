@@ -1,47 +1,82 @@
-"""The choices of the panel's boxes: values of BrainFusionLib, and their words."""
+"""The choices of the panel's boxes: values of BrainFusionLib, and their words.
+
+Enumerations, because Slicer's parameter wrapper binds those to boxes: a scene keeps the name of a member, and the box
+shows its `label`.
+"""
 
 from __future__ import annotations
+
+from enum import Enum
 
 from slicer.i18n import tr as _
 
 from BrainFusionLib.fusion.methods import METHODS
 from BrainFusionLib.settings import FusionSettings
 
-DEFAULTS = {
-    "preset": "standard",
-    "align": "skull",
-    "start": "automatic",
-    "rule": FusionSettings().rule,
-    "device": "auto",
-}
+
+class Choice(Enum):
+    """What a box offers: a member for each value, named as in BrainFusionLib, with its words."""
+
+    def label(self) -> str:
+        """Return the words of this choice."""
+        return _(self.value)
 
 
-def choices() -> dict[str, dict[str, str]]:
-    """Return the values that each parameter can have here, with their words."""
-    return {
-        "preset": {"fast": _("Fast"), "standard": _("Standard"), "thorough": _("Thorough")},
-        "align": {"skull": _("Skull"), "brain": _("Brain")},
-        "start": {"automatic": _("Automatic"), "transform": _("Start from a transform"), "skip": _("Skip")},
-        "rule": {
-            method.name: _(method.label)
-            for method in METHODS.values()
-            if method.package is None or method.package.is_installed
-        },
-        "device": {"auto": _("Automatic"), "cpu": _("Processor (CPU)"), "cuda": _("Graphics card (CUDA)")},
-    }
+class Preset(Choice):
+    """How much effort the registration takes."""
+
+    standard = "Standard"
+    fast = "Fast"
+    thorough = "Thorough"
 
 
-def replace_unknown(parameters) -> str | None:
-    """Put the default in the place of values from a scene that do not exist here; say so, or return None."""
+class Start(Choice):
+    """How the registration starts."""
+
+    automatic = "Automatic"
+    transform = "Start from a transform"
+    skip = "Skip"
+
+
+class Device(Choice):
+    """Where to compute."""
+
+    auto = "Automatic"
+    cpu = "Processor (CPU)"
+    cuda = "Graphics card (CUDA)"
+
+
+def available_rules() -> type[Choice]:
+    """Return the fusion rules of the library's table whose packages are installed, as an enumeration."""
+    available = [m for m in METHODS.values() if m.package is None or m.package.is_installed]
+    # The wrapper's default is the first member.
+    available.sort(key=lambda method: method.name != FusionSettings().rule)
+    return Choice("Rule", {method.name: method.label for method in available})  # type: ignore[return-value]
+
+
+Rule = available_rules()
+CHOICES: dict[str, type[Choice]] = {"preset": Preset, "rule": Rule, "device": Device, "start": Start}
+
+
+def replace_unknown(parameterNode) -> str | None:
+    """Put the default in the place of values from a scene that do not exist here; say so, or return None.
+
+    To be called ahead of the wrapper, which raises on such values.
+
+    Parameters
+    ----------
+    parameterNode
+        The vtkMRMLScriptedModuleNode itself.
+    """
     notes = []
-    for name, words in choices().items():
-        value = getattr(parameters, name)
-        if value not in words:
-            default = DEFAULTS[name] if DEFAULTS[name] in words else next(iter(words))
-            setattr(parameters, name, default)
+    for name, choice in CHOICES.items():
+        value = parameterNode.GetParameter(name)
+        if value and value not in choice.__members__:
+            default = next(iter(choice))
+            parameterNode.SetParameter(name, default.name)
             notes.append(
                 _("{value}, chosen in this scene, is not available: {default} is chosen instead.").format(
-                    value=value, default=words[default]
+                    value=value, default=default.label()
                 )
             )
     return " ".join(notes) or None

@@ -38,7 +38,7 @@ def companions_of(
         if node.GetParentTransformNode() == parent
         and node not in (ct, mri)
         and node.GetID() not in above_mri
-        and ownership.role_of(node) is None
+        and not ownership.is_made_here(node)
     }
     return list(found.values())
 

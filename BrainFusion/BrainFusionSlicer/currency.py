@@ -15,6 +15,7 @@ from BrainFusionLib.case import from_document, to_document
 from BrainFusionLib.errors import BrainFusionError
 from BrainFusionSlicer.companions import linear_parent
 from BrainFusionSlicer.fingerprint import Fingerprint, fingerprint_of, is_same_place
+from BrainFusionSlicer.verdict_text import Card
 
 VERDICT_ATTRIBUTE = "BrainFusion.Verdict"
 
@@ -23,16 +24,19 @@ VERDICT_ATTRIBUTE = "BrainFusion.Verdict"
 class StoredVerdict:
     """A verdict, and what it is about.
 
-    colour - Its colour.
-    html - Its words, as the panel shows them.
-    worst_mri_mm - The point of the largest misalignment in the frame of the transform over the MRI, RAS mm, where it
-        was measured.
+    card - Its words and colour, as the panel shows them.
+    worst_mri_mm, worst_mm - The point of the largest misalignment, in the frame of the transform over the MRI, RAS mm,
+        and its size, where it was measured.
+    middle_mri_mm - The middle of the head, in the same frame.
+    scale - The MRI's values of 0 and 1 on the library's scale, for pictures of both volumes.
     ct, mri - The fingerprints of the pair as it was judged: the CT where the result put it.
     """
 
-    colour: str
-    html: str
+    card: Card
     worst_mri_mm: tuple[float, ...] | None
+    worst_mm: float | None
+    middle_mri_mm: tuple[float, ...]
+    scale: tuple[float, float]
     ct: Fingerprint
     mri: Fingerprint
 

@@ -1,13 +1,14 @@
 """DICOM export: the fused volume and the registered CT as derived series in the MRI's study.
 
-The library writes them (`BrainFusionLib.io.dicom_writing`). Here the MRI's headers are looked up in Slicer's DICOM
+The library writes them (`exporting`, in the worker process). Here the MRI's files are looked up in Slicer's DICOM
 database, and the volumes are taken from the world to where the MRI's own slices are. Nothing in the scene changes.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import slicer
@@ -16,16 +17,16 @@ from slicer.i18n import tr as _
 from BrainFusionLib.errors import ImageContentError, ImageFileError, SettingsError
 from BrainFusionLib.geometry import RAS_FROM_LPS, FloatArray
 from BrainFusionLib.transform import AffineTransform
-from BrainFusionLib.volume import AIR_HU, Volume
-
-from . import bridge, ownership, registered_ct
-
-if TYPE_CHECKING:
-    from BrainFusionLib.io.dicom_headers import DicomHeaders  # brings SimpleITK, which loading the module must not
+from BrainFusionSlicer import bridge, ownership, registered_ct
+from BrainFusionSlicer.exporting import ExportInputs, export
+from BrainFusionSlicer.jobs import ExportOrder, RawVolume
+from BrainFusionSlicer.registered_ct import Standing
 
 
 def exportResults(results: Any, folder: str | Path) -> list[Path]:
     """Write the fused volume and the registered CT into `folder`, as ``fused/*.dcm`` and ``ct_in_mri/*.dcm``.
+
+    Returns when it is done; `BrainFusionLogic.startExport` has it done by the worker process.
 
     Parameters
     ----------
@@ -41,48 +42,55 @@ def exportResults(results: Any, folder: str | Path) -> list[Path]:
 
     Raises
     ------
+    BrainFusionError
+        As `orderFor` and `exporting.export`.
+    """
+    order, inputs = orderFor(results, folder)
+    return [Path(file) for file in export(order, inputs, lambda stage, fraction: None)]
+
+
+def orderFor(results: Any, folder: str | Path) -> tuple[ExportOrder, ExportInputs]:
+    """Return what has to be done to export results, from the nodes: on the main thread, and quick.
+
+    Parameters are those of `exportResults`.
+
+    Raises
+    ------
     SettingsError
-        The CT and the MRI of the volume are not in the scene, or the MRI was not loaded from DICOM.
+        The CT and the MRI of the volume are not in the scene, or cannot be exported; says why.
     ImageFileError
-        The MRI's files are not where the DICOM database has them, or the folder cannot be written to.
+        The MRI's files are not where the DICOM database has them.
     ImageContentError
-        The CT is not under the transform that moved it onto the MRI.
+        The CT is not where the registration moved it.
     GeometryError
-        The MRI was moved, cropped or resampled after it was loaded, or is under a transform that is not linear.
-    MissingDependencyError
-        torch, which pulls the CT onto the MRI's grid, is not installed.
+        The MRI was moved, cropped or resampled after it was loaded.
     """
     fusedNode = getattr(results, "fusedVolume", results)
     reason = whatIsMissingForExport(fusedNode)
     if reason is not None:
-        raise SettingsError(reason)
-    from BrainFusionLib.io.dicom_writing import write_dicom_results
-
+        raise SettingsError(reason + ".")
     mriNode, ctNode = _inputsOf(fusedNode)
-    mriHeaders = _headersOf(mriNode)
-    if mriHeaders is None:
+    mriFiles = _filesOf(mriNode)
+    if not mriFiles:
         raise ImageFileError(
             _(
                 "The DICOM files of {mri} are not where Slicer's DICOM database has them. Import them again in the "
                 "DICOM module, and try again."
             ).format(mri=mriNode.GetName())
         )
-    fused = bridge.volume_from_node(fusedNode)
+    fused = bridge.raw_from_node(fusedNode)
     mriFromWorld = np.linalg.inv(_worldLpsFromDicom(mriNode))
-    mriHeaders.check_same_place(fused.grid.moved(mriFromWorld), fused.name)  # before the work
-    ctFromMri = _ctFromMriLps(ctNode)
-    registeredCt = _registeredCt(results, ctNode, fused, ctFromMri)
-    ctDicomFromMriDicom = np.linalg.inv(_worldLpsFromDicom(ctNode)) @ ctFromMri @ np.linalg.inv(mriFromWorld)
-    folders = write_dicom_results(
-        Volume(fused.array_kji, fused.grid.moved(mriFromWorld), fused.modality, fused.name),
-        Volume(registeredCt.array_kji, fused.grid.moved(mriFromWorld), "CT", registeredCt.name),
-        Path(folder),
-        mriHeaders,
-        ct=_headersOf(ctNode),
-        transform=AffineTransform(ctDicomFromMriDicom),
-        fused_window=_windowOf(fusedNode),
+    fused = replace(fused, lps_from_ijk=mriFromWorld @ fused.lps_from_ijk)
+    ct, ctFromMri = _registeredCt(results, fusedNode, ctNode, mriFromWorld)
+    ctFiles = _filesOf(ctNode)
+    order = ExportOrder(
+        target=Path(folder),
+        mri_files=tuple(mriFiles),
+        ct_file=ctFiles[0] if ctFiles else None,
+        ct_from_mri=ctFromMri,
+        window=_windowOf(fusedNode),
     )
-    return [file for made in folders.values() for file in sorted(made.iterdir())]
+    return order, ExportInputs(fused, ct)
 
 
 def whatIsMissingForExport(results: Any) -> str | None:
@@ -93,6 +101,15 @@ def whatIsMissingForExport(results: Any) -> str | None:
     mriNode, ctNode = _inputsOf(fusedNode)
     if mriNode is None or ctNode is None:
         return _("The CT and the MRI that {fused} was made from are not in the scene").format(fused=fusedNode.GetName())
+    if not bridge.is_under_linear_transforms(mriNode):
+        return _(
+            "{mri} is under a transform that is not linear, so what was fused is not where its DICOM slices are, and "
+            "cannot be written into its study. Export to DICOM in the Data module can still export it"
+        ).format(mri=mriNode.GetName())
+    if ownership.registered_ct_of(fusedNode) is None:
+        return _("The registered CT of {fused} was removed from the scene. Fuse again").format(
+            fused=fusedNode.GetName()
+        )
     if not (mriNode.GetAttribute("DICOM.instanceUIDs") or "").split():
         return _(
             "{mri} was not loaded from DICOM, so there is no patient and no study to write into. Export to "
@@ -106,20 +123,18 @@ def _inputsOf(fusedNode: slicer.vtkMRMLScalarVolumeNode) -> tuple[Any, Any]:
     return fusedNode.GetNodeReference(ownership.TARGET_MRI_ROLE), fusedNode.GetNodeReference(ownership.MOVED_CT_ROLE)
 
 
-def _headersOf(node: slicer.vtkMRMLScalarVolumeNode) -> DicomHeaders | None:
-    """Return the headers of the files that a volume was loaded from; None where they cannot be found.
+def _filesOf(node: slicer.vtkMRMLScalarVolumeNode) -> list[str]:
+    """Return the files that a volume was loaded from; none where one of them cannot be found.
 
     DICOMScalarVolumePlugin.py writes the UIDs of the files, one a slice, into the attribute; DICOM.py makes the
     database at start-up, and ctkDICOMDatabase::fileForInstance returns "" for what it does not know.
     """
     database = getattr(slicer, "dicomDatabase", None)
     uids = (node.GetAttribute("DICOM.instanceUIDs") or "").split()
-    if database is None or not uids:
-        return None
+    if database is None:
+        return []
     files = [database.fileForInstance(uid) for uid in uids]
-    from BrainFusionLib.io.dicom_headers import read_headers
-
-    return read_headers(files) if all(file and Path(file).is_file() for file in files) else None
+    return files if all(file and Path(file).is_file() for file in files) else []
 
 
 def _worldLpsFromDicom(node: slicer.vtkMRMLScalarVolumeNode) -> FloatArray:
@@ -128,33 +143,30 @@ def _worldLpsFromDicom(node: slicer.vtkMRMLScalarVolumeNode) -> FloatArray:
     return RAS_FROM_LPS @ matrix @ RAS_FROM_LPS
 
 
-def _ctFromMriLps(ctNode: slicer.vtkMRMLScalarVolumeNode) -> FloatArray:
-    """Return the 4x4 matrix from MRI points to points of the CT where it was before it was moved, world LPS mm."""
-    if registered_ct.result_transform_of(ctNode) is None:
+def _registeredCt(
+    results: Any,
+    fusedNode: slicer.vtkMRMLScalarVolumeNode,
+    ctNode: slicer.vtkMRMLScalarVolumeNode,
+    mriFromWorld: FloatArray,
+) -> tuple[RawVolume, AffineTransform | None]:
+    """Return the CT as registered, and the transform from MRI points to its points; None if it is on the fused grid."""
+    made = getattr(getattr(results, "result", None), "ct_in_mri", None)
+    if made is not None:  # the run's own
+        return RawVolume(made.array_kji, mriFromWorld @ made.grid.lps_from_ijk, "CT", made.name), None
+    registered = ownership.registered_ct_of(fusedNode)
+    if registered != ctNode:  # resampled: the CT is under a transform that is not linear
+        raw = bridge.raw_from_node(registered)
+        return replace(raw, lps_from_ijk=mriFromWorld @ raw.lps_from_ijk), None
+    standing = registered_ct.standing_of(ctNode, fusedNode.GetNodeReference(ownership.TARGET_MRI_ROLE))
+    if standing not in (Standing.REGISTERED, Standing.HOMELESS, Standing.NOT_MOVED):
         raise ImageContentError(
             _(
                 "{ct} is not under the transform any more that moved it onto the MRI, so it cannot be exported as "
                 "registered. Fuse again, and export then."
             ).format(ct=ctNode.GetName())
         )
-    before = bridge.world_ras_from_parent(registered_ct.users_parent(ctNode), ctNode.GetName())
-    now = bridge.world_ras_from_parent(ctNode.GetParentTransformNode(), ctNode.GetName())
-    return RAS_FROM_LPS @ before @ np.linalg.inv(now) @ RAS_FROM_LPS
-
-
-def _registeredCt(results: Any, ctNode: slicer.vtkMRMLScalarVolumeNode, fused: Volume, ctFromMri: FloatArray) -> Volume:
-    """Return the CT on the fused volume's grid, whole Hounsfield units: the run's own, or made again as it makes it."""
-    made = getattr(getattr(results, "result", None), "ct_in_mri", None)
-    if made is not None and made.grid.same_as(fused.grid, 1e-3):
-        return made
-    from BrainFusionLib.device import require_torch
-
-    require_torch()
-    from BrainFusionLib.resample import resample_onto
-
-    ct = bridge.volume_from_node(ctNode)
-    pulled = resample_onto(ct, fused.grid, AffineTransform(ctFromMri), fill=AIR_HU)
-    return pulled.with_array(np.rint(pulled.array_kji))
+    raw = bridge.raw_from_node(ctNode, as_shown=True)
+    return raw, AffineTransform(np.linalg.inv(mriFromWorld))
 
 
 def _windowOf(node: slicer.vtkMRMLScalarVolumeNode) -> tuple[float, float] | None:

@@ -8,10 +8,11 @@ pickled. Imports no slicer, so that the worker, which is a plain Python, can rea
 # Reload there are other classes of the same names.
 
 import json
+import os
 from collections.abc import Iterator, MutableMapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -67,6 +68,24 @@ class RawInputs:
         return {role: volume for role, volume in found.items() if volume is not None}
 
 
+@dataclass(frozen=True, eq=False)
+class ExportOrder:
+    """What to export as DICOM series, and where to.
+
+    target - A folder that holds nothing called ``fused`` or ``ct_in_mri``.
+    mri_files - The files of the MRI's series, whose patient, study and position the results get.
+    ct_file - A file of the CT's series, or None.
+    ct_from_mri - From points of the MRI to points of the CT, LPS mm; None if the CT is on the fused volume's grid.
+    window - Lowest and highest value that the fused volume is shown with.
+    """
+
+    target: Path
+    mri_files: tuple[str, ...]
+    ct_file: str | None
+    ct_from_mri: Transform | None
+    window: tuple[float, float] | None
+
+
 # ---- the messages ---------------------------------------------------------------------------------------------------
 
 
@@ -87,6 +106,25 @@ class JobMessage:
     folder: Path
     request: Request
     volumes: dict[str, RawHeader]
+
+
+@dataclass(frozen=True, eq=False)
+class ExportMessage:
+    """To the worker: write DICOM series of what is in a folder."""
+
+    folder: Path
+    order: ExportOrder
+    volumes: dict[str, RawHeader]
+
+
+Order = JobMessage | ExportMessage
+
+
+@dataclass(frozen=True, eq=False)
+class Sent:
+    """To the worker."""
+
+    order: Order
 
 
 @dataclass(frozen=True)
@@ -127,7 +165,14 @@ class Done:
     result: Result
 
 
-Said = Ready | Stage | Notice | Failure | Done
+@dataclass(frozen=True)
+class Exported:
+    """The export is done; these files were written."""
+
+    files: tuple[str, ...]
+
+
+Said = Ready | Stage | Notice | Failure | Done | Exported
 
 
 @dataclass(frozen=True, eq=False)
@@ -144,7 +189,8 @@ class VoxelFiles(MutableMapping[str, VoxelArray]):
         self._folder = folder
 
     def __setitem__(self, key: str, array: VoxelArray) -> None:
-        np.save(self._path(key), array, allow_pickle=False)
+        with self._opened(key) as file:
+            np.save(file, array, allow_pickle=False)
 
     def __getitem__(self, key: str) -> VoxelArray:
         try:
@@ -173,46 +219,54 @@ class VoxelFiles(MutableMapping[str, VoxelArray]):
             "fortran_order": False,
             "shape": array_kji.shape,
         }
-        with self._path(key).open("wb") as file:
+        with self._opened(key) as file:
             np.lib.format.write_array_header_1_0(file, header)
             for first in range(0, len(array_kji), slices):
                 file.write(np.ascontiguousarray(array_kji[first : first + slices]).data)
                 yield
 
+    def _opened(self, key: str) -> IO[bytes]:
+        """Open a new file that nobody else can read: it holds a patient's data."""
+        return open(self._path(key), "wb", opener=lambda path, flags: os.open(path, flags, 0o600))
+
     def _path(self, key: str) -> Path:
         return self._folder / f"{key}.npy"
 
 
-def write_job(request: Request, inputs: RawInputs, folder: Path) -> Iterator[JobMessage | None]:
+def write_job(request: Request | ExportOrder, volumes: dict[str, RawVolume], folder: Path) -> Iterator[Order | None]:
     """Write the voxels of a job piece by piece, and at last yield the message that describes it.
 
     Every step takes a few milliseconds; those before the last yield ``None``.
     """
     files = VoxelFiles(folder)
-    volumes = inputs.by_role()
     for role, volume in volumes.items():
         yield from files.set_in_pieces(role, volume.array_kji)
     headers = {role: RawHeader(volume.lps_from_ijk, volume.modality, volume.name) for role, volume in volumes.items()}
-    yield JobMessage(folder, request, headers)
+    if isinstance(request, Request):
+        yield JobMessage(folder, request, headers)
+    else:
+        yield ExportMessage(folder, request, headers)
+
+
+def read_raw(job: Order) -> dict[str, RawVolume]:
+    """Return the volumes of a job by their roles, as they were sent."""
+    files = VoxelFiles(job.folder)
+    return {role: RawVolume(files[role], h.lps_from_ijk, h.modality, h.name) for role, h in job.volumes.items()}
 
 
 def read_inputs(job: JobMessage) -> Inputs:
     """Return the volumes of a job, float32."""
-    files = VoxelFiles(job.folder)
-    volumes = {
-        role: RawVolume(files[role], h.lps_from_ijk, h.modality, h.name).copied() for role, h in job.volumes.items()
-    }
-    return Inputs(**volumes)
+    return Inputs(**{role: volume.copied() for role, volume in read_raw(job).items()})
 
 
-def job_to_line(job: JobMessage) -> bytes:
+def job_to_line(job: Order) -> bytes:
     """Return a job as the line that the worker reads."""
-    return _line(job, None)
+    return _line(Sent(job), None)
 
 
-def job_from_line(line: str | bytes) -> JobMessage:
+def job_from_line(line: str | bytes) -> Order:
     """Return what `job_to_line` wrote."""
-    return from_document(json.loads(line), JobMessage)
+    return from_document(json.loads(line), Sent).order
 
 
 def said_to_line(said: Said, folder: Path | None = None) -> bytes:
@@ -225,7 +279,7 @@ def said_from_line(line: str | bytes, folder: Path | None = None) -> Said:
     return from_document(json.loads(line), Message, None if folder is None else VoxelFiles(folder)).said
 
 
-def _line(message: JobMessage | Message, voxels: VoxelFiles | None) -> bytes:
+def _line(message: Sent | Message, voxels: VoxelFiles | None) -> bytes:
     return json.dumps(to_document(message, voxels)).encode() + b"\n"
 
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import slicer
 import slicer.util
 from slicer.i18n import tr as _
@@ -17,14 +18,18 @@ from slicer.ScriptedLoadableModule import ScriptedLoadableModuleLogic
 import BrainFusionLib
 from BrainFusionLib.case import Request, Result, Source
 from BrainFusionLib.errors import Cancelled, SettingsError
+from BrainFusionLib.geometry import apply_affine
+from BrainFusionLib.intensity import HEAD_THRESHOLD_HU
 from BrainFusionLib.settings import Settings
 from BrainFusionLib.transform import RigidTransform
-from BrainFusionSlicer import bridge, currency, ownership, registered_ct, torch_setup, verdict_text
+from BrainFusionSlicer import bridge, currency, dicom_export, ownership, registered_ct, torch_setup, verdict_text
 from BrainFusionSlicer.companions import linear_parent
 from BrainFusionSlicer.jobs import RawInputs
 from BrainFusionSlicer.runner import InProcessRunner, ProcessRunner, Runner
 
 TICK_MS = 30
+# Every fourth voxel along each axis is enough to find the middle of a head.
+STEP = 4
 SCALAR_VOLUME = "vtkMRMLScalarVolumeNode"
 
 
@@ -92,11 +97,13 @@ class FusionLogic(ScriptedLoadableModuleLogic):
         ScriptedLoadableModuleLogic.__init__(self)
         self._runner = runner
         self._task: _Task | None = None
+        self._isExporting = False
+        self.notes: list[str] = []  # what a scene brought that had to be replaced
 
     @property
     def running(self) -> bool:
-        """Whether a fusion is running."""
-        return self._task is not None
+        """Whether a fusion or an export is running."""
+        return self._task is not None or self._isExporting
 
     def startFusion(
         self,
@@ -190,6 +197,46 @@ class FusionLogic(ScriptedLoadableModuleLogic):
         except Exception:
             self._forget()
             raise
+
+    def startExport(
+        self,
+        results,
+        folder,
+        *,
+        progressCallback: Callable[[str, float], None] | None = None,
+        finishedCallback: Callable[[tuple[str, ...] | None, Exception | None], None] | None = None,
+    ) -> None:
+        """Start to write the fused volume and the registered CT as derived DICOM series; return at once.
+
+        :param results: the fused volume node, or the outcome that it is part of
+        :param folder: is there, and holds nothing called ``fused`` or ``ct_in_mri``
+        :param progressCallback: called with a stage's name and the fraction done, 0 to 1
+        :param finishedCallback: called once with the files and None, or with None and the error
+        :raises BrainFusionError: it cannot be exported; says why
+        """
+        if self.running:
+            raise SettingsError(_("A fusion is running: wait for it to finish, or cancel it first."))
+        order, inputs = dicom_export.orderFor(results, folder)
+        if self._runner is None:
+            self._runner = make_runner()
+
+        def ended(files: tuple[str, ...] | None, problem: Exception | None) -> None:
+            self._isExporting = False
+            if finishedCallback is not None:
+                finishedCallback(files, problem)
+
+        self._isExporting = True
+        try:
+            self._runner.export(order, inputs, progressCallback or _say_nothing, ended)
+        except Exception:
+            self._isExporting = False
+            raise
+
+    def warmUp(self) -> None:
+        """Start the worker process, if the work is done by one, so that the first fusion does not wait for it."""
+        if self._runner is None:
+            self._runner = make_runner()
+        self._runner.warm_up()
 
     def cancel(self) -> None:
         """End the fusion that is running, if there is one; its finishedCallback gets Cancelled."""
@@ -285,6 +332,7 @@ class _Task:
         self.keepAlignment = keepAlignment
         self.finishedCallback = finishedCallback
         self.removed = False
+        self._new: set[str] = set()
         # As they are sent: what changes meanwhile is not what will be judged.
         self._before = currency.prints_of(ctVolume, mriVolume)
         self._began = time.monotonic()
@@ -330,14 +378,16 @@ class _Task:
             put = bridge.move_ct_onto_mri if straight else bridge.store_transform
             transformNode = put(ct, mri, result.transform, _("CT to MRI"), into=self.outputs["transform"])
             moved = registered_ct.moved_with(ct)
-        fused = self._volume("fused", result.fused, _("{mri} fused with {ct}").format(**names))
-        bridge.share_display(fused, mri)
+        fused = self._volume("fused", result.fused, _("{mri} fused with {ct}").format(**names), like=mri)
+        if result.intensity and self._is_new(fused):
+            # The MRI's own window would show all bone white.
+            fused.GetDisplayNode().SetWindowLevelMinMax(*result.intensity.window)
         if self.outputs["alpha"] is not None and result.alpha is not None:
             alpha = self._volume("alpha", result.alpha, _("weight of {ct} in {mri}").format(**names))
-            alpha.GetDisplayNode().SetWindowLevelMinMax(0.0, 1.0)
+            if self._is_new(alpha):
+                alpha.GetDisplayNode().SetWindowLevelMinMax(0.0, 1.0)
         if self.outputs["ct"] is not None or not straight:
-            resampled = self._volume("ct", result.ct_in_mri, _("{ct} on {mri}").format(**names))
-            bridge.share_display(resampled, ct)
+            resampled = self._volume("ct", result.ct_in_mri, _("{ct} on {mri}").format(**names), like=ct)
         ownership.note_registered_ct(fused, ct if straight else resampled)
         for node in (fused, alpha, resampled, transformNode):
             if node is not None:
@@ -345,26 +395,46 @@ class _Task:
         worst = result.evidence.local.worst if result.evidence.local else None
         now = self._before if changed else currency.prints_of(ct, mri)
         verdict = currency.StoredVerdict(
-            result.verdict.colour,
-            verdict_text.of_result(result, moved=transformNode is not None),
-            tuple(bridge.mri_frame_from_lps(worst[0], mri)) if worst else None,
-            *now,
+            card=verdict_text.of_result(result, moved=transformNode is not None),
+            worst_mri_mm=bridge.mri_frame_from_lps(worst[0], mri) if worst else None,
+            worst_mm=worst[1] if worst else None,
+            middle_mri_mm=bridge.mri_frame_from_lps(_middle_of_head(result), mri),
+            scale=(result.intensity.mri_low, result.intensity.mri_high) if result.intensity else (0.0, 1.0),
+            ct=now[0],
+            mri=now[1],
         )
         currency.store(fused, verdict)
         seconds = time.monotonic() - self._began
         return BrainFusionOutcome(fused, transformNode, alpha, resampled, result.pose.movement, seconds, result, moved)
 
-    def _volume(self, role: str, volume, name: str):
+    def _volume(self, role: str, volume, name: str, like=None):
+        """Write an output; if it is new, with the window and colours of the node `like`."""
         node = self.outputs[role]
         if node is None or node is True:
             node = self._earlier(role) or self._scene.AddNewNodeByClass(SCALAR_VOLUME, name)
         bridge.node_from_volume(volume, node, linear_parent(self.mriVolume))
-        ownership.mark(node, role, self.ctVolume, self.mriVolume)
+        if not ownership.is_output_of(node, self.ctVolume, self.mriVolume):
+            self._new.add(node.GetID())
+            ownership.mark(node, role, self.ctVolume, self.mriVolume)
+            if like is not None:
+                bridge.share_display(node, like)
         return node
+
+    def _is_new(self, node) -> bool:
+        """Whether an output was not one of this pair's before: the user may have chosen a window for the others."""
+        return node.GetID() in self._new
 
     def _earlier(self, role: str):
         """Return the CT of an earlier run that is made again although nobody asked for it, or None."""
         return ownership.find_output(role, self.ctVolume, self.mriVolume) if self.outputs[role] is None else None
+
+
+def _middle_of_head(result: Result):
+    """Return the middle of the CT's tissue on the MRI's grid, LPS mm; that of the grid if there is none."""
+    tissue = np.argwhere(result.ct_in_mri.array_kji[::STEP, ::STEP, ::STEP] > HEAD_THRESHOLD_HU)
+    if not len(tissue):
+        return result.grid.centre_lps_mm
+    return apply_affine(result.grid.lps_from_ijk, STEP * tissue.mean(axis=0)[::-1])
 
 
 def _say_nothing(stage: str, fraction: float) -> None:

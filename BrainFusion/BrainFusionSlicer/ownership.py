@@ -15,11 +15,15 @@ from BrainFusionLib.errors import Remedy, SettingsError
 # References from an output to the inputs that it was made of.
 MOVED_CT_ROLE = "BrainFusion.CT"
 TARGET_MRI_ROLE = "BrainFusion.MRI"
+INPUT_ROLES = (MOVED_CT_ROLE, TARGET_MRI_ROLE)
 # A reference from a fused volume to what shows the CT as registered: the CT, or, where it is under a transform that is
 # not linear and so could not be moved, a resampled one.
 REGISTERED_CT_ROLE = "BrainFusion.RegisteredCT"
 # The mark: the output's role and the node's own id. A copy of an output has another id: it is the user's.
 OUTPUT_ATTRIBUTE = "BrainFusion.Output"
+
+# On the temporary volumes of the review.
+REVIEW_ATTRIBUTE = "BrainFusion.Review"
 
 FUSED, TRANSFORM, ALPHA, RESAMPLED_CT = "fused", "transform", "alpha", "ct"
 CLASSES = {
@@ -51,6 +55,21 @@ def role_of(node: slicer.vtkMRMLNode) -> str | None:
     """Return which output of this module a node is, or None for the user's own and for copies of outputs."""
     role, _space, marked_id = (node.GetAttribute(OUTPUT_ATTRIBUTE) or "").partition(" ")
     return role if role and marked_id == node.GetID() else None
+
+
+def mark_for_review(node: slicer.vtkMRMLNode, view: str) -> None:
+    """Note on a node that it is a temporary volume of the review."""
+    node.SetAttribute(REVIEW_ATTRIBUTE, view)
+
+
+def review_role_of(node: slicer.vtkMRMLNode) -> str | None:
+    """Return the view that a temporary volume of the review belongs to, or None for all other nodes."""
+    return node.GetAttribute(REVIEW_ATTRIBUTE)
+
+
+def is_made_here(node: slicer.vtkMRMLNode) -> bool:
+    """Say whether a node is an output of any pair, or a temporary volume."""
+    return role_of(node) is not None or review_role_of(node) is not None
 
 
 def is_output_of(node: slicer.vtkMRMLNode, ct: slicer.vtkMRMLNode | None, mri: slicer.vtkMRMLNode | None) -> bool:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import qt
 from slicer.i18n import tr as _
 
+from BrainFusionLib.quantities import length
 from BrainFusionSlicer import (
     checks,
     currency,
@@ -19,28 +20,39 @@ from BrainFusionSlicer import (
     verdict_text,
 )
 from BrainFusionSlicer.registered_ct import Standing
+from BrainFusionSlicer.review import View
+from BrainFusionSlicer.verdict_text import Card
 
 SHORTCUT = "Ctrl+Return"
 # Where the CT is when there is something that Undo can do, or a reason to tell why it cannot.
 UNDOABLE = (Standing.REGISTERED, Standing.SHOWN_UNREGISTERED, Standing.HARDENED, Standing.HOMELESS)
+# Background and letters of a card's heading: the same in a light and a dark theme.
+COLOURS = {
+    "green": ("#1b6e2d", "white"),
+    "amber": ("#ffb300", "black"),
+    "red": ("#b71c1c", "white"),
+    "stale": ("#5f6368", "white"),
+    "none": ("#5f6368", "white"),
+}
 
 
 @dataclass(frozen=True)
 class PanelState:
     """What the panel shows.
 
-    running - Whether a fusion is running.
+    running - Whether a fusion or an export is running.
     notice - What happened last.
     missing - Why Fuse cannot be clicked, or None.
     overwrite - The name of a chosen output that must not be overwritten yet, or None.
     warning, swapped - What is suspicious in the choice, and whether the two seem to be swapped.
+    is_empty - Whether neither CT nor MRI is chosen.
     starts_from_transform - Whether the registration starts from a transform.
-    is_fused - Whether the chosen fused volume has voxels.
-    has_squares - Whether squares of CT and MRI can be made.
+    view - What the slice views show.
+    not_viewable - For each view that cannot be shown, why not.
     standing - Where the CT is with respect to its registration.
     why_not_moved - Why it cannot be taken back, or None.
-    verdict - The words in the place of the verdict; empty if there is none.
-    worst_mri_mm - The point of the largest misalignment of a verdict that still holds, or None.
+    card - The words in the place of the verdict, or None.
+    jump, jump_mri_mm - The words of the button that jumps to the largest misalignment, and where it jumps to, or None.
     not_exportable - Why nothing can be exported, or None.
     are_linked - Whether the slice views are linked.
     """
@@ -51,13 +63,15 @@ class PanelState:
     overwrite: str | None
     warning: str | None
     swapped: bool
+    is_empty: bool
     starts_from_transform: bool
-    is_fused: bool
-    has_squares: bool
+    view: View
+    not_viewable: Mapping[View, str]
     standing: Standing
     why_not_moved: str | None
-    verdict: str
-    worst_mri_mm: tuple[float, ...] | None
+    card: Card | None
+    jump: str
+    jump_mri_mm: tuple[float, ...] | None
     not_exportable: str | None
     are_linked: bool
 
@@ -70,7 +84,7 @@ def blocked_outputs(parameters, permitted: Iterable) -> list:
 
 
 def state_of(
-    parameters, *, running: bool, notice: str, permitted: Iterable, suspicion: Callable[[], str | None], outcome
+    parameters, *, running: bool, notice: str, permitted: Iterable, suspicion: Callable[[], str | None], view: View
 ) -> PanelState:
     """Return what the panel is to show.
 
@@ -78,17 +92,15 @@ def state_of(
     ----------
     parameters
         The parameter node, or None.
-    running, notice
+    running, notice, view
         As in `PanelState`.
     permitted
         Nodes that the user allowed to be overwritten.
     suspicion
         Says what is suspicious in a complete choice.
-    outcome
-        The last outcome of this session, or None.
     """
     pair = (parameters.ctVolume, parameters.mriVolume) if parameters else (None, None)
-    is_pair = all(node is not None for node in pair)
+    is_pair = all(node is not None for node in pair) and pair[0] != pair[1]
     missing = checks.what_is_missing(parameters)
     blocked = [] if missing else blocked_outputs(parameters, permitted)
     warning = None if missing or running else suspicion()
@@ -96,12 +108,13 @@ def state_of(
         missing = _("{name} would be overwritten: click Overwrite, or choose another output").format(
             name=blocked[0].GetName()
         )
-    fused = parameters.fusedVolume if parameters else None
-    is_fused = is_pair and fused is not None and fused.GetImageData() is not None
+    fused = judged(parameters.fusedVolume, pair) if is_pair else None
     standing = registered_ct.standing_of(*pair) if is_pair else Standing.NOT_MOVED
-    stored = currency.stored_on(_judged(fused, pair)) if is_pair and not running else None
+    stored = currency.stored_on(fused) if not running else None
     changes = [] if stored is None else currency.changes_since(stored, *pair)
-    holds = stored is not None and not changes
+    unregistered = standing is Standing.SHOWN_UNREGISTERED
+    card = None if stored is None else _card(stored, changes, unregistered)
+    holds = stored is not None and not changes and not unregistered
     return PanelState(
         running=running,
         notice=notice,
@@ -109,17 +122,25 @@ def state_of(
         overwrite=blocked[0].GetName() if blocked else None,
         warning=warning,
         swapped=bool(warning) and checks.are_swapped(*pair),
-        starts_from_transform=bool(parameters) and parameters.start == "transform",
-        is_fused=is_fused,
-        # They are made of the result's volumes, which are not saved.
-        has_squares=holds and outcome is not None and outcome.fusedVolume == fused,
+        is_empty=bool(parameters) and pair == (None, None),
+        starts_from_transform=bool(parameters) and parameters.start.name == "transform",
+        view=View.UNREGISTERED if unregistered else view,
+        not_viewable=_not_viewable(fused, pair, standing, stored is not None and not changes) if is_pair else {},
         standing=standing,
         why_not_moved=verdict_text.why_not_moved(standing, pair[0].GetName()) if is_pair else None,
-        verdict="" if stored is None else _words(stored, changes, standing),
-        worst_mri_mm=stored.worst_mri_mm if holds and stored is not None else None,
-        not_exportable=dicom_export.whatIsMissingForExport(fused) if is_fused else _("Fuse first"),
+        card=card,
+        jump=_jump(stored) if holds else _("Largest misalignment"),
+        jump_mri_mm=_jump_to(stored) if holds else None,
+        not_exportable=dicom_export.whatIsMissingForExport(fused) if fused else _("Fuse first"),
         are_linked=review.are_linked(),
     )
+
+
+def judged(fused, pair):
+    """Return the fused volume of a pair whose verdict is shown: the one chosen, or else the newest; or None."""
+    found = fused if fused is not None and ownership.is_output_of(fused, *pair) else None
+    found = found or ownership.find_output(ownership.FUSED, *pair)
+    return found if found is not None and found.GetImageData() is not None else None
 
 
 def draw(ui, state: PanelState) -> None:
@@ -130,8 +151,9 @@ def draw(ui, state: PanelState) -> None:
     ui.warningLabel.setText("⚠ " + state.warning if state.warning else "")
     ui.warningLabel.setVisible(bool(state.warning))
     ui.swapButton.setVisible(state.swapped)
+    ui.sampleDataButton.setVisible(state.is_empty)
     ui.startTransformSelector.setEnabled(state.starts_from_transform)
-    for group in (ui.inputsCollapsibleButton, ui.outputsCollapsibleButton, ui.advancedCollapsibleButton):
+    for group in (ui.inputsFrame, ui.outputsCollapsibleButton, ui.advancedCollapsibleButton):
         group.setEnabled(not running)
 
     # Setting a button's text clears its shortcut.
@@ -139,42 +161,107 @@ def draw(ui, state: PanelState) -> None:
     ui.fuseButton.setShortcut(qt.QKeySequence(SHORTCUT))
     ui.fuseButton.setEnabled(running or state.missing is None)
     tip = _("Register the CT to the MRI and fuse them") if state.missing is None else state.missing
-    ui.fuseButton.setToolTip(f"{_('End the fusion; nothing is changed') if running else tip} ({SHORTCUT})")
+    ui.fuseButton.setToolTip(f"{_('End it; nothing is changed') if running else tip} ({SHORTCUT})")
     if not running:  # else it shows the progress
         missing = "" if state.missing is None else state.missing + "."
-        ui.statusLabel.setText(" ".join(filter(None, (state.notice, missing))))
-
-    unregistered = state.standing is Standing.SHOWN_UNREGISTERED
-    undoable = state.standing in UNDOABLE
-    ui.verdictLabel.setText(state.verdict)
-    ui.verdictFrame.setVisible(bool(state.verdict) or undoable)
-    ui.undoButton.setEnabled(undoable and not running)
-    ui.undoButton.setVisible(undoable)
-    ui.undoButton.setToolTip(state.why_not_moved or _("Move the CT back to where it was before the registration"))
+        words = " ".join(filter(None, (state.notice, missing)))
+        ui.statusLabel.setText(words)
+        ui.statusLabel.setVisible(bool(words))
+    else:
+        ui.statusLabel.setVisible(True)
+    _draw_card(ui, state)
+    _draw_review(ui, state)
     ui.exportButton.setEnabled(state.not_exportable is None and not running)
     ui.exportButton.setToolTip(
         state.not_exportable or _("Write the fused volume and the registered CT as derived series")
     )
-    ui.reviewCollapsibleButton.setEnabled((state.is_fused or unregistered) and not running)
-    ui.checkerboardButton.setEnabled(state.has_squares)
-    ui.showUnregisteredButton.setToolTip(state.why_not_moved or _("Show the CT where it was before the registration"))
-    ui.showUnregisteredButton.setEnabled(unregistered or state.standing is Standing.REGISTERED)
-    _set_quietly(ui.showUnregisteredButton, unregistered)
-    ui.jumpButton.setEnabled(state.worst_mri_mm is not None)
+
+
+def _draw_card(ui, state: PanelState) -> None:
+    card = state.card
+    ui.verdictFrame.setVisible(card is not None)
+    colour, letters = COLOURS["none" if card is None else card.colour]
+    ui.verdictLabel.setStyleSheet(f"background-color: {colour}; color: {letters}; font-weight: bold; padding: 3px;")
+    ui.verdictLabel.setText("" if card is None else card.heading)
+    ui.verdictErrorLabel.setText("" if card is None else card.error)
+    ui.verdictErrorLabel.setVisible(card is not None and bool(card.error))
+    ui.verdictFindingsLabel.setText("" if card is None else "\n".join(card.findings))
+    ui.verdictFindingsLabel.setVisible(card is not None and bool(card.findings))
+    ui.jumpButton.setText(state.jump)
+    ui.jumpButton.setEnabled(state.jump_mri_mm is not None)
+    ui.jumpButton.setToolTip(
+        _("There is no verdict on what is shown now")
+        if state.jump_mri_mm is None
+        else _("Show the point where the local misalignment of CT and MRI is largest")
+    )
+
+
+def _draw_review(ui, state: PanelState) -> None:
+    views = {
+        View.FUSED: (ui.fusedCheckBox, _("Show the fused volume over the MRI")),
+        View.CT: (ui.overlayButton, _("Show the bone of the CT in colour over the MRI")),
+        View.OUTLINE: (ui.outlineButton, _("Show the outline of the CT bone on the MRI")),
+        View.SQUARES: (ui.checkerboardButton, _("Show CT and MRI in squares of 20 mm")),
+        View.UNREGISTERED: (ui.showUnregisteredButton, _("Show the CT where it was before the registration")),
+    }
+    viewable = len(state.not_viewable) < len(views) and state.card is not None
+    ui.reviewFrame.setVisible(viewable or state.standing in UNDOABLE)
+    ui.reviewFrame.setEnabled(not state.running)
+    for view, (button, tip) in views.items():
+        why_not = state.not_viewable.get(view)
+        button.setEnabled(why_not is None)
+        button.setToolTip(why_not or tip)
+        _set_quietly(button, view is state.view and why_not is None)
+    ui.opacitySlider.setEnabled(View.CT not in state.not_viewable)
+    ui.undoButton.setEnabled(state.standing in UNDOABLE and not state.running)
+    ui.undoButton.setVisible(state.standing in UNDOABLE)
+    ui.undoButton.setToolTip(state.why_not_moved or _("Move the CT back to where it was before the registration"))
     _set_quietly(ui.linkCheckBox, state.are_linked)
 
 
-def _judged(fused, pair):
-    """Return the fused volume of a pair whose verdict is shown: the one chosen, or else the newest."""
-    if fused is not None and ownership.is_output_of(fused, *pair):
-        return fused
-    return ownership.find_output(ownership.FUSED, *pair)
+def _not_viewable(fused, pair, standing: Standing, holds: bool) -> dict[View, str]:
+    """Say of each view that cannot be shown why not."""
+    reasons: dict[View, str] = {}
+    registered = ownership.registered_ct_of(fused)
+    if fused is None:
+        reasons = dict.fromkeys(View, _("Fuse first"))
+    elif registered is None:
+        gone = _("The registered CT was removed from the scene. Fuse again")
+        reasons = dict.fromkeys((View.CT, View.OUTLINE, View.SQUARES), gone)
+    elif not holds:
+        changed = _("Something has changed since the fusion. Fuse again")
+        reasons = dict.fromkeys((View.OUTLINE, View.SQUARES), changed)
+    if standing not in (Standing.REGISTERED, Standing.SHOWN_UNREGISTERED):
+        if fused is not None and registered is not None and registered != pair[0]:
+            return reasons  # a resampled CT is the registered one, and the CT itself was never moved
+        why_not = verdict_text.why_not_moved(standing, pair[0].GetName())
+        reasons[View.UNREGISTERED] = why_not or _("The CT is where it was before: it was not moved, or that was undone")
+    elif standing is Standing.SHOWN_UNREGISTERED:
+        reasons.pop(View.UNREGISTERED, None)
+        # What is there is shown by switching it off.
+        for view in (View.OUTLINE, View.SQUARES):
+            reasons.pop(view, None)
+    else:
+        reasons.pop(View.UNREGISTERED, None)
+    return reasons
 
 
-def _words(stored: currency.StoredVerdict, changes: list[str], standing: Standing) -> str:
-    if standing is Standing.SHOWN_UNREGISTERED:
+def _card(stored: currency.StoredVerdict, changes: list[str], unregistered: bool) -> Card:
+    if unregistered:
         return verdict_text.of_unregistered()
-    return verdict_text.of_changes(changes) if changes else stored.html
+    return verdict_text.of_changes(changes) if changes else stored.card
+
+
+def _jump(stored: currency.StoredVerdict) -> str:
+    if stored.card.colour == "green" or stored.worst_mm is None:
+        return _("Largest misalignment: none above the limit")
+    return _("Largest misalignment: {mm}").format(mm=length(stored.worst_mm))
+
+
+def _jump_to(stored: currency.StoredVerdict) -> tuple[float, ...]:
+    if stored.card.colour == "green" or stored.worst_mri_mm is None:
+        return stored.middle_mri_mm
+    return stored.worst_mri_mm
 
 
 def _set_quietly(button, checked: bool) -> None:

@@ -1,27 +1,87 @@
-"""Looking at a result in the slice views: what lies over what, and where to look. Layouts are never changed."""
+"""Looking at a result in the slice views: what lies over what, and where to look.
+
+Only the layers of the views are changed, never layouts, orientations, links or the window of a user's volume. What has
+to look otherwise (the CT in colour, outlines, squares) is a temporary volume: hidden from all lists, not saved, and
+removed when another view is chosen or the panel is left.
+"""
 
 from __future__ import annotations
+
+from enum import Enum
 
 import numpy as np
 import slicer
 import slicer.util
-from slicer.i18n import tr as _
+import vtk
+from vtk.util.numpy_support import vtk_to_numpy
 
 from BrainFusionLib.intensity import ct_to_unit
-from BrainFusionSlicer import bridge
+from BrainFusionLib.volume import AIR_HU
+from BrainFusionSlicer import bridge, ownership
 
-CHECKERBOARD_ROLE = "BrainFusion.Checkerboard"
 SQUARE_MM = 20.0
+BONE_HU = 300.0
+# The window of the CT over the MRI, HU, and what of it is shown at all.
+BONE_WINDOW_HU = (-200.0, 1800.0)
+BONE_SHOWN_HU = 150.0
+BONE_COLOURS, OUTLINE_COLOURS = "vtkMRMLColorTableNodeIron", "vtkMRMLColorTableNodeYellow"
 
 
-def show_fused(fusedVolume, mriVolume) -> None:
-    """Show the fused volume over the MRI."""
-    slicer.util.setSliceViewerLayers(background=mriVolume, foreground=fusedVolume, foregroundOpacity=1.0)
+class View(Enum):
+    """What the slice views show; one at a time."""
+
+    FUSED = "the fused volume over the MRI"
+    CT = "the registered CT over the MRI"
+    OUTLINE = "the outline of the registered CT's bone on the MRI"
+    SQUARES = "CT and MRI in squares"
+    UNREGISTERED = "the CT where it was before, over the MRI"
 
 
-def show_ct_over_mri(ctVolume, mriVolume, opacity: float) -> None:
-    """Show the CT over the MRI; opacity 0 shows the MRI alone, 1 the CT alone."""
-    slicer.util.setSliceViewerLayers(background=mriVolume, foreground=ctVolume, foregroundOpacity=opacity)
+def show(view: View, fused, ct, mri, *, opacity: float, scale: tuple[float, float] | None = None) -> None:
+    """Show one view in all slice views.
+
+    :param fused: the fused volume; None if there is none
+    :param ct: what shows the CT: registered, or not for View.UNREGISTERED
+    :param mri: the MRI
+    :param opacity: of the CT over the MRI: 0 shows the MRI alone
+    :param scale: the MRI's values of 0 and 1, for squares
+    """
+    if view is View.FUSED:
+        shown, opacity = fused, 1.0
+    elif view is View.OUTLINE:
+        shown, opacity = _outline(fused, ct), 1.0
+    elif view is View.SQUARES:
+        assert scale is not None
+        shown, opacity = _squares(fused, ct, mri, scale), 1.0
+    else:
+        shown = _bone(ct)
+    slicer.util.setSliceViewerLayers(background=mri, foreground=shown, foregroundOpacity=opacity)
+    _remove_all_but(shown, mri.GetScene())
+
+
+def put_away(fused, ct, scene) -> None:
+    """Remove the temporary volumes; the views that show one show the CT, or the fused volume, in its place."""
+    for node in _temporary(scene):
+        instead = ct if ownership.review_role_of(node) == View.CT.name else fused
+        for composite in slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode"):
+            if composite.GetForegroundVolumeID() == node.GetID():
+                composite.SetForegroundVolumeID(None if instead is None else instead.GetID())
+    _remove_all_but(None, scene)
+
+
+def fill_gaps(fused) -> None:
+    """Show the fused volume where a scene was saved while a view showed a temporary volume, which is not saved."""
+    for composite in slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode"):
+        shown = composite.GetForegroundVolumeID()
+        if fused is not None and shown and composite.GetScene().GetNodeByID(shown) is None:
+            composite.SetForegroundVolumeID(fused.GetID())
+
+
+def follow(ct) -> None:
+    """Have the CT in colour follow the CT itself: its voxels, its geometry and its transform."""
+    for node in _temporary(ct.GetScene()):
+        if ownership.review_role_of(node) == View.CT.name:
+            _imitate(node, ct)
 
 
 def set_linked(linked: bool) -> None:
@@ -42,36 +102,146 @@ def jump_to(point_ras_mm) -> None:
     slicer.vtkMRMLSliceNode.JumpAllSlices(slicer.mrmlScene, *(float(mm) for mm in point_ras_mm), mode)
 
 
-def show_checkerboard(fusedVolume, mriVolume, result):
-    """Show squares of the MRI and of the CT in turn, in a volume of its own; return its node.
+def squares(mri_kji, ct_kji, spacing_ijk_mm, scale):
+    """Return the voxels of a checkerboard, (k, j, i): the CT on the MRI's scale in every other cube of 20 mm."""
+    low, high = scale
+    sides = [
+        np.floor(np.arange(n) * s / SQUARE_MM).astype(int)
+        for n, s in zip(mri_kji.shape, spacing_ijk_mm[::-1], strict=True)
+    ]
+    made = np.array(mri_kji, dtype=np.float32)
+    # Cube by cube, because half of the voxels need no work.
+    edges = [[0, *(np.flatnonzero(np.diff(side)) + 1), len(side)] for side in sides]
+    for k in range(len(edges[0]) - 1):
+        for j in range(len(edges[1]) - 1):
+            for i in range((k + j + 1) % 2, len(edges[2]) - 1, 2):
+                cube = tuple(slice(e[n], e[n + 1]) for e, n in zip(edges, (k, j, i), strict=True))
+                made[cube] = ct_to_unit(ct_kji[cube]) * np.float32(high - low) + np.float32(low)
+    return made
 
-    :param fusedVolume: node of the fused volume; the checkerboard is kept as its node reference
-    :param mriVolume: the MRI that it was made of
-    :param result: the Result, with its volumes
-    """
-    node = fusedVolume.GetNodeReference(CHECKERBOARD_ROLE)
-    if node is None:
-        node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", _("CT and MRI in squares"))
-        fusedVolume.SetNodeReferenceID(CHECKERBOARD_ROLE, node.GetID())
-    bridge.node_from_volume(result.fused.with_array(squares(slicer.util.arrayFromVolume(mriVolume), result)), node)
-    bridge.share_display(node, fusedVolume)
-    bridge.share_place(node, fusedVolume)
-    slicer.util.setSliceViewerLayers(foreground=node, foregroundOpacity=1.0)
+
+def outline(bone):
+    """Return where bone touches something else, within a slice of any of the three planes; as `bone`, (k, j, i)."""
+    inside = bone.copy()
+    for axis in range(3):
+        ahead = [slice(None)] * 3
+        behind = [slice(None)] * 3
+        ahead[axis], behind[axis] = slice(1, None), slice(None, -1)
+        inside[tuple(ahead)] &= bone[tuple(behind)]
+        inside[tuple(behind)] &= bone[tuple(ahead)]
+    return bone & ~inside
+
+
+def _bone(ct):
+    """Return a stand-in for the CT with a window for bone and a colour of its own; it shares the CT's voxels."""
+    node = _made(View.CT, ct.GetName(), ct.GetScene())
+    _imitate(node, ct)
+    _colour(node, BONE_COLOURS, BONE_WINDOW_HU, BONE_SHOWN_HU)
     return node
 
 
-def remove_checkerboard(fusedVolume) -> None:
-    """Remove the volume that `show_checkerboard` made, if it did."""
-    node = fusedVolume.GetNodeReference(CHECKERBOARD_ROLE)
-    if node is not None:
-        slicer.mrmlScene.RemoveNode(node)
+def _imitate(node, ct) -> None:
+    matrix = vtk.vtkMatrix4x4()
+    ct.GetIJKToRASMatrix(matrix)
+    with slicer.util.NodeModify(node):
+        node.SetIJKToRASMatrix(matrix)
+        if node.GetImageData() != ct.GetImageData():
+            node.SetAndObserveImageData(ct.GetImageData())
+        node.SetAndObserveTransformNodeID(ct.GetTransformNodeID())
 
 
-def squares(mri_kji, result):
-    """Return the voxels of a checkerboard, (k, j, i): the CT on the MRI's scale in every other cube of 20 mm."""
-    low, high = result.intensity.mri_low, result.intensity.mri_high
-    ct = ct_to_unit(result.ct_in_mri.array_kji) * np.float32(high - low) + np.float32(low)
-    spacing = result.fused.grid.spacing_ijk_mm[::-1]
-    cubes = [np.floor(np.arange(n) * s / SQUARE_MM).astype(int) for n, s in zip(ct.shape, spacing, strict=True)]
-    odd = (cubes[0][:, None, None] + cubes[1][:, None] + cubes[2]) % 2 == 1
-    return np.where(odd, ct, mri_kji).astype(np.float32)
+def _outline(fused, ct):
+    node = _made(View.OUTLINE, ct.GetName(), ct.GetScene())
+    drawn = outline(_pulled(ct, fused) >= BONE_HU).astype(np.uint8)
+    _fill(node, drawn, fused)
+    _colour(node, OUTLINE_COLOURS, (0.0, 1.0), 0.5)
+    return node
+
+
+def _squares(fused, ct, mri, scale):
+    node = _made(View.SQUARES, f"{mri.GetName()} | {ct.GetName()}", ct.GetScene())
+    # What was registered: the MRI straightened, if it stands under a transform that is not linear.
+    read = bridge.volume_from_node(mri)
+    _fill(node, squares(read.array_kji, _pulled(ct, fused), read.grid.spacing_ijk_mm, scale), fused)
+    bridge.share_display(node, fused)
+    return node
+
+
+def _fill(node, array_kji, like) -> None:
+    """Give a node voxels, in the place of a volume with as many."""
+    matrix = vtk.vtkMatrix4x4()
+    like.GetIJKToRASMatrix(matrix)
+    with slicer.util.NodeModify(node):
+        node.SetAndObserveImageData(vtk.vtkImageData())
+        slicer.util.updateVolumeFromArray(node, array_kji)
+        node.SetIJKToRASMatrix(matrix)
+        node.SetAndObserveTransformNodeID(like.GetTransformNodeID())
+
+
+def _pulled(ct, fused):
+    """Return the CT on the voxels of the fused volume, (k, j, i), as the two are now; both under linear transforms."""
+    matrices = []
+    for node in (ct, fused):
+        own = vtk.vtkMatrix4x4()
+        node.GetIJKToRASMatrix(own)
+        world = bridge.world_ras_from_parent(node.GetParentTransformNode(), node.GetName())
+        matrices.append(world @ slicer.util.arrayFromVTKMatrix(own))
+    transform = vtk.vtkMatrixToLinearTransform()
+    transform.SetInput(bridge.vtk_matrix(np.linalg.inv(matrices[0]) @ matrices[1]))
+    pull = vtk.vtkImageReslice()
+    pull.SetInputData(ct.GetImageData())
+    pull.SetResliceTransform(transform)
+    pull.SetOutputOrigin(0, 0, 0)
+    pull.SetOutputSpacing(1, 1, 1)
+    pull.SetOutputExtent(fused.GetImageData().GetExtent())
+    pull.SetInterpolationModeToLinear()
+    pull.SetBackgroundLevel(AIR_HU)
+    pull.Update()
+    image = pull.GetOutput()
+    return vtk_to_numpy(image.GetPointData().GetScalars()).reshape(image.GetDimensions()[::-1])
+
+
+def _made(view: View, name: str, scene):
+    """Return the temporary volume of a view, made if it is not there."""
+    for node in _temporary(scene):
+        if ownership.review_role_of(node) == view.name:
+            node.SetName(name)
+            return node
+    node = scene.CreateNodeByClass("vtkMRMLScalarVolumeNode")
+    node.UnRegister(None)
+    node.SetName(name)
+    node.SetHideFromEditors(True)
+    node.SetSaveWithScene(False)
+    ownership.mark_for_review(node, view.name)
+    scene.AddNode(node)
+    node.CreateDefaultDisplayNodes()
+    node.GetDisplayNode().SetSaveWithScene(False)
+    return node
+
+
+def _colour(node, colours: str, window: tuple[float, float], lowest: float) -> None:
+    display = node.GetDisplayNode()
+    with slicer.util.NodeModify(display):
+        display.SetAutoWindowLevel(False)
+        display.SetWindowLevelMinMax(*window)
+        display.SetAndObserveColorNodeID(colours)
+        display.SetAutoThreshold(False)
+        display.SetThreshold(lowest, 1e6)
+        display.SetApplyThreshold(True)
+
+
+def _temporary(scene) -> list:
+    nodes = [
+        scene.GetNthNodeByClass(n, "vtkMRMLScalarVolumeNode")
+        for n in range(scene.GetNumberOfNodesByClass("vtkMRMLScalarVolumeNode"))
+    ]
+    return [node for node in nodes if ownership.review_role_of(node)]
+
+
+def _remove_all_but(kept, scene) -> None:
+    for node in _temporary(scene):
+        if node != kept:
+            display = node.GetDisplayNode()
+            scene.RemoveNode(node)
+            if display is not None:
+                scene.RemoveNode(display)

@@ -14,18 +14,20 @@ import subprocess
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import IO, Protocol
+from typing import IO, Any, Protocol
 
 from BrainFusionLib import case
 from BrainFusionLib.case import Request, Result
 from BrainFusionLib.errors import BrainFusionError, Cancelled, ImageFileError, SettingsError
 from BrainFusionLib.progress import Progress
 from BrainFusionSlicer import jobs
-from BrainFusionSlicer.jobs import RawInputs
+from BrainFusionSlicer.exporting import ExportInputs, export, holds_no_series, remove_what_a_kill_left
+from BrainFusionSlicer.jobs import ExportOrder, RawInputs, RawVolume
 
 logger = logging.getLogger(__name__)
 
 Done = Callable[[Result | None, Exception | None], None]
+ExportDone = Callable[[tuple[str, ...] | None, Exception | None], None]
 
 PREPARING = "preparing"
 CANCELLED = "Cancelled; nothing was changed."
@@ -34,9 +36,14 @@ FOLDER_PREFIX = "brainfusion-job-"
 IN_MEMORY = Path("/dev/shm")
 # Bytes of the end of the worker's output that an error repeats.
 OUTPUT_BYTES = 600
+CLOSING_S = 0.05
 
 
-class _UnreadableError(BrainFusionError):
+class _EndedError(BrainFusionError):
+    """The worker process ended amid a job."""
+
+
+class _UnreadableError(_EndedError):
     """The worker process said something that is not a message."""
 
 
@@ -49,6 +56,12 @@ class Runner(Protocol):
 
     def run(self, request: Request, inputs: RawInputs, progress: Progress, done: Done) -> None:
         """Start a job."""
+
+    def export(self, order: ExportOrder, inputs: ExportInputs, progress: Progress, done: ExportDone) -> None:
+        """Start an export, which is a job, too."""
+
+    def warm_up(self) -> None:
+        """Make ready for a job; returns at once."""
 
     def cancel(self) -> None:
         """End the job that is running, if there is one; its `done` gets `Cancelled`."""
@@ -87,6 +100,23 @@ class InProcessRunner:
         finally:
             self.busy = False
         done(result, problem)
+
+    def export(self, order: ExportOrder, inputs: ExportInputs, progress: Progress, done: ExportDone) -> None:
+        """Export, and return when it is done."""
+        _refuse_second(self.busy)
+        self.busy, self._cancelled = True, False
+        files: tuple[str, ...] | None = None
+        problem: Exception | None = None
+        try:
+            files = export(order, inputs, progress, lambda: self._cancelled)
+        except Exception as error:
+            problem = error
+        finally:
+            self.busy = False
+        done(files, problem)
+
+    def warm_up(self) -> None:
+        """Do nothing: this process is there."""
 
     def cancel(self) -> None:
         """Ask the job to stop; it does so at its next step."""
@@ -128,9 +158,11 @@ class ProcessRunner:
         self._stderr: IO[bytes] | None = None
         self._received = b""
         self._folder: Path | None = None
-        self._feeding: Iterator[jobs.JobMessage | None] | None = None
+        self._feeding: Iterator[jobs.Order | None] | None = None
+        self._target: Path | None = None  # of an export
         self._progress: Progress = lambda stage, fraction: None
-        self._done: Done | None = None
+        self._done: Callable[[Any, Exception | None], None] | None = None
+        self._is_kept_warm = False
 
     @property
     def busy(self) -> bool:
@@ -155,10 +187,26 @@ class ProcessRunner:
         _refuse_second(self.busy)
         voxels = sum(volume.array_kji.nbytes for volume in inputs.by_role().values())
         needed = voxels + 3 * 4 * inputs.mri.array_kji.size  # three results at most, float32
-        self._folder = _make_folder(needed)
+        self._begin(request, inputs.by_role(), needed, progress, done)
+
+    def export(self, order: ExportOrder, inputs: ExportInputs, progress: Progress, done: ExportDone) -> None:
+        """Start an export and return at once; else as `run`."""
+        _refuse_second(self.busy)
+        volumes = inputs.by_role()
+        self._target = order.target if holds_no_series(order.target) else None
+        self._begin(order, volumes, sum(volume.array_kji.nbytes for volume in volumes.values()), progress, done)
+
+    def _begin(
+        self,
+        request: Request | ExportOrder,
+        volumes: dict[str, RawVolume],
+        needed_bytes: int,
+        progress: Progress,
+        done: Callable[[Any, Exception | None], None],
+    ) -> None:
+        self._folder = _make_folder(needed_bytes)
         try:
-            if self._child is None:
-                self._start()
+            self._start_if_needed()
         except OSError as error:
             self._close_stderr()
             self._remove_folder()
@@ -166,18 +214,28 @@ class ProcessRunner:
                 f"{self._command[0]}: the worker process cannot be started ({error.strerror or error})."
             ) from error
         self._progress, self._done = progress, done
-        self._feeding = jobs.write_job(request, inputs, self._folder)
+        self._feeding = jobs.write_job(request, volumes, self._folder)
         progress(PREPARING, 0.0)
         self._ticker.start(self.tick)
+
+    def warm_up(self) -> None:
+        """Start the worker, so that the first job does not wait for it; from now on there is always one."""
+        self._is_kept_warm = True
+        if not self.busy:
+            with contextlib.suppress(OSError):  # the first job will say so
+                self._start_if_needed()
 
     def cancel(self) -> None:
         """End the job by ending the worker: at once, whatever it is doing."""
         if self.busy:
             self._end_child()
             self._finish(None, Cancelled(CANCELLED))
+            if self._is_kept_warm:
+                self.warm_up()
 
     def close(self) -> None:
         """Cancel, and end the worker."""
+        self._is_kept_warm = False
         self.cancel()
         self._end_child()
 
@@ -206,6 +264,12 @@ class ProcessRunner:
             self._end_child()
             self._finish(None, problem)
 
+    def _start_if_needed(self) -> None:
+        if self._child is not None and self._child.poll() is not None:
+            self._end_child()  # it ended between two jobs
+        if self._child is None:
+            self._start()
+
     def _start(self) -> None:
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115  (closed when the worker has ended)
         hidden = getattr(subprocess, "CREATE_NO_WINDOW", 0)  # Windows would show a console
@@ -221,7 +285,7 @@ class ProcessRunner:
         os.set_blocking(self._child.stdout.fileno(), False)
         self._received = b""
 
-    def _send(self, job: jobs.JobMessage) -> None:
+    def _send(self, job: jobs.Order) -> None:
         assert self._child is not None
         assert self._child.stdin is not None
         self._child.stdin.write(jobs.job_to_line(job))
@@ -231,9 +295,11 @@ class ProcessRunner:
         """Yield what the worker has said since the last time; does not wait."""
         if self._child is None or self._child.stdout is None:
             return
+        closed = False
         with contextlib.suppress(BlockingIOError):
             while piece := os.read(self._child.stdout.fileno(), 1 << 16):
                 self._received += piece
+            closed = True
         *lines, self._received = self._received.split(b"\n")
         for line in lines:
             try:
@@ -245,6 +311,14 @@ class ProcessRunner:
                     "again: a new worker process will be started."
                 ) from error
             yield said
+        if closed and self._done is not None and self._child is not None and self._child.poll() is None:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._child.wait(CLOSING_S)  # it closes it when it ends, too
+                return
+            raise _UnreadableError(
+                "the worker process has stopped answering; nothing was changed. Fuse again: a new worker process will "
+                "be started."
+            )
 
     def _hear(self, said: jobs.Said) -> None:
         if self._done is None:
@@ -258,12 +332,17 @@ class ProcessRunner:
                 self._finish(None, jobs.error_of(said))
             case jobs.Done(result):
                 self._finish(result, None)
+            case jobs.Exported(files):
+                self._finish(files, None)
             case jobs.Ready():
                 pass
 
-    def _finish(self, result: Result | None, problem: Exception | None) -> None:
+    def _finish(self, result: Any, problem: Exception | None) -> None:
         done, self._done, self._feeding = self._done, None, None
+        target, self._target = self._target, None
         self._ticker.stop()
+        if target is not None and isinstance(problem, Cancelled | _EndedError):
+            remove_what_a_kill_left(target)
         try:
             if done is not None:
                 done(result, problem)
@@ -288,7 +367,7 @@ class ProcessRunner:
             else ""
         )
         last = f" Last output: {output.splitlines()[-1]}" if output else ""
-        return BrainFusionError(f"the worker process {how} during the fusion; nothing was changed.{memory}{last}")
+        return _EndedError(f"the worker process {how} during its work; nothing was changed.{memory}{last}")
 
     def _end_child(self) -> None:
         child, self._child = self._child, None

@@ -1,9 +1,9 @@
-"""The words of a verdict in the panel, as rich text."""
+"""The words of a verdict in the panel: a card with a heading, the expected error and the findings."""
 
 from __future__ import annotations
 
-import html
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from slicer.i18n import tr as _
 
@@ -11,35 +11,63 @@ from BrainFusionLib.case import Result
 from BrainFusionSlicer.registered_ct import Standing
 
 # The colour of the verdict as a symbol, for those who do not see colours.
-SYMBOLS = {"green": "✔", "amber": "▲", "red": "✖"}
-STALE_SYMBOL = "↻"
+SYMBOLS = {"green": "✔", "amber": "▲", "red": "✖", "stale": "↻", "none": "◌"}
 
 
-def of_result(result: Result, moved: bool) -> str:
+@dataclass(frozen=True)
+class Card:
+    """What is said in the place of the verdict.
+
+    colour - "green", "amber" or "red"; "stale" if something has changed since; "none" while no verdict applies.
+    heading - The sentence, with the symbol of its colour.
+    error - The expected error, or empty.
+    findings - Sentences.
+    """
+
+    colour: str
+    heading: str
+    error: str = ""
+    findings: tuple[str, ...] = ()
+
+    @property
+    def text(self) -> str:
+        """All words of the card."""
+        return "\n".join(filter(None, (self.heading, self.error, *self.findings)))
+
+
+def of_result(result: Result, moved: bool) -> Card:
     """Return what is said of a result; `moved` says whether the CT was registered, or only fused as it was."""
     verdict = result.verdict
-    lines = [f"<b>{SYMBOLS[verdict.colour]} {_(verdict.sentence)}.</b>"]
-    if verdict.expected_error is not None:
-        lines.append(html.escape(verdict.expected_error) + ".")
-    lines += [html.escape(reason[:1].upper() + reason[1:]) + "." for reason in verdict.reasons]
-    lines.append(
-        _("The CT was {movement}.").format(movement=html.escape(result.pose.movement))
+    last = (
+        _("The CT was {movement}.").format(movement=result.pose.movement)
         if moved
         else _("The registration was skipped: the current alignment was used.")
     )
-    return "<br>".join(lines)
+    findings = (*(sentence(reason) for reason in (*verdict.reasons, *result.notes)), last)
+    error = "" if verdict.expected_error is None else sentence(verdict.expected_error)
+    return Card(verdict.colour, headed(verdict.colour, _(verdict.sentence)), error, findings)
 
 
-def of_changes(changes: Sequence[str]) -> str:
+def of_changes(changes: Sequence[str]) -> Card:
     """Return what is said in the place of a verdict when something has changed since it was given."""
-    first = _("Changed since: check again")
-    return "<br>".join([f"<b>{STALE_SYMBOL} {first}.</b>", *(html.escape(change) for change in changes)])
+    return Card("stale", headed("stale", _("Changed since: check again")), "", tuple(changes))
 
 
-def of_unregistered() -> str:
+def of_unregistered() -> Card:
     """Return what is said in the place of a verdict while the CT is shown where it was before the registration."""
-    first, then = _("The unregistered CT is shown"), _("Switch off Show unregistered CT to see the verdict.")
-    return f"<b>{first}.</b><br>{then}"
+    then = _("Switch off Show unregistered CT to see the verdict.")
+    return Card("none", headed("none", _("The unregistered CT is shown")), "", (then,))
+
+
+def headed(colour: str, words: str) -> str:
+    """Return a heading with the symbol of its colour."""
+    return f"{SYMBOLS[colour]} {words}"
+
+
+def sentence(words: str) -> str:
+    """Return words with a capital letter and a full stop."""
+    words = words[:1].upper() + words[1:]
+    return words if words.endswith((".", "!", "?")) else words + "."
 
 
 def why_not_moved(standing: Standing, name: str) -> str | None:

@@ -2,13 +2,17 @@
 
 Started as ``PythonSlicer worker.py FOLDER_OF_BrainFusionLib``. It is a process of its own because Slicer's window,
 while it waits for events, keeps Python's lock, and a thread gets a hundredth of its speed; and because a process can be
-ended at any moment, and takes no crash into Slicer. It ends by itself when its stdin is closed: when Slicer is gone.
+ended at any moment, and takes no crash into Slicer. It ends by itself when its stdin is closed: when Slicer is gone,
+also amid a job.
 """
 
 from __future__ import annotations
 
 import os
+import queue
+import shutil
 import sys
+import threading
 import traceback
 from collections.abc import Callable
 from dataclasses import replace
@@ -17,11 +21,11 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from BrainFusionLib.case import Result
-    from BrainFusionSlicer.jobs import JobMessage, Said
+    from BrainFusionSlicer.jobs import ExportMessage, JobMessage, Said
 
 
 def main(library_folder: str) -> int:
-    """Serve jobs until stdin ends; return the exit code."""
+    """Serve jobs until stdin ends."""
     # Whatever a library prints must not get between the messages: from here on, stdout is stderr.
     channel = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
@@ -36,19 +40,44 @@ def main(library_folder: str) -> int:
 
     keep_freed_memory()
     say(jobs.Ready())
+    lines: queue.SimpleQueue[str] = queue.SimpleQueue()
+    at_work: list[Path] = []
+    threading.Thread(target=_listen, args=(lines, at_work), daemon=True).start()
     # Takes seconds: done while the first job's voxels are still being written.
     if torch_setup.torch_is_installed():
         import torch  # noqa: F401
-    for line in sys.stdin:
+    while True:
+        line = lines.get()
         try:
-            torch_setup.require_torch()
             job = jobs.job_from_line(line)
-            say(jobs.Done(work(job, say)), job.folder)
+            at_work[:] = [job.folder]
+            if isinstance(job, jobs.ExportMessage):
+                say(jobs.Exported(exported(job, say)))
+            else:
+                torch_setup.require_torch()
+                say(jobs.Done(work(job, say)), job.folder)
         except BaseException as error:  # the window has to hear of it, whatever it is
             traceback.print_exc()
             say(jobs.failure_of(error))
+        at_work.clear()
         give_memory_back()
-    return 0
+
+
+def _listen(lines: queue.SimpleQueue[str], at_work: list[Path]) -> None:
+    """Hand on the lines of stdin. At its end Slicer is gone, however it ended: stop at once, amid a job, too."""
+    for line in sys.stdin:
+        lines.put(line)
+    for folder in at_work:
+        shutil.rmtree(folder, ignore_errors=True)
+    os._exit(0)
+
+
+def exported(job: ExportMessage, say: Callable[[Said], None]) -> tuple[str, ...]:
+    """Do one export, and report how far it is."""
+    from BrainFusionSlicer.exporting import ExportInputs, export
+    from BrainFusionSlicer.jobs import Stage, read_raw
+
+    return export(job.order, ExportInputs(**read_raw(job)), lambda stage, done: say(Stage(stage, done)))
 
 
 def work(job: JobMessage, say: Callable[[Said], None]) -> Result:

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import itertools
 import multiprocessing
+import multiprocessing.connection
+import os
+import signal
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -151,6 +155,23 @@ def _written(entry: Entry, began: float, computed: Future[tuple[Result, Volume]]
     return attempted(entry, began, lambda: store(entry, *computed.result(), folder))
 
 
+def _end_with_parent() -> None:
+    """Have this worker end as soon as its parent has ended, however it did, also in the middle of a case.
+
+    A terminal sends SIGINT to all processes of a run; the parent is the one to act on it.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        sentinel = parent.sentinel
+
+        def wait() -> None:
+            multiprocessing.connection.wait([sentinel])
+            os._exit(1)
+
+        threading.Thread(target=wait, daemon=True).start()
+
+
 def _fuse_in_a_worker(entry: Entry, folder: Path, settings: Settings) -> Row:
     keep_freed_memory()
     return fuse_case(entry, folder, settings)
@@ -162,7 +183,9 @@ def _at_once(entries: Sequence[Entry], folder: Path, settings: Settings, workers
         if not left:
             return
         # When a worker dies, its whole pool is lost. The second attempt runs one case at a time, to protect the others.
-        with ProcessPoolExecutor(workers if attempt == 0 else 1, multiprocessing.get_context("spawn")) as pool:
+        with ProcessPoolExecutor(
+            workers if attempt == 0 else 1, multiprocessing.get_context("spawn"), initializer=_end_with_parent
+        ) as pool:
             futures: dict[Future[Row], str] = {}
             try:
                 for entry in left.values():
@@ -173,6 +196,12 @@ def _at_once(entries: Sequence[Entry], folder: Path, settings: Settings, workers
                     note(row)
             except BrokenProcessPool:
                 continue
+            except BaseException:
+                # Interrupted: the cases that are running are not waited for, and leave nothing half written.
+                for process in list((pool._processes or {}).values()):
+                    process.kill()
+                pool.shutdown(cancel_futures=True)
+                raise
     for case in left:
         note(Row(case, "failed", error="its process was terminated, most likely because of too little memory"))
 

@@ -17,7 +17,6 @@ import numpy.typing as npt
 
 from BrainFusionLib.geometry import Grid, anatomical_axes, apply_affine
 from BrainFusionLib.io.dicom_headers import DicomHeaders, Instance
-from BrainFusionLib.transform import Transform
 from BrainFusionLib.version import __version__
 
 if TYPE_CHECKING:
@@ -43,6 +42,7 @@ _KEPT = (
     "LossyImageCompression", "LossyImageCompressionRatio", "LossyImageCompressionMethod",
 )  # fmt: skip
 _SPATIAL_RESAMPLING = ("113085", "Spatial resampling")
+_SAME_ANATOMY = ("122401", "Same Anatomy")
 _SOURCE_IMAGE = ("121322", "Source image for image processing operation")
 
 
@@ -80,7 +80,13 @@ REGISTERED_CT = Kind(
 
 
 def series_dataset(
-    mri: DicomHeaders, kind: Kind, grid: Grid, slope: float, intercept: float, window: tuple[float, float] | None
+    mri: DicomHeaders,
+    kind: Kind,
+    grid: Grid,
+    slope: float,
+    intercept: float,
+    window: tuple[float, float] | None,
+    ct: DicomHeaders | None = None,
 ) -> Dataset:
     """Return the attributes that all slices of a series share. `grid` is right-handed; `window`: lowest, highest."""
     from pydicom.dataset import Dataset, FileMetaDataset
@@ -107,6 +113,7 @@ def series_dataset(
     data.BurnedInAnnotation = "NO"
     data.DerivationDescription = f"{kind.derivation} by BrainFusion {__version__}; {NOT_FOR_DIAGNOSIS}"
     data.DerivationCodeSequence = [_code(*_SPATIAL_RESAMPLING)]
+    data.RelatedSeriesSequence = [_related_series(headers) for headers in (mri, ct) if headers is not None]
     now = time.localtime()
     data.SeriesDate = data.ContentDate = data.InstanceCreationDate = time.strftime("%Y%m%d", now)
     data.SeriesTime = data.ContentTime = data.InstanceCreationTime = time.strftime("%H%M%S", now)
@@ -149,44 +156,29 @@ def set_slice(data: Dataset, stored: npt.NDArray[np.uint16], grid: Grid, k: int)
     data.file_meta.MediaStorageSOPInstanceUID = data.SOPInstanceUID
 
 
-def set_sources(
-    data: Dataset, grid: Grid, k: int, mri: DicomHeaders, ct: DicomHeaders | None, transform: Transform | None
-) -> None:
-    """Name the files that slice `k` was made from, and list them by series and study, as the standard wants it.
-
-    The MRI slice at the same position; and, if the CT's headers and the transform (MRI to CT points, LPS mm) are known,
-    the CT slices that this one cuts.
-    """
+def set_sources(data: Dataset, grid: Grid, k: int, mri: DicomHeaders) -> None:
+    """Name the MRI slices at the position of slice `k`, and list them by series, as the standard wants it."""
     right, bottom = grid.size_ijk[0] - 1, grid.size_ijk[1] - 1
     corners_lps_mm = apply_affine(grid.lps_from_ijk, [(0, 0, k), (right, 0, k), (0, bottom, k), (right, bottom, k)])
-    sources = [(mri, mri.instances_at(corners_lps_mm))]
-    if ct is not None and transform is not None:
-        sources.append((ct, ct.instances_at(transform.apply(corners_lps_mm))))
-    sources = [(headers, instances) for headers, instances in sources if instances]
-    images = [
-        _item(PurposeOfReferenceCodeSequence=[_code(*_SOURCE_IMAGE)], **_reference(instance))
-        for _, instances in sources
-        for instance in instances
-    ]
-    here, elsewhere = [], []
-    for headers, instances in sources:
-        series = _item(
-            SeriesInstanceUID=headers.series_uid,
-            ReferencedInstanceSequence=[_item(**_reference(instance)) for instance in instances],
-        )
-        if headers.study_uid == mri.study_uid:
-            here.append(series)
-        else:
-            elsewhere.append(_item(StudyInstanceUID=headers.study_uid, ReferencedSeriesSequence=[series]))
-    for keyword, items in (
-        ("SourceImageSequence", images),
-        ("ReferencedSeriesSequence", here),
-        ("StudiesContainingOtherReferencedInstancesSequence", elsewhere),
-    ):
-        if items:
-            setattr(data, keyword, items)
-        elif keyword in data:
+    instances = mri.instances_at(corners_lps_mm)
+    for keyword in ("SourceImageSequence", "ReferencedSeriesSequence"):
+        if keyword in data:
             delattr(data, keyword)
+    if not instances:
+        return
+    purpose = [_code(*_SOURCE_IMAGE)]
+    data.SourceImageSequence = [_item(PurposeOfReferenceCodeSequence=purpose, **_reference(i)) for i in instances]
+    of_series = [_item(**_reference(instance)) for instance in instances]
+    data.ReferencedSeriesSequence = [_item(SeriesInstanceUID=mri.series_uid, ReferencedInstanceSequence=of_series)]
+
+
+def _related_series(headers: DicomHeaders) -> Dataset:
+    """Return a reference to a whole series: an oblique slice cuts some hundred slices of the CT."""
+    return _item(
+        StudyInstanceUID=headers.study_uid,
+        SeriesInstanceUID=headers.series_uid,
+        PurposeOfReferenceCodeSequence=[_code(*_SAME_ANATOMY)],
+    )
 
 
 def _reference(instance: Instance) -> dict[str, str]:

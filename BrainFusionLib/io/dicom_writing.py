@@ -16,10 +16,11 @@ from BrainFusionLib.io.dicom_attributes import FUSED, REGISTERED_CT, Kind, serie
 from BrainFusionLib.io.dicom_files import quiet_pydicom
 from BrainFusionLib.io.dicom_headers import DicomHeaders
 from BrainFusionLib.io.leftovers import temporary_beside
-from BrainFusionLib.transform import Transform
+from BrainFusionLib.progress import Progress
 from BrainFusionLib.volume import Volume
 
 _LARGEST_STORED = 65535
+STAGE = "exporting"
 # Bone and soft tissue both: window 2000, level 500.
 CT_WINDOW_HU = (-500.0, 1500.0)
 
@@ -31,8 +32,8 @@ def write_dicom_results(
     mri: DicomHeaders,
     *,
     ct: DicomHeaders | None = None,
-    transform: Transform | None = None,
     fused_window: tuple[float, float] | None = None,
+    progress: Progress | None = None,
 ) -> dict[str, Path]:
     """Write the fused volume and the registered CT as two series, ``fused`` and ``ct_in_mri``; return their folders.
 
@@ -46,11 +47,15 @@ def write_dicom_results(
     folders = {kind.folder: folder / kind.folder for kind in (FUSED, REGISTERED_CT)}
     for target in folders.values():
         _refuse_to_overwrite(target)
-    write_dicom_series(fused, folders["fused"], mri, FUSED, ct=ct, transform=transform, window=fused_window)
+    say = progress or (lambda stage, fraction: None)
+    write_dicom_series(
+        fused, folders["fused"], mri, FUSED, ct=ct, window=fused_window, progress=lambda _, done: say(STAGE, done / 2)
+    )
     try:
         write_dicom_series(
-            ct_in_mri, folders["ct_in_mri"], mri, REGISTERED_CT, ct=ct, transform=transform, window=CT_WINDOW_HU
-        )
+            ct_in_mri, folders["ct_in_mri"], mri, REGISTERED_CT, ct=ct, window=CT_WINDOW_HU,
+            progress=lambda _, done: say(STAGE, (1 + done) / 2),
+        )  # fmt: skip
     except BaseException:
         shutil.rmtree(folders["fused"], ignore_errors=True)
         raise
@@ -64,8 +69,8 @@ def write_dicom_series(
     kind: Kind,
     *,
     ct: DicomHeaders | None = None,
-    transform: Transform | None = None,
     window: tuple[float, float] | None = None,
+    progress: Progress | None = None,
 ) -> tuple[Path, ...]:
     """Write a volume as a derived DICOM series, one file a slice, whole or not at all.
 
@@ -83,11 +88,12 @@ def write_dicom_series(
         Source of patient, study and frame of reference. Each file names the MRI slice at its position as a source.
     kind
         What the series says of itself.
-    ct, transform
-        The CT's headers and the transform from MRI points to CT points, LPS mm: each file then names the CT slices
-        that it was made from, too.
+    ct
+        The CT's headers: each file then names the CT's series, too.
     window
         Lowest and highest value that a viewer should show.
+    progress
+        Called with ``("exporting", fraction)`` after each file.
 
     Returns
     -------
@@ -108,12 +114,14 @@ def write_dicom_series(
     array, grid = _right_handed(volume)
     stored, slope, intercept = _stored(array, volume.name)
     with _staged(folder) as staged, quiet_pydicom():
-        dataset = series_dataset(mri, kind, grid, slope, intercept, window)
+        dataset = series_dataset(mri, kind, grid, slope, intercept, window, ct)
         names = [f"{k + 1:04d}.dcm" for k in range(len(stored))]
         for k, name in enumerate(names):
             set_slice(dataset, stored[k], grid, k)
-            set_sources(dataset, grid, k, mri, ct, transform)
+            set_sources(dataset, grid, k, mri)
             dataset.save_as(staged / name, enforce_file_format=True)
+            if progress is not None:
+                progress(STAGE, (k + 1) / len(names))
     return tuple(folder / name for name in names)
 
 

@@ -5,6 +5,7 @@ have, the fake does not have either. PythonQt's ways (properties read without ca
 made here, so that the module is the same in both.
 """
 
+import enum
 import itertools
 import typing
 import weakref
@@ -63,6 +64,9 @@ class CollapsibleButton(QtWidgets.QGroupBox):
 
     def setText(self, text):  # noqa: N802
         self.setTitle(text)
+
+    def setCollapsed(self, collapsed):  # noqa: N802
+        self.setMaximumHeight(self.fontMetrics().height() + 6 if collapsed else 16777215)
 
 
 class SliderWidget(QtWidgets.QWidget):
@@ -144,7 +148,7 @@ class NodeComboBox(QtWidgets.QComboBox):
         for kind in self.types:
             for index in range(self.scene.GetNumberOfNodesByClass(kind)):
                 node = self.scene.GetNthNodeByClass(index, kind)
-                if node.GetClassName() == kind:
+                if node.GetClassName() == kind and not node.GetHideFromEditors():
                     self.addItem(node.GetName())
                     self._ids.append(node.GetID())
         self.setCurrentIndex(self._ids.index(current) if current in self._ids else 0)
@@ -237,8 +241,8 @@ def _set(widget, prop):
         widget.none = value.text
     elif name == "SlicerParameterName":
         widget.setProperty(name, value.text)
-    elif name in ("showChildNodeTypes", "noneEnabled", "addEnabled", "renameEnabled", "removeEnabled", "collapsed"):
-        assert isinstance(widget, NodeComboBox | CollapsibleButton)
+    elif name in ("showChildNodeTypes", "noneEnabled", "addEnabled", "renameEnabled", "removeEnabled"):
+        assert isinstance(widget, NodeComboBox)
     elif isinstance(widget, SliderWidget) and name in ("singleStep", "minimum", "maximum"):
         assert value.tag == "double"
     elif value.tag == "set":
@@ -252,6 +256,11 @@ def _set(widget, prop):
 
 def _layout(element, found):
     layout = LAYOUTS[element.get("class")]()
+    numbers = {prop.get("name"): int(prop.findtext("number")) for prop in element.findall("property")}
+    if "spacing" in numbers:
+        layout.setSpacing(numbers.pop("spacing"))
+    if numbers:
+        layout.setContentsMargins(*(numbers[f"{side}Margin"] for side in ("left", "top", "right", "bottom")))
     for item in element.findall("item"):
         child = item[0]
         if child.tag == "spacer":
@@ -284,48 +293,75 @@ def fake_qt():
 
 
 def parameter_node_wrapper(cls):
-    """Base/Python/slicer/parameterNodeWrapper/wrapper.py: typed attributes over a vtkMRMLScriptedModuleNode.
+    """Base/Python/slicer/parameterNodeWrapper: typed attributes over a vtkMRMLScriptedModuleNode.
 
-    Nodes are kept as node references and words as parameters, as there; ``connectGui`` connects what names a parameter,
-    and what a selector says while it is being written to is not heard. Nodes are kept as they were read when the
-    parameter node was last modified (``_CachedParameterWrapper``).
+    Nodes are kept as node references, a union of node classes under ``name.0``, ``name.1`` …, members of an Enum by
+    their names (serializers.py); ``connectGui`` connects what names a parameter, fills boxes with the labels of an Enum
+    and sets the classes of a selector (guiConnectors.py), and what a widget says while it is being written to is not
+    heard. Values are kept as they were read when the parameter node was last modified (``_CachedParameterWrapper``),
+    and a name that an Enum does not have is an error, also while the wrapper is made.
     """
     types = typing.get_type_hints(cls)
-    defaults = {name: getattr(cls, name, None) for name in types}
 
     class Wrapper:
         def __init__(self, node):
             object.__setattr__(self, "parameterNode", node)
             object.__setattr__(self, "cached", {})
+            for name, kind in types.items():
+                if is_enum(kind):
+                    if not node.HasParameter(name):
+                        node.SetParameter(name, next(iter(kind)).name)
+                elif not any(node.HasParameter(key) for key in keys_of(name, kind)):
+                    self.write(name, None)
             self.read()
             alive = weakref.ref(self)
             tag = node.AddObserver(vtk.vtkCommand.ModifiedEvent, lambda caller, event: alive() and alive().read())
             object.__setattr__(self, "tag", tag)
 
         def __del__(self):
-            self.parameterNode.RemoveObserver(self.tag)
+            if hasattr(self, "tag"):
+                self.parameterNode.RemoveObserver(self.tag)
 
         def read(self):
-            nodes = {name: self.parameterNode.GetNodeReference(name) for name in types if types[name] is not str}
-            self.cached.update(nodes)
+            self.cached.update({name: self.value_of(name, kind) for name, kind in types.items()})
+
+        def value_of(self, name, kind):
+            if is_enum(kind):
+                key = self.parameterNode.GetParameter(name)
+                if key not in kind.__members__:
+                    raise ValueError(f"Found {key!r} in parameter node but it is not a name in {kind!r}")
+                return kind[key]
+            found = [key for key in keys_of(name, kind) if self.parameterNode.HasParameter(key)]
+            return self.parameterNode.GetNodeReference(found[0]) if found else None
+
+        def write(self, name, value):
+            kind = types[name]
+            if is_enum(kind):
+                assert isinstance(value, kind)
+                self.parameterNode.SetParameter(name, value.name)
+                return
+            classes = classes_of(kind)
+            assert value is None or isinstance(value, tuple(c for c in classes if c is not type(None)))
+            was_modified = self.parameterNode.StartModify()
+            for key in keys_of(name, kind):
+                self.parameterNode.UnsetParameter(key)
+                self.parameterNode.RemoveNodeReferenceIDs(key)
+            matching = next(n for n, c in enumerate(classes) if len(classes) == 1 or isinstance(value, c))
+            key = keys_of(name, kind)[matching]
+            self.parameterNode.SetParameter(key, "")
+            self.parameterNode.SetNodeReferenceID(key, None if value is None else value.GetID())
+            self.parameterNode.EndModify(was_modified)
 
         def __getattr__(self, name):
             if name not in types:
                 raise AttributeError(name)
-            if types[name] is str:
-                return self.parameterNode.GetParameter(name) or defaults[name]
             return self.cached[name]
 
         def __setattr__(self, name, value):
             if name not in types:
                 raise AttributeError(name)
-            if types[name] is str:
-                assert isinstance(value, str)
-                self.parameterNode.SetParameter(name, value)
-            else:
-                assert value is None or isinstance(value, types[name])
-                self.parameterNode.SetNodeReferenceID(name, None if value is None else value.GetID())
-                self.read()
+            self.write(name, value)
+            self.read()
 
         def StartModify(self):  # noqa: N802
             return self.parameterNode.StartModify()
@@ -345,34 +381,66 @@ def parameter_node_wrapper(cls):
             assert set(widgets) <= set(types)
             connected, showing = [], []
 
+            def write_to(name, widget):
+                if is_enum(types[name]):
+                    widget.setCurrentIndex(list(types[name]).index(getattr(self, name)))
+                else:
+                    widget.setCurrentNode(getattr(self, name))
+
             def show(caller=None, event=None):
                 if showing:
                     return
                 showing.append(True)
                 for name, widget in widgets.items():
-                    widget.setCurrentNode(getattr(self, name))
+                    write_to(name, widget)
                 showing.clear()
 
             def read(name, widget):
                 if not showing:
-                    setattr(self, name, widget.currentNode())
+                    kind = types[name]
+                    chosen = list(kind)[widget.currentIndex()] if is_enum(kind) else widget.currentNode()
+                    setattr(self, name, chosen)
 
-            show()
             for name, widget in widgets.items():
-                slot = lambda node, name=name, widget=widget: read(name, widget)  # noqa: E731
-                widget.currentNodeChanged.connect(slot)
-                connected.append((widget, slot))
+                if is_enum(types[name]):
+                    assert isinstance(widget, ComboBox)
+                    widget.clear()
+                    for member in types[name]:
+                        widget.addItem(member.label())
+                else:
+                    assert isinstance(widget, NodeComboBox)
+                    widget.types = [c.__name__ for c in classes_of(types[name]) if c is not type(None)]
+            for name, widget in widgets.items():
+                write_to(name, widget)
+                slot = lambda *said, name=name, widget=widget: read(name, widget)  # noqa: E731
+                signal = widget.currentIndexChanged if is_enum(types[name]) else widget.currentNodeChanged
+                signal.connect(slot)
+                connected.append((signal, slot))
             tag = self.AddObserver(vtk.vtkCommand.ModifiedEvent, show)
             return connected, tag
 
         def disconnectGui(self, gui_tag):  # noqa: N802
             connected, tag = gui_tag
-            for widget, slot in connected:
-                widget.currentNodeChanged.disconnect(slot)
+            for signal, slot in connected:
+                signal.disconnect(slot)
             self.RemoveObserver(tag)
 
     Wrapper.__name__ = cls.__name__
     return Wrapper
+
+
+def is_enum(kind):
+    return isinstance(kind, type) and issubclass(kind, enum.Enum)
+
+
+def classes_of(kind):
+    return typing.get_args(kind) or (kind,)
+
+
+def keys_of(name, kind):
+    """Under which names a node is kept: UnionSerializer numbers its classes."""
+    classes = classes_of(kind)
+    return [name] if len(classes) == 1 else [f"{name}.{index}" for index in range(len(classes))]
 
 
 class Module:
@@ -417,11 +485,24 @@ class Widget:
 class Panel(QtWidgets.QWidget):
     """The widget that a module is put into: qSlicerWidget, with isEntered of qSlicerAbstractModuleWidget."""
 
-    isEntered = True  # noqa: N815
+    isEntered = False  # noqa: N815
 
     def __init__(self):
         super().__init__()
         QtWidgets.QVBoxLayout(self).setContentsMargins(0, 0, 0, 0)
+
+
+def note_entering(widget):
+    """qSlicerScriptedLoadableModuleWidget.cxx: isEntered has changed when enter and exit of the module are called."""
+
+    def noting(call, entered):
+        def called():
+            widget.parent.isEntered = entered
+            call()
+
+        return called
+
+    widget.enter, widget.exit = noting(widget.enter, True), noting(widget.exit, False)
 
 
 def child_widget_variables(widget):

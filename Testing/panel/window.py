@@ -5,7 +5,7 @@ import sys
 import tempfile
 import types
 import unittest
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -23,7 +23,7 @@ MODULE = Path(__file__).parents[2] / "BrainFusion"
 @contextmanager
 def loaded_module(application, layers):
     """Load the module file with stand-ins for the application and a new scene; what it shows is noted in `layers`."""
-    with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory() as empty:
+    with pytest.MonkeyPatch.context() as patch, ExitStack() as folders:
 
         def fake(name, **contents):
             made = types.ModuleType(name)
@@ -43,8 +43,8 @@ def loaded_module(application, layers):
         scene = slicer.vtkMRMLScene()
         # Slicer's application gives the scene these; without them no scene can be loaded.
         cache, io = slicer.vtkCacheManager(), slicer.vtkDataIOManager()
-        # An empty folder, because all that is in it is listed.
-        cache.SetRemoteCacheDirectory(empty)
+        # An empty folder: it looks through all that is there.
+        cache.SetRemoteCacheDirectory(folders.enter_context(tempfile.TemporaryDirectory()))
         io.SetCacheManager(cache)
         scene.SetDataIOManager(io)
         patch.setattr(slicer, "mrmlScene", scene, raising=False)
@@ -59,6 +59,8 @@ def loaded_module(application, layers):
         loaded = importlib.util.module_from_spec(spec)
         patch.setitem(sys.modules, "BrainFusion", loaded)
         spec.loader.exec_module(loaded)
+        # Takes seconds; those who want it call the runner.
+        patch.setattr(loaded.BrainFusionLogic, "warmUp", lambda logic: None)
         yield loaded
 
 
@@ -66,6 +68,7 @@ def loaded_module(application, layers):
 def opened_panel(module):
     """Show the module's widget, set up and entered."""
     widget = module.BrainFusionWidget(fakes.Panel())
+    fakes.note_entering(widget)
     widget.setup()
     widget.enter()
     widget.parent.resize(430, 900)

@@ -1,0 +1,93 @@
+"""The DICOM export as a job: what is sent, and what is done with it. Imports no slicer: the worker runs it, too."""
+
+# No `from __future__ import annotations`: see `jobs`.
+
+import contextlib
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from BrainFusionLib.progress import Progress
+from BrainFusionLib.transform import Transform
+from BrainFusionLib.volume import AIR_HU, Volume
+from BrainFusionSlicer.jobs import ExportOrder, RawVolume
+
+
+@dataclass(frozen=True, eq=False)
+class ExportInputs:
+    """The volumes of an export, with their places in the MRI's DICOM frame of reference (the CT's in its own world)."""
+
+    fused: RawVolume
+    ct: RawVolume
+
+    def by_role(self) -> dict[str, RawVolume]:
+        """Return the volumes by the name of their field."""
+        return {"fused": self.fused, "ct": self.ct}
+
+
+def export(
+    order: ExportOrder, inputs: ExportInputs, progress: Progress, cancel: Callable[[], bool] | None = None
+) -> tuple[str, ...]:
+    """Write the two series, both or none; return the files.
+
+    Raises
+    ------
+    BrainFusionError
+        As `io.dicom_writing.write_dicom_results` and `io.dicom_headers.read_headers`.
+    """
+    from BrainFusionLib.io.dicom_headers import read_headers
+    from BrainFusionLib.io.dicom_writing import write_dicom_results
+
+    def step(stage: str, fraction: float) -> None:
+        progress(stage, fraction)
+        if cancel is not None and cancel():
+            from BrainFusionLib.errors import Cancelled
+
+            raise Cancelled("Cancelled; nothing was written.")
+
+    mri = read_headers(order.mri_files)
+    step("exporting", 0.0)
+    fused = inputs.fused.copied()
+    mri.check_same_place(fused.grid, fused.name)  # before the work
+    folders = write_dicom_results(
+        fused,
+        _registered(inputs.ct.copied(), fused, order.ct_from_mri),
+        order.target,
+        mri,
+        ct=None if order.ct_file is None else read_headers([order.ct_file]),
+        fused_window=order.window,
+        progress=step,
+    )
+    return tuple(str(file) for made in folders.values() for file in sorted(made.iterdir()))
+
+
+def holds_no_series(target: Path) -> bool:
+    """Say whether a folder holds nothing called as the series are: what is there later is an export's."""
+    from BrainFusionLib.io.dicom_attributes import FUSED, REGISTERED_CT
+
+    return not any((target / kind.folder).exists() for kind in (FUSED, REGISTERED_CT))
+
+
+def remove_what_a_kill_left(target: Path) -> None:
+    """Remove what an export that was ended in the middle left in its folder: temporary files, and one series of two."""
+    from BrainFusionLib.io.dicom_attributes import FUSED, REGISTERED_CT
+    from BrainFusionLib.io.leftovers import remove_leftovers
+
+    remove_leftovers(target)
+    made, missing = target / FUSED.folder, target / REGISTERED_CT.folder
+    with contextlib.suppress(OSError):
+        if made.is_dir() and not (missing.is_dir() and any(missing.iterdir())):
+            shutil.rmtree(made, ignore_errors=True)
+
+
+def _registered(ct: Volume, fused: Volume, ct_from_mri: Transform | None) -> Volume:
+    """Return the CT on the fused volume's grid, whole Hounsfield units."""
+    if ct_from_mri is None:
+        return Volume(ct.array_kji, fused.grid, "CT", ct.name)
+    from BrainFusionLib.resample import resample_onto
+
+    pulled = resample_onto(ct, fused.grid, ct_from_mri, fill=AIR_HU)
+    return Volume(np.rint(pulled.array_kji), fused.grid, "CT", ct.name)

@@ -6,20 +6,13 @@ imports torch before it is needed, so the module loads without it.
 
 import importlib.util
 import sys
-import time
 import typing
-from dataclasses import replace
 from pathlib import Path
 
 import qt
 import slicer
 import vtk
-from slicer import (
-    vtkMRMLLabelMapVolumeNode,
-    vtkMRMLLinearTransformNode,
-    vtkMRMLScalarVolumeNode,
-    vtkMRMLSegmentationNode,
-)
+from slicer import vtkMRMLLabelMapVolumeNode, vtkMRMLLinearTransformNode, vtkMRMLScalarVolumeNode
 from slicer.i18n import tr as _
 from slicer.i18n import translate
 from slicer.parameterNodeWrapper import parameterNodeWrapper
@@ -28,6 +21,11 @@ from slicer.ScriptedLoadableModule import (
     ScriptedLoadableModuleWidget,
 )
 from slicer.util import VTKObservationMixin
+
+try:
+    from slicer import vtkMRMLSegmentationNode
+except ImportError:  # Slicer starts modules in the order of their names: Segmentations may not be there yet
+    from vtkSlicerSegmentationsModuleMRMLPython import vtkMRMLSegmentationNode
 
 HOMEPAGE = "https://github.com/BrainFusion/SlicerBrainFusion"
 
@@ -56,10 +54,9 @@ from BrainFusionSlicer import (  # noqa: E402
     candidates,
     checks,
     choices,
-    currency,
+    dicom_export,
     ownership,
     panel_state,
-    progress_text,
     registered_ct,
     remedies,
     review,
@@ -68,15 +65,23 @@ from BrainFusionSlicer import (  # noqa: E402
 )
 from BrainFusionSlicer.choices import Device, Preset, Rule, Start  # noqa: E402
 from BrainFusionSlicer.logic import BrainFusionOutcome, FusionLogic  # noqa: E402
-from BrainFusionSlicer.registered_ct import Standing  # noqa: E402
+from BrainFusionSlicer.panel_fusing import FusingControls  # noqa: E402
+from BrainFusionSlicer.panel_review import ReviewControls  # noqa: E402
 from BrainFusionSlicer.review import View  # noqa: E402
 from BrainFusionSlicer.selftest import BrainFusionTest  # noqa: E402
 
-from BrainFusionLib.errors import Cancelled  # noqa: E402  (needs the lines above)
 from BrainFusionLib.fusion.methods import METHODS  # noqa: E402
-from BrainFusionLib.settings import FusionSettings, RegistrationSettings, Settings  # noqa: E402
 
-__all__ = ["BrainFusion", "BrainFusionLogic", "BrainFusionOutcome", "BrainFusionTest", "BrainFusionWidget", "bridge"]
+__all__ = [
+    "BrainFusion",
+    "BrainFusionLogic",
+    "BrainFusionOutcome",
+    "BrainFusionTest",
+    "BrainFusionWidget",
+    "bridge",
+    "dicom_export",
+    "remedies",
+]
 
 
 class BrainFusion(ScriptedLoadableModule):
@@ -138,7 +143,7 @@ class BrainFusionLogic(FusionLogic):
         return parameters
 
 
-class BrainFusionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
+class BrainFusionWidget(FusingControls, ReviewControls, ScriptedLoadableModuleWidget, VTKObservationMixin):
     """The panel."""
 
     def __init__(self, parent=None) -> None:
@@ -400,217 +405,3 @@ class BrainFusionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         ct, mri = parameters.ctVolume, parameters.mriVolume
         with slicer.util.NodeModify(parameters):
             parameters.ctVolume, parameters.mriVolume = mri, ct
-
-    def onSampleDataButton(self, checked: bool = False) -> None:
-        with slicer.util.tryWithErrorDisplay(_("The sample data could not be loaded."), waitCursor=True):
-            import SampleData
-
-            loaded = {
-                node.GetName(): node for node in SampleData.SampleDataLogic().downloadSamples("CTMRBrain") if node
-            }
-            if not loaded:
-                self.say(_("The sample data could not be downloaded: check the network connection, and try again."))
-            for name, node in loaded.items():
-                if "CT" in name:
-                    self._parameterNode.ctVolume = node
-                elif "T1" in name:
-                    self._parameterNode.mriVolume = node
-
-    # ---- fusing -----------------------------------------------------------------------------------------------------
-
-    def onFuseButton(self, checked: bool = False) -> None:
-        if self.logic.running:
-            self.logic.cancel()
-            return
-        try:
-            torch_setup.ensure_torch()
-            self.startFusion()
-        except Exception as error:
-            self.showError(error)
-
-    def startFusion(self) -> None:
-        parameters = self._parameterNode
-        self._outcome = self._unseen = None
-        if self._state.standing is Standing.SHOWN_UNREGISTERED:
-            registered_ct.bring_again(parameters.ctVolume, parameters.mriVolume)
-        self.putAwayReview()
-        self.beginProgress()
-        self.logic.startFusion(
-            parameters.ctVolume,
-            parameters.mriVolume,
-            parameters.fusedVolume,
-            parameters.ctToMriTransform,
-            alphaVolume=parameters.alphaVolume,
-            resampledCTVolume=parameters.resampledCTVolume,
-            settings=Settings(
-                registration=RegistrationSettings.preset(parameters.preset.name),
-                fusion=FusionSettings(rule=parameters.rule.name),
-                device=parameters.device.name,
-            ),
-            startTransform=parameters.startTransform if parameters.start is Start.transform else None,
-            keepAlignment=parameters.start is Start.skip,
-            mask=parameters.mask,
-            overwrite=list(self._permitted.values()),
-            progressCallback=self.showProgress,
-            finishedCallback=self.onFinished,
-        )
-        self.updatePanel()
-
-    def beginProgress(self) -> None:
-        self._began = time.monotonic()
-        self.ui.progressBar.setValue(0)
-        self.ui.progressBar.setVisible(True)
-
-    def showProgress(self, stage: str, fraction: float) -> None:
-        done = progress_text.fraction_done(stage, fraction)
-        self.ui.progressBar.setValue(round(100 * done))
-        self.ui.statusLabel.setText(progress_text.words(stage, done, time.monotonic() - self._began))
-
-    def onFinished(self, outcome, error) -> None:
-        self.ui.progressBar.setVisible(False)
-        if error is not None:
-            self.showError(error)
-            return
-        self._outcome = self._unseen = outcome
-        self._permitted.clear()
-        # Also while another module is shown: the choice is there when the panel is entered.
-        parameters = self._parameterNode or self.logic.getParameterNode()
-        ct, mri = (outcome.fusedVolume.GetNodeReference(role) for role in ownership.INPUT_ROLES)
-        if parameters.ctVolume is None and parameters.mriVolume is None:
-            # The parameter node was removed meanwhile, and this is a new one.
-            with slicer.util.NodeModify(parameters):
-                parameters.ctVolume, parameters.mriVolume = ct, mri
-        if (parameters.ctVolume, parameters.mriVolume) == (ct, mri):
-            parameters.fusedVolume = outcome.fusedVolume
-            if outcome.transformNode:
-                parameters.ctToMriTransform = outcome.transformNode
-            if outcome.resampledCTVolume:
-                parameters.resampledCTVolume = outcome.resampledCTVolume
-            self._drawn = selection.chosen_ids(parameters)
-        words = [
-            _("{ct} and {mri}: fused in {seconds:.0f} s.").format(
-                ct=ct.GetName(), mri=mri.GetName(), seconds=outcome.seconds
-            )
-        ]
-        if (parameters.ctVolume, parameters.mriVolume) == (ct, mri):
-            words = [_("Fused in {seconds:.0f} s.").format(seconds=outcome.seconds)]
-        if outcome.moved:
-            words.append(_("Moved with the CT: {count}.").format(count=outcome.moved))
-        self.say(" ".join(words))
-        if self.parent.isEntered:
-            self.showUnseen()
-
-    def showUnseen(self) -> None:
-        """Show the result of a fusion that has not been shown yet, if its pair is chosen and nothing was removed."""
-        outcome, self._unseen = self._unseen, None
-        if outcome is not None and self._parameterNode and outcome.fusedVolume == self.registeredNodes()[0]:
-            self.showView(View.FUSED)
-
-    def showError(self, error: Exception) -> None:
-        self.ui.progressBar.setVisible(False)
-        text = remedies.phrased(error)
-        self.say(text if isinstance(error, Cancelled) else _("Not fused: {error}").format(error=text))
-
-    def onExportButton(self, checked: bool = False) -> None:
-        folder = qt.QFileDialog.getExistingDirectory(None, _("Folder for the DICOM series"))
-        if not folder:
-            return
-        self.beginProgress()
-        try:
-            self.logic.startExport(
-                self.registeredNodes()[0],
-                folder,
-                progressCallback=self.showProgress,
-                finishedCallback=lambda files, error: self.onExported(files, error, folder),
-            )
-        except Exception as error:
-            self.onExported(None, error, folder)
-        self.updatePanel()
-
-    def onExported(self, files, error, folder) -> None:
-        self.ui.progressBar.setVisible(False)
-        if error is None:
-            text = _("{count} DICOM files were written to {folder}; derived, not for diagnosis.")
-            self.say(text.format(count=len(files), folder=folder))
-        elif isinstance(error, Cancelled):
-            self.say(_("Cancelled; nothing was written."))
-        else:
-            self.say(_("Not exported: {error}").format(error=remedies.phrased(error)))
-
-    # ---- looking at a result ----------------------------------------------------------------------------------------
-
-    def registeredNodes(self) -> tuple:
-        """Return the fused volume whose verdict is shown, the node that shows the CT as registered, and the MRI."""
-        parameters = self._parameterNode
-        if not parameters or not parameters.ctVolume or not parameters.mriVolume:
-            return None, None, None
-        fused = panel_state.judged(parameters.fusedVolume, (parameters.ctVolume, parameters.mriVolume))
-        return fused, ownership.registered_ct_of(fused), parameters.mriVolume
-
-    def onView(self, view: View, on: bool) -> None:
-        """A button of the review was clicked; switching one off shows the fused volume, and that one off the CT."""
-        if not self._parameterNode or self.logic.running:
-            self.updatePanel()
-        elif on:
-            self.showView(view)
-        else:
-            self.showView(View.CT if view is View.FUSED else View.FUSED)
-
-    def showView(self, view: View) -> None:
-        parameters = self._parameterNode
-        ct, mri = parameters.ctVolume, parameters.mriVolume
-        if view is not View.UNREGISTERED and self._state.standing is Standing.SHOWN_UNREGISTERED:
-            registered_ct.bring_again(ct, mri)
-            self._view = View.FUSED
-        if view in self._state.not_viewable:
-            self.updatePanel()
-            return
-        if view is View.UNREGISTERED:
-            registered_ct.take_back(ct, to_look=True)
-        self._view = view
-        fused, registered, _mri = self.registeredNodes()
-        stored = currency.stored_on(fused)
-        review.show(
-            view,
-            fused,
-            ct if view is View.UNREGISTERED else registered,
-            mri,
-            opacity=self.ui.opacitySlider.value,
-            scale=None if stored is None else stored.scale,
-        )
-        self.updatePanel()
-
-    def leaveView(self) -> None:
-        """Show something else in the place of a view that does not apply any more."""
-        self.putAwayReview()
-        self._view = View.CT if View.CT not in self._state.not_viewable else View.FUSED
-        self._state = replace(self._state, view=self._view)
-
-    def putAwayReview(self) -> None:
-        """Leave no temporary volume behind."""
-        fused, registered, _mri = self.registeredNodes()
-        if self._view in (View.OUTLINE, View.SQUARES):
-            self._view = View.FUSED
-        review.put_away(fused, registered, slicer.mrmlScene)
-
-    def onOpacity(self, opacity: float) -> None:
-        if self._parameterNode and View.CT not in self._state.not_viewable and not self.logic.running:
-            self.showView(self._view if self._view is View.UNREGISTERED else View.CT)
-
-    def onUndoButton(self, checked: bool = False) -> None:
-        parameters = self._parameterNode
-        pair = parameters.ctVolume, parameters.mriVolume
-        why_not, moved = self._state.why_not_moved, registered_ct.moved_with(pair[0])
-        self.putAwayReview()
-        self._view = View.FUSED
-        if registered_ct.leave_unregistered(*pair):
-            words = [_("Undone: the CT is where it was before the registration.")]
-            if moved:
-                words.append(_("Moved back with it: {count}.").format(count=moved))
-            self.say(" ".join(words))
-        else:
-            self.say(why_not or "")
-
-    def onJump(self, checked: bool = False) -> None:
-        if self._state.jump_mri_mm is not None:
-            review.jump_to(bridge.world_from_mri_frame(self._state.jump_mri_mm, self._parameterNode.mriVolume))

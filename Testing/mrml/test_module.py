@@ -55,7 +55,7 @@ def module(monkeypatch, tmp_path):
         monkeypatch.setitem(sys.modules, name, made)
 
     empty = type("Base", (), {"__init__": lambda self, *arguments: None})
-    fake("qt")
+    fake("qt", QKeySequence=object)
     fake("slicer.i18n", tr=lambda text: text, translate=lambda context, text: text)
     fake("slicer.parameterNodeWrapper", parameterNodeWrapper=lambda wrapped: wrapped)
     fake(
@@ -143,7 +143,11 @@ def test_results_go_into_the_scene(module, calls, pair):
     assert fused.GetName() == "T1 fused with CT 1"
     np.testing.assert_array_equal(slicer.util.arrayFromVolume(fused), slicer.util.arrayFromVolume(mri) + 100)
     assert module.bridge.volume_from_node(fused).grid.same_as(module.bridge.volume_from_node(mri).grid)
-    assert (fused.GetDisplayNode().GetWindow(), fused.GetDisplayNode().GetLevel()) == (77, 33)
+    # The window of the result: the MRI's own would show all bone white.
+    assert (fused.GetDisplayNode().GetWindowLevelMin(), fused.GetDisplayNode().GetWindowLevelMax()) == (0, 1)
+    fused.GetDisplayNode().SetWindowLevel(77, 33)
+    module.BrainFusionLogic().process(ct, mri, fused)
+    assert (fused.GetDisplayNode().GetWindow(), fused.GetDisplayNode().GetLevel()) == (77, 33)  # the user's
     assert (fused.GetNodeReference("BrainFusion.CT"), fused.GetNodeReference("BrainFusion.MRI")) == (ct, mri)
     assert ct.GetParentTransformNode() is outcome.transformNode
     assert outcome.transformNode.GetName() == "CT to MRI"

@@ -45,6 +45,7 @@ def picture(panel, application, tmp_path):
             assert grey.std() > 5
             assert (grey.mean() > 128) == (theme == "light")
 
+    panel.parent.resize(440, 620)
     yield take
     application.setPalette(light())
 
@@ -81,10 +82,16 @@ def test_pictures_of_every_state(panel, application, module, picture, nodes, mon
     for colour, verdict in VERDICTS.items():
         # What the panel shows of such a verdict: the outcome is real, the verdict is put in.
         assert verdict.colour == colour
-        html = module.panel_state.verdict_text.of_result(replace(panel._outcome.result, verdict=verdict), moved=True)
+        card = module.panel_state.verdict_text.of_result(replace(panel._outcome.result, verdict=verdict), moved=True)
         fused = panel.ui.fusedSelector.currentNode()
-        module.panel_state.currency.store(fused, replace(module.panel_state.currency.stored_on(fused), html=html))
+        module.panel_state.currency.store(fused, replace(module.panel_state.currency.stored_on(fused), card=card))
         panel.updatePanel()
         picture(f"done-{colour}")
+    panel.ui.showUnregisteredButton.click()
+    picture("unregistered")
+    panel.ui.showUnregisteredButton.click()
+    nodes[0].HardenTransform()
+    picture("changed")
+    nodes[0].SetAndObserveTransformNodeID(None)
     panel.showError(ValueError("MRI, given as MRI, is empty: every voxel is 7. Choose a volume that holds an image."))
     picture("error")

@@ -1,0 +1,148 @@
+"""The part of the panel that fuses, exports, and loads sample data."""
+
+from __future__ import annotations
+
+import time
+
+import qt
+import slicer
+import slicer.util
+from slicer.i18n import tr as _
+
+from BrainFusionLib.errors import Cancelled
+from BrainFusionLib.settings import FusionSettings, RegistrationSettings, Settings
+from BrainFusionSlicer import ownership, progress_text, registered_ct, remedies, selection, torch_setup
+from BrainFusionSlicer.choices import Start
+from BrainFusionSlicer.registered_ct import Standing
+
+
+class FusingControls:
+    """What the buttons Fuse, Cancel, Export as DICOM and Load sample data do; the widget is one of these."""
+
+    def onSampleDataButton(self, checked: bool = False) -> None:
+        with slicer.util.tryWithErrorDisplay(_("The sample data could not be loaded."), waitCursor=True):
+            import SampleData
+
+            loaded = {
+                node.GetName(): node for node in SampleData.SampleDataLogic().downloadSamples("CTMRBrain") if node
+            }
+            if not loaded:
+                self.say(_("The sample data could not be downloaded: check the network connection, and try again."))
+            for name, node in loaded.items():
+                if "CT" in name:
+                    self._parameterNode.ctVolume = node
+                elif "T1" in name:
+                    self._parameterNode.mriVolume = node
+
+    def onFuseButton(self, checked: bool = False) -> None:
+        if self.logic.running:
+            self.logic.cancel()
+            return
+        try:
+            torch_setup.ensure_torch()
+            self.startFusion()
+        except Exception as error:
+            self.showError(error)
+
+    def startFusion(self) -> None:
+        parameters = self._parameterNode
+        self._outcome = self._unseen = None
+        if self._state.standing is Standing.SHOWN_UNREGISTERED:
+            registered_ct.bring_again(parameters.ctVolume, parameters.mriVolume)
+        self.putAwayReview()
+        self.beginProgress()
+        self.logic.startFusion(
+            parameters.ctVolume,
+            parameters.mriVolume,
+            parameters.fusedVolume,
+            parameters.ctToMriTransform,
+            alphaVolume=parameters.alphaVolume,
+            resampledCTVolume=parameters.resampledCTVolume,
+            settings=Settings(
+                registration=RegistrationSettings.preset(parameters.preset.name),
+                fusion=FusionSettings(rule=parameters.rule.name),
+                device=parameters.device.name,
+            ),
+            startTransform=parameters.startTransform if parameters.start is Start.transform else None,
+            keepAlignment=parameters.start is Start.skip,
+            mask=parameters.mask,
+            overwrite=list(self._permitted.values()),
+            progressCallback=self.showProgress,
+            finishedCallback=self.onFinished,
+        )
+        self.updatePanel()
+
+    def beginProgress(self) -> None:
+        self._began = time.monotonic()
+        self.ui.progressBar.setValue(0)
+        self.ui.progressBar.setVisible(True)
+
+    def showProgress(self, stage: str, fraction: float) -> None:
+        done = progress_text.fraction_done(stage, fraction)
+        self.ui.progressBar.setValue(round(100 * done))
+        self.ui.statusLabel.setText(progress_text.words(stage, done, time.monotonic() - self._began))
+
+    def onFinished(self, outcome, error) -> None:
+        self.ui.progressBar.setVisible(False)
+        if error is not None:
+            self.showError(error)
+            return
+        self._outcome = self._unseen = outcome
+        self._permitted.clear()
+        # Also while another module is shown: the choice is there when the panel is entered.
+        parameters = self._parameterNode or self.logic.getParameterNode()
+        ct, mri = (outcome.fusedVolume.GetNodeReference(role) for role in ownership.INPUT_ROLES)
+        if parameters.ctVolume is None and parameters.mriVolume is None:
+            # The parameter node was removed meanwhile, and this is a new one.
+            with slicer.util.NodeModify(parameters):
+                parameters.ctVolume, parameters.mriVolume = ct, mri
+        if (parameters.ctVolume, parameters.mriVolume) == (ct, mri):
+            parameters.fusedVolume = outcome.fusedVolume
+            if outcome.transformNode:
+                parameters.ctToMriTransform = outcome.transformNode
+            if outcome.resampledCTVolume:
+                parameters.resampledCTVolume = outcome.resampledCTVolume
+            self._drawn = selection.chosen_ids(parameters)
+        words = [
+            _("{ct} and {mri}: fused in {seconds:.0f} s.").format(
+                ct=ct.GetName(), mri=mri.GetName(), seconds=outcome.seconds
+            )
+        ]
+        if (parameters.ctVolume, parameters.mriVolume) == (ct, mri):
+            words = [_("Fused in {seconds:.0f} s.").format(seconds=outcome.seconds)]
+        if outcome.moved:
+            words.append(_("Moved with the CT: {count}.").format(count=outcome.moved))
+        self.say(" ".join(words))
+        if self.parent.isEntered:
+            self.showUnseen()
+
+    def showError(self, error: Exception) -> None:
+        self.ui.progressBar.setVisible(False)
+        text = remedies.phrased(error)
+        self.say(text if isinstance(error, Cancelled) else _("Not fused: {error}").format(error=text))
+
+    def onExportButton(self, checked: bool = False) -> None:
+        folder = qt.QFileDialog.getExistingDirectory(None, _("Folder for the DICOM series"))
+        if not folder:
+            return
+        self.beginProgress()
+        try:
+            self.logic.startExport(
+                self.registeredNodes()[0],
+                folder,
+                progressCallback=self.showProgress,
+                finishedCallback=lambda files, error: self.onExported(files, error, folder),
+            )
+        except Exception as error:
+            self.onExported(None, error, folder)
+        self.updatePanel()
+
+    def onExported(self, files, error, folder) -> None:
+        self.ui.progressBar.setVisible(False)
+        if error is None:
+            text = _("{count} DICOM files were written to {folder}; derived, not for diagnosis.")
+            self.say(text.format(count=len(files), folder=folder))
+        elif isinstance(error, Cancelled):
+            self.say(_("Cancelled; nothing was written."))
+        else:
+            self.say(_("Not exported: {error}").format(error=remedies.phrased(error)))

@@ -1,0 +1,98 @@
+"""The part of the panel that shows a result in the slice views, one view at a time, and takes it back."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import slicer
+from slicer.i18n import tr as _
+
+from BrainFusionSlicer import bridge, currency, ownership, panel_state, registered_ct, review
+from BrainFusionSlicer.registered_ct import Standing
+from BrainFusionSlicer.review import View
+
+
+class ReviewControls:
+    """What the buttons of the review and of the verdict's card do; the widget is one of these."""
+
+    def showUnseen(self) -> None:
+        """Show the result of a fusion that has not been shown yet, if its pair is chosen and nothing was removed."""
+        outcome, self._unseen = self._unseen, None
+        if outcome is not None and self._parameterNode and outcome.fusedVolume == self.registeredNodes()[0]:
+            self.showView(View.FUSED)
+
+    def registeredNodes(self) -> tuple:
+        """Return the fused volume whose verdict is shown, the node that shows the CT as registered, and the MRI."""
+        parameters = self._parameterNode
+        if not parameters or not parameters.ctVolume or not parameters.mriVolume:
+            return None, None, None
+        fused = panel_state.judged(parameters.fusedVolume, (parameters.ctVolume, parameters.mriVolume))
+        return fused, ownership.registered_ct_of(fused), parameters.mriVolume
+
+    def onView(self, view: View, on: bool) -> None:
+        """A button of the review was clicked; switching one off shows the fused volume, and that one off the CT."""
+        if not self._parameterNode or self.logic.running:
+            self.updatePanel()
+        elif on:
+            self.showView(view)
+        else:
+            self.showView(View.CT if view is View.FUSED else View.FUSED)
+
+    def showView(self, view: View) -> None:
+        parameters = self._parameterNode
+        ct, mri = parameters.ctVolume, parameters.mriVolume
+        if view is not View.UNREGISTERED and self._state.standing is Standing.SHOWN_UNREGISTERED:
+            registered_ct.bring_again(ct, mri)
+            self._view = View.FUSED
+        if view in self._state.not_viewable:
+            self.updatePanel()
+            return
+        if view is View.UNREGISTERED:
+            registered_ct.take_back(ct, to_look=True)
+        self._view = view
+        fused, registered, _mri = self.registeredNodes()
+        stored = currency.stored_on(fused)
+        review.show(
+            view,
+            fused,
+            ct if view is View.UNREGISTERED else registered,
+            mri,
+            opacity=self.ui.opacitySlider.value,
+            scale=None if stored is None else stored.scale,
+        )
+        self.updatePanel()
+
+    def leaveView(self) -> None:
+        """Show something else in the place of a view that does not apply any more."""
+        self.putAwayReview()
+        self._view = View.CT if View.CT not in self._state.not_viewable else View.FUSED
+        self._state = replace(self._state, view=self._view)
+
+    def putAwayReview(self) -> None:
+        """Leave no temporary volume behind."""
+        fused, registered, _mri = self.registeredNodes()
+        if self._view in (View.OUTLINE, View.SQUARES):
+            self._view = View.FUSED
+        review.put_away(fused, registered, slicer.mrmlScene)
+
+    def onOpacity(self, opacity: float) -> None:
+        if self._parameterNode and View.CT not in self._state.not_viewable and not self.logic.running:
+            self.showView(self._view if self._view is View.UNREGISTERED else View.CT)
+
+    def onUndoButton(self, checked: bool = False) -> None:
+        parameters = self._parameterNode
+        pair = parameters.ctVolume, parameters.mriVolume
+        why_not, moved = self._state.why_not_moved, registered_ct.moved_with(pair[0])
+        self.putAwayReview()
+        self._view = View.FUSED
+        if registered_ct.leave_unregistered(*pair):
+            words = [_("Undone: the CT is where it was before the registration.")]
+            if moved:
+                words.append(_("Moved back with it: {count}.").format(count=moved))
+            self.say(" ".join(words))
+        else:
+            self.say(why_not or "")
+
+    def onJump(self, checked: bool = False) -> None:
+        if self._state.jump_mri_mm is not None:
+            review.jump_to(bridge.world_from_mri_frame(self._state.jump_mri_mm, self._parameterNode.mriVolume))

@@ -40,6 +40,8 @@ CHECKS = {
 }
 # On all cores, but not more workers than memory: each of them imports torch.
 ALL_TESTS = ["--numprocesses=auto", "--maxprocesses=8"]
+# The self-test takes under three minutes; a Slicer that hangs is ended.
+SLICER_S = 900
 QUICK_TESTS = [*ALL_TESTS, "-m", "not slow"]
 
 # PyPI's torch for Linux brings gigabytes of CUDA; this index has the same release without it.
@@ -60,10 +62,15 @@ def main() -> int:
     commands.add_parser("check", help="check style and types only (what pre-commit runs)")
     setup = commands.add_parser("setup", help="make the environment and stop")
     setup.add_argument("what", nargs="?", choices=["demo", "test"], default="test", help="for which command (test)")
+    real = commands.add_parser("slicer", help="run the module's self-test and take its pictures in a real Slicer")
+    real.add_argument("path", type=Path, help="Slicer's executable")
+    real.add_argument("--pictures", type=Path, default=ROOT / "slicer-pictures", help="where they go")
     arguments, for_pytest = parser.parse_known_args()
     if for_pytest and arguments.command != "test":
         parser.error(f"unknown: {' '.join(for_pytest)}")
     try:
+        if arguments.command == "slicer":
+            return test_in_slicer(arguments.path, arguments.pictures.resolve())
         make_environment(EXTRAS[arguments.what if arguments.command == "setup" else arguments.command])
         if arguments.command == "demo":
             return run("-m", "tools.demo")
@@ -103,6 +110,31 @@ def failed_checks() -> list[str]:
 def run(*arguments: str | Path) -> int:
     """Run the environment's Python in the repository, without an input, and return its exit code."""
     return subprocess.run([PYTHON, *arguments], cwd=ROOT, stdin=subprocess.DEVNULL, env=clean_environ()).returncode
+
+
+def test_in_slicer(executable: Path, pictures: Path) -> int:
+    """Run the self-test and take the pictures in a real Slicer, and return its exit code.
+
+    Raises
+    ------
+    SetupError
+        It cannot be started, or does not end.
+    """
+    script, module = ROOT / "tools" / "in_slicer.py", ROOT / "BrainFusion"
+    command: list[str | Path] = [executable, "--no-splash", "--ignore-slicerrc", "--additional-module-paths", module]
+    command += ["--python-script", script, pictures]
+    if sys.platform == "linux" and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
+        if shutil.which("xvfb-run") is None:
+            raise SetupError("Slicer needs a display, and there is none. On Debian or Ubuntu: apt-get install xvfb.")
+        command = ["xvfb-run", "--auto-servernum", "--server-args=-screen 0 1366x768x24", *command]
+    try:
+        code = subprocess.run(command, stdin=subprocess.DEVNULL, env=clean_environ(), timeout=SLICER_S).returncode
+    except OSError as error:
+        raise SetupError(f"{executable}: cannot be started ({error.strerror}). Give the path of Slicer.") from error
+    except subprocess.TimeoutExpired as error:
+        raise SetupError(f"{executable}: did not end within {SLICER_S} s, and was terminated.") from error
+    print(f"The self-test {'passed' if code == 0 else f'failed (exit code {code})'}. Pictures: {pictures}")
+    return code
 
 
 def clean_environ() -> dict[str, str]:

@@ -290,3 +290,22 @@ def test_a_silent_address_is_given_up_in_time():
     with socket.create_server(("127.0.0.1", 0)) as silent:
         # The socket stays open and says nothing: only giving up ends this.
         assert not dev.answers(f"http://127.0.0.1:{silent.getsockname()[1]}/", seconds=0.3)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="the stand-in is a script of the shell")
+@pytest.mark.parametrize("code", [0, 3])
+def test_a_slicer_is_started_with_the_self_test_and_its_code_is_returned(tmp_path, monkeypatch, code):
+    monkeypatch.setenv("DISPLAY", ":1")
+    stand_in = tmp_path / "Slicer"
+    stand_in.write_text(f'#!/bin/sh\necho "$@" > "{tmp_path}/asked"\nexit {code}\n')
+    stand_in.chmod(0o755)
+    assert dev.test_in_slicer(stand_in, tmp_path / "pictures") == code
+    asked = (tmp_path / "asked").read_text()
+    assert f"--additional-module-paths {dev.ROOT / 'BrainFusion'}" in asked
+    assert f"--python-script {dev.ROOT / 'tools' / 'in_slicer.py'} {tmp_path / 'pictures'}" in asked
+
+
+def test_a_slicer_that_is_not_there_is_named(tmp_path, monkeypatch):
+    monkeypatch.setenv("DISPLAY", ":1")
+    with pytest.raises(dev.SetupError, match="cannot be started"):
+        dev.test_in_slicer(tmp_path / "Slicer", tmp_path)

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from BrainFusionLib.fusion.methods import METHODS
 from BrainFusionLib.geometry import Grid
 from BrainFusionLib.io.tables import markdown_table
 from BrainFusionLib.phantom import make_pair
@@ -29,7 +30,7 @@ logger = logging.getLogger("benchmarks")
 
 WINDOW = Path(__file__).resolve().parents[1] / "Testing" / "panel"
 CT_KJI, MRI_KJI = (200, 512, 512), (220, 256, 256)
-SKIP_REGISTRATION, RULE = "skip", "bone_over_mri"  # what is measured is the window, not the work
+SKIP_REGISTRATION, RULE = "Skip", METHODS["bone_over_mri"].label  # what is measured is the window, not the work
 
 
 def enlarged(volume: Volume, shape_kji: tuple[int, int, int]) -> Volume:
@@ -67,9 +68,22 @@ def window_rows(rounds: int) -> list[tuple[str, str]]:
             nodes.append(node)
         panel.ui.ctSelector.setCurrentNode(nodes[0])
         panel.ui.mriSelector.setCurrentNode(nodes[1])
-        panel.ui.startComboBox.setCurrentIndex(panel.ui.startComboBox.findData(SKIP_REGISTRATION))
-        panel.ui.ruleComboBox.setCurrentIndex(panel.ui.ruleComboBox.findData(RULE))
-        return [_one_round(number, panel, window.wait) for number in range(1, rounds + 1)]
+        panel.ui.startComboBox.setCurrentIndex(panel.ui.startComboBox.findText(SKIP_REGISTRATION))
+        panel.ui.ruleComboBox.setCurrentIndex(panel.ui.ruleComboBox.findText(RULE))
+        rows = [_one_round(number, panel, window.wait) for number in range(1, rounds + 1)]
+        return [*rows, *_views(panel)]
+
+
+def _views(panel: Any) -> list[tuple[str, str]]:
+    """Click through the views of the review, and return how long each click took."""
+    ui, rows = panel.ui, []
+    buttons = (ui.overlayButton, ui.outlineButton, ui.checkerboardButton, ui.fusedCheckBox)
+    for button in buttons:
+        began, began_cpu = time.perf_counter(), time.thread_time()
+        button.click()
+        taken, taken_cpu = 1000 * (time.perf_counter() - began), 1000 * (time.thread_time() - began_cpu)
+        rows.append((f"view: {button.text()}", f"{taken_cpu:.0f} CPU ms, {taken:.0f} ms"))
+    return rows
 
 
 def _one_round(number: int, panel: Any, wait: Any) -> tuple[str, str]:

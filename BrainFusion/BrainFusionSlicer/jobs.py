@@ -10,7 +10,7 @@ pickled. Imports no slicer, so that the worker, which is a plain Python, can rea
 import json
 import os
 from collections.abc import Iterator, MutableMapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -47,7 +47,8 @@ class RawVolume:
     def copied(self) -> Volume:
         """Return a library volume with float32 voxels of its own; a gantry tilt is straightened."""
         array = np.array(self.array_kji, dtype=np.float32)
-        return placed(array, self.lps_from_ijk, modality=self.modality, name=self.name)
+        volume = placed(array, self.lps_from_ijk, modality=self.modality, name=self.name)
+        return replace(volume, acquisition=self.acquisition)
 
 
 @dataclass(frozen=True, eq=False)
@@ -241,7 +242,10 @@ def write_job(request: Request | ExportOrder, volumes: dict[str, RawVolume], fol
     files = VoxelFiles(folder)
     for role, volume in volumes.items():
         yield from files.set_in_pieces(role, volume.array_kji)
-    headers = {role: RawHeader(volume.lps_from_ijk, volume.modality, volume.name) for role, volume in volumes.items()}
+    headers = {
+        role: RawHeader(volume.lps_from_ijk, volume.modality, volume.name, volume.acquisition)
+        for role, volume in volumes.items()
+    }
     if isinstance(request, Request):
         yield JobMessage(folder, request, headers)
     else:
@@ -251,7 +255,10 @@ def write_job(request: Request | ExportOrder, volumes: dict[str, RawVolume], fol
 def read_raw(job: Order) -> dict[str, RawVolume]:
     """Return the volumes of a job by their roles, as they were sent."""
     files = VoxelFiles(job.folder)
-    return {role: RawVolume(files[role], h.lps_from_ijk, h.modality, h.name) for role, h in job.volumes.items()}
+    return {
+        role: RawVolume(files[role], h.lps_from_ijk, h.modality, h.name, h.acquisition)
+        for role, h in job.volumes.items()
+    }
 
 
 def read_inputs(job: JobMessage) -> Inputs:

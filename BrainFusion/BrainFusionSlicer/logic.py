@@ -22,7 +22,16 @@ from BrainFusionLib.geometry import apply_affine
 from BrainFusionLib.intensity import HEAD_THRESHOLD_HU
 from BrainFusionLib.settings import Settings
 from BrainFusionLib.transform import RigidTransform
-from BrainFusionSlicer import bridge, currency, dicom_export, ownership, registered_ct, torch_setup, verdict_text
+from BrainFusionSlicer import (
+    acquired,
+    bridge,
+    currency,
+    dicom_export,
+    ownership,
+    registered_ct,
+    torch_setup,
+    verdict_text,
+)
 from BrainFusionSlicer.companions import linear_parent
 from BrainFusionSlicer.jobs import RawInputs
 from BrainFusionSlicer.runner import InProcessRunner, ProcessRunner, Runner

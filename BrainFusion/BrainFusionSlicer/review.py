@@ -7,6 +7,7 @@ removed when another view is chosen or the panel is left.
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from enum import Enum
 
 import numpy as np
@@ -16,11 +17,14 @@ import vtk
 from vtk.util.numpy_support import vtk_to_numpy
 
 from BrainFusionLib.intensity import ct_to_unit
+from BrainFusionLib.tilt import tilt_of
 from BrainFusionLib.volume import AIR_HU
 from BrainFusionSlicer import bridge, ownership
 
 SQUARE_MM = 20.0
 BONE_HU = 300.0
+# Slices that one thread draws at a time.
+SLAB = 16
 # The window of the CT over the MRI, HU, and what of it is shown at all.
 BONE_WINDOW_HU = (-200.0, 1800.0)
 BONE_SHOWN_HU = 150.0
@@ -112,24 +116,38 @@ def squares(mri_kji, ct_kji, spacing_ijk_mm, scale):
     made = np.array(mri_kji, dtype=np.float32)
     # Cube by cube, because half of the voxels need no work.
     edges = [[0, *(np.flatnonzero(np.diff(side)) + 1), len(side)] for side in sides]
-    for k in range(len(edges[0]) - 1):
+
+    def draw(k: int) -> None:
         for j in range(len(edges[1]) - 1):
             for i in range((k + j + 1) % 2, len(edges[2]) - 1, 2):
                 cube = tuple(slice(e[n], e[n + 1]) for e, n in zip(edges, (k, j, i), strict=True))
                 made[cube] = ct_to_unit(ct_kji[cube]) * np.float32(high - low) + np.float32(low)
+
+    with ThreadPoolExecutor() as pool:  # the window waits for it
+        list(pool.map(draw, range(len(edges[0]) - 1)))
     return made
 
 
-def outline(bone):
-    """Return where bone touches something else, within a slice of any of the three planes; as `bone`, (k, j, i)."""
-    inside = bone.copy()
-    for axis in range(3):
-        ahead = [slice(None)] * 3
-        behind = [slice(None)] * 3
-        ahead[axis], behind[axis] = slice(1, None), slice(None, -1)
-        inside[tuple(ahead)] &= bone[tuple(behind)]
-        inside[tuple(behind)] &= bone[tuple(ahead)]
-    return bone & ~inside
+def outline(hu_kji):
+    """Return where bone touches something else, within a slice of any of the three planes: uint8, as `hu_kji`."""
+    drawn = np.empty(hu_kji.shape, np.uint8)
+
+    def draw(first: int) -> None:
+        margin = min(first, 1)
+        bone = hu_kji[first - margin : first + SLAB + 1] >= BONE_HU
+        inside = bone.copy()
+        for axis in range(3):
+            ahead = [slice(None)] * 3
+            behind = [slice(None)] * 3
+            ahead[axis], behind[axis] = slice(1, None), slice(None, -1)
+            inside[tuple(ahead)] &= bone[tuple(behind)]
+            inside[tuple(behind)] &= bone[tuple(ahead)]
+        part = drawn[first : first + SLAB]
+        np.greater(bone[margin:][: len(part)], inside[margin:][: len(part)], out=part.view(bool))
+
+    with ThreadPoolExecutor() as pool:  # the window waits for it
+        list(pool.map(draw, range(0, len(hu_kji), SLAB)))
+    return drawn
 
 
 def _bone(ct):
@@ -152,8 +170,7 @@ def _imitate(node, ct) -> None:
 
 def _outline(fused, ct):
     node = _made(View.OUTLINE, ct.GetName(), ct.GetScene())
-    drawn = outline(_pulled(ct, fused) >= BONE_HU).astype(np.uint8)
-    _fill(node, drawn, fused)
+    _fill(node, outline(_pulled(ct, fused)), fused)
     _colour(node, OUTLINE_COLOURS, (0.0, 1.0), 0.5)
     return node
 
@@ -161,8 +178,9 @@ def _outline(fused, ct):
 def _squares(fused, ct, mri, scale):
     node = _made(View.SQUARES, f"{mri.GetName()} | {ct.GetName()}", ct.GetScene())
     # What was registered: the MRI straightened, if it stands under a transform that is not linear.
-    read = bridge.volume_from_node(mri)
-    _fill(node, squares(read.array_kji, _pulled(ct, fused), read.grid.spacing_ijk_mm, scale), fused)
+    raw = bridge.raw_from_node(mri)
+    voxels = raw.array_kji if tilt_of(raw.lps_from_ijk) is None else raw.copied().array_kji
+    _fill(node, squares(voxels, _pulled(ct, fused), fused.GetSpacing(), scale), fused)
     bridge.share_display(node, fused)
     return node
 
@@ -215,7 +233,11 @@ def _made(view: View, name: str, scene):
     ownership.mark_for_review(node, view.name)
     scene.AddNode(node)
     node.CreateDefaultDisplayNodes()
-    node.GetDisplayNode().SetSaveWithScene(False)
+    display = node.GetDisplayNode()
+    display.SetSaveWithScene(False)
+    # Or the histogram of all voxels would be made, only to be replaced.
+    display.SetAutoWindowLevel(False)
+    display.SetAutoThreshold(False)
     return node
 
 
@@ -225,7 +247,6 @@ def _colour(node, colours: str, window: tuple[float, float], lowest: float) -> N
         display.SetAutoWindowLevel(False)
         display.SetWindowLevelMinMax(*window)
         display.SetAndObserveColorNodeID(colours)
-        display.SetAutoThreshold(False)
         display.SetThreshold(lowest, 1e6)
         display.SetApplyThreshold(True)
 

@@ -12,6 +12,7 @@ import os
 import shutil
 import subprocess
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any, Protocol
@@ -37,6 +38,7 @@ IN_MEMORY = Path("/dev/shm")
 # Bytes of the end of the worker's output that an error repeats.
 OUTPUT_BYTES = 600
 CLOSING_S = 0.05
+OLDEST_JOB_S = 24 * 3600
 
 
 class _EndedError(BrainFusionError):
@@ -428,8 +430,11 @@ def remove_abandoned_folders(places: Sequence[Path] | None = None) -> None:
     for place in places or (IN_MEMORY, Path(tempfile.gettempdir())):
         for folder in place.glob(f"{FOLDER_PREFIX}*"):
             pid = folder.name.removeprefix(FOLDER_PREFIX).partition("-")[0]
-            with contextlib.suppress(OSError):
-                if pid.isdigit() and not _is_alive(int(pid)) and folder.lstat().st_uid == os.getuid():
+            with contextlib.suppress(OSError, ValueError):
+                status = folder.lstat()
+                # Ids of processes are used again: no job takes a day.
+                is_over = not _is_alive(int(pid)) or time.time() - status.st_mtime > OLDEST_JOB_S
+                if is_over and status.st_uid == os.getuid():
                     shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -7,26 +7,23 @@ from __future__ import annotations
 
 import tempfile
 import time
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 import slicer
 import slicer.util
-import vtk
 from slicer.ScriptedLoadableModule import ScriptedLoadableModuleTest
 
-from BrainFusionLib.errors import Cancelled, GeometryError, SettingsError
-from BrainFusionSlicer import bridge, currency, registered_ct, torch_setup
+from BrainFusionLib.errors import Cancelled, SettingsError
+from BrainFusionSlicer import bridge, registered_ct, selftest_tools, torch_setup
+from BrainFusionSlicer.selftest_harms import HarmTests
+from BrainFusionSlicer.selftest_tools import TIMEOUT_S, contentOf, displayable, refusal, usersNodes
 
 # The largest error allowed at a point of the brain. The phantom's voxels are 4 mm wide; 0.3 mm was measured.
 WORST_ERROR_MM = 1.0
-TIMEOUT_S = 300
-# What a user may have in a scene. Slicer's own nodes of these classes (the planes of the slice views) are hidden.
-USERS_CLASSES = ("Volume", "Transform", "Model", "Segmentation", "Markups", "Table", "Text", "Sequence")
 
 
-class BrainFusionTest(ScriptedLoadableModuleTest):
+class BrainFusionTest(HarmTests, ScriptedLoadableModuleTest):
     """Runs inside Slicer, on a phantom; needs nothing but torch, which it has the PyTorch extension install."""
 
     def setUp(self):
@@ -38,7 +35,7 @@ class BrainFusionTest(ScriptedLoadableModuleTest):
         assert torch_setup.torch_is_installed(), (
             "torch is missing: install the PyTorch extension and click Install PyTorch in it"
         )
-        self.pair = phantomPair()
+        self.pair = selftest_tools.phantomPair()
 
     def tearDown(self):
         slicer.mrmlScene.Clear()
@@ -56,11 +53,7 @@ class BrainFusionTest(ScriptedLoadableModuleTest):
             self.test_removingAVolumeEndsTheFusion,
             self.test_aSecondFusionIsRefused,
             self.test_resultsAreSavedAndLoaded,
-            self.test_usersNodesAreNotOverwritten,
-            self.test_eachPairHasItsOwnOutputs,
-            self.test_theVerdictKnowsWhatItJudged,
-            self.test_aHardenedCtIsNotMoved,
-            self.test_thePanelLosesNothing,
+            *self.harms(),
         ):
             self.setUp()
             try:
@@ -194,114 +187,6 @@ class BrainFusionTest(ScriptedLoadableModuleTest):
         assert ct.GetParentTransformNode() is None
         assert self.logic.redo(ct, mri)
 
-    def fuseQuickly(self, ct, mri, **options):
-        """Put the CT onto the MRI by the true transform, and fuse them without a registration."""
-        bridge.move_ct_onto_mri(ct, mri, self.pair.transform)
-        return self.logic.process(ct, mri, keepAlignment=True, check=False, **options)
-
-    def test_usersNodesAreNotOverwritten(self):
-        self.delayDisplay("A volume of the user's as output")
-        ct, mri = self.addPhantom()
-        flair = addUsersVolume()
-        refused = errorOf(SettingsError, lambda: self.logic.process(ct, mri, flair))
-        assert "user FLAIR" in str(refused), f"a volume of the user's was not refused as output: {refused}"
-        assert isUntouched(flair)
-        self.fuseQuickly(ct, mri, fusedVolume=flair, overwrite=[flair])
-        assert not isUntouched(flair), "a volume that was allowed to be overwritten was not"
-        self.logic.close()
-
-    def test_eachPairHasItsOwnOutputs(self):
-        self.delayDisplay("Two pairs in one scene")
-        (ct, mri), (otherCt, otherMri) = self.addPhantom(), self.addPhantom()
-        first, second = self.fuseQuickly(ct, mri), self.fuseQuickly(otherCt, otherMri)
-        assert first.fusedVolume != second.fusedVolume
-        transform = ct.GetParentTransformNode()
-        assert transform != otherCt.GetParentTransformNode()
-        assert errorOf(
-            GeometryError, lambda: bridge.move_ct_onto_mri(otherCt, otherMri, self.pair.transform, into=transform)
-        ), "the transform of one CT was written for another"
-        self.checkAlignment(ct)
-        self.checkAlignment(otherCt)
-        self.logic.close()
-
-    def test_theVerdictKnowsWhatItJudged(self):
-        self.delayDisplay("Changes after the verdict")
-        ct, mri = self.addPhantom()
-        fused = self.fuseQuickly(ct, mri).fusedVolume
-        transform = ct.GetParentTransformNode()
-
-        def changes():
-            return currency.changes_since(currency.stored_on(fused), ct, mri)
-
-        assert changes() == [], f"nothing was changed, but: {changes()}"
-        mri.SetName("renamed")
-        mri.GetDisplayNode().SetWindowLevel(300, 40)
-        assert changes() == [], f"only a name and a window were changed, but: {changes()}"
-        moveBy(transform, 15.0)
-        assert changes(), "a transform that was moved by 15 mm was not noticed"
-        moveBy(transform, -15.0)
-        assert changes() == [], f"the transform is where it was, but: {changes()}"
-        slicer.util.arrayFromVolume(mri)[0, 0, 0] += 1
-        slicer.util.arrayFromVolumeModified(mri)
-        assert changes(), "a voxel that was changed was not noticed"
-        self.logic.close()
-
-    def test_aHardenedCtIsNotMoved(self):
-        self.delayDisplay("Hardening")
-        ct, mri = self.addPhantom()
-        fused = self.fuseQuickly(ct, mri).fusedVolume
-        ct.HardenTransform()
-        self.checkAlignment(ct, ofItsOwn=True)
-        assert not self.logic.undo(ct)
-        assert not self.logic.redo(ct, mri)
-        self.checkAlignment(ct, ofItsOwn=True)
-        assert currency.changes_since(currency.stored_on(fused), ct, mri), "hardening was not noticed"
-        self.logic.close()
-
-    def test_thePanelLosesNothing(self):
-        if slicer.util.mainWindow() is None:
-            return
-        self.delayDisplay("Deleting an output that the panel has chosen")
-        slicer.util.selectModule("BrainFusion")
-        panel = slicer.util.getModuleWidget("BrainFusion")
-        ui = panel.ui
-        ct, mri = self.addPhantom()
-        flair = addUsersVolume()
-        bridge.move_ct_onto_mri(ct, mri, self.pair.transform)
-        ui.ctSelector.setCurrentNode(ct)
-        ui.mriSelector.setCurrentNode(mri)
-        ui.startComboBox.setCurrentIndex(2)  # skip the registration
-        self.clickFuse(panel)
-        slicer.mrmlScene.RemoveNode(ui.fusedSelector.currentNode())
-        assert ui.fusedSelector.currentNode() is None, "the selector moved to a neighbour"
-        self.clickFuse(panel)
-        assert isUntouched(flair), "a volume of the user's was overwritten"
-        moveBy(ct.GetParentTransformNode(), 15.0)
-        verdict = wordsOf(ui.verdictLabel)
-        assert "Changed since" in verdict, f"after a move of 15 mm the panel says: {verdict}"
-        moveBy(ct.GetParentTransformNode(), -15.0)
-        ui.showUnregisteredButton.click()
-        assert ct.GetParentTransformNode() is None
-        ui.showUnregisteredButton.click()
-        self.checkAlignment(ct)
-        ct.HardenTransform()
-        ui.showUnregisteredButton.click()
-        ui.undoButton.click()
-        self.checkAlignment(ct, ofItsOwn=True)
-        slicer.mrmlScene.RemoveNode(mri)
-        assert ui.mriSelector.currentNode() is None
-        assert wordsOf(ui.verdictLabel) == "", "a verdict is shown without an MRI"
-
-    def clickFuse(self, panel):
-        """Click Fuse, and wait until it is done."""
-        panel.ui.fuseButton.click()
-        assert panel.logic.running, wordsOf(panel.ui.statusLabel)
-        began = time.monotonic()
-        while panel.logic.running:
-            assert time.monotonic() - began < TIMEOUT_S, "the fusion did not end"
-            slicer.app.processEvents()
-            time.sleep(0.01)
-
     def checkFused(self, fused, mri):
         voxels, geometry = contentOf(fused)
         mriVoxels, mriGeometry = contentOf(mri)
@@ -328,71 +213,3 @@ class BrainFusionTest(ScriptedLoadableModuleTest):
         moved = onCt @ toWorld[:3, :3].T + toWorld[:3, 3]
         worst = float(np.linalg.norm(moved - onMri, axis=1).max())
         assert worst < WORST_ERROR_MM, f"the CT is misaligned: {worst:.1f} mm off in the brain"
-
-
-def contentOf(node):
-    """Return copies of a volume node's voxels and of its own RAS-from-IJK matrix."""
-    matrix = vtk.vtkMatrix4x4()
-    node.GetIJKToRASMatrix(matrix)
-    return slicer.util.arrayFromVolume(node).copy(), slicer.util.arrayFromVTKMatrix(matrix)
-
-
-def usersNodes():
-    """Return the nodes of the scene that may be a user's."""
-    found = [node for name in USERS_CLASSES for node in slicer.util.getNodesByClass(f"vtkMRML{name}Node")]
-    return [node for node in found if not node.GetHideFromEditors()]
-
-
-def refusal(users):
-    """Say why the self-test does not run."""
-    names = ", ".join(node.GetName() for node in users[:3]) + (", …" if len(users) > 3 else "")
-    return f"The self-test needs an empty scene, and this one holds {names}. Save it and close it, then test again."
-
-
-def errorOf(kind, call):
-    """Return the error of a kind that a call ends with, or None."""
-    try:
-        call()
-    except kind as error:
-        return error
-    return None
-
-
-def wordsOf(label):
-    """Return what a label shows; Slicer's Qt has properties where others have methods."""
-    return label.text() if callable(label.text) else label.text
-
-
-def addUsersVolume():
-    """Return a volume that is not the module's."""
-    node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "user FLAIR")
-    slicer.util.updateVolumeFromArray(node, np.full((3, 4, 5), 7, np.int16))
-    return node
-
-
-def isUntouched(volume):
-    """Say whether the volume of `addUsersVolume` holds what it did."""
-    return np.array_equal(slicer.util.arrayFromVolume(volume), np.full((3, 4, 5), 7))
-
-
-def moveBy(transform, mm):
-    """Shift a transform to the right, as by hand in the Transforms module."""
-    matrix = slicer.util.arrayFromTransformMatrix(transform)
-    matrix[0, 3] += mm
-    slicer.util.updateTransformMatrixFromArray(transform, matrix)
-
-
-def displayable():
-    """Return the ids of all volumes and transforms in the scene."""
-    nodes = [
-        node for kind in ("vtkMRMLVolumeNode", "vtkMRMLTransformNode") for node in slicer.util.getNodesByClass(kind)
-    ]
-    return sorted(node.GetID() for node in nodes)
-
-
-@lru_cache(maxsize=1)
-def phantomPair():
-    """Return a CT and an MRI of one phantom, with the true transform; made once, it takes seconds."""
-    from BrainFusionLib.phantom import make_pair
-
-    return make_pair(spacing_mm=4.0, rotation_deg=12.0, translation_mm=15.0)

@@ -11,6 +11,7 @@ SPM and nibabel (and ITK, measured), because programs filled it in at random; a 
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -83,7 +84,9 @@ def read_nifti(path: Path) -> Volume:
     with naming(data_path):
         array, notes_on_data = _read_voxels(data_path, header, size)
         notes += notes_on_data
-    return placed(array, lps_from_ijk, name=path.name, notes=tuple(notes))
+    volume = placed(array, lps_from_ijk, name=path.name, notes=tuple(notes))
+    acquisition, notes_on_sidecar = read_sidecar(path, volume.grid, _in_scanner_space(header))
+    return replace(volume, notes=(*volume.notes, *notes_on_sidecar), acquisition=acquisition)
 
 
 def nifti_size(path: Path) -> tuple[int, int, int]:

@@ -103,7 +103,7 @@ def test_the_worker_hears_what_the_headers_say(node, database, tmp_path):
     inputs = jobs.RawInputs(bridge.raw_from_node(node), raw)
     voxels = tmp_path / "voxels"
     voxels.mkdir()
-    *_, job = jobs.write_job(Request(Source("CT"), Source("T1")), inputs, voxels)
+    *_, job = jobs.write_job(Request(Source("CT"), Source("T1")), inputs.by_role(), voxels)
     line = jobs.job_to_line(job)
     assert b"Doe" not in line
     assert UIDS[4].encode() not in line

@@ -33,7 +33,9 @@ class Frame(QtWidgets.QFrame):
 
 
 class Button(QtWidgets.QPushButton):
-    """QPushButton."""
+    """QPushButton; PythonQt reads the property ``checked``."""
+
+    checked = property(QtWidgets.QPushButton.isChecked)
 
 
 class CheckBox(QtWidgets.QCheckBox):

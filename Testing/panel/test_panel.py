@@ -370,16 +370,18 @@ def test_undo_while_the_unregistered_ct_is_shown_leaves_it_there(registered, nod
     assert (ui.undoButton.isVisible(), ui.showUnregisteredButton.isChecked()) == (False, False)
 
 
-def test_the_self_test_walks_the_panel(panel, module, phantom, monkeypatch):
+@pytest.mark.parametrize("walk", ["test_thePanelLosesNothing", "test_thePanelShowsWhatWasRegistered"])
+def test_the_self_test_walks_the_panel(panel, module, phantom, monkeypatch, walk):
     """The walk of the real application, with a small phantom."""
-    selftest = sys.modules["BrainFusionSlicer.selftest"]
-    monkeypatch.setattr(selftest, "phantomPair", lambda: phantom)
+    monkeypatch.setattr(sys.modules["BrainFusionSlicer.selftest_tools"], "phantomPair", lambda: phantom)
     monkeypatch.setattr(slicer.util, "selectModule", lambda name: None, raising=False)
     monkeypatch.setattr(slicer.util, "getModuleWidget", lambda name: panel, raising=False)
-    test = module.BrainFusionTest("test_thePanelLosesNothing")
+    quick = RegistrationSettings(passes=(SearchPass(40, 8),), samples=10_000)
+    monkeypatch.setattr(RegistrationSettings, "preset", classmethod(lambda cls, name: quick))
+    test = module.BrainFusionTest(walk)
     test.delayDisplay = lambda words: None
     test.setUp()
-    test.test_thePanelLosesNothing()
+    getattr(test, walk)()
     test.tearDown()
     assert panel.ui.statusLabel.text() == "Choose a CT."
 

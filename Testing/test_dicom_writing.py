@@ -221,6 +221,14 @@ def test_slices_name_the_mri_slice_and_both_series(scan, tmp_path):
         assert (ct_series.StudyInstanceUID, ct_series.SeriesInstanceUID) == ("1.2.3.4.5", ct.series_uid)
 
 
+def test_files_are_those_that_pydicom_writes(scan, tmp_path):
+    write_dicom_series(a_volume(scan.grid), tmp_path / "out", scan.headers, FUSED)
+    for path in sorted((tmp_path / "out").iterdir()):
+        data = pydicom.dcmread(path)
+        data.save_as(tmp_path / "again.dcm", enforce_file_format=True)
+        assert path.read_bytes() == (tmp_path / "again.dcm").read_bytes()
+
+
 def test_dciodvfy_finds_no_error(scan, tmp_path):
     ct = read_series_headers(write_scan(a_volume(a_grid(np.eye(3))), tmp_path / "ct", "CT"))
     volume = a_volume(scan.grid)

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from BrainFusionLib.errors import ImageContentError, ImageFileError
 from BrainFusionLib.geometry import Grid, apply_affine
 from BrainFusionLib.io.dicom_attributes import FUSED, REGISTERED_CT, Kind, series_dataset, set_slice, set_sources
+from BrainFusionLib.io.dicom_encoding import SeriesWriter
 from BrainFusionLib.io.dicom_files import quiet_pydicom
 from BrainFusionLib.io.dicom_headers import DicomHeaders
 from BrainFusionLib.io.leftovers import temporary_beside
@@ -116,10 +117,11 @@ def write_dicom_series(
     with _staged(folder) as staged, quiet_pydicom():
         dataset = series_dataset(mri, kind, grid, slope, intercept, window, ct)
         names = [f"{k + 1:04d}.dcm" for k in range(len(stored))]
+        write = SeriesWriter(dataset)
         for k, name in enumerate(names):
             set_slice(dataset, stored[k], grid, k)
             set_sources(dataset, grid, k, mri)
-            dataset.save_as(staged / name, enforce_file_format=True)
+            write(staged / name)
             if progress is not None:
                 progress(STAGE, (k + 1) / len(names))
     return tuple(folder / name for name in names)

@@ -12,7 +12,12 @@ from pathlib import Path
 import qt
 import slicer
 import vtk
-from slicer import vtkMRMLLabelMapVolumeNode, vtkMRMLLinearTransformNode, vtkMRMLScalarVolumeNode
+from slicer import (
+    vtkMRMLLabelMapVolumeNode,
+    vtkMRMLLinearTransformNode,
+    vtkMRMLScalarVolumeNode,
+    vtkMRMLSegmentationNode,
+)
 from slicer.i18n import tr as _
 from slicer.i18n import translate
 from slicer.parameterNodeWrapper import parameterNodeWrapper
@@ -21,11 +26,6 @@ from slicer.ScriptedLoadableModule import (
     ScriptedLoadableModuleWidget,
 )
 from slicer.util import VTKObservationMixin
-
-try:
-    from slicer import vtkMRMLSegmentationNode
-except ImportError:  # Slicer starts modules in the order of their names: Segmentations may not be there yet
-    from vtkSlicerSegmentationsModuleMRMLPython import vtkMRMLSegmentationNode
 
 HOMEPAGE = "https://github.com/BrainFusion/SlicerBrainFusion"
 

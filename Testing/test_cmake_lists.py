@@ -25,7 +25,8 @@ def module(name, **contents):
     return sys.modules[name]
 
 module("qt"), module("vtk", calldata_type=lambda kind: lambda function: function, VTK_OBJECT=None)
-nodes = ("vtkMRMLNode", "vtkMRMLScalarVolumeNode", "vtkMRMLLinearTransformNode")
+kinds = ("", "ScalarVolume", "Transform", "LinearTransform", "LabelMapVolume", "Segmentation")
+nodes = [f"vtkMRML{kind}Node" for kind in kinds]
 slicer = module("slicer", **{name: type(name, (), {}) for name in nodes})
 slicer.util = module("slicer.util", VTKObservationMixin=type("Mixin", (), {}))
 module("slicer.i18n", tr=lambda text: text, translate=lambda context, text: text)
@@ -143,13 +144,13 @@ def test_parameters_and_widgets_correspond():
         for node in module_syntax().body
         if isinstance(node, ast.ClassDef) and node.name == "BrainFusionParameterNode"
     )
-    fields = {node.target.id: node.annotation.id for node in parameter_node.body if isinstance(node, ast.AnnAssign)}
-    # Choices among words are connected by hand: their boxes show other words than the parameter holds; so is the mask.
-    parameters = sorted(name for name, kind in fields.items() if kind not in ("str", "vtkMRMLNode"))
+    fields = {
+        node.target.id: ast.unparse(node.annotation) for node in parameter_node.body if isinstance(node, ast.AnnAssign)
+    }
     boxes = {widget.get("name") for widget in ui().iter("widget") if widget.get("class") == "QComboBox"}
-    assert {f"{name}ComboBox" for name, kind in fields.items() if kind == "str"} == boxes
+    assert {f"{name}ComboBox" for name, kind in fields.items() if "vtkMRML" not in kind} == boxes
     named = [p.findtext("string") for p in ui().iter("property") if p.get("name") == "SlicerParameterName"]
-    assert sorted(named) == parameters
+    assert sorted(named) == sorted(fields)
 
 
 def test_every_node_selector_hears_of_the_scene():

@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 
+from BrainFusionLib.case import Request, Source
 from BrainFusionLib.locking import locked
 from Testing.test_cmake_lists import LOAD_THE_MODULE
 
@@ -179,12 +180,22 @@ def test_every_library_file_needs_at_most_torch(slicer_python: Path) -> None:
 
 
 def test_worker_without_torch_gives_an_error_with_a_remedy(slicer_python: Path) -> None:
-    done = subprocess.run(
+    sys.path.append(str(MODULE))
+    from BrainFusionSlicer import jobs
+
+    job = jobs.JobMessage(Path("nowhere"), Request(Source("CT"), Source("MRI")), {})
+    worker = subprocess.Popen(
         [slicer_python, MODULE / "BrainFusionSlicer" / "worker.py", ROOT],
-        input="{}\n", capture_output=True, text=True, timeout=120, env=clean_environ(),
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=clean_environ(),
     )  # fmt: skip
-    ready, answer, *rest = [json.loads(line) for line in done.stdout.splitlines()]
-    assert (done.returncode, rest) == (0, []), done.stderr
+    assert worker.stdin is not None
+    assert worker.stdout is not None
+    worker.stdin.write(jobs.job_to_line(job))
+    worker.stdin.flush()
+    ready, answer = (json.loads(worker.stdout.readline()) for _ in range(2))
+    worker.stdin.close()
+    assert worker.wait(60) == 0
+    worker.stdout.close()
     assert ready["said"] == {"class": "Ready"}
     error: Any = answer["said"]
     assert "MissingDependencyError" in json.dumps(error)

@@ -14,7 +14,6 @@ import numpy as np
 import slicer
 import slicer.util
 import vtk
-from vtk.util.numpy_support import vtk_to_numpy
 
 from BrainFusionLib.intensity import ct_to_unit
 from BrainFusionLib.tilt import tilt_of
@@ -198,6 +197,8 @@ def _fill(node, array_kji, like) -> None:
 
 def _pulled(ct, fused):
     """Return the CT on the voxels of the fused volume, (k, j, i), as the two are now; both under linear transforms."""
+    from vtk.util.numpy_support import vtk_to_numpy
+
     matrices = []
     for node in (ct, fused):
         own = vtk.vtkMatrix4x4()

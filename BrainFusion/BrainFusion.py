@@ -63,7 +63,7 @@ from BrainFusionSlicer import (  # noqa: E402
     selection,
     torch_setup,
 )
-from BrainFusionSlicer.choices import Device, Preset, Rule, Start  # noqa: E402
+from BrainFusionSlicer.choices import Align, Device, Preset, Rule, Start  # noqa: E402
 from BrainFusionSlicer.logic import BrainFusionOutcome, FusionLogic  # noqa: E402
 from BrainFusionSlicer.panel_fusing import FusingControls  # noqa: E402
 from BrainFusionSlicer.panel_review import ReviewControls  # noqa: E402
@@ -112,7 +112,7 @@ class BrainFusionParameterNode:
     ctVolume, mriVolume - The pair, of one head.
     fusedVolume, ctToMriTransform - Where the results go; new nodes if none are chosen.
     alphaVolume, resampledCTVolume - Further results, only if chosen.
-    preset, rule, device - Settings of BrainFusionLib.
+    preset, align, rule, device - Settings of BrainFusionLib.
     start - The registration: automatic, start from a transform, or skip.
     startTransform, mask - Further inputs, if chosen; the mask is the registration mask.
     """
@@ -124,6 +124,7 @@ class BrainFusionParameterNode:
     alphaVolume: vtkMRMLScalarVolumeNode
     resampledCTVolume: vtkMRMLScalarVolumeNode
     preset: Preset
+    align: Align
     rule: Rule
     device: Device
     start: Start

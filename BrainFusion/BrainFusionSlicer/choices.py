@@ -38,6 +38,13 @@ class Start(Choice):
     skip = "Skip"
 
 
+class Align(Choice):
+    """What the pose is fitted to in the end."""
+
+    skull = "Skull"
+    brain = "Brain"
+
+
 class Device(Choice):
     """Where to compute."""
 
@@ -55,7 +62,7 @@ def available_rules() -> type[Choice]:
 
 
 Rule = available_rules()
-CHOICES: dict[str, type[Choice]] = {"preset": Preset, "rule": Rule, "device": Device, "start": Start}
+CHOICES: dict[str, type[Choice]] = {"preset": Preset, "align": Align, "rule": Rule, "device": Device, "start": Start}
 
 
 def replace_unknown(parameterNode) -> str | None:

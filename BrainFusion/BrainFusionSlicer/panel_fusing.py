@@ -59,7 +59,10 @@ class FusingControls:
             alphaVolume=parameters.alphaVolume,
             resampledCTVolume=parameters.resampledCTVolume,
             settings=Settings(
-                registration=RegistrationSettings.preset(parameters.preset.name),
+                # A given pose is used unchanged.
+                registration=RegistrationSettings.preset(
+                    parameters.preset.name, align="skull" if parameters.start is Start.skip else parameters.align.name
+                ),
                 fusion=FusionSettings(rule=parameters.rule.name),
                 device=parameters.device.name,
             ),

@@ -31,7 +31,7 @@ def in_worker(panel, nodes):
 def chosen(in_worker, monkeypatch):
     """The same, fusing quickly, at once and in this process: a worker takes seconds to start."""
     quick = RegistrationSettings(passes=(SearchPass(40, 8),), samples=10_000)
-    monkeypatch.setattr(RegistrationSettings, "preset", classmethod(lambda cls, name: quick))
+    monkeypatch.setattr(RegistrationSettings, "preset", classmethod(lambda cls, name, **more: quick))
     in_worker.logic._runner = sys.modules["BrainFusionSlicer.runner"].InProcessRunner()
     return in_worker
 
@@ -377,7 +377,7 @@ def test_the_self_test_walks_the_panel(panel, module, phantom, monkeypatch, walk
     monkeypatch.setattr(slicer.util, "selectModule", lambda name: None, raising=False)
     monkeypatch.setattr(slicer.util, "getModuleWidget", lambda name: panel, raising=False)
     quick = RegistrationSettings(passes=(SearchPass(40, 8),), samples=10_000)
-    monkeypatch.setattr(RegistrationSettings, "preset", classmethod(lambda cls, name: quick))
+    monkeypatch.setattr(RegistrationSettings, "preset", classmethod(lambda cls, name, **more: quick))
     test = module.BrainFusionTest(walk)
     test.delayDisplay = lambda words: None
     test.setUp()

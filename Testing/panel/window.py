@@ -1,6 +1,7 @@
 """The real BrainFusion.py in a window of PySide6, on Slicer's real MRML classes: for the tests and for benchmarks."""
 
 import importlib.util
+import shutil
 import sys
 import tempfile
 import types
@@ -53,7 +54,8 @@ def loaded_module(application, layers):
         patch.setattr(slicer.util, "loadUI", fakes.load_ui, raising=False)
         patch.setattr(slicer.util, "childWidgetVariables", fakes.child_widget_variables, raising=False)
         patch.setattr(slicer.util, "setSliceViewerLayers", lambda **shown: layers.append(shown), raising=False)
-        patch.setattr("shutil.which", lambda name: sys.executable if name == "PythonSlicer" else None)
+        found = shutil.which
+        patch.setattr("shutil.which", lambda name, *more: sys.executable if name == "PythonSlicer" else found(name))
         patch.syspath_prepend(str(MODULE))
         spec = importlib.util.spec_from_file_location("BrainFusion", MODULE / "BrainFusion.py")
         loaded = importlib.util.module_from_spec(spec)

@@ -170,7 +170,7 @@ def _imitate(node, ct) -> None:
 def _outline(fused, ct):
     node = _made(View.OUTLINE, ct.GetName(), ct.GetScene())
     _fill(node, outline(_pulled(ct, fused)), fused)
-    _colour(node, OUTLINE_COLOURS, (0.0, 1.0), 0.5)
+    _colour(node, OUTLINE_COLOURS, (0.0, 1.0), 1.0)  # whole numbers: a half would be rounded down
     return node
 
 

@@ -88,3 +88,64 @@ def test_opacity_goes_from_the_mri_to_the_fused_volume(view):
     changed = np.abs(fused - mri).max(axis=2) > 60
     assert 0.01 < changed.mean() < 0.3
     assert (fused[changed] > mri[changed]).mean() > 0.95
+
+
+@pytest.fixture
+def review_view(monkeypatch):
+    """Show a view of the review in the axial slice of a registered phantom, and return the pixels, as of the MRI."""
+    import types
+
+    fake = types.ModuleType("slicer.i18n")
+    fake.tr = lambda text: text
+    monkeypatch.setitem(sys.modules, "slicer.i18n", fake)
+    from BrainFusionSlicer import review
+
+    scene = slicer.vtkMRMLScene()
+    monkeypatch.setattr(slicer, "mrmlScene", scene, raising=False)
+    for colours in ("Grey", "Iron", "Yellow"):
+        table = slicer.vtkMRMLColorTableNode()
+        getattr(table, f"SetTypeTo{colours}")()
+        table.SetSingletonTag(colours)
+        scene.AddNode(table)
+    pair = make_pair(spacing_mm=4.0, rotation_deg=10.0, translation_mm=8.0)
+    nodes = [scene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", name) for name in ("fused", "CT", "MRI")]
+    for node, volume in zip(nodes, (pair.mri, pair.ct, pair.mri), strict=True):
+        bridge.node_from_volume(volume, node)
+        node.GetDisplayNode().SetAndObserveColorNodeID("vtkMRMLColorTableNodeGrey")
+        node.GetDisplayNode().SetWindowLevelMinMax(0.0, 600.0)
+    bridge.move_ct_onto_mri(nodes[1], nodes[2], pair.transform)
+    logic = slicer.vtkMRMLSliceLogic()
+    logic.SetMRMLScene(scene)
+    logic.AddSliceNode("Red")
+    logic.GetSliceNode().SetDimensions(SIZE, SIZE, 1)
+    logic.GetSliceNode().SetFieldOfView(FIELD_MM, FIELD_MM, 1)
+    right, anterior, superior = (float(v) for v in pair.mri.grid.centre_lps_mm * (-1, -1, 1))
+    logic.GetSliceNode().JumpSliceByCentering(right, anterior, superior + 10)
+
+    def take(view, opacity=1.0):
+        composite = logic.GetSliceCompositeNode()
+        shown = {}
+        monkeypatch.setattr(slicer.util, "setSliceViewerLayers", lambda **layers: shown.update(layers), raising=False)
+        review.show(review.View[view], *nodes, opacity=opacity, scale=(0.0, 600.0))
+        composite.SetBackgroundVolumeID(shown["background"].GetID())
+        composite.SetForegroundVolumeID(shown["foreground"].GetID())
+        composite.SetForegroundOpacity(shown["foregroundOpacity"])
+        port = logic.GetImageDataConnection()
+        port.GetProducer().Update()
+        pixels = vtk_to_numpy(port.GetProducer().GetOutputDataObject(0).GetPointData().GetScalars())
+        return pixels.reshape(SIZE, SIZE, -1)[:, :, :3].astype(int)
+
+    return take
+
+
+@pytest.mark.parametrize("view", ["CT", "OUTLINE"])
+def test_bone_is_coloured_and_all_else_is_the_mri(review_view, view):
+    mri, shown = review_view("FUSED"), review_view(view)
+    coloured = shown[:, :, 0] - shown[:, :, 2] > 40  # on the grey of the MRI
+    assert 0.005 < coloured.mean() < 0.3
+    assert (mri[~coloured] == shown[~coloured]).mean() > 0.95
+    assert mri[~coloured].mean() > 20
+
+
+def test_fading_to_the_mri_shows_the_mri(review_view):
+    np.testing.assert_array_equal(review_view("CT", 0.0), review_view("FUSED"))

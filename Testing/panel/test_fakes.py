@@ -1,5 +1,8 @@
 """The fakes have the habits of the real classes, and Slicer's real scene has those that the panel relies on."""
 
+import enum
+import typing
+
 import fakes
 import pytest
 import slicer
@@ -96,3 +99,58 @@ def test_an_observer_of_a_removal_gets_the_node_while_its_references_stand(scene
     scene.RemoveNode(volumes[1])
     assert heard == [(volumes[1], volumes[1])]
     assert volumes[0].GetNodeReferenceID("other") is None
+
+
+def test_a_selector_does_not_offer_hidden_nodes(scene, selector, volumes):
+    hidden = scene.CreateNodeByClass(VOLUME)
+    hidden.UnRegister(None)
+    hidden.SetHideFromEditors(True)
+    scene.AddNode(hidden)
+    selector.setCurrentNode(hidden)
+    assert selector.currentNode() is None
+
+
+class Size(enum.Enum):
+    small = "Small"
+    large = "Large"
+
+
+class Chosen:
+    size: Size
+    mask: typing.Union[slicer.vtkMRMLSegmentationNode, slicer.vtkMRMLLabelMapVolumeNode, None]  # noqa: UP007
+
+
+@pytest.fixture
+def parameters(scene):
+    return scene.AddNewNodeByClass("vtkMRMLScriptedModuleNode")
+
+
+def test_the_wrapper_keeps_members_by_name_and_raises_on_names_that_it_lacks(parameters):
+    wrapped = fakes.parameter_node_wrapper(Chosen)(parameters)
+    assert wrapped.size is Size.small
+    wrapped.size = Size.large
+    assert parameters.GetParameter("size") == "large"
+    del wrapped
+    parameters.SetParameter("size", "removed")
+    with pytest.raises(ValueError, match="not a name"):
+        fakes.parameter_node_wrapper(Chosen)(parameters)
+
+
+def test_the_wrapper_keeps_a_node_of_a_union_under_the_number_of_its_class(scene, parameters):
+    wrapped = fakes.parameter_node_wrapper(Chosen)(parameters)
+    labels = scene.AddNewNodeByClass("vtkMRMLLabelMapVolumeNode")
+    wrapped.mask = labels
+    assert parameters.GetNodeReference("mask.1") == labels
+    wrapped.mask = scene.AddNewNodeByClass("vtkMRMLSegmentationNode")
+    assert parameters.GetNodeReference("mask.1") is None
+    wrapped.mask = None
+    assert wrapped.mask is None
+
+
+def test_a_scene_says_nothing_when_it_is_saved(scene, observe, tmp_path):
+    """So what must not be saved has to be marked, and cannot be put away in time."""
+    heard = []
+    for event in (scene.StartSaveEvent, scene.EndSaveEvent):
+        observe(event, lambda caller, name: heard.append(name))
+    assert scene.WriteToMRB(str(tmp_path / "scene.mrb"))
+    assert heard == []

@@ -65,11 +65,14 @@ def dark():
     return palette
 
 
-def test_pictures_of_every_state(panel, application, module, picture, nodes, monkeypatch):
+def test_pictures_of_every_state(panel, application, module, picture, request):
     from window import wait
 
     picture("empty")
-    panel.ui.ctSelector.setCurrentNode(nodes[0])
+    nodes = request.getfixturevalue("nodes")
+    application.processEvents()  # chooses the pair
+    picture("ready")
+    panel.ui.mriSelector.setCurrentNode(None)
     picture("missing-input")
     panel.ui.ctSelector.setCurrentNode(nodes[1])
     panel.ui.mriSelector.setCurrentNode(nodes[0])

@@ -47,6 +47,10 @@ def put_under(
 ) -> None:
     """Put a CT, and what belongs to it, under the transform of a result, and note how and where they were."""
     parent = users_parent(ct)
+    before = result_transform_of(ct)
+    if before is not None and before != transform:  # another MRI's: what moved with the CT then moves with it now
+        for node in _companions_under(before, before):
+            node.SetAndObserveTransformNodeID(_id_of(parent))
     moved = companions_of(ct, mri, parent)
     transform.SetAttribute(GEOMETRY_ATTRIBUTE, json.dumps([float(mm) for mm in own_points(ct).ravel()]))
     transform.RemoveAttribute(SHOWN_ATTRIBUTE)

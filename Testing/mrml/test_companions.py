@@ -147,6 +147,18 @@ def test_another_pairs_ct_under_the_same_transform_is_not_moved(scene, pair):
     assert ct.GetParentTransformNode() == own
 
 
+def test_what_belongs_to_the_ct_goes_with_it_to_another_mri(scene, pair):
+    ct, mri = pair
+    other = add(scene, "ScalarVolume", "MRI 2")
+    slicer.util.updateVolumeFromArray(other, np.ones((3, 4, 5), np.int16))
+    segmentation = segmentation_of(scene, ct)
+    bridge.move_ct_onto_mri(ct, mri, TRANSFORM)
+    second = bridge.move_ct_onto_mri(ct, other, TRANSFORM.inverse())
+    assert segmentation.GetParentTransformNode() == ct.GetParentTransformNode() == second
+    registered_ct.take_back(ct)
+    assert segmentation.GetParentTransformNode() is None
+
+
 def test_what_the_user_moved_since_stays_where_it_is(scene, pair):
     ct, mri = pair
     first, second = (add(scene, "MarkupsFiducial", name) for name in ("first", "second"))

@@ -125,7 +125,9 @@ def state_of(
         is_empty=bool(parameters) and pair == (None, None),
         starts_from_transform=bool(parameters) and parameters.start.name == "transform",
         view=View.UNREGISTERED if unregistered else view,
-        not_viewable=_not_viewable(fused, pair, standing, stored is not None and not changes) if is_pair else {},
+        not_viewable=_not_viewable(fused, pair, standing, stored is not None and not changes)
+        if is_pair
+        else dict.fromkeys(View, _("Fuse first")),
         standing=standing,
         why_not_moved=verdict_text.why_not_moved(standing, pair[0].GetName()) if is_pair else None,
         card=card,

@@ -329,6 +329,8 @@ def parameter_node_wrapper(cls):
 
         def value_of(self, name, kind):
             if is_enum(kind):
+                if not self.parameterNode.HasParameter(name):  # _Parameter.read
+                    self.parameterNode.SetParameter(name, next(iter(kind)).name)
                 key = self.parameterNode.GetParameter(name)
                 if key not in kind.__members__:
                     raise ValueError(f"Found {key!r} in parameter node but it is not a name in {kind!r}")

@@ -208,7 +208,7 @@ class BrainFusionWidget(FusingControls, ReviewControls, ScriptedLoadableModuleWi
         self._later = qt.QTimer()
         self._later.setSingleShot(True)
         self._later.setInterval(0)
-        self._later.connect("timeout()", self.suggestPair)
+        self._later.connect("timeout()", self.catchUp)
         self.showIdle()
         self.initializeParameterNode()
 
@@ -275,11 +275,17 @@ class BrainFusionWidget(FusingControls, ReviewControls, ScriptedLoadableModuleWi
             self.say(_("{name} was removed from the scene.").format(name=node.GetName()))
 
     def onNodeRemoved(self, caller, event) -> None:
+        if not self._parameterNode and self.parent.isEntered:
+            # Not now: the new one has the same id, and the scene is still removing what refers to the old one.
+            self._later.start()
+        self.updatePanel()
+
+    def catchUp(self) -> None:
+        """Do what had to wait until an event of the scene was over."""
         if not self._parameterNode and self.parent.isEntered and not slicer.mrmlScene.IsBatchProcessing():
             self.initializeParameterNode()
             self.say(_("The choices were removed from the scene."))
-        else:
-            self.updatePanel()
+        self.suggestPair()
 
     @vtk.calldata_type(vtk.VTK_OBJECT)
     def onNodeAdded(self, scene, event, node) -> None:
@@ -349,23 +355,6 @@ class BrainFusionWidget(FusingControls, ReviewControls, ScriptedLoadableModuleWi
         if self._parameterNode and self._view in self._state.not_viewable and self._view is not View.FUSED:
             self.leaveView()
         panel_state.draw(self.ui, self._state)
-
-    def watch(self, nodes: list) -> None:
-        """Have the panel updated when one of these nodes changes, and no others; whether it matters is not asked."""
-        events = (vtk.vtkCommand.ModifiedEvent, slicer.vtkMRMLTransformableNode.TransformModifiedEvent)
-        for node in self._watched:
-            for event in events:
-                self.removeObserver(node, event, self.onPairModified)
-        self._watched = nodes
-        for node in nodes:
-            for event in events:
-                self.addObserver(node, event, self.onPairModified)
-
-    def onPairModified(self, caller, event) -> None:
-        ct = self.registeredNodes()[1]
-        if ct is not None and self._view is View.CT:
-            review.follow(ct)
-        self.updatePanel()
 
     def followChoice(self) -> None:
         """Choose the outputs of a pair that has just been chosen, and forget what was said about another choice."""

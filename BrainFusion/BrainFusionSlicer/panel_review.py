@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import slicer
+import vtk
 from slicer.i18n import tr as _
 
 from BrainFusionSlicer import bridge, currency, ownership, panel_state, registered_ct, review
@@ -96,3 +97,20 @@ class ReviewControls:
     def onJump(self, checked: bool = False) -> None:
         if self._state.jump_mri_mm is not None:
             review.jump_to(bridge.world_from_mri_frame(self._state.jump_mri_mm, self._parameterNode.mriVolume))
+
+    def watch(self, nodes: list) -> None:
+        """Have the panel updated when one of these nodes changes, and no others; whether it matters is not asked."""
+        events = (vtk.vtkCommand.ModifiedEvent, slicer.vtkMRMLTransformableNode.TransformModifiedEvent)
+        for node in self._watched:
+            for event in events:
+                self.removeObserver(node, event, self.onPairModified)
+        self._watched = nodes
+        for node in nodes:
+            for event in events:
+                self.addObserver(node, event, self.onPairModified)
+
+    def onPairModified(self, caller, event) -> None:
+        ct = self.registeredNodes()[1]
+        if ct is not None and self._view is View.CT:
+            review.follow(ct)
+        self.updatePanel()

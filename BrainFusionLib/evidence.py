@@ -289,15 +289,13 @@ class Scale(ByValue):
     feet_head_sd_percent: float
 
     @property
-    def worst(self) -> tuple[str, float, float]:
-        """The axis that is most certainly off: its name, its percentage, and what remains of it less one deviation."""
-        axes = (
+    def axes(self) -> tuple[tuple[str, float, float], ...]:
+        """Name, percentage and standard deviation of each axis."""
+        return (
             ("left-right", self.left_right_percent, self.left_right_sd_percent),
             ("front-back", self.front_back_percent, self.front_back_sd_percent),
             ("feet-head", self.feet_head_percent, self.feet_head_sd_percent),
         )
-        name, percent, sd = max(axes, key=lambda axis: abs(axis[1]) - axis[2])
-        return name, percent, abs(percent) - sd
 
 
 @dataclass(frozen=True, eq=False)

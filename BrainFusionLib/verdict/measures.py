@@ -20,8 +20,13 @@ MATCHED_SKULL_MM = 1.5
 MATCHED_FACTOR = 1.5
 # In a pose this far off, scale and distortion cannot be told from the misalignment.
 POSE_TOO_FAR_MM = 2.5
-# Noise of the distortion that its limit allows for: 0.9 to 1.5 mm in thin slices, up to 2.1 in slices of 6 mm.
-USUAL_NOISE_MM = 1.5
+# Noise of the distortion that its limit allows for: 0.9 to 1.4 mm in most thin slices, up to 2.1 in slices of 6 mm.
+USUAL_NOISE_MM = 1.4
+# With a brain displaced by so much, less distortion of the skull is enough to tell it, in voxels not longer than these.
+DISPLACED_BRAIN_MM, BOTH_DISPLACED, COARSE_MM = 1.4, 0.82, 2.0
+# A scale common to all axes is uncertain by so much for each millimetre of the longest voxel edge. The limit of the
+# scale grows by so much for each millimetre beyond thin slices: of 3 to 6 mm, they read up to 1.4 % where there is none.
+ALIKE_PERCENT_A_MM, THICK_SCALE_A_MM, THIN_MM = 0.5, 0.08, 1.25
 # In a thin slab the skull is a ring, which matches the dark skull band nearly as well a little higher or lower.
 SKULL_THICKNESS_MM = 40.0
 # For longer voxels, the limits of measures made in blocks of voxels grow in proportion.
@@ -295,17 +300,43 @@ def skull_mismatch_mm(evidence: Evidence) -> float | None:
 
 
 def scale_percent(evidence: Evidence) -> float | None:
-    """Return what the scale of the worst axis is off by at least: its percentage less its standard deviation."""
-    return None if evidence.scale is None or _is_far(evidence) else max(0.0, evidence.scale.worst[2])
+    """Return what the scale of the worst axis is off by, as far as it is certain."""
+    worst = _worst_axis(evidence)
+    return None if worst is None or _is_far(evidence) else max(0.0, worst[2])
 
 
 def scale_words(evidence: Evidence) -> Mapping[str, str]:
     """Return the axis that is off, by how much, and whether it is too long or too short in the MRI."""
-    if evidence.scale is None:
+    worst = _worst_axis(evidence)
+    if worst is None:
         return {}
-    axis, percent, _ = evidence.scale.worst
+    axis, percent, _ = worst
     mri, ct = ("long", "short") if percent > 0 else ("short", "long")
     return {"axis": axis, "off": f"{abs(percent):.1f}", "mri": mri, "ct": ct}
+
+
+def thick_scale(evidence: Evidence) -> float:
+    """Return the factor by which the limit of the scale grows with the thickness of the slices."""
+    return 1 + THICK_SCALE_A_MM * max(0.0, _thickest_mm(evidence) - THIN_MM)
+
+
+def _worst_axis(evidence: Evidence) -> tuple[str, float, float] | None:
+    """Return the axis whose scale is most certainly off: name, percentage, and what of it is certain.
+
+    That is less by a standard deviation, and by what all axes have in common, up to a share of the voxels: partial
+    volume at the skull makes it look larger or smaller as a whole.
+    """
+    if evidence.scale is None:
+        return None
+    axes = evidence.scale.axes
+    percents = [percent for _, percent, _ in axes]
+    alike = min(map(abs, percents)) if len({percent > 0 for percent in percents}) == 1 else 0.0
+    alike = min(alike, ALIKE_PERCENT_A_MM * _thickest_mm(evidence))
+    return max(((name, percent, abs(percent) - alike - sd) for name, percent, sd in axes), key=lambda axis: axis[2])
+
+
+def _thickest_mm(evidence: Evidence) -> float:
+    return 1.0 if evidence.found is None else evidence.found.thickest_voxel_mm
 
 
 def distortion_p95_mm(evidence: Evidence) -> float | None:
@@ -313,9 +344,17 @@ def distortion_p95_mm(evidence: Evidence) -> float | None:
     return None if evidence.distortion is None or _is_far(evidence) else evidence.distortion.p95_mm
 
 
-def noise_of_distortion(evidence: Evidence) -> float:
-    """Return the factor by which the limit of the distortion grows where its own noise is high (thick slices)."""
-    return 1.0 if evidence.distortion is None else max(1.0, evidence.distortion.noise_mm / USUAL_NOISE_MM)
+def tolerance_of_distortion(evidence: Evidence) -> float:
+    """Return the factor by which the limit of the distortion grows with its own noise (thick slices).
+
+    It shrinks where the brain, which is measured apart from the skull, is displaced as well.
+    """
+    if evidence.distortion is None:
+        return 1.0
+    noise = max(1.0, evidence.distortion.noise_mm / USUAL_NOISE_MM)
+    shift = brain_shift_mm(evidence)
+    agrees = shift is not None and shift > DISPLACED_BRAIN_MM and _thickest_mm(evidence) <= COARSE_MM
+    return noise * (BOTH_DISPLACED if agrees else 1.0)
 
 
 def _is_far(evidence: Evidence) -> bool:

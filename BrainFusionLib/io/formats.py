@@ -14,6 +14,7 @@ from BrainFusionLib.errors import ImageFileError, Remedy
 from BrainFusionLib.io.dicom import dicom_size, read_dicom
 from BrainFusionLib.io.dicom_files import DICOM_SUFFIXES, looks_like_dicom
 from BrainFusionLib.io.metaimage import metaimage_size, read_metaimage, write_metaimage
+from BrainFusionLib.io.mgh import mgh_size, read_mgh
 from BrainFusionLib.io.nifti import nifti_size, read_nifti
 from BrainFusionLib.io.nifti_writing import write_nifti, write_pair
 from BrainFusionLib.io.nrrd import nrrd_size, read_nrrd, write_nrrd
@@ -115,6 +116,13 @@ FORMATS: tuple[Format, ...] = (
         write=write_pair,
         written=(".hdr", ".img"),
         voxel_files={".img": (".hdr", ".hdr.gz"), ".img.gz": (".hdr.gz", ".hdr")},
+    ),
+    Format(
+        name="mgh",
+        label="FreeSurfer",
+        suffixes=(".mgz", ".mgh"),
+        read=read_mgh,
+        size=mgh_size,
     ),
     Format(
         name="dicom",

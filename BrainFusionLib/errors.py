@@ -24,6 +24,8 @@ class Remedy(Enum):
     CHOOSE_SERIES_OF_EACH = "Give two different volumes, or choose a series for each."
     OMIT_SERIES = "Omit the series for this file."
     NAME_PATTERN = "Give its name as a pattern."
+    STATE_MODALITY = "If it is an MRI after all, pass stated=('MRI',)."
+    STATE_OFFSET = "If it is the CT, say what to subtract from its values (ct_offset), or pass stated=('CT',)."
     OTHER_OUTPUT_FOLDER = "Name another output folder."
     OMIT_DICOM = "Give the MRI as a folder of DICOM slices, or omit the DICOM results."
     ALLOW_OVERWRITE = "Choose another output, or pass this one as 'overwrite', too."

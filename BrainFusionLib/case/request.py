@@ -50,6 +50,10 @@ class Request(ByValue):
         Whether to check a given pose against a registration.
     fuse
         Whether to fuse; if not, the result has a pose and no volumes.
+    ct_offset
+        What to subtract from the CT's values to get Hounsfield units; ``None``: worked out.
+    stated
+        Which of "CT" and "MRI" the user says to be what they are given as, whatever their values look like.
     """
 
     ct: Source
@@ -60,6 +64,8 @@ class Request(ByValue):
     given: Transform | None = None
     check: bool = True
     fuse: bool = True
+    ct_offset: float | None = None
+    stated: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)

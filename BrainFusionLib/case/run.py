@@ -37,7 +37,6 @@ from BrainFusionLib.intensity.inside import FindInside, InsideSkull, inside_skul
 from BrainFusionLib.intensity.unit import UnitPair, unit_pair
 from BrainFusionLib.metrics.fidelity import Fidelity, fidelity
 from BrainFusionLib.progress import Cancel, Progress, stop_if
-from BrainFusionLib.settings import RegistrationSettings
 from BrainFusionLib.transform import AffineTransform, RigidTransform, Transform
 from BrainFusionLib.verdict.given import REFUSED, compared
 from BrainFusionLib.verdict.judge import judge, refusal
@@ -87,6 +86,7 @@ def run(request: Request, inputs: Inputs, progress: Progress | None = None, canc
         `cancel` returned true.
     """
     clock = Clock(progress, cancel)
+    inputs = _put_right(request, inputs)
     request, fuser, device = _ready(request, inputs)
     with use_threads(request.settings.threads):
         inside = cache(partial(inside_skull, inputs.ct))
@@ -127,6 +127,14 @@ def run(request: Request, inputs: Inputs, progress: Progress | None = None, canc
 # --- the steps -----------------------------------------------------------------------------------------------------
 
 
+def _put_right(request: Request, inputs: Inputs) -> Inputs:
+    """Return the volumes with the CT in Hounsfield units and without values far outside of all others."""
+    ct = inputs.ct
+    if "CT" not in request.stated or request.ct_offset is not None:
+        ct = intensity.in_hounsfield_units(intensity.without_spikes(ct), request.ct_offset)
+    return replace(inputs, ct=ct, mri=intensity.without_spikes(inputs.mri))
+
+
 def _ready(request: Request, inputs: Inputs) -> tuple[Request, Fuser | None, torch.device]:
     """Check everything that can be checked before the work starts, and build the method once."""
     if request.given is not None and inputs.mri_mask is not None:
@@ -143,7 +151,7 @@ def _ready(request: Request, inputs: Inputs) -> tuple[Request, Fuser | None, tor
 
         request = replace(request, settings=replace(request.settings, fusion=pinned(request.settings.fusion)))
         fuser = prepare(request.settings.fusion, device)
-    intensity.check_pair(inputs.ct, inputs.mri)
+    intensity.check_pair(inputs.ct, inputs.mri, request.stated)
     if inputs.mri_mask is not None:
         intensity.check_mask(inputs.mri_mask, inputs.mri)
     return request, fuser, device
@@ -164,7 +172,7 @@ def _posed(
     with clock.stage("registration"):
         found = register(
             inputs.ct, inputs.mri, request.settings.registration,
-            start=request.start, mri_mask=inputs.mri_mask, inside=inside, device=str(device),
+            start=request.start, mri_mask=inputs.mri_mask, stated=request.stated, inside=inside, device=str(device),
             progress=clock.progress, cancel=clock.cancel,
         )  # fmt: skip
         transform = found.affine or found.transform
@@ -297,13 +305,11 @@ def _checked(
         measured = local_evidence()
         given = None
         if pose.origin == "given" and request.check:
-            given = _check_given(inputs, pose, request.settings.registration, device, clock)
+            given = _check_given(request, inputs, pose, device, clock)
         return measured, given
 
 
-def _check_given(
-    inputs: Inputs, pose: Pose, settings: RegistrationSettings, device: torch.device, clock: Clock
-) -> GivenPose:
+def _check_given(request: Request, inputs: Inputs, pose: Pose, device: torch.device, clock: Clock) -> GivenPose:
     """Register the pair, and return the distance of the given pose from the result.
 
     The registration also tries the given pose, so that the two differ only if another pose matches better.
@@ -311,8 +317,8 @@ def _check_given(
     from BrainFusionLib.registration import register
 
     found = register(
-        inputs.ct, inputs.mri, settings, start=pose.rigid, device=str(device), progress=clock.under("checking"),
-        cancel=clock.cancel,
+        inputs.ct, inputs.mri, request.settings.registration, start=pose.rigid, stated=request.stated,
+        device=str(device), progress=clock.under("checking"), cancel=clock.cancel,
     )  # fmt: skip
     if refusal(Evidence(pose=found.evidence)) is not None:
         return REFUSED

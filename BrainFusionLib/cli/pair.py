@@ -3,20 +3,31 @@
 from __future__ import annotations
 
 import argparse
+import math
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
 from BrainFusionLib.case import Inputs, Request, Result, Source
 from BrainFusionLib.cli.codes import NOT_FOUND, fail
 from BrainFusionLib.console import say
-from BrainFusionLib.errors import ImageFileError
+from BrainFusionLib.errors import ImageFileError, SettingsError
 from BrainFusionLib.folder import make_output_folder, read_pair, remove_if_empty
 from BrainFusionLib.io import TRANSFORM_SUFFIXES, read_volume, write_transform
 from BrainFusionLib.io.formats import readable
 from BrainFusionLib.settings import Align, Model, RegistrationSettings
 from BrainFusionLib.transform import Transform
+
+_STATED = {"ct=ct": "CT", "mri=mr": "MRI", "mri=mri": "MRI", "mr=mr": "MRI"}
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(text)
+    return number
 
 
 def keep_refused(pose: Transform | None, path: str | None) -> int:
@@ -64,7 +75,28 @@ def check_transform_name(path: Path) -> None:
 def inputs_of(options: argparse.Namespace) -> Inputs:
     """Read the volumes of a pair."""
     ct, mri = read_pair(options.ct, options.mri, *series_of(options))
+    stated = stated_by(options)
+    ct = replace(ct, modality="CT") if "CT" in stated else ct
+    mri = replace(mri, modality="MR") if "MRI" in stated else mri
     return Inputs(ct, mri, read_volume(options.mri_mask) if options.mri_mask else None)
+
+
+def stated_by(options: argparse.Namespace) -> tuple[str, ...]:
+    """Return which of "CT" and "MRI" the user says to be what they are given as.
+
+    Raises
+    ------
+    SettingsError
+        ``--modality`` says something else.
+    """
+    words = [word for text in options.modality for word in text.replace("/", " ").replace(",", " ").split()]
+    wrong = [word for word in words if word.lower() not in _STATED]
+    if wrong:
+        raise SettingsError(
+            f"--modality takes ct=CT and mri=MR; got {wrong[0]!r}. If CT and MRI were given in the wrong order, "
+            "exchange them."
+        )
+    return tuple(dict.fromkeys(_STATED[word.lower()] for word in words))
 
 
 def request_of(options: argparse.Namespace, inputs: Inputs) -> Request:
@@ -75,6 +107,8 @@ def request_of(options: argparse.Namespace, inputs: Inputs) -> Request:
         Source(inputs.ct.name, options.ct, ct_series),
         Source(inputs.mri.name, options.mri, mri_series),
         None if mask is None else Source(mask.name, options.mri_mask),
+        ct_offset=options.ct_offset,
+        stated=stated_by(options),
     )
 
 
@@ -109,6 +143,20 @@ def add_inputs(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--ct-series", metavar="SERIES", help="the same for the CT, if both are DICOM folders")
     parser.add_argument("--mri-series", metavar="SERIES", help="the same for the MRI, if both are DICOM folders")
+    parser.add_argument(
+        "--modality",
+        nargs="+",
+        default=[],
+        metavar="ROLE=MODALITY",
+        help="ct=CT, mri=MR or both: take a volume for what it is given as, where its values or its DICOM headers are "
+        "misjudged",
+    )
+    parser.add_argument(
+        "--ct-offset",
+        type=_finite,
+        metavar="N",
+        help="subtract N from the CT's values to get Hounsfield units, for example 1024 (default: worked out)",
+    )
     parser.add_argument(
         "--transform",
         metavar="FILE",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import tempfile
 import time
@@ -19,8 +20,9 @@ from BrainFusionLib.io import read_volume, write_json, write_transform, write_vo
 from BrainFusionLib.io.dicom_headers import DicomHeaders, read_series_headers
 from BrainFusionLib.io.dicom_writing import write_dicom_results
 from BrainFusionLib.io.formats import output_names
-from BrainFusionLib.io.leftovers import remove_leftovers
+from BrainFusionLib.io.leftovers import STAGING, remove_leftovers, temporary_beside
 from BrainFusionLib.report import write_pictures, write_report
+from BrainFusionLib.stopping import half_written, made_for_results
 from BrainFusionLib.volume import Volume, VoxelArray
 
 # Stems of the names of volumes that a case may write.
@@ -28,8 +30,8 @@ VOLUMES = ("fused", "ct_in_mri", "alpha")
 DICOM_FOLDERS = ("dicom/fused", "dicom/ct_in_mri")
 PICTURES = "pictures"
 FOLDERS = (*DICOM_FOLDERS, PICTURES)
-# Prefix of the hidden folders in which results are written first.
-STAGING = ".brainfusion-"
+# A new result that is whole, and is being moved into place.
+WHOLE = ".brainfusion-whole"
 
 
 def read_pair(
@@ -107,7 +109,8 @@ def write_case(
 
     All files are first written to a hidden folder and then moved into place, so that a full disk or a kill leaves the
     previous result unchanged. The old ``result.json`` is removed first and the new one is moved last: if it exists, the
-    result is complete. Volumes of the previous result in another format are removed with it.
+    result is complete. What a kill interrupts while files are moved is completed by `complete_replacement`. Volumes of
+    the previous result in another format are removed with it.
 
     Raises
     ------
@@ -155,7 +158,7 @@ def write_case(
         write_report(record, mri, staged / names["report"])
         # The voxels are in the volume files; `read_case` finds them by the path of their field.
         write_json(to_document(record, {}), staged / names["result"])
-        _replace(staged, folder, list(names.values()))
+        _replace(staged, folder)
     return {role: folder / name for role, name in names.items()}
 
 
@@ -178,7 +181,9 @@ def read_case(path: str | Path) -> Result:
         A file cannot be read, or is not a result of this version.
     """
     path = Path(path)
-    path = path / "result.json" if path.is_dir() else path
+    if path.is_dir():
+        complete_replacement(path)
+        path = path / "result.json"
     files = read_record(path).files
     try:
         return from_document(read_document(path), Result, _VoxelsIn(path.parent, files))
@@ -202,21 +207,46 @@ class _VoxelsIn(Mapping[str, VoxelArray]):
         return len(self._files)
 
 
-def _replace(staged: Path, folder: Path, names: list[str]) -> None:
-    """Move the files of a new result into place in the order of `names`, and remove obsolete ones."""
-    result = folder / names[-1]
+def _replace(staged: Path, folder: Path) -> None:
+    """Move the files of a new result into place, and remove obsolete ones."""
+    complete_replacement(folder)
     try:
-        old = set(json.loads(result.read_text(encoding="utf-8"))["files"].values()) if result.exists() else set()
-    except (OSError, ValueError, KeyError, AttributeError, TypeError):
-        old = set()  # not a result of this project
+        # From here on the new result is the one that counts, also for a run after a kill.
+        staged.rename(folder / WHOLE)
+    except OSError as error:
+        raise ImageFileError(f"{folder}: cannot write there ({error.strerror or error}).") from error
+    complete_replacement(folder)
+
+
+def complete_replacement(folder: Path) -> None:
+    """Move the files of a new result that is whole into place, also after a kill; nothing where there is none.
+
+    Raises
+    ------
+    ImageFileError
+        A file cannot be replaced; the rest of the new result is removed.
+    """
+    whole = folder / WHOLE
+    if not whole.is_dir():
+        return
+    result = folder / "result.json"
     try:
+        # Of a replacement that was interrupted, the old result is gone, and some of the new files are in place.
+        made = whole / "result.json"
+        record = next((path for path in whole.glob("*.json") if _files_in(path)), made)
+        names = _files_in(record)
+        result = folder / record.name
+        old = set(_files_in(result))
         result.unlink(missing_ok=True)
         for name in old & set(FOLDERS):
             shutil.rmtree(folder / name, ignore_errors=True)
         if any(name in DICOM_FOLDERS for name in names):
             (folder / "dicom").mkdir(exist_ok=True)
         for name in names:
-            (staged / name).replace(folder / name)
+            if os.path.lexists(whole / name):
+                if name in FOLDERS:
+                    shutil.rmtree(folder / name, ignore_errors=True)
+                (whole / name).replace(folder / name)
         ours = {f"{stem}.{form}" for stem in VOLUMES for form in output_names()}
         for name in (old & ours) - set(names):
             (folder / name).unlink(missing_ok=True)
@@ -227,6 +257,21 @@ def _replace(staged: Path, folder: Path, names: list[str]) -> None:
             f"{error.filename2 or error.filename}: cannot be replaced ({error.strerror}). Remove it first.",
             remedy=Remedy.OTHER_OUTPUT_FOLDER,
         ) from error
+    finally:
+        shutil.rmtree(whole, ignore_errors=True)
+
+
+def _files_in(result: Path) -> list[str]:
+    """Return the names of a result's files by its record, itself last; nothing if it is none of this project."""
+    try:
+        names = list(json.loads(result.read_text(encoding="utf-8"))["files"].values())
+    except (OSError, ValueError, KeyError, AttributeError, TypeError):
+        return []
+    # A record from elsewhere must not name files outside.
+    is_ours = all(
+        isinstance(name, str) and not Path(name).is_absolute() and ".." not in Path(name).parts for name in names
+    )
+    return sorted(names, key=lambda name: name == result.name) if is_ours else []
 
 
 def refuse_to_overwrite_inputs(folder: Path, file_format: str, inputs: tuple[str | Path, ...]) -> None:
@@ -260,6 +305,7 @@ def make_output_folder(folder: Path) -> list[Path]:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             pass
+        made_for_results(made)
     except OSError as error:
         remove_if_empty(made)
         raise ImageFileError(
@@ -279,15 +325,21 @@ def remove_if_empty(folders: list[Path]) -> None:
 
 @contextmanager
 def staging_folder(folder: Path) -> Iterator[Path]:
-    """Create a hidden folder inside `folder`, and remove it afterwards in any case."""
-    try:
-        staged = Path(tempfile.mkdtemp(prefix=STAGING, dir=folder))
-    except OSError as error:
-        raise ImageFileError(f"{folder}: cannot write there ({error.strerror or error}).") from error
-    try:
-        yield staged
-    finally:
-        shutil.rmtree(staged, ignore_errors=True)
+    """Create a hidden folder inside `folder`, and remove it afterwards in any case.
+
+    What killed runs left behind in `folder` is removed first.
+    """
+    remove_leftovers(folder)
+    staged = temporary_beside(folder / "staged", prefix=STAGING)
+    with half_written(staged):
+        try:
+            staged.mkdir()
+        except OSError as error:
+            raise ImageFileError(f"{folder}: cannot write there ({error.strerror or error}).") from error
+        try:
+            yield staged
+        finally:
+            shutil.rmtree(staged, ignore_errors=True)
 
 
 def remove_staging(folder: Path) -> None:

@@ -27,11 +27,14 @@ from BrainFusionLib.io.leftovers import remove_leftovers
 from BrainFusionLib.io.tables import format_csv
 from BrainFusionLib.locking import locked
 from BrainFusionLib.settings import Settings
+from BrainFusionLib.stopping import before_leaving, end_with_parent, signals_held_back
 from BrainFusionLib.volume import Volume
 
 TABLE, OVERVIEW, LOG, LOCK = "cohort.tsv", "cohort.html", "cohort.log", ".cohort.lock"
 # Attempts for a case whose worker was killed (out of memory, for example).
 ATTEMPTS = 2
+# How long workers may take to end before they are killed.
+LONGEST_END_S = 1.0
 Report = Callable[[Row, int, int], None]
 Note = Callable[[Row], None]
 
@@ -162,11 +165,12 @@ def _at_once(entries: Sequence[Entry], folder: Path, settings: Settings, workers
         if not left:
             return
         # When a worker dies, its whole pool is lost. The second attempt runs one case at a time, to protect the others.
-        with ProcessPoolExecutor(workers if attempt == 0 else 1, multiprocessing.get_context("spawn")) as pool:
+        with _pool(workers if attempt == 0 else 1) as pool:
             futures: dict[Future[Row], str] = {}
             try:
-                for entry in left.values():
-                    futures[pool.submit(_fuse_in_a_worker, entry, folder, settings)] = entry.case
+                with signals_held_back():
+                    for entry in left.values():
+                        futures[pool.submit(_fuse_in_a_worker, entry, folder, settings)] = entry.case
                 for future in as_completed(futures):
                     row = future.result()
                     del left[row.case]
@@ -175,6 +179,32 @@ def _at_once(entries: Sequence[Entry], folder: Path, settings: Settings, workers
                 continue
     for case in left:
         note(Row(case, "failed", error="its process was terminated, most likely because of too little memory"))
+
+
+@contextmanager
+def _pool(workers: int) -> Iterator[ProcessPoolExecutor]:
+    """Give processes that end when this one does, however it ends: they wait for the end of a pipe."""
+    context = multiprocessing.get_context("spawn")
+    reading, writing = context.Pipe(duplex=False)
+    pool = ProcessPoolExecutor(workers, context, end_with_parent, (reading,))
+
+    def end() -> None:
+        writing.close()
+        until = time.monotonic() + LONGEST_END_S
+        for process in multiprocessing.active_children():
+            process.join(max(0.0, until - time.monotonic()))
+            process.kill()
+
+    with before_leaving(end):
+        try:
+            yield pool
+        except BaseException:
+            end()
+            raise
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+            writing.close()
+            reading.close()
 
 
 def _on_dask(entries: Sequence[Entry], folder: Path, settings: Settings, address: str, note: Note) -> None:

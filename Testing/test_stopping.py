@@ -16,7 +16,7 @@ from BrainFusionLib.locking import process_is_running
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
 BUSY = """
-import hashlib, signal, sys, time
+import hashlib, shutil, signal, sys, time
 from pathlib import Path
 from BrainFusionLib.stopping import ending_on_signals, half_written
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -29,6 +29,8 @@ try:
         hashlib.pbkdf2_hmac("sha512", b"a", b"b", (1 << 31) - 1)  # native code for many minutes
 except KeyboardInterrupt:
     sys.exit(130)
+finally:
+    shutil.rmtree(folder, ignore_errors=True)
 """
 POOL = """
 import os, signal, sys, time

@@ -42,7 +42,11 @@ class Hdf5File:
             self._content = stream.read(_LONGEST + 1)
         if len(self._content) > _LONGEST:
             raise ValueError(f"more than {_LONGEST} bytes, too long for linear transforms")
-        if not self._content.startswith(SIGNATURE) or self._content[8] not in (2, 3) or self._content[9:11] != b"\x08\x08":
+        if (
+            not self._content.startswith(SIGNATURE)
+            or self._content[8] not in (2, 3)
+            or self._content[9:11] != b"\x08\x08"
+        ):
             raise ValueError("HDF5 of a version that is not read")
         self._root = self._number(36, 8)
 

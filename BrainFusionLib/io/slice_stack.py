@@ -157,8 +157,9 @@ def _evened(pixels: npt.NDArray[np.float32], heights: FloatArray) -> tuple[npt.N
     for k in range(count):
         result[k] = (1 - part[k]) * pixels[below[k]] + part[k] * pixels[below[k] + 1]
     spacing = rise / (count - 1)
+    missing = "" if is_jitter else "; slices may be missing"
     note = (
-        f"the slices are unevenly spaced ({gaps.min():.2f} to {gaps.max():.2f} mm{'' if is_jitter else '; slices may be missing'}): "
+        f"the slices are unevenly spaced ({gaps.min():.2f} to {gaps.max():.2f} mm{missing}): "
         f"{len(heights)} slices were interpolated linearly onto {count} slices, {spacing:.2f} mm apart."
     )
     return result, spacing, [note]

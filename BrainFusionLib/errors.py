@@ -26,6 +26,8 @@ class Remedy(Enum):
     NAME_PATTERN = "Give its name as a pattern."
     STATE_MODALITY = "If it is an MRI after all, pass stated=('MRI',)."
     STATE_OFFSET = "If it is the CT, say what to subtract from its values (ct_offset), or pass stated=('CT',)."
+    STATE_FRAME = "Say it with frame='lps' or 'ras' and maps='ct-to-mri' or 'mri-to-ct'."
+    STATE_DIRECTION = "Say it with maps='ct-to-mri' or 'mri-to-ct'."
     OTHER_OUTPUT_FOLDER = "Name another output folder."
     OMIT_DICOM = "Give the MRI as a folder of DICOM slices, or omit the DICOM results."
     ALLOW_OVERWRITE = "Choose another output, or pass this one as 'overwrite', too."

@@ -14,13 +14,18 @@ from pathlib import Path
 
 from BrainFusionLib.case.codec import from_document, to_document
 from BrainFusionLib.case.record import read_document, read_record
+from BrainFusionLib.case.request import Inputs
 from BrainFusionLib.case.result import Result, Volumes
 from BrainFusionLib.errors import ImageContentError, ImageFileError, RecordError, Remedy, SettingsError
+from BrainFusionLib.geometry import Grid
 from BrainFusionLib.io import read_volume, write_json, write_transform, write_volume
 from BrainFusionLib.io.dicom_headers import DicomHeaders, read_series_headers
 from BrainFusionLib.io.dicom_writing import write_dicom_results
-from BrainFusionLib.io.formats import output_names
+from BrainFusionLib.io.formats import named, output_names
 from BrainFusionLib.io.leftovers import STAGING, remove_leftovers, temporary_beside
+from BrainFusionLib.io.other_transforms import Between, Frame, Maps
+from BrainFusionLib.io.suffixes import suffix_of
+from BrainFusionLib.io.transform_writing import SUFFIXES, TransformFormat
 from BrainFusionLib.report import write_pictures, write_report
 from BrainFusionLib.stopping import half_written, made_for_results
 from BrainFusionLib.volume import Volume, VoxelArray
@@ -54,6 +59,15 @@ def read_pair(
             remedy=Remedy.CHOOSE_SERIES_OF_EACH if ct_path.is_dir() else None,
         )
     return read_volume(ct_path, series=ct_series), read_volume(mri_path, series=mri_series)
+
+
+def between_inputs(
+    inputs: Inputs, ct_path: str | Path, mri_path: str | Path, frame: Frame | None = None, maps: Maps | None = None
+) -> Between:
+    """Return what a transform file does not say itself: the grids of the two volumes, and what the user says."""
+    nifti = {suffix for name in ("nifti", "analyze") for suffix in named(name).suffixes}
+    in_nifti_order = all(suffix_of(Path(path)) in nifti for path in (ct_path, mri_path))
+    return Between(inputs.ct.grid, inputs.mri.grid, frame, maps, in_nifti_order)
 
 
 def _same_file(a: Path, b: Path) -> bool:
@@ -96,11 +110,16 @@ def write_case(
     pictures: bool = False,
     identify: bool = False,
     file_names: Mapping[str, str] | None = None,
+    transform_format: TransformFormat = "itk",
+    ct_grid: Grid | None = None,
 ) -> dict[str, Path]:
     """Write a result's five files to `folder`, and its weight map if `save_alpha`; return them by role.
 
     `file_names` replaces the usual names of results, by role: ``fused``, ``ct_in_mri``, ``transform``,
     ``report``, ``result``, ``alpha``.
+
+    With a `transform_format` other than ITK's, the transform is written in this format, too; ``lta`` and ``fsl`` need
+    the CT's grid.
 
     The names of the inputs, which may identify the patient, are only included with `identify`. With `pictures` the
     report's still pictures are also written as PNGs, to the folder ``pictures``. With the `dicom` headers of the MRI
@@ -130,6 +149,8 @@ def write_case(
         names = {"dicom_fused": DICOM_FOLDERS[0], "dicom_ct_in_mri": DICOM_FOLDERS[1], **names}
     if pictures:
         names = {"pictures": PICTURES, **names}
+    if transform_format != "itk":
+        names = {f"transform_{transform_format}": f"ct_to_mri{SUFFIXES[transform_format][0]}", **names}
     names = {role: (file_names or {}).get(role, name) for role, name in names.items()}
     record = result.without_paths() if identify else result.without_names()
     began = time.perf_counter()
@@ -138,6 +159,9 @@ def write_case(
         for role, volume in written.items():
             write_volume(volume, staged / names[role])
         write_transform(result.transform, staged / names["transform"])
+        if transform_format != "itk":
+            other = staged / names[f"transform_{transform_format}"]
+            write_transform(result.transform, other, transform_format, ct=ct_grid, mri=mri.grid)
         if pictures:
             (staged / PICTURES).mkdir()
             write_pictures(result, mri, staged / PICTURES)

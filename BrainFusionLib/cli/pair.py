@@ -14,9 +14,11 @@ from BrainFusionLib.case import Inputs, Request, Result, Source
 from BrainFusionLib.cli.codes import NOT_FOUND, fail
 from BrainFusionLib.console import say
 from BrainFusionLib.errors import ImageFileError, SettingsError
-from BrainFusionLib.folder import make_output_folder, read_pair, remove_if_empty
-from BrainFusionLib.io import TRANSFORM_SUFFIXES, read_volume, write_transform
+from BrainFusionLib.folder import between_inputs, make_output_folder, read_pair, remove_if_empty
+from BrainFusionLib.io import read_volume, write_transform
 from BrainFusionLib.io.formats import readable
+from BrainFusionLib.io.other_transforms import Between, Frame, Maps
+from BrainFusionLib.io.transform_writing import SUFFIXES, TransformFormat
 from BrainFusionLib.settings import Align, Model, RegistrationSettings
 from BrainFusionLib.transform import Transform
 
@@ -60,7 +62,7 @@ def check_keep_refused(options: argparse.Namespace, taken: Sequence[str | None])
     remove_if_empty(make_output_folder(path.parent))
 
 
-def check_transform_name(path: Path) -> None:
+def check_transform_name(path: Path, form: TransformFormat = "itk") -> None:
     """Check that a transform can be written under this name.
 
     Raises
@@ -68,8 +70,8 @@ def check_transform_name(path: Path) -> None:
     ImageFileError
         It ends in none of the suffixes of transforms.
     """
-    if path.suffix not in TRANSFORM_SUFFIXES:
-        raise ImageFileError(f"{path}: the name of a transform must end in {' or '.join(TRANSFORM_SUFFIXES)}.")
+    if path.suffix not in SUFFIXES[form]:
+        raise ImageFileError(f"{path}: the name of a transform must end in {' or '.join(SUFFIXES[form])}.")
 
 
 def inputs_of(options: argparse.Namespace) -> Inputs:
@@ -97,6 +99,11 @@ def stated_by(options: argparse.Namespace) -> tuple[str, ...]:
             "exchange them."
         )
     return tuple(dict.fromkeys(_STATED[word.lower()] for word in words))
+
+
+def between_of(options: argparse.Namespace, inputs: Inputs) -> Between:
+    """Return what the file of a transform does not say itself."""
+    return between_inputs(inputs, options.ct, options.mri, options.transform_frame, options.transform_maps)
 
 
 def request_of(options: argparse.Namespace, inputs: Inputs) -> Request:
@@ -160,7 +167,23 @@ def add_inputs(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--transform",
         metavar="FILE",
-        help="a starting pose to try, as an ITK transform file (a wrong one does no harm)",
+        help="a starting pose to try (a wrong one does no harm): a transform of ITK (.tfm, .txt, .h5), ANTs (.mat), "
+        "FreeSurfer (.lta), FSL (.mat), elastix, or a 4x4 matrix",
+    )
+    parser.add_argument(
+        "--transform-frame", choices=get_args(Frame), help="coordinates of a --transform that is a plain 4x4 matrix"
+    )
+    parser.add_argument(
+        "--transform-maps",
+        choices=get_args(Maps),
+        help="between which points a --transform maps, where it does not say",
+    )
+    parser.add_argument(
+        "--transform-format",
+        choices=get_args(TransformFormat),
+        default="itk",
+        help="format of the transform written (default: itk, text that 3D Slicer reads); lta, fsl and matrix map the "
+        "CT to the MRI",
     )
     parser.add_argument(
         "--model",

@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from BrainFusionLib.errors import ImageFileError
-from BrainFusionLib.io import TRANSFORM_SUFFIXES
 from BrainFusionLib.io.tables import parse_csv
+from BrainFusionLib.io.transforms import READ_TRANSFORM_SUFFIXES
 
 REQUIRED = ("case", "ct", "mri")
 OPTIONAL = ("ct_series", "mri_series", "transform", "mri_mask")
@@ -150,8 +150,8 @@ def _problems_of(cells: Mapping[str, str], folder: Path) -> list[str]:
     for name in ("ct", "mri", "transform", "mri_mask"):
         if cells.get(name) and not (folder / cells[name]).exists():
             wrong.append(f"{name}: {cells[name]} does not exist (looked in {folder})")
-    if cells.get("transform") and Path(cells["transform"]).suffix not in TRANSFORM_SUFFIXES:
-        wrong.append(f"transform: {cells['transform']} must be named {' or '.join(TRANSFORM_SUFFIXES)}")
+    if cells.get("transform") and Path(cells["transform"]).suffix.lower() not in READ_TRANSFORM_SUFFIXES:
+        wrong.append(f"transform: {cells['transform']} must be named {' or '.join(READ_TRANSFORM_SUFFIXES)}")
     if cells["ct"] and cells["ct"] == cells["mri"] and cells.get("ct_series") == cells.get("mri_series"):
         wrong.append("CT and MRI are the same file")
     return wrong

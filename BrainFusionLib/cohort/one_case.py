@@ -18,7 +18,14 @@ from BrainFusionLib.cohort.manifest import Entry
 from BrainFusionLib.cohort.overview import thumbnail
 from BrainFusionLib.cohort.row import Row
 from BrainFusionLib.errors import BrainFusionError, RegistrationError
-from BrainFusionLib.folder import make_output_folder, read_pair, remove_if_empty, remove_staging, write_case
+from BrainFusionLib.folder import (
+    between_inputs,
+    make_output_folder,
+    read_pair,
+    remove_if_empty,
+    remove_staging,
+    write_case,
+)
 from BrainFusionLib.fusion.methods import pinned
 from BrainFusionLib.io import read_transform, read_volume, write_json
 from BrainFusionLib.io.hashing import sha256_of
@@ -91,7 +98,9 @@ def fused(entry: Entry, inputs: Inputs, settings: Settings) -> tuple[Result, Vol
         Source(inputs.mri.name, series=entry.mri_series),
         None if inputs.mri_mask is None else Source(inputs.mri_mask.name),
         settings,
-        start=None if entry.transform is None else read_transform(entry.transform),
+        start=None
+        if entry.transform is None
+        else read_transform(entry.transform, between=between_inputs(inputs, entry.ct, entry.mri)),
     )
     return run(request, inputs), inputs.mri
 

@@ -44,7 +44,7 @@ class Hdf5File:
             raise ValueError(f"more than {_LONGEST} bytes, too long for linear transforms")
         if (
             not self._content.startswith(SIGNATURE)
-            or self._content[8] not in (2, 3)
+            or self._content[8:9] not in (b"\2", b"\3")
             or self._content[9:11] != b"\x08\x08"
         ):
             raise ValueError("HDF5 of a version that is not read")

@@ -28,7 +28,12 @@ def is_mat(start: bytes) -> bool:
 
 
 def read_mat(path: Path) -> dict[str, npt.NDArray[np.float64]]:
-    """Return the matrices of real numbers in a file, by name; others are left out.
+    """Return the matrices in a file by name, as `read_mat_list`."""
+    return dict(read_mat_list(path))
+
+
+def read_mat_list(path: Path) -> list[tuple[str, npt.NDArray[np.float64]]]:
+    """Return the matrices of real numbers in a file with their names, in their order; others are left out.
 
     Raises
     ------
@@ -43,10 +48,10 @@ def read_mat(path: Path) -> dict[str, npt.NDArray[np.float64]]:
         raise ValueError(f"more than {_LONGEST} bytes, too long for matrices of transforms")
     order = _level_5_order(content)
     if order is not None:
-        return dict(_level_5(content[_LEVEL_5_HEADER:], order))
+        return list(_level_5(content[_LEVEL_5_HEADER:], order))
     if _level_4_order(content) is None:
         raise ValueError("no MATLAB file of level 4 or 5")
-    return dict(_level_4(content))
+    return list(_level_4(content))
 
 
 def _level_4_order(start: bytes) -> str | None:

@@ -136,6 +136,13 @@ def test_lta_from_the_mri_to_the_ct_is_turned_round(tmp_path):
     assert_truth(read_transform(tmp_path / "a.lta", between=Between(CT, MRI)))
 
 
+def test_lta_of_nitransforms_names_its_volumes_the_other_way_round(tmp_path):
+    write_transform(TRUTH, tmp_path / "a.lta", "lta", ct=CT, mri=MRI)
+    text = (tmp_path / "a.lta").read_text().replace("src", "x").replace("dst", "src").replace("x volume", "dst volume")
+    (tmp_path / "a.lta").write_text("# LTA file created by NiTransforms\n" + text)
+    assert_truth(read_transform(tmp_path / "a.lta", between=Between(CT, MRI)))
+
+
 def test_lta_between_voxels_is_read(tmp_path):
     write_transform(TRUTH, tmp_path / "a.lta", "lta", ct=CT, mri=MRI)
     voxels = np.linalg.inv(MRI.lps_from_ijk) @ np.linalg.inv(M) @ CT.lps_from_ijk

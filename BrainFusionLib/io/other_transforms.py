@@ -33,6 +33,8 @@ _MOST_CHAINED = 10
 # Positions in LTA and elastix files are written to 4 digits or more.
 _SAME_GRID_MM = 0.05
 _LTA_VOXELS, _LTA_RAS = 0, 1
+# It names the image that is sampled onto as source, while its matrix maps to it, as FreeSurfer's does to the target.
+_NITRANSFORMS = "# LTA file created by NiTransforms"
 
 
 @dataclass(frozen=True)
@@ -183,6 +185,8 @@ def read_lta(path: Path, text: str, between: Between) -> FloatArray:
     if int(numbers(entries.get("nxforms", "0"))[0]) != 1 or matrix is None:
         raise ImageFileError(f"{path}: one 4x4 matrix is needed in this LTA file. {COPY_AGAIN}")
     source, target = (_lta_grid(volumes.get(name, {})) for name in ("src", "dst"))
+    if text.startswith(_NITRANSFORMS):
+        source, target = target, source
     if kind == _LTA_VOXELS:
         if source is None or target is None:
             raise ImageFileError(

@@ -26,6 +26,7 @@ from BrainFusionLib.io.leftovers import STAGING, remove_leftovers, temporary_bes
 from BrainFusionLib.io.other_transforms import Between, Frame, Maps
 from BrainFusionLib.io.suffixes import suffix_of
 from BrainFusionLib.io.transform_writing import SUFFIXES, TransformFormat
+from BrainFusionLib.io.zipped import is_zip
 from BrainFusionLib.report import write_pictures, write_report
 from BrainFusionLib.stopping import half_written, made_for_results
 from BrainFusionLib.volume import Volume, VoxelArray
@@ -52,11 +53,11 @@ def read_pair(
         As `io.read_volume`; the message names the file.
     """
     ct_path, mri_path = Path(ct_path), Path(mri_path)
-    if _same_file(ct_path, mri_path) and (not ct_path.is_dir() or ct_series == mri_series):
+    has_series = ct_path.is_dir() or is_zip(ct_path)
+    if _same_file(ct_path, mri_path) and (not has_series or ct_series == mri_series):
         raise ImageContentError(
-            f"{ct_path} was given both as CT and as MRI."
-            + ("" if ct_path.is_dir() else " Give two different volumes."),
-            remedy=Remedy.CHOOSE_SERIES_OF_EACH if ct_path.is_dir() else None,
+            f"{ct_path} was given both as CT and as MRI." + ("" if has_series else " Give two different volumes."),
+            remedy=Remedy.CHOOSE_SERIES_OF_EACH if has_series else None,
         )
     return read_volume(ct_path, series=ct_series), read_volume(mri_path, series=mri_series)
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
+import tempfile
+import zipfile
 
 import numpy as np
 import pydicom
@@ -212,3 +214,84 @@ def test_number_of_groups_other_than_of_frames_is_refused(tmp_path):
     data.save_as(path)
     with pytest.raises(ImageFileError, match="groups of attributes for 3"):
         read_volume(path)
+
+
+# ---------------------------------------------------------------- zips
+
+
+def zipped(folder, path, **extra):
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for file in sorted(folder.iterdir()):
+            archive.write(file, f"PATIENT/STUDY/{file.name}")
+        for name, content in extra.items():
+            archive.writestr(name, content)
+    return path
+
+
+@pytest.fixture
+def temporary(tmp_path, monkeypatch):
+    folder = tmp_path / "temporary"
+    folder.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    return folder
+
+
+def test_zip_is_read_as_its_folder(folder, whole, tmp_path, temporary):
+    write_slice(folder / "scout", above(6), SCOUT)
+    new_dataset("1.2.840.10008.1.3.10", "1.2.9").save_as(folder / "DICOMDIR", enforce_file_format=True)
+    path = zipped(folder, tmp_path / "CT.zip", **{"VIEWER.EXE": b"MZ" * 500, "__MACOSX/._IM1": b"x"})
+    assert_same(path, whole, "1 image that points in another direction")
+    assert not list(temporary.iterdir())
+
+
+def test_zip_of_several_series_lists_them(folder, tmp_path, temporary):
+    write_slice(folder / "other", above(0), series_uid="5.6.7", SeriesNumber=9)
+    with pytest.raises(ImageFileError, match=r"CT\.zip: holds 2 DICOM series"):
+        read_volume(zipped(folder, tmp_path / "CT.zip"))
+    assert read_volume(tmp_path / "CT.zip", series=3).grid.size_ijk[2] == 6
+
+
+def linked(archive):
+    info = zipfile.ZipInfo("PATIENT/link")
+    info.external_attr = 0o120777 << 16
+    archive.writestr(info, "/etc/passwd")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (lambda archive: archive.writestr("../../evil", b"x"), "outside of the zip"),
+        (lambda archive: archive.writestr("/evil", b"x"), "outside of the zip"),
+        (lambda archive: archive.writestr("C:\\evil", b"x"), "outside of the zip"),
+        (linked, "links"),
+        (lambda archive: archive.writestr("a", b"x", zipfile.ZIP_LZMA), "unusual way"),
+    ],
+)
+def test_hostile_zip_is_refused_before_it_is_unpacked(folder, tmp_path, temporary, spoil, words):
+    zipped(folder, tmp_path / "CT.zip")
+    with zipfile.ZipFile(tmp_path / "CT.zip", "a") as archive:
+        spoil(archive)
+    with pytest.raises(ImageFileError, match=rf"CT\.zip: .*{words}"):
+        read_volume(tmp_path / "CT.zip")
+    assert not list(temporary.iterdir())
+    assert not (tmp_path / "evil").exists()
+
+
+def test_zip_that_unpacks_to_too_much_is_refused(folder, tmp_path, temporary, monkeypatch):
+    monkeypatch.setattr("BrainFusionLib.io.zipped.memory_bytes", lambda: 1 << 20)
+    with pytest.raises(ImageFileError, match=r"CT\.zip: unpacks to"):
+        read_volume(zipped(folder, tmp_path / "CT.zip", bomb=bytes(1 << 20)))
+
+
+def test_damaged_zip_is_refused(folder, tmp_path, temporary):
+    content = zipped(folder, tmp_path / "CT.zip").read_bytes()
+    for damaged in (
+        content[:-30],
+        content[: len(content) // 2],
+        b"PK\3\4" + bytes(100),
+        content[:900] + b"\xff" * 99 + content[999:],
+    ):
+        (tmp_path / "CT.zip").write_bytes(damaged)
+        with pytest.raises(ImageFileError, match=r"CT\.zip: "):
+            read_volume(tmp_path / "CT.zip")
+    assert not list(temporary.iterdir())

@@ -19,6 +19,7 @@ from BrainFusionLib.io import read_volume, write_transform
 from BrainFusionLib.io.formats import readable
 from BrainFusionLib.io.other_transforms import Between, Frame, Maps
 from BrainFusionLib.io.transform_writing import SUFFIXES, TransformFormat
+from BrainFusionLib.io.zipped import is_zip
 from BrainFusionLib.settings import Align, Model, RegistrationSettings
 from BrainFusionLib.transform import Transform
 
@@ -134,7 +135,7 @@ def say_result(result: Result) -> None:
 def series_of(options: argparse.Namespace) -> tuple[str | None, str | None]:
     """Return the series to read for CT and MRI; ``--series`` applies to the one of the two that is a folder."""
     # Not Path.is_dir, which raises if a parent folder cannot be read; the reader gives a better message.
-    ct_is_folder, mri_is_folder = os.path.isdir(options.ct), os.path.isdir(options.mri)  # noqa: PTH112
+    ct_is_folder, mri_is_folder = (os.path.isdir(path) or is_zip(Path(path)) for path in (options.ct, options.mri))  # noqa: PTH112
     return (
         options.ct_series or (options.series if ct_is_folder else None),
         options.mri_series or (options.series if mri_is_folder and not ct_is_folder else None),

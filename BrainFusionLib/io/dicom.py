@@ -21,6 +21,7 @@ from BrainFusionLib.io.dicom_planes import Plane
 from BrainFusionLib.io.dicom_series import Series, find_series
 from BrainFusionLib.io.reading import naming, quiet_itk, refuse_undecodable
 from BrainFusionLib.io.slice_stack import Slices, stack_slices
+from BrainFusionLib.io.zipped import unpacked
 from BrainFusionLib.volume import Modality, Volume
 
 _OTHER_EXPORT = "Export it again as single-frame DICOM, or convert it to NIfTI with dcm2niix."
@@ -34,7 +35,7 @@ def read_dicom(path: Path, *, modality: Modality | None = None, series: str | in
     Parameters
     ----------
     path
-        A folder; or a file, whose series is then read from the file's own folder.
+        A folder; a zip of one; or a file, whose series is then read from the file's own folder.
     modality
         What the images must be. A series with another modality in its headers is refused, one with none is accepted.
     series
@@ -57,6 +58,11 @@ def read_dicom(path: Path, *, modality: Modality | None = None, series: str | in
         The headers say CT and an MRI was wanted, or vice versa.
     """
     refuse_undecodable(path)
+    with unpacked(path) as place:
+        return _read(place, modality, series)
+
+
+def _read(path: Path, modality: Modality | None, series: str | int | None) -> Volume:
     chosen = find_series(path, series)
     with naming(path), quiet_itk(), quiet_pydicom():
         said = _MODALITIES.get(chosen.files[0].text("Modality"))
@@ -81,6 +87,11 @@ def dicom_size(path: Path, *, series: str | int | None = None) -> tuple[int, int
     ImageFileError
         As `find_series`, or the headers give no size.
     """
+    with unpacked(path) as place:
+        return _size(place, series)
+
+
+def _size(path: Path, series: str | int | None) -> tuple[int, int, int]:
     chosen = find_series(path, series)
     with naming(path), quiet_pydicom():
         columns, rows = chosen.files[0].size_ij

@@ -14,6 +14,7 @@ from BrainFusionLib.geometry import FloatArray, Grid, orthonormalised
 from BrainFusionLib.io.dicom_files import DicomFile, open_image_header, quiet_pydicom
 from BrainFusionLib.io.dicom_series import find_series, is_dicom
 from BrainFusionLib.io.reading import COPY_AGAIN, naming
+from BrainFusionLib.io.zipped import unpacked
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
@@ -115,7 +116,10 @@ def read_series_headers(path: str | Path, series: str | int | None = None) -> Di
         As `read_volume`, and as `read_headers`.
     """
     path = Path(path)
-    return _headers_of(find_series(path, series).files) if is_dicom(path) else None
+    if not is_dicom(path):
+        return None
+    with unpacked(path) as place:
+        return _headers_of(find_series(place, series).files)
 
 
 def read_headers(files: Sequence[str | Path]) -> DicomHeaders:

@@ -23,6 +23,7 @@ from BrainFusionLib.io.dicom_files import (
 from BrainFusionLib.io.dicom_pixels import undecodable
 from BrainFusionLib.io.dicom_planes import Group, Plane, groups_of
 from BrainFusionLib.io.reading import naming, open_regular
+from BrainFusionLib.io.zipped import is_zip
 
 # A hospital's export has at most PATIENT/STUDY/SERIES above its files; a whole disk given by mistake is not searched.
 _DEEPEST_FOLDER = 4
@@ -87,7 +88,7 @@ class Series:
 
 def is_dicom(path: Path) -> bool:
     """Return whether a path is a folder, or a file that is read as DICOM."""
-    if path.is_dir() or path.suffix.lower() in DICOM_SUFFIXES:
+    if path.is_dir() or is_zip(path) or path.suffix.lower() in DICOM_SUFFIXES:
         return True
     with naming(path), open_regular(path) as stream:
         return looks_like_dicom(stream.read(132))

@@ -20,6 +20,7 @@ from BrainFusionLib.io.nifti_writing import write_nifti, write_pair
 from BrainFusionLib.io.nrrd import nrrd_size, read_nrrd, write_nrrd
 from BrainFusionLib.io.reading import COPY_AGAIN, naming, open_regular, shown
 from BrainFusionLib.io.suffixes import suffix_of, with_suffix
+from BrainFusionLib.io.zipped import ZIP_SUFFIXES
 from BrainFusionLib.volume import Volume
 
 Size = tuple[int, int, int]
@@ -71,7 +72,9 @@ class Format:
     @property
     def described(self) -> str:
         """The format in words, with its suffixes."""
-        return f"a folder of {self.label} slices" if self.slices else f"{self.label} ({', '.join(self.suffixes)})"
+        return (
+            f"a folder or a zip of {self.label} slices" if self.slices else f"{self.label} ({', '.join(self.suffixes)})"
+        )
 
 
 FORMATS: tuple[Format, ...] = (
@@ -127,7 +130,7 @@ FORMATS: tuple[Format, ...] = (
     Format(
         name="dicom",
         label="DICOM",
-        suffixes=DICOM_SUFFIXES,
+        suffixes=(*DICOM_SUFFIXES, *ZIP_SUFFIXES),
         read=read_dicom,
         size=dicom_size,
         slices=True,

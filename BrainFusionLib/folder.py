@@ -210,6 +210,8 @@ def read_case(path: str | Path) -> Result:
         complete_replacement(path)
         path = path / "result.json"
     files = read_record(path).files
+    if any(Path(name).is_absolute() or ".." in Path(name).parts for name in files.values()):
+        raise RecordError(f"{path}: names files outside of its folder. Run the case again.")
     try:
         return from_document(read_document(path), Result, _VoxelsIn(path.parent, files))
     except RecordError as error:

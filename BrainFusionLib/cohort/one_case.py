@@ -136,9 +136,13 @@ def finished(entry: Entry, folder: Path, settings: Settings) -> Row | None:
     if seal is None or seal.version != __version__:
         return None
     try:
-        complete = all(sha256_of(case / name) == wanted for name, wanted in seal.files.items())
+        # A seal from elsewhere must not make this read devices, or files outside of the case's folder.
+        names = [Path(name) for name in seal.files]
+        is_inside = all(not name.is_absolute() and ".." not in name.parts for name in names)
+        is_inside = is_inside and all((case / name).is_dir() or (case / name).is_file() for name in names)
+        complete = is_inside and all(sha256_of(case / name) == wanted for name, wanted in seal.files.items())
         if complete and (seal.request, seal.transform_sha256) == _made_from(entry, settings):
-            return seal.row
+            return replace(seal.row, case=entry.case)
     except (OSError, BrainFusionError):
         pass  # incomplete, or inputs are missing: the case is done again, which reports the error
     return None

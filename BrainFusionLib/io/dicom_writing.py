@@ -108,7 +108,7 @@ def write_dicom_series(
     array, grid = _right_handed(volume)
     stored, slope, intercept = _stored(array, volume.name)
     with _staged(folder) as staged, quiet_pydicom():
-        dataset = series_dataset(mri, kind, grid, slope, intercept, window)
+        dataset = series_dataset(mri, kind, grid, slope, intercept, window, ct)
         names = [f"{k + 1:04d}.dcm" for k in range(len(stored))]
         for k, name in enumerate(names):
             set_slice(dataset, stored[k], grid, k)

@@ -12,6 +12,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
+from typing import IO
 
 from BrainFusionLib.errors import BrainFusionError, ImageFileError
 from BrainFusionLib.io.budget import memory_bytes
@@ -78,18 +79,18 @@ def _unpack(path: Path, folder: Path) -> None:
                     continue
                 target = folder / (f"{number:05d}-{_ODD.sub('_', name)[-80:]}" if name.upper() != "DICOMDIR" else name)
                 with archive.open(member) as source, target.open("wb") as copy:
-                    _copy(path, source, copy, member.file_size)  # type: ignore[arg-type]
+                    _copy(path, source, copy, member.file_size)
     except (zipfile.BadZipFile, NotImplementedError, zlib.error, EOFError) as error:
         raise ImageFileError(f"{path}: this zip is damaged or cut short ({error}). {COPY_AGAIN}") from error
 
 
-def _copy(path: Path, source: zipfile.ZipExtFile, copy: object, most: int) -> None:
+def _copy(path: Path, source: IO[bytes], copy: IO[bytes], most: int) -> None:
     left = most
     while piece := source.read(_CHUNK):
         left -= len(piece)
         if left < 0:
             raise ImageFileError(f"{path}: a file in this zip is longer than it says. {COPY_AGAIN}")
-        copy.write(piece)  # type: ignore[attr-defined]
+        copy.write(piece)
 
 
 def _check(path: Path, members: list[zipfile.ZipInfo], folder: Path) -> None:
@@ -99,8 +100,8 @@ def _check(path: Path, members: list[zipfile.ZipInfo], folder: Path) -> None:
     most = min(_MOST_BYTES, _MOST_BYTES if memory is None else memory // 2, shutil.disk_usage(folder).free // 2)
     if whole > most:
         raise ImageFileError(
-            f"{path}: unpacks to {whole / 1e9:.1f} GB, more than the {most / 1e9:.1f} GB that there is room for. Unpack "
-            "it yourself, and give the folder of one series."
+            f"{path}: unpacks to {whole / 1e9:.1f} GB, more than the {most / 1e9:.1f} GB that there is room for. "
+            "Unpack it yourself, and give the folder of one series."
         )
     if packed > path.stat().st_size:
         raise ImageFileError(f"{path}: files in this zip overlap, so it is damaged or hostile. {COPY_AGAIN}")
@@ -139,6 +140,6 @@ def _refuse_long_directory(path: Path) -> None:
             count, size = int.from_bytes(end[32:40], "little"), int.from_bytes(end[40:48], "little")
     if count > _MOST_MEMBERS or size > _LONGEST_DIRECTORY:
         raise ImageFileError(
-            f"{path}: holds {count} files, more than the {_MOST_MEMBERS} that are unpacked. Unpack it yourself, and give "
-            "the folder of one series."
+            f"{path}: holds {count} files, more than the {_MOST_MEMBERS} that are unpacked. Unpack it yourself, and "
+            "give the folder of one series."
         )

@@ -54,7 +54,8 @@ def test_broken_rows_are_reported_and_others_are_done(cohort, tmp_path, capsys):
     assert "row 5 (missing): mri: not_there.nii.gz does not exist" in said.err
     assert "3 done, 1 failed; 1 problem in the cohort" in said.out
     table = {row["case"]: row for row in rows_of(tmp_path)}
-    assert [row["status"] for row in table.values()] == ["done", "done", "done", "failed"]
+    assert [row["status"] for row in table.values()] == ["done", "done", "done", "failed", "failed"]
+    assert table["row 5 (missing)"]["error"].startswith("mri: not_there.nii.gz does not exist")
     assert "is empty: every voxel is 0" in table["empty"]["error"]
     assert not (tmp_path / "empty").exists()
     for name in ("head00", "head01", "head02"):

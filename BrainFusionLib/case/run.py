@@ -20,6 +20,7 @@ from BrainFusionLib.acquisition import pair_acquisition
 from BrainFusionLib.case.clock import Clock
 from BrainFusionLib.case.request import Inputs, Request
 from BrainFusionLib.case.result import IntensityMap, Pose, Provenance, Result, Volumes
+from BrainFusionLib.case.values import put_right
 from BrainFusionLib.device import pick_device, use_threads
 from BrainFusionLib.errors import RegistrationError, Remedy, SettingsError
 from BrainFusionLib.evidence import (
@@ -86,7 +87,7 @@ def run(request: Request, inputs: Inputs, progress: Progress | None = None, canc
         `cancel` returned true.
     """
     clock = Clock(progress, cancel)
-    inputs = _put_right(request, inputs)
+    inputs = put_right(request, inputs)
     request, fuser, device = _ready(request, inputs)
     with use_threads(request.settings.threads):
         inside = cache(partial(inside_skull, inputs.ct))
@@ -125,14 +126,6 @@ def run(request: Request, inputs: Inputs, progress: Progress | None = None, canc
 
 
 # --- the steps -----------------------------------------------------------------------------------------------------
-
-
-def _put_right(request: Request, inputs: Inputs) -> Inputs:
-    """Return the volumes with the CT in Hounsfield units and without values far outside of all others."""
-    ct = inputs.ct
-    if "CT" not in request.stated or request.ct_offset is not None:
-        ct = intensity.in_hounsfield_units(intensity.without_spikes(ct), request.ct_offset)
-    return replace(inputs, ct=ct, mri=intensity.without_spikes(inputs.mri))
 
 
 def _ready(request: Request, inputs: Inputs) -> tuple[Request, Fuser | None, torch.device]:

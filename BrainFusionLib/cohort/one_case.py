@@ -29,6 +29,7 @@ from BrainFusionLib.folder import (
 from BrainFusionLib.fusion.methods import pinned
 from BrainFusionLib.io import read_transform, read_volume, write_json
 from BrainFusionLib.io.hashing import sha256_of
+from BrainFusionLib.io.reading import shown
 from BrainFusionLib.settings import Settings
 from BrainFusionLib.values import ByValue
 from BrainFusionLib.version import __version__
@@ -175,4 +176,4 @@ def _made_from(entry: Entry, settings: Settings) -> tuple[Request, str | None]:
 
 def _line(error: object) -> str:
     """Return an error on one line, without tabs: a cell of the table."""
-    return " ".join(str(error).split())
+    return " ".join(shown(str(error)).split())

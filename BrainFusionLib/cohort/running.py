@@ -47,6 +47,7 @@ def run_cohort(
     workers: int = 1,
     scheduler: str | None = None,
     report: Report | None = None,
+    problems: Sequence[str] = (),
 ) -> list[Row]:
     """Fuse every case that is not done yet; return the rows of the table, in the manifest's order.
 
@@ -65,6 +66,9 @@ def run_cohort(
         must see the same files at the same paths.
     report
         Called with a row, the number of cases done, and the number of all cases.
+    problems
+        What is wrong with rows of the manifest that are no cases, as `read_manifest` describes it: they stand in the
+        table, in the log and on the page, too.
 
     Raises
     ------
@@ -80,12 +84,16 @@ def run_cohort(
     settings, folder = settings or Settings(), Path(folder).resolve()
     make_output_folder(folder)
     rows: dict[str, Row] = {}
+    broken = [Row.of_problem(problem) for problem in problems]
+
+    def log(row: Row) -> None:
+        with (folder / LOG).open("a", encoding="utf-8", errors="replace") as stream:
+            print(time.strftime("%Y-%m-%dT%H:%M:%S%z"), row.case, row.summary(), sep="\t", file=stream)
 
     def note(row: Row) -> None:
         rows[row.case] = row
-        write_text(table([rows[entry.case] for entry in entries if entry.case in rows]), folder / TABLE)
-        with (folder / LOG).open("a", encoding="utf-8") as log:
-            print(time.strftime("%Y-%m-%dT%H:%M:%S%z"), row.case, row.summary(), sep="\t", file=log)
+        write_text(table([*(rows[entry.case] for entry in entries if entry.case in rows), *broken]), folder / TABLE)
+        log(row)
         if report is not None:
             report(row, len(rows), len(entries))
 
@@ -93,6 +101,8 @@ def run_cohort(
         roots = {entry.bids_root for entry in entries if entry.bids_root is not None}
         for root in roots:
             start_derivative(folder, root)
+        for problem in broken:
+            log(problem)
         left = []
         for entry in entries:
             row = finished(entry, folder, settings)
@@ -109,7 +119,7 @@ def run_cohort(
                 note(fuse_case(entry, folder, settings))
         else:
             _at_once(left, folder, settings, workers, note)
-        done = [rows[entry.case] for entry in entries]
+        done = [*(rows[entry.case] for entry in entries), *broken]
         pictures = {entry.case: seal.thumbnail for entry in entries if (seal := read_seal(entry, folder))}
         write_text(overview(done, pictures, {entry.case: entry.report for entry in entries}), folder / OVERVIEW)
     return [rows[entry.case] for entry in entries]

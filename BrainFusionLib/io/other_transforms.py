@@ -190,8 +190,8 @@ def read_lta(path: Path, text: str, between: Between) -> FloatArray:
     if kind == _LTA_VOXELS:
         if source is None or target is None:
             raise ImageFileError(
-                f"{path}: maps between voxels, but does not describe both volumes. Convert it to RAS (lta_convert "
-                "--outlta) first."
+                f"{path}: maps between voxels, but does not describe both volumes. Convert it to type 1 "
+                "(lta_convert) first."
             )
         matrix = target.lps_from_ijk @ matrix @ np.linalg.inv(source.lps_from_ijk)
     elif kind == _LTA_RAS:

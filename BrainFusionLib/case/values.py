@@ -1,0 +1,16 @@
+"""The volumes of a case with values as they should be: the CT in Hounsfield units, both without spikes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from BrainFusionLib import intensity
+from BrainFusionLib.case.request import Inputs, Request
+
+
+def put_right(request: Request, inputs: Inputs) -> Inputs:
+    """Return the volumes with the CT in Hounsfield units and without values far outside of all others, with notes."""
+    ct = inputs.ct
+    if "CT" not in request.stated or request.ct_offset is not None:
+        ct = intensity.in_hounsfield_units(intensity.without_spikes(ct), request.ct_offset)
+    return replace(inputs, ct=ct, mri=intensity.without_spikes(inputs.mri))

@@ -101,8 +101,6 @@ def run_cohort(
         roots = {entry.bids_root for entry in entries if entry.bids_root is not None}
         for root in roots:
             start_derivative(folder, root)
-        for problem in broken:
-            log(problem)
         left = []
         for entry in entries:
             row = finished(entry, folder, settings)
@@ -119,6 +117,8 @@ def run_cohort(
                 note(fuse_case(entry, folder, settings))
         else:
             _at_once(left, folder, settings, workers, note)
+        for problem in broken:
+            log(problem)
         done = [*(rows[entry.case] for entry in entries), *broken]
         pictures = {entry.case: seal.thumbnail for entry in entries if (seal := read_seal(entry, folder))}
         write_text(overview(done, pictures, {entry.case: entry.report for entry in entries}), folder / OVERVIEW)

@@ -3,6 +3,7 @@
 import json
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -279,3 +280,14 @@ def test_seal_from_elsewhere_reads_no_file_outside_of_its_folder(tmp_path, monke
         monkeypatch.setattr(one_case, "read_seal", lambda *_, seal=seal: seal)
         assert one_case.finished(entry, tmp_path, Settings()) is None
     assert not read
+
+
+def test_input_replaced_during_the_run_makes_the_case_out_of_date(tmp_path):
+    for name in ("c", "m"):
+        (tmp_path / name).write_bytes(name.encode())
+    entry = Entry(1, "a", tmp_path / "c", tmp_path / "m")
+    before, _ = one_case._made_from(entry, Settings())
+    read = replace(before, ct=replace(before.ct, name="x.nii"))
+    (tmp_path / "c").write_bytes(b"replaced")
+    assert one_case._made_from(entry, Settings(), read)[0] == before
+    assert one_case._made_from(entry, Settings())[0] != before

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from BrainFusionLib.settings import Settings
@@ -70,8 +71,12 @@ class Request(ByValue):
 
 @dataclass(frozen=True, eq=False)
 class Inputs(ByValue):
-    """The volumes of a request: CT in Hounsfield units, MRI, and a registration mask on the MRI's grid."""
+    """The volumes of a request: CT in Hounsfield units, MRI, and a registration mask on the MRI's grid.
+
+    `sha256` is that of their files, by role ("ct", "mri", "mri_mask"), if it was taken, before they were read.
+    """
 
     ct: Volume
     mri: Volume
     mri_mask: Volume | None = None
+    sha256: Mapping[str, str] = field(default_factory=dict)

@@ -100,7 +100,7 @@ def _check(path: Path, members: list[zipfile.ZipInfo], folder: Path) -> None:
     most = min(_MOST_BYTES, _MOST_BYTES if memory is None else memory // 2, shutil.disk_usage(folder).free // 2)
     if whole > most:
         raise ImageFileError(
-            f"{path}: unpacks to {whole / 1e9:.1f} GB, more than the {most / 1e9:.1f} GB that there is room for. "
+            f"{path}: unpacks to {whole / 1e9:.1f} GB, more than the {most / 1e9:.1f} GB that memory and disk allow. "
             "Unpack it yourself, and give the folder of one series."
         )
     if packed > path.stat().st_size:

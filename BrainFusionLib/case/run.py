@@ -20,7 +20,7 @@ from BrainFusionLib.acquisition import pair_acquisition
 from BrainFusionLib.case.clock import Clock
 from BrainFusionLib.case.request import Inputs, Request
 from BrainFusionLib.case.result import IntensityMap, Pose, Provenance, Result, Volumes
-from BrainFusionLib.case.values import put_right
+from BrainFusionLib.case.values import notes_of, put_right
 from BrainFusionLib.device import pick_device, use_threads
 from BrainFusionLib.errors import RegistrationError, Remedy, SettingsError
 from BrainFusionLib.evidence import (
@@ -38,7 +38,7 @@ from BrainFusionLib.intensity.inside import FindInside, InsideSkull, inside_skul
 from BrainFusionLib.intensity.unit import UnitPair, unit_pair
 from BrainFusionLib.metrics.fidelity import Fidelity, fidelity
 from BrainFusionLib.progress import Cancel, Progress, stop_if
-from BrainFusionLib.transform import AffineTransform, RigidTransform, Transform
+from BrainFusionLib.transform import RigidTransform, Transform
 from BrainFusionLib.verdict.given import REFUSED, compared
 from BrainFusionLib.verdict.judge import judge, refusal
 from BrainFusionLib.version import __version__
@@ -120,7 +120,7 @@ def run(request: Request, inputs: Inputs, progress: Progress | None = None, canc
         provenance=_provenance(registration, device, clock),
         fidelity=None if fused is None else fused.fidelity,
         intensity=None if fused is None else fused.intensity,
-        notes=_notes(inputs, pose),
+        notes=notes_of(inputs, pose),
         volumes=None if fused is None else fused.volumes,
     )
 
@@ -364,17 +364,6 @@ def _intensity_map(meaning: str, unit: UnitPair) -> IntensityMap:
         mri_high=unit.high,
         window=intensity.window_of_fused(unit.low, unit.high),
     )
-
-
-def _notes(inputs: Inputs, pose: Pose) -> tuple[str, ...]:
-    notes = [f"{volume.name}: {note}" for volume in (inputs.ct, inputs.mri) for note in volume.notes]
-    if isinstance(pose.transform, AffineTransform):
-        how = "given" if pose.origin == "given" else "requested"
-        notes.append(
-            f"the transform {how} is not rigid but {pose.transform.kind}: lengths and angles in the CT were changed to "
-            "match the MRI"
-        )
-    return tuple(notes)
 
 
 def _provenance(registration: Registration | None, device: torch.device, clock: Clock) -> Provenance:

@@ -235,10 +235,14 @@ def install(extras: list[str]) -> None:
     """Install this project, editable, with `extras` into `.venv`."""
     # Not compiled here: Python does that for the modules that it imports, which are few (measured: 120 s become 77).
     command = [*pip_command(), "install", "--no-compile", "--constraint", CONSTRAINTS]
-    command += ["--editable", f"{ROOT}[{','.join(extras)}]"]
+    code = 0
     if sys.platform == "linux" and answers(f"{CPU_TORCH_INDEX}/torch/", seconds=3):
-        command += ["--extra-index-url", CPU_TORCH_INDEX]
-    code = subprocess.run(command, cwd=ROOT, stdin=subprocess.DEVNULL, env=clean_environ()).returncode
+        # On its own, and nothing else from there: with two indexes at once either could offer any package.
+        torch = [*command, "--no-deps", "--index-url", CPU_TORCH_INDEX, "torch"]
+        code = subprocess.run(torch, cwd=ROOT, stdin=subprocess.DEVNULL, env=clean_environ()).returncode
+    if code == 0:
+        command += ["--editable", f"{ROOT}[{','.join(extras)}]"]
+        code = subprocess.run(command, cwd=ROOT, stdin=subprocess.DEVNULL, env=clean_environ()).returncode
     if code != 0:
         raise SetupError(
             f"pip could not install what is needed (exit code {code}; its message is above). "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import tempfile
 import time
@@ -13,14 +14,21 @@ from pathlib import Path
 
 from BrainFusionLib.case.codec import from_document, to_document
 from BrainFusionLib.case.record import read_document, read_record
+from BrainFusionLib.case.request import Inputs
 from BrainFusionLib.case.result import Result, Volumes
 from BrainFusionLib.errors import ImageContentError, ImageFileError, RecordError, Remedy, SettingsError
+from BrainFusionLib.geometry import Grid
 from BrainFusionLib.io import read_volume, write_json, write_transform, write_volume
 from BrainFusionLib.io.dicom_headers import DicomHeaders, read_series_headers
 from BrainFusionLib.io.dicom_writing import write_dicom_results
-from BrainFusionLib.io.formats import output_names
-from BrainFusionLib.io.leftovers import remove_leftovers
+from BrainFusionLib.io.formats import named, output_names
+from BrainFusionLib.io.leftovers import STAGING, remove_leftovers, temporary_beside
+from BrainFusionLib.io.other_transforms import Between, Frame, Maps
+from BrainFusionLib.io.suffixes import suffix_of
+from BrainFusionLib.io.transform_writing import SUFFIXES, TransformFormat
+from BrainFusionLib.io.zipped import is_zip
 from BrainFusionLib.report import write_pictures, write_report
+from BrainFusionLib.stopping import half_written, made_for_results
 from BrainFusionLib.volume import Volume, VoxelArray
 
 # Stems of the names of volumes that a case may write.
@@ -28,8 +36,8 @@ VOLUMES = ("fused", "ct_in_mri", "alpha")
 DICOM_FOLDERS = ("dicom/fused", "dicom/ct_in_mri")
 PICTURES = "pictures"
 FOLDERS = (*DICOM_FOLDERS, PICTURES)
-# Prefix of the hidden folders in which results are written first.
-STAGING = ".brainfusion-"
+# A new result that is whole, and is being moved into place.
+WHOLE = ".brainfusion-whole"
 
 
 def read_pair(
@@ -45,13 +53,22 @@ def read_pair(
         As `io.read_volume`; the message names the file.
     """
     ct_path, mri_path = Path(ct_path), Path(mri_path)
-    if _same_file(ct_path, mri_path) and (not ct_path.is_dir() or ct_series == mri_series):
+    has_series = ct_path.is_dir() or is_zip(ct_path)
+    if _same_file(ct_path, mri_path) and (not has_series or ct_series == mri_series):
         raise ImageContentError(
-            f"{ct_path} was given both as CT and as MRI."
-            + ("" if ct_path.is_dir() else " Give two different volumes."),
-            remedy=Remedy.CHOOSE_SERIES_OF_EACH if ct_path.is_dir() else None,
+            f"{ct_path} was given both as CT and as MRI." + ("" if has_series else " Give two different volumes."),
+            remedy=Remedy.CHOOSE_SERIES_OF_EACH if has_series else None,
         )
     return read_volume(ct_path, series=ct_series), read_volume(mri_path, series=mri_series)
+
+
+def between_inputs(
+    inputs: Inputs, ct_path: str | Path, mri_path: str | Path, frame: Frame | None = None, maps: Maps | None = None
+) -> Between:
+    """Return what a transform file does not say itself: the grids of the two volumes, and what the user says."""
+    nifti = {suffix for name in ("nifti", "analyze") for suffix in named(name).suffixes}
+    in_nifti_order = all(suffix_of(Path(path)) in nifti for path in (ct_path, mri_path))
+    return Between(inputs.ct.grid, inputs.mri.grid, frame, maps, in_nifti_order)
 
 
 def _same_file(a: Path, b: Path) -> bool:
@@ -94,11 +111,16 @@ def write_case(
     pictures: bool = False,
     identify: bool = False,
     file_names: Mapping[str, str] | None = None,
+    transform_format: TransformFormat = "itk",
+    ct_grid: Grid | None = None,
 ) -> dict[str, Path]:
     """Write a result's five files to `folder`, and its weight map if `save_alpha`; return them by role.
 
     `file_names` replaces the usual names of results, by role: ``fused``, ``ct_in_mri``, ``transform``,
     ``report``, ``result``, ``alpha``.
+
+    With a `transform_format` other than ITK's, the transform is written in this format, too; ``lta`` and ``fsl`` need
+    the CT's grid.
 
     The names of the inputs, which may identify the patient, are only included with `identify`. With `pictures` the
     report's still pictures are also written as PNGs, to the folder ``pictures``. With the `dicom` headers of the MRI
@@ -107,7 +129,8 @@ def write_case(
 
     All files are first written to a hidden folder and then moved into place, so that a full disk or a kill leaves the
     previous result unchanged. The old ``result.json`` is removed first and the new one is moved last: if it exists, the
-    result is complete. Volumes of the previous result in another format are removed with it.
+    result is complete. What a kill interrupts while files are moved is completed by `complete_replacement`. Volumes of
+    the previous result in another format are removed with it.
 
     Raises
     ------
@@ -127,6 +150,8 @@ def write_case(
         names = {"dicom_fused": DICOM_FOLDERS[0], "dicom_ct_in_mri": DICOM_FOLDERS[1], **names}
     if pictures:
         names = {"pictures": PICTURES, **names}
+    if transform_format != "itk":
+        names = {f"transform_{transform_format}": f"ct_to_mri{SUFFIXES[transform_format][0]}", **names}
     names = {role: (file_names or {}).get(role, name) for role, name in names.items()}
     record = result.without_paths() if identify else result.without_names()
     began = time.perf_counter()
@@ -135,6 +160,9 @@ def write_case(
         for role, volume in written.items():
             write_volume(volume, staged / names[role])
         write_transform(result.transform, staged / names["transform"])
+        if transform_format != "itk":
+            other = staged / names[f"transform_{transform_format}"]
+            write_transform(result.transform, other, transform_format, ct=ct_grid, mri=mri.grid)
         if pictures:
             (staged / PICTURES).mkdir()
             write_pictures(result, mri, staged / PICTURES)
@@ -155,7 +183,7 @@ def write_case(
         write_report(record, mri, staged / names["report"])
         # The voxels are in the volume files; `read_case` finds them by the path of their field.
         write_json(to_document(record, {}), staged / names["result"])
-        _replace(staged, folder, list(names.values()))
+        _replace(staged, folder)
     return {role: folder / name for role, name in names.items()}
 
 
@@ -178,8 +206,12 @@ def read_case(path: str | Path) -> Result:
         A file cannot be read, or is not a result of this version.
     """
     path = Path(path)
-    path = path / "result.json" if path.is_dir() else path
+    if path.is_dir():
+        complete_replacement(path)
+        path = path / "result.json"
     files = read_record(path).files
+    if any(Path(name).is_absolute() or ".." in Path(name).parts for name in files.values()):
+        raise RecordError(f"{path}: names files outside of its folder. Run the case again.")
     try:
         return from_document(read_document(path), Result, _VoxelsIn(path.parent, files))
     except RecordError as error:
@@ -202,21 +234,46 @@ class _VoxelsIn(Mapping[str, VoxelArray]):
         return len(self._files)
 
 
-def _replace(staged: Path, folder: Path, names: list[str]) -> None:
-    """Move the files of a new result into place in the order of `names`, and remove obsolete ones."""
-    result = folder / names[-1]
+def _replace(staged: Path, folder: Path) -> None:
+    """Move the files of a new result into place, and remove obsolete ones."""
+    complete_replacement(folder)
     try:
-        old = set(json.loads(result.read_text(encoding="utf-8"))["files"].values()) if result.exists() else set()
-    except (OSError, ValueError, KeyError, AttributeError, TypeError):
-        old = set()  # not a result of this project
+        # From here on the new result is the one that counts, also for a run after a kill.
+        staged.rename(folder / WHOLE)
+    except OSError as error:
+        raise ImageFileError(f"{folder}: cannot write there ({error.strerror or error}).") from error
+    complete_replacement(folder)
+
+
+def complete_replacement(folder: Path) -> None:
+    """Move the files of a new result that is whole into place, also after a kill; nothing where there is none.
+
+    Raises
+    ------
+    ImageFileError
+        A file cannot be replaced; the rest of the new result is removed.
+    """
+    whole = folder / WHOLE
+    if not whole.is_dir():
+        return
+    result = folder / "result.json"
     try:
+        # Of a replacement that was interrupted, the old result is gone, and some of the new files are in place.
+        made = whole / "result.json"
+        record = next((path for path in whole.glob("*.json") if _files_in(path)), made)
+        names = _files_in(record)
+        result = folder / record.name
+        old = set(_files_in(result))
         result.unlink(missing_ok=True)
         for name in old & set(FOLDERS):
             shutil.rmtree(folder / name, ignore_errors=True)
         if any(name in DICOM_FOLDERS for name in names):
             (folder / "dicom").mkdir(exist_ok=True)
         for name in names:
-            (staged / name).replace(folder / name)
+            if os.path.lexists(whole / name):
+                if name in FOLDERS:
+                    shutil.rmtree(folder / name, ignore_errors=True)
+                (whole / name).replace(folder / name)
         ours = {f"{stem}.{form}" for stem in VOLUMES for form in output_names()}
         for name in (old & ours) - set(names):
             (folder / name).unlink(missing_ok=True)
@@ -227,6 +284,21 @@ def _replace(staged: Path, folder: Path, names: list[str]) -> None:
             f"{error.filename2 or error.filename}: cannot be replaced ({error.strerror}). Remove it first.",
             remedy=Remedy.OTHER_OUTPUT_FOLDER,
         ) from error
+    finally:
+        shutil.rmtree(whole, ignore_errors=True)
+
+
+def _files_in(result: Path) -> list[str]:
+    """Return the names of a result's files by its record, itself last; nothing if it is none of this project."""
+    try:
+        names = list(json.loads(result.read_text(encoding="utf-8"))["files"].values())
+    except (OSError, ValueError, KeyError, AttributeError, TypeError):
+        return []
+    # A record from elsewhere must not name files outside.
+    is_ours = all(
+        isinstance(name, str) and not Path(name).is_absolute() and ".." not in Path(name).parts for name in names
+    )
+    return sorted(names, key=lambda name: name == result.name) if is_ours else []
 
 
 def refuse_to_overwrite_inputs(folder: Path, file_format: str, inputs: tuple[str | Path, ...]) -> None:
@@ -260,6 +332,7 @@ def make_output_folder(folder: Path) -> list[Path]:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             pass
+        made_for_results(made)
     except OSError as error:
         remove_if_empty(made)
         raise ImageFileError(
@@ -279,15 +352,21 @@ def remove_if_empty(folders: list[Path]) -> None:
 
 @contextmanager
 def staging_folder(folder: Path) -> Iterator[Path]:
-    """Create a hidden folder inside `folder`, and remove it afterwards in any case."""
-    try:
-        staged = Path(tempfile.mkdtemp(prefix=STAGING, dir=folder))
-    except OSError as error:
-        raise ImageFileError(f"{folder}: cannot write there ({error.strerror or error}).") from error
-    try:
-        yield staged
-    finally:
-        shutil.rmtree(staged, ignore_errors=True)
+    """Create a hidden folder inside `folder`, and remove it afterwards in any case.
+
+    What killed runs left behind in `folder` is removed first.
+    """
+    remove_leftovers(folder)
+    staged = temporary_beside(folder / "staged", prefix=STAGING)
+    with half_written(staged):
+        try:
+            staged.mkdir()
+        except OSError as error:
+            raise ImageFileError(f"{folder}: cannot write there ({error.strerror or error}).") from error
+        try:
+            yield staged
+        finally:
+            shutil.rmtree(staged, ignore_errors=True)
 
 
 def remove_staging(folder: Path) -> None:

@@ -121,6 +121,7 @@ def test_unchecked_given_transform_is_amber(pair: PhantomPair) -> None:
 def test_given_transform_for_an_unrelated_ct_is_red(pair: PhantomPair) -> None:
     noise = np.random.default_rng(0).normal(0, 8, pair.ct.array_kji.shape)
     blob = np.where(pair.ct.array_kji[::-1] > -300, 40, -1000) + noise
+    blob[::9] += np.where(blob[::9] > -300, 600, 0)  # some bone, without which it would be no CT
     verdict = fuse(pair.ct.with_array(blob), pair.mri, transform=pair.transform).verdict
     assert verdict.colour == "red"
     assert "a registration" in " ".join(verdict.reasons)

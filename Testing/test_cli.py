@@ -413,9 +413,9 @@ def make_constant(folder: Path, pair: PhantomPair) -> Path:
     return folder / "empty.nii.gz"
 
 
-def make_nan(folder: Path, pair: PhantomPair) -> Path:
+def make_infinite(folder: Path, pair: PhantomPair) -> Path:
     array = pair.ct.array_kji.copy()
-    array[20, 20, 20] = np.nan
+    array[20, 20, 20] = np.inf
     write_volume(pair.ct.with_array(array), folder / "hole.nii.gz")
     return folder / "hole.nii.gz"
 
@@ -440,7 +440,7 @@ WRONG = {
     make_2d: "flat.mha",
     make_4d: "series.nii.gz",
     make_constant: "empty.nii.gz",
-    make_nan: "hole.nii.gz",
+    make_infinite: "hole.nii.gz",
     make_zero_spacing: "flattened.nii",
     make_empty_folder: "dicom",
 }
@@ -613,6 +613,7 @@ def test_unrelated_head_gives_exit_code_3(
 ) -> None:
     corner = Volume(pair.ct.array_kji[-10:, :12, :12], Grid((12, 12, 10), (3.0, 3.0, 3.0)), "CT")
     corner = corner.with_array(np.where(np.indices(corner.array_kji.shape).sum(axis=0) > 16, 40, -1000.0) + np.random.default_rng(0).normal(0, 9, corner.array_kji.shape))  # fmt: skip  # noqa: E501
+    corner.array_kji[8, -4:, -4:] = 900  # some bone, without which it would be no CT
     write_volume(corner, tmp_path / "corner.nii.gz")
     code = cli.main(
         ["register", str(tmp_path / "corner.nii.gz"), str(inputs / "mri.nii.gz"), "-o", str(tmp_path / "t.tfm"),

@@ -178,7 +178,8 @@ all_settings = built(
 )
 requests = built(
     Request, ct=sources, mri=sources, mri_mask=maybe | sources, settings=all_settings, start=maybe | rigid,
-    given=maybe | transforms, check=st.booleans(), fuse=st.booleans(),
+    given=maybe | transforms, check=st.booleans(), fuse=st.booleans(), ct_offset=maybe | finite,
+    stated=st.lists(text, max_size=2).map(tuple),
 )  # fmt: skip
 tables = st.dictionaries(text, finite, max_size=3)
 

@@ -54,7 +54,8 @@ def test_broken_rows_are_reported_and_others_are_done(cohort, tmp_path, capsys):
     assert "row 5 (missing): mri: not_there.nii.gz does not exist" in said.err
     assert "3 done, 1 failed; 1 problem in the cohort" in said.out
     table = {row["case"]: row for row in rows_of(tmp_path)}
-    assert [row["status"] for row in table.values()] == ["done", "done", "done", "failed"]
+    assert [row["status"] for row in table.values()] == ["done", "done", "done", "failed", "failed"]
+    assert table["row 5 (missing)"]["error"].startswith("mri: not_there.nii.gz does not exist")
     assert "is empty: every voxel is 0" in table["empty"]["error"]
     assert not (tmp_path / "empty").exists()
     for name in ("head00", "head01", "head02"):
@@ -69,7 +70,8 @@ def test_broken_rows_are_reported_and_others_are_done(cohort, tmp_path, capsys):
     assert not re.search(r"https?:|//\w|@import|url\(|<link|fetch\(", re.sub(r'base64,[^"]+', "", page))
     log = (tmp_path / "cohort.log").read_text(encoding="utf-8").splitlines()
     assert [line.split("\t")[1] for line in log] == list(table)
-    assert "is empty: every voxel is 0" in log[-1]
+    assert "is empty: every voxel is 0" in log[-2]
+    assert "not_there.nii.gz does not exist" in log[-1]
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("result.json")}
     assert cli.main(["cohort", str(cohort), "-o", str(tmp_path), *COMMAND]) == 1
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("result.json")} == before, (

@@ -3,13 +3,20 @@
 import json
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from BrainFusionLib import cli
-from BrainFusionLib.cohort import read_bids, read_folders
-from BrainFusionLib.errors import ImageFileError
+from BrainFusionLib.cohort import one_case, read_bids, read_folders, read_manifest, running
+from BrainFusionLib.cohort.folders import only_one
+from BrainFusionLib.cohort.manifest import Entry
+from BrainFusionLib.cohort.row import Row
+from BrainFusionLib.errors import ImageFileError, SettingsError
+from BrainFusionLib.settings import Settings
+from BrainFusionLib.version import __version__
 from tools.make_cohort import make_cohort
 
 COMMAND = ("--rule", "bone_over_mri", "--preset", "fast", "--device", "cpu", "--workers", "1")
@@ -231,3 +238,56 @@ def test_a_folder_of_folders_is_done_like_a_table(phantoms, tmp_path):
             shutil.copy(phantoms / f"{kind}{number:02d}.nii.gz", folder / f"{kind}.nii.gz")
     assert cli.main(["cohort", str(tmp_path / "in"), "-o", str(tmp_path / "out"), *COMMAND]) == 0
     assert (tmp_path / "out" / "head1" / "report.html").exists()
+
+
+# ---------------------------------------------------------------- what is wrong with a cohort
+
+
+def test_broken_rows_stand_in_the_table_the_log_and_the_page(tmp_path, monkeypatch):
+    monkeypatch.setattr(running, "fuse_case", lambda entry, *_: Row(entry.case, "failed", error="=1+1"))
+    for name in ("c.nii", "m.nii"):
+        (tmp_path / name).write_bytes(b"x")
+    content = b"case,ct,mri\ngood,c.nii,m.nii\nbad\xff,c.nii,m.nii\ngone,<b>x</b>.nii,m.nii\n"
+    (tmp_path / "cohort.csv").write_bytes(content)
+    entries, problems = read_manifest(tmp_path / "cohort.csv")
+    assert [entry.case for entry in entries] == ["good"]
+    running.run_cohort(entries, tmp_path / "out", problems=problems)
+    table, log, page = (
+        (tmp_path / "out" / name).read_text(encoding="utf-8") for name in ("cohort.tsv", "cohort.log", "cohort.html")
+    )
+    for text in (table, log, page):
+        assert "row 3" in text
+        assert "is not UTF-8" in text
+        assert "row 4 (gone)" in text
+    assert "<b>x</b>.nii does not exist" in table
+    assert "<b>" not in page
+    assert "\t'=1+1\n" in table
+
+
+@pytest.mark.parametrize("pattern", ["**x", "/etc/*", ""])
+def test_pattern_that_is_none_is_an_error_of_the_settings(tmp_path, pattern):
+    (tmp_path / "case").mkdir()
+    with pytest.raises(SettingsError, match="is no pattern for the name of the CT"):
+        only_one(tmp_path / "case", [pattern], "CT")
+
+
+def test_seal_from_elsewhere_reads_no_file_outside_of_its_folder(tmp_path, monkeypatch):
+    entry = Entry(1, "a", tmp_path / "c", tmp_path / "m")
+    read = []
+    monkeypatch.setattr(one_case, "sha256_of", lambda path: read.append(path) or "0")
+    for name in ("../../secret", "/dev/zero", "gone"):
+        seal = SimpleNamespace(version=__version__, files={name: "0"}, row=None, request=None, transform_sha256=None)
+        monkeypatch.setattr(one_case, "read_seal", lambda *_, seal=seal: seal)
+        assert one_case.finished(entry, tmp_path, Settings()) is None
+    assert not read
+
+
+def test_input_replaced_during_the_run_makes_the_case_out_of_date(tmp_path):
+    for name in ("c", "m"):
+        (tmp_path / name).write_bytes(name.encode())
+    entry = Entry(1, "a", tmp_path / "c", tmp_path / "m")
+    before, _ = one_case._made_from(entry, Settings())
+    read = replace(before, ct=replace(before.ct, name="x.nii"))
+    (tmp_path / "c").write_bytes(b"replaced")
+    assert one_case._made_from(entry, Settings(), read)[0] == before
+    assert one_case._made_from(entry, Settings())[0] != before

@@ -166,12 +166,16 @@ def test_failed_installation_names_the_remedy(tmp_path, monkeypatch):
 @pytest.mark.parametrize(("platform", "reachable"), [("linux", True), ("linux", False), ("darwin", True)])
 def test_cpu_index_is_used_on_linux_if_it_answers(tmp_path, monkeypatch, platform, reachable):
     arguments = tmp_path / "arguments"
-    note = f"import pathlib, sys; pathlib.Path({str(arguments)!r}).write_text('\\n'.join(sys.argv))"
+    note = f"import sys; print(*sys.argv, file=open({str(arguments)!r}, 'a'))"
     monkeypatch.setattr(dev, "pip_command", lambda: [sys.executable, "-c", note])
     monkeypatch.setattr(dev, "answers", lambda url, seconds: reachable)
     monkeypatch.setattr(sys, "platform", platform)
     dev.install(["torch"])
-    assert (dev.CPU_TORCH_INDEX in arguments.read_text()) == (platform == "linux" and reachable)
+    *of_torch, rest = arguments.read_text().splitlines()
+    assert bool(of_torch) == (platform == "linux" and reachable)
+    assert all(f"--no-deps --index-url {dev.CPU_TORCH_INDEX} torch" in line for line in of_torch)
+    assert "index-url" not in rest
+    assert "--editable" in rest
 
 
 def test_without_pip_one_is_put_into_the_environment(tmp_path, monkeypatch):

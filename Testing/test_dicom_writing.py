@@ -429,3 +429,41 @@ def test_another_patient_id_is_noted_without_its_value(pair, tmp_path, capsys):
     assert "different patient IDs" in said.out + said.err
     assert "SOMEONE-ELSE" not in said.out + said.err
     assert PATIENT_ID not in said.out + said.err
+
+
+# ---- privacy --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("mri", "ct", "result"),
+    [
+        ("NO", "NO", "NO"), ("YES", "NO", "YES"), ("NO", "YES", "YES"), (None, "YES", "YES"),
+        (None, "NO", None), ("NO", None, None), ("NO", "absent", None),
+    ],
+)  # fmt: skip
+def test_burned_in_text_follows_the_sources(tmp_path, mri, ct, result):
+    def headers(name, modality, said):
+        tags = {} if said is None else {"BurnedInAnnotation": said}
+        return read_series_headers(write_scan(a_volume(a_grid()), tmp_path / name, modality, **tags))
+
+    of_ct = None if ct == "absent" else headers("ct", "CT", ct)
+    write_dicom_series(a_volume(a_grid()), tmp_path / "out", headers("mri", "MR", mri), FUSED, ct=of_ct)
+    assert {data.get("BurnedInAnnotation") for data in datasets(tmp_path / "out")} == {result}
+
+
+def test_private_attributes_inside_kept_sequences_are_dropped(tmp_path):
+    item = Dataset()
+    item.PatientID, item.TypeOfPatientID = "other", "TEXT"
+    item.private_block(0x0011, "SECRET", create=True).add_new(1, "LO", "Jane's diary")
+    folder = write_scan(a_volume(a_grid()), tmp_path / "mri", OtherPatientIDsSequence=[item])
+    write_dicom_series(a_volume(a_grid()), tmp_path / "out", read_series_headers(folder), FUSED)
+    for path in (tmp_path / "out").iterdir():
+        assert b"diary" not in path.read_bytes()
+        assert pydicom.dcmread(path).OtherPatientIDsSequence[0].PatientID == "other"
+
+
+@pytest.mark.parametrize("keyword", ["StudyInstanceUID", "FrameOfReferenceUID", "SeriesInstanceUID"])
+def test_uid_of_two_values_is_refused(tmp_path, keyword):
+    folder = write_scan(a_volume(a_grid()), tmp_path / "mri", **{keyword: ["1.2.3", "1.2.4"]})
+    with pytest.raises(ImageFileError, match=f"several values of {keyword}"):
+        read_series_headers(folder)

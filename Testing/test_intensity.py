@@ -12,11 +12,13 @@ from BrainFusionLib.intensity import (
     ct_head_mask,
     ct_to_unit,
     hu_from_unit,
+    in_hounsfield_units,
     looks_like_ct,
     looks_like_labels,
     mri_scale,
     otsu_threshold,
     window_of_fused,
+    without_spikes,
 )
 from BrainFusionLib.phantom import Tissue, head_grid, make_phantom
 from BrainFusionLib.volume import Volume
@@ -353,6 +355,7 @@ def test_two_cts_are_refused(phantom, ct, modality):
     "convert",
     [
         pytest.param(lambda hu: hu + 1024, id="no rescale intercept"),
+        pytest.param(lambda hu: np.maximum(hu, 0), id="cut at 0"),
         pytest.param(lambda hu: np.clip((hu + 160) / 400 * 255, 0, 255), id="windowed to 8 bits"),
     ],
 )
@@ -370,7 +373,8 @@ def test_ct_and_mri_are_distinguished_by_their_values(phantom, ct, mri):
     assert looks_like_ct(ct.array_kji)
     assert not looks_like_ct(mri.array_kji)
     assert not looks_like_ct(np.full((8, 8, 8), -1000, np.float32))
-    assert looks_like_ct(phantom.ct(Grid((20, 20, 4), (4.0, 4.0, 4.0), (-140, -40, 0))).array_kji)
+    rim = phantom.ct(Grid((20, 20, 4), (4.0, 4.0, 4.0), (-140, -40, 0)))
+    check_pair(_as(rim, modality=None), mri)
 
 
 @pytest.mark.parametrize("spacing", [0.001, 1000.0])
@@ -436,3 +440,104 @@ def test_an_empty_mask_is_refused_by_name(value):
     empty = Volume(np.full(MRI_GRID.shape_kji, value), MRI_GRID, name="mask.nrrd")
     with pytest.raises(ImageContentError, match=r"mask.nrrd.*is empty.*omit the mask"):
         check_mask(empty, _mri_of(MRI_GRID))
+
+
+# What is put right.
+
+
+@pytest.mark.parametrize("offset", [1024, 1000, -1024, 32768])
+@pytest.mark.parametrize("modality", ["CT", None])
+def test_shifted_ct_is_put_right_with_a_note(ct, mri, offset, modality):
+    whole = np.rint(np.maximum(ct.array_kji, -min(1024, abs(offset))))
+    shifted = in_hounsfield_units(_as(ct, whole + offset, modality=modality))
+    np.testing.assert_array_equal(shifted.array_kji, whole)
+    assert f"{offset} was subtracted" in shifted.notes[0]
+    check_pair(shifted, mri)
+
+
+def test_offset_of_the_user_is_subtracted(ct):
+    moved = in_hounsfield_units(_as(ct, ct.array_kji + 512), 512)
+    np.testing.assert_allclose(moved.array_kji, ct.array_kji, atol=1e-3)
+    assert "512 was subtracted" in moved.notes[0]
+
+
+def test_ct_cut_at_zero_gets_its_air_back(ct, mri):
+    cut = in_hounsfield_units(_as(ct, np.maximum(np.rint(ct.array_kji), 0), modality=None))
+    assert "cut off" in cut.notes[0]
+    np.testing.assert_array_equal(cut.array_kji[0, 0], -1000)
+    dense = ct.array_kji > 20
+    np.testing.assert_array_equal(cut.array_kji[dense], np.rint(ct.array_kji)[dense])
+    check_pair(cut, mri)
+
+
+def test_metal_wrapped_in_12_bits_is_unwrapped(ct):
+    metal = np.rint(ct.array_kji)
+    middle = tuple(n // 2 for n in metal.shape)
+    k, j, i = np.indices(metal.shape)
+    away = np.sqrt((k - middle[0]) ** 2 + (j - middle[1]) ** 2 + (i - middle[2]) ** 2)
+    metal = np.where(away < 5, 2900, metal)
+    metal = np.where(away < 3, 3500, metal)
+    wrapped = np.where(metal > 3071, metal - 4096, metal)
+    right = in_hounsfield_units(_as(ct, wrapped))
+    np.testing.assert_array_equal(right.array_kji, metal.astype(np.float32))
+    assert "12 bits" in right.notes[0]
+    assert in_hounsfield_units(_as(ct, np.minimum(metal, 3071))).notes == ()
+
+
+def test_sound_ct_is_left_as_it_is(phantom, ct):
+    for sound in (ct, phantom.ct(Grid((20, 20, 4), (4.0, 4.0, 4.0), (-140, -40, 0)))):
+        assert in_hounsfield_units(without_spikes(sound)) is sound
+
+
+def test_mri_is_not_taken_for_a_shifted_ct(phantom, mri):
+    for contrast in ("T1", "T2", "FLAIR"):
+        other = phantom.mri(contrast, mri.grid)
+        assert in_hounsfield_units(_as(other, modality=None)).notes == ()
+
+
+@pytest.mark.parametrize(
+    "signed",
+    [
+        pytest.param(lambda a, noise: np.where(a > 100, a - 600, 0) + noise, id="PSIR"),
+        pytest.param(lambda a, noise: np.where(a > 100, 4 * a - 3000, noise), id="PSIR of a wide range"),
+        pytest.param(lambda a, noise: np.where(a > 100, a, -32768), id="padded"),
+        pytest.param(lambda a, noise: np.where(a > 100, a, -1000), id="padded with -1000"),
+        pytest.param(lambda a, noise: a * np.where(noise > 0, 1, -1), id="real part"),
+    ],
+)
+def test_signed_mri_is_not_taken_for_a_ct(ct, mri, signed):
+    noise = np.random.default_rng(1).normal(0, 15, mri.array_kji.shape)
+    check_pair(ct, _as(mri, signed(mri.array_kji, noise), modality=None))
+
+
+def test_volume_without_bone_is_refused_as_no_ct(ct, mri):
+    soft = _as(ct, np.minimum(ct.array_kji, 120), name="soft")
+    with pytest.raises(ImageContentError, match=r"soft, given as CT, shows no bone"):
+        check_pair(soft, mri)
+    check_pair(soft, mri, stated=["CT"])
+
+
+def test_what_the_user_states_is_not_judged(ct, mri):
+    with pytest.raises(ImageContentError, match="both volumes are CTs"):
+        check_pair(ct, _as(ct, ct.array_kji + 1, modality=None))
+    check_pair(ct, _as(ct, ct.array_kji + 1, modality=None), stated=["MRI"])
+
+
+@pytest.mark.parametrize("value", [1e9, -1e9, 3e38])
+def test_one_wild_voxel_is_set_to_what_is_usual(mri, value):
+    wild = mri.array_kji.copy()
+    wild[3, 4, 5] = value
+    tame = without_spikes(_as(mri, wild))
+    assert np.abs(tame.array_kji).max() <= np.abs(mri.array_kji).max()
+    assert "1 voxels of" in tame.notes[0]
+    wild[3, 4, 5] = tame.array_kji[3, 4, 5]
+    np.testing.assert_array_equal(tame.array_kji, wild)
+
+
+def test_padding_far_below_all_others_is_taken_for_outside(mri):
+    padded = mri.array_kji.copy()
+    padded[:, :5] = -32768
+    tame = without_spikes(_as(mri, padded))
+    assert tame.array_kji.min() >= mri.array_kji.min()
+    assert "far below all others" in tame.notes[0]
+    assert without_spikes(mri) is mri

@@ -11,6 +11,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+import scipy.io
 import SimpleITK as sitk
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -181,6 +182,56 @@ def test_qform_replaces_a_sheared_sform(tmp_path):
     assert any("template" in note for note in volume.notes)
 
 
+@pytest.mark.parametrize("code", [3, 4, 5])
+@pytest.mark.parametrize("qform_code", [1, 2, 4])
+def test_qform_replaces_an_sform_that_scales_to_a_template(tmp_path, code, qform_code):
+    plain = ras_affine(OBLIQUES[0])
+    image = nib.Nifti1Image(VOXELS_IJK, plain)
+    image.set_qform(plain, code=qform_code)
+    nib.save(image, tmp_path / "a.nii")
+    content = bytearray((tmp_path / "a.nii").read_bytes())
+    content[254:256] = np.int16(code).tobytes()
+    content[280:328] = (plain @ np.diag([1.07, 1, 1.1, 1]))[:3].astype("<f4").tobytes()
+    (tmp_path / "a.nii").write_bytes(content)
+    volume = read_volume(tmp_path / "a.nii")
+    assert_read_as(volume, plain)
+    assert any("to fit a template" in note for note in volume.notes)
+
+
+@pytest.mark.parametrize("code", [1, 2, 3])
+def test_sform_that_only_places_the_head_is_used(tmp_path, code):
+    image = nib.Nifti1Image(VOXELS_IJK, ras_affine(OBLIQUES[0]))
+    image.set_qform(ras_affine(np.eye(3)), code=1)
+    image.set_sform(ras_affine(OBLIQUES[0]), code=code)
+    nib.save(image, tmp_path / "a.nii")
+    assert_read_as(read_volume(tmp_path / "a.nii"), ras_affine(OBLIQUES[0]))
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("kind", [np.uint8, np.int32, np.float32, np.int16])
+def test_freesurfer_volume_is_read_as_in_nibabel(tmp_path, kind, packed):
+    path = tmp_path / ("a.mgz" if packed else "a.mgh")
+    voxels = (VOXELS_IJK % 200).astype(kind)
+    image = nib.MGHImage(voxels, ras_affine(OBLIQUES[0]))
+    nib.save(image, path)
+    if not packed:
+        with path.open("ab") as stream:
+            stream.write(b"tags" * 3000)
+    volume = read_volume(path)
+    assert_read_as(volume, ras_affine(OBLIQUES[0]), voxels)
+    assert volume.notes == ()
+
+
+def test_freesurfer_volume_without_orientation_is_coronal(tmp_path):
+    nib.save(nib.MGHImage(VOXELS_IJK.astype(np.int16), np.eye(4)), tmp_path / "a.mgh")
+    content = bytearray((tmp_path / "a.mgh").read_bytes())
+    content[28:30] = b"\0\0"
+    (tmp_path / "a.mgh").write_bytes(content)
+    volume = read_volume(tmp_path / "a.mgh")
+    assert anatomical_axes(volume.grid.direction) == "LIA"
+    assert "no orientation" in volume.notes[0]
+
+
 def test_nifti_without_orientation_is_read_as_in_nibabel(tmp_path):
     image = nib.Nifti1Image(VOXELS_IJK, None)
     image.header.set_zooms((2, 3, 4))
@@ -237,12 +288,12 @@ def test_a_slope_of_zero_or_nan_means_no_scaling(tmp_path):
         np.testing.assert_array_equal(read_volume(path).array_kji, VOXELS_IJK.T)
 
 
-def test_nan_and_infinity_pass_through_the_reader(tmp_path):
-    voxels = np.zeros(SHAPE_IJK, np.float32)
-    voxels[0, 0, 0], voxels[1, 0, 0] = np.nan, np.inf
-    array = read_volume(save_nifti(tmp_path / "a.nii.gz", voxels=voxels)).array_kji
-    assert np.isnan(array[0, 0, 0])
-    assert np.isposinf(array[0, 0, 1])
+def test_what_is_not_a_number_is_outside_with_a_note(tmp_path):
+    voxels = np.full(SHAPE_IJK, 5, np.float32)
+    voxels[0, 0, 0], voxels[1, 0, 0], voxels[2, 0, 0] = np.nan, np.inf, -7
+    volume = read_volume(save_nifti(tmp_path / "a.nii.gz", voxels=voxels))
+    assert volume.array_kji[0, 0, :3].tolist() == [-7, np.inf, -7]
+    assert "1 voxels are not numbers" in volume.notes[0]
 
 
 def test_gzip_is_recognised_by_content(tmp_path):
@@ -339,10 +390,32 @@ def test_negative_spacing_becomes_positive_with_a_note(tmp_path):
     assert any("negative" in note for note in volume.notes)
 
 
-def test_an_spm_matrix_beside_the_pair_is_mentioned(tmp_path):
+@pytest.mark.parametrize("level", ["4", "5", "5 compressed"])
+@pytest.mark.parametrize("names", [("mat",), ("M",), ("M", "mat")])
+def test_spms_matrix_beside_a_pair_is_read_as_in_nibabel(tmp_path, level, names):
+    path = save_analyze(tmp_path / "a.img", nib.Spm99AnalyzeImage)
+    turned = ras_affine(OBLIQUES[0]) @ np.array([[1, 0, 0, -1], [0, 1, 0, -1], [0, 0, 1, -1], [0, 0, 0, 1.0]])
+    scipy.io.savemat(
+        tmp_path / "a.mat", dict.fromkeys(names, turned), format=level[0], do_compression=level.endswith("compressed")
+    )
+    volume = read_volume(path)
+    assert_read_as(volume, nib.Spm99AnalyzeImage.from_filename(path).affine)
+    assert "SPM" in volume.notes[0]
+
+
+def test_other_mat_file_beside_a_pair_is_mentioned(tmp_path):
     path = save_analyze(tmp_path / "a.img")
-    (tmp_path / "a.mat").write_bytes(b"...")
-    assert any("a.mat" in note and "not read" in note for note in read_volume(path).notes)
+    (tmp_path / "a.mat").write_text("1 0 0 0\n0 1 0 0\n0 0 1 0\n0 0 0 1\n")
+    assert any("not read" in note for note in read_volume(path).notes)
+
+
+@pytest.mark.parametrize("level", ["4", "5"])
+def test_damaged_matrix_of_spm_is_refused(tmp_path, level):
+    path = save_analyze(tmp_path / "a.img")
+    scipy.io.savemat(tmp_path / "a.mat", {"mat": np.eye(4)}, format=level)
+    (tmp_path / "a.mat").write_bytes((tmp_path / "a.mat").read_bytes()[:-9])
+    with pytest.raises(ImageFileError, match=r"a\.mat: .*damaged"):
+        read_volume(path)
 
 
 def test_a_gzipped_pair_and_upper_case_names_are_found(tmp_path):

@@ -91,7 +91,6 @@ def test_grid_round_trip_is_exact(tmp_path, suffix, axis, angle, spacing, origin
         ([-32769, 0], "float32"),
         ([0, 32768], "float32"),
         ([0, 0.5], "float32"),
-        ([0, np.nan], "float32"),
         ([0, np.inf], "float32"),
     ],
 )
@@ -425,7 +424,7 @@ def test_other_transform_files_are_refused(tmp_path):
     with pytest.raises(ImageFileError, match=r"gone\.tfm: there is no such file"):
         read_transform(tmp_path / "gone.tfm")
     (tmp_path / "a.tfm").write_text("hello")
-    with pytest.raises(ImageFileError, match=r"a\.tfm: is not an ITK transform file"):
+    with pytest.raises(ImageFileError, match=r"a\.tfm: is no transform file that is read"):
         read_transform(tmp_path / "a.tfm")
     with pytest.raises(ImageFileError, match=r"a\.mat: a transform cannot be written.*\.tfm"):
         write_transform(RigidTransform.identity(), tmp_path / "a.mat")

@@ -61,12 +61,17 @@ class RawInputs:
 
     def copied(self) -> Inputs:
         """Return library volumes with voxels of their own."""
-        return Inputs(**{role: volume.copied() for role, volume in self.by_role().items()})
+        return _copied(self.by_role())
 
     def by_role(self) -> dict[str, RawVolume]:
         """Return the volumes that are there, by the name of their field."""
         found = {"ct": self.ct, "mri": self.mri, "mri_mask": self.mri_mask}
         return {role: volume for role, volume in found.items() if volume is not None}
+
+
+def _copied(raw: dict[str, RawVolume]) -> Inputs:
+    mask = raw.get("mri_mask")
+    return Inputs(raw["ct"].copied(), raw["mri"].copied(), None if mask is None else mask.copied())
 
 
 @dataclass(frozen=True, eq=False)
@@ -263,7 +268,7 @@ def read_raw(job: Order) -> dict[str, RawVolume]:
 
 def read_inputs(job: JobMessage) -> Inputs:
     """Return the volumes of a job, float32."""
-    return Inputs(**{role: volume.copied() for role, volume in read_raw(job).items()})
+    return _copied(read_raw(job))
 
 
 def job_to_line(job: Order) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from BrainFusionLib.settings import Settings
@@ -50,6 +51,10 @@ class Request(ByValue):
         Whether to check a given pose against a registration.
     fuse
         Whether to fuse; if not, the result has a pose and no volumes.
+    ct_offset
+        What to subtract from the CT's values to get Hounsfield units; ``None``: worked out.
+    stated
+        Which of "CT" and "MRI" the user says to be what they are given as, whatever their values look like.
     """
 
     ct: Source
@@ -60,12 +65,18 @@ class Request(ByValue):
     given: Transform | None = None
     check: bool = True
     fuse: bool = True
+    ct_offset: float | None = None
+    stated: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
 class Inputs(ByValue):
-    """The volumes of a request: CT in Hounsfield units, MRI, and a registration mask on the MRI's grid."""
+    """The volumes of a request: CT in Hounsfield units, MRI, and a registration mask on the MRI's grid.
+
+    `sha256` is that of their files, by role ("ct", "mri", "mri_mask"), if it was taken, before they were read.
+    """
 
     ct: Volume
     mri: Volume
     mri_mask: Volume | None = None
+    sha256: Mapping[str, str] = field(default_factory=dict)

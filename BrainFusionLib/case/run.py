@@ -20,6 +20,7 @@ from BrainFusionLib.acquisition import pair_acquisition
 from BrainFusionLib.case.clock import Clock
 from BrainFusionLib.case.request import Inputs, Request
 from BrainFusionLib.case.result import IntensityMap, Pose, Provenance, Result, Volumes
+from BrainFusionLib.case.values import notes_of, put_right
 from BrainFusionLib.device import pick_device, use_threads
 from BrainFusionLib.errors import RegistrationError, Remedy, SettingsError
 from BrainFusionLib.evidence import (
@@ -37,8 +38,7 @@ from BrainFusionLib.intensity.inside import FindInside, InsideSkull, inside_skul
 from BrainFusionLib.intensity.unit import UnitPair, unit_pair
 from BrainFusionLib.metrics.fidelity import Fidelity, fidelity
 from BrainFusionLib.progress import Cancel, Progress, stop_if
-from BrainFusionLib.settings import RegistrationSettings
-from BrainFusionLib.transform import AffineTransform, RigidTransform, Transform
+from BrainFusionLib.transform import RigidTransform, Transform
 from BrainFusionLib.verdict.given import REFUSED, compared
 from BrainFusionLib.verdict.judge import judge, refusal
 from BrainFusionLib.version import __version__
@@ -87,6 +87,7 @@ def run(request: Request, inputs: Inputs, progress: Progress | None = None, canc
         `cancel` returned true.
     """
     clock = Clock(progress, cancel)
+    inputs = put_right(request, inputs)
     request, fuser, device = _ready(request, inputs)
     with use_threads(request.settings.threads):
         inside = cache(partial(inside_skull, inputs.ct))
@@ -119,7 +120,7 @@ def run(request: Request, inputs: Inputs, progress: Progress | None = None, canc
         provenance=_provenance(registration, device, clock),
         fidelity=None if fused is None else fused.fidelity,
         intensity=None if fused is None else fused.intensity,
-        notes=_notes(inputs, pose),
+        notes=notes_of(inputs, pose),
         volumes=None if fused is None else fused.volumes,
     )
 
@@ -143,7 +144,7 @@ def _ready(request: Request, inputs: Inputs) -> tuple[Request, Fuser | None, tor
 
         request = replace(request, settings=replace(request.settings, fusion=pinned(request.settings.fusion)))
         fuser = prepare(request.settings.fusion, device)
-    intensity.check_pair(inputs.ct, inputs.mri)
+    intensity.check_pair(inputs.ct, inputs.mri, request.stated)
     if inputs.mri_mask is not None:
         intensity.check_mask(inputs.mri_mask, inputs.mri)
     return request, fuser, device
@@ -164,7 +165,7 @@ def _posed(
     with clock.stage("registration"):
         found = register(
             inputs.ct, inputs.mri, request.settings.registration,
-            start=request.start, mri_mask=inputs.mri_mask, inside=inside, device=str(device),
+            start=request.start, mri_mask=inputs.mri_mask, stated=request.stated, inside=inside, device=str(device),
             progress=clock.progress, cancel=clock.cancel,
         )  # fmt: skip
         transform = found.affine or found.transform
@@ -297,13 +298,11 @@ def _checked(
         measured = local_evidence()
         given = None
         if pose.origin == "given" and request.check:
-            given = _check_given(inputs, pose, request.settings.registration, device, clock)
+            given = _check_given(request, inputs, pose, device, clock)
         return measured, given
 
 
-def _check_given(
-    inputs: Inputs, pose: Pose, settings: RegistrationSettings, device: torch.device, clock: Clock
-) -> GivenPose:
+def _check_given(request: Request, inputs: Inputs, pose: Pose, device: torch.device, clock: Clock) -> GivenPose:
     """Register the pair, and return the distance of the given pose from the result.
 
     The registration also tries the given pose, so that the two differ only if another pose matches better.
@@ -311,8 +310,8 @@ def _check_given(
     from BrainFusionLib.registration import register
 
     found = register(
-        inputs.ct, inputs.mri, settings, start=pose.rigid, device=str(device), progress=clock.under("checking"),
-        cancel=clock.cancel,
+        inputs.ct, inputs.mri, request.settings.registration, start=pose.rigid, stated=request.stated,
+        device=str(device), progress=clock.under("checking"), cancel=clock.cancel,
     )  # fmt: skip
     if refusal(Evidence(pose=found.evidence)) is not None:
         return REFUSED
@@ -365,17 +364,6 @@ def _intensity_map(meaning: str, unit: UnitPair) -> IntensityMap:
         mri_high=unit.high,
         window=intensity.window_of_fused(unit.low, unit.high),
     )
-
-
-def _notes(inputs: Inputs, pose: Pose) -> tuple[str, ...]:
-    notes = [f"{volume.name}: {note}" for volume in (inputs.ct, inputs.mri) for note in volume.notes]
-    if isinstance(pose.transform, AffineTransform):
-        how = "given" if pose.origin == "given" else "requested"
-        notes.append(
-            f"the transform {how} is not rigid but {pose.transform.kind}: lengths and angles in the CT were changed to "
-            "match the MRI"
-        )
-    return tuple(notes)
 
 
 def _provenance(registration: Registration | None, device: torch.device, clock: Clock) -> Provenance:

@@ -87,7 +87,15 @@ def _cohort(options: argparse.Namespace) -> int:
         left = (time.monotonic() - began) / done * (total - done)
         say(f"[{done}/{total}, about {left:.0f} s left] {row.case}: {row.summary()}")
 
-    rows = run_cohort(entries, options.output, settings, workers=workers, scheduler=options.scheduler, report=report)
+    rows = run_cohort(
+        entries,
+        options.output,
+        settings,
+        workers=workers,
+        scheduler=options.scheduler,
+        report=report,
+        problems=problems,
+    )
     bad = [row for row in rows if row.status != "done"]
     say(f"{len(rows) - len(bad)} done, {len(bad)} failed; {_counted(problems)} in the cohort; see cohort.tsv.")
     for row in bad:

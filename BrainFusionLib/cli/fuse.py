@@ -10,9 +10,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from BrainFusionLib.case import WARNING, run
+from BrainFusionLib.case import WARNING, Inputs, run
 from BrainFusionLib.cli.codes import DONE
-from BrainFusionLib.cli.pair import add_inputs, check_keep_refused, inputs_of, request_of, say_result, series_of
+from BrainFusionLib.cli.pair import (
+    add_inputs,
+    between_of,
+    check_keep_refused,
+    inputs_of,
+    request_of,
+    say_result,
+    series_of,
+)
 from BrainFusionLib.cli.rules import add_rule_options, fusion_settings
 from BrainFusionLib.console import ProgressLine, say
 from BrainFusionLib.errors import SettingsError
@@ -89,7 +97,7 @@ def _fuse(options: argparse.Namespace) -> int:
     given = [path for path in (options.ct, options.mri, options.mri_mask) if path is not None]
     refuse_to_overwrite_inputs(folder, options.format, tuple(given))
     check_keep_refused(options, (options.transform, str(folder / "ct_to_mri.tfm")))
-    start, transform = _transforms(options)
+    _check_no_register(options)
     settings = Settings(
         registration=RegistrationSettings.preset(options.preset, options.seed, options.model, options.align),
         fusion=fusion_settings(options),
@@ -105,6 +113,7 @@ def _fuse(options: argparse.Namespace) -> int:
             dicom = read_pair_headers(options.ct, options.mri, *series_of(options)) if options.dicom else None
             if dicom is not None:
                 dicom[0].check_same_place(inputs.mri.grid, inputs.mri.name)
+            start, transform = _transforms(options, inputs)
             request = replace(request_of(options, inputs), settings=settings, start=start, given=transform)
             result = run(request, inputs, progress)
             progress("writing", 0.0)
@@ -117,6 +126,8 @@ def _fuse(options: argparse.Namespace) -> int:
                 dicom=dicom,
                 pictures=options.pictures,
                 identify=options.identify,
+                transform_format=options.transform_format,
+                ct_grid=inputs.ct.grid,
             )
     except BaseException:
         remove_if_empty(made)
@@ -132,24 +143,31 @@ def _fuse(options: argparse.Namespace) -> int:
     return DONE
 
 
-def _transforms(options: argparse.Namespace) -> tuple[RigidTransform | None, Transform | None]:
-    """Return the starting pose and the transform to use unchanged; at most one of them is given.
+def _check_no_register(options: argparse.Namespace) -> None:
+    """Check that no option for the registration was given together with --no-register.
 
     Raises
     ------
     SettingsError
-        An option for the registration was given together with --no-register.
+        One was.
     """
-    if options.register:
-        return (read_transform(options.transform) if options.transform else None), None
     for option, default in (
         ("model", RegistrationSettings.model),
         ("align", RegistrationSettings.align),
         ("mri_mask", None),
     ):
-        if getattr(options, option) != default:
+        if not options.register and getattr(options, option) != default:
             raise SettingsError(
                 f"--{option.replace('_', '-')} only applies to registration, which --no-register omits. Omit one of "
                 "the two."
             )
-    return None, (read_transform(options.transform, rigid=False) if options.transform else RigidTransform.identity())
+
+
+def _transforms(options: argparse.Namespace, inputs: Inputs) -> tuple[RigidTransform | None, Transform | None]:
+    """Return the starting pose and the transform to use unchanged; at most one of them is given."""
+    if not options.transform:
+        return None, None if options.register else RigidTransform.identity()
+    between = between_of(options, inputs)
+    if options.register:
+        return read_transform(options.transform, between=between), None
+    return None, read_transform(options.transform, rigid=False, between=between)

@@ -8,10 +8,7 @@ from __future__ import annotations
 
 import argparse
 import logging
-import signal
-import threading
 from collections.abc import Sequence
-from typing import Any, NoReturn
 
 from BrainFusionLib.case.result import WARNING
 from BrainFusionLib.cli import cohort, doctor, fuse, metrics, register, slices
@@ -20,6 +17,7 @@ from BrainFusionLib.cli.pair import keep_refused
 from BrainFusionLib.console import say
 from BrainFusionLib.device import keep_freed_memory
 from BrainFusionLib.errors import BrainFusionError, Cancelled, RegistrationError, Remedy
+from BrainFusionLib.stopping import ending_on_signals
 from BrainFusionLib.version import __version__
 
 __all__ = ["DONE", "FAULT", "INTERRUPTED", "NOT_FOUND", "TERMINATED", "WRONG_INPUT", "main"]
@@ -34,14 +32,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         Wrong arguments, ``--help`` and ``--version`` (argparse's way), or the signals SIGTERM and SIGHUP.
     """
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    if threading.current_thread() is threading.main_thread():
-        for name in ("SIGTERM", "SIGHUP"):
-            number = getattr(signal, name, None)
-            # A signal that nohup ignores stays ignored.
-            if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
-                signal.signal(number, _stop)
     options = _parser().parse_args(arguments)
     keep_freed_memory()
+    with ending_on_signals():
+        return _done(options)
+
+
+def _done(options: argparse.Namespace) -> int:
     try:
         code: int = options.run(options)
         return code
@@ -58,11 +55,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if isinstance(error, MemoryError) or "memory" in str(error):
             return fail(BrainFusionError("not enough memory for these volumes.", remedy=Remedy.USE_CPU), WRONG_INPUT)
         raise
-
-
-def _stop(signum: int, frame: Any) -> NoReturn:
-    # An exception, so that half-written files are removed as the stack unwinds.
-    raise SystemExit(TERMINATED)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -3,20 +3,34 @@
 from __future__ import annotations
 
 import argparse
+import math
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
 from BrainFusionLib.case import Inputs, Request, Result, Source
 from BrainFusionLib.cli.codes import NOT_FOUND, fail
 from BrainFusionLib.console import say
-from BrainFusionLib.errors import ImageFileError
-from BrainFusionLib.folder import make_output_folder, read_pair, remove_if_empty
-from BrainFusionLib.io import TRANSFORM_SUFFIXES, read_volume, write_transform
+from BrainFusionLib.errors import ImageFileError, SettingsError
+from BrainFusionLib.folder import between_inputs, make_output_folder, read_pair, remove_if_empty
+from BrainFusionLib.io import read_volume, write_transform
 from BrainFusionLib.io.formats import readable
+from BrainFusionLib.io.other_transforms import Between, Frame, Maps
+from BrainFusionLib.io.transform_writing import SUFFIXES, TransformFormat
+from BrainFusionLib.io.zipped import is_zip
 from BrainFusionLib.settings import Align, Model, RegistrationSettings
 from BrainFusionLib.transform import Transform
+
+_STATED = {"ct=ct": "CT", "mri=mr": "MRI", "mri=mri": "MRI", "mr=mr": "MRI"}
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(text)
+    return number
 
 
 def keep_refused(pose: Transform | None, path: str | None) -> int:
@@ -49,7 +63,7 @@ def check_keep_refused(options: argparse.Namespace, taken: Sequence[str | None])
     remove_if_empty(make_output_folder(path.parent))
 
 
-def check_transform_name(path: Path) -> None:
+def check_transform_name(path: Path, form: TransformFormat = "itk") -> None:
     """Check that a transform can be written under this name.
 
     Raises
@@ -57,14 +71,40 @@ def check_transform_name(path: Path) -> None:
     ImageFileError
         It ends in none of the suffixes of transforms.
     """
-    if path.suffix not in TRANSFORM_SUFFIXES:
-        raise ImageFileError(f"{path}: the name of a transform must end in {' or '.join(TRANSFORM_SUFFIXES)}.")
+    if path.suffix not in SUFFIXES[form]:
+        raise ImageFileError(f"{path}: the name of a transform must end in {' or '.join(SUFFIXES[form])}.")
 
 
 def inputs_of(options: argparse.Namespace) -> Inputs:
     """Read the volumes of a pair."""
     ct, mri = read_pair(options.ct, options.mri, *series_of(options))
+    stated = stated_by(options)
+    ct = replace(ct, modality="CT") if "CT" in stated else ct
+    mri = replace(mri, modality="MR") if "MRI" in stated else mri
     return Inputs(ct, mri, read_volume(options.mri_mask) if options.mri_mask else None)
+
+
+def stated_by(options: argparse.Namespace) -> tuple[str, ...]:
+    """Return which of "CT" and "MRI" the user says to be what they are given as.
+
+    Raises
+    ------
+    SettingsError
+        ``--modality`` says something else.
+    """
+    words = [word for text in options.modality for word in text.replace("/", " ").replace(",", " ").split()]
+    wrong = [word for word in words if word.lower() not in _STATED]
+    if wrong:
+        raise SettingsError(
+            f"--modality takes ct=CT and mri=MR; got {wrong[0]!r}. If CT and MRI were given in the wrong order, "
+            "exchange them."
+        )
+    return tuple(dict.fromkeys(_STATED[word.lower()] for word in words))
+
+
+def between_of(options: argparse.Namespace, inputs: Inputs) -> Between:
+    """Return what the file of a transform does not say itself."""
+    return between_inputs(inputs, options.ct, options.mri, options.transform_frame, options.transform_maps)
 
 
 def request_of(options: argparse.Namespace, inputs: Inputs) -> Request:
@@ -75,6 +115,8 @@ def request_of(options: argparse.Namespace, inputs: Inputs) -> Request:
         Source(inputs.ct.name, options.ct, ct_series),
         Source(inputs.mri.name, options.mri, mri_series),
         None if mask is None else Source(mask.name, options.mri_mask),
+        ct_offset=options.ct_offset,
+        stated=stated_by(options),
     )
 
 
@@ -93,7 +135,7 @@ def say_result(result: Result) -> None:
 def series_of(options: argparse.Namespace) -> tuple[str | None, str | None]:
     """Return the series to read for CT and MRI; ``--series`` applies to the one of the two that is a folder."""
     # Not Path.is_dir, which raises if a parent folder cannot be read; the reader gives a better message.
-    ct_is_folder, mri_is_folder = os.path.isdir(options.ct), os.path.isdir(options.mri)  # noqa: PTH112
+    ct_is_folder, mri_is_folder = (os.path.isdir(path) or is_zip(Path(path)) for path in (options.ct, options.mri))  # noqa: PTH112
     return (
         options.ct_series or (options.series if ct_is_folder else None),
         options.mri_series or (options.series if mri_is_folder and not ct_is_folder else None),
@@ -110,9 +152,39 @@ def add_inputs(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--ct-series", metavar="SERIES", help="the same for the CT, if both are DICOM folders")
     parser.add_argument("--mri-series", metavar="SERIES", help="the same for the MRI, if both are DICOM folders")
     parser.add_argument(
+        "--modality",
+        nargs="+",
+        default=[],
+        metavar="ROLE=MODALITY",
+        help="ct=CT, mri=MR or both: take a volume for what it is given as, where its values or its DICOM headers are "
+        "misjudged",
+    )
+    parser.add_argument(
+        "--ct-offset",
+        type=_finite,
+        metavar="N",
+        help="subtract N from the CT's values to get Hounsfield units, for example 1024 (default: worked out)",
+    )
+    parser.add_argument(
         "--transform",
         metavar="FILE",
-        help="a starting pose to try, as an ITK transform file (a wrong one does no harm)",
+        help="a starting pose to try (a wrong one does no harm): a transform of ITK (.tfm, .txt, .h5), ANTs (.mat), "
+        "FreeSurfer (.lta), FSL (.mat), elastix, or a 4x4 matrix",
+    )
+    parser.add_argument(
+        "--transform-frame", choices=get_args(Frame), help="coordinates of a --transform that is a plain 4x4 matrix"
+    )
+    parser.add_argument(
+        "--transform-maps",
+        choices=get_args(Maps),
+        help="between which points a --transform maps, where it does not say",
+    )
+    parser.add_argument(
+        "--transform-format",
+        choices=get_args(TransformFormat),
+        default="itk",
+        help="format of the transform written (default: itk, text that 3D Slicer reads); lta, fsl and matrix map the "
+        "CT to the MRI",
     )
     parser.add_argument(
         "--model",

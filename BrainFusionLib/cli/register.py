@@ -12,6 +12,7 @@ from BrainFusionLib.case import run, to_document
 from BrainFusionLib.cli.codes import DONE
 from BrainFusionLib.cli.pair import (
     add_inputs,
+    between_of,
     check_keep_refused,
     check_transform_name,
     inputs_of,
@@ -41,9 +42,8 @@ def add_to(commands: Any) -> None:
 
 def _register(options: argparse.Namespace) -> int:
     output = Path(options.output)
-    check_transform_name(output)
+    check_transform_name(output, options.transform_format)
     check_keep_refused(options, (options.transform, options.output, options.json))
-    start = read_transform(options.transform) if options.transform else None
     settings = Settings(
         registration=RegistrationSettings.preset(options.preset, options.seed, options.model, options.align),
         device=options.device,
@@ -53,12 +53,15 @@ def _register(options: argparse.Namespace) -> int:
         with ProgressLine(sys.stderr) as progress:
             progress("reading", 0.0)
             inputs = inputs_of(options)
+            start = None
+            if options.transform:
+                start = read_transform(options.transform, between=between_of(options, inputs))
             request = replace(request_of(options, inputs), settings=settings, start=start, fuse=False)
             result = run(request, inputs, progress)
         # The transform last: a run stopped between the two leaves no new transform without its verdict.
         if options.json:
             write_json(to_document(result.without_names()), options.json)
-        write_transform(result.transform, output)
+        write_transform(result.transform, output, options.transform_format, ct=inputs.ct.grid, mri=inputs.mri.grid)
     except BaseException:
         remove_if_empty(made)
         raise

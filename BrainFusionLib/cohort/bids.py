@@ -18,6 +18,7 @@ from BrainFusionLib.cohort.manifest import BAD_NAME, Entry, name_is_good
 from BrainFusionLib.errors import ImageFileError
 from BrainFusionLib.io import write_json, write_text
 from BrainFusionLib.io.formats import named
+from BrainFusionLib.io.reading import shown
 from BrainFusionLib.io.suffixes import with_suffix
 from BrainFusionLib.verdict.measures import STRIPPED
 from BrainFusionLib.version import __version__
@@ -111,7 +112,13 @@ def _pairs(root: Path, subject: str, ct_pattern: str | None, mri_pattern: str | 
     if not pairs:
         wrong = dict.fromkeys(words for found in (cts, mris) for _, words in found if words)
         return [], [f"{subject}: {' '.join(wrong)}"]
-    entries = [_entry(root, session, ct, mri) for session, ct, mri in pairs if ct and mri]
+    # The names of a derivative are made of the entities and the suffix of the MRI's.
+    unnamed = [
+        f"{session.name}: the MRI {shown(mri.name)} is not named as in BIDS, sub-LABEL_..._SUFFIX. Rename it."
+        for session, _, mri in pairs
+        if mri and "_" not in mri.name
+    ]
+    entries = [_entry(root, session, ct, mri) for session, ct, mri in pairs if ct and mri and "_" in mri.name]
     good = [entry for entry in entries if name_is_good(entry.case)]
     # If some sessions have a pair, ambiguous files in another session are reported, too.
     several = [
@@ -119,7 +126,7 @@ def _pairs(root: Path, subject: str, ct_pattern: str | None, mri_pattern: str | 
         for session, found in zip(sessions * 2, cts + mris, strict=True)
         if (words := found[1]) and not words.startswith("no ") and session.name not in [e.case for e in entries]
     ]
-    return good, [f"{entry.case}: {BAD_NAME}" for entry in entries if entry not in good] + several
+    return good, unnamed + [f"{entry.case}: {BAD_NAME}" for entry in entries if entry not in good] + several
 
 
 def _entry(root: Path, session: _Session, ct: Path, mri: Path) -> Entry:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from BrainFusionLib.cohort.manifest import BAD_NAME, Entry, name_is_good
-from BrainFusionLib.errors import ImageFileError, Remedy
+from BrainFusionLib.errors import ImageFileError, Remedy, SettingsError
 from BrainFusionLib.io.formats import header_of
 
 PATTERNS = {"ct": "ct*", "mri": "mr*"}
@@ -51,7 +51,13 @@ def read_folders(
 def only_one(folder: Path, patterns: list[str], what: str) -> tuple[Path | None, str]:
     """Return the only match of the first pattern that has any; otherwise ``None`` and the problem."""
     for pattern in patterns:
-        found = [path for path in sorted(folder.glob(pattern)) if not path.name.startswith(".")]
+        try:
+            found = [path for path in sorted(folder.glob(pattern)) if not path.name.startswith(".")]
+        except (ValueError, NotImplementedError, OSError) as error:
+            raise SettingsError(
+                f"{pattern!r} is no pattern for the name of the {what} ({error}). Give one like {PATTERNS['ct']!r}, "
+                "relative to the folder of a case."
+            ) from error
         found = [path for path in found if header_of(path) is None]  # a pair is named by its header
         if len(found) == 1:
             return found[0], ""

@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from BrainFusionLib.errors import ImageFileError
-from BrainFusionLib.io import TRANSFORM_SUFFIXES
+from BrainFusionLib.io.reading import shown
 from BrainFusionLib.io.tables import parse_csv
+from BrainFusionLib.io.transforms import READ_TRANSFORM_SUFFIXES
 
 REQUIRED = ("case", "ct", "mri")
 OPTIONAL = ("ct_series", "mri_series", "transform", "mri_mask")
@@ -94,9 +95,10 @@ def read_manifest(path: str | Path) -> tuple[list[Entry], list[str]]:
     """
     path = Path(path)
     try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ImageFileError(f"{path}: cannot be read as a UTF-8 table ({error}).") from error
+        # Bytes that are not UTF-8 spoil their own row only.
+        text = path.read_bytes().decode("utf-8-sig", "surrogateescape")
+    except OSError as error:
+        raise ImageFileError(f"{path}: cannot be read ({error.strerror or error}).") from error
     lines = text.splitlines()
     if not lines:
         raise ImageFileError(f"{path}: is empty. Its first line must name the columns: {', '.join(REQUIRED)}.")
@@ -125,7 +127,11 @@ def read_manifest(path: str | Path) -> tuple[list[Entry], list[str]]:
             continue
         where = f"row {row}" + (f" ({cells['case']})" if cells["case"] else "")
         wrong = [] if len(line.cells) <= len(columns) else ["has more cells than the table has columns"]
-        wrong += _problems_of(cells, path.parent)
+        if any(shown(text) != text for text in cells.values()):
+            where = shown(where)
+            wrong.append("is not UTF-8: save the table as UTF-8")
+        else:
+            wrong += _problems_of(cells, path.parent)
         # Folder names that differ only in case are the same folder on Windows and macOS.
         before = rows_of.setdefault(cells["case"].lower(), row)
         if cells["case"] and before != row:
@@ -150,8 +156,8 @@ def _problems_of(cells: Mapping[str, str], folder: Path) -> list[str]:
     for name in ("ct", "mri", "transform", "mri_mask"):
         if cells.get(name) and not (folder / cells[name]).exists():
             wrong.append(f"{name}: {cells[name]} does not exist (looked in {folder})")
-    if cells.get("transform") and Path(cells["transform"]).suffix not in TRANSFORM_SUFFIXES:
-        wrong.append(f"transform: {cells['transform']} must be named {' or '.join(TRANSFORM_SUFFIXES)}")
+    if cells.get("transform") and Path(cells["transform"]).suffix.lower() not in READ_TRANSFORM_SUFFIXES:
+        wrong.append(f"transform: {cells['transform']} must be named {' or '.join(READ_TRANSFORM_SUFFIXES)}")
     if cells["ct"] and cells["ct"] == cells["mri"] and cells.get("ct_series") == cells.get("mri_series"):
         wrong.append("CT and MRI are the same file")
     return wrong

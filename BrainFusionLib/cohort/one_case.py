@@ -18,10 +18,18 @@ from BrainFusionLib.cohort.manifest import Entry
 from BrainFusionLib.cohort.overview import thumbnail
 from BrainFusionLib.cohort.row import Row
 from BrainFusionLib.errors import BrainFusionError, RegistrationError
-from BrainFusionLib.folder import make_output_folder, read_pair, remove_if_empty, remove_staging, write_case
+from BrainFusionLib.folder import (
+    between_inputs,
+    make_output_folder,
+    read_pair,
+    remove_if_empty,
+    remove_staging,
+    write_case,
+)
 from BrainFusionLib.fusion.methods import pinned
 from BrainFusionLib.io import read_transform, read_volume, write_json
 from BrainFusionLib.io.hashing import sha256_of
+from BrainFusionLib.io.reading import shown
 from BrainFusionLib.settings import Settings
 from BrainFusionLib.values import ByValue
 from BrainFusionLib.version import __version__
@@ -79,19 +87,26 @@ def attempted(entry: Entry, began: float, work: Callable[[], Row]) -> Row:
 
 
 def read(entry: Entry) -> Inputs:
-    """Read the volumes of a case."""
+    """Read the volumes of a case; the sha256 of their files is taken first, so that it is never a later file's."""
+    files = {"ct": entry.ct, "mri": entry.mri, "mri_mask": entry.mri_mask}
+    try:
+        sha256 = {role: sha256_of(path) for role, path in files.items() if path is not None}
+    except OSError:
+        sha256 = {}  # reading it says what is wrong
     ct, mri = read_pair(entry.ct, entry.mri, entry.ct_series, entry.mri_series)
-    return Inputs(ct, mri, None if entry.mri_mask is None else read_volume(entry.mri_mask))
+    return Inputs(ct, mri, None if entry.mri_mask is None else read_volume(entry.mri_mask), sha256)
 
 
 def fused(entry: Entry, inputs: Inputs, settings: Settings) -> tuple[Result, Volume]:
     """Return the result, and the MRI, which is needed to write the files."""
     request = Request(
-        Source(inputs.ct.name, series=entry.ct_series),
-        Source(inputs.mri.name, series=entry.mri_series),
-        None if inputs.mri_mask is None else Source(inputs.mri_mask.name),
+        Source(inputs.ct.name, series=entry.ct_series, sha256=inputs.sha256.get("ct")),
+        Source(inputs.mri.name, series=entry.mri_series, sha256=inputs.sha256.get("mri")),
+        None if inputs.mri_mask is None else Source(inputs.mri_mask.name, sha256=inputs.sha256.get("mri_mask")),
         settings,
-        start=None if entry.transform is None else read_transform(entry.transform),
+        start=None
+        if entry.transform is None
+        else read_transform(entry.transform, between=between_inputs(inputs, entry.ct, entry.mri)),
     )
     return run(request, inputs), inputs.mri
 
@@ -111,7 +126,7 @@ def store(entry: Entry, result: Result, mri: Volume, folder: Path) -> Row:
         raise
     row = Row.of(entry.case, result)
     seal = Seal(
-        *_made_from(entry, result.request.settings),
+        *_made_from(entry, result.request.settings, result.request),
         version=__version__,
         files={path.name: sha256_of(path) for path in files},
         row=row,
@@ -127,9 +142,13 @@ def finished(entry: Entry, folder: Path, settings: Settings) -> Row | None:
     if seal is None or seal.version != __version__:
         return None
     try:
-        complete = all(sha256_of(case / name) == wanted for name, wanted in seal.files.items())
+        # A seal from elsewhere must not make this read devices, or files outside of the case's folder.
+        names = [Path(name) for name in seal.files]
+        is_inside = all(not name.is_absolute() and ".." not in name.parts for name in names)
+        is_inside = is_inside and all((case / name).is_dir() or (case / name).is_file() for name in names)
+        complete = is_inside and all(sha256_of(case / name) == wanted for name, wanted in seal.files.items())
         if complete and (seal.request, seal.transform_sha256) == _made_from(entry, settings):
-            return seal.row
+            return replace(seal.row, case=entry.case)
     except (OSError, BrainFusionError):
         pass  # incomplete, or inputs are missing: the case is done again, which reports the error
     return None
@@ -143,17 +162,25 @@ def read_seal(entry: Entry, folder: Path) -> Seal | None:
         return None
 
 
-def _made_from(entry: Entry, settings: Settings) -> tuple[Request, str | None]:
-    """Return everything that a result depends on: the inputs' content and the settings, with weights by sha256."""
+def _made_from(entry: Entry, settings: Settings, read: Request | None = None) -> tuple[Request, str | None]:
+    """Return everything that a result depends on: the inputs' content and the settings, with weights by sha256.
+
+    With the request of a result, the content is what was read for it; a file replaced since then makes it out of date.
+    """
+
+    def content(path: Path, source: Source | None) -> str:
+        return sha256_of(path) if source is None or source.sha256 is None else source.sha256
+
     fusion = pinned(settings.fusion)
     # Only the content counts: equal names may hold different weights, and different names the same.
     weights = None if fusion.weights_sha256 is not None else fusion.weights
     # The number of threads does not change the result.
     settings = replace(settings, fusion=replace(fusion, weights=weights), threads=None)
-    mask = None if entry.mri_mask is None else Source("mask", sha256=sha256_of(entry.mri_mask))
+    ct, mri, mri_mask = (None, None, None) if read is None else (read.ct, read.mri, read.mri_mask)
+    mask = None if entry.mri_mask is None else Source("mask", sha256=content(entry.mri_mask, mri_mask))
     request = Request(
-        Source("CT", series=entry.ct_series, sha256=sha256_of(entry.ct)),
-        Source("MRI", series=entry.mri_series, sha256=sha256_of(entry.mri)),
+        Source("CT", series=entry.ct_series, sha256=content(entry.ct, ct)),
+        Source("MRI", series=entry.mri_series, sha256=content(entry.mri, mri)),
         mask,
         settings,
     )
@@ -162,4 +189,4 @@ def _made_from(entry: Entry, settings: Settings) -> tuple[Request, str | None]:
 
 def _line(error: object) -> str:
     """Return an error on one line, without tabs: a cell of the table."""
-    return " ".join(str(error).split())
+    return " ".join(shown(str(error)).split())

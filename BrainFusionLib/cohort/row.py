@@ -6,10 +6,12 @@ from dataclasses import dataclass, fields
 from typing import Literal
 
 from BrainFusionLib.case.result import Result
+from BrainFusionLib.io.reading import shown
 from BrainFusionLib.values import ByValue
 from BrainFusionLib.verdict.criterion import Colour
 from BrainFusionLib.verdict.judge import CALIBRATION
 
+_FORMULA = ("=", "@", "+", "-", "\t", "\r")
 Status = Literal["done", "refused", "failed"]
 
 
@@ -67,8 +69,14 @@ class Row(ByValue):
             reasons="; ".join(words for words in verdict.reasons if words != CALIBRATION),
         )
 
+    @classmethod
+    def of_problem(cls, problem: str) -> Row:
+        """Return the row of a line of the manifest, or of a folder, that is no case; ``where: what is wrong``."""
+        where, _, words = shown(problem).partition(": ")
+        return cls(case=where, status="failed", error=" ".join(words.split()))
+
     def cells(self) -> dict[str, str]:
-        """Return the text of each cell by its column."""
+        """Return the text of each cell by its column; none begins like a formula of a spreadsheet."""
         return {field.name: _cell(getattr(self, field.name)) for field in fields(self)}
 
     def summary(self) -> str:
@@ -80,4 +88,7 @@ COLUMNS = tuple(field.name for field in fields(Row))
 
 
 def _cell(value: object) -> str:
+    if isinstance(value, str):
+        text = shown(value)
+        return f"'{text}" if text.startswith(_FORMULA) else text
     return "" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -5,9 +5,6 @@ from __future__ import annotations
 import itertools
 import multiprocessing
 import multiprocessing.connection
-import os
-import signal
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -31,11 +28,14 @@ from BrainFusionLib.io.leftovers import remove_leftovers
 from BrainFusionLib.io.tables import format_csv
 from BrainFusionLib.locking import locked
 from BrainFusionLib.settings import Settings
+from BrainFusionLib.stopping import before_leaving, end_with_parent, signals_held_back
 from BrainFusionLib.volume import Volume
 
 TABLE, OVERVIEW, LOG, LOCK = "cohort.tsv", "cohort.html", "cohort.log", ".cohort.lock"
 # Attempts for a case whose worker was killed (out of memory, for example).
 ATTEMPTS = 2
+# How long workers may take to end before they are killed.
+LONGEST_END_S = 1.0
 Report = Callable[[Row, int, int], None]
 Note = Callable[[Row], None]
 
@@ -48,6 +48,7 @@ def run_cohort(
     workers: int = 1,
     scheduler: str | None = None,
     report: Report | None = None,
+    problems: Sequence[str] = (),
 ) -> list[Row]:
     """Fuse every case that is not done yet; return the rows of the table, in the manifest's order.
 
@@ -66,6 +67,9 @@ def run_cohort(
         must see the same files at the same paths.
     report
         Called with a row, the number of cases done, and the number of all cases.
+    problems
+        What is wrong with rows of the manifest that are no cases, as `read_manifest` describes it: they stand in the
+        table, in the log and on the page, too.
 
     Raises
     ------
@@ -81,12 +85,16 @@ def run_cohort(
     settings, folder = settings or Settings(), Path(folder).resolve()
     make_output_folder(folder)
     rows: dict[str, Row] = {}
+    broken = [Row.of_problem(problem) for problem in problems]
+
+    def log(row: Row) -> None:
+        with (folder / LOG).open("a", encoding="utf-8", errors="replace") as stream:
+            print(time.strftime("%Y-%m-%dT%H:%M:%S%z"), row.case, row.summary(), sep="\t", file=stream)
 
     def note(row: Row) -> None:
         rows[row.case] = row
-        write_text(table([rows[entry.case] for entry in entries if entry.case in rows]), folder / TABLE)
-        with (folder / LOG).open("a", encoding="utf-8") as log:
-            print(time.strftime("%Y-%m-%dT%H:%M:%S%z"), row.case, row.summary(), sep="\t", file=log)
+        write_text(table([*(rows[entry.case] for entry in entries if entry.case in rows), *broken]), folder / TABLE)
+        log(row)
         if report is not None:
             report(row, len(rows), len(entries))
 
@@ -110,7 +118,9 @@ def run_cohort(
                 note(fuse_case(entry, folder, settings))
         else:
             _at_once(left, folder, settings, workers, note)
-        done = [rows[entry.case] for entry in entries]
+        for problem in broken:
+            log(problem)
+        done = [*(rows[entry.case] for entry in entries), *broken]
         pictures = {entry.case: seal.thumbnail for entry in entries if (seal := read_seal(entry, folder))}
         write_text(overview(done, pictures, {entry.case: entry.report for entry in entries}), folder / OVERVIEW)
     return [rows[entry.case] for entry in entries]
@@ -155,23 +165,6 @@ def _written(entry: Entry, began: float, computed: Future[tuple[Result, Volume]]
     return attempted(entry, began, lambda: store(entry, *computed.result(), folder))
 
 
-def _end_with_parent() -> None:
-    """Have this worker end as soon as its parent has ended, however it did, also in the middle of a case.
-
-    A terminal sends SIGINT to all processes of a run; the parent is the one to act on it.
-    """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        sentinel = parent.sentinel
-
-        def wait() -> None:
-            multiprocessing.connection.wait([sentinel])
-            os._exit(1)
-
-        threading.Thread(target=wait, daemon=True).start()
-
-
 def _fuse_in_a_worker(entry: Entry, folder: Path, settings: Settings) -> Row:
     keep_freed_memory()
     return fuse_case(entry, folder, settings)
@@ -183,13 +176,12 @@ def _at_once(entries: Sequence[Entry], folder: Path, settings: Settings, workers
         if not left:
             return
         # When a worker dies, its whole pool is lost. The second attempt runs one case at a time, to protect the others.
-        with ProcessPoolExecutor(
-            workers if attempt == 0 else 1, multiprocessing.get_context("spawn"), initializer=_end_with_parent
-        ) as pool:
+        with _pool(workers if attempt == 0 else 1) as pool:
             futures: dict[Future[Row], str] = {}
             try:
-                for entry in left.values():
-                    futures[pool.submit(_fuse_in_a_worker, entry, folder, settings)] = entry.case
+                with signals_held_back():
+                    for entry in left.values():
+                        futures[pool.submit(_fuse_in_a_worker, entry, folder, settings)] = entry.case
                 for future in as_completed(futures):
                     row = future.result()
                     del left[row.case]
@@ -204,6 +196,32 @@ def _at_once(entries: Sequence[Entry], folder: Path, settings: Settings, workers
                 raise
     for case in left:
         note(Row(case, "failed", error="its process was terminated, most likely because of too little memory"))
+
+
+@contextmanager
+def _pool(workers: int) -> Iterator[ProcessPoolExecutor]:
+    """Give processes that end when this one does, however it ends: they wait for the end of a pipe."""
+    context = multiprocessing.get_context("spawn")
+    reading, writing = context.Pipe(duplex=False)
+    pool = ProcessPoolExecutor(workers, context, end_with_parent, (reading,))
+
+    def end() -> None:
+        writing.close()
+        until = time.monotonic() + LONGEST_END_S
+        for process in multiprocessing.active_children():
+            process.join(max(0.0, until - time.monotonic()))
+            process.kill()
+
+    with before_leaving(end):
+        try:
+            yield pool
+        except BaseException:
+            end()
+            raise
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+            writing.close()
+            reading.close()
 
 
 def _on_dask(entries: Sequence[Entry], folder: Path, settings: Settings, address: str, note: Note) -> None:

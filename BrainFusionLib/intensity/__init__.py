@@ -2,6 +2,7 @@
 
 from BrainFusionLib.intensity.checks import check_mask, check_pair, looks_like_ct, looks_like_labels
 from BrainFusionLib.intensity.head import HEAD_THRESHOLD_HU, ct_head_mask
+from BrainFusionLib.intensity.hounsfield import in_hounsfield_units, without_spikes
 from BrainFusionLib.intensity.pictures import picture_stacks, windowed_bone_weight
 from BrainFusionLib.intensity.scale import (
     BONE_HU,
@@ -31,6 +32,7 @@ __all__ = [
     "ct_head_mask",
     "ct_to_unit",
     "hu_from_unit",
+    "in_hounsfield_units",
     "looks_like_ct",
     "looks_like_labels",
     "mri_scale",
@@ -40,4 +42,5 @@ __all__ = [
     "unit_pair",
     "window_of_fused",
     "windowed_bone_weight",
+    "without_spikes",
 ]

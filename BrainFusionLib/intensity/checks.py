@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import numpy as np
 import numpy.typing as npt
 
-from BrainFusionLib.errors import GeometryError, ImageContentError
+from BrainFusionLib.errors import GeometryError, ImageContentError, Remedy
 from BrainFusionLib.geometry import Grid
+from BrainFusionLib.intensity.hounsfield import LEAST_BONE, bone_share, is_surely_ct, sample_of
 from BrainFusionLib.volume import BoolArray, Volume
 
 # Plausible longest edge of a volume. Wide on purpose: only spacings in metres or micrometres are outside.
@@ -18,10 +21,16 @@ MASK_TOLERANCE = 0.1
 
 
 def looks_like_ct(array_kji: npt.NDArray[np.float32]) -> bool:
-    """Return whether the values look like a CT in Hounsfield units: air far below zero, and tissue denser than fat.
+    """Return whether the values look like a CT of a head in Hounsfield units, and not like a signed MRI.
 
-    MRI values are magnitudes, rarely far below zero; a CT of a head always shows air, around the head or in a sinus.
+    A CT of a head always shows air, around the head or in a sinus; its soft tissue is a narrow peak above 0; and there
+    is bone.
     """
+    return is_surely_ct(sample_of(array_kji))
+
+
+def _may_be_ct(array_kji: npt.NDArray[np.float32]) -> bool:
+    """Return whether the values may be Hounsfield units: those of a cone-beam CT are not exact."""
     return _has_air(array_kji) and bool((array_kji[::2, ::2, ::2] > -50).mean() > 1e-2)
 
 
@@ -46,14 +55,21 @@ def looks_like_labels(array_kji: npt.NDArray[np.float32]) -> bool:
     return bool(foreground.any() and (left == right)[foreground].mean() > 0.75)
 
 
-def check_pair(ct: Volume, mri: Volume) -> None:
+def check_pair(ct: Volume, mri: Volume, stated: Collection[str] = ()) -> None:
     """Reject two volumes that cannot be a CT in Hounsfield units and an MRI of a head.
+
+    Parameters
+    ----------
+    ct, mri
+        The two volumes.
+    stated
+        Which of them, "CT" or "MRI", the user says to be what it is given as: those are not judged by their values.
 
     Raises
     ------
     ImageContentError
         NaN or infinite voxels, a constant volume, a label map, fewer than 4 slices, the same voxels twice, CT and MRI
-        swapped, or a CT that is not in Hounsfield units. The message names the volume and the remedy.
+        swapped, a CT that is not in Hounsfield units, or one without bone. The message names the volume and the remedy.
     """
     for volume, role in ((ct, "CT"), (mri, "MRI")):
         _check_voxels(volume, role)
@@ -61,25 +77,39 @@ def check_pair(ct: Volume, mri: Volume) -> None:
         raise ImageContentError(
             f"{ct.name} was given both as CT and as MRI (the voxels are the same). Choose two different volumes."
         )
-    ct_is_ct = ct.modality == "CT" or (ct.modality is None and looks_like_ct(ct.array_kji))
-    mri_is_ct = mri.modality == "CT" or (mri.modality is None and looks_like_ct(mri.array_kji))
+    ct_is_ct = "CT" in stated or ct.modality == "CT" or (ct.modality is None and _may_be_ct(ct.array_kji))
+    mri_is_ct = "MRI" not in stated and (
+        mri.modality == "CT" or (mri.modality is None and looks_like_ct(mri.array_kji))
+    )
     if mri_is_ct and not ct_is_ct:
         raise ImageContentError(
             f"CT and MRI are swapped: {mri.name}, given as MRI, is in Hounsfield units, and {ct.name}, given as "
-            "CT, is not. Exchange the two."
+            "CT, is not. Exchange the two.",
+            remedy=Remedy.STATE_MODALITY,
         )
     if mri_is_ct:
         raise ImageContentError(
             f"both volumes are CTs: {mri.name}, given as MRI, is in Hounsfield units, too. "
-            "Give an MRI of the same head."
+            "Give an MRI of the same head.",
+            remedy=Remedy.STATE_MODALITY,
         )
+    if "CT" in stated:
+        return
     # Even if DICOM says CT: without the rescale intercept water is 1024, and the whole head would count as bone.
     if not ct_is_ct or not _has_air(ct.array_kji):
         low, high = float(ct.array_kji.min()), float(ct.array_kji.max())
         raise ImageContentError(
             f"{ct.name}, given as CT, is not in Hounsfield units: its values range from {low:g} to {high:g}, but a CT "
             "has air near -1000 and bone above 300. Export the CT with its rescale slope and intercept applied "
-            "(without a window, not as 8 bits), or check that this is the CT."
+            "(without a window, not as 8 bits), or check that this is the CT.",
+            remedy=Remedy.STATE_OFFSET,
+        )
+    bone = bone_share(sample_of(ct.array_kji))
+    if bone < LEAST_BONE:
+        raise ImageContentError(
+            f"{ct.name}, given as CT, shows no bone: only {100 * bone:.2g} % of its tissue is above 300 HU, in a head "
+            "5 % or more. Check that this is the CT, whole and in Hounsfield units.",
+            remedy=Remedy.STATE_OFFSET,
         )
 
 

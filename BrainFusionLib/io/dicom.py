@@ -15,11 +15,13 @@ import numpy as np
 from BrainFusionLib.errors import ImageContentError, ImageFileError
 from BrainFusionLib.io.budget import refuse_too_large
 from BrainFusionLib.io.dicom_acquisition import read_acquisition
-from BrainFusionLib.io.dicom_files import DicomFile, quiet_pydicom
+from BrainFusionLib.io.dicom_files import quiet_pydicom
 from BrainFusionLib.io.dicom_pixels import read_pixels, undecodable
+from BrainFusionLib.io.dicom_planes import Plane
 from BrainFusionLib.io.dicom_series import Series, find_series
 from BrainFusionLib.io.reading import naming, quiet_itk, refuse_undecodable
 from BrainFusionLib.io.slice_stack import Slices, stack_slices
+from BrainFusionLib.io.zipped import unpacked
 from BrainFusionLib.volume import Modality, Volume
 
 _OTHER_EXPORT = "Export it again as single-frame DICOM, or convert it to NIfTI with dcm2niix."
@@ -33,7 +35,7 @@ def read_dicom(path: Path, *, modality: Modality | None = None, series: str | in
     Parameters
     ----------
     path
-        A folder; or a file, whose series is then read from the file's own folder.
+        A folder; a zip of one; or a file, whose series is then read from the file's own folder.
     modality
         What the images must be. A series with another modality in its headers is refused, one with none is accepted.
     series
@@ -56,6 +58,11 @@ def read_dicom(path: Path, *, modality: Modality | None = None, series: str | in
         The headers say CT and an MRI was wanted, or vice versa.
     """
     refuse_undecodable(path)
+    with unpacked(path) as place:
+        return _read(place, modality, series)
+
+
+def _read(path: Path, modality: Modality | None, series: str | int | None) -> Volume:
     chosen = find_series(path, series)
     with naming(path), quiet_itk(), quiet_pydicom():
         said = _MODALITIES.get(chosen.files[0].text("Modality"))
@@ -80,6 +87,11 @@ def dicom_size(path: Path, *, series: str | int | None = None) -> tuple[int, int
     ImageFileError
         As `find_series`, or the headers give no size.
     """
+    with unpacked(path) as place:
+        return _size(place, series)
+
+
+def _size(path: Path, series: str | int | None) -> tuple[int, int, int]:
     chosen = find_series(path, series)
     with naming(path), quiet_pydicom():
         columns, rows = chosen.files[0].size_ij
@@ -97,71 +109,60 @@ def _notes_on_files(series: Series) -> tuple[str, ...]:
         notes.append(
             f"{len(tails)} of {len(series.files)} files have up to {max(tails)} bytes behind their pixels, ignored."
         )
+    aside = [*series.group.aside, *series.others]
+    if aside:
+        total = sum(count for _, count in aside)
+        kinds = ", ".join(f"{count} {kind}" for kind, count in aside)
+        notes.append(
+            f"{total} {'file or image was' if total == 1 else 'files or images were'} set aside, not part of the "
+            f"volume: {kinds}."
+        )
     if series.left_out:
         notes.append(
             f"{series.left_out} files beside the slices are not DICOM, or are damaged at their start, and were left "
             "out: if one was a slice, it is missing."
         )
+    if series.dead_links:
+        notes.append(f"{series.dead_links} links beside the slices lead nowhere: if one was a slice, it is missing.")
     return tuple(notes)
 
 
 def _load(series: Series) -> Slices:
     """Read all pixels of a series, with the position of each slice."""
+    planes, first = series.planes, series.planes[0]
     for file in series.files:
         if file.count("SamplesPerPixel", 1) != 1:
             raise ImageFileError(f"{file.path}: is a colour image; CT and MRI are gray. Choose another series.")
-        if file.text("PhotometricInterpretation") == "MONOCHROME1":
-            raise ImageFileError(f"{file.path}: its gray values are inverted (MONOCHROME1), not HU. {_OTHER_EXPORT}")
-    if all(file.frames == 1 for file in series.files):
-        return _load_slices(series.files)
-    if len(series.files) > 1:
-        raise ImageFileError(
-            f"{series.files[0].path}: the series has {len(series.files)} files, some with several frames. "
-            f"{_OTHER_EXPORT}"
-        )
-    return _load_frames(series.files[0])
-
-
-def _load_slices(files: tuple[DicomFile, ...]) -> Slices:
-    """Read files of one slice each."""
-    first = files[0]
-    orientation = first.needed("ImageOrientationPatient", 6)[0]
-    spacing = first.needed("PixelSpacing", 2)[0]
-    positions = []
-    for file in files:
-        positions.append(file.needed("ImagePositionPatient", 3)[0])
-        if file.size_ij != first.size_ij or np.abs(file.needed("PixelSpacing", 2)[0] - spacing).max() > 1e-4:
+        # Inverted is how a CT is to be shown; its values are Hounsfield units nevertheless.
+        if file.text("PhotometricInterpretation") == "MONOCHROME1" and file.text("Modality") != "CT":
             raise ImageFileError(
-                f"{file.path}: differs in size or pixel spacing from {first.path.name} of the same series. "
-                "Move the slices that do not belong to it elsewhere."
+                f"{file.path}: its gray values are inverted (MONOCHROME1), and of an MRI nothing says by how much. "
+                f"{_OTHER_EXPORT}"
             )
-        if np.abs(file.needed("ImageOrientationPatient", 6)[0] - orientation).max() > 1e-3:
-            raise ImageFileError(
-                f"{file.path}: points in another direction than {first.path.name} of the same series (a localizer?). "
-                "Move the slices that do not belong to it elsewhere."
-            )
-    columns, rows = first.size_ij
-    refuse_too_large(first.path.parent, (len(files), rows, columns), 4)
-    pixels = np.empty((len(files), rows, columns), np.float32)
-    for k, file in enumerate(files):
-        pixels[k] = read_pixels(file.path, file.dataset, file.pixels)[0]
-    return Slices(pixels, np.array(positions), orientation, (spacing[1], spacing[0]))
+    if not first.is_placed:
+        _refuse_unplaced(first)
+    columns, rows = first.file.size_ij
+    refuse_too_large(first.file.path.parent, (len(planes), rows, columns), 4)
+    pixels = np.empty((len(planes), rows, columns), np.float32)
+    of_file: dict[Path, list[tuple[int, Plane]]] = {}
+    for k, plane in enumerate(planes):
+        of_file.setdefault(plane.file.path, []).append((k, plane))
+    for members in of_file.values():
+        file = members[0][1].file
+        frames = read_pixels(file.path, file.dataset, file.pixels)
+        for k, plane in members:
+            pixels[k] = frames[plane.frame]
+    spacing = first.spacing
+    return Slices(pixels, np.array([plane.position for plane in planes]), first.orientation, (spacing[1], spacing[0]))
 
 
-def _load_frames(file: DicomFile) -> Slices:
-    """Read a file of many slices: one position a frame, and one orientation, spacing and rescale for all."""
-    positions = file.numbers("ImagePositionPatient", 3)
-    orientations = file.numbers("ImageOrientationPatient", 6)
-    spacings = file.numbers("PixelSpacing", 2)
-    rescales = (file.numbers("RescaleSlope", 1), file.numbers("RescaleIntercept", 1))
-    one_value = all(np.ptp(values, axis=0).max(initial=0) < 1e-4 for values in (orientations, spacings) if len(values))
-    # One rescale is applied to all.
-    one_scale = all(np.ptp(values) == 0 for values in rescales if len(values))
-    if len(positions) != file.frames or not len(orientations) or not len(spacings) or not one_value or not one_scale:
+def _refuse_unplaced(plane: Plane) -> None:
+    file = plane.file
+    if file.frames > 1:
         raise ImageFileError(
-            f"{file.path}: the {file.frames} frames of this multi-frame DICOM file cannot be positioned reliably: "
-            f"{len(positions)} positions, {'one' if one_value and one_scale else 'several'} orientation, spacing or "
-            f"rescale. {_OTHER_EXPORT}"
+            f"{file.path}: the {file.frames} frames of this multi-frame DICOM file cannot be positioned reliably: they "
+            f"give no position, orientation or pixel spacing each. {_OTHER_EXPORT}"
         )
-    pixels = read_pixels(file.path, file.dataset, file.pixels)
-    return Slices(pixels, positions, orientations[0], (spacings[0][1], spacings[0][0]))
+    for keyword, count in (("ImageOrientationPatient", 6), ("PixelSpacing", 2), ("ImagePositionPatient", 3)):
+        file.needed(keyword, count)
+    raise undecodable(file.path)

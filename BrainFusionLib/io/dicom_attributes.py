@@ -9,6 +9,7 @@ Map needs an extension in Slicer. GDCM, and so Slicer, reads the class chosen as
 from __future__ import annotations
 
 import time
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ from BrainFusionLib.io.dicom_headers import DicomHeaders, Instance
 from BrainFusionLib.version import __version__
 
 if TYPE_CHECKING:
+    from pydicom.dataelem import DataElement
     from pydicom.dataset import Dataset
 
 NOT_FOR_DIAGNOSIS = "derived, not for diagnosis"
@@ -97,7 +99,7 @@ def series_dataset(
     data.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
     for keyword in (*_ALWAYS_THERE, *_KEPT):
         if keyword in mri.first:
-            data[keyword] = mri.first[keyword]
+            data[keyword] = _without_private(mri.first[keyword])
         elif keyword in _ALWAYS_THERE:
             setattr(data, keyword, "")
     data.SOPClassUID = SecondaryCaptureImageStorage
@@ -110,7 +112,10 @@ def series_dataset(
     data.Manufacturer = data.ManufacturerModelName = "BrainFusion"
     data.SoftwareVersions = __version__
     data.ImageType = ["DERIVED", "SECONDARY", kind.image_type]
-    data.BurnedInAnnotation = "NO"
+    # Text in the pixels of a source may be in those of the result; what no source says, nobody knows.
+    said = {mri.burned_in, "" if ct is None else ct.burned_in}
+    if "YES" in said or said == {"NO"}:
+        data.BurnedInAnnotation = "YES" if "YES" in said else "NO"
     data.DerivationDescription = f"{kind.derivation} by BrainFusion {__version__}; {NOT_FOR_DIAGNOSIS}"
     data.DerivationCodeSequence = [_code(*_SPATIAL_RESAMPLING)]
     data.RelatedSeriesSequence = [_related_series(headers) for headers in (mri, ct) if headers is not None]
@@ -134,6 +139,16 @@ def series_dataset(
     if window is not None and window[1] > window[0]:
         data.WindowCenter, data.WindowWidth = _decimal(sum(window) / 2), _decimal(window[1] - window[0])
     return data
+
+
+def _without_private(element: DataElement) -> DataElement:
+    """Return an attribute without private ones inside its sequences: nobody knows what they tell of the patient."""
+    if element.VR != "SQ":
+        return element
+    copy = deepcopy(element)
+    for item in copy.value:
+        item.remove_private_tags()
+    return copy
 
 
 def _series_number(mri: DicomHeaders, kind: Kind) -> int:

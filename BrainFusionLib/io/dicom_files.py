@@ -20,6 +20,7 @@ from BrainFusionLib.io.reading import naming, open_regular
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
+    from pydicom.uid import UID
 
 # Files of these names are read as DICOM even without its mark.
 DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
@@ -37,6 +38,7 @@ _GROUPS = {
     "RescaleSlope": "PixelValueTransformationSequence",
     "RescaleIntercept": "PixelValueTransformationSequence",
 }
+_INDEX = "1.2.840.10008.1.3.10"
 # The first elements of a data set without the mark: of group 2 (file meta) or 8 (the identifying group).
 _FIRST_GROUPS = (b"\x02\x00", b"\x08\x00")
 
@@ -103,7 +105,7 @@ class DicomFile:
             holders = [self.dataset, *(item for frame in frames for item in frame.get(_GROUPS[keyword], []))]
         except Exception as error:  # pydicom parses sequences only here, and raises errors of many kinds
             raise undecodable(self.path) from error
-        found = [values for holder in holders if len(values := _values(holder, keyword)) == count]
+        found = [values for holder in holders if len(values := values_in(holder, keyword)) == count]
         return np.array(found, dtype=np.float64).reshape(-1, count)
 
     def needed(self, keyword: str, count: int) -> FloatArray:
@@ -123,13 +125,21 @@ class DicomFile:
         return values
 
 
-def _values(holder: Dataset, keyword: str) -> list[float]:
+def values_in(holder: Dataset, keyword: str) -> list[float]:
+    """Return the numbers of an attribute; none where it is missing or damaged, or where one is not finite."""
     try:
         value = holder.get(keyword)
         values = [float(number) for number in (value if hasattr(value, "__iter__") else [value])]
     except Exception:  # as above
         return []
     return values if np.isfinite(values).all() else []
+
+
+@dataclass(frozen=True)
+class OtherObject:
+    """A DICOM file without an image: an index, a report, raw data; `kind` says which, in the standard's words."""
+
+    kind: str
 
 
 def looks_like_dicom(start: bytes) -> bool:
@@ -156,13 +166,13 @@ def quiet_pydicom() -> Iterator[None]:
         logger.disabled = before
 
 
-def read_image_header(path: Path, stream: BinaryIO) -> DicomFile | None:
+def read_header(path: Path, stream: BinaryIO) -> DicomFile | OtherObject | None:
     """Read the header of a DICOM file that is open at its start.
 
     Returns
     -------
-    DicomFile or None
-        ``None`` if the file holds no image: a report, contours, or, without the mark, any other kind of file.
+    DicomFile, OtherObject or None
+        ``None`` for a file without the mark that is not DICOM.
 
     Raises
     ------
@@ -177,7 +187,10 @@ def read_image_header(path: Path, stream: BinaryIO) -> DicomFile | None:
     try:
         data_set_bytes = open_data_set(path, stream)
         dataset = pydicom.dcmread(data_set_bytes, stop_before_pixels=True, force=True)
-        is_empty, is_image = not len(dataset), _is_image(dataset)
+        other = _other_kind(dataset)
+        if other is not None and len(dataset):
+            return OtherObject(other)
+        is_image = _is_image(dataset)
         pixels = find_pixels(path, dataset, data_set_bytes) if "Rows" in dataset else None
     except OSError:
         raise
@@ -187,9 +200,15 @@ def read_image_header(path: Path, stream: BinaryIO) -> DicomFile | None:
         return None
     if pixels is not None:
         return DicomFile(path, dataset, pixels)
-    if is_image or (marked and is_empty):
+    if is_image or (marked and not len(dataset)):
         raise undecodable(path)
-    return None
+    return OtherObject(dataset.get("Modality") or "unknown kind") if marked else None
+
+
+def read_image_header(path: Path, stream: BinaryIO) -> DicomFile | None:
+    """Read the header of an image as `read_header` does; ``None`` for every other file."""
+    found = read_header(path, stream)
+    return found if isinstance(found, DicomFile) else None
 
 
 def open_image_header(path: Path) -> DicomFile | None:
@@ -202,9 +221,31 @@ def open_image_header(path: Path) -> DicomFile | None:
         return read_image_header(path, stream)
 
 
+def _classes(dataset: Dataset) -> list[UID]:
+    """Return what a file says that it is, twice where it is sound."""
+    found = (dataset.file_meta.get("MediaStorageSOPClassUID"), dataset.get("SOPClassUID"))
+    return [uid for uid in found if uid]
+
+
+def _other_kind(dataset: Dataset) -> str | None:
+    """Return what an object without an image is, in the standard's words; ``None`` for images and where unknown.
+
+    Raw data, spectra and reports carry the modality of the images that they belong to, and some of them rows and
+    columns: only the class tells.
+    """
+    classes = {str(uid): uid for uid in _classes(dataset)}
+    if len(classes) != 1:  # none, or damaged
+        return None
+    uid = next(iter(classes.values()))
+    if uid == _INDEX:
+        return "index file (DICOMDIR)"
+    if uid.is_private:
+        return None if "Rows" in dataset else "private object"
+    return uid.name if uid.name != str(uid) and "Image Storage" not in uid.name else None
+
+
 def _is_image(dataset: Dataset) -> bool:
     """Return whether a data set says that it is an image, as far as it goes: it may be cut short."""
     if "Rows" in dataset or dataset.get("Modality") in ("CT", "MR"):
         return True
-    kinds = (dataset.file_meta.get("MediaStorageSOPClassUID"), dataset.get("SOPClassUID"))
-    return any(kind is not None and "Image Storage" in kind.name for kind in kinds)
+    return any("Image Storage" in uid.name for uid in _classes(dataset))

@@ -14,12 +14,14 @@ from BrainFusionLib.geometry import FloatArray, Grid, orthonormalised
 from BrainFusionLib.io.dicom_files import DicomFile, open_image_header, quiet_pydicom
 from BrainFusionLib.io.dicom_series import find_series, is_dicom
 from BrainFusionLib.io.reading import COPY_AGAIN, naming
+from BrainFusionLib.io.zipped import unpacked
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
 # Positions are written rounded; a volume that a user moved on purpose is off by more.
 _TOLERANCE_MM = 0.1
+_UIDS = ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID")
 # Cosine of 0.08 degrees: 0.15 mm at the rim of a head.
 _PARALLEL = 1 - 1e-6
 
@@ -47,12 +49,15 @@ class DicomHeaders:
         3x3, columns: direction of a row, of a column, and the slices' normal, LPS.
     to_centre_mm
         From the first pixel of a slice to its centre, LPS mm, shape (3,).
+    burned_in
+        Whether text is burned into the pixels: "YES" if one file says so, "NO" if all deny it, else nothing.
     """
 
     first: Dataset
     instances: tuple[Instance, ...]
     axes: FloatArray
     to_centre_mm: FloatArray
+    burned_in: str = ""
 
     @property
     def study_uid(self) -> str:
@@ -115,7 +120,10 @@ def read_series_headers(path: str | Path, series: str | int | None = None) -> Di
         As `read_volume`, and as `read_headers`.
     """
     path = Path(path)
-    return _headers_of(find_series(path, series).files) if is_dicom(path) else None
+    if not is_dicom(path):
+        return None
+    with unpacked(path) as place:
+        return _headers_of(find_series(place, series).files)
 
 
 def read_headers(files: Sequence[str | Path]) -> DicomHeaders:
@@ -145,6 +153,12 @@ def _headers_of(files: Sequence[DicomFile]) -> DicomHeaders:
             for keyword in ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID"):
                 if not file.text(keyword):
                     raise ImageFileError(f"{file.path}: its DICOM header has no {keyword}. Export the original images.")
+            for keyword in _UIDS:
+                if not isinstance(file.dataset.get(keyword, ""), str):
+                    raise ImageFileError(
+                        f"{file.path}: its DICOM header has several values of {keyword}, of which one would be wrong. "
+                        "Export the original images."
+                    )
             if file.text("SeriesInstanceUID") != first.text("SeriesInstanceUID"):
                 raise ImageFileError(
                     f"{file.path}: is of another series than {first.path.name}. Give the files of one series only."
@@ -154,7 +168,9 @@ def _headers_of(files: Sequence[DicomFile]) -> DicomHeaders:
             Instance(file.text("SOPClassUID"), file.text("SOPInstanceUID"), file.needed("ImagePositionPatient", 3))
             for file in files
         )
-    return DicomHeaders(first.dataset, instances, axes, to_centre)
+        said = {file.text("BurnedInAnnotation").upper() for file in files}
+    burned_in = "YES" if "YES" in said else "NO" if said == {"NO"} else ""
+    return DicomHeaders(first.dataset, instances, axes, to_centre, burned_in)
 
 
 def _plane(file: DicomFile) -> tuple[FloatArray, FloatArray]:

@@ -7,7 +7,9 @@ stands in memory behind them. So lengths are checked before, and plain pixels ne
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal, cast
@@ -172,11 +174,8 @@ def _read(path: Path, dataset: Dataset, pixels: PixelData) -> npt.NDArray[np.flo
         return _decoded(path, dataset, pixels, shape)
     raw = _plain(path, pixels) if pixels.start is not None else _rle(path, dataset, pixels, shape)
     stored = _that_count(path, dataset, raw).reshape(shape)
-    slope, intercept = _rescale(dataset)
-    if not np.isfinite([slope, intercept]).all():
-        raise undecodable(path)
     rescaled = np.empty(shape, np.float32)
-    for k, frame in enumerate(stored):
+    for k, (frame, (slope, intercept)) in enumerate(zip(stored, _rescales(dataset, shape[0]), strict=True)):
         rescaled[k] = frame * np.float64(slope) + intercept
     return rescaled
 
@@ -218,13 +217,24 @@ def _that_count(path: Path, dataset: Dataset, raw: bytes) -> npt.NDArray[Any]:
     return values
 
 
-def _rescale(dataset: Dataset) -> tuple[float, float]:
-    """Return slope and intercept: the file's own, or those of the first functional group that has any."""
-    groups = [
-        *dataset.get("SharedFunctionalGroupsSequence", []),
-        *list(dataset.get("PerFrameFunctionalGroupsSequence", []))[:1],
-    ]
-    for holder in (dataset, *(item for group in groups for item in group.get("PixelValueTransformationSequence", []))):
+def _rescales(dataset: Dataset, frames: int) -> list[tuple[float, float]]:
+    """Return slope and intercept of each frame: from its own functional groups, those of all frames, or the file.
+
+    Raises
+    ------
+    ValueError
+        One is not a finite number.
+    """
+    per_frame = list(dataset.get("PerFrameFunctionalGroupsSequence", []))
+    shared = list(dataset.get("SharedFunctionalGroupsSequence", []))[:1]
+    found = [_rescale(dataset, [*per_frame[n : n + 1], *shared]) for n in range(frames if per_frame else 1)]
+    if not np.isfinite(found).all():
+        raise ValueError("a slope or an intercept is not a number")
+    return found if per_frame else found * frames
+
+
+def _rescale(dataset: Dataset, groups: list[Dataset]) -> tuple[float, float]:
+    for holder in (*(item for group in groups for item in group.get("PixelValueTransformationSequence", [])), dataset):
         if holder.get("RescaleSlope") is not None or holder.get("RescaleIntercept") is not None:
             slope, intercept = holder.get("RescaleSlope"), holder.get("RescaleIntercept")
             return float(slope if slope is not None else 1) or 1.0, float(intercept if intercept is not None else 0)
@@ -240,11 +250,27 @@ def _decoded(path: Path, dataset: Dataset, pixels: PixelData, shape: tuple[int, 
         jpeg = jpeg_size(start)
         if jpeg is not None and (jpeg[1:] != shape[1:] or jpeg[0] > int(dataset.BitsAllocated)):
             raise undecodable(path)
-    image = sitk.ReadImage(os.fspath(path), sitk.sitkFloat32, "GDCMImageIO")
+    if len(set(_rescales(dataset, shape[0]))) > 1:  # GDCM applies one to all frames
+        raise ValueError("frames with values of several scales")
+    with _as_stored(path, dataset, pixels) as readable:
+        image = sitk.ReadImage(os.fspath(readable), sitk.sitkFloat32, "GDCMImageIO")
     array: npt.NDArray[np.float32] = sitk.GetArrayFromImage(image)
     if array.shape != shape:
         raise undecodable(path)
     return array
+
+
+@contextmanager
+def _as_stored(path: Path, dataset: Dataset, pixels: PixelData) -> Iterator[Path]:
+    """Give a file in which GDCM finds the values as they are stored: of MONOCHROME1 it inverts them, for display."""
+    if dataset.get("PhotometricInterpretation") != "MONOCHROME1":
+        yield path
+        return
+    content, start = path.read_bytes(), pixels.fragments[0][0]
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder) / "slice"
+        copy.write_bytes(content[:start].replace(b"MONOCHROME1", b"MONOCHROME2") + content[start:])
+        yield copy
 
 
 def undecodable(path: Path) -> ImageFileError:

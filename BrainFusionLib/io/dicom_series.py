@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -12,13 +13,17 @@ from BrainFusionLib.errors import ImageFileError, Remedy
 from BrainFusionLib.io.dicom_files import (
     DICOM_SUFFIXES,
     DicomFile,
+    OtherObject,
     looks_like_dicom,
     may_be_unmarked,
+    open_image_header,
     quiet_pydicom,
-    read_image_header,
+    read_header,
 )
 from BrainFusionLib.io.dicom_pixels import undecodable
+from BrainFusionLib.io.dicom_planes import Group, Plane, groups_of
 from BrainFusionLib.io.reading import naming, open_regular
+from BrainFusionLib.io.zipped import is_zip
 
 # A hospital's export has at most PATIENT/STUDY/SERIES above its files; a whole disk given by mistake is not searched.
 _DEEPEST_FOLDER = 4
@@ -29,37 +34,61 @@ _SEARCHED, _SHORTEST_UID = 1 << 16, 6
 
 @dataclass(frozen=True)
 class Series:
-    """The files of one series, at least one, in the order of their names.
+    """The slices of one volume, at least one, in the order of their files' names.
 
-    `left_out` counts files beside them that might have been slices, by the ends of their names, and are not DICOM.
+    Attributes
+    ----------
+    uid
+        The series' UID.
+    group
+        Its slices, and what of the series is not among them.
+    left_out
+        Files beside them that might have been slices, by the ends of their names, and are not DICOM.
+    others
+        DICOM files in the same folders that hold no image, how many of each kind in words.
+    dead_links
+        Links in the same folders that lead nowhere.
     """
 
     uid: str
-    files: tuple[DicomFile, ...]
+    group: Group
     left_out: int = 0
+    others: tuple[tuple[str, int], ...] = ()
+    dead_links: int = 0
+
+    @property
+    def planes(self) -> tuple[Plane, ...]:
+        """Its slices."""
+        return self.group.planes
+
+    @property
+    def files(self) -> tuple[DicomFile, ...]:
+        """The files of its slices."""
+        return tuple({plane.file.path: plane.file for plane in self.planes}.values())
 
     @property
     def number(self) -> str:
         """The series' number, or nothing."""
-        return self.files[0].text("SeriesNumber")
+        return self.planes[0].file.text("SeriesNumber")
 
     @property
     def slices(self) -> int:
-        """How many slices it has, over all its files."""
-        return sum(file.frames for file in self.files)
+        """How many slices it has."""
+        return len(self.planes) if len(self.planes) > 1 else self.planes[0].file.frames
 
     def describe(self) -> str:
         """Return a line for a list of series."""
-        first = self.files[0]
+        first = self.planes[0].file
+        label = f"{self.group.label}, " if self.group.label else ""
         return (
             f"series {self.number or '(no number)'}, '{first.text('SeriesDescription')}', "
-            f"{first.text('Modality') or 'no modality'}, {self.slices} slices, {self.uid}"
+            f"{first.text('Modality') or 'no modality'}, {self.slices} slices, {label}{self.uid}"
         )
 
 
 def is_dicom(path: Path) -> bool:
     """Return whether a path is a folder, or a file that is read as DICOM."""
-    if path.is_dir() or path.suffix.lower() in DICOM_SUFFIXES:
+    if path.is_dir() or is_zip(path) or path.suffix.lower() in DICOM_SUFFIXES:
         return True
     with naming(path), open_regular(path) as stream:
         return looks_like_dicom(stream.read(132))
@@ -84,75 +113,127 @@ def find_series(path: Path, choice: str | int | None = None) -> Series:
         if path.is_dir():
             return _choose(path, _all_series(path, whole_tree=True), choice)
         found = _all_series(path.parent, whole_tree=False)
-        return _choose(path, found, choice or _series_of_file(path, found))
+        if choice is None:
+            found = _series_of_file(path, found)
+        return _choose(path, found, choice)
+
+
+@dataclass
+class _Found:
+    """What a folder holds: images by their series' UID, other DICOM files, and other files."""
+
+    images: dict[str, list[DicomFile]] = field(default_factory=dict)
+    objects: list[tuple[Path, str]] = field(default_factory=list)
+    others: list[Path] = field(default_factory=list)
+    dead_links: list[Path] = field(default_factory=list)
+    looked_at: int = 0
+
+    def add(self, path: Path, found: DicomFile | OtherObject | None) -> None:
+        """Add a file."""
+        if isinstance(found, DicomFile):
+            self.images.setdefault(found.text("SeriesInstanceUID"), []).append(found)
+        elif found is not None:
+            self.objects.append((path, found.kind))
 
 
 def _all_series(folder: Path, *, whole_tree: bool) -> list[Series]:
-    looked_at, unmarked = 0, []
-    others: list[Path] = []
-    by_uid: dict[str, list[DicomFile]] = {}
+    depth = _DEEPEST_FOLDER if whole_tree else 0
+    found = _found_in(folder, depth)
+    if not found.images:
+        raise ImageFileError(_nothing_there(folder, found, depth))
 
-    def add(file: DicomFile | None) -> None:
-        if file is not None:
-            by_uid.setdefault(file.text("SeriesInstanceUID"), []).append(file)
+    def by_number(series: Series) -> tuple[float, str]:
+        return (float(series.number) if series.number.isdecimal() else np.inf, series.uid)
 
+    accepted = {file.path for files in found.images.values() for file in files}
+    strangers = [(path.parent, path.suffix.lower()) for path in found.others if path not in accepted]
+    series = []
+    for uid, files in found.images.items():
+        ends = {(file.path.parent, file.path.suffix.lower()) for file in files}
+        folders = {file.path.parent for file in files}
+        is_only_one = len(found.images) == 1
+        kinds = Counter(kind for path, kind in found.objects if is_only_one or path.parent in folders)
+        series += [
+            Series(
+                uid,
+                group,
+                left_out=sum(stranger in ends for stranger in strangers),
+                others=tuple(sorted(kinds.items())),
+                dead_links=sum(link.parent in folders for link in found.dead_links),
+            )
+            for group in groups_of(files)
+        ]
+    return sorted(series, key=by_number)
+
+
+def _found_in(folder: Path, depth: int) -> _Found:
+    found = _Found()
+    unmarked = []
     is_marked = False
-    for path in _files_in(folder, _DEEPEST_FOLDER if whole_tree else 0):
-        looked_at += 1
+    for path in _files_in(folder, depth, found.dead_links):
+        found.looked_at += 1
         with naming(path), path.open("rb") as stream:
             start = stream.read(132)
             if looks_like_dicom(start):
                 is_marked = True
                 stream.seek(0)
-                add(read_image_header(path, stream))
+                found.add(path, read_header(path, stream))
             else:
-                others.append(path)
+                found.others.append(path)
                 unmarked += [path] if may_be_unmarked(start) else []
     # Files of before 1993 lack the mark. They are tried only where no file has it.
     for path in [] if is_marked else unmarked:
         with naming(path), path.open("rb") as stream:
-            add(read_image_header(path, stream))
+            found.add(path, read_header(path, stream))
     # One of a marked series that has lost its mark would be left out without a word.
-    accepted = {file.path for files in by_uid.values() for file in files}
-    uids = [uid.encode("ascii", "ignore") for uid in by_uid if len(uid) > _SHORTEST_UID]
-    for path in others if is_marked else []:
+    uids = [uid.encode("ascii", "ignore") for uid in found.images if len(uid) > _SHORTEST_UID]
+    for path in found.others if is_marked else []:
         with naming(path), path.open("rb") as stream:
             start = stream.read(_SEARCHED)
         if b"\0" in start and any(uid in start for uid in uids):
             raise undecodable(path)
-    if not by_uid:
-        raise ImageFileError(
-            f"{folder}: there are no DICOM images in this folder ({looked_at} files looked at). "
-            "Give the folder that holds the slices of one series, or, for NIfTI, NRRD and the like, the file itself."
-        )
-
-    def by_number(series: Series) -> tuple[float, str]:
-        return (float(series.number) if series.number.isdecimal() else np.inf, series.uid)
-
-    strangers = [(path.parent, path.suffix.lower()) for path in others if path not in accepted]
-    found = []
-    for uid, files in by_uid.items():
-        ends = {(file.path.parent, file.path.suffix.lower()) for file in files}
-        found.append(Series(uid, tuple(files), sum(stranger in ends for stranger in strangers)))
-    return sorted(found, key=by_number)
+    return found
 
 
-def _files_in(folder: Path, depth: int) -> Iterable[Path]:
+def _nothing_there(folder: Path, found: _Found, depth: int) -> str:
+    """Return the message for a folder without images: how deep it was searched, and what was there instead."""
+    kinds = [f"{count} {kind}" for kind, count in sorted(Counter(kind for _, kind in found.objects).items())]
+    links = len(found.dead_links)
+    looked = [
+        f"{found.looked_at} files looked at, in this folder and up to {depth} levels of folders in it" if depth else
+        f"{found.looked_at} files looked at",
+        f"DICOM without images: {', '.join(kinds)}" if kinds else "",
+        f"{links} links lead nowhere: get the files that they stand for" if links else "",
+    ]  # fmt: skip
+    return (
+        f"{folder}: there are no DICOM images in this folder ({'; '.join(filter(None, looked))}). "
+        "Give the folder that holds the slices of one series, or, for NIfTI, NRRD and the like, the file itself."
+    )
+
+
+def _files_in(folder: Path, depth: int, dead_links: list[Path]) -> Iterable[Path]:
     entries = sorted(folder.iterdir())
     for entry in entries:
-        hidden_or_index = entry.name.startswith(".") or entry.name.upper() == "DICOMDIR"
-        if entry.is_file() and not hidden_or_index:
+        if entry.name.startswith(".") or entry.name.upper() == "DICOMDIR":
+            continue
+        if entry.is_file():
             yield entry
+        elif entry.is_symlink() and not entry.exists():
+            dead_links.append(entry)
     for entry in entries:
         if depth > 0 and not entry.name.startswith(".") and entry.is_dir():
-            yield from _files_in(entry, depth - 1)
+            yield from _files_in(entry, depth - 1, dead_links)
 
 
-def _series_of_file(path: Path, found: list[Series]) -> str:
-    for series in found:
-        if any(file.path == path for file in series.files):
-            return series.uid
-    raise ImageFileError(f"{path}: is not a DICOM image. Give one slice of the series, or its folder.")
+def _series_of_file(path: Path, found: list[Series]) -> list[Series]:
+    """Return what of its series a file is in; the whole series if it was set aside."""
+    holding = [series for series in found if any(file.path == path for file in series.files)]
+    if holding:
+        return holding
+    file = open_image_header(path)
+    if file is None:
+        raise ImageFileError(f"{path}: is not a DICOM image. Give one slice of the series, or its folder.")
+    return [series for series in found if series.uid == file.text("SeriesInstanceUID")]
 
 
 def _choose(path: Path, found: list[Series], choice: str | int | None) -> Series:

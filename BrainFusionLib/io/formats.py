@@ -14,11 +14,13 @@ from BrainFusionLib.errors import ImageFileError, Remedy
 from BrainFusionLib.io.dicom import dicom_size, read_dicom
 from BrainFusionLib.io.dicom_files import DICOM_SUFFIXES, looks_like_dicom
 from BrainFusionLib.io.metaimage import metaimage_size, read_metaimage, write_metaimage
+from BrainFusionLib.io.mgh import mgh_size, read_mgh
 from BrainFusionLib.io.nifti import nifti_size, read_nifti
 from BrainFusionLib.io.nifti_writing import write_nifti, write_pair
 from BrainFusionLib.io.nrrd import nrrd_size, read_nrrd, write_nrrd
 from BrainFusionLib.io.reading import COPY_AGAIN, naming, open_regular, shown
 from BrainFusionLib.io.suffixes import suffix_of, with_suffix
+from BrainFusionLib.io.zipped import ZIP_SUFFIXES
 from BrainFusionLib.volume import Volume
 
 Size = tuple[int, int, int]
@@ -70,7 +72,9 @@ class Format:
     @property
     def described(self) -> str:
         """The format in words, with its suffixes."""
-        return f"a folder of {self.label} slices" if self.slices else f"{self.label} ({', '.join(self.suffixes)})"
+        return (
+            f"a folder or a zip of {self.label} slices" if self.slices else f"{self.label} ({', '.join(self.suffixes)})"
+        )
 
 
 FORMATS: tuple[Format, ...] = (
@@ -117,9 +121,16 @@ FORMATS: tuple[Format, ...] = (
         voxel_files={".img": (".hdr", ".hdr.gz"), ".img.gz": (".hdr.gz", ".hdr")},
     ),
     Format(
+        name="mgh",
+        label="FreeSurfer",
+        suffixes=(".mgz", ".mgh"),
+        read=read_mgh,
+        size=mgh_size,
+    ),
+    Format(
         name="dicom",
         label="DICOM",
-        suffixes=DICOM_SUFFIXES,
+        suffixes=(*DICOM_SUFFIXES, *ZIP_SUFFIXES),
         read=read_dicom,
         size=dicom_size,
         slices=True,

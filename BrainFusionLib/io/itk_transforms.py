@@ -1,4 +1,4 @@
-"""ITK's text files of transforms: every number counted before ITK is given any.
+"""ITK's files of transforms (text, MATLAB, HDF5): every number counted before ITK is given any.
 
 ITK takes what its kind of transform needs from where the numbers should be: of a line with too few it reads what stands
 in memory behind them, or ends the process.
@@ -7,14 +7,17 @@ in memory behind them, or ends the process.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from BrainFusionLib.errors import GeometryError, ImageFileError
+from BrainFusionLib.errors import BrainFusionError, GeometryError, ImageFileError
 from BrainFusionLib.geometry import FloatArray, affine
+from BrainFusionLib.io.hdf5 import Hdf5File
+from BrainFusionLib.io.mat_files import read_mat_list
 from BrainFusionLib.io.reading import COPY_AGAIN, open_regular
 from BrainFusionLib.io.text_headers import brief, numbers
 
@@ -26,6 +29,7 @@ MARK = b"#Insight Transform File"
 _LONGEST = 1 << 20
 _KIND = re.compile(r"(\w+?)_(?:double|float)_(\d+)_(\d+)")
 _COMPOSITE = "CompositeTransform"
+_HDF5_GROUP = "TransformGroup"
 
 
 @dataclass(frozen=True)
@@ -62,6 +66,86 @@ class _Block:
     kind: str
     parameters: str | None = None
     fixed: str | None = None
+
+
+@dataclass(frozen=True)
+class ItkTransform:
+    """One linear transform: its kind, by ITK's name without types, and its numbers."""
+
+    kind: str
+    parameters: Sequence[float]
+    fixed: Sequence[float]
+
+
+def composed(path: Path, transforms: Sequence[ItkTransform]) -> FloatArray:
+    """Return the 4x4 matrix of transforms composed as ITK does in a composite: the last one is applied first.
+
+    Raises
+    ------
+    ImageFileError
+        One has too few or too many numbers.
+    """
+    matrix = np.eye(4)
+    for transform in transforms:
+        matrix = matrix @ _matrix(path, transform)
+    return matrix
+
+
+def read_mat_matrix(path: Path, wanted: str) -> FloatArray:
+    """Read ITK's transforms in a MATLAB file (ANTs): for each its parameters under its kind's name, then `fixed`.
+
+    Raises
+    ------
+    ImageFileError, GeometryError
+        As `read_itk_matrix`.
+    """
+    found: list[ItkTransform] = []
+    waiting: tuple[str, list[float]] | None = None
+    for name, values in read_mat_list(path):
+        numbers_there = values.ravel(order="F").tolist()
+        if name == "fixed" and waiting is not None:
+            found.append(ItkTransform(waiting[0], waiting[1], numbers_there))
+            waiting = None
+        elif waiting is None:
+            waiting = (_checked_kind(path, name, wanted), numbers_there)
+        else:
+            raise ImageFileError(f"{path}: a transform has no fixed parameters. {COPY_AGAIN}")
+    if waiting is not None or not found:
+        raise ImageFileError(f"{path}: holds no whole transform of ITK or ANTs. {COPY_AGAIN}")
+    return composed(path, found)
+
+
+def read_hdf5_matrix(path: Path, wanted: str) -> FloatArray:
+    """Read ITK's transforms in an HDF5 file.
+
+    Raises
+    ------
+    ImageFileError, GeometryError
+        As `read_itk_matrix`.
+    """
+    try:
+        file = Hdf5File(path)
+        found = []
+        names = file.names(_HDF5_GROUP)
+        for name in sorted(names, key=lambda text: (len(text), text)):
+            kind = _checked_kind(path, file.text(_HDF5_GROUP, name, "TransformType"), wanted)
+            if kind == _COMPOSITE:
+                continue
+            # Early versions of ITK wrote these names so.
+            spelling = "Transform" if "TransformParameters" in file.names(_HDF5_GROUP, name) else "Tranform"
+            numbers_there = [
+                file.numbers(_HDF5_GROUP, name, f"{spelling}{what}") for what in ("Parameters", "FixedParameters")
+            ]
+            found.append(ItkTransform(kind, *numbers_there))
+    except ValueError as error:
+        if isinstance(error, BrainFusionError):
+            raise
+        raise ImageFileError(
+            f"{path}: this HDF5 file is not read as a transform ({error}). Save it as .tfm, for example in Slicer."
+        ) from error
+    if not found:
+        raise ImageFileError(f"{path}: holds no transform. Save it again, for example as .tfm in Slicer.")
+    return composed(path, found)
 
 
 def read_itk_matrix(path: Path, wanted: str) -> FloatArray:
@@ -101,10 +185,17 @@ def read_itk_matrix(path: Path, wanted: str) -> FloatArray:
     # ITK takes half a last number for a whole one.
     if not blocks or not content.endswith(b"\n") or any(None in (b.parameters, b.fixed) for b in blocks):
         raise ImageFileError(f"{path}: the transform file is cut short (its last line must end). {COPY_AGAIN}")
-    matrix = np.eye(4)
-    for block in blocks:
-        matrix = matrix @ _matrix(path, block)
-    return matrix
+    return composed(path, [_transform_of(path, block) for block in blocks])
+
+
+def _transform_of(path: Path, block: _Block) -> ItkTransform:
+    values = []
+    for name, text in (("Parameters", block.parameters), ("FixedParameters", block.fixed)):
+        try:
+            values.append(numbers(text or ""))
+        except ValueError as error:
+            raise ImageFileError(f"{path}: in {name}, {error}. {COPY_AGAIN}") from error
+    return ItkTransform(block.kind, *values)
 
 
 def _blocks(path: Path, text: str, wanted: str) -> list[_Block]:
@@ -152,36 +243,33 @@ def _checked_kind(path: Path, text: str, wanted: str) -> str:
     return name
 
 
-def _matrix(path: Path, block: _Block) -> FloatArray:
-    transform = _itk_transform(path, block)
-    shift = np.array(transform.TransformPoint((0.0, 0.0, 0.0)))
-    columns = [np.array(transform.TransformPoint(tuple(axis))) - shift for axis in np.eye(3)]
+def _matrix(path: Path, transform: ItkTransform) -> FloatArray:
+    made = _made(path, transform)
+    shift = np.array(made.TransformPoint((0.0, 0.0, 0.0)))
+    columns = [np.array(made.TransformPoint(tuple(axis))) - shift for axis in np.eye(3)]
     return affine(np.column_stack(columns), shift)
 
 
-def _itk_transform(path: Path, block: _Block) -> sitk.Transform:
+def _made(path: Path, transform: ItkTransform) -> sitk.Transform:
     """Return ITK's transform, made of numbers that are as many as it needs."""
     import SimpleITK as sitk
 
-    kind = _KINDS[block.kind]
-    values = []
-    for name, text, counts in (
-        ("Parameters", block.parameters, (kind.parameters,)),
-        ("FixedParameters", block.fixed, kind.fixed),
+    kind = _KINDS[transform.kind]
+    for name, values, counts in (
+        ("Parameters", transform.parameters, (kind.parameters,)),
+        ("FixedParameters", transform.fixed, kind.fixed),
     ):
-        try:
-            values.append(numbers(text or ""))
-        except ValueError as error:
-            raise ImageFileError(f"{path}: in {name}, {error}. {COPY_AGAIN}") from error
-        if len(values[-1]) not in counts:
+        if len(values) not in counts:
             raise ImageFileError(
-                f"{path}: a transform of the kind {block.kind} needs {' or '.join(map(str, counts))} {name}, but there "
-                f"are {len(values[-1])}. {COPY_AGAIN}"
+                f"{path}: a transform of the kind {transform.kind} needs {' or '.join(map(str, counts))} {name}, but "
+                f"there are {len(values)}. {COPY_AGAIN}"
             )
-    made = getattr(sitk, kind.itk)
-    transform = sitk.Transform(3, made) if kind.itk.startswith("sitk") else made()
-    if values[1]:
-        transform.SetFixedParameters(values[1])
-    if values[0]:
-        transform.SetParameters(values[0])
-    return transform
+        if not np.isfinite(values).all():
+            raise ImageFileError(f"{path}: in {name}, a value is not a number. {COPY_AGAIN}")
+    maker = getattr(sitk, kind.itk)
+    made = sitk.Transform(3, maker) if kind.itk.startswith("sitk") else maker()
+    if transform.fixed:
+        made.SetFixedParameters(list(transform.fixed))
+    if transform.parameters:
+        made.SetParameters(list(transform.parameters))
+    return made

@@ -13,12 +13,13 @@ from pathlib import Path
 
 from BrainFusionLib.locking import process_is_running
 
-_NAME = re.compile(r"\.tmp-(?P<machine>[0-9a-f]{8})-(?P<pid>\d+)-[0-9a-f]{8}(\.[^/]*)?")
+TEMPORARY, STAGING = ".tmp-", ".brainfusion-"
+_NAME = re.compile(r"\.(tmp|brainfusion)-(?P<machine>[0-9a-f]{8})-(?P<pid>\d+)-[0-9a-f]{8}(\.[^/]*)?")
 # Whether a process of another machine still runs cannot be asked: its temporaries count as leftovers after a day.
 _SECONDS_ON_OTHER_MACHINES = 24 * 3600
 
 
-def temporary_beside(path: Path, suffix: str = "") -> Path:
+def temporary_beside(path: Path, suffix: str = "", prefix: str = TEMPORARY) -> Path:
     """Return a hidden name in the folder of `path` that no other process and no other call uses.
 
     Parameters
@@ -27,8 +28,10 @@ def temporary_beside(path: Path, suffix: str = "") -> Path:
         What the temporary file or folder will be renamed to.
     suffix
         The ending of the name, for writers that choose the format by it.
+    prefix
+        ``TEMPORARY`` or ``STAGING``.
     """
-    return path.with_name(f".tmp-{_machine()}-{os.getpid()}-{secrets.token_hex(4)}{suffix}")
+    return path.with_name(f"{prefix}{_machine()}-{os.getpid()}-{secrets.token_hex(4)}{suffix}")
 
 
 def remove_leftovers(folder: str | os.PathLike[str]) -> list[Path]:
@@ -37,7 +40,8 @@ def remove_leftovers(folder: str | os.PathLike[str]) -> list[Path]:
     Those of running processes, this one included, stay. What cannot be removed stays, too, without an error.
     """
     removed = []
-    for path in sorted(Path(folder).glob(".tmp-*")):
+    found = (path for prefix in (TEMPORARY, STAGING) for path in Path(folder).glob(f"{prefix}*"))
+    for path in sorted(found):
         if _is_leftover(path):
             if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path, ignore_errors=True)

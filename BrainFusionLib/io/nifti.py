@@ -21,9 +21,11 @@ import numpy.typing as npt
 from BrainFusionLib.errors import GeometryError, ImageFileError
 from BrainFusionLib.geometry import RAS_FROM_LPS, FloatArray, affine, orthonormalised
 from BrainFusionLib.io.budget import refuse_too_large
+from BrainFusionLib.io.mat_files import is_mat, read_mat
 from BrainFusionLib.io.nifti_layout import ANALYZE, NIFTI1, NIFTI2
-from BrainFusionLib.io.reading import COPY_AGAIN, naming, refuse_bad_spacing, shown, three_sizes
+from BrainFusionLib.io.reading import COPY_AGAIN, naming, open_regular, refuse_bad_spacing, shown, three_sizes
 from BrainFusionLib.io.sidecar import read_sidecar
+from BrainFusionLib.io.suffixes import suffix_of
 from BrainFusionLib.io.unpacking import is_gzip, read_span, read_start
 from BrainFusionLib.tilt import check_axes, placed
 from BrainFusionLib.volume import Volume
@@ -38,6 +40,9 @@ _REFUSED_TYPES = {
 }  # fmt: skip
 _MM_PER_UNIT = {0: 1.0, 1: 1000.0, 2: 1.0, 3: 0.001}
 _UNIT_NAMES = {1: "metres", 3: "micrometres"}
+
+# Of a voxel's edge by the sform from that by pixdim: 0.3 mm in a head. Rounding is a thousandth of it.
+_LARGEST_SCALE = 2e-3
 
 _ASSUMED_AXES = (
     "assumed that i runs from right to left, j from back to front and k from feet to head (as SPM, FSL and nibabel "
@@ -78,9 +83,9 @@ def read_nifti(path: Path) -> Volume:
         header = _read_header(header_path, single_file=header_path == data_path)
         size = three_sizes(header_path, _sizes(header))
         lps_from_ijk, notes = _affine(header, size)
+        if not header.is_nifti:
+            lps_from_ijk, notes = _with_spm_matrix(data_path, lps_from_ijk, notes)
         check_axes(lps_from_ijk, size)
-    if not header.is_nifti and data_path.with_suffix(".mat").exists():
-        notes.append(f"{data_path.with_suffix('.mat').name} beside it (SPM's own matrix) was not read.")
     with naming(data_path):
         array, notes_on_data = _read_voxels(data_path, header, size)
         notes += notes_on_data
@@ -240,6 +245,32 @@ def _analyze_affine(fields: np.void, spacing: FloatArray, size: tuple[int, int, 
     return _right_to_left(spacing, origin)
 
 
+def _with_spm_matrix(data_path: Path, lps_from_ijk: FloatArray, notes: list[str]) -> tuple[FloatArray, list[str]]:
+    """Return the affine by the ``.mat`` that SPM writes beside an Analyze file, if there is one, and notes."""
+    name = data_path.name[: len(data_path.name) - len(suffix_of(data_path))] + ".mat"
+    path = data_path.with_name(name)
+    if not path.exists():
+        return lps_from_ijk, notes
+    with naming(path):
+        with open_regular(path) as stream:
+            start = stream.read(128)
+        if not is_mat(start):
+            return lps_from_ijk, [*notes, "a .mat beside it is not one of SPM's, and was not read."]
+        found = read_mat(path)
+        spm = found.get("mat", found.get("M"))
+        if spm is None or spm.shape[:2] != (4, 4) or spm.ndim > 3:
+            raise ValueError("SPM's matrix is missing in it")
+        spm = spm if spm.ndim == 2 else spm[..., 0]
+        if not np.isfinite(spm).all() or not np.allclose(spm[3], [0, 0, 0, 1]):
+            raise ValueError("SPM's matrix is not that of an image")
+    # SPM counts voxels from 1. M, of SPM 99, is of the voxels before SPM turned left and right around.
+    flip = np.eye(4) if "mat" in found else np.diag([-1.0, 1, 1, 1])
+    ras_from_ijk = flip @ spm @ affine(np.eye(3), np.ones(3))
+    what = "orientation and position were taken from the .mat of SPM beside it."
+    lps_from_spm: FloatArray = RAS_FROM_LPS @ ras_from_ijk
+    return lps_from_spm, [what]
+
+
 def _right_to_left(spacing: FloatArray, origin_ijk: FloatArray) -> FloatArray:
     """Return the 4x4 RAS affine with axes L, A, S that puts voxel `origin_ijk` at the world's origin."""
     axes = spacing * np.array([-1.0, 1.0, 1.0])
@@ -251,10 +282,14 @@ def _nifti_affine(fields: np.void, spacing: FloatArray, size: tuple[int, int, in
     qform = _qform_affine(fields, spacing) if has_qform else None
     if has_sform:
         sform = affine(fields["srow"][:, :3], fields["srow"][:, 3])
-        if qform is not None and int(fields["qform_code"]) == 1 and int(fields["sform_code"]) > 2 and _sheared(sform):
+        change = _template_fit(sform, spacing) if int(fields["sform_code"]) > 2 else ""
+        if qform is not None and change:
             # A 12-parameter fit to a template. The scanner's own position is what a patient's head is measured in.
-            notes.append("the sform is a sheared fit to a template; the scanner's own qform was used instead.")
+            notes.append(f"the sform {change} the head to fit a template; the qform was used instead.")
             return qform
+        if _scaled(sform, spacing):
+            lengths = ", ".join(f"{length:.4g}" for length in np.linalg.norm(sform[:3, :3], axis=0))
+            notes.append(f"the sform's voxels ({lengths} mm) are not those of the header's pixdim; the sform was used.")
         apart = 0.0 if qform is None else _largest_distance_mm(sform, qform, size)
         if apart > 0.1:
             notes.append(f"sform and qform disagree by up to {apart:.1f} mm; the sform was used.")
@@ -264,6 +299,15 @@ def _nifti_affine(fields: np.void, spacing: FloatArray, size: tuple[int, int, in
     notes.append(f"the NIfTI header holds no orientation (no sform, no qform): {_ASSUMED_AXES}")
     notes.append("the header holds no position: the middle of the image was put at the world's origin.")
     return _right_to_left(spacing, (np.asarray(size) - 1) / 2)
+
+
+def _template_fit(sform: FloatArray, spacing: FloatArray) -> str:
+    """Return what an sform does to a head that no scanner does; empty if it only places it."""
+    return "shears" if _sheared(sform) else "scales" if _scaled(sform, spacing) else ""
+
+
+def _scaled(matrix: FloatArray, spacing: FloatArray) -> bool:
+    return bool(np.abs(np.linalg.norm(matrix[:3, :3], axis=0) / spacing - 1).max() > _LARGEST_SCALE)
 
 
 def _sheared(matrix: FloatArray) -> bool:

@@ -18,6 +18,9 @@ _POSITION_TOLERANCE_MM = 0.05
 # Up to three slices missing in a row (and the usual mix of 1.25 and 5 mm slices) are bridged; more would be invention.
 _LARGEST_GAP = 4.5  # of the usual distance
 
+# Distances between this share of the usual one and as much more are rounded or jittered, not missing slices.
+_JITTER = 0.75
+
 
 class Slices(NamedTuple):
     """Slices of one series, in any order.
@@ -126,8 +129,11 @@ def _evened(pixels: npt.NDArray[np.float32], heights: FloatArray) -> tuple[npt.N
         return pixels, rise / last, []
     gaps = np.diff(heights)
     # As fine as the finest slices, so that nothing is lost where they are dense; but one close pair does not decide.
-    finest = max(float(gaps.min()), float(np.median(gaps)) / 4)
-    count = round(rise / finest) + 1
+    usual = float(np.median(gaps))
+    finest = max(float(gaps.min()), usual / 4)
+    # Positions that are only rounded or jittered keep their number of slices.
+    is_jitter = gaps.min() > _JITTER * usual and gaps.max() < (2 - _JITTER) * usual
+    count = len(heights) if is_jitter else round(rise / finest) + 1
     wanted = np.linspace(0, rise, count)
     below = np.clip(np.searchsorted(heights, wanted, side="right") - 1, 0, last - 1)
     part = ((wanted - heights[below]) / gaps[below]).astype(np.float32)[:, None, None]
@@ -135,8 +141,9 @@ def _evened(pixels: npt.NDArray[np.float32], heights: FloatArray) -> tuple[npt.N
     for k in range(count):
         result[k] = (1 - part[k]) * pixels[below[k]] + part[k] * pixels[below[k] + 1]
     spacing = rise / (count - 1)
+    missing = "" if is_jitter else "; slices may be missing"
     note = (
-        f"the slices are unevenly spaced ({gaps.min():.2f} to {gaps.max():.2f} mm; slices may be missing): "
+        f"the slices are unevenly spaced ({gaps.min():.2f} to {gaps.max():.2f} mm{missing}): "
         f"{len(heights)} slices were interpolated linearly onto {count} slices, {spacing:.2f} mm apart."
     )
     return result, spacing, [note]

@@ -1,4 +1,4 @@
-"""Transforms in ITK's text files: from points of the MRI to points of the CT, LPS mm."""
+"""Transforms in files: inside the library from points of the MRI to points of the CT, LPS mm."""
 
 from __future__ import annotations
 
@@ -9,38 +9,71 @@ from typing import Literal, overload
 import numpy as np
 
 from BrainFusionLib.errors import GeometryError, ImageFileError, Remedy
-from BrainFusionLib.geometry import ORTHOGONALITY_TOLERANCE, affine
-from BrainFusionLib.io.itk_transforms import read_itk_matrix
-from BrainFusionLib.io.reading import COPY_AGAIN, naming
+from BrainFusionLib.geometry import ORTHOGONALITY_TOLERANCE, FloatArray, Grid, affine
+from BrainFusionLib.io.hdf5 import SIGNATURE
+from BrainFusionLib.io.itk_transforms import MARK, read_hdf5_matrix, read_itk_matrix, read_mat_matrix
+from BrainFusionLib.io.mat_files import is_mat
+from BrainFusionLib.io.other_transforms import (
+    Between,
+    is_elastix,
+    is_lta,
+    matrix_of,
+    read_elastix,
+    read_lta,
+    read_matrix,
+    read_text,
+)
+from BrainFusionLib.io.reading import COPY_AGAIN, naming, open_regular
 from BrainFusionLib.io.suffixes import suffix_of
+from BrainFusionLib.io.transform_writing import SUFFIXES, TransformFormat, write_other_transform
 from BrainFusionLib.io.writing import write_text
 from BrainFusionLib.transform import AffineTransform, RigidTransform, Transform
 
-TRANSFORM_SUFFIXES = (".tfm", ".txt")
+TRANSFORM_SUFFIXES = SUFFIXES["itk"]
+# The ends of names of transforms that are read; the content says what they are.
+READ_TRANSFORM_SUFFIXES = (".tfm", ".txt", ".h5", ".hdf5", ".mat", ".lta", ".xfm")
+_LONGEST_START = 256
 # If affine transforms are accepted, only what is rigid up to the rounding of single precision is read as rigid.
 _RIGID_UP_TO_ROUNDING = 1e-6
 
 
-def write_transform(transform: Transform, path: str | os.PathLike[str]) -> None:
-    """Write a transform as ITK's text format, which Slicer and ITK read: it maps MRI points to CT points, LPS mm.
+def write_transform(
+    transform: Transform,
+    path: str | os.PathLike[str],
+    form: TransformFormat = "itk",
+    *,
+    ct: Grid | None = None,
+    mri: Grid | None = None,
+) -> None:
+    """Write a transform; by default as ITK's text, which Slicer and ITK read: it maps MRI points to CT points, LPS mm.
 
     Parameters
     ----------
     transform
         Rigid or affine; written as an affine with its centre at the origin, numbers to 17 digits.
     path
-        Ends in ``.tfm`` or ``.txt``.
+        Ends in one of the format's suffixes (`transform_writing.SUFFIXES`), as ITK's in ``.tfm`` or ``.txt``.
+    form
+        The format; see `transform_writing.write_other_transform`.
+    ct, mri
+        Grids of both volumes, for ``lta`` and ``fsl``.
 
     Raises
     ------
     ImageFileError
         Another ending, or see `atomic_output`.
+    SettingsError
+        A grid is needed and missing.
     """
     path = Path(path)
-    if suffix_of(path) not in TRANSFORM_SUFFIXES:
+    if suffix_of(path) not in SUFFIXES[form]:
         raise ImageFileError(
-            f"{path}: a transform cannot be written as '{suffix_of(path)}'. Use a name that ends in .tfm."
+            f"{path}: a transform cannot be written as '{suffix_of(path)}'. Use a name that ends in "
+            f"{' or '.join(SUFFIXES[form])}."
         )
+    if form != "itk":
+        write_other_transform(transform, path, form, ct, mri)
+        return
     numbers = [*transform.moving_from_fixed_lps[:3, :3].ravel(), *transform.translation_mm]
     write_text(
         "#Insight Transform File V1.0\n"
@@ -53,34 +86,37 @@ def write_transform(transform: Transform, path: str | os.PathLike[str]) -> None:
 
 
 @overload
-def read_transform(path: str | os.PathLike[str], rigid: Literal[True] = True) -> RigidTransform: ...
+def read_transform(
+    path: str | os.PathLike[str], rigid: Literal[True] = True, *, between: Between | None = None
+) -> RigidTransform: ...
 @overload
-def read_transform(path: str | os.PathLike[str], rigid: bool) -> Transform: ...
-def read_transform(path: str | os.PathLike[str], rigid: bool = True) -> Transform:
-    """Read a transform from an ITK text file: Euler, versor, translation, affine and the like, or several of them.
+def read_transform(path: str | os.PathLike[str], rigid: bool, *, between: Between | None = None) -> Transform: ...
+def read_transform(path: str | os.PathLike[str], rigid: bool = True, *, between: Between | None = None) -> Transform:
+    """Read a transform: ITK's text, MATLAB (ANTs) and HDF5 files, FreeSurfer's .lta, elastix, FSL, a 4x4 matrix.
+
+    The content says the format, not the name. Several transforms in a file are composed.
 
     Parameters
     ----------
     path
-        Ends in ``.tfm`` or ``.txt``.
+        The file.
     rigid
         Whether it has to be rigid. If not, one that scales or shears comes as an `AffineTransform`.
+    between
+        What files of some formats do not say: the grids of both volumes (FSL's, .lta), coordinates and direction (4x4).
 
     Raises
     ------
     ImageFileError
-        The file is missing, damaged, cut short, or not an ITK transform file; or its numbers are not those of its kind.
+        The file is missing, damaged, cut short, or of no known format; its numbers are not those of its kind; or it
+        does not say between which coordinates it maps.
     GeometryError
         The transform is 2D, not linear (B-spline, displacement field), mirrors, or scales or shears and must be rigid.
     """
     path = Path(path)
     wanted_kind = "a rigid" if rigid else "a linear"
     with naming(path), np.errstate(over="ignore", invalid="ignore"):
-        if suffix_of(path) not in TRANSFORM_SUFFIXES:
-            raise ImageFileError(
-                f"{path}: is not an ITK transform file (.tfm or .txt). In Slicer, save the transform as .tfm."
-            )
-        matrix = read_itk_matrix(path, wanted_kind)
+        matrix = _read_matrix(path, wanted_kind, between or Between())
         if not np.isfinite(matrix).all():
             raise ImageFileError(f"{path}: its numbers are too large for a transform. {COPY_AGAIN}")
         linear, shift = matrix[:3, :3], matrix[:3, 3]
@@ -96,3 +132,30 @@ def read_transform(path: str | os.PathLike[str], rigid: bool = True) -> Transfor
         if not rigid and not stretch <= _RIGID_UP_TO_ROUNDING:
             return AffineTransform(affine(linear, shift))
         return RigidTransform(affine(linear, shift))
+
+
+def _read_matrix(path: Path, wanted: str, between: Between) -> FloatArray:
+    """Return the 4x4 matrix of a file, from MRI points to CT points, LPS mm, by its content."""
+    with open_regular(path) as stream:
+        start = stream.read(_LONGEST_START)
+    if start.startswith(MARK):
+        return read_itk_matrix(path, wanted)
+    if start.startswith(SIGNATURE):
+        return read_hdf5_matrix(path, wanted)
+    if is_mat(start):
+        return read_mat_matrix(path, wanted)
+    unknown = (
+        f"{path}: is no transform file that is read: ITK (.tfm, .txt, .h5, .mat), FreeSurfer (.lta), FSL (.mat), "
+        "elastix or a 4x4 matrix. In Slicer, save the transform as .tfm."
+    )
+    if b"\0" in start:
+        raise ImageFileError(unknown)
+    text = read_text(path)
+    if is_lta(text):
+        return read_lta(path, text, between)
+    if is_elastix(text):
+        return read_elastix(path, text, between)
+    matrix = matrix_of(text)
+    if matrix is None:
+        raise ImageFileError(unknown)
+    return read_matrix(path, text, matrix, between)

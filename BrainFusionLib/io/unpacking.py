@@ -20,7 +20,7 @@ Packing = Literal["plain", "gzip", "zlib", "bzip2"]
 
 _CHUNK = 1 << 20
 # What stands behind the voxels: padding and the like are a few bytes; more says that the header is not theirs.
-_LONGEST_TAIL = 4096
+_LONGEST_TAIL, _LONGEST_TAGS = 4096, 1 << 24
 # What stands before the voxels in the compressed data: a header and its extensions.
 _LONGEST_SKIP = 1 << 26
 # Deflate cannot shrink more than 1032 times: a header that asks for more is not worth the memory.
@@ -80,7 +80,7 @@ def read_start(path: Path, count: int) -> bytes:
 
 
 def read_span(
-    path: Path, count: int, *, start: int = 0, packing: Packing = "plain", skip: int = 0
+    path: Path, count: int, *, start: int = 0, packing: Packing = "plain", skip: int = 0, tags_follow: bool = False
 ) -> tuple[npt.NDArray[np.uint8], list[str]]:
     """Return `count` bytes of a file, and notes on what stands behind them.
 
@@ -99,6 +99,8 @@ def read_span(
         How they are compressed.
     skip
         How many of the unpacked bytes to leave out.
+    tags_follow
+        Whether the format has tags behind the voxels, of up to 16 MiB.
 
     Raises
     ------
@@ -117,7 +119,7 @@ def read_span(
             data = np.empty(count, np.uint8)
             if stream.readinto(data.data) < count:  # type: ignore[attr-defined]
                 raise cut_short(path, first + count, length)
-            return data, _notes_on_tail(path, stream.read(8), length - first - count)
+            return data, _notes_on_tail(path, stream.read(8), length - first - count, _longest_tail(tags_follow))
         if skip > _LONGEST_SKIP:
             raise ImageFileError(
                 f"{path}: its voxels begin after {skip} unpacked bytes, too far for a sound header. {COPY_AGAIN}"
@@ -125,14 +127,18 @@ def read_span(
         if packing != "bzip2" and skip + count > max(0, length - start) * _DEFLATE_RATIO:
             raise cut_short(path, skip + count, length)
         stream.seek(start)
-        return _Filler(path, count, skip).fill(stream, packing)
+        return _Filler(path, count, skip, _longest_tail(tags_follow)).fill(stream, packing)
+
+
+def _longest_tail(tags_follow: bool) -> int:
+    return _LONGEST_TAGS if tags_follow else _LONGEST_TAIL
 
 
 class _Filler:
     """Takes unpacked pieces until the wanted bytes are there, and counts what follows."""
 
-    def __init__(self, path: Path, count: int, skip: int) -> None:
-        self._path = path
+    def __init__(self, path: Path, count: int, skip: int, longest_tail: int) -> None:
+        self._path, self._longest_tail = path, longest_tail
         self._data = np.empty(count, np.uint8)
         self._filled, self._skip = 0, skip
         self._tail, self._tail_bytes = b"", 0
@@ -156,7 +162,7 @@ class _Filler:
         self._add_tail(rest)
         while more := stream.read(_CHUNK):
             self._add_tail(more)
-        return self._data, _notes_on_tail(self._path, self._tail, self._tail_bytes)
+        return self._data, _notes_on_tail(self._path, self._tail, self._tail_bytes, self._longest_tail)
 
     def _take(self, piece: bytes) -> None:
         left_out = min(self._skip, len(piece))
@@ -169,8 +175,8 @@ class _Filler:
     def _add_tail(self, data: bytes) -> None:
         self._tail = self._tail or data[:8]
         self._tail_bytes += len(data)
-        if self._tail_bytes > _LONGEST_TAIL:
-            _notes_on_tail(self._path, self._tail, self._tail_bytes)
+        if self._tail_bytes > self._longest_tail:
+            _notes_on_tail(self._path, self._tail, self._tail_bytes, self._longest_tail)
 
 
 def _pieces(decoder: _Decoder, stream: BinaryIO, first: bytes) -> Iterator[bytes]:
@@ -192,12 +198,12 @@ def _begins(data: bytes, packing: Packing) -> bool:
     return (packing == "gzip" and data.startswith(_GZIP)) or (packing == "bzip2" and data.startswith(b"BZh"))
 
 
-def _notes_on_tail(path: Path, start: bytes, count: int) -> list[str]:
+def _notes_on_tail(path: Path, start: bytes, count: int, longest: int) -> list[str]:
     if start.startswith(_PACKED):
         raise _compressed_tail(path)
-    if count > _LONGEST_TAIL:
+    if count > longest:
         raise ImageFileError(
-            f"{path}: is longer than its header says: more than {_LONGEST_TAIL} bytes follow the voxels, so size or "
+            f"{path}: is longer than its header says: more than {longest} bytes follow the voxels, so size or "
             "type of the voxels in the header may be wrong. Convert the original images again."
         )
     return [f"{count} bytes behind the voxels were ignored."] if count else []

@@ -6,6 +6,8 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+
 from BrainFusionLib.io import formats
 from BrainFusionLib.volume import Modality, Volume
 
@@ -43,11 +45,26 @@ def read_volume(
     form = formats.format_of(path)
     formats.refuse_series(form, path, series)
     if form.slices:
-        return form.read(path, modality=modality, series=series)
-    volume = form.read(path)
+        return _without_nan(form.read(path, modality=modality, series=series))
+    volume = _without_nan(form.read(path))
     # A name that is not UTF-8 on disk cannot be written into a report as it is.
     name = os.fsencode(volume.name).decode("utf-8", "replace")
     return replace(volume, modality=modality, name=name)
+
+
+def _without_nan(volume: Volume) -> Volume:
+    """Return a volume in which what is not a number, as programs mark the outside, has the lowest value."""
+    lowest = float(np.min(volume.array_kji))
+    if not np.isnan(lowest):
+        return volume
+    is_nan = np.isnan(volume.array_kji)
+    finite = volume.array_kji[np.isfinite(volume.array_kji)]
+    if not finite.size:
+        return volume  # refused as content
+    lowest = float(finite.min())
+    note = f"{int(is_nan.sum())} voxels are not numbers (NaN): taken for outside, with the lowest value ({lowest:g})."
+    array = np.where(is_nan, np.float32(lowest), volume.array_kji)
+    return volume.with_array(array, notes=(*volume.notes, note))
 
 
 def write_volume(volume: Volume, path: str | os.PathLike[str]) -> None:

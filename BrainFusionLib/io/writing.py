@@ -15,6 +15,7 @@ import numpy as np
 from BrainFusionLib.errors import ImageFileError
 from BrainFusionLib.io.leftovers import temporary_beside
 from BrainFusionLib.io.suffixes import suffix_of
+from BrainFusionLib.stopping import half_written
 
 
 @contextmanager
@@ -33,17 +34,18 @@ def atomic_output(path: str | os.PathLike[str]) -> Iterator[Path]:
     path = Path(path)
     temporary = temporary_beside(path, suffix_of(path))
     try:
-        try:
-            if path.is_dir():
-                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-            yield temporary
-            # Some file systems report a full disk only here.
-            with temporary.open("r+b") as stream:
-                os.fsync(stream.fileno())
-            temporary.replace(path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
+        with half_written(temporary):
+            try:
+                if path.is_dir():
+                    raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+                yield temporary
+                # Some file systems report a full disk only here.
+                with temporary.open("r+b") as stream:
+                    os.fsync(stream.fileno())
+                temporary.replace(path)
+            except BaseException:
+                temporary.unlink(missing_ok=True)
+                raise
     except ImageFileError:
         raise
     except OSError as error:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -67,6 +67,7 @@ def register(
     start: RigidTransform | None = None,
     mri_mask: Volume | None = None,
     inside: FindInside | None = None,
+    stated: Collection[str] = (),
     device: str = "auto",
     progress: Progress | None = None,
     cancel: Cancel | None = None,
@@ -88,6 +89,8 @@ def register(
     inside
         Finds the inside of the skull in the CT, for a caller that needs it later, too; called only where the outline of
         the head may mislead.
+    stated
+        Which of "CT" and "MRI" are not judged by their values; see `intensity.check_pair`.
     device
         ``"auto"``, ``"cpu"``, ``"cuda"``; on ``"mps"``, which has no float64, the CPU is used.
     progress
@@ -105,7 +108,7 @@ def register(
         `cancel` returned true.
     """
     settings = settings or RegistrationSettings()
-    check_pair(ct, mri)
+    check_pair(ct, mri, stated)
     chosen = pick_device(device)
     run = Run(settings, torch.device("cpu") if chosen.type == "mps" else chosen, progress, cancel)
     with torch.inference_mode(), _one_thread_on(run.device):

@@ -25,7 +25,7 @@ USUAL_NOISE_MM = 1.4
 # With a brain displaced by so much, less distortion of the skull is enough to tell it, in voxels not longer than these.
 DISPLACED_BRAIN_MM, BOTH_DISPLACED, COARSE_MM = 1.4, 0.82, 2.0
 # A scale common to all axes is uncertain by so much for each millimetre of the longest voxel edge. The limit of the
-# scale grows by so much for each millimetre beyond thin slices: of 3 to 6 mm, they read up to 1.4 % where there is none.
+# scale grows by so much for each millimetre beyond thin slices: of 3 to 6 mm they read up to 1.4 % without any.
 ALIKE_PERCENT_A_MM, THICK_SCALE_A_MM, THIN_MM = 0.5, 0.08, 1.25
 # In a thin slab the skull is a ring, which matches the dark skull band nearly as well a little higher or lower.
 SKULL_THICKNESS_MM = 40.0

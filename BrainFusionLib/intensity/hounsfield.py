@@ -1,0 +1,212 @@
+"""Values that are not what they should be, put right with a note: CT numbers that are shifted, cut or wrapped; spikes.
+
+What is looked for is what exports do to a CT: the rescale intercept left out or applied twice, negative values cut off,
+and values above 3071 that come out 4096 lower, from 12 bits.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from BrainFusionLib.volume import AIR_HU, BoolArray, Volume, VoxelArray
+
+Sample = npt.NDArray[np.float32]
+
+# What intercepts are left out or applied twice: most CTs have -1024, some -1000; -32768 is that of unsigned 16 bits.
+_OFFSETS = (1024.0, 1000.0, -1024.0, -1000.0, 32768.0)
+# The most frequent value of a head's soft tissue, HU.
+_BRAIN_HU = 35.0
+_BONE_HU, _TISSUE_HU = 300.0, -200.0
+# Least share of bone in the tissue of a head: in heads it is 5 % or more, and of a cropped top of a head, 2 %.
+LEAST_BONE = 3e-3
+# Spikes lie further above all others than so many times their range.
+_SPIKE = 20.0
+_WRAPPED_BY, _HIGHEST_OF_12_BITS = 4096.0, 3071.0
+
+
+def sample_of(array_kji: npt.NDArray[np.float32]) -> Sample:
+    """Return every second voxel along each axis, in one row."""
+    return array_kji[::2, ::2, ::2].ravel()
+
+
+def has_air(sample: Sample) -> bool:
+    """Return whether there is air, and little else far below zero but padding; in a CT of a head there always is."""
+    low = sample[sample < _TISSUE_HU]
+    lowest = float(sample.min())
+    if lowest < -1150:  # outside of a round field of view, or of a rotated one
+        low = low[low > lowest]
+    if low.size < 1e-3 * sample.size:
+        return False
+    return bool(((low > -1150) & (low < -800)).mean() > 0.2)
+
+
+def bone_share(sample: Sample) -> float:
+    """Return the share of bone in what is denser than fat."""
+    tissue = int((sample > _TISSUE_HU).sum())
+    return float((sample > _BONE_HU).sum()) / max(1, tissue)
+
+
+def is_surely_ct(sample: Sample) -> bool:
+    """Return whether values are those of a CT in Hounsfield units and of no MRI.
+
+    Signed MRI (PSIR, real part) has values below zero, too. But in a CT the soft tissue is a narrow peak just above
+    zero, and there are few values just below it.
+    """
+    above = int(((sample >= 0) & (sample < 80)).sum())
+    below = int(((sample >= -80) & (sample < 0)).sum())
+    around = int(((sample >= -200) & (sample < 200)).sum())
+    is_peak = above > 0.35 * around and above > 1.5 * below and around > 1e-2 * sample.size
+    return has_air(sample) and is_peak and bone_share(sample) > LEAST_BONE
+
+
+def in_hounsfield_units(ct: Volume, offset: float | None = None) -> Volume:
+    """Return a CT in Hounsfield units, with a note of what was done; unchanged where nothing is known to be wrong.
+
+    Parameters
+    ----------
+    ct
+        The CT.
+    offset
+        What to subtract from its values; where not given, it is worked out.
+    """
+    array = ct.array_kji
+    if array.size == 0 or not np.isfinite(array).all():
+        return ct
+    if offset is not None:
+        note = f"{offset:g} was subtracted from the values, as asked for."
+        return ct.with_array(array - np.float32(offset), notes=(*ct.notes, note))
+    sample = sample_of(array)
+    if not is_surely_ct(sample):
+        found = _offset_of(sample)
+        if found is not None:
+            note = (
+                f"the values are not Hounsfield units but {abs(found):g} {'more' if found > 0 else 'less'} (a rescale "
+                f"intercept was not applied, or twice): {found:g} was subtracted."
+            )
+            ct = ct.with_array(array - np.float32(found), notes=(*ct.notes, note))
+        elif _is_cut_at_zero(sample):
+            note = "no value is below 0 (they were cut off): what is 0 around the head was taken for air."
+            ct = ct.with_array(_with_air(array), notes=(*ct.notes, note))
+    return _unwrapped(ct)
+
+
+def _offset_of(sample: Sample) -> float | None:
+    fitting = [offset for offset in _OFFSETS if is_surely_ct(sample - np.float32(offset))]
+    if not fitting:
+        return None
+    counts, edges = np.histogram(sample, bins=75, range=(min(fitting) - 100, max(fitting) + 200))
+    peak = float(edges[int(np.argmax(np.convolve(counts, np.ones(3), "same")))]) + 2
+    return min(fitting, key=lambda offset: abs(peak - offset - _BRAIN_HU))
+
+
+def _is_cut_at_zero(sample: Sample) -> bool:
+    positive = sample[sample > 0]
+    if float(sample.min()) != 0 or not 0.02 < positive.size / sample.size < 0.98 or float(sample.max()) < 600:
+        return False
+    soft = positive[positive < 200]
+    is_peak = soft.size > 0.5 * positive.size and (soft < 80).mean() > 0.6
+    # The peak of brain; the noise of air in a shifted CT falls off from 0, or is broad.
+    at_zero, at_brain, beyond = (
+        int(((positive >= low) & (positive < high)).sum()) / (high - low)
+        for low, high in ((1, 15), (20, 50), (100, 130))
+    )
+    is_brain = at_brain > max(at_zero, 4 * beyond)
+    return bool(is_peak and is_brain and (positive > _BONE_HU).mean() > LEAST_BONE)
+
+
+def _with_air(array: VoxelArray) -> VoxelArray:
+    """Return values with air where they are 0 and connected to the border."""
+    outside = _pieces_at_border(array <= 0)
+    return np.where(outside, np.float32(AIR_HU), array)
+
+
+def _pieces_at_border(mask: BoolArray) -> BoolArray:
+    labels, _ = _pieces(mask)
+    faces = (labels[0], labels[-1], labels[:, 0], labels[:, -1], labels[:, :, 0], labels[:, :, -1])
+    at_border = np.unique(np.concatenate([face.ravel() for face in faces]))
+    return np.isin(labels, at_border[at_border > 0])
+
+
+def _pieces(mask: BoolArray) -> tuple[npt.NDArray[np.uint32], int]:
+    import SimpleITK as sitk  # not at the top: the checks in this package must load without SimpleITK
+
+    image = sitk.ConnectedComponent(sitk.GetImageFromArray(mask.astype(np.uint8)))
+    labels: npt.NDArray[np.uint32] = sitk.GetArrayFromImage(image)
+    return labels, int(labels.max())
+
+
+def _unwrapped(ct: Volume) -> Volume:
+    """Return a CT in which metal is above 3071 where it was wrapped to below zero, as 12 bits do."""
+    array = ct.array_kji
+    if float(array.max()) > _HIGHEST_OF_12_BITS or float(array.max()) < 0.8 * _HIGHEST_OF_12_BITS:
+        return ct
+    dense = array > 2000
+    if not dense.any():
+        return ct
+    where = np.argwhere(dense)
+    box = tuple(slice(max(0, low - 2), high + 3) for low, high in zip(where.min(0), where.max(0), strict=True))
+    part = array[box]
+    labels, count = _pieces(part < _TISSUE_HU)
+    if count == 0:
+        return ct
+    # Of each piece: how many of its neighbours are dense, and how many not; wrapped metal has dense ones only.
+    neighbours = np.zeros((2, count + 1), np.int64)
+    for axis in range(3):
+        for first, second in ((slice(None, -1), slice(1, None)), (slice(1, None), slice(None, -1))):
+            here = labels[(slice(None),) * axis + (first,)]
+            there = part[(slice(None),) * axis + (second,)]
+            other = labels[(slice(None),) * axis + (second,)]
+            edge = (here > 0) & (other != here)
+            for row, chosen in enumerate((edge & (there > 2000), edge & (there <= 2000))):
+                neighbours[row] += np.bincount(here[chosen], minlength=count + 1)
+    is_wrapped = neighbours[0] > 4 * neighbours[1]
+    is_wrapped[0] = False
+    inside = is_wrapped[labels]
+    if not inside.any():
+        return ct
+    changed = array.copy()
+    changed[box] = np.where(inside, part + np.float32(_WRAPPED_BY), part)
+    note = (
+        f"{int(inside.sum())} voxels inside metal were below air, where values above 3071 wrap around in 12 bits: 4096 "
+        "was added to them."
+    )
+    return ct.with_array(changed, notes=(*ct.notes, note))
+
+
+def without_spikes(volume: Volume) -> Volume:
+    """Return a volume without values far outside the range of all others, with a note: they would stretch every scale.
+
+    Many equal values far below all others are padding, and become the lowest of the others.
+    """
+    array = volume.array_kji
+    if not np.isfinite(array).all() or array.size == 0:
+        return volume
+    sample = sample_of(array)
+    lowest, highest = float(array.min()), float(array.max())
+    rest = sample[sample > lowest]
+    if rest.size < 8:
+        return volume
+    low, high = (float(value) for value in np.percentile(rest, (0.1, 99.9)))
+    reach = _SPIKE * (high - low)
+    if not reach > 0:
+        return volume
+    bottom, top = (low - reach, high + reach)
+    is_padded = lowest < low - 2 * (high - low) and float((sample == lowest).mean()) > 1e-3
+    notes = list(volume.notes)
+    changed = array
+    if is_padded:
+        floor = float(array[array > lowest].min())
+        floor = max(floor, low - (high - low))
+        count = int((array < floor).sum())
+        notes.append(f"{count} voxels are at {lowest:g}, far below all others: taken for outside, with {floor:g}.")
+        changed = np.maximum(changed, np.float32(floor))
+    elif lowest < bottom:
+        count = int((array < bottom).sum())
+        notes.append(f"{count} voxels of down to {lowest:g} are far below all others: set to {low:g}.")
+        changed = np.where(changed < bottom, np.float32(low), changed)
+    if highest > top:
+        count = int((array > top).sum())
+        notes.append(f"{count} voxels of up to {highest:g} are far above all others: set to {high:g}.")
+        changed = np.where(changed > top, np.float32(high), changed)
+    return volume if changed is array else volume.with_array(changed, notes=tuple(notes))

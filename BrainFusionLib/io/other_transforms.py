@@ -1,0 +1,331 @@
+"""Transform files of other programs: FreeSurfer's .lta, FSL's matrices, plain 4x4 matrices, elastix's parameters.
+
+Each says in its own way between which coordinates it maps, and some do not say it at all. Inside the library a
+transform maps points of the MRI to points of the CT, LPS mm.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from BrainFusionLib.errors import GeometryError, ImageFileError, Remedy
+from BrainFusionLib.geometry import RAS_FROM_LPS, FloatArray, Grid, affine
+from BrainFusionLib.io.itk_transforms import ItkTransform, composed
+from BrainFusionLib.io.reading import COPY_AGAIN, open_regular
+from BrainFusionLib.io.text_headers import brief, numbers
+
+Frame = Literal["lps", "ras"]
+Maps = Literal["ct-to-mri", "mri-to-ct"]
+PLAIN_MARK = "# BrainFusion: 4x4 matrix, maps CT points to MRI points, RAS mm"
+_LONGEST = 1 << 20
+_ELASTIX = re.compile(r'\(\s*(\w+)((?:\s+(?:"[^"]*"|[^\s()"]+))*)\s*\)')
+_ELASTIX_KINDS = {
+    "EulerTransform": "Euler3DTransform", "SimilarityTransform": "Similarity3DTransform",
+    "AffineTransform": "AffineTransform", "TranslationTransform": "TranslationTransform",
+}  # fmt: skip
+_MOST_CHAINED = 10
+# Positions in LTA and elastix files are written to 4 digits or more.
+_SAME_GRID_MM = 0.05
+_LTA_VOXELS, _LTA_RAS = 0, 1
+# It names the image that is sampled onto as source, while its matrix maps to it, as FreeSurfer's does to the target.
+_NITRANSFORMS = "# LTA file created by NiTransforms"
+
+
+@dataclass(frozen=True)
+class Between:
+    """Between which images a transform file maps, where the file does not say it itself.
+
+    Attributes
+    ----------
+    ct, mri
+        Grids of the two volumes in their files' own voxel order.
+    frame
+        The coordinates of a plain matrix.
+    maps
+        Its direction.
+    in_nifti_order
+        Whether the grids are those of NIfTI files, as FSL's matrices need.
+    """
+
+    ct: Grid | None = None
+    mri: Grid | None = None
+    frame: Frame | None = None
+    maps: Maps | None = None
+    in_nifti_order: bool = True
+
+
+def read_text(path: Path) -> str:
+    """Return a transform file as text, letters of one byte each.
+
+    Raises
+    ------
+    ImageFileError
+        It is longer than any linear transform.
+    """
+    with open_regular(path) as stream:
+        content = stream.read(_LONGEST + 1)
+    if len(content) > _LONGEST:
+        raise ImageFileError(f"{path}: is longer than {_LONGEST} bytes, so it is not a linear transform. {COPY_AGAIN}")
+    return content.decode("latin-1")
+
+
+def is_lta(text: str) -> bool:
+    """Return whether a text is that of an LTA file."""
+    return re.search(r"^\s*nxforms\s*=", text, re.MULTILINE) is not None
+
+
+def is_elastix(text: str) -> bool:
+    """Return whether a text is that of elastix's parameters of a transform."""
+    return re.search(r'^\s*\(\s*Transform\s+"', text, re.MULTILINE) is not None
+
+
+# ---------------------------------------------------------------- matrices
+
+
+def matrix_of(text: str) -> FloatArray | None:
+    """Return the 4x4 matrix that a text consists of, lines of comments apart; ``None`` if it is none."""
+    lines = [line for line in text.splitlines() if line.strip() and not line.lstrip().startswith(("#", "%"))]
+    try:
+        rows = [numbers(line) for line in lines]
+    except ValueError:
+        return None
+    return np.array(rows) if [len(row) for row in rows] == [4] * 4 else None
+
+
+def read_matrix(path: Path, text: str, matrix: FloatArray, between: Between) -> FloatArray:
+    """Return the transform of a 4x4 matrix: FSL's by the name ``.mat``, else one whose coordinates are given.
+
+    Raises
+    ------
+    ImageFileError
+        It is not affine, or nothing says between which coordinates it maps.
+    """
+    if not np.allclose(matrix[3], [0, 0, 0, 1], atol=1e-6) or abs(np.linalg.det(matrix[:3, :3])) < 1e-9:
+        raise ImageFileError(f"{path}: this 4x4 matrix is not that of a transform. {COPY_AGAIN}")
+    frame, maps = between.frame, between.maps
+    if text.startswith(PLAIN_MARK):
+        frame, maps = "ras", "ct-to-mri"
+    if frame is None and path.suffix.lower() == ".mat":
+        return _from_fsl(path, matrix, between)
+    if frame is None or maps is None:
+        raise ImageFileError(
+            f"{path}: a 4x4 matrix alone does not say between which coordinates it maps, and in which direction.",
+            remedy=Remedy.STATE_FRAME,
+        )
+    in_lps = RAS_FROM_LPS @ matrix @ RAS_FROM_LPS if frame == "ras" else matrix
+    return _directed(in_lps, maps)
+
+
+def _directed(matrix: FloatArray, maps: Maps) -> FloatArray:
+    """Return a matrix from MRI to CT points."""
+    return inverse(matrix) if maps == "ct-to-mri" else matrix
+
+
+def inverse(matrix: FloatArray) -> FloatArray:
+    """Return the inverse of a 4x4 matrix.
+
+    Raises
+    ------
+    ValueError
+        It has none.
+    """
+    if not abs(np.linalg.det(matrix[:3, :3])) > 1e-9:
+        raise ValueError("a matrix that flattens space")
+    result: FloatArray = np.linalg.inv(matrix).astype(np.float64)
+    return result
+
+
+def _from_fsl(path: Path, matrix: FloatArray, between: Between) -> FloatArray:
+    """Return the transform of FLIRT's matrix: from scaled voxels of the CT (-in) to those of the MRI (-ref)."""
+    if between.ct is None or between.mri is None or not between.in_nifti_order:
+        raise ImageFileError(
+            f"{path}: FSL's matrices count in the voxels of both images, in the order of their NIfTI files. Give CT "
+            "and MRI as the NIfTI files that FLIRT was given, or convert the matrix (c3d_affine_tool).",
+            remedy=Remedy.STATE_FRAME,
+        )
+    ends = [between.ct, between.mri]
+    if between.maps == "mri-to-ct":
+        ends.reverse()
+    source, target = (lps_from_fsl(grid) for grid in ends)
+    return _directed(target @ matrix @ np.linalg.inv(source), between.maps or "ct-to-mri")
+
+
+def lps_from_fsl(grid: Grid) -> FloatArray:
+    """Return FSL's coordinates of an image to LPS mm: voxels times their size, i reversed where the axes are not.
+
+    FSL counts i from the right of the patient wherever the determinant of the RAS affine is positive.
+    """
+    scaled = np.diag([*grid.spacing_ijk_mm, 1.0])
+    if np.linalg.det((RAS_FROM_LPS @ grid.lps_from_ijk)[:3, :3]) > 0:
+        flip = np.diag([-1.0, 1, 1, 1])
+        flip[0, 3] = (grid.size_ijk[0] - 1) * grid.spacing_ijk_mm[0]
+        scaled = flip @ scaled
+    return grid.lps_from_ijk @ np.linalg.inv(scaled)
+
+
+# ---------------------------------------------------------------- LTA
+
+
+def read_lta(path: Path, text: str, between: Between) -> FloatArray:
+    """Return the transform of FreeSurfer's LTA file.
+
+    Raises
+    ------
+    ImageFileError
+        It is damaged, holds several transforms, or nothing says which of its images is the CT.
+    """
+    entries, volumes, matrix = _lta_parts(path, text)
+    kind = int(numbers(entries.get("type", "1"))[0])
+    if int(numbers(entries.get("nxforms", "0"))[0]) != 1 or matrix is None:
+        raise ImageFileError(f"{path}: one 4x4 matrix is needed in this LTA file. {COPY_AGAIN}")
+    source, target = (_lta_grid(volumes.get(name, {})) for name in ("src", "dst"))
+    if text.startswith(_NITRANSFORMS):
+        source, target = target, source
+    if kind == _LTA_VOXELS:
+        if source is None or target is None:
+            raise ImageFileError(
+                f"{path}: maps between voxels, but does not describe both volumes. Convert it to type 1 "
+                "(lta_convert) first."
+            )
+        matrix = target.lps_from_ijk @ matrix @ np.linalg.inv(source.lps_from_ijk)
+    elif kind == _LTA_RAS:
+        matrix = RAS_FROM_LPS @ matrix @ RAS_FROM_LPS
+    else:
+        raise ImageFileError(f"{path}: LTA files of type {kind} are not read. Convert it to type 1 (lta_convert).")
+    maps = between.maps
+    if maps is None:
+        maps = _maps_by_grids(source, target, between)
+    if maps is None:
+        raise ImageFileError(
+            f"{path}: neither the volumes described in this LTA file nor anything else says which of them is the CT.",
+            remedy=Remedy.STATE_DIRECTION,
+        )
+    return _directed(matrix, maps)
+
+
+def _maps_by_grids(source: Grid | None, target: Grid | None, between: Between) -> Maps | None:
+    """Return the direction in which a transform maps between images by their grids, if these say it."""
+    found: set[Maps] = set()
+    for grid, if_ct, if_mri in ((source, "ct-to-mri", "mri-to-ct"), (target, "mri-to-ct", "ct-to-mri")):
+        is_ct = grid is not None and between.ct is not None and grid.same_as(between.ct, _SAME_GRID_MM)
+        is_mri = grid is not None and between.mri is not None and grid.same_as(between.mri, _SAME_GRID_MM)
+        if is_ct != is_mri:
+            found.add(if_ct if is_ct else if_mri)  # type: ignore[arg-type]
+    return found.pop() if len(found) == 1 else None
+
+
+def _lta_parts(path: Path, text: str) -> tuple[dict[str, str], dict[str, dict[str, str]], FloatArray | None]:
+    """Return the entries of an LTA file, those of its volumes, and its matrix."""
+    entries: dict[str, str] = {}
+    volumes: dict[str, dict[str, str]] = {}
+    into = entries
+    rows: list[list[float]] = []
+    for line in text.splitlines():
+        words = line.partition("#")[0].strip()
+        if words in ("src volume info", "dst volume info"):
+            into = volumes.setdefault(words[:3], {})
+        elif "=" in words:
+            key, _, value = words.partition("=")
+            into[key.strip()] = value.strip()
+        elif words and into is entries:
+            try:
+                rows.append(numbers(words))
+            except ValueError as error:
+                raise ImageFileError(f"{path}: in the line {brief(line)}, {error}. {COPY_AGAIN}") from error
+    matrix = [row for row in rows if len(row) == 4]
+    return entries, volumes, np.array(matrix) if len(matrix) == 4 else None
+
+
+def _lta_grid(entries: Mapping[str, str]) -> Grid | None:
+    """Return the grid that an LTA file describes a volume by; ``None`` if it does not."""
+    if not entries.get("valid", "0").startswith("1"):
+        return None
+    try:
+        sizes, spacing = (numbers(entries[name])[:3] for name in ("volume", "voxelsize"))
+        axes = np.column_stack([numbers(entries[name])[:3] for name in ("xras", "yras", "zras")])
+        centre = np.array(numbers(entries["cras"])[:3])
+        linear = axes * spacing
+        ras_from_ijk = affine(linear, centre - linear @ (np.array(sizes) / 2))
+        size = (int(sizes[0]), int(sizes[1]), int(sizes[2]))
+        return Grid.from_lps_from_ijk(RAS_FROM_LPS @ ras_from_ijk, size)
+    except (KeyError, ValueError, IndexError):
+        return None
+
+
+# ---------------------------------------------------------------- elastix
+
+
+def read_elastix(path: Path, text: str, between: Between, depth: int = 0) -> FloatArray:
+    """Return the transform of elastix's parameter file, with the initial transforms that it names beside it.
+
+    Raises
+    ------
+    ImageFileError
+        It is damaged, or names an initial transform that is missing or elsewhere.
+    GeometryError
+        It is not linear, or not 3D.
+    """
+    entries = {match[1]: _elastix_values(match[2]) for match in _ELASTIX.finditer(text)}
+
+    def word(key: str, default: str) -> str:
+        return entries.get(key, [default])[0] if entries.get(key, [default]) else default
+
+    def values(key: str) -> list[float]:
+        try:
+            return numbers(" ".join(entries.get(key, [])))
+        except ValueError as error:
+            raise ImageFileError(f"{path}: in {key}, {error}. {COPY_AGAIN}") from error
+
+    kind = word("Transform", "")
+    if kind not in _ELASTIX_KINDS or {word("FixedImageDimension", "3"), word("MovingImageDimension", "3")} != {"3"}:
+        raise GeometryError(
+            f"a linear 3D transform is needed, but this is elastix's {brief(kind)}. Harden it into the volume, or give "
+            "a linear one."
+        )
+    if word("UseDirectionCosines", "true") != "true":
+        raise ImageFileError(f"{path}: was made without direction cosines, so positions in it are not the patient's.")
+    parameters, centre = values("TransformParameters"), values("CenterOfRotationPoint")
+    if len(parameters) != int(float(word("NumberOfParameters", str(len(parameters))))):
+        raise ImageFileError(f"{path}: holds another number of parameters than it says. {COPY_AGAIN}")
+    fixed = [] if kind == "TranslationTransform" else centre or [0.0] * 3
+    if kind == "EulerTransform":
+        fixed = [*fixed, 1.0 if word("ComputeZYX", "false") == "true" else 0.0]
+    matrix = composed(path, [ItkTransform(_ELASTIX_KINDS[kind], parameters, fixed)])
+    initial = word("InitialTransformParametersFileName", "NoInitialTransform")
+    initial = word("InitialTransformParameterFileName", initial)
+    if initial != "NoInitialTransform":
+        if depth >= _MOST_CHAINED or word("HowToCombineTransforms", "Compose") != "Compose":
+            raise ImageFileError(f"{path}: its initial transforms cannot be composed. Export it as one transform.")
+        beside = path.with_name(re.split(r"[\\/]", initial)[-1])
+        if not beside.exists():
+            raise ImageFileError(f"{path}: {brief(beside.name)}, its initial transform, is missing beside it.")
+        matrix = matrix @ read_elastix(beside, read_text(beside), Between(), depth + 1)
+    if depth == 0 and _is_of_ct(entries, between):
+        return inverse(matrix)
+    return matrix
+
+
+def _elastix_values(text: str) -> list[str]:
+    return [quoted or plain for quoted, plain in re.findall(r'"([^"]*)"|([^\s"]+)', text)]
+
+
+def _is_of_ct(entries: Mapping[str, Sequence[str]], between: Between) -> bool:
+    """Return whether the fixed image of elastix was the CT, by its grid: elastix maps from fixed to moving."""
+    if between.maps is not None:
+        return between.maps == "ct-to-mri"
+    try:
+        size, spacing, origin = (numbers(" ".join(entries[key])) for key in ("Size", "Spacing", "Origin"))
+        columns = np.array(numbers(" ".join(entries.get("Direction", list("100010001"))))).reshape(3, 3)
+        grid = Grid(
+            (int(size[0]), int(size[1]), int(size[2])), (spacing[0], spacing[1], spacing[2]),
+            (origin[0], origin[1], origin[2]), columns.T,
+        )  # fmt: skip
+    except (KeyError, ValueError, IndexError):
+        return False
+    return _maps_by_grids(grid, None, between) == "ct-to-mri"

@@ -1,0 +1,227 @@
+"""Transform files of other programs, against their definitions, ITK and nibabel's affines, in all orientations."""
+
+from __future__ import annotations
+
+import itertools
+
+import nibabel as nib
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+from BrainFusionLib.errors import GeometryError, ImageFileError
+from BrainFusionLib.geometry import RAS_FROM_LPS, Grid, rotation_matrix
+from BrainFusionLib.io import read_transform, write_transform
+from BrainFusionLib.io.other_transforms import Between
+from BrainFusionLib.io.text_headers import exact
+from BrainFusionLib.transform import RigidTransform
+
+TRUTH = RigidTransform.from_axis_angle((0.3, 0.5, 0.8), 17.0, (12.0, -23.0, 31.0))
+M = TRUTH.moving_from_fixed_lps
+RAS_MRI_FROM_CT = RAS_FROM_LPS @ np.linalg.inv(M) @ RAS_FROM_LPS
+AXES = [
+    np.eye(3)[list(order)] * signs
+    for order in itertools.permutations(range(3))
+    for signs in itertools.product((1, -1), repeat=3)
+]
+CT = Grid((30, 40, 20), (0.5, 0.6, 2.0), (-8.0, 5.0, 3.0), rotation_matrix((1, 1, 0), 20))
+MRI = Grid((25, 26, 27), (1.0, 1.1, 1.2), (3.0, -20.0, 7.0))
+
+
+def grids(axes):
+    return (
+        Grid(CT.size_ijk, CT.spacing_ijk_mm, CT.origin_lps_mm, CT.direction @ axes),
+        Grid(MRI.size_ijk, MRI.spacing_ijk_mm, MRI.origin_lps_mm, axes[::-1]),
+    )
+
+
+def affine_transform():
+    made = sitk.AffineTransform(3)
+    made.SetMatrix(M[:3, :3].ravel())
+    made.SetTranslation(M[:3, 3])
+    return made
+
+
+def assert_truth(transform, tolerance=1e-6):
+    np.testing.assert_allclose(transform.moving_from_fixed_lps, M, atol=tolerance)
+
+
+@pytest.mark.parametrize("name", ["a.h5", "a.hdf5", "a.mat", "a.tfm", "a.txt"])
+@pytest.mark.parametrize("several", [False, True])
+def test_itks_files_are_read_as_by_itk(tmp_path, name, several):
+    euler = sitk.Euler3DTransform((5, 6, 7), 0.1, -0.2, 0.3, (4, 5, -6))
+    made = sitk.CompositeTransform([affine_transform(), euler]) if several else euler
+    if several and name.endswith(".mat"):
+        pytest.skip("ITK writes no composite there")
+    sitk.WriteTransform(made, str(tmp_path / name))
+    read = read_transform(tmp_path / name)
+    for point in ((0, 0, 0), (70, -30, 20), (-5, 80, -60)):
+        np.testing.assert_allclose(read.apply(point), made.TransformPoint(point), atol=1e-4)
+
+
+@pytest.mark.parametrize("axes", AXES)
+@pytest.mark.parametrize("form", ["fsl", "lta"])
+def test_written_transform_of_another_program_is_read_again_in_any_orientation(tmp_path, form, axes):
+    ct, mri = grids(axes)
+    path = tmp_path / ("a.lta" if form == "lta" else "a.mat")
+    write_transform(TRUTH, path, form, ct=ct, mri=mri)
+    assert_truth(read_transform(path, between=Between(ct, mri)))
+
+
+@pytest.mark.parametrize("axes", AXES)
+def test_fsls_matrix_maps_scaled_voxels_as_flirt_counts_them(tmp_path, axes):
+    ct, mri = grids(axes)
+    write_transform(TRUTH, tmp_path / "a.mat", "fsl", ct=ct, mri=mri)
+    matrix = np.loadtxt(tmp_path / "a.mat")
+
+    def in_fsl(grid, voxel):
+        image = nib.Nifti1Image(np.zeros(grid.size_ijk, np.uint8), RAS_FROM_LPS @ grid.lps_from_ijk)
+        i, j, k = voxel
+        if np.linalg.det(image.affine[:3, :3]) > 0:  # neurological
+            i = image.shape[0] - 1 - i
+        return np.array([i, j, k]) * image.header.get_zooms(), nib.affines.apply_affine(image.affine, voxel)
+
+    scaled, ras = in_fsl(ct, np.array([3.0, 7.0, 11.0]))
+    wanted_ras = nib.affines.apply_affine(RAS_MRI_FROM_CT, ras)
+    voxel = nib.affines.apply_affine(np.linalg.inv(RAS_FROM_LPS @ mri.lps_from_ijk), wanted_ras)
+    np.testing.assert_allclose(nib.affines.apply_affine(matrix, scaled), in_fsl(mri, voxel)[0], atol=1e-4)
+
+
+def test_ants_reads_our_matrix_as_itk_does(tmp_path):
+    write_transform(TRUTH, tmp_path / "a.mat", "ants")
+    read = sitk.ReadTransform(str(tmp_path / "a.mat"))
+    np.testing.assert_allclose(read.TransformPoint((1, 2, 3)), TRUTH.apply((1, 2, 3)), atol=1e-9)
+    assert_truth(read_transform(tmp_path / "a.mat"))
+
+
+def test_plain_matrix_of_ours_says_what_it_maps(tmp_path):
+    write_transform(TRUTH, tmp_path / "a.txt", "matrix")
+    np.testing.assert_allclose(np.loadtxt(tmp_path / "a.txt"), RAS_MRI_FROM_CT)
+    assert_truth(read_transform(tmp_path / "a.txt"))
+
+
+@pytest.mark.parametrize("frame", ["lps", "ras"])
+@pytest.mark.parametrize("maps", ["ct-to-mri", "mri-to-ct"])
+def test_plain_matrix_needs_its_frame_and_direction(tmp_path, frame, maps):
+    matrix = M if maps == "mri-to-ct" else np.linalg.inv(M)
+    matrix = RAS_FROM_LPS @ matrix @ RAS_FROM_LPS if frame == "ras" else matrix
+    (tmp_path / "a.txt").write_text("\n".join(exact(row, " ") for row in matrix))
+    assert_truth(read_transform(tmp_path / "a.txt", between=Between(frame=frame, maps=maps)))
+    for missing in (Between(), Between(frame=frame), Between(maps=maps)):
+        with pytest.raises(ImageFileError, match="4x4 matrix alone does not say"):
+            read_transform(tmp_path / "a.txt", between=missing)
+
+
+def test_fsls_matrix_without_nifti_grids_is_refused(tmp_path):
+    write_transform(TRUTH, tmp_path / "a.mat", "fsl", ct=CT, mri=MRI)
+    for between in (Between(), Between(CT, MRI, in_nifti_order=False)):
+        with pytest.raises(ImageFileError, match="NIfTI files that FLIRT was given"):
+            read_transform(tmp_path / "a.mat", between=between)
+
+
+def lta(matrix, kind=1, volumes=""):
+    rows = "\n".join(exact(row, " ") for row in matrix)
+    return f"type      = {kind} # x\nnxforms   = 1\nmean      = 0 0 0\nsigma     = 1\n1 4 4\n{rows}\n{volumes}"
+
+
+def test_lta_without_volumes_needs_its_direction(tmp_path):
+    (tmp_path / "a.lta").write_text(lta(RAS_MRI_FROM_CT))
+    with pytest.raises(ImageFileError, match="which of them is the CT"):
+        read_transform(tmp_path / "a.lta", between=Between(CT, MRI))
+    assert_truth(read_transform(tmp_path / "a.lta", between=Between(maps="ct-to-mri")))
+
+
+def test_lta_from_the_mri_to_the_ct_is_turned_round(tmp_path):
+    write_transform(RigidTransform(np.linalg.inv(M)), tmp_path / "a.lta", "lta", ct=MRI, mri=CT)
+    assert_truth(read_transform(tmp_path / "a.lta", between=Between(CT, MRI)))
+
+
+def test_lta_of_nitransforms_names_its_volumes_the_other_way_round(tmp_path):
+    write_transform(TRUTH, tmp_path / "a.lta", "lta", ct=CT, mri=MRI)
+    text = (tmp_path / "a.lta").read_text().replace("src", "x").replace("dst", "src").replace("x volume", "dst volume")
+    (tmp_path / "a.lta").write_text("# LTA file created by NiTransforms\n" + text)
+    assert_truth(read_transform(tmp_path / "a.lta", between=Between(CT, MRI)))
+
+
+def test_lta_between_voxels_is_read(tmp_path):
+    write_transform(TRUTH, tmp_path / "a.lta", "lta", ct=CT, mri=MRI)
+    voxels = np.linalg.inv(MRI.lps_from_ijk) @ np.linalg.inv(M) @ CT.lps_from_ijk
+    info = (tmp_path / "a.lta").read_text().partition("src volume info")
+    (tmp_path / "a.lta").write_text(lta(voxels, 0, info[1] + info[2]))
+    assert_truth(read_transform(tmp_path / "a.lta", between=Between(CT, MRI)))
+
+
+def elastix(kind, parameters, centre=(5, 6, 7), grid=None, initial="NoInitialTransform"):
+    lines = [
+        f'(Transform "{kind}")', f"(NumberOfParameters {len(parameters)})",
+        f"(TransformParameters {exact(parameters, ' ')})", f"(CenterOfRotationPoint {exact(centre, ' ')})",
+        f'(InitialTransformParametersFileName "{initial}")', '(HowToCombineTransforms "Compose")',
+        "(FixedImageDimension 3)", "(MovingImageDimension 3)", '(UseDirectionCosines "true")', '(ComputeZYX "false")',
+    ]  # fmt: skip
+    if grid is not None:
+        lines += [
+            f"(Size {exact(grid.size_ijk, ' ')})", f"(Spacing {exact(grid.spacing_ijk_mm, ' ')})",
+            f"(Origin {exact(grid.origin_lps_mm, ' ')})", f"(Direction {exact(grid.direction.T.ravel(), ' ')})",
+        ]  # fmt: skip
+    return "\n".join(lines) + "\n"
+
+
+def test_elastix_parameters_are_read_as_by_itk(tmp_path):
+    first, second = (0.1, -0.2, 0.3, 4.0, 5.0, -6.0), (0.2, 0.1, -0.1, 1.0, 2.0, 3.0)
+    (tmp_path / "t.0.txt").write_text(elastix("EulerTransform", second))
+    (tmp_path / "t.1.txt").write_text(elastix("EulerTransform", first, initial="/elsewhere/t.0.txt"))
+    made = sitk.CompositeTransform(
+        [sitk.Euler3DTransform((5, 6, 7), *p[:3], p[3:]) for p in (first, second)]
+    )  # applied last to first, as elastix applies its initial transform first
+    read = read_transform(tmp_path / "t.1.txt")
+    np.testing.assert_allclose(read.apply((10, 20, 30)), made.TransformPoint((10, 20, 30)), atol=1e-9)
+
+
+def test_elastix_with_the_ct_as_fixed_image_is_turned_round(tmp_path):
+    inverse = np.linalg.inv(M)
+    parameters = [*inverse[:3, :3].ravel(), *inverse[:3, 3]]
+    (tmp_path / "t.txt").write_text(elastix("AffineTransform", parameters, (0, 0, 0), CT))
+    assert_truth(read_transform(tmp_path / "t.txt", between=Between(CT, MRI)))
+
+
+@pytest.mark.parametrize(
+    ("text", "error", "words"),
+    [
+        (elastix("BSplineTransform", [0.0] * 12), GeometryError, "BSpline"),
+        (elastix("EulerTransform", [0.0] * 5), ImageFileError, "needs 6 Parameters"),
+        (elastix("EulerTransform", [0.0] * 6, initial="gone.txt"), ImageFileError, "is missing beside it"),
+        (lta(np.eye(4)[:3]), ImageFileError, "one 4x4 matrix"),
+        (lta(np.eye(4), 14), ImageFileError, "type 14"),
+        (lta(np.eye(4), 0), ImageFileError, "between voxels"),
+        ("1 0 0 0\n0 1 0 0\n0 0 1 0\n0 0 0 2\n", ImageFileError, "not that of a transform"),
+        ("MNI Transform File\n\nTransform_Type = Linear;\n", ImageFileError, "is no transform file that is read"),
+        ("1 0 0\n0 1 0\n", ImageFileError, "is no transform file that is read"),
+    ],
+)
+def test_other_files_are_refused_with_the_reason(tmp_path, text, error, words):
+    (tmp_path / "a.txt").write_text(text)
+    with pytest.raises(error, match=words):
+        read_transform(tmp_path / "a.txt", between=Between(frame="lps", maps="ct-to-mri"))
+
+
+@pytest.mark.parametrize("name", ["a.h5", "a.mat"])
+def test_binary_transforms_cut_anywhere_are_refused(tmp_path, name):
+    sitk.WriteTransform(affine_transform(), str(tmp_path / name))
+    whole = (tmp_path / name).read_bytes()
+    for end in (*range(1, min(len(whole), 400), 7), len(whole) - 1):
+        (tmp_path / name).write_bytes(whole[:end])
+        try:
+            assert_truth(read_transform(tmp_path / name))
+        except (ImageFileError, GeometryError):
+            continue
+        assert name == "a.h5"  # nothing of it stands at its end
+
+
+def test_binary_transform_of_fewer_numbers_is_refused(tmp_path):
+    sitk.WriteTransform(affine_transform(), str(tmp_path / "a.mat"))
+    content = bytearray((tmp_path / "a.mat").read_bytes())
+    content[4:8] = np.int32(9).tobytes()
+    del content[20 + 27 : 20 + 27 + 24]
+    (tmp_path / "a.mat").write_bytes(content)
+    with pytest.raises(ImageFileError, match="needs 12 Parameters"):
+        read_transform(tmp_path / "a.mat")

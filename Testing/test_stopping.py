@@ -1,0 +1,135 @@
+"""Processes end within seconds of a signal, and workers with their parent; nothing half-written stays."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from BrainFusionLib import folder as case_folder
+from BrainFusionLib.locking import process_is_running
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
+BUSY = """
+import hashlib, shutil, signal, sys, time
+from pathlib import Path
+from BrainFusionLib.stopping import ending_on_signals, half_written
+signal.signal(signal.SIGINT, signal.default_int_handler)
+folder = Path(sys.argv[1])
+try:
+    with ending_on_signals(), half_written(folder):
+        folder.mkdir()
+        (folder / "half").write_text("...")
+        print("ready", flush=True)
+        hashlib.pbkdf2_hmac("sha512", b"a", b"b", (1 << 31) - 1)  # native code for many minutes
+except KeyboardInterrupt:
+    sys.exit(130)
+finally:
+    shutil.rmtree(folder, ignore_errors=True)
+"""
+POOL = """
+import os, signal, sys, time
+from concurrent.futures import as_completed
+from BrainFusionLib.cohort.running import _pool
+from BrainFusionLib.stopping import ending_on_signals, signals_held_back
+signal.signal(signal.SIGINT, signal.default_int_handler)
+if __name__ == "__main__":
+    try:
+        with ending_on_signals(), _pool(2) as pool:
+            with signals_held_back():
+                pids = [pool.submit(os.getpid), pool.submit(os.getpid)]
+                work = [pool.submit(time.sleep, 60), pool.submit(time.sleep, 60)]
+            [pid.result() for pid in pids]
+            time.sleep(0.3)
+            print(*pool._processes, flush=True)
+            [done.result() for done in as_completed(work)]
+    except KeyboardInterrupt:
+        sys.exit(130)
+"""
+
+
+def started(code, *words):
+    return subprocess.Popen(
+        [sys.executable, "-c", code, *map(str, words)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_signals_end_native_code_and_remove_what_is_half_written(tmp_path, number, code):
+    with started(BUSY, tmp_path / "half") as process:
+        assert process.stdout.readline() == "ready\n"
+        began = time.monotonic()
+        for _ in range(3):
+            process.send_signal(number)
+            time.sleep(0.1)
+        _, said = process.communicate(timeout=10)
+        assert time.monotonic() - began < 3
+    assert (process.returncode, said) == (code, "")
+    assert not (tmp_path / "half").exists()
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "within_s"),
+    [(signal.SIGKILL, -signal.SIGKILL, 5), (signal.SIGINT, 130, 3)],
+)
+def test_workers_end_with_their_parent(tmp_path, number, code, within_s):
+    script = tmp_path / "pool.py"
+    script.write_text(POOL)
+    with started(f"import runpy; runpy.run_path({str(script)!r}, run_name='__main__')") as process:
+        workers = [int(word) for word in process.stdout.readline().split()]
+        assert len(workers) == 2
+        began = time.monotonic()
+        process.send_signal(number)
+        while any(process_is_running(pid) for pid in workers) or process.poll() is None:
+            assert time.monotonic() - began < within_s
+            time.sleep(0.05)
+        assert process.returncode == code
+        assert "Traceback" not in process.stderr.read()
+
+
+@pytest.mark.parametrize("moves", range(5))
+def test_kill_inside_the_replacement_leaves_the_old_result_or_the_new_one(tmp_path, moves):
+    def made(folder, word):
+        folder.mkdir(exist_ok=True)
+        for name in ("fused.nii.gz", "report.html"):
+            (folder / name).write_text(word)
+        files = {"fused": "fused.nii.gz", "report": "report.html", "result": "result.json"}
+        (folder / "result.json").write_text(json.dumps({"files": files, "is": word}))
+
+    made(tmp_path, "old")
+    child = os.fork()
+    if child == 0:
+        staged = tmp_path / ".brainfusion-0-0-0"
+        made(staged, "new")
+        left = [moves]
+        for name in ("replace", "rename"):
+            plain = getattr(case_folder.Path, name)
+
+            def moved(path, target, plain=plain):
+                if left[0] == 0:
+                    os._exit(9)
+                left[0] -= 1
+                return plain(path, target)
+
+            setattr(case_folder.Path, name, moved)
+        case_folder._replace(staged, tmp_path)
+        os._exit(0)
+    os.waitpid(child, 0)
+    case_folder.complete_replacement(tmp_path)
+    words = {(tmp_path / name).read_text() for name in ("fused.nii.gz", "report.html")}
+    assert words == {json.loads((tmp_path / "result.json").read_text())["is"]} == {"old" if moves == 0 else "new"}
+    assert not (tmp_path / case_folder.WHOLE).exists()
+
+
+def test_record_from_elsewhere_moves_no_file_outside(tmp_path):
+    whole = tmp_path / "results" / case_folder.WHOLE
+    whole.mkdir(parents=True)
+    (tmp_path / "victim").write_text("mine")
+    (whole / "result.json").write_text(json.dumps({"files": {"fused": "../victim", "result": "result.json"}}))
+    case_folder.complete_replacement(tmp_path / "results")
+    assert (tmp_path / "victim").read_text() == "mine"

@@ -21,7 +21,7 @@ MATCHED_FACTOR = 1.5
 # In a pose this far off, scale and distortion cannot be told from the misalignment.
 POSE_TOO_FAR_MM = 2.5
 # Noise of the distortion that its limit allows for: 0.9 to 1.4 mm in most thin slices, up to 2.1 in slices of 6 mm.
-USUAL_NOISE_MM = 1.4
+USUAL_NOISE_MM = 1.35
 # With a brain displaced by so much, less distortion of the skull is enough to tell it, in voxels not longer than these.
 DISPLACED_BRAIN_MM, BOTH_DISPLACED, COARSE_MM = 1.4, 0.82, 2.0
 # A scale common to all axes is uncertain by so much for each millimetre of the longest voxel edge. The limit of the

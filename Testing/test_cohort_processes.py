@@ -11,13 +11,11 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 SCRIPT = """
-import multiprocessing, os, time
-from concurrent.futures import ProcessPoolExecutor
+import os, time
 from BrainFusionLib.cohort import running
 
 def main():
-    spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(2, spawn, initializer=running._end_with_parent) as pool:
+    with running._pool(2) as pool:
         print(*{pool.submit(os.getpid).result() for _ in range(8)}, flush=True)
         for future in [pool.submit(time.sleep, 100) for _ in range(2)]:
             future.result()

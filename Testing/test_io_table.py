@@ -67,7 +67,7 @@ def test_toy_is_written_and_read(tmp_path, with_toy):
 
 def test_toy_is_in_the_messages(tmp_path, with_toy):
     (tmp_path / "a.docx").write_text("hello")
-    with pytest.raises(ImageFileError, match=r"Give NIfTI.*Toy \(\.toy\), or a folder of DICOM slices"):
+    with pytest.raises(ImageFileError, match=r"Give NIfTI.*Toy \(\.toy\), or a folder or a zip of DICOM slices"):
         read_volume(tmp_path / "a.docx")
     with pytest.raises(ImageFileError, match=r"ends in \.nii\.gz.* or \.toy\."):
         write_volume(VOLUME, tmp_path / "a.docx")

@@ -22,6 +22,14 @@ PHRASES: dict[Remedy, str] = {
     Remedy.NAME_PATTERN: _("Load the file with Add Data, and choose the volume."),
     Remedy.OTHER_OUTPUT_FOLDER: _("Choose another folder."),
     Remedy.OMIT_DICOM: _("Import the MRI with the DICOM module, load it from there, and fuse again."),
+    Remedy.STATE_MODALITY: _(
+        "If it is an MRI after all, fuse the two with the console command, and state the modality there."
+    ),
+    Remedy.STATE_OFFSET: _(
+        "If it is the CT, load it with the right rescale intercept, or fuse the two with the console command, and state the offset there."
+    ),
+    Remedy.STATE_FRAME: _("Load the file with Add Data, and choose the transform."),
+    Remedy.STATE_DIRECTION: _("Load the file with Add Data, and choose the transform."),
     Remedy.ALLOW_OVERWRITE: _("Click Overwrite, or choose another output or none."),
     Remedy.USE_CPU: _(
         "Close other programs, make the volumes smaller (Crop Volume module), or choose Compute on: Processor (CPU)."

@@ -26,7 +26,8 @@ PHRASES: dict[Remedy, str] = {
         "If it is an MRI after all, fuse the two with the console command, and state the modality there."
     ),
     Remedy.STATE_OFFSET: _(
-        "If it is the CT, load it with the right rescale intercept, or fuse the two with the console command, and state the offset there."
+        "If it is the CT, load it with the right rescale intercept, or fuse the two with the console command, and "
+        "state the offset there."
     ),
     Remedy.STATE_FRAME: _("Load the file with Add Data, and choose the transform."),
     Remedy.STATE_DIRECTION: _("Load the file with Add Data, and choose the transform."),

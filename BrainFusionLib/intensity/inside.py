@@ -265,8 +265,9 @@ def _smooth_surface(radii: FloatArray, chosen: npt.NDArray[np.intp]) -> FloatArr
         # Tukey's weights, first wide, so that the ears and the face are outliers at the end only.
         off = (y - middle - b @ found) / max(NEAR_MM, 25.0 * 0.6**turn)
         weight = np.asarray(np.clip(1 - off**2, 0, None) ** 2, dtype=np.float64)
-    surface: FloatArray = np.clip(middle + basis @ found, FIRST_MM, FAR_MM)
-    return surface
+    # Rounded, so that the number of threads of the matrix product makes no difference.
+    surface = np.round(np.clip(middle + basis @ found, FIRST_MM, FAR_MM), 6)
+    return np.asarray(surface, dtype=np.float64)
 
 
 def _centroid(radii: FloatArray) -> FloatArray:

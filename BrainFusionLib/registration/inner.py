@@ -98,21 +98,23 @@ class InnerSamples:
         i, j, k = np.where(seen, index, 0).astype(np.intp)
         deep = seen & inside.mask_kji[k, j, i] & (inside.depth_kji[k, j, i] > DEEP_MM)
         values = coarse.values.cpu().numpy().ravel()[deep]
+        # In double precision and rounded, so that the number of threads of the matrix product makes no difference.
         terms = _polynomials(
             (_applied(coarse.grid.lps_from_ijk, ijk[:, deep]) - self._centre[:, None]).astype(np.float32)
-        )
+        ).astype(np.float64)
         if len(values) < 20 * terms.shape[1]:
             return np.zeros(terms.shape[1], np.float32)
         logarithms = np.log(np.maximum(values, np.float32(1e-3) * values.max() + np.float32(1e-6)))
         ridge = 1e-4 * len(values) * np.eye(terms.shape[1])
         ridge[0, 0] = 0
-        off, field = logarithms - np.median(logarithms), np.zeros(terms.shape[1], np.float32)
+        off, field = logarithms - np.median(logarithms), np.zeros(terms.shape[1])
         for turn in range(8):
             weight = np.clip(1 - np.square(off / max(NEAR, WIDE * 0.6**turn)), 0, None) ** 2
-            weighted = terms * weight[:, None].astype(np.float32)
-            field = np.linalg.solve(weighted.T @ terms + ridge, weighted.T @ logarithms).astype(np.float32)
+            weighted = terms * weight[:, None]
+            found = np.linalg.solve(weighted.T @ terms + ridge, weighted.T @ logarithms)
+            field = np.asarray(np.round(found, 7), dtype=np.float64)
             off = logarithms - terms @ field
-        return field
+        return field.astype(np.float32)
 
 
 def inner_share(sampling_mm: float, apart_mm: float, voxel_mm: float) -> float:

@@ -61,8 +61,18 @@ def request(**changes):
     )
 
 
-def test_result_has_both_poses_and_their_difference(pair):
-    result = run(request(), Inputs(*pair))
+@pytest.fixture(scope="module")
+def result(pair):
+    return run(request(), Inputs(*pair))
+
+
+def test_local_errors_of_a_brain_pose_are_those_of_the_brain_alone(result):
+    local = result.evidence.local
+    assert local.fit.bias_mm == pytest.approx(np.linalg.norm(np.median(local.shifts_mm, axis=0)), abs=0.01)
+    assert local.fit.high_mm == pytest.approx(np.percentile(local.lengths_mm, 90), abs=0.01)
+
+
+def test_result_has_both_poses_and_their_difference(result):
     assert result.pose.skull is not None
     assert np.abs(result.pose.skull.apply(np.zeros((1, 3)))).max() < 1.0
     assert result.transform.apply(np.zeros((1, 3)))[0, 2] == pytest.approx(-DOWN_MM, abs=1.0)

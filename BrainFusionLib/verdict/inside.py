@@ -31,10 +31,13 @@ def errors_inside(local: LocalErrors, inside: InsideSkull, transform: Transform)
     if local.fit is None or np.count_nonzero(deep) < LEAST_BLOCKS:
         return LocalErrors(local.spacing_mm)
     shifts = local.shifts_mm[deep]
+    lengths, bias = np.linalg.norm(shifts, axis=1), float(np.linalg.norm(np.median(shifts, axis=0)))
     fit = replace(
         local.fit,
-        median_mm=float(np.median(np.linalg.norm(shifts, axis=1))),
-        part_mm=float(np.linalg.norm(np.median(shifts, axis=0))),
+        median_mm=float(np.median(lengths)),
+        part_mm=bias,
+        high_mm=float(np.percentile(lengths, 90)),
+        bias_mm=bias,
     )
     return LocalErrors(local.spacing_mm, local.points_lps_mm[deep], shifts, fit)
 

@@ -15,7 +15,7 @@ import os, time
 from BrainFusionLib.cohort import running
 
 def main():
-    with running._pool(2) as pool:
+    with running.worker_pool(2) as pool:
         print(*{pool.submit(os.getpid).result() for _ in range(8)}, flush=True)
         for future in [pool.submit(time.sleep, 100) for _ in range(2)]:
             future.result()

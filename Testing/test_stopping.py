@@ -35,12 +35,12 @@ finally:
 POOL = """
 import os, signal, sys, time
 from concurrent.futures import as_completed
-from BrainFusionLib.cohort.running import _pool
+from BrainFusionLib.cohort.running import worker_pool
 from BrainFusionLib.stopping import ending_on_signals, signals_held_back
 signal.signal(signal.SIGINT, signal.default_int_handler)
 if __name__ == "__main__":
     try:
-        with ending_on_signals(), _pool(2) as pool:
+        with ending_on_signals(), worker_pool(2) as pool:
             with signals_held_back():
                 pids = [pool.submit(os.getpid), pool.submit(os.getpid)]
                 work = [pool.submit(time.sleep, 60), pool.submit(time.sleep, 60)]

@@ -12,10 +12,8 @@ import argparse
 import itertools
 import logging
 import math
-import multiprocessing
 import sys
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,6 +21,7 @@ import numpy as np
 import torch
 
 from benchmarks.registration.run import heads_from
+from BrainFusionLib.cohort.running import worker_pool
 from BrainFusionLib.errors import BrainFusionError
 from BrainFusionLib.evidence import Evidence, GivenPose, LocalErrors, LocalFit, PoseEvidence, SkullFit
 from BrainFusionLib.geometry import rotation_matrix
@@ -81,7 +80,7 @@ def run(folder: Path | None, path: Path, workers: int) -> None:
     """Register what is not in `path` yet, so many pairs at once, and append their lines."""
     done = {(row["kind"], row["spoilt"], row["seed"]) for row in read(path)}
     left = [task for task in plan() if (task[0], task[1], str(task[2])) not in done]
-    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
+    with worker_pool(workers) as pool:
         for rows in pool.map(_rows_of, itertools.repeat(folder), left):
             new = not path.exists()
             with path.open("a", newline="\n", encoding="utf-8") as file:

@@ -176,7 +176,7 @@ def _at_once(entries: Sequence[Entry], folder: Path, settings: Settings, workers
         if not left:
             return
         # When a worker dies, its whole pool is lost. The second attempt runs one case at a time, to protect the others.
-        with _pool(workers if attempt == 0 else 1) as pool:
+        with worker_pool(workers if attempt == 0 else 1) as pool:
             futures: dict[Future[Row], str] = {}
             try:
                 with signals_held_back():
@@ -199,7 +199,7 @@ def _at_once(entries: Sequence[Entry], folder: Path, settings: Settings, workers
 
 
 @contextmanager
-def _pool(workers: int) -> Iterator[ProcessPoolExecutor]:
+def worker_pool(workers: int) -> Iterator[ProcessPoolExecutor]:
     """Give processes that end when this one does, however it ends: they wait for the end of a pipe."""
     context = multiprocessing.get_context("spawn")
     reading, writing = context.Pipe(duplex=False)

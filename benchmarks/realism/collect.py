@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import itertools
 import logging
-import multiprocessing
 import time
 import traceback
 from collections import Counter
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +16,7 @@ from benchmarks.realism import measuring, truth
 from benchmarks.realism.plan import A_GROUP, Group, Task, plan
 from benchmarks.realism.row import columns, row_of, short
 from benchmarks.registration.run import heads_from
+from BrainFusionLib.cohort.running import worker_pool
 from BrainFusionLib.errors import BrainFusionError
 from BrainFusionLib.io import write_text
 from BrainFusionLib.io.tables import Cell, format_csv, parse_csv
@@ -45,7 +44,7 @@ def collect(folder: Path | None, path: Path, cases: int, workers: int) -> None:
     if not path.exists():
         write_text(format_csv([], COLUMNS), path)
     # Fresh processes, because torch's threads do not survive a fork; they stay warm from group to group.
-    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
+    with worker_pool(workers) as pool:
         for group, rows in zip(left, pool.map(_rows_or_failure, itertools.repeat(folder), left), strict=True):
             if isinstance(rows, str):
                 logger.error("group %d failed, and is tried again the next time:\n%s", group.number, rows)

@@ -71,5 +71,7 @@ def join_team(device: str) -> Iterator[Team]:
     dist.init_process_group("nccl" if picked.type == "cuda" else "gloo", timeout=TIMEOUT)
     try:
         yield Team(dist.get_rank(), world, picked)
+        # None leaves while another one still talks to it: seen once, on a busy machine, as an abort at the end.
+        dist.barrier()
     finally:
         dist.destroy_process_group()

@@ -93,7 +93,11 @@ def write_metaimage(path, matrix, voxels):
     path.write_bytes(header.encode() + voxels.astype("<f4").tobytes())
 
 
-WRITERS = {"a.nii": write_nifti, "a.nrrd": write_nrrd, "a.mha": write_metaimage}
+def write_mgh(path, matrix, voxels):
+    nib.save(nib.MGHImage(voxels.transpose(2, 1, 0).astype(np.float32), RAS_FROM_LPS @ matrix), path)
+
+
+WRITERS = {"a.nii": write_nifti, "a.nrrd": write_nrrd, "a.mha": write_metaimage, "a.mgh": write_mgh}
 
 
 @pytest.mark.parametrize("name", WRITERS)

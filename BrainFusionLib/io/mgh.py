@@ -11,10 +11,11 @@ from pathlib import Path
 import numpy as np
 
 from BrainFusionLib.errors import ImageFileError
-from BrainFusionLib.geometry import RAS_FROM_LPS, FloatArray, Grid, affine
+from BrainFusionLib.geometry import RAS_FROM_LPS, FloatArray, affine
 from BrainFusionLib.io.budget import refuse_too_large
 from BrainFusionLib.io.reading import COPY_AGAIN, naming, refuse_bad_spacing, three_sizes
 from BrainFusionLib.io.unpacking import is_gzip, read_span, read_start
+from BrainFusionLib.tilt import check_axes, placed
 from BrainFusionLib.volume import Volume
 
 _HEADER = np.dtype(
@@ -45,7 +46,7 @@ def read_mgh(path: Path) -> Volume:
         size = three_sizes(path, header["sizes"].tolist())
         dtype = np.dtype(_TYPES[int(header["type"])])
         lps_from_ijk, notes = _affine(header, size)
-        grid = Grid.from_lps_from_ijk(lps_from_ijk, size)
+        check_axes(lps_from_ijk, size)
         refuse_too_large(path, size, dtype.itemsize)
         count = size[0] * size[1] * size[2] * dtype.itemsize
         if is_gzip(path):
@@ -53,7 +54,7 @@ def read_mgh(path: Path) -> Volume:
         else:
             raw, _ = read_span(path, count, start=_VOXELS_START, tags_follow=True)
         array = raw.view(dtype).reshape(size[::-1]).astype(np.float32)
-    return Volume(array, grid, name=path.name, notes=notes)
+    return placed(array, lps_from_ijk, name=path.name, notes=notes)
 
 
 def mgh_size(path: Path) -> tuple[int, int, int]:

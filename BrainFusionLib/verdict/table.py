@@ -1,13 +1,13 @@
 """All criteria of the verdict, with their limits, in one table.
 
-Limits were chosen on one half of 840 verdicts on simulated pairs with exact truth, and tested on the other half, with
-other heads (docs/verdict/table.md). Correct results of the first half, 1st to 99th percentile, and wrong ones that
-were not refused, 5th to 95th: margin .14 to .71 against .07 to .41 nats, over the mirror image .07 to .34 against -.28
-to .14 nats, agreement .01 to .31 against .09 to .66 mm, sampling error .01 to .18 against .04 mm to metres, worst part
-of the head .06 to 1.0 against .8 to 6.6 mm, least share .35 to 1 against .03 to .93, median of all regions .2 to 1.5
-against .7 to 6.1 mm; the skull of whole heads up to 1.3 mm in correct results. Refusals: correct results led by .08
-nats or more, their refinements ended within .4 mm, and they beat their mirror image by .01 nats or more
-(docs/measured.md).
+The limits of shift, scale and distortion have their figures beside them. The others were chosen on one half of 840
+verdicts on simulated pairs with exact truth, and tested on the other half, with other heads (docs/verdict/table.md).
+Correct results of the first half, 1st to 99th percentile, and wrong ones that were not refused, 5th to 95th: margin .14
+to .71 against .07 to .41 nats, over the mirror image .07 to .34 against -.28 to .14 nats, agreement .01 to .31 against
+.09 to .66 mm, sampling error .01 to .18 against .04 mm to metres, worst part of the head .06 to 1.0 against .8 to 6.6
+mm, least share .35 to 1 against .03 to .93, median of all regions .2 to 1.5 against .7 to 6.1 mm; the skull of whole
+heads up to 1.3 mm in correct results. Refusals: correct results led by .08 nats or more, their refinements ended within
+.4 mm, and they beat their mirror image by .01 nats or more (docs/measured.md).
 """
 
 from __future__ import annotations
@@ -183,8 +183,8 @@ CRITERIA: tuple[Criterion, ...] = (
         text="about {value:.0f} cm² of the vault is without bone: the brain may bulge or sink there",
     ),
     Criterion(
-        # Simulated heads, 14 heads and 369 cases: all 45 judged shifts of 3 mm and more were estimated at 3.1 mm or
-        # more but one; of 301 without a shift three at 2.8 mm or more, and none at 3.3.
+        # On 14 simulated heads, 54 of 55 judged shifts of 3 mm and more were estimated above the limit (the other at
+        # 2.7), and 3 of 317 without a shift (2.9 to 3.3): docs/realism.
         "brain_shift", "shift of the brain against the skull", measures.brain_shift_mm, "at most", amber=2.8, unit="mm",
         text="the brain has shifted by about {low}–{high} mm against the skull, most at the {place}",
         scale=measures.less_after_surgery, words=measures.brain_shift_words,
@@ -201,8 +201,8 @@ CRITERIA: tuple[Criterion, ...] = (
         text="the CT skull lies about {value:.1f} mm from the skull in the MRI (limit {limit:.1f} mm)",
     ),
     Criterion(
-        # Simulated voxel sizes wrong by 2 to 3 % measured 1.3 to 2.4 here; 4 of 139 that were right within 1 % were
-        # above 1.2.
+        # 12 of 13 simulated scales wrong by 2 % and more measured 1.5 or more here, the other 0.9; 3 of 369 that were
+        # right within 1 % were above the limit: docs/realism.
         "scale", "scale of the worst axis, certain part", measures.scale_percent, "at most", amber=1.2, unit="%",
         text="lengths along {axis} are about {off} % too {mri} in the MRI, or too {ct} in the CT: check the voxel "
         "size and the distortion correction of the MRI",

@@ -128,8 +128,8 @@ def test_rigid_nifti_headers_are_read_as_by_nibabel(tmp_path, direction, spacing
     image.set_sform(affine_ras, code=0 if form == "quaternion" else 2)
     nib.save(image, tmp_path / "a.nii")
     reference = nib.load(tmp_path / "a.nii").affine
-    # The header has b, c and d in float32; near half a turn a, which it leaves out, is known to 4e-4 only: up to 1e-3 of
-    # a voxel's edge.
+    # The header has b, c and d in float32; near half a turn a, which it leaves out, is known to 4e-4 only, which is up
+    # to 1e-3 of a voxel's edge.
     assert_read_as(read_volume(tmp_path / "a.nii"), reference, tolerance=1e-3 * max(2, *spacing))
     assert np.sign(np.linalg.det(reference[:3, :3])) == np.sign(np.linalg.det(direction))
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from BrainFusionLib.acquisition import CtAcquisition, PairAcquisition
 from BrainFusionLib.evidence import BrainShift, Evidence, Inside
 from BrainFusionLib.geometry import apply_affine
 from BrainFusionLib.intensity.inside import inside_skull
@@ -95,6 +96,16 @@ def test_shift_that_cannot_be_judged_is_amber_only_after_surgery(air_ml, level):
     finding = next(finding for finding in verdict.findings if finding.code == "brain_shift_not_judged")
     assert finding.level == level
     assert finding.text.endswith("could not be judged: the CT's brain has too little contrast")
+
+
+@pytest.mark.parametrize(("p95_mm", "level"), [(0.5, "green"), (6.0, "amber")])
+def test_shift_in_a_cone_beam_ct_is_neither_said_nor_denied(p95_mm, level):
+    cone = PairAcquisition(ct=CtAcquisition(cone_beam=True))
+    seen = Evidence(brain_shift=BrainShift(True, p95_mm=p95_mm), inside=Inside(0.0, 0.0, 0), acquisition=cone)
+    findings = {finding.code: finding for finding in judge(seen).findings}
+    assert "brain_shift" not in findings
+    assert findings["brain_shift_not_judged"].level == level
+    assert findings["brain_shift_not_judged"].text.endswith("the CT is from a cone-beam scanner")
 
 
 @pytest.mark.parametrize(

@@ -38,6 +38,8 @@ ALIKE_MARGIN, ALIKE_DISAGREEMENT_MM, ALIKE_SAMPLING_ERROR_MM = 0.06, 0.25, 0.1
 # Less of either leaves the brain in its place.
 SHIFTING_AIR_ML, SHIFTING_DEFECT_CM2 = 5.0, 4.0
 AFTER_SURGERY = 0.8
+# A displacement above this, measured where it cannot be judged, is a sign of one.
+HINTED_SHIFT_MM = 2.8
 # Heads of different people match only roughly, and about as well as the mirror image.
 LEAST_MIRRORED_MARGIN, ROUGH_DISAGREEMENT_MM, ROUGH_SAMPLING_ERROR_MM = 0.015, 0.4, 0.15
 # Wrong pairs beat their mirror image by up to .14 nats (95th percentile). A right, distorted one with .21 was refused.
@@ -234,14 +236,35 @@ def defect_cm2(evidence: Evidence) -> float | None:
 def brain_shift_mm(evidence: Evidence) -> float | None:
     """Return the displacement of the brain against the skull, if it could be judged."""
     shift = evidence.brain_shift
-    return None if shift is None or not shift.judged else shift.p95_mm
+    return None if shift is None or _not_judged_because(evidence) else shift.p95_mm
 
 
 def brain_shift_not_judged(evidence: Evidence) -> float | None:
-    """Return 1 if a shift of the brain could not be judged, 2 if surgery has also left signs of one, else 0."""
-    if evidence.brain_shift is None:
+    """Return 1 if a shift of the brain could not be judged, 2 if there are signs of one all the same, else 0.
+
+    Signs are what surgery has left, and a displacement measured in images that do not suffice for it.
+    """
+    shift = evidence.brain_shift
+    if shift is None:
         return None
-    return 0.0 if evidence.brain_shift.judged else 1.0 + float(surgery_shows(evidence))
+    if not _not_judged_because(evidence):
+        return 0.0
+    return 1.0 + float(surgery_shows(evidence) or shift.p95_mm > HINTED_SHIFT_MM)
+
+
+def _not_judged_because(evidence: Evidence) -> str:
+    """Return why a shift of the brain could not be judged; empty if it was.
+
+    A cone-beam CT shows hardly any brain: what is measured there may be its streaks and cupping.
+    """
+    shift = evidence.brain_shift
+    if shift is None:
+        return ""
+    if not shift.judged:
+        return shift.reason or "too little is seen of it"
+    acquisition = evidence.acquisition
+    is_cone = acquisition is not None and acquisition.ct is not None and acquisition.ct.cone_beam
+    return "the CT is from a cone-beam scanner" if is_cone else ""
 
 
 def surgery_shows(evidence: Evidence) -> bool:
@@ -265,7 +288,7 @@ def brain_shift_words(evidence: Evidence) -> dict[str, str]:
         "high": f"{shift.high_mm:.0f}",
         "place": shift.place,
         "direction": shift.direction,
-        "reason": shift.reason,
+        "reason": _not_judged_because(evidence),
     }
 
 

@@ -8,7 +8,17 @@ from hypothesis import strategies as st
 
 from benchmarks.verdict import at_least, colour_of, outcome, read, table
 from BrainFusionLib.errors import Remedy
-from BrainFusionLib.evidence import Evidence, GivenPose, Inside, LocalErrors, LocalFit, PoseEvidence, SkullFit
+from BrainFusionLib.evidence import (
+    BrainShift,
+    Distortion,
+    Evidence,
+    GivenPose,
+    Inside,
+    LocalErrors,
+    LocalFit,
+    PoseEvidence,
+    SkullFit,
+)
 from BrainFusionLib.verdict.criterion import Criterion
 from BrainFusionLib.verdict.expected import FEATURES, bound_mm, calibration, expected_error_mm
 from BrainFusionLib.verdict.judge import SENTENCES, Verdict, judge, refusal
@@ -91,7 +101,7 @@ FITS = LocalFit(median_mm=0.5, part_mm=0.3, share=0.95, least_share=0.9, voxel_m
         ({"part_mm": 4.0}, "red", "if shifted by 4.0 mm"),
         ({"part_mm": 1.5, "voxel_mm": 5.0}, "green", "calibrated"),
         ({"least_share": 0.2}, "amber", "only 20 % of the regions could be compared (minimum 25 %)"),
-        ({"least_share": 0.0}, "red", "only 0 % of the regions"),
+        ({"least_share": 0.0}, "amber", "only 0 % of the regions"),
     ],
 )
 def test_a_misaligned_part_is_a_finding(changes, colour, words):
@@ -328,6 +338,15 @@ def test_codes_are_unique_and_templates_complete():
         assert (criterion.green is criterion.amber is criterion.red is None) == (not criterion.text)
         assert (criterion.refuse is None) == (not criterion.refusal)
         assert "allowed" not in criterion.text + criterion.refusal
+
+
+@pytest.mark.parametrize(
+    ("shift_mm", "distortion_mm", "is_said"), [(2.5, 0.0, False), (2.5, 1.0, True), (5.0, 1.0, False)]
+)
+def test_displacements_below_their_limits_are_said_where_they_come_together(shift_mm, distortion_mm, is_said):
+    distortion = Distortion(0.0, distortion_mm, 0.0, 0.0, 0.0, 0.0, 0.0)
+    verdict = judged(brain_shift=BrainShift(True, p95_mm=shift_mm), distortion=distortion)
+    assert ("together" in {finding.code for finding in verdict.findings}) == is_said
 
 
 def test_a_new_criterion_is_one_row():

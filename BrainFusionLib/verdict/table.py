@@ -13,7 +13,7 @@ heads up to 1.3 mm in correct results. Refusals: correct results led by .08 nats
 from __future__ import annotations
 
 from BrainFusionLib.errors import Remedy
-from BrainFusionLib.verdict import headers, measures
+from BrainFusionLib.verdict import displaced, headers, measures
 from BrainFusionLib.verdict.criterion import Criterion
 from BrainFusionLib.verdict.expected import beyond_calibration
 
@@ -84,8 +84,9 @@ CRITERIA: tuple[Criterion, ...] = (
         text="left and right seem to be exchanged in CT or MRI: mirrored data match better by {deficit:.2f} nats",
     ),
     Criterion(
+        # Right pairs led by .018 or more, also with a coil bias of 6; mirrored ones never by more than -.07.
         "nearly_mirrored", "lead over the mirror image", measures.lead_over_mirrored, "at least",
-        amber=0.03, unit="nats",
+        amber=measures.LEAST_MIRRORED_MARGIN, unit="nats",
         text="CT and MRI match hardly better than when mirrored (by {value:.2f} nats, minimum {limit:g}): left and "
         "right may be exchanged in one of them",
     ),
@@ -105,7 +106,8 @@ CRITERIA: tuple[Criterion, ...] = (
         "{limit:g}), so the expected error is uncertain",
     ),
     Criterion(
-        "least_share", "regions that can be compared", measures.least_share, "at least", amber=0.25, red=0.1,
+        # Never red: of 1,000 cases one was below .1 without another sign, and it was right (coil bias of 6).
+        "least_share", "regions that can be compared", measures.least_share, "at least", amber=0.25,
         text="in one part of the head only {percent:.0f} % of the regions could be compared (minimum "
         "{limit_percent:.0f} %)",
     ),
@@ -174,26 +176,27 @@ CRITERIA: tuple[Criterion, ...] = (
         # Operations with up to 3 mL move deep structures by less than 1 mm, usual ones (12 mL a hemisphere) by 1 to 3
         # mm, and say nothing against the pose of the skull. With 30 mL the cortex has sunk by about 5 mm over a third
         # of the vault.
-        "intracranial_air", "air inside the skull", measures.air_ml, "at most", green=2.5, amber=30.0, unit="mL",
+        "intracranial_air", "air inside the skull", displaced.air_ml, "at most", green=2.5, amber=30.0, unit="mL",
         text="about {value:.0f} mL of air inside the skull: the brain may have shifted",
     ),
     Criterion(
         # Through a hole of 50 cm², a craniectomy for decompression, the brain bulges or sinks by 5 mm and more.
-        "skull_defect", "missing bone of the vault", measures.defect_cm2, "at most", green=3.0, amber=50.0, unit="cm²",
+        "skull_defect", "missing bone of the vault", displaced.defect_cm2, "at most", green=3.0, amber=50.0, unit="cm²",
         text="about {value:.0f} cm² of the vault is without bone: the brain may bulge or sink there",
     ),
     Criterion(
-        # On 14 simulated heads, 54 of 55 judged shifts of 3 mm and more were estimated above the limit (the other at
-        # 2.7), and 3 of 317 without a shift (2.9 to 3.3): docs/realism.
-        "brain_shift", "shift of the brain against the skull", measures.brain_shift_mm, "at most", amber=2.8, unit="mm",
+        # On 14 simulated heads, all 85 judged shifts of 4 mm and more were estimated above the limit, 32 of 35 of 2 to
+        # 4 mm, and 9 of 571 without a shift: docs/realism.
+        "brain_shift", "shift of the brain against the skull", displaced.brain_shift_mm, "at most",
+        amber=displaced.SHIFT_LIMIT_MM, unit="mm",
         text="the brain has shifted by about {low}–{high} mm against the skull, most at the {place}",
-        scale=measures.less_after_surgery, words=measures.brain_shift_words,
+        scale=displaced.less_after_surgery, words=displaced.brain_shift_words,
     ),
     Criterion(
-        "brain_shift_not_judged", "shift of the brain not judged", measures.brain_shift_not_judged, "at most",
+        "brain_shift_not_judged", "shift of the brain not judged", displaced.brain_shift_not_judged, "at most",
         green=0.0, amber=1.0,
         text="whether the brain has shifted against the skull could not be judged: {reason}",
-        words=measures.brain_shift_words,
+        words=displaced.brain_shift_words,
     ),
     Criterion(
         "skull_mismatch", "distance from the MRI's skull", measures.skull_mismatch_mm, "at most",
@@ -203,16 +206,23 @@ CRITERIA: tuple[Criterion, ...] = (
     Criterion(
         # 12 of 13 simulated scales wrong by 2 % and more measured 1.5 or more here, the other 0.9; 3 of 369 that were
         # right within 1 % were above the limit: docs/realism.
-        "scale", "scale of the worst axis, certain part", measures.scale_percent, "at most", amber=1.2, unit="%",
+        "scale", "scale of the worst axis, certain part", displaced.scale_percent, "at most",
+        amber=displaced.SCALE_LIMIT_PERCENT, unit="%",
         text="lengths along {axis} are about {off} % too {mri} in the MRI, or too {ct} in the CT: check the voxel "
         "size and the distortion correction of the MRI",
-        scale=measures.thick_scale, words=measures.scale_words,
+        scale=displaced.thick_scale, words=displaced.scale_words,
     ),
     Criterion(
-        "distortion", "displacement that no rigid pose explains", measures.distortion_p95_mm, "at most",
-        amber=1.4, unit="mm",
+        "distortion", "displacement that no rigid pose explains", displaced.distortion_p95_mm, "at most",
+        amber=displaced.DISTORTION_LIMIT_MM, unit="mm",
         text="the MRI is distorted or wrongly scaled against the CT: even in the best rigid pose, a part of the brain "
         "is {value:.1f} mm off or more (limit {limit:.1f} mm)",
-        scale=measures.tolerance_of_distortion,
+        scale=displaced.tolerance_of_distortion,
+    ),
+    Criterion(
+        # Of cases that are green without it, 3 of 11 above 1.5 mm, and 6 of 513 below 1 mm.
+        "together", "shift, scale and distortion together", displaced.together, "at most", amber=1.2,
+        text="shift of the brain, scale and distortion are each within their limits, but not together: the anatomy may "
+        "be displaced by 1 to 2 mm ({value:.1f} times what one of them may be alone, limit {limit:g})",
     ),
 )  # fmt: skip

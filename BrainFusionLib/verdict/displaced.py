@@ -1,0 +1,176 @@
+"""Measures of what a rigid pose cannot mend: air and holes, shift of the brain, scale and distortion.
+
+Pure functions of the evidence, as in `verdict.measures`; ``None`` means that the evidence is missing or not conclusive.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+from BrainFusionLib.evidence import Evidence
+
+# In a pose this far off, scale and distortion cannot be told from the misalignment.
+POSE_TOO_FAR_MM = 2.5
+# Noise of the distortion that its limit allows for: 0.9 to 1.4 mm in most thin slices, up to 2.1 in slices of 6 mm.
+USUAL_NOISE_MM = 1.35
+# With a brain displaced by so much, less distortion of the skull is enough to tell it, in voxels not longer than these.
+DISPLACED_BRAIN_MM, BOTH_DISPLACED, COARSE_MM = 1.4, 0.82, 2.0
+# A scale common to all axes is uncertain by so much for each millimetre of the longest voxel edge. The limit of the
+# scale grows by so much for each millimetre beyond thin slices: of 3 to 6 mm they read up to 1.4 % without any.
+ALIKE_PERCENT_A_MM, THICK_SCALE_A_MM, THIN_MM = 0.5, 0.08, 1.25
+# Less of either leaves the brain in its place.
+SHIFTING_AIR_ML, SHIFTING_DEFECT_CM2 = 5.0, 4.0
+AFTER_SURGERY = 0.8
+# Limits of what a rigid pose cannot mend; the table says how they were chosen.
+SHIFT_LIMIT_MM, SCALE_LIMIT_PERCENT, DISTORTION_LIMIT_MM = 2.6, 1.2, 1.4
+
+
+def air_ml(evidence: Evidence) -> float | None:
+    """Return the volume of air inside the skull."""
+    return None if evidence.inside is None else evidence.inside.air_ml
+
+
+def defect_cm2(evidence: Evidence) -> float | None:
+    """Return the area of missing bone of the vault, without burr holes."""
+    return None if evidence.inside is None else evidence.inside.defect_cm2
+
+
+def brain_shift_mm(evidence: Evidence) -> float | None:
+    """Return the displacement of the brain against the skull, if it could be judged."""
+    shift = evidence.brain_shift
+    return None if shift is None or _not_judged_because(evidence) else shift.p95_mm
+
+
+def brain_shift_not_judged(evidence: Evidence) -> float | None:
+    """Return 1 if a shift of the brain could not be judged, 2 if there are signs of one all the same, else 0.
+
+    Signs are what surgery has left, and a displacement measured in a cone-beam CT.
+    """
+    shift = evidence.brain_shift
+    if shift is None:
+        return None
+    if not _not_judged_because(evidence):
+        return 0.0
+    return 1.0 + float(surgery_shows(evidence) or (shift.judged and shift.p95_mm > SHIFT_LIMIT_MM))
+
+
+def _not_judged_because(evidence: Evidence) -> str:
+    """Return why a shift of the brain could not be judged; empty if it was.
+
+    A cone-beam CT shows hardly any brain: what is measured there may be its streaks and cupping.
+    """
+    shift = evidence.brain_shift
+    if shift is None:
+        return ""
+    if not shift.judged:
+        return shift.reason or "too little is seen of it"
+    acquisition = evidence.acquisition
+    is_cone = acquisition is not None and acquisition.ct is not None and acquisition.ct.cone_beam
+    return "the CT is from a cone-beam scanner" if is_cone else ""
+
+
+def surgery_shows(evidence: Evidence) -> bool:
+    """Return whether there is enough air inside the skull, or enough bone missing, for the brain to have shifted."""
+    inside = evidence.inside
+    return inside is not None and (inside.air_ml >= SHIFTING_AIR_ML or inside.defect_cm2 >= SHIFTING_DEFECT_CM2)
+
+
+def less_after_surgery(evidence: Evidence) -> float:
+    """Return the factor by which the limit of a brain shift shrinks after surgery."""
+    return AFTER_SURGERY if surgery_shows(evidence) else 1.0
+
+
+def brain_shift_words(evidence: Evidence) -> dict[str, str]:
+    """Return range, place and reason of a brain shift."""
+    shift = evidence.brain_shift
+    if shift is None:
+        return {}
+    return {
+        "low": f"{shift.low_mm:.0f}",
+        "high": f"{shift.high_mm:.0f}",
+        "place": shift.place,
+        "direction": shift.direction,
+        "reason": _not_judged_because(evidence),
+    }
+
+
+# --- scale and distortion ------------------------------------------------------------------------------------------
+
+
+def scale_percent(evidence: Evidence) -> float | None:
+    """Return what the scale of the worst axis is off by, as far as it is certain."""
+    worst = _worst_axis(evidence)
+    return None if worst is None or _is_far(evidence) else max(0.0, worst[2])
+
+
+def scale_words(evidence: Evidence) -> Mapping[str, str]:
+    """Return the axis that is off, by how much, and whether it is too long or too short in the MRI."""
+    worst = _worst_axis(evidence)
+    if worst is None:
+        return {}
+    axis, percent, _ = worst
+    mri, ct = ("long", "short") if percent > 0 else ("short", "long")
+    return {"axis": axis, "off": f"{abs(percent):.1f}", "mri": mri, "ct": ct}
+
+
+def thick_scale(evidence: Evidence) -> float:
+    """Return the factor by which the limit of the scale grows with the thickness of the slices."""
+    return 1 + THICK_SCALE_A_MM * max(0.0, _thickest_mm(evidence) - THIN_MM)
+
+
+def _worst_axis(evidence: Evidence) -> tuple[str, float, float] | None:
+    """Return the axis whose scale is most certainly off: name, percentage, and what of it is certain.
+
+    That is less by a standard deviation, and by what all axes have in common, up to a share of the voxels: partial
+    volume at the skull makes it look larger or smaller as a whole.
+    """
+    if evidence.scale is None:
+        return None
+    axes = evidence.scale.axes
+    percents = [percent for _, percent, _ in axes]
+    alike = min(map(abs, percents)) if len({percent > 0 for percent in percents}) == 1 else 0.0
+    alike = min(alike, ALIKE_PERCENT_A_MM * _thickest_mm(evidence))
+    return max(((name, percent, abs(percent) - alike - sd) for name, percent, sd in axes), key=lambda axis: axis[2])
+
+
+def _thickest_mm(evidence: Evidence) -> float:
+    return 1.0 if evidence.found is None else evidence.found.thickest_voxel_mm
+
+
+def distortion_p95_mm(evidence: Evidence) -> float | None:
+    """Return the 95th percentile of the displacement of the skull that no rigid pose explains."""
+    return None if evidence.distortion is None or _is_far(evidence) else evidence.distortion.p95_mm
+
+
+def tolerance_of_distortion(evidence: Evidence) -> float:
+    """Return the factor by which the limit of the distortion grows with its own noise (thick slices).
+
+    It shrinks where the brain, which is measured apart from the skull, is displaced as well.
+    """
+    if evidence.distortion is None:
+        return 1.0
+    noise = max(1.0, evidence.distortion.noise_mm / USUAL_NOISE_MM)
+    shift = brain_shift_mm(evidence)
+    agrees = shift is not None and shift > DISPLACED_BRAIN_MM and _thickest_mm(evidence) <= COARSE_MM
+    return noise * (BOTH_DISPLACED if agrees else 1.0)
+
+
+def together(evidence: Evidence) -> float | None:
+    """Return shift, scale and distortion as parts of their limits, the root of their squares; 0 if one is said alone.
+
+    Each may be below its limit while all of them point to a displaced anatomy, as when a scale reads as some shift.
+    """
+    measured = [
+        (brain_shift_mm(evidence), SHIFT_LIMIT_MM * less_after_surgery(evidence)),
+        (scale_percent(evidence), SCALE_LIMIT_PERCENT * thick_scale(evidence)),
+        (distortion_p95_mm(evidence), DISTORTION_LIMIT_MM * tolerance_of_distortion(evidence)),
+    ]
+    parts = [value / limit for value, limit in measured if value is not None]
+    if not parts:
+        return None
+    return 0.0 if max(parts) > 1 else math.hypot(*parts)
+
+
+def _is_far(evidence: Evidence) -> bool:
+    return evidence.distortion is not None and evidence.distortion.pose_median_mm > POSE_TOO_FAR_MM

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -130,6 +132,18 @@ def test_air_outside_the_skull_is_not_counted(head):
     found = inside_skull(ct.with_array(np.where(scalp, np.float32(-1000), ct.array_kji)))
     assert found is not None
     assert air_ml(found) < 0.5
+
+
+@pytest.mark.parametrize(("around_hu", "is_counted"), [(35.0, True), (900.0, False)], ids=["brain", "bone"])
+def test_air_at_the_base_counts_only_if_it_is_not_in_bone(head, around_hu, is_counted):
+    ct, labels = head
+    towards = np.array([0.6, 0.2, -0.77])
+    point = on_skull(labels, towards) - 14 * towards
+    cell, bone = near(point, 7), near(point, 11) & truth(labels)
+    hu = np.where(cell, np.float32(-1000), np.where(bone, np.float32(around_hu), ct.array_kji))
+    found = inside_skull(head[0])
+    assert found is not None
+    assert (air_ml(replace(found, hu_kji=hu)) > 1.0) == is_counted
 
 
 @pytest.mark.parametrize("radius_mm", [20.0, 45.0])

@@ -8,7 +8,7 @@ import numpy.typing as npt
 from BrainFusionLib.geometry import FloatArray
 from BrainFusionLib.intensity.directions import around, solid_angles, unit_directions
 from BrainFusionLib.intensity.inside import AIR_HU, InsideSkull, Rays, grown, rays_from
-from BrainFusionLib.volume import BoolArray
+from BrainFusionLib.volume import BoolArray, VoxelArray
 
 # Pockets below `LEAST_POCKET_ML` are noise. A pocket of which `LEAST_INSIDE` lies inside the surface must lie deeper
 # than `DEEP_MM` with a share of at least `LEAST_DEEP`. Air that goes on outside does so through a hole in the bone, and
@@ -19,8 +19,10 @@ LEAST_INSIDE, LEAST_DEEP, LEAST_DEEP_AT_HOLE = 0.6, 0.12, 0.35
 RIM_VOXELS, CERTAINLY_AIR_HU = 4, 150.0
 # Air that meets the air outside over more than this lies outside the skin, over a sunken flap.
 WIDEST_HOLE_CM2 = 6.0
-# At the base, around the petrous bones and sinuses, air must lie deeper.
+# At the base, around the petrous bones and sinuses, air must lie deeper, and mostly in soft tissue: around cells of the
+# mastoid there is bone.
 BASE_COSINE, LEAST_DEEP_AT_BASE = -0.35, 0.75
+BONE_HU, MOST_BONE_AROUND = 250.0, 0.5
 # Between these depths below the inner table any bone counts, also thin bone under partial volume.
 BEFORE_MM, BEHIND_MM = 5.0, 18.0
 THIN_BONE_HU, NOISE_FACTOR = 120.0, 5.0
@@ -63,6 +65,8 @@ def air_ml(inside: InsideSkull, up: npt.ArrayLike = (0, 0, 1)) -> float:
         middle = at.mean(axis=0) + [b.start for b in box] - inside.centre_kji
         towards = (middle * inside.grid.spacing_ijk_mm[::-1])[::-1]
         if towards @ upwards < BASE_COSINE * np.linalg.norm(towards):
+            if _bone_around(at, air, hu) > MOST_BONE_AROUND:
+                continue
             wanted = LEAST_DEEP_AT_BASE
         elif len(at) > LEAST_INSIDE * sizes[whole[tuple(at[0])]]:
             wanted = LEAST_DEEP
@@ -78,6 +82,17 @@ def air_ml(inside: InsideSkull, up: npt.ArrayLike = (0, 0, 1)) -> float:
     rim &= mask & (depth > -1) & (hu < inside.brain_hu - CERTAINLY_AIR_HU)
     part = (inside.brain_hu - hu[rim]) / (1000 + inside.brain_hu)
     return float(np.clip(part, 0, 1).sum() * voxel_ml)
+
+
+def _bone_around(at: npt.NDArray[np.intp], air: BoolArray, hu: VoxelArray) -> float:
+    """Return the share of bone in the second layer of voxels around a piece of air; the first is partly air."""
+    low = np.maximum(at.min(axis=0) - 2, 0)
+    box = tuple(slice(a, b) for a, b in zip(low, at.max(axis=0) + 3, strict=True))
+    piece = np.zeros(hu[box].shape, bool)
+    piece[tuple((at - low).T)] = True
+    near = grown(piece)
+    around = grown(near) & ~near & ~air[box]
+    return float((hu[box][around] > BONE_HU).mean()) if around.any() else 0.0
 
 
 def _contact_cm2(piece: BoolArray, air: BoolArray, spacing_ijk_mm: tuple[float, float, float]) -> float:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import signal
 
+import numpy as np
 import pytest
 
 from benchmarks import attack
+from benchmarks.attack_referees import difference
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs a system that forks processes")
 
@@ -46,6 +48,28 @@ def test_what_goes_wrong_in_a_child_is_noticed(monkeypatch, act, outcome):
         monkeypatch.setattr(attack, "MOST_BYTES", 1 << 20)  # any process is larger than that
     monkeypatch.setattr(attack, "attempt", act)
     assert attack.in_child(1, 0)[0] == outcome
+
+
+def test_a_stopped_run_goes_on_where_it_was(monkeypatch, tmp_path):
+    read = []
+    monkeypatch.setattr(attack, "in_child", lambda seed, number: (read.append(number), ("ok", ""))[1])
+    monkeypatch.setattr(attack, "through_command", lambda made: ("refused", ""))
+    attack.resumed(3, 40, tmp_path / "counts.json")
+    counts = attack.resumed(3, 60, tmp_path / "counts.json")
+    assert read == list(range(60))
+    assert sum(counter["ok"] for counter in counts.values()) == 60
+    with pytest.raises(ValueError, match="seed 3"):
+        attack.resumed(4, 60, tmp_path / "counts.json")
+
+
+def test_another_reader_that_reads_something_else_is_noticed(tmp_path):
+    made = next(made for made in (attack.make(2, n) for n in range(0, 200, 2)) if made.name == "mgh")
+    path = tmp_path / made.entry
+    path.write_bytes(made.files[made.entry])
+    right = made.lps_from_ijk, made.voxels_kji.astype("f4")
+    assert difference("mgh", path, *right) == ""
+    assert "another reader has" in difference("mgh", path, right[0], right[1] + 1)
+    assert "another reader has" in difference("mgh", path, np.diag([-1.0, 1, 1, 1]) @ right[0], right[1])
 
 
 def test_table_has_a_row_for_each_input_and_a_column_for_each_outcome():

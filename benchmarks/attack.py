@@ -2,7 +2,10 @@
 
 Each input is read in a child that is forked from a warm process, with limits of time and memory. Half of the inputs are
 sound, in every format, type, orientation, byte order and compression, and must come out with exactly the right values;
-the other half are damaged, and must be read or refused with a message. The readers are told that the machine has 2 GB.
+the other half are damaged, and must be read or refused with a message. What is damaged and read without a note is read
+once more by another reader (nibabel, ITK), in a child of its own; where that reads it, both must have read the same.
+The readers are told that the machine has 2 GB. One volume in 200 also goes through the whole command ``brainfusion
+fuse``. With ``-o FILE`` the counts are kept there, and a run that was stopped goes on.
 
 Every column after "refused" must be zero; the exit code is 1 if one is not. Inputs are named by seed and number:
 ``--only NUMBER`` reads one of them and says what happened.
@@ -11,10 +14,12 @@ Every column after "refused" must be zero; the exit code is 1 if one is not. Inp
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import resource
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 import time
@@ -26,12 +31,18 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks.attack_inputs import Input, damaged_input, sound_input
+from benchmarks.attack_referees import difference
+from BrainFusionLib.cli import codes
 from BrainFusionLib.errors import BrainFusionError
-from BrainFusionLib.io import budget, read_grey, read_transform, read_volume
+from BrainFusionLib.io import budget, read_grey, read_transform, read_volume, write_json
 
 LONGEST_S, MOST_BYTES = 20, 2 << 30
-OUTCOMES = ("ok", "refused", "wrong", "other exception", "killed", f"> {LONGEST_S} s", "> 2 GB")
+OUTCOMES = (
+    "ok", "refused", "wrong", "other exception", "killed", f"> {LONGEST_S} s", "> 2 GB", "differs from another reader",
+)  # fmt: skip
 QUICK_INPUTS = 600
+# Every so manieth pair of a sound and a damaged input goes through the command, too; counts are kept after so many.
+THROUGH_COMMAND, BATCH = 400, 200
 _STATM = Path("/proc/self/statm")
 
 
@@ -43,6 +54,7 @@ def make(seed: int, number: int) -> Input:
 
 def attempt(made: Input, folder: Path) -> tuple[str, str]:
     """Write an input into a folder and read it; return the outcome, and what was said or found."""
+    notes: tuple[str, ...] = ()
     for name, content in made.files.items():
         (folder / name).write_bytes(content)
     path = folder / made.entry
@@ -50,12 +62,12 @@ def attempt(made: Input, folder: Path) -> tuple[str, str]:
     voxels: npt.ArrayLike = ()
     try:
         if made.name == "transform":
-            matrix = read_transform(path, rigid=False).moving_from_fixed_lps
+            matrix = read_transform(path, rigid=False, **made.options).moving_from_fixed_lps
         elif made.name == "picture":
             voxels = read_grey(path)
         else:
             volume = read_volume(path)
-            matrix, voxels = volume.grid.lps_from_ijk, volume.array_kji
+            matrix, voxels, notes = volume.grid.lps_from_ijk, volume.array_kji, volume.notes
     except BrainFusionError as error:
         return ("refused" if made.voxels_kji is None and made.lps_from_ijk is None else "wrong"), str(error)
     except BaseException as error:
@@ -64,6 +76,10 @@ def attempt(made: Input, folder: Path) -> tuple[str, str]:
         return "wrong", "other values"
     if made.lps_from_ijk is not None and not np.allclose(matrix, made.lps_from_ijk, rtol=0, atol=1e-3):
         return "wrong", f"another position: {np.asarray(matrix)}, not {made.lps_from_ijk}"
+    if made.voxels_kji is None and made.lps_from_ijk is None and not notes:
+        differs = difference(made.name, path, np.asarray(matrix), np.asarray(voxels))
+        if differs:
+            return OUTCOMES[7], differs
     return "ok", ""
 
 
@@ -111,15 +127,63 @@ def warm_up() -> None:
             attempt(make(0, number), Path(folder))
 
 
-def run(seed: int, numbers: Sequence[int]) -> dict[str, Counter[str]]:
-    """Read the inputs of these numbers; return how often each outcome came, for each format, sound and damaged."""
-    counts: dict[str, Counter[str]] = {}
+def through_command(made: Input) -> tuple[str, str]:
+    """Fuse an input with itself by the whole command; return the outcome, and what was said."""
+    with tempfile.TemporaryDirectory(prefix="attack-") as name:
+        folder = Path(name)
+        for file, content in made.files.items():
+            (folder / file).write_bytes(content)
+        entry = str(folder / made.entry)
+        command = [sys.executable, "-m", "BrainFusionLib", "fuse", entry, entry, "-o", str(folder / "out")]
+        try:
+            done = subprocess.run(command, capture_output=True, check=False, timeout=3 * LONGEST_S)
+        except subprocess.TimeoutExpired:
+            return OUTCOMES[5], ""
+    said = done.stderr.decode("utf-8", "replace")
+    if done.returncode < 0:
+        return "killed", said
+    if "Traceback" in said or done.returncode not in (codes.DONE, codes.WRONG_INPUT, codes.NOT_FOUND):
+        return "other exception", said
+    return ("refused" if done.returncode else "ok"), said
+
+
+def run(seed: int, numbers: Sequence[int], counts: dict[str, Counter[str]] | None = None) -> dict[str, Counter[str]]:
+    """Read the inputs of these numbers; return how often each outcome came, for each format, sound and damaged.
+
+    The outcomes are added to `counts`, if it is given.
+    """
+    counts = {} if counts is None else counts
     for number in numbers:
-        outcome, said = in_child(seed, number)
-        name = f"{make(seed, number).name}, {'damaged' if number % 2 else 'sound'}"
-        counts.setdefault(name, Counter())[outcome] += 1
-        if outcome not in OUTCOMES[:2]:
-            print(f"--seed {seed} --only {number}: {name}: {outcome}: {said[:300]}", file=sys.stderr)
+        made, outcomes = make(seed, number), [in_child(seed, number)]
+        name = f"{made.name}, {'damaged' if number % 2 else 'sound'}"
+        if number % THROUGH_COMMAND < 2 and made.name not in ("picture", "transform"):
+            outcomes.append(through_command(made))
+        for where, (outcome, said) in zip((name, "the whole command"), outcomes, strict=False):
+            counts.setdefault(where, Counter())[outcome] += 1
+            if outcome not in OUTCOMES[:2]:
+                print(f"--seed {seed} --only {number}: {where}: {outcome}: {said[:300]}", file=sys.stderr)
+    return counts
+
+
+def resumed(seed: int, count: int, kept: Path) -> dict[str, Counter[str]]:
+    """Read so many inputs as `run` does, but those that a file of an earlier run already counts.
+
+    Raises
+    ------
+    ValueError
+        The file is of another seed.
+    """
+    counts: dict[str, Counter[str]] = {}
+    done = 0
+    if kept.exists():
+        content = json.loads(kept.read_text(encoding="utf-8"))
+        if content["seed"] != seed:
+            raise ValueError(f"{kept} is of seed {content['seed']}: name it, or another file")
+        counts, done = {name: Counter(counter) for name, counter in content["counts"].items()}, content["done"]
+    for start in range(done, count, BATCH):
+        end = min(count, start + BATCH)
+        run(seed, range(start, end), counts)
+        write_json({"seed": seed, "done": end, "counts": counts}, kept)
     return counts
 
 
@@ -136,6 +200,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--inputs", type=int, default=20_000)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--quick", action="store_true", help=f"{QUICK_INPUTS} inputs")
+    parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="keep the counts here, and go on from there")
     parser.add_argument("--only", type=int, metavar="NUMBER", help="read one input, and say what happened")
     arguments = parser.parse_args(argv)
     if not hasattr(os, "fork"):
@@ -145,7 +210,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(*in_child(arguments.seed, arguments.only), sep=": ")
         return 0
     started = time.monotonic()
-    counts = run(arguments.seed, range(QUICK_INPUTS if arguments.quick else arguments.inputs))
+    count = QUICK_INPUTS if arguments.quick else arguments.inputs
+    kept: Path | None = arguments.output
+    counts = resumed(arguments.seed, count, kept) if kept else run(arguments.seed, range(count))
     print(table(counts))
     print(
         f"{sum(map(Counter.total, counts.values()))} inputs, seed {arguments.seed}, {time.monotonic() - started:.0f} s"

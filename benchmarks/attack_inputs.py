@@ -10,16 +10,22 @@ import gzip
 import importlib
 import io
 import re
+import tempfile
+import zipfile
 import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from BrainFusionLib.geometry import FloatArray, rotation_matrix
+from BrainFusionLib.geometry import FloatArray, Grid, rotation_matrix
+from BrainFusionLib.io.other_transforms import Between
+from BrainFusionLib.io.transform_writing import write_other_transform
+from BrainFusionLib.transform import RigidTransform
 
 Random = np.random.Generator
 TYPES = ("u1", "i1", "u2", "i2", "u4", "i4", "u8", "i8", "f4", "f8")
@@ -51,6 +57,8 @@ class Input:
         The file to name to the reader; "." for the folder.
     voxels_kji, lps_from_ijk
         What a volume holds, or what a picture or a transform does in one of the two; ``None`` where nothing is known.
+    options
+        Further arguments for the reader.
     """
 
     name: str
@@ -73,7 +81,7 @@ def damaged_input(random: Random) -> Input:
     content = made.files[name]
     for _ in range(random.integers(1, 3)):
         content = _DAMAGES[random.integers(len(_DAMAGES))](random, content)
-    return Input(made.name, made.files | {name: content}, made.entry)
+    return Input(made.name, made.files | {name: content}, made.entry, options=made.options)
 
 
 # ---------------------------------------------------------------- sound
@@ -132,14 +140,16 @@ def _metaimage(random: Random) -> Input:
     packed, detached = random.random() < 0.5, random.random() < 0.3
     lengths = np.linalg.norm(affine[:3, :3], axis=0)
     data = voxels.astype(order + kind).tobytes()
+    data = zlib.compress(data) if packed else data
+    # ITK reads no compressed voxels without their size; other programs write none.
+    size = f"CompressedDataSize = {len(data)}\n" if packed and random.random() < 0.7 else ""
     header = (
         f"ObjectType = Image\nNDims = 3\nBinaryData = True\nBinaryDataByteOrderMSB = {order == '>'}\n"
-        f"CompressedData = {packed}\nTransformMatrix = {_exact((affine[:3, :3] / lengths).T)}\n"
+        f"CompressedData = {packed}\n{size}TransformMatrix = {_exact((affine[:3, :3] / lengths).T)}\n"
         f"Offset = {_exact(affine[:3, 3])}\nElementSpacing = {_exact(lengths)}\n"
         f"DimSize = {' '.join(map(str, voxels.shape[::-1]))}\nElementType = MET_{_META_TYPES[kind]}\n"
         f"ElementDataFile = {'a.raw' if detached else 'LOCAL'}\n"
     ).encode()
-    data = zlib.compress(data) if packed else data
     files = {"a.mhd": header, "a.raw": data} if detached else {"a.mha": header + data}
     return Input("metaimage", files, next(iter(files)), voxels, affine)
 
@@ -169,7 +179,6 @@ def _nifti(random: Random) -> Input:
 
 
 def _dicom(random: Random) -> Input:
-    import pydicom
     from pydicom import uid
     from pydicom.dataset import Dataset, FileMetaDataset
 
@@ -208,10 +217,125 @@ def _dicom(random: Random) -> Input:
         data.PixelData = pixels + bytes(len(pixels) % 2)
         if syntax == uid.RLELossless:
             data.compress(syntax, voxels[k])
-        stream = io.BytesIO()
-        pydicom.dcmwrite(stream, data, enforce_file_format=True)
-        files[f"{len(files)}.dcm"] = stream.getvalue()
+        files[f"{len(files)}.dcm"] = _written(data)
     return Input("dicom", files, ".", voxels, affine)
+
+
+def _enhanced(random: Random) -> Input:
+    """Return a multi-frame CT: its groups shared or of each frame, its frames in any order."""
+    from pydicom import uid
+    from pydicom.dataset import Dataset, FileMetaDataset
+
+    _, voxels = _voxels(random, "i2")
+    affine = _geometry(random)
+    if np.linalg.det(affine[:3, :3]) < 0:
+        affine[:3, 2] *= -1
+    lengths = np.linalg.norm(affine[:3, :3], axis=0)
+    shared, measures, plane, rescale = Dataset(), Dataset(), Dataset(), Dataset()
+    measures.PixelSpacing = [f"{x:.10g}" for x in lengths[1::-1]]
+    plane.ImageOrientationPatient = [f"{x:.11f}" for x in (affine[:3, :2] / lengths[:2]).T.ravel()]
+    rescale.RescaleIntercept, rescale.RescaleSlope, rescale.RescaleType = 0, 1, "HU"
+    frames, order = [], random.permutation(len(voxels))
+    are_shared = random.random() < 0.5
+    for k in order:
+        frame, place = Dataset(), Dataset()
+        place.ImagePositionPatient = [f"{x:.8g}" for x in affine[:3, 3] + k * affine[:3, 2]]
+        frame.PlanePositionSequence = [place]
+        frames.append(frame)
+    for group in [shared] if are_shared else frames:
+        group.PixelMeasuresSequence, group.PlaneOrientationSequence = [measures], [plane]
+        group.PixelValueTransformationSequence = [rescale]
+    data = Dataset()
+    data.file_meta = FileMetaDataset()
+    data.file_meta.TransferSyntaxUID = random.choice([uid.ExplicitVRLittleEndian, uid.DeflatedExplicitVRLittleEndian])
+    data.SOPClassUID = data.file_meta.MediaStorageSOPClassUID = uid.EnhancedCTImageStorage
+    data.SOPInstanceUID = data.file_meta.MediaStorageSOPInstanceUID = uid.UID("1.2.3.4.5.1")
+    data.StudyInstanceUID, data.SeriesInstanceUID, data.Modality, data.SeriesNumber = "1.2.3", "1.2.3.4.5", "CT", 1
+    data.SharedFunctionalGroupsSequence, data.PerFrameFunctionalGroupsSequence = [shared], frames
+    data.NumberOfFrames, data.Rows, data.Columns = voxels.shape
+    data.SamplesPerPixel, data.PhotometricInterpretation = 1, random.choice(["MONOCHROME1", "MONOCHROME2"])
+    data.BitsAllocated, data.BitsStored, data.HighBit, data.PixelRepresentation = 16, 16, 15, 1
+    data.PixelData = voxels[order].tobytes()
+    return Input("enhanced dicom", {"a.dcm": _written(data)}, "a.dcm", voxels, affine)
+
+
+def _written(data: Any) -> bytes:
+    import pydicom
+
+    stream = io.BytesIO()
+    pydicom.dcmwrite(stream, data, enforce_file_format=True)
+    return stream.getvalue()
+
+
+def _zip(random: Random) -> Input:
+    made = _dicom(random)
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w", random.choice([zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])) as packed:
+        for name, content in made.files.items():
+            packed.writestr(f"DICOM/{name}", content)
+    return Input("zip", {"a.zip": stream.getvalue()}, "a.zip", made.voxels_kji, made.lps_from_ijk)
+
+
+def _mgh(random: Random) -> Input:
+    nib: Any = importlib.import_module("nibabel")
+    _, voxels = _voxels(random, str(random.choice(["u1", "i2", "i4", "f4"])))
+    affine = _geometry(random)
+    content = nib.MGHImage(np.asarray(voxels).T, np.diag([-1, -1, 1, 1]) @ affine).to_bytes()
+    if random.random() < 0.5:
+        return Input("mgh", {"a.mgz": gzip.compress(content, mtime=0)}, "a.mgz", voxels, affine)
+    return Input("mgh", {"a.mgh": content}, "a.mgh", voxels, affine)
+
+
+def _slice_list(random: Random) -> Input:
+    """Return a MetaImage of which each slice is a file of its own."""
+    made = _metaimage(random)
+    voxels, affine = made.voxels_kji, made.lps_from_ijk
+    assert voxels is not None
+    assert affine is not None
+    lengths = np.linalg.norm(affine[:3, :3], axis=0)
+    names = [f"ü {k} 100%.raw" for k in range(len(voxels))]
+    kind = voxels.dtype.str[1:]
+    header = (
+        "ObjectType = Image\nNDims = 3\nBinaryData = True\nBinaryDataByteOrderMSB = False\nCompressedData = False\n"
+        f"TransformMatrix = {_exact((affine[:3, :3] / lengths).T)}\nOffset = {_exact(affine[:3, 3])}\n"
+        f"ElementSpacing = {_exact(lengths)}\nDimSize = {' '.join(map(str, voxels.shape[::-1]))}\n"
+        f"ElementType = MET_{_META_TYPES[kind]}\nElementDataFile = LIST\n" + "\n".join(names) + "\n"
+    )
+    slices = {name: voxels[k].astype("<" + kind).tobytes() for k, name in enumerate(names)}
+    return Input("metaimage list", {"a.mhd": header.encode()} | slices, "a.mhd", voxels, affine)
+
+
+def _grid(affine: FloatArray) -> Grid:
+    lengths = np.linalg.norm(affine[:3, :3], axis=0)
+    x, y, z = lengths.tolist()
+    return Grid((9, 8, 7), (x, y, z), tuple(affine[:3, 3].tolist()), affine[:3, :3] / lengths)
+
+
+def _other_transform(random: Random) -> Input:
+    """Return a transform of another program: those of ITK by ITK itself, the others by our own writer."""
+    import SimpleITK as sitk
+
+    matrix = np.eye(4)
+    matrix[:3, :3] = rotation_matrix(random.uniform(0.1, 1, 3), random.uniform(-180, 180))
+    matrix[:3, 3] = random.uniform(-200, 200, 3)
+    form = str(random.choice(["h5", "mat", "lta", "fsl", "matrix"]))
+    ct, mri = (_grid(_geometry(random)) for _ in range(2))
+    name = {"h5": "a.h5", "mat": "a.mat", "lta": "a.lta", "fsl": "a.mat", "matrix": "a.txt"}[form]
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / name
+        if form in ("h5", "mat"):
+            made = sitk.AffineTransform(3)
+            made.SetMatrix(matrix[:3, :3].ravel().tolist())
+            centre = random.uniform(-50, 50, 3)
+            made.SetCenter(centre.tolist())
+            made.SetTranslation((matrix[:3, 3] - centre + matrix[:3, :3] @ centre).tolist())
+            sitk.WriteTransform(made, str(path))
+        else:
+            other: Any = form
+            write_other_transform(RigidTransform(matrix), path, other, ct, mri)
+        content = path.read_bytes()
+    between = Between() if form == "matrix" else Between(ct, mri)
+    return Input("transform", {name: content}, name, None, matrix, {"between": between})
 
 
 def _transform(random: Random) -> Input:
@@ -236,7 +360,10 @@ def _picture(random: Random) -> Input:
     return Input("picture", {"a.png": stream.getvalue()}, "a.png", levels, None)
 
 
-_MAKERS = (_nrrd, _nrrd, _metaimage, _metaimage, _nifti, _nifti, _dicom, _transform, _picture)
+_MAKERS = (
+    _nrrd, _nrrd, _metaimage, _metaimage, _nifti, _nifti, _dicom, _transform, _picture,
+    _enhanced, _zip, _mgh, _slice_list, _other_transform,
+)  # fmt: skip
 
 
 # ---------------------------------------------------------------- damaged

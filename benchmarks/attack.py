@@ -128,13 +128,15 @@ def warm_up() -> None:
 
 
 def through_command(made: Input) -> tuple[str, str]:
-    """Fuse an input with itself by the whole command; return the outcome, and what was said."""
+    """Fuse an input with a copy of itself by the whole command; return the outcome, and what was said."""
     with tempfile.TemporaryDirectory(prefix="attack-") as name:
         folder = Path(name)
-        for file, content in made.files.items():
-            (folder / file).write_bytes(content)
-        entry = str(folder / made.entry)
-        command = [sys.executable, "-m", "BrainFusionLib", "fuse", entry, entry, "-o", str(folder / "out")]
+        for copy in ("ct", "mri"):
+            (folder / copy).mkdir()
+            for file, content in made.files.items():
+                (folder / copy / file).write_bytes(content)
+        entries = [str(folder / copy / made.entry) for copy in ("ct", "mri")]
+        command = [sys.executable, "-m", "BrainFusionLib", "fuse", *entries, "-o", str(folder / "out")]
         try:
             done = subprocess.run(command, capture_output=True, check=False, timeout=3 * LONGEST_S)
         except subprocess.TimeoutExpired:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from BrainFusionLib.errors import ImageFileError
-from BrainFusionLib.io.reading import shown
+from BrainFusionLib.io.reading import exists, shown
 from BrainFusionLib.io.tables import parse_csv
 from BrainFusionLib.io.transforms import READ_TRANSFORM_SUFFIXES
 
@@ -154,7 +154,7 @@ def _problems_of(cells: Mapping[str, str], folder: Path) -> list[str]:
     if cells["case"] and not name_is_good(cells["case"]):
         wrong.append(BAD_NAME)
     for name in ("ct", "mri", "transform", "mri_mask"):
-        if cells.get(name) and not (folder / cells[name]).exists():
+        if cells.get(name) and not exists(folder / cells[name]):
             wrong.append(f"{name}: {cells[name]} does not exist (looked in {folder})")
     if cells.get("transform") and Path(cells["transform"]).suffix.lower() not in READ_TRANSFORM_SUFFIXES:
         wrong.append(f"transform: {cells['transform']} must be named {' or '.join(READ_TRANSFORM_SUFFIXES)}")

@@ -41,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with ending_on_signals():
         code = _done(options)
     if code == DONE and lost_output():
-        return fail(f"the output could not be shown ({lost_output()}); files were written all the same", WRONG_INPUT)
+        return fail(f"the output could not be shown ({lost_output()}). Results in files are complete.", WRONG_INPUT)
     return code
 
 

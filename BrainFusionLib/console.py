@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import time
@@ -14,20 +15,45 @@ LABEL_WIDTH = 14
 INTERVAL_S = 0.1
 
 
+_lost: list[str] = []
+
+
 def say(words: str, *, error: bool = False) -> None:
     """Write a line for the user; errors go to the error stream.
 
-    If the reader has closed the pipe (``brainfusion cohort ... | head``), the work continues silently.
+    A stream that is closed, full or gone (``brainfusion cohort ... | head``, ``> /dev/full``, ``2>&-``) does not end
+    the work; see `lost_output`.
     """
-    stream = sys.stderr if error else sys.stdout
-    # A name that is not UTF-8 on the disk, or a stream of a few letters only, must not end the work.
-    words = words.encode(stream.encoding or "utf-8", "replace").decode(stream.encoding or "utf-8")
+    _write(sys.stderr if error else sys.stdout, words + "\n")
+
+
+def lost_output() -> str:
+    """Return why text for the output stream was lost, or nothing; a reader who closed the pipe wanted no more."""
+    return _lost[0] if _lost else ""
+
+
+def close_output() -> None:
+    """Write out what the streams still hold, so that nothing is left to fail as Python ends."""
+    for stream in (sys.stdout, sys.stderr):
+        _write(stream, "")
+
+
+def _write(stream: TextIO | None, words: str) -> None:
+    if stream is None:  # closed before Python started
+        return
     try:
-        stream.write(words + "\n")
+        # A name that is not UTF-8 on the disk, or a stream of a few letters only, must not end the work.
+        encoding = stream.encoding or "utf-8"
+        stream.write(words.encode(encoding, "replace").decode(encoding))
         stream.flush()
-    except BrokenPipeError:
+    except (OSError, ValueError) as error:  # ValueError: closed by another part of the program
+        if stream is sys.stdout and not isinstance(error, BrokenPipeError):
+            _lost.append(getattr(error, "strerror", None) or str(error))
         # The stream keeps the unwritten text, and would fail again at exit: redirect it to the null device.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        with contextlib.suppress(OSError, ValueError):
+            null = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(null, stream.fileno())
+            os.close(null)
 
 
 class ProgressLine:
@@ -37,9 +63,9 @@ class ProgressLine:
     `BrainFusionLib.progress.Progress`.
     """
 
-    def __init__(self, stream: TextIO) -> None:
+    def __init__(self, stream: TextIO | None) -> None:
         self._stream = stream
-        self._terminal = stream.isatty()
+        self._terminal = stream is not None and stream.isatty()
         self._began = time.monotonic()
         self._drawn = 0.0
         self._stage = ""
@@ -51,15 +77,16 @@ class ProgressLine:
         self._stage = stage
         if not self._terminal:
             if new_stage:
-                self._stream.write(f"{stage} ...\n")
-                self._stream.flush()
+                _write(self._stream, f"{stage} ...\n")
             return
         if new_stage or fraction >= 1 or now - self._drawn >= INTERVAL_S:
             self._drawn = now
             filled = round(WIDTH * min(max(fraction, 0.0), 1.0))
             bar = "#" * filled + "." * (WIDTH - filled)
-            self._stream.write(f"\r{stage:<{LABEL_WIDTH}} [{bar}] {100 * fraction:3.0f} %  {now - self._began:5.1f} s ")
-            self._stream.flush()
+            _write(
+                self._stream,
+                f"\r{stage:<{LABEL_WIDTH}} [{bar}] {100 * fraction:3.0f} %  {now - self._began:5.1f} s ",
+            )
 
     def __enter__(self) -> ProgressLine:
         return self
@@ -69,5 +96,4 @@ class ProgressLine:
     ) -> None:
         """Clear the line."""
         if self._terminal:
-            self._stream.write("\r" + " " * (LABEL_WIDTH + WIDTH + 24) + "\r")
-            self._stream.flush()
+            _write(self._stream, "\r" + " " * (LABEL_WIDTH + WIDTH + 24) + "\r")

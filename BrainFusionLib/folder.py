@@ -24,6 +24,7 @@ from BrainFusionLib.io.dicom_writing import write_dicom_results
 from BrainFusionLib.io.formats import named, output_names
 from BrainFusionLib.io.leftovers import STAGING, remove_leftovers, temporary_beside
 from BrainFusionLib.io.other_transforms import Between, Frame, Maps
+from BrainFusionLib.io.reading import is_folder
 from BrainFusionLib.io.suffixes import suffix_of
 from BrainFusionLib.io.transform_writing import SUFFIXES, TransformFormat
 from BrainFusionLib.io.zipped import is_zip
@@ -53,7 +54,7 @@ def read_pair(
         As `io.read_volume`; the message names the file.
     """
     ct_path, mri_path = Path(ct_path), Path(mri_path)
-    has_series = ct_path.is_dir() or is_zip(ct_path)
+    has_series = is_folder(ct_path) or is_zip(ct_path)
     if _same_file(ct_path, mri_path) and (not has_series or ct_series == mri_series):
         raise ImageContentError(
             f"{ct_path} was given both as CT and as MRI." + ("" if has_series else " Give two different volumes."),

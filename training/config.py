@@ -9,6 +9,7 @@ from typing import Any
 from BrainFusionLib.errors import SettingsError
 from BrainFusionLib.fusion.methods import METHODS
 from BrainFusionLib.phantom.tissues import CONTRASTS
+from BrainFusionLib.settings import MOST_THREADS
 from simulation.scans import SimulationConfig
 
 SOURCES = ("phantom", "simulated", "original", "manifest", "png")
@@ -265,6 +266,7 @@ class TrainingConfig:
             require(getattr(self, name) >= 1, f"training.{name}: must be 1 or more; got {getattr(self, name)}")
         for name in ("early_stopping", "checkpoint_steps", "threads", "seed"):
             require(getattr(self, name) >= 0, f"training.{name}: must be 0 or more; got {getattr(self, name)}")
+        require(self.threads <= MOST_THREADS, f"training.threads: must be at most {MOST_THREADS}; got {self.threads}")
         _one_of("training.precision", self.precision, PRECISIONS)
         require(0 <= self.ema < 1, f"training.ema: must be from 0 to below 1; got {self.ema}")
         fits = self.batch_size % self.accumulate == 0

@@ -11,6 +11,9 @@ from typing import Any, get_args, get_origin, get_type_hints
 from BrainFusionLib.errors import SettingsError
 from training.config import Config, require
 
+# torch holds integers in 64 bits; no number in a configuration comes near, and infinity is none.
+_LARGEST = 1 << 63
+
 
 def read_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     """Read a run's configuration from a TOML file.
@@ -31,7 +34,7 @@ def read_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     path = Path(path)
     try:
         tables = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise SettingsError(f"{path}: cannot be read as a TOML configuration ({error})") from error
     try:
         _override(tables, overrides)
@@ -77,7 +80,7 @@ def _override(tables: dict[str, Any], words: Sequence[str]) -> None:
         require(name.startswith("--") and bool(dot and key), f"{name}: options look like --training.epochs 3")
         try:
             value = tomllib.loads(f"value = {text}")["value"]
-        except ValueError:
+        except (ValueError, RecursionError):
             value = text  # words need no quotes
         entries = tables.setdefault(table, {})
         require(isinstance(entries, dict), f"{table}: must be a table [{table}]")
@@ -94,5 +97,5 @@ def _is_a(value: Any, wanted: Any) -> bool:
     if get_origin(wanted) is list:
         return isinstance(value, list) and all(_is_a(item, get_args(wanted)[0]) for item in value)
     if wanted is float:
-        return isinstance(value, int | float) and not isinstance(value, bool)
-    return type(value) is wanted
+        return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < _LARGEST
+    return type(value) is wanted and (wanted is not int or abs(value) < _LARGEST)

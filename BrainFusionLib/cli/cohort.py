@@ -17,6 +17,7 @@ from BrainFusionLib.cohort.memory import workers_that_fit
 from BrainFusionLib.cohort.row import Row
 from BrainFusionLib.console import say
 from BrainFusionLib.errors import Remedy, SettingsError
+from BrainFusionLib.io.reading import is_folder
 from BrainFusionLib.settings import Device, Preset, RegistrationSettings, Settings
 
 
@@ -120,7 +121,7 @@ def _entries(options: argparse.Namespace) -> tuple[list[Entry], list[str]]:
         return read_bids(options.cohort, options.participant_label, *patterns)
     if options.participant_label:
         raise SettingsError("--participant-label is for BIDS datasets: add --bids, or omit it")
-    if Path(options.cohort).is_dir():
+    if is_folder(Path(options.cohort)):
         return read_folders(options.cohort, *patterns)
     if any(patterns):
         raise SettingsError("--ct-pattern and --mri-pattern are for folders, but the cohort is a table: omit them")

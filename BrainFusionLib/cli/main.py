@@ -14,9 +14,10 @@ from BrainFusionLib.case.result import WARNING
 from BrainFusionLib.cli import cohort, doctor, fuse, metrics, register, slices
 from BrainFusionLib.cli.codes import DONE, FAULT, INTERRUPTED, NOT_FOUND, TERMINATED, WRONG_INPUT, fail
 from BrainFusionLib.cli.pair import keep_refused
-from BrainFusionLib.console import say
+from BrainFusionLib.console import close_output, lost_output, say
 from BrainFusionLib.device import keep_freed_memory
 from BrainFusionLib.errors import BrainFusionError, Cancelled, RegistrationError, Remedy
+from BrainFusionLib.io.reading import shown
 from BrainFusionLib.stopping import ending_on_signals
 from BrainFusionLib.version import __version__
 
@@ -32,10 +33,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         Wrong arguments, ``--help`` and ``--version`` (argparse's way), or the signals SIGTERM and SIGHUP.
     """
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    options = _parser().parse_args(arguments)
+    try:
+        options = _parser().parse_args(arguments)
+    finally:
+        close_output()  # of --help, or of the words about a wrong option
     keep_freed_memory()
     with ending_on_signals():
-        return _done(options)
+        code = _done(options)
+    if code == DONE and lost_output():
+        return fail(f"the output could not be shown ({lost_output()}). Results in files are complete.", WRONG_INPUT)
+    return code
 
 
 def _done(options: argparse.Namespace) -> int:
@@ -50,6 +57,11 @@ def _done(options: argparse.Namespace) -> int:
         return INTERRUPTED
     except BrainFusionError as error:
         return fail(error, WRONG_INPUT)
+    except OSError as error:
+        # A path that the system does not take (too long, on a drive that is gone) is wrong input wherever it is met.
+        if error.filename is None:
+            raise
+        return fail(f"{shown(error.filename)}: {error.strerror}. Give another path.", WRONG_INPUT)
     except (MemoryError, RuntimeError) as error:
         # torch has no error of its own for the CPU's memory; the GPU's derives from RuntimeError.
         if isinstance(error, MemoryError) or "memory" in str(error):

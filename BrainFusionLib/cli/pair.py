@@ -25,6 +25,9 @@ from BrainFusionLib.transform import Transform
 
 _STATED = {"ct=ct": "CT", "mri=mr": "MRI", "mri=mri": "MRI", "mr=mr": "MRI"}
 
+# File systems take 255 bytes; the name under which a file is first written is longer than its own.
+_LONGEST_NAME = 200
+
 
 def _finite(text: str) -> float:
     number = float(text)
@@ -69,10 +72,12 @@ def check_transform_name(path: Path, form: TransformFormat = "itk") -> None:
     Raises
     ------
     ImageFileError
-        It ends in none of the suffixes of transforms.
+        It ends in none of the suffixes of transforms, or is too long.
     """
     if path.suffix not in SUFFIXES[form]:
         raise ImageFileError(f"{path}: the name of a transform must end in {' or '.join(SUFFIXES[form])}.")
+    if len(os.fsencode(path.name)) > _LONGEST_NAME:
+        raise ImageFileError(f"{path}: this name is too long to be written. Shorten it.")
 
 
 def inputs_of(options: argparse.Namespace) -> Inputs:

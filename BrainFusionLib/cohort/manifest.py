@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from BrainFusionLib.errors import ImageFileError
-from BrainFusionLib.io.reading import shown
+from BrainFusionLib.io.reading import exists, shown
 from BrainFusionLib.io.tables import parse_csv
 from BrainFusionLib.io.transforms import READ_TRANSFORM_SUFFIXES
 
@@ -125,7 +125,7 @@ def read_manifest(path: str | Path) -> tuple[list[Entry], list[str]]:
         cells = {name: texts[n].strip() for n, name in enumerate(columns)}
         if not any(cells.values()):
             continue
-        where = f"row {row}" + (f" ({cells['case']})" if cells["case"] else "")
+        where = f"row {row}" + (f" ({_brief(cells['case'])})" if cells["case"] else "")
         wrong = [] if len(line.cells) <= len(columns) else ["has more cells than the table has columns"]
         if any(shown(text) != text for text in cells.values()):
             where = shown(where)
@@ -154,13 +154,17 @@ def _problems_of(cells: Mapping[str, str], folder: Path) -> list[str]:
     if cells["case"] and not name_is_good(cells["case"]):
         wrong.append(BAD_NAME)
     for name in ("ct", "mri", "transform", "mri_mask"):
-        if cells.get(name) and not (folder / cells[name]).exists():
-            wrong.append(f"{name}: {cells[name]} does not exist (looked in {folder})")
+        if cells.get(name) and not exists(folder / cells[name]):
+            wrong.append(f"{name}: {_brief(cells[name])} does not exist (looked in {folder})")
     if cells.get("transform") and Path(cells["transform"]).suffix.lower() not in READ_TRANSFORM_SUFFIXES:
-        wrong.append(f"transform: {cells['transform']} must be named {' or '.join(READ_TRANSFORM_SUFFIXES)}")
+        wrong.append(f"transform: {_brief(cells['transform'])} must be named {' or '.join(READ_TRANSFORM_SUFFIXES)}")
     if cells["ct"] and cells["ct"] == cells["mri"] and cells.get("ct_series") == cells.get("mri_series"):
         wrong.append("CT and MRI are the same file")
     return wrong
+
+
+def _brief(cell: str) -> str:
+    return cell if len(cell) <= 300 else f"{cell[:100]}... ({len(cell)} letters)"
 
 
 def _entry(row: int, cells: Mapping[str, str], folder: Path) -> Entry:

@@ -13,6 +13,7 @@ from BrainFusionLib.errors import GeometryError, ImageContentError
 from BrainFusionLib.intensity import CT_KNOTS_UNIT, unit_pair, windowed_bone_weight
 from BrainFusionLib.io import PICTURES, read_volume
 from BrainFusionLib.io.pictures import pair_names, read_alike
+from BrainFusionLib.io.reading import is_folder
 from BrainFusionLib.metrics import gates, measure, slices_with_head
 from BrainFusionLib.volume import Volume
 
@@ -53,7 +54,7 @@ def measure_files(fused: str | Path, ct: str | Path, mri: str | Path) -> Measure
     paths = [Path(path) for path in (fused, ct, mri)]
     if all(path.suffix.lower() in PICTURES for path in paths):
         return Measured({paths[0].name: _measured_pictures(paths[0].name, paths)})
-    if all(path.is_dir() for path in paths):
+    if all(is_folder(path) for path in paths):
         pairs, unpaired = pair_names(*paths)
         return Measured({name: _measured_pictures(name, files) for name, files in pairs.items()}, unpaired)
     return Measured(dict(_slices_of(*(read_volume(path) for path in paths))))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import zlib
@@ -13,11 +14,36 @@ from typing import BinaryIO
 from BrainFusionLib.errors import BrainFusionError, GeometryError, ImageFileError
 
 COPY_AGAIN = "Copy or download the file again."
+# What helps where no copy would.
+_REMEDIES = {
+    errno.ENAMETOOLONG: "Shorten its name.",
+    errno.ELOOP: "This link leads to itself: give the file that it was meant for.",
+    errno.EMFILE: "Close other programs, or allow more open files (ulimit -n).",
+    errno.ENOTDIR: "Check the path.",
+    errno.EINVAL: "Check the name.",
+    errno.ENOSPC: "Free space on the disk.",
+}
 
 
 def shown(path: Path | str) -> str:
     """Return a path, or a text with one, so that it can be printed: bytes of a name that are not UTF-8 are replaced."""
     return os.fsencode(path).decode("utf-8", "replace")
+
+
+def is_folder(path: Path) -> bool:
+    """Return whether a path is a folder; no if the system cannot say, so that reading it gives the reason."""
+    try:
+        return path.is_dir()
+    except (OSError, ValueError):  # a name too long, or a folder above that may not be looked into
+        return False
+
+
+def exists(path: Path) -> bool:
+    """Return whether there is something at a path; no if the system cannot say."""
+    try:
+        return path.exists()
+    except (OSError, ValueError):
+        return False
 
 
 def _is_utf8(path: Path) -> bool:
@@ -57,7 +83,8 @@ def naming(path: Path) -> Iterator[None]:
     except (EOFError, zlib.error) as error:
         raise ImageFileError(f"{name}: its compressed data are damaged or cut short ({error}). {COPY_AGAIN}") from error
     except OSError as error:
-        raise ImageFileError(f"{name}: cannot be read ({error.strerror or error}). {COPY_AGAIN}") from error
+        remedy = _REMEDIES.get(error.errno or 0, COPY_AGAIN)
+        raise ImageFileError(f"{name}: cannot be read ({error.strerror or error}). {remedy}") from error
     except MemoryError as error:
         raise ImageFileError(f"{name}: does not fit into memory. Crop it or read it on a larger machine.") from error
     except (ValueError, OverflowError) as error:

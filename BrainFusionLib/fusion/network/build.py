@@ -19,6 +19,9 @@ ARCHITECTURES: dict[str, Callable[..., FusionNetwork]] = {
     "fusion_net_alpha": FusionNetAlpha,
 }
 
+# Eight times that of the networks that ship; the reference network then takes 0.3 GB.
+_MOST_WIDTH = 128
+
 
 def build_network(architecture: Architecture) -> FusionNetwork:
     """Build an untrained network from the description in a manifest, ``{"name": "fusion_net", "width": 16}``.
@@ -30,15 +33,23 @@ def build_network(architecture: Architecture) -> FusionNetwork:
     """
     arguments = dict(architecture)
     name = arguments.pop("name", None)
-    if name not in ARCHITECTURES:
+    if not isinstance(name, str) or name not in ARCHITECTURES:
         raise WeightsError(
             f"the weights are for a network called {name!r}; this version has {', '.join(sorted(ARCHITECTURES))}. "
             "Use weights made for this version, or update BrainFusion."
         )
+    for argument, value in arguments.items():
+        if type(value) is not int or abs(value) >= 1 << 63:
+            raise WeightsError(f"the network {name!r} cannot be built with {arguments}: {argument} must be an integer")
+    if int(arguments.get("width", 1)) > _MOST_WIDTH:
+        raise WeightsError(f"the network {name!r} may be {_MOST_WIDTH} channels wide; got {arguments['width']}")
     try:
         return ARCHITECTURES[name](**arguments)
-    except (TypeError, ValueError) as error:
-        raise WeightsError(f"the network {name!r} cannot be built with {arguments}: {error}") from error
+    except WeightsError:
+        raise
+    except (TypeError, ValueError, OverflowError, RuntimeError, MemoryError) as error:
+        problem = (str(error) or type(error).__name__).splitlines()[0]
+        raise WeightsError(f"the network {name!r} cannot be built with {arguments}: {problem}") from error
 
 
 def network_from_weights(weights: Weights) -> FusionNetwork:

@@ -43,7 +43,7 @@ def brain_shift_mm(evidence: Evidence) -> float | None:
 
 
 def brain_shift_not_judged(evidence: Evidence) -> float | None:
-    """Return 1 if a shift of the brain could not be judged, 2 if there are signs of one all the same, else 0.
+    """Return 1 if a shift of the brain could not be judged, 2 if there are signs of one nevertheless, else 0.
 
     Signs are what surgery has left, and a displacement measured in a cone-beam CT.
     """

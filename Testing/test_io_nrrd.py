@@ -193,6 +193,13 @@ def test_text_is_read(tmp_path):
     assert_is_whole(read_volume(save(tmp_path / "a.nrrd", header(encoding="ascii", endian=None), data)))
 
 
+@pytest.mark.parametrize("odd", ["99999", "1.5", "-40000", "nan"])
+def test_text_must_be_of_the_type_that_the_header_names(tmp_path, odd):
+    data = " ".join([odd, *map(str, VOXELS.ravel()[1:])]).encode()
+    with pytest.raises(ImageFileError, match="that are no short"):
+        read_volume(save(tmp_path / "a.nrrd", header(encoding="ascii", endian=None), data))
+
+
 def test_voxels_of_several_bytes_need_their_order(tmp_path):
     with pytest.raises(ImageFileError, match="order of bytes"):
         read_volume(save(tmp_path / "a.nrrd", header(endian=None)))

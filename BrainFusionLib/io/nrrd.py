@@ -167,7 +167,13 @@ def _values(
     words = text.decode("ascii").replace(",", " ").split()
     if len(words) != count:
         raise ImageFileError(f"{file}: holds {len(words)} numbers, but its header promises {count}. {COPY_AGAIN}")
-    return np.array([float(word) for word in words]), []
+    values = np.array([float(word) for word in words])
+    if dtype.kind != "f":
+        limits = np.iinfo(dtype)
+        if not ((values >= limits.min) & (values <= limits.max) & (values == np.rint(values))).all():
+            kind = header.fields["type"]
+            raise ImageFileError(f"{file}: holds numbers that are no {kind}, as its header says. {COPY_AGAIN}")
+    return values, []
 
 
 def _whole(fields: dict[str, str], name: str) -> int:

@@ -1,6 +1,6 @@
 """Resampling of a volume onto another grid, on the device.
 
-On a CPU in C (``resample.c``) where there is a compiler, else in torch, which takes four times as long.
+On a CPU in C (``resample.c``) where there is a compiler, else in torch, which takes five times as long.
 """
 
 from __future__ import annotations

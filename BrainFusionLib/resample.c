@@ -1,4 +1,5 @@
 // Trilinear interpolation of a volume on another grid (resample.py).
+#include <math.h>
 #include <stdint.h>
 
 // source: (K, J, I); size: I, J, K; m: 3x4, index ijk of the source from that of the target; target: its size I, J, K.
@@ -33,5 +34,38 @@ void brainfusion_resample(const float *restrict source, const int64_t *restrict 
                 *result = front + fz * (back - front);
             }
         }
+    }
+}
+
+// points: (n, 3); m: 3x4, index ijk of the source from a point. Outside the outermost voxels' centres, NaN.
+void brainfusion_sample(const float *restrict source, const int64_t *restrict size, const double *restrict m,
+                        const double *restrict points, int64_t n, float *restrict values)
+{
+    const int64_t row = size[0], plane = size[0] * size[1];
+    for (int64_t at = 0; at < n; at++) {
+        const double *p = points + 3 * at;
+        double part[3];
+        int64_t low[3], step[3] = {1, row, plane};
+        int inside = 1;
+        for (int axis = 0; axis < 3; axis++) {
+            const double *r = m + 4 * axis, x = r[0] * p[0] + r[1] * p[1] + r[2] * p[2] + r[3];
+            inside &= x >= 0 && x <= size[axis] - 1;
+            low[axis] = inside ? (int64_t)x : 0;
+            part[axis] = x - low[axis];
+            if (low[axis] >= size[axis] - 1)
+                step[axis] = 0;
+        }
+        if (!inside) {
+            values[at] = NAN;
+            continue;
+        }
+        const float *s = source + low[2] * plane + low[1] * row + low[0];
+        const float x = (float)part[0], y = (float)part[1], z = (float)part[2];
+        float level[2];
+        for (int up = 0; up < 2; up++, s += step[2]) {
+            const float *t = s + step[1];
+            level[up] = (s[0] + x * (s[step[0]] - s[0])) * (1 - y) + (t[0] + x * (t[step[0]] - t[0])) * y;
+        }
+        values[at] = level[0] + z * (level[1] - level[0]);
     }
 }

@@ -8,10 +8,10 @@ import pytest
 from BrainFusionLib.evidence import Distortion, Evidence, Scale, SkullFit
 from BrainFusionLib.geometry import Grid, apply_affine
 from BrainFusionLib.phantom import make_pair
+from BrainFusionLib.resample import sampled
 from BrainFusionLib.transform import RigidTransform
 from BrainFusionLib.verdict.distortion import scale_and_distortion
 from BrainFusionLib.verdict.judge import judge
-from BrainFusionLib.verdict.skull_profiles import sampled
 from BrainFusionLib.volume import Volume
 
 CODES = {"scale", "distortion", "skull_mismatch", "skull", "skull_far"}

@@ -5,6 +5,7 @@ import pytest
 
 from BrainFusionLib.geometry import Grid
 from BrainFusionLib.phantom import head_grid, make_phantom
+from BrainFusionLib.verdict import matching
 from BrainFusionLib.verdict.local import local_errors
 from BrainFusionLib.verdict.skull import skull_fit
 from BrainFusionLib.volume import Volume
@@ -134,3 +135,27 @@ def test_volume_of_few_voxels_gives_no_evidence(pair):
     tiny = [Volume(volume.array_kji[40:42, 40:43, 40:42], grid, volume.modality) for volume in (ct, mri)]
     assert len(local_errors(*tiny).lengths_mm) == 0
     assert skull_fit(*tiny, np.ones((2, 3, 2), dtype=bool)) is None
+
+
+def test_compiled_loops_and_numpy_sum_shifted_images_alike(monkeypatch):
+    if matching._compiled() is None:
+        pytest.skip("no C compiler")
+    random = np.random.default_rng(3)
+    a, b = (random.integers(0, 5, (9, 8, 10), dtype=np.uint8) for _ in range(2))
+    table, image = random.normal(size=(5, 6)).astype(np.float32), random.normal(size=a.shape).astype(np.float32)
+    first, places = np.array([[0, 0, 0], [4, 3, 5]]), np.array([[0, 0, 0], [8, 7, 9], [4, 2, 3]])
+    reach = np.array([2, 1, 3])
+
+    def both():
+        sums = matching.sums_of_shifted(a, b, table, first, np.array([4, 3, 5]), reach)
+        return sums, matching.means_around(image, places, reach)
+
+    sums, means = both()
+    monkeypatch.setattr(matching, "_compiled", lambda: None)
+    for compiled, plain in zip((sums, means), both(), strict=True):
+        np.testing.assert_allclose(compiled, plain, atol=1e-5)
+    wide = np.pad(image, [(r, r) for r in reach], mode="edge")
+    at = places + np.array([4, 0, 1])
+    assert means[4, 0, 1] == pytest.approx(wide[tuple(at.T)].mean(), abs=1e-6)
+    block = np.pad(a, [(r, r) for r in reach], mode="edge")[4:8, 2:5, 1:6]
+    assert sums[4, 2, 1, 0] == pytest.approx(table[block, b[:4, :3, :5]].sum(), abs=1e-4)

@@ -154,3 +154,18 @@ def test_the_volume_is_not_changed():
     before = volume.array_kji.copy()
     resample_onto(volume, GRIDS["oblique"], TURN)
     np.testing.assert_array_equal(volume.array_kji, before)
+
+
+@pytest.mark.parametrize("name", GRIDS)
+def test_compiled_loop_and_torch_resample_alike(name, monkeypatch):
+    if resample._compiled() is None:
+        pytest.skip("no C compiler")
+    volume = _volume(GRIDS["oblique"], "CT")
+    points = np.random.default_rng(1).uniform(-25, 25, (40, 9, 3))
+    sampled = resample.sampled(volume, points)
+    compiled = resample_onto(volume, GRIDS[name], TURN).array_kji
+    monkeypatch.setattr(resample, "_compiled", lambda: None)
+    plain = resample_onto(volume, GRIDS[name], TURN).array_kji
+    np.testing.assert_array_equal(compiled == -1000, plain == -1000)
+    np.testing.assert_allclose(compiled, plain, rtol=0, atol=3e-5)
+    np.testing.assert_allclose(sampled, resample.sampled(volume, points), rtol=0, atol=1e-6)

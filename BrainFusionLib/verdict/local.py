@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from BrainFusionLib.evidence import LocalErrors, LocalFit
 from BrainFusionLib.geometry import FloatArray
 from BrainFusionLib.intensity import HEAD_THRESHOLD_HU, otsu_threshold
+from BrainFusionLib.verdict.matching import sums_of_shifted
 from BrainFusionLib.volume import Volume, VoxelArray
 
 # Size of the voxels, edge of a block in voxels, longest shift in voxels.
@@ -105,14 +106,11 @@ def _measured(ct_in_mri: Volume, mri: Volume, voxel_mm: float, block: int) -> _B
         return nothing
     a, b = _binned(ct, head), _binned(m, head)
     # An extra bin outside the head, with information 0.
-    table = np.pad(_pointwise_information(a[head], b[head]), ((0, 0), (0, 1))).ravel()
-    places = np.where(head, b, BINS).astype(np.int32)
-    shifts = np.stack(np.meshgrid(*(np.arange(-r, r + 1) for r in reach_kji), indexing="ij"), axis=-1)
-    scores = np.empty((*shifts.shape[:3], int(usable.sum())))
-    for index in np.ndindex(*shifts.shape[:3]):
-        gained = table.take(_shifted(a, shifts[index]) * np.int32(BINS + 1) + places)
-        scores[index] = (_blocks(gained, blocks_kji) / np.maximum(counted, 1))[usable]
-    return _peaks(scores, usable, blocks_kji, np.asarray(reach_kji), steps, voxel_kji, mri)
+    table = np.pad(_pointwise_information(a[head], b[head]), ((0, 0), (0, 1)))
+    places = np.where(head, b, np.uint8(BINS))
+    first, reach = np.argwhere(usable) * blocks_kji, np.asarray(reach_kji)
+    scores = sums_of_shifted(a, places, table, first, np.array(blocks_kji), reach) / counted[usable]
+    return _peaks(scores, usable, blocks_kji, reach, steps, voxel_kji, mri)
 
 
 def _peaks(
@@ -175,15 +173,6 @@ def _pointwise_information(a: npt.NDArray[np.uint8], b: npt.NDArray[np.uint8]) -
     independent = joint.sum(axis=1, keepdims=True) * joint.sum(axis=0, keepdims=True)
     table: VoxelArray = np.maximum(np.log(joint / independent), -2).astype(np.float32)
     return table
-
-
-def _shifted(array: npt.NDArray[np.uint8], shift_kji: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
-    """Return ``array[x + shift]``, replicated at the border."""
-    for axis, shift in enumerate(shift_kji.tolist()):
-        if shift:
-            places = np.clip(np.arange(array.shape[axis]) + shift, 0, array.shape[axis] - 1)
-            array = array.take(places, axis=axis)
-    return array
 
 
 def _parts(points: FloatArray) -> Iterator[tuple[int, float, float]]:

@@ -1,4 +1,4 @@
-"""Matching of blocks: how much better each block of an image is explained by another one for every shift within reach.
+"""Matching of images: how well they agree, block by block or at some voxels, for every shift within reach.
 
 In C (``matching.c``) where there is a compiler, else in numpy, several times slower.
 """
@@ -19,9 +19,11 @@ from BrainFusionLib.geometry import FloatArray
 from BrainFusionLib.volume import VoxelArray
 
 SOURCE = Path(__file__).with_name("matching.c")
+NAMES = ("brainfusion_match", "brainfusion_look_up_shifted", "brainfusion_sum_around")
 # The order of summation may change.
 FLAGS = ("-fassociative-math",)
 Whole = npt.NDArray[np.int64]
+Bins = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
@@ -111,14 +113,93 @@ def _in_numpy(
     return found
 
 
+def sums_of_shifted(
+    a: Bins, b: Bins, table: VoxelArray, first_kji: Whole, edge_kji: Whole, reach_kji: Whole
+) -> VoxelArray:
+    """Return the sums over each block of ``table[a(x + d), b(x)]`` for every shift d in a box.
+
+    Parameters
+    ----------
+    a, b
+        uint8, of one shape; `a` is replicated at the border.
+    table
+        (values of a, values of b), float32.
+    first_kji, edge_kji
+        As in `gains`.
+    reach_kji
+        The longest shift along each axis, voxels, (3,).
+
+    Returns
+    -------
+    (shifts along k, along j, along i, blocks), float32.
+    """
+    shape = tuple(2 * reach_kji + 1)
+    steps: Whole = np.array(list(np.ndindex(*shape)), dtype=np.int64)
+    wide = np.pad(a, [(int(r), int(r)) for r in reach_kji], mode="edge")
+    sums: VoxelArray = np.empty((len(steps), len(first_kji)), dtype=np.float32)
+    compiled = _compiled()
+    if compiled is not None:
+        bins, floats = np.ascontiguousarray(b), np.ascontiguousarray(table)
+        wholes = [
+            np.ascontiguousarray(array, dtype=np.int64) for array in (wide.shape, b.shape, first_kji, edge_kji, steps)
+        ]
+        compiled.brainfusion_look_up_shifted(
+            wide.ctypes.data, wholes[0].ctypes.data, bins.ctypes.data, wholes[1].ctypes.data, floats.ctypes.data,
+            table.shape[1], wholes[2].ctypes.data, len(first_kji), wholes[3].ctypes.data, wholes[4].ctypes.data,
+            len(steps), sums.ctypes.data,
+        )  # fmt: skip
+        return sums.reshape(*shape, -1)
+    inner = np.stack(np.meshgrid(*(np.arange(n) for n in edge_kji), indexing="ij"), axis=-1).reshape(-1, 3)
+    at = first_kji[:, None] + inner
+    columns, flat = b[tuple(np.moveaxis(at, -1, 0))], table.ravel()
+    for row, step in enumerate(steps):
+        shifted = wide[tuple(np.moveaxis(at + step, -1, 0))]
+        sums[row] = flat.take(shifted * np.int32(table.shape[1]) + columns).sum(axis=1)
+    return sums.reshape(*shape, -1)
+
+
+def means_around(image: VoxelArray, places_kji: Whole, reach_kji: Whole) -> FloatArray:
+    """Return the mean of ``image(x + d)`` over given voxels x for every shift d in a box; the border is replicated.
+
+    Parameters
+    ----------
+    places_kji
+        (n, 3).
+    reach_kji
+        The longest shift along each axis, voxels, (3,).
+    """
+    wide = np.pad(image, [(int(r), int(r)) for r in reach_kji], mode="edge")
+    first = np.ascontiguousarray(places_kji @ np.array([wide.shape[1] * wide.shape[2], wide.shape[2], 1]))
+    sums: FloatArray = np.zeros(tuple(2 * reach_kji + 1))
+    compiled = _compiled()
+    if compiled is None:
+        flat = wide.ravel()
+        for shift in np.ndindex(*sums.shape):
+            step = int(np.ravel_multi_index(shift, wide.shape))
+            sums[shift] = flat[first + step].sum(dtype=np.float64)
+        return sums / len(first)
+    floats = np.ascontiguousarray(wide, dtype=np.float32)
+    wholes = [np.array(size, dtype=np.int64) for size in (wide.shape, sums.shape)]
+    compiled.brainfusion_sum_around(
+        floats.ctypes.data, wholes[0].ctypes.data, first.ctypes.data, len(first), wholes[1].ctypes.data,
+        sums.ctypes.data,
+    )  # fmt: skip
+    return sums / len(first)
+
+
 @lru_cache(maxsize=1)
 def _compiled() -> Any:
     """Return the library; ``None`` without a compiler."""
-    library = load_compiled(SOURCE, ("brainfusion_match",), FLAGS)
+    library = load_compiled(SOURCE, NAMES, FLAGS)
     if library is None:
         return None
     pointer: Any = ctypes.c_void_p
     whole: Any = ctypes.c_int64
     library.brainfusion_match.argtypes = [*[pointer] * 6, whole, pointer, pointer, whole, pointer]
-    library.brainfusion_match.restype = None
+    library.brainfusion_look_up_shifted.argtypes = [
+        *[pointer] * 5, whole, pointer, whole, pointer, pointer, whole, pointer
+    ]  # fmt: skip
+    library.brainfusion_sum_around.argtypes = [*[pointer] * 3, whole, pointer, pointer]
+    for name in NAMES:
+        getattr(library, name).restype = None
     return library

@@ -12,7 +12,8 @@ from BrainFusionLib.evidence import SkullFit
 from BrainFusionLib.geometry import FloatArray
 from BrainFusionLib.intensity import BONE_RAMP_HU, ct_head_mask
 from BrainFusionLib.verdict.local import pooled
-from BrainFusionLib.volume import Volume, VoxelArray
+from BrainFusionLib.verdict.matching import means_around
+from BrainFusionLib.volume import Volume
 
 # Size of the voxels, and longest shift along each axis in voxels.
 VOXEL_MM, REACH = 2.0, 4
@@ -45,7 +46,7 @@ def skull_fit(ct_in_mri: Volume, mri: Volume, head: npt.NDArray[np.bool_] | None
     if bright <= low:
         return None
     reach_kji = [max(1, round(REACH * VOXEL_MM / size)) for size in voxel_kji]
-    signals = _under_shifted(signal, np.argwhere(bone), reach_kji)
+    signals = means_around(signal, np.argwhere(bone), np.array(reach_kji))
     best = np.unravel_index(int(signals.argmin()), signals.shape)
     depth = float((signals.mean() - signals[best]) / (bright - low))
     brightness = float((signals[tuple(reach_kji)] - low) / (bright - low))
@@ -57,18 +58,6 @@ def skull_fit(ct_in_mri: Volume, mri: Volume, head: npt.NDArray[np.bool_] | None
         offset.append(place - reach + _between(line, place))
     shift = float(np.linalg.norm(np.array(offset) * voxel_kji))
     return SkullFit(shift, depth, brightness, at_edge, float(voxel_kji.max()))
-
-
-def _under_shifted(signal: VoxelArray, places_kji: npt.NDArray[np.int64], reach_kji: list[int]) -> FloatArray:
-    """Return the mean signal at all voxels given, for every shift in reach; the border is replicated."""
-    a, b, c = reach_kji
-    padded = np.pad(signal, [(r, r) for r in reach_kji], mode="edge")
-    strides = np.array([padded.shape[1] * padded.shape[2], padded.shape[2], 1])
-    flat, first = padded.ravel(), places_kji @ strides
-    means = np.empty((2 * a + 1, 2 * b + 1, 2 * c + 1))
-    for shift in np.ndindex(*means.shape):
-        means[shift] = flat[first + int(np.array(shift) @ strides)].mean()
-    return means
 
 
 def _between(line: FloatArray, place: int) -> float:

@@ -14,8 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 from BrainFusionLib.geometry import FloatArray, apply_affine
+from BrainFusionLib.resample import sampled
 from BrainFusionLib.transform import Transform
-from BrainFusionLib.verdict.skull_profiles import SkullLines, along, sampled, skull_lines
+from BrainFusionLib.verdict.skull_profiles import SkullLines, along, skull_lines
 from BrainFusionLib.volume import Volume, VoxelArray
 
 DEGREE = 3

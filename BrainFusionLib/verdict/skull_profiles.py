@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from BrainFusionLib.geometry import FloatArray, apply_affine
+from BrainFusionLib.resample import sampled
 from BrainFusionLib.volume import BoolArray, Volume, VoxelArray
 
 VOXEL_MM, SMOOTHED_MM = 2.0, 5.0
@@ -59,26 +60,6 @@ def skull_lines(ct: Volume) -> SkullLines | None:
         at, normals = (array[np.sort(rng.choice(len(at), MOST_POINTS, replace=False))] for array in (at, normals))
     points = apply_affine(ct.grid.lps_from_ijk, at[:, ::-1] * np.array(steps[::-1], dtype=np.float64))
     return _refined(ct, points, normals[:, ::-1] @ ct.grid.direction.T)
-
-
-def sampled(volume: Volume, points_lps_mm: FloatArray) -> VoxelArray:
-    """Return linearly interpolated values at points (..., 3), NaN outside the volume; float32, shape (...)."""
-    ijk = apply_affine(volume.grid.ijk_from_lps, points_lps_mm.reshape(-1, 3))
-    size = np.array(volume.grid.size_ijk)
-    inside = ((ijk >= 0) & (ijk <= size - 1)).all(axis=1)
-    low = np.clip(np.floor(ijk).astype(np.int32), 0, np.maximum(size - 2, 0))
-    part = (ijk - low).astype(np.float32)
-    array = volume.array_kji
-    flat = array.reshape(-1)
-    strides = np.array([1, size[0], size[0] * size[1]])
-    first = low @ strides
-    near = [(1 - part[:, axis], part[:, axis]) for axis in range(3)]
-    total = np.zeros(len(ijk), np.float32)
-    for corner in np.ndindex(2, 2, 2):
-        step = int(sum(stride for stride, c, n in zip(strides, corner, size, strict=True) if c and n > 1))
-        total += near[0][corner[0]] * near[1][corner[1]] * near[2][corner[2]] * flat.take(first + step)
-    total[~inside] = np.nan
-    return total.reshape(points_lps_mm.shape[:-1])
 
 
 def along(points: FloatArray, normals: FloatArray, offsets_mm: FloatArray) -> FloatArray:

@@ -1,0 +1,71 @@
+// Trilinear interpolation of a volume on another grid (resample.py).
+#include <math.h>
+#include <stdint.h>
+
+// source: (K, J, I); size: I, J, K; m: 3x4, index ijk of the source from that of the target; target: its size I, J, K.
+// More than half a voxel outside the source, the result is `outside`; up to there, it is the outermost voxel's value.
+void brainfusion_resample(const float *restrict source, const int64_t *restrict size, const double *restrict m,
+                          const int64_t *restrict target, float outside, float *restrict result)
+{
+    const int32_t ni = (int32_t)size[0], nj = (int32_t)size[1], nk = (int32_t)size[2];
+    const double ei = ni - 0.5 + 1e-9, ej = nj - 0.5 + 1e-9, ek = nk - 0.5 + 1e-9, e0 = -0.5 - 1e-9;
+    const int64_t row = ni, plane = (int64_t)ni * nj;
+    for (int64_t k = 0; k < target[2]; k++) {
+        for (int64_t j = 0; j < target[1]; j++) {
+            const double x0 = m[1] * j + m[2] * k + m[3], y0 = m[5] * j + m[6] * k + m[7];
+            const double z0 = m[9] * j + m[10] * k + m[11];
+            for (int64_t i = 0; i < target[0]; i++, result++) {
+                const double dx = x0 + m[0] * i, dy = y0 + m[4] * i, dz = z0 + m[8] * i;
+                if (!(dx >= e0 && dx <= ei && dy >= e0 && dy <= ej && dz >= e0 && dz <= ek)) {
+                    *result = outside;
+                    continue;
+                }
+                const double x = dx < 0 ? 0 : dx > ni - 1 ? ni - 1 : dx;
+                const double y = dy < 0 ? 0 : dy > nj - 1 ? nj - 1 : dy;
+                const double z = dz < 0 ? 0 : dz > nk - 1 ? nk - 1 : dz;
+                const int32_t a = (int32_t)x, b = (int32_t)y, c = (int32_t)z;
+                const float fx = (float)(x - a), fy = (float)(y - b), fz = (float)(z - c);
+                const float *p = source + c * plane + b * row + a;
+                // At the last voxel, the weight of the next one is 0.
+                const int64_t u = a < ni - 1, v = b < nj - 1 ? row : 0, w = c < nk - 1 ? plane : 0;
+                const float front = (p[0] + fx * (p[u] - p[0])) * (1 - fy) + (p[v] + fx * (p[v + u] - p[v])) * fy;
+                p += w;
+                const float back = (p[0] + fx * (p[u] - p[0])) * (1 - fy) + (p[v] + fx * (p[v + u] - p[v])) * fy;
+                *result = front + fz * (back - front);
+            }
+        }
+    }
+}
+
+// points: (n, 3); m: 3x4, index ijk of the source from a point. Outside the outermost voxels' centres, NaN.
+void brainfusion_sample(const float *restrict source, const int64_t *restrict size, const double *restrict m,
+                        const double *restrict points, int64_t n, float *restrict values)
+{
+    const int64_t row = size[0], plane = size[0] * size[1];
+    for (int64_t at = 0; at < n; at++) {
+        const double *p = points + 3 * at;
+        double part[3];
+        int64_t low[3], step[3] = {1, row, plane};
+        int inside = 1;
+        for (int axis = 0; axis < 3; axis++) {
+            const double *r = m + 4 * axis, x = r[0] * p[0] + r[1] * p[1] + r[2] * p[2] + r[3];
+            inside &= x >= 0 && x <= size[axis] - 1;
+            low[axis] = inside ? (int64_t)x : 0;
+            part[axis] = x - low[axis];
+            if (low[axis] >= size[axis] - 1)
+                step[axis] = 0;
+        }
+        if (!inside) {
+            values[at] = NAN;
+            continue;
+        }
+        const float *s = source + low[2] * plane + low[1] * row + low[0];
+        const float x = (float)part[0], y = (float)part[1], z = (float)part[2];
+        float level[2];
+        for (int up = 0; up < 2; up++, s += step[2]) {
+            const float *t = s + step[1];
+            level[up] = (s[0] + x * (s[step[0]] - s[0])) * (1 - y) + (t[0] + x * (t[step[0]] - t[0])) * y;
+        }
+        values[at] = level[0] + z * (level[1] - level[0]);
+    }
+}

@@ -23,13 +23,24 @@ def head():
     return phantom, found.depth_on(GRID), brain
 
 
+@pytest.fixture(scope="module")
+def hu(head):
+    found = inside_skull(head[0].ct(GRID, noise_hu=4.0))
+    assert found is not None
+    return found.hu_on(GRID)
+
+
+def dice(a, b):
+    return 2 * np.count_nonzero(a & b) / (np.count_nonzero(a) + np.count_nonzero(b))
+
+
 @pytest.mark.parametrize(("contrast", "csf"), [("T1", "dark"), ("T2", "bright")])
 def test_brain_is_found_whether_csf_is_dark_or_bright(head, contrast, csf):
     phantom, depth, brain = head
     found = brain_mask(phantom.mri(contrast, GRID), depth)
     assert found is not None
     assert found.csf == csf
-    assert 2 * np.count_nonzero(found.mask_kji & brain) / (np.count_nonzero(found.mask_kji) + brain.sum()) > 0.9
+    assert dice(found.mask_kji, brain) > 0.9
     assert not (found.mask_kji & (depth <= 0)).any()
 
 
@@ -39,7 +50,7 @@ def test_brain_is_found_under_a_strong_bias(head):
     gain = np.exp(np.linspace(0, 1.6, GRID.shape_kji[1]))[:, None].astype(np.float32)
     found = brain_mask(mri.with_array(mri.array_kji * gain), depth)
     assert found is not None
-    assert 2 * np.count_nonzero(found.mask_kji & brain) / (np.count_nonzero(found.mask_kji) + brain.sum()) > 0.88
+    assert dice(found.mask_kji, brain) > 0.9
 
 
 def test_brain_without_contrast_to_csf_is_the_inside_without_its_rim(head):
@@ -49,6 +60,24 @@ def test_brain_without_contrast_to_csf_is_the_inside_without_its_rim(head):
     assert found is not None
     assert found.csf is None
     assert (found.mask_kji == (depth > 3)).all()
+
+
+def test_brain_without_contrast_in_the_mri_is_found_with_the_ct(head, hu):
+    _, depth, brain = head
+    noise = Volume(np.random.default_rng(0).normal(500, 20, GRID.shape_kji).astype(np.float32), GRID, "MR")
+    found = brain_mask(noise, depth, hu)
+    assert found is not None
+    assert found.csf is None
+    assert dice(found.mask_kji, brain) > dice(depth > 3, brain) + 0.02
+
+
+def test_dark_vessels_in_pd_are_not_taken_for_csf(head, hu):
+    phantom, depth, _ = head
+    # Dark at the rim like CSF in T1, and denser than brain in the CT, as veins and sinuses are.
+    dense = np.where((depth > 1.5) & (depth < 5), np.float32(30), np.float32(0))
+    mri = phantom.mri("T1", GRID)
+    assert brain_mask(mri, depth, dense).csf is None
+    assert brain_mask(mri, depth, hu).csf == "dark"
 
 
 def test_no_brain_outside_the_skull(head):

@@ -1,18 +1,22 @@
 """The brain in an MRI: inside the skull of the registered CT, without CSF.
 
 Brain is grey and white matter and lesions; the CSF of sulci, cisterns and ventricles is not, nor are dura and vessels.
-Whether CSF is dark (T1, FLAIR) or bright (T2) is read off the image: CSF lies at the rim more often than in the middle.
+Whether CSF is dark (T1, FLAIR) or bright (T2) is read off the image: CSF lies at the rim more often than in the middle,
+and is less dense than brain in the CT. Where no such class is found (in PD the dark class is vessels, the bright one
+grey matter), CSF is told from brain by both images: two classes, whose signal in the MRI is learned from the CT.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from BrainFusionLib.geometry import FloatArray
+from BrainFusionLib.geometry import FloatArray, Grid
+from BrainFusionLib.intensity.two_images import is_brain
 from BrainFusionLib.values import ByValue
 from BrainFusionLib.volume import BoolArray, Volume, VoxelArray
 
@@ -23,7 +27,12 @@ RIM_MM, MIDDLE_MM = (1.5, 6.0), 14.0
 BINS = 96
 # CSF differs from the brain by at least this share of the brain's signal, and is this much more frequent at the rim.
 LEAST_CONTRAST, LEAST_EXCESS = 0.25, 1.3
-# Without contrast (PD), what lies deeper than this is taken for brain.
+# CSF is less dense than brain by at least this in the CT, as a median: 4 to 13 HU with contrast in the MRI, -12 to 0 in
+# PD; of voxels below the rim, that are not bone, air or metal.
+LEAST_DENSER_HU, SOFT_HU = 2.0, 60.0
+# The bias is measured again, at all depths, against the means of three classes; from voxels this near their own.
+TURNS, NEAR_LOG = 2, 0.35
+# Without contrast in the MRI (PD), and without a CT, what lies deeper than this is taken for brain.
 SHALLOW_MM = 3.0
 LEAST_VOXELS = 2_000
 
@@ -37,15 +46,15 @@ class BrainMask(ByValue):
     mask_kji
         Bool, shape of the MRI.
     csf
-        Whether CSF was found dark or bright; ``None`` if it could not be told from the brain: the mask then is the
-        inside of the skull without its rim.
+        Whether CSF was found dark or bright; ``None`` if the MRI alone could not tell it from the brain: the mask then
+        was made with the CT or, without one, is the inside of the skull without its rim.
     """
 
     mask_kji: BoolArray
     csf: Literal["dark", "bright"] | None
 
 
-def brain_mask(mri: Volume, depth_kji: VoxelArray) -> BrainMask | None:
+def brain_mask(mri: Volume, depth_kji: VoxelArray, hu_kji: VoxelArray | None = None) -> BrainMask | None:
     """Find the brain; ``None`` if too little of it is in view.
 
     Parameters
@@ -54,22 +63,47 @@ def brain_mask(mri: Volume, depth_kji: VoxelArray) -> BrainMask | None:
         Any sequence.
     depth_kji
         Depth below the inner table on the MRI's grid, mm (`InsideSkull.depth_on`).
+    hu_kji
+        The CT on the MRI's grid, HU relative to the brain (`InsideSkull.hu_on`).
     """
-    middle, rim = depth_kji > MIDDLE_MM, (depth_kji > RIM_MM[0]) & (depth_kji < RIM_MM[1])
+    there = depth_kji > 0
+    if not there.any():
+        return None
+    box = tuple(
+        slice(int(at[0]), int(at[-1]) + 1)
+        for at in (np.flatnonzero(there.any(axis=tuple({0, 1, 2} - {axis}))) for axis in range(3))
+    )
+    depth, inside = np.ascontiguousarray(depth_kji[box]), there[box]
+    middle, rim = depth > MIDDLE_MM, (depth > RIM_MM[0]) & (depth < RIM_MM[1])
     if min(np.count_nonzero(middle), np.count_nonzero(rim)) < LEAST_VOXELS:
         return None
-    signal = without_bias(mri, depth_kji)
+    k, j, i = depth.shape
+    part = Volume(np.ascontiguousarray(mri.array_kji[box]), Grid((i, j, k), mri.grid.spacing_ijk_mm), mri.modality)
+    signal = _evened(without_bias(part, depth), depth, part.grid.spacing_ijk_mm)
     csf, limit = _csf_limit(signal[middle], signal[rim])
-    if csf is None:
-        return BrainMask(depth_kji > SHALLOW_MM, None)
-    found = depth_kji > 0
-    found &= signal > limit if csf == "dark" else signal < limit
-    return BrainMask(_largest(found), csf)
+    found = inside & (signal > limit if csf == "dark" else signal < limit)
+    if hu_kji is not None:
+        hu = hu_kji[box]
+        if csf is None or _lead_of_density(found, depth, hu) < LEAST_DENSER_HU:
+            csf, found[inside] = None, is_brain(signal[inside], hu[inside], depth[inside])
+    elif csf is None:
+        found = depth > SHALLOW_MM
+    mask: BoolArray = np.zeros(depth_kji.shape, bool)
+    mask[box] = found if csf is None and hu_kji is None else _largest(found)
+    return BrainMask(mask, csf)
+
+
+def _lead_of_density(brain: BoolArray, depth: VoxelArray, hu: VoxelArray) -> float:
+    """Return by how much what is taken for brain is denser than the rest, HU (medians)."""
+    brain, depth, hu = brain.ravel()[::7], depth.ravel()[::7], hu.ravel()[::7]
+    soft = (depth > SHALLOW_MM) & (np.abs(hu) < SOFT_HU)
+    inner, other = hu[soft & brain], hu[soft & ~brain]
+    return float(np.median(inner) - np.median(other)) if min(inner.size, other.size) > 0 else 0.0
 
 
 def _csf_limit(middle: VoxelArray, rim: VoxelArray) -> tuple[Literal["dark", "bright"] | None, float]:
     """Return whether CSF is dark or bright, and the signal half-way between CSF and brain."""
-    both = np.concatenate([middle[:: max(1, middle.size // 100_000)], rim[:: max(1, rim.size // 100_000)]])
+    both = _both(middle, rim)
     low, high = _three_classes(both)
     means = [float(part.mean()) if part.size else 0.0 for part in _parted(both, low, high)]
     shares = [(float(np.mean(values <= low)), float(np.mean(values > high))) for values in (middle, rim)]
@@ -84,6 +118,11 @@ def _csf_limit(middle: VoxelArray, rim: VoxelArray) -> tuple[Literal["dark", "br
         return None, 0.0
     _, csf, limit = max(candidates)
     return csf, limit
+
+
+def _both(middle: VoxelArray, rim: VoxelArray) -> VoxelArray:
+    """Return about as many voxels of the middle as of the rim."""
+    return np.concatenate([middle[:: max(1, middle.size // 100_000)], rim[:: max(1, rim.size // 100_000)]])
 
 
 def _three_classes(values: VoxelArray) -> tuple[float, float]:
@@ -126,14 +165,57 @@ def without_bias(mri: Volume, depth_kji: VoxelArray) -> VoxelArray:
     # Where there is little brain, the mean of all.
     prior = 0.02 * float(count.max())
     field: VoxelArray = ((total + prior * everywhere) / (count + prior)).astype(np.float32)
-    for axis, (size, block) in enumerate(zip(array.shape, blocks, strict=True)):
-        at = np.clip((np.arange(size) - (block - 1) / 2) / block, 0, field.shape[axis] - 1)
+    field = _spread(field, array.shape, blocks)
+    return (array / np.exp(field)).astype(np.float32)
+
+
+def _evened(signal: VoxelArray, depth: VoxelArray, spacing_ijk_mm: tuple[float, ...]) -> VoxelArray:
+    """Return the signal without the bias that is left: with a strong coil, its rim is half as bright again.
+
+    Unlike `without_bias`, this sees the rim: each voxel is compared with the median of its class. Every second voxel is
+    used, every one along an axis of thick slices.
+    """
+    steps = [2 if spacing < 2 else 1 for spacing in spacing_ijk_mm[::-1]]
+    some = tuple(slice(None, None, step) for step in steps)
+    blocks = [
+        min(n, max(1, round(BLOCK_MM / s / step)))
+        for n, s, step in zip(depth[some].shape, spacing_ijk_mm[::-1], steps, strict=True)
+    ]
+    here, inside = signal[some], depth[some] > 0
+    middle, rim = depth[some] > MIDDLE_MM, (depth[some] > RIM_MM[0]) & (depth[some] < RIM_MM[1])
+    if not (middle.any() and rim.any()):
+        return signal
+    field: VoxelArray | None = None
+    for _ in range(TURNS):
+        low, high = _three_classes(_both(here[middle], here[rim]))
+        parts = _parted(here[inside], low, high)
+        medians = [float(np.median(part)) if part.size else 1.0 for part in parts]
+        wanted = np.where(here <= low, medians[0], np.where(here > high, medians[2], medians[1]))
+        off = np.log(np.maximum(here, np.float32(1e-3)) / np.maximum(wanted, 1e-3).astype(np.float32))
+        near = inside & (np.abs(off) < NEAR_LOG)
+        total, count = _sums(np.where(near, off, np.float32(0)), blocks), _sums(near.astype(np.float32), blocks)
+        for _ in range(2):
+            total, count = _smoothed(total), _smoothed(count)
+        more = (total / np.maximum(count + np.float32(0.02) * count.max(), np.float32(1e-6))).astype(np.float32)
+        field = more if field is None else field + more
+        here = (here / np.exp(_spread(more, here.shape, blocks))).astype(np.float32)
+    assert field is not None
+    whole = _spread(field, signal.shape, blocks, steps)
+    return (signal / np.exp(whole)).astype(np.float32)
+
+
+def _spread(
+    field: VoxelArray, shape: tuple[int, ...], blocks: list[int], steps: Sequence[int] = (1, 1, 1)
+) -> VoxelArray:
+    """Interpolate values of blocks linearly at voxels; the blocks are of every `steps`-th voxel."""
+    for axis, (size, block, step) in enumerate(zip(shape, blocks, steps, strict=True)):
+        at = np.clip((np.arange(size) / step - (block - 1) / 2) / block, 0, field.shape[axis] - 1)
         low = np.minimum(at.astype(np.intp), max(0, field.shape[axis] - 2))
         high = np.minimum(low + 1, field.shape[axis] - 1)
         part = (at - low).astype(np.float32).reshape([-1 if a == axis else 1 for a in range(3)])
         evened = np.asarray(field.take(low, axis) * (1 - part) + field.take(high, axis) * part, dtype=np.float32)
         field = evened
-    return (array / np.exp(field)).astype(np.float32)
+    return field
 
 
 def _sums(array: VoxelArray, blocks: list[int]) -> VoxelArray:

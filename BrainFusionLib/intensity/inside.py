@@ -112,17 +112,26 @@ class InsideSkull(ByValue):
         float32, shape ``grid.shape_kji``; the nearest voxel's value. Positive inside the skull (`mask_kji`).
         """
         depth = np.where(self.mask_kji, np.maximum(self.depth_kji, np.float32(0.1)), np.float32(-1000))
+        return self._nearest_on(depth, grid, transform)
+
+    def hu_on(self, grid: Grid, transform: Transform | None = None) -> VoxelArray:
+        """Return the CT at the voxels of another grid, as `depth_on` does: HU relative to the brain's median."""
+        hu = np.where(self.mask_kji, self.hu_kji - np.float32(self.brain_hu), np.float32(-1000))
+        return self._nearest_on(hu, grid, transform)
+
+    def _nearest_on(self, values_kji: VoxelArray, grid: Grid, transform: Transform | None) -> VoxelArray:
+        """Return the nearest voxel's value of an array on `grid` at the voxels of another grid, -1000 outside."""
         moving_from_fixed = np.eye(4) if transform is None else transform.moving_from_fixed_lps
         matrix = (self.grid.ijk_from_lps @ moving_from_fixed @ grid.lps_from_ijk).astype(np.float64)
         axes = [np.arange(n) for n in grid.size_ijk]
         flat: npt.NDArray[np.int32] = np.zeros(grid.shape_kji, np.int32)
         inside: BoolArray = np.ones(grid.shape_kji, bool)
-        for row, size, stride in zip(matrix[:3], self.grid.size_ijk, _strides_ijk(depth), strict=True):
+        for row, size, stride in zip(matrix[:3], self.grid.size_ijk, _strides_ijk(values_kji), strict=True):
             plane = (row[2] * axes[2])[:, None, None] + (row[1] * axes[1])[:, None] + (row[3] + 0.5)
             at = (plane.astype(np.float32) + (row[0] * axes[0]).astype(np.float32)).astype(np.float32)
             flat += np.clip(at, 0, size - 1).astype(np.int32) * np.int32(stride)
             inside &= (at >= 0) & (at < size)
-        found: VoxelArray = np.where(inside, depth.ravel()[flat], np.float32(-1000))
+        found: VoxelArray = np.where(inside, values_kji.ravel()[flat], np.float32(-1000))
         return found
 
 
@@ -343,6 +352,18 @@ def grown(mask: BoolArray) -> BoolArray:
 def shrunk(mask: BoolArray) -> BoolArray:
     """Return the voxels of a mask whose six neighbours are in it; outside the border counts as inside."""
     return ~grown(~mask)
+
+
+def smoothed(array: VoxelArray) -> VoxelArray:
+    """Return an array smoothed by 1-2-1 along each axis: noise of a CT is larger than its soft-tissue contrast."""
+    for axis in range(3):
+        padded = np.pad(array, [(1, 1) if a == axis else (0, 0) for a in range(3)], mode="edge")
+        before, here, after = (
+            padded[tuple(slice(n, n + array.shape[a]) if a == axis else slice(None) for a in range(3))]
+            for n in range(3)
+        )
+        array = (np.float32(0.25) * (before + after) + np.float32(0.5) * here).astype(np.float32)
+    return array
 
 
 def _strides_ijk(array: npt.NDArray[np.generic]) -> tuple[int, int, int]:

@@ -16,12 +16,12 @@ import torch
 
 from BrainFusionLib.geometry import FloatArray, apply_affine
 from BrainFusionLib.intensity.brain import without_bias
-from BrainFusionLib.intensity.inside import VOXEL_MM, InsideSkull, pooled_to
+from BrainFusionLib.intensity.inside import VOXEL_MM, InsideSkull, pooled_to, smoothed
 from BrainFusionLib.registration.histogram import CT_BINS, FINENESS, MRI_BINS, ROW, Moving, Samples
 from BrainFusionLib.registration.refine import climb
 from BrainFusionLib.registration.similarity import Poses
 from BrainFusionLib.transform import RigidTransform
-from BrainFusionLib.volume import Volume, VoxelArray
+from BrainFusionLib.volume import Volume
 
 # Near the inner table the brain does not move with its middle, and CSF and dura change.
 DEPTH_MM = 12.0
@@ -80,7 +80,7 @@ def align_brain(
     check
         Called often; raises to stop (cancel).
     """
-    ct = _smoothed(inside.hu_kji)
+    ct = smoothed(inside.hu_kji)
     spread = max(BRAIN_RANGE_HU, NOISE_RANGE * inside.noise_hu)
     brain = inside.mask_kji & (inside.depth_kji > DEPTH_MM) & (np.abs(ct - np.float32(inside.brain_hu)) < spread)
     places = np.argwhere(brain)
@@ -154,15 +154,3 @@ def _surface_points(inside: InsideSkull) -> FloatArray:
 
 def _worst_mm(a: RigidTransform, b: RigidTransform, points: FloatArray) -> float:
     return float(np.linalg.norm(a.apply(points) - b.apply(points), axis=1).max())
-
-
-def _smoothed(array: VoxelArray) -> VoxelArray:
-    """Return the array smoothed by 1-2-1 along each axis: noise of a CT is larger than its soft-tissue contrast."""
-    for axis in range(3):
-        padded = np.pad(array, [(1, 1) if a == axis else (0, 0) for a in range(3)], mode="edge")
-        before, here, after = (
-            padded[tuple(slice(n, n + array.shape[a]) if a == axis else slice(None) for a in range(3))]
-            for n in range(3)
-        )
-        array = (np.float32(0.25) * (before + after) + np.float32(0.5) * here).astype(np.float32)
-    return array

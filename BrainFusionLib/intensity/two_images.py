@@ -82,7 +82,8 @@ def _density(hu: FloatArray, mean: float, noise: float) -> FloatArray:
 
 
 def _binned(values: VoxelArray, low: float, high: float, bins: int) -> npt.NDArray[np.intp]:
-    return np.clip((values - low) * (bins / (high - low)), 0, bins - 1).astype(np.intp)
+    found: npt.NDArray[np.intp] = np.clip((values - low) * (bins / (high - low)), 0, bins - 1).astype(np.intp)
+    return found
 
 
 def _smoothed(lines: FloatArray) -> FloatArray:

@@ -269,10 +269,19 @@ class BrainFusionWidget(FusingControls, ReviewControls, ScriptedLoadableModuleWi
                 self.setParameterNode(None)
             return
         parameters = self._parameterNode or self.logic.getParameterNode()
-        if selection.leave_out(parameters, node):
+        # Else the CT would be under no transform, and not under the one that the user had put it under.
+        taken_back = registered_ct.take_back_from(node)
+        was_chosen = selection.leave_out(parameters, node)
+        if was_chosen:
             self._isSuggesting = False  # what the user has removed is not to be replaced by something else
             self._drawn = selection.chosen_ids(parameters)
-            self.say(_("{name} was removed from the scene.").format(name=node.GetName()))
+        if was_chosen or taken_back is not None:
+            words = [_("{name} was removed from the scene.").format(name=node.GetName())]
+            if taken_back is not None:
+                words.append(
+                    _("{ct} is where it was before the registration.").format(ct=taken_back.GetName())
+                )
+            self.say(" ".join(words))
 
     def onNodeRemoved(self, caller, event) -> None:
         if not self._parameterNode and self.parent.isEntered:

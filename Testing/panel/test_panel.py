@@ -508,6 +508,24 @@ def test_a_deleted_output_leaves_none_and_the_users_volumes_alone(chosen, applic
     assert is_untouched(flair)
 
 
+def test_deleting_the_transform_of_a_result_takes_the_ct_back_to_where_the_user_had_it(chosen, nodes, module):
+    ct, mri = nodes
+    own = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLinearTransformNode", "own")
+    points = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLMarkupsFiducialNode", "points")
+    for node in (ct, points):
+        node.SetAndObserveTransformNodeID(own.GetID())
+    transform = module.bridge.move_ct_onto_mri(ct, mri, RigidTransform.identity())
+    assert points.GetParentTransformNode() == transform
+    chosen.exit()
+    slicer.mrmlScene.RemoveNode(transform)
+    chosen.enter()
+    assert (ct.GetParentTransformNode(), points.GetParentTransformNode()) == (own, own)
+    assert chosen.ui.statusLabel.text() == (
+        "CT to MRI was removed from the scene. CT is where it was before the registration."
+    )
+    assert not chosen.ui.undoButton.isVisible()
+
+
 @pytest.mark.parametrize("selector", ["ctSelector", "mriSelector"])
 def test_a_deleted_input_leaves_none(chosen, flair, selector):
     box = getattr(chosen.ui, selector)

@@ -204,6 +204,24 @@ def test_squares_and_outline_show_what_was_registered(registered, nodes, layers,
     assert (hu[drawn] > 200).mean() > 0.99
 
 
+def test_squares_of_a_large_volume_are_drawn_between_events(registered, layers, application, monkeypatch, module):
+    ui = registered.ui
+    ui.checkerboardButton.click()
+    at_once = slicer.util.arrayFromVolume(layers[-1]["foreground"]).copy()
+    ui.fusedCheckBox.click()
+    monkeypatch.setattr(module.review, "STEP_VOXELS", at_once[:3].size)
+    shown = layers[-1]["foreground"]
+    for leave in (True, False):  # another view is chosen before they are drawn
+        ui.checkerboardButton.click()
+        assert (layers[-1]["foreground"], review_volumes()) == (shown, [])
+        if leave:
+            ui.fusedCheckBox.click()
+            pump(application)
+            assert ui.fusedCheckBox.isChecked()
+    wait(registered, review_volumes)
+    np.testing.assert_array_equal(slicer.util.arrayFromVolume(layers[-1]["foreground"]), at_once)
+
+
 def test_a_change_leaves_views_that_do_not_apply_any_more(registered, nodes):
     ui = registered.ui
     ui.checkerboardButton.click()
@@ -792,7 +810,7 @@ def test_reloading_the_module_ends_the_worker(in_worker, nodes, application):
 def test_without_torch_the_panel_explains_how_to_install_it(module, monkeypatch, nodes):
     import fakes
 
-    monkeypatch.setattr(module.torch_setup, "torch_is_installed", lambda: False)
+    monkeypatch.setattr(sys.modules["BrainFusionSlicer.torch_setup"], "torch_is_installed", lambda: False)
     panel = module.BrainFusionWidget(fakes.Panel())
     panel.setup()
     panel.enter()

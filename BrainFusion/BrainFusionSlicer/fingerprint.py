@@ -57,7 +57,9 @@ def fingerprint_of(
         The linear transform over the MRI of its pair: what moves that, moves all, and changes nothing.
     """
     own = own_points(node)
-    return Fingerprint(_hash_of(node), _row(own), _row(_seen_from(frame, _to_world(node, own))))
+    return Fingerprint(
+        _hash_of(node), _row(own), _row(_seen_from(frame, _to_world(node.GetParentTransformNode(), own)))
+    )
 
 
 def is_same_place(first_mm: tuple[float, ...], second_mm: tuple[float, ...]) -> bool:
@@ -76,8 +78,13 @@ def own_points(node: slicer.vtkMRMLScalarVolumeNode) -> FloatArray:
     return points
 
 
-def _to_world(node: slicer.vtkMRMLScalarVolumeNode, points: FloatArray) -> FloatArray:
-    parent = node.GetParentTransformNode()
+def place_of(node: slicer.vtkMRMLScalarVolumeNode, parent: slicer.vtkMRMLTransformNode | None) -> tuple[float, ...]:
+    """Return points of a volume in its own frame and in the world, RAS mm, as if it were under `parent`."""
+    own = own_points(node)
+    return _row(own) + _row(_to_world(parent, own))
+
+
+def _to_world(parent: slicer.vtkMRMLTransformNode | None, points: FloatArray) -> FloatArray:
     if parent is None:
         return points
     to_world = vtk.vtkGeneralTransform()

@@ -61,6 +61,7 @@ from BrainFusionSlicer import (  # noqa: E402
     remedies,
     review,
     selection,
+    torch_setup,
 )
 from BrainFusionSlicer.choices import Align, Device, Preset, Rule, Start  # noqa: E402
 from BrainFusionSlicer.logic import BrainFusionOutcome, FusionLogic  # noqa: E402
@@ -80,6 +81,7 @@ __all__ = [
     "bridge",
     "dicom_export",
     "remedies",
+    "torch_setup",
 ]
 
 

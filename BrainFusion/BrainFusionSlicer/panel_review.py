@@ -73,7 +73,7 @@ class ReviewControls:
             next(showing)
         except StopIteration:
             self._showing = None
-        except Exception as error:  # or the next tick would go on with something broken
+        except Exception as error:  # or the next tick would continue something broken
             self._showing = None
             self.say(_("Not shown: {error}").format(error=remedies.phrased(error)))
         else:

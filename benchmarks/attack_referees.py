@@ -108,13 +108,13 @@ def _folder_by_itk(path: Path) -> Read:
 def _transform_by_itk(path: Path) -> Read:
     """Read each transform of a text alone and compose them, the last one first; ITK itself gives the first only."""
     content = path.read_bytes()
-    head, *parts = content.split(b"#Transform ") if content.startswith(b"#Insight Transform File") else [content]
+    head, *parts = content.split(b"\nTransform:") if content.startswith(b"#Insight Transform File") else [content]
     if not parts:
         return _one_transform(path), np.zeros(0, np.float32)
     matrix = np.eye(4)
     for part in parts:
         alone = path.with_name("part.tfm")
-        alone.write_bytes(head + b"#Transform " + part)
+        alone.write_bytes(head + b"\nTransform:" + part)
         matrix = matrix @ _one_transform(alone)
     return matrix, np.zeros(0, np.float32)
 

@@ -97,7 +97,10 @@ def _folder_by_itk(path: Path) -> Read:
     import SimpleITK as sitk
 
     reader = sitk.ImageSeriesReader()
-    reader.SetFileNames(reader.GetGDCMSeriesFileNames(str(path)))
+    names = reader.GetGDCMSeriesFileNames(str(path))
+    if len(names) != sum(1 for _ in path.iterdir()):  # it leaves out, without a word, what it cannot read
+        raise ValueError
+    reader.SetFileNames(names)
     image = reader.Execute()
     matrix = np.eye(4)
     matrix[:3, :3] = np.reshape(image.GetDirection(), (3, 3)) * image.GetSpacing()
@@ -109,12 +112,13 @@ def _transform_by_itk(path: Path) -> Read:
     """Read each transform of a text alone and compose them, the last one first; ITK itself gives the first only."""
     content = path.read_bytes()
     head, *parts = content.split(b"\nTransform:") if content.startswith(b"#Insight Transform File") else [content]
+    head = head.partition(b"\n")[0]
     if not parts:
         return _one_transform(path), np.zeros(0, np.float32)
     matrix = np.eye(4)
     for part in parts:
         alone = path.with_name("part.tfm")
-        alone.write_bytes(head + b"\nTransform:" + part)
+        alone.write_bytes(head + b"\n#Transform 0\nTransform:" + part)
         matrix = matrix @ _one_transform(alone)
     return matrix, np.zeros(0, np.float32)
 

@@ -23,6 +23,7 @@ from BrainFusionLib.io.dicom_files import (
 from BrainFusionLib.io.dicom_pixels import undecodable
 from BrainFusionLib.io.dicom_planes import Group, Plane, groups_of
 from BrainFusionLib.io.reading import naming, open_regular
+from BrainFusionLib.io.text_headers import brief
 from BrainFusionLib.io.zipped import is_zip
 
 # A hospital's export has at most PATIENT/STUDY/SERIES above its files; a whole disk given by mistake is not searched.
@@ -199,11 +200,13 @@ def _nothing_there(folder: Path, found: _Found, depth: int) -> str:
     """Return the message for a folder without images: how deep it was searched, and what was there instead."""
     kinds = [f"{count} {kind}" for kind, count in sorted(Counter(kind for _, kind in found.objects).items())]
     links = len(found.dead_links)
+    zips = [path.name for path in found.others if path.suffix.lower() == ".zip"]
     looked = [
         f"{found.looked_at} files looked at, in this folder and up to {depth} levels of folders in it" if depth else
         f"{found.looked_at} files looked at",
         f"DICOM without images: {', '.join(kinds)}" if kinds else "",
         f"{links} links lead nowhere: get the files that they stand for" if links else "",
+        f"name the zip file itself to read what is in it: {brief(zips[0])}" if zips else "",
     ]  # fmt: skip
     return (
         f"{folder}: there are no DICOM images in this folder ({'; '.join(filter(None, looked))}). "

@@ -139,13 +139,14 @@ def _read_header(path: Path, single_file: bool) -> _Header:
         stated = int(np.frombuffer(raw[:4].ljust(4, b"\0"), byte_order + "i4")[0])
         if stated == 540 and len(raw) >= 540:
             fields = np.frombuffer(raw, NIFTI2.newbyteorder(byte_order), 1)[0]
-            if bytes(fields["magic"])[:3] in (b"n+2", b"ni2"):
+            if bytes(fields["magic"])[:4] in (b"n+2\0", b"ni2\0"):
                 return _Header(fields, byte_order, is_nifti=True)
         if stated == 348 and len(raw) >= 348:
             fields = np.frombuffer(raw, NIFTI1.newbyteorder(byte_order), 1)[0]
-            if bytes(fields["magic"])[:3] in (b"n+1", b"ni1"):
+            magic = bytes(fields["magic"])  # without the NUL at its end
+            if magic in (b"n+1", b"ni1"):
                 return _Header(fields, byte_order, is_nifti=True)
-            if not single_file:
+            if not single_file and magic[:3] not in (b"n+1", b"ni1"):  # damaged: neither of the two
                 fields = np.frombuffer(raw, ANALYZE.newbyteorder(byte_order), 1)[0]
                 return _Header(fields, byte_order, is_nifti=False)
     kind = "a NIfTI file" if single_file else "a NIfTI or Analyze 7.5 header"

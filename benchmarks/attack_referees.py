@@ -100,6 +100,10 @@ def _folder_by_itk(path: Path) -> Read:
     names = reader.GetGDCMSeriesFileNames(str(path))
     if len(names) != sum(1 for _ in path.iterdir()):  # it leaves out, without a word, what it cannot read
         raise ValueError
+    pydicom: Any = importlib.import_module("pydicom")
+    classes = {pydicom.dcmread(name, stop_before_pixels=True).SOPClassUID for name in names}
+    if classes != {pydicom.uid.CTImageStorage}:  # of a class that it does not know, it takes pixels of 1 mm
+        raise ValueError
     reader.SetFileNames(names)
     image = reader.Execute()
     matrix = np.eye(4)

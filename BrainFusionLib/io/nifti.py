@@ -38,6 +38,7 @@ _REFUSED_TYPES = {
     1: "single bits", 32: "complex numbers", 1792: "complex numbers", 2048: "complex numbers",
     128: "RGB colours", 2304: "RGBA colours", 1536: "128-bit numbers",
 }  # fmt: skip
+_LAST_CODE = 5  # of sform and qform
 _MM_PER_UNIT = {0: 1.0, 1: 1000.0, 2: 1.0, 3: 0.001}
 _UNIT_NAMES = {1: "metres", 3: "micrometres"}
 
@@ -219,6 +220,10 @@ def _affine(header: _Header, size: tuple[int, int, int]) -> tuple[FloatArray, li
     refuse_bad_spacing(spacing.tolist())
     if header.is_nifti:
         ras_from_ijk = _nifti_affine(fields, spacing, size, notes)
+        for form in ("sform", "qform"):
+            code = int(fields[f"{form}_code"])
+            if code > _LAST_CODE:
+                notes.append(f"the {form} has the unknown code {code}; other readers ignore such a form.")
         unit = int(fields["xyzt_units"]) & 7
         if unit in _UNIT_NAMES:
             notes.append(f"the header gives lengths in {_UNIT_NAMES[unit]}; they were converted to mm.")

@@ -214,7 +214,7 @@ def marks(pair: PhantomPair) -> Landmarks:
 @pytest.fixture(scope="module")
 def result(pair: PhantomPair, marks: Landmarks) -> Result:
     settings = Settings(fusion=FusionSettings("bone_over_mri"))
-    moved = replace(marks, ct_lps_mm=marks.ct_lps_mm + [[20.0, 0.0, 0.0], [0, 0, 0], [0, 0, 0], [0, 0, 0]])
+    moved = replace(marks, ct_lps_mm=marks.ct_lps_mm + np.outer([1, 0, 0, 0], [20.0, 0, 0]))
     return fuse(pair.ct, pair.mri, settings, transform=pair.transform, check=False, landmarks=moved)
 
 
@@ -332,7 +332,8 @@ def test_the_report_draws_each_residual_where_the_point_is(pair: PhantomPair, re
 
 def test_a_result_without_names_has_no_file_name_in_the_landmarks(result: Result) -> None:
     marks = result.request.landmarks
-    assert marks is not None and result.landmarks is not None
+    assert marks is not None
+    assert result.landmarks is not None
     named = replace(
         result,
         request=replace(result.request, ct=Source("Smith"), landmarks=replace(marks, names=("Smith-1", *NAMES[1:]))),

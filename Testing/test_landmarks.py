@@ -115,7 +115,7 @@ def test_points_that_were_not_placed_are_left_out_with_their_partner(tmp_path: P
         ("\0\0\1", "not a file of landmarks"),
     ],
 )
-def test_a_bad_table_is_refused_in_words_that_name_it(tmp_path: Path, text: str, words: str) -> None:
+def test_a_bad_table_is_refused_with_its_name(tmp_path: Path, text: str, words: str) -> None:
     path = tmp_path / "points.csv"
     path.write_text(text)
     with pytest.raises((ImageFileError, GeometryError), match=words) as refused:

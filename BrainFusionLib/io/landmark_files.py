@@ -199,14 +199,14 @@ def _read_json(path: Path) -> list[_Marked]:
 
 def _read_fcsv(path: Path) -> list[_Marked]:
     lines = _text(path).splitlines()
-    said: dict[str, str] = {}
+    header: dict[str, str] = {}
     for line in lines:
         name, equals, value = line.lstrip("# ").partition("=")
         if line.startswith("#") and equals:
-            said[name.strip().lower()] = value.strip()
-    frame = said.get("coordinatesystem")
+            header[name.strip().lower()] = value.strip()
+    frame = header.get("coordinatesystem")
     signs = _signs(path, _NUMBERED_FRAMES.get(frame or "", frame))
-    columns = [name.strip().lower() for name in said["columns"].split(",")] if "columns" in said else []
+    columns = [name.strip().lower() for name in header["columns"].split(",")] if "columns" in header else []
     columns += _FCSV_COLUMNS[len(columns) :]
     if any(axis not in columns for axis in "xyz"):
         raise ImageFileError(f"{path}: its columns must include x, y and z. Save the points again in 3D Slicer.")

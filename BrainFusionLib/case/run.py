@@ -312,8 +312,9 @@ def _check_given(request: Request, inputs: Inputs, pose: Pose, device: torch.dev
     """
     from BrainFusionLib.registration import register
 
+    settings = replace(request.settings.registration, search="global")  # a local one would only confirm the pose
     found = register(
-        inputs.ct, inputs.mri, request.settings.registration, start=pose.rigid, stated=request.stated,
+        inputs.ct, inputs.mri, settings, start=pose.rigid, stated=request.stated,
         device=str(device), progress=clock.under("checking"), cancel=clock.cancel,
     )  # fmt: skip
     if refusal(Evidence(pose=found.evidence)) is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from BrainFusionLib.landmarks import Landmarks
 from BrainFusionLib.settings import Settings
 from BrainFusionLib.transform import RigidTransform, Transform
 from BrainFusionLib.values import ByValue
@@ -55,6 +56,8 @@ class Request(ByValue):
         What to subtract from the CT's values to get Hounsfield units; ``None``: worked out.
     stated
         Which of "CT" and "MRI" the user says to be what they are given as, whatever their values look like.
+    landmarks
+        The same points in both images, to measure the pose by; they do not move it.
     """
 
     ct: Source
@@ -67,6 +70,7 @@ class Request(ByValue):
     fuse: bool = True
     ct_offset: float | None = None
     stated: tuple[str, ...] = ()
+    landmarks: Landmarks | None = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -29,6 +29,7 @@ from BrainFusionLib.folder import (
 from BrainFusionLib.fusion.methods import pinned
 from BrainFusionLib.io import read_transform, read_volume, write_json
 from BrainFusionLib.io.hashing import sha256_of
+from BrainFusionLib.io.landmark_files import read_landmarks
 from BrainFusionLib.io.reading import shown
 from BrainFusionLib.settings import Settings
 from BrainFusionLib.values import ByValue
@@ -49,6 +50,8 @@ class Seal(ByValue):
         The request with the sha256 of every input and of the weights, and without paths.
     transform_sha256
         The sha256 of the file with the starting pose.
+    landmarks_sha256
+        The sha256 of each file of landmarks.
     version
         Version of the library.
     files
@@ -61,6 +64,7 @@ class Seal(ByValue):
 
     request: Request
     transform_sha256: str | None
+    landmarks_sha256: tuple[str, ...]
     version: str
     files: dict[str, str]
     row: Row
@@ -107,6 +111,7 @@ def fused(entry: Entry, inputs: Inputs, settings: Settings) -> tuple[Result, Vol
         start=None
         if entry.transform is None
         else read_transform(entry.transform, between=between_inputs(inputs, entry.ct, entry.mri)),
+        landmarks=read_landmarks(entry.landmarks) if entry.landmarks else None,
     )
     return run(request, inputs), inputs.mri
 
@@ -147,7 +152,8 @@ def finished(entry: Entry, folder: Path, settings: Settings) -> Row | None:
         is_inside = all(not name.is_absolute() and ".." not in name.parts for name in names)
         is_inside = is_inside and all((case / name).is_dir() or (case / name).is_file() for name in names)
         complete = is_inside and all(sha256_of(case / name) == wanted for name, wanted in seal.files.items())
-        if complete and (seal.request, seal.transform_sha256) == _made_from(entry, settings):
+        made_from = (seal.request, seal.transform_sha256, seal.landmarks_sha256)
+        if complete and made_from == _made_from(entry, settings):
             return replace(seal.row, case=entry.case)
     except (OSError, BrainFusionError):
         pass  # incomplete, or inputs are missing: the case is done again, which reports the error
@@ -162,7 +168,9 @@ def read_seal(entry: Entry, folder: Path) -> Seal | None:
         return None
 
 
-def _made_from(entry: Entry, settings: Settings, read: Request | None = None) -> tuple[Request, str | None]:
+def _made_from(
+    entry: Entry, settings: Settings, read: Request | None = None
+) -> tuple[Request, str | None, tuple[str, ...]]:
     """Return everything that a result depends on: the inputs' content and the settings, with weights by sha256.
 
     With the request of a result, the content is what was read for it; a file replaced since then makes it out of date.
@@ -184,7 +192,8 @@ def _made_from(entry: Entry, settings: Settings, read: Request | None = None) ->
         mask,
         settings,
     )
-    return request, None if entry.transform is None else sha256_of(entry.transform)
+    transform = None if entry.transform is None else sha256_of(entry.transform)
+    return request, transform, tuple(sha256_of(path) for path in entry.landmarks)
 
 
 def _line(error: object) -> str:

@@ -276,7 +276,8 @@ def test_seal_from_elsewhere_reads_no_file_outside_of_its_folder(tmp_path, monke
     read = []
     monkeypatch.setattr(one_case, "sha256_of", lambda path: read.append(path) or "0")
     for name in ("../../secret", "/dev/zero", "gone"):
-        seal = SimpleNamespace(version=__version__, files={name: "0"}, row=None, request=None, transform_sha256=None)
+        unknown = dict.fromkeys(("row", "request", "transform_sha256", "landmarks_sha256"))
+        seal = SimpleNamespace(version=__version__, files={name: "0"}, **unknown)
         monkeypatch.setattr(one_case, "read_seal", lambda *_, seal=seal: seal)
         assert one_case.finished(entry, tmp_path, Settings()) is None
     assert not read
@@ -286,7 +287,7 @@ def test_input_replaced_during_the_run_makes_the_case_out_of_date(tmp_path):
     for name in ("c", "m"):
         (tmp_path / name).write_bytes(name.encode())
     entry = Entry(1, "a", tmp_path / "c", tmp_path / "m")
-    before, _ = one_case._made_from(entry, Settings())
+    before = one_case._made_from(entry, Settings())[0]
     read = replace(before, ct=replace(before.ct, name="x.nii"))
     (tmp_path / "c").write_bytes(b"replaced")
     assert one_case._made_from(entry, Settings(), read)[0] == before

@@ -88,7 +88,7 @@ def _nrrd_by_itk(path: Path) -> Read:
 def _metaimage_by_itk(path: Path) -> Read:
     head = path.read_bytes()[:4000]
     # Of compressed voxels, ITK needs the size.
-    if re.search(rb"CompressedData = [Tt1]", head) and b"CompressedDataSize" not in head:
+    if re.search(rb"CompressedData = [Tt1]", head) and not re.search(rb"CompressedDataSize = \d+\r?\n", head):
         raise ValueError
     return _by_itk(path)
 

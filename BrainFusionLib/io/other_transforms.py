@@ -77,12 +77,12 @@ def read_text(path: Path) -> str:
 
 def is_lta(text: str) -> bool:
     """Return whether a text is that of an LTA file."""
-    return re.search(r"^\s*nxforms\s*=", text, re.MULTILINE) is not None
+    return re.search(r"^[ \t]*nxforms[ \t]*=", text, re.MULTILINE) is not None
 
 
 def is_elastix(text: str) -> bool:
     """Return whether a text is that of elastix's parameters of a transform."""
-    return re.search(r'^\s*\(\s*Transform\s+"', text, re.MULTILINE) is not None
+    return re.search(r'^[ \t]*\([ \t]*Transform[ \t]+"', text, re.MULTILINE) is not None
 
 
 # ---------------------------------------------------------------- matrices

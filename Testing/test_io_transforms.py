@@ -184,6 +184,15 @@ def test_elastix_parameters_are_read_as_by_itk(tmp_path):
     np.testing.assert_allclose(read.apply((10, 20, 30)), made.TransformPoint((10, 20, 30)), atol=1e-9)
 
 
+def test_empty_lines_by_the_hundred_thousand_change_nothing(tmp_path):
+    """Looking for the kind of a file once took time with the square of their number: minutes."""
+    text = elastix("EulerTransform", [0.1, 0.2, 0.3, 4, 5, 6])
+    (tmp_path / "a.txt").write_text(text)
+    (tmp_path / "b.txt").write_text("\n" * 100_000 + text)
+    a, b = (read_transform(tmp_path / name, between=Between(CT, MRI)) for name in ("a.txt", "b.txt"))
+    np.testing.assert_array_equal(a.moving_from_fixed_lps, b.moving_from_fixed_lps)
+
+
 def test_elastix_with_the_ct_as_fixed_image_is_turned_round(tmp_path):
     inverse = np.linalg.inv(M)
     parameters = [*inverse[:3, :3].ravel(), *inverse[:3, 3]]

@@ -33,7 +33,8 @@ def add_to(commands: Any) -> None:
         epilog="COHORT: a table with the columns case, ct, mri and, optionally, "
         f"{', '.join(OPTIONAL)}, with files relative to it; or a folder with one folder for each case; or, with "
         "--bids, a BIDS dataset. Written to FOLDER: a folder for each case, cohort.tsv, cohort.html and cohort.log. "
-        "Exit codes: 0 all done, 1 some failed or were refused (the others are done), 2 the cohort or a setting is wrong.",
+        "Exit codes: 0 all done, 1 some failed or were refused (the others are done), 2 the cohort or a setting is "
+        "wrong.",
     )
     command.add_argument("cohort", metavar="COHORT", help="CSV or TSV table of the cases, or a folder")
     command.add_argument("-o", "--output", required=True, metavar="FOLDER", help="where to write the results")

@@ -347,3 +347,11 @@ def test_remedies_in_the_table_name_its_columns(tmp_path):
     row = one_case.attempted(Entry(1, "a", tmp_path, tmp_path), 0.0, refuse)
     assert "column ct_offset" in row.error
     assert "pass stated" not in row.error
+
+
+def test_errors_in_the_table_name_inputs_by_their_role(tmp_path):
+    def refuse():
+        raise ImageFileError(f"{tmp_path}/doe/IM1: is empty; doe.nii, given as MRI, and objects too.")
+
+    row = one_case.attempted(Entry(1, "a", tmp_path / "doe", tmp_path / "doe.nii"), 0.0, refuse)
+    assert row.error == "CT/IM1: is empty; MRI, given as MRI, and objects too."

@@ -222,6 +222,7 @@ class Result(ByValue):
             ct=unnamed(request.ct),
             mri=unnamed(request.mri),
             mri_mask=None if request.mri_mask is None else unnamed(request.mri_mask),
+            settings=request.settings.without_names(),
         )
         volumes = self.volumes
         if volumes is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 import traceback
 from collections.abc import Callable
@@ -95,14 +96,14 @@ def attempted(entry: Entry, began: float, work: Callable[[], Row]) -> Row:
     try:
         row = work()
     except RegistrationError as error:
-        row = Row(entry.case, "refused", error=_line(error.phrased(PHRASES)))
+        row = Row(entry.case, "refused", error=_line(entry, error.phrased(PHRASES)))
     except BrainFusionError as error:
-        row = Row(entry.case, "failed", error=_line(error.phrased(PHRASES)))
+        row = Row(entry.case, "failed", error=_line(entry, error.phrased(PHRASES)))
     except MemoryError:
         row = Row(entry.case, "failed", error="not enough memory")
     except Exception as error:  # one case's fault must not stop the others
         traceback.print_exc()
-        row = Row(entry.case, "failed", error=_line(f"a fault of the program ({type(error).__name__}: {error})"))
+        row = Row(entry.case, "failed", error=_line(entry, f"a fault of the program ({type(error).__name__}: {error})"))
     return replace(row, seconds=round(time.monotonic() - began, 1))
 
 
@@ -218,6 +219,14 @@ def _made_from(
     return request, " ".join(word for word in words if word)
 
 
-def _line(error: object) -> str:
-    """Return an error on one line, without tabs: a cell of the table."""
-    return " ".join(shown(str(error)).split())
+def _line(entry: Entry, error: str) -> str:
+    """Return an error on one line, without tabs: a cell of the table, with each input named by its role.
+
+    Table, page and log are shown to others, and names of files may identify the patient; the manifest has them.
+    """
+    roles = {"CT": entry.ct, "MRI": entry.mri, "the transform": entry.transform, "the mask": entry.mri_mask}
+    text = shown(error)
+    for role, path in roles.items():
+        for name in (path, path.absolute(), path.resolve(), path.name) if path is not None else ():
+            text = re.sub(rf"(?<![\w./\\-]){re.escape(shown(name))}(?![\w-]|\.\w)", role, text)
+    return " ".join(text.split())

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from BrainFusionLib import cli
 from BrainFusionLib.cohort import read_manifest
-from BrainFusionLib.errors import ImageFileError, SettingsError, WeightsError
+from BrainFusionLib.errors import ImageContentError, ImageFileError, Remedy, SettingsError, WeightsError
 from BrainFusionLib.fusion.network import build_network
 from BrainFusionLib.fusion.weights import load_weights
+from BrainFusionLib.intensity import check_pair
 from BrainFusionLib.io import read_transform, read_volume
+from BrainFusionLib.phantom import make_pair
 from training.config_file import read_config
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -133,3 +136,11 @@ def test_a_broken_link_is_said_to_be_one(tmp_path: Path) -> None:
     (tmp_path / "ct.nii").symlink_to("/nowhere/ct.nii")
     with pytest.raises(ImageFileError, match="is a broken link"):
         read_volume(tmp_path / "ct.nii")
+
+
+def test_a_ct_with_an_unusual_offset_is_refused_not_taken_for_bone() -> None:
+    pair = make_pair(seed=3, spacing_mm=6.0)
+    shifted = pair.ct.with_array(pair.ct.array_kji + 777)
+    with pytest.raises(ImageContentError, match="is above 300") as refusal:
+        check_pair(replace(shifted, modality=None), pair.mri)
+    assert refusal.value.remedy is Remedy.STATE_OFFSET

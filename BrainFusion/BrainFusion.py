@@ -81,6 +81,7 @@ __all__ = [
     "bridge",
     "dicom_export",
     "remedies",
+    "torch_setup",
 ]
 
 
@@ -162,6 +163,7 @@ class BrainFusionWidget(FusingControls, ReviewControls, ScriptedLoadableModuleWi
         self._watched = []  # the nodes of the pair
         self._permitted = {}  # nodes that the user allowed to be overwritten, by id
         self._view = View.FUSED
+        self._showing = None  # the steps of showing it that are left
         self._isSuggesting = True  # whether a pair may be chosen where nobody has chosen one
         self._began = 0.0
 
@@ -204,11 +206,12 @@ class BrainFusionWidget(FusingControls, ReviewControls, ScriptedLoadableModuleWi
         }
         for view, button in buttons.items():
             button.connect("toggled(bool)", lambda on, view=view: self.onView(view, on))
-        # Later, when a volume that was added has its voxels.
-        self._later = qt.QTimer()
-        self._later.setSingleShot(True)
-        self._later.setInterval(0)
-        self._later.connect("timeout()", self.catchUp)
+        # The first one when a volume that was added has its voxels.
+        self._later, self._showingTimer = qt.QTimer(), qt.QTimer()
+        for timer, call in ((self._later, self.catchUp), (self._showingTimer, self.showNext)):
+            timer.setSingleShot(True)
+            timer.setInterval(0)
+            timer.connect("timeout()", call)
         self.showIdle()
         self.initializeParameterNode()
 
@@ -217,6 +220,7 @@ class BrainFusionWidget(FusingControls, ReviewControls, ScriptedLoadableModuleWi
             self.logic.close()
         self._later.stop()
         self.putAwayReview()
+        self._showingTimer.stop()
         self.setParameterNode(None)
         self.removeObservers()
 
@@ -234,7 +238,7 @@ class BrainFusionWidget(FusingControls, ReviewControls, ScriptedLoadableModuleWi
     # ---- the scene --------------------------------------------------------------------------------------------------
 
     def onSceneStartClose(self, caller, event) -> None:
-        self._outcome = self._unseen = None
+        self._outcome = self._unseen = self._showing = None
         self._pair, self._drawn = (None, None), None
         self._view = View.FUSED
         self._isSuggesting = True
@@ -269,10 +273,14 @@ class BrainFusionWidget(FusingControls, ReviewControls, ScriptedLoadableModuleWi
                 self.setParameterNode(None)
             return
         parameters = self._parameterNode or self.logic.getParameterNode()
-        if selection.leave_out(parameters, node):
+        # Else the CT would be under no transform, and not under the one that the user had put it under.
+        taken_back = registered_ct.take_back_from(node)
+        was_chosen = selection.leave_out(parameters, node)
+        if was_chosen:
             self._isSuggesting = False  # what the user has removed is not to be replaced by something else
             self._drawn = selection.chosen_ids(parameters)
-            self.say(_("{name} was removed from the scene.").format(name=node.GetName()))
+        if was_chosen or taken_back is not None:
+            self.sayRemoved(node, taken_back)
 
     def onNodeRemoved(self, caller, event) -> None:
         if not self._parameterNode and self.parent.isEntered:
@@ -366,7 +374,7 @@ class BrainFusionWidget(FusingControls, ReviewControls, ScriptedLoadableModuleWi
             self.watch(list({n.GetID(): n for n in (parameters.ctVolume, parameters.mriVolume) if n}.values()))
             selection.follow_pair(parameters)
             if self._drawn is not None and pair != self._drawn[:2]:
-                self._view = View.FUSED
+                self._view, self._showing = View.FUSED, None
         chosen = selection.chosen_ids(parameters)
         if self._drawn not in (None, chosen):
             self._notice = ""
@@ -384,11 +392,6 @@ class BrainFusionWidget(FusingControls, ReviewControls, ScriptedLoadableModuleWi
         if self._suspicion[0] != pair:
             self._suspicion = (pair, checks.what_is_suspicious(ct, mri))
         return self._suspicion[1]
-
-    def showIdle(self) -> None:
-        self.ui.progressBar.setVisible(False)
-        self._notice = torch_setup.hint() or ""
-        self.ui.statusLabel.setText(self._notice)
 
     def onSwapButton(self, checked: bool = False) -> None:
         parameters = self._parameterNode

@@ -31,6 +31,7 @@ class Remedy(Enum):
     OTHER_OUTPUT_FOLDER = "Name another output folder."
     OMIT_DICOM = "Give the MRI as a folder of DICOM slices, or omit the DICOM results."
     ALLOW_OVERWRITE = "Choose another output, or pass this one as 'overwrite', too."
+    GIVE_START = "Pass a starting pose (start), or search globally."
     USE_CPU = "Close other programs, crop the volumes, or compute on the CPU."
 
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from BrainFusionLib.acquisition import PairAcquisition
 from BrainFusionLib.geometry import FloatArray
+from BrainFusionLib.landmarks import LandmarkFit
 from BrainFusionLib.values import ByValue
 
 
@@ -48,6 +49,8 @@ class PoseEvidence(ByValue):
     inner_apart_mm
         Distance between the fit to the whole head and the fit inside the skull (`registration.inner`), of which the
         pose is a weighted mean; ``None`` where the second was not needed or not possible.
+    from_start_mm, from_start_deg
+        After a local search, distance from its start at the middle of the MRI, and angle; ``None`` after a global one.
     """
 
     similarity_nmi: float
@@ -61,6 +64,8 @@ class PoseEvidence(ByValue):
     sampling_error_mm: float
     lever: float
     inner_apart_mm: float | None = None
+    from_start_mm: float | None = None
+    from_start_deg: float | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -354,6 +359,8 @@ class Evidence(ByValue):
         Lengths of the skull in the MRI against those in the CT.
     distortion
         Displacement of the skull that no rigid pose explains.
+    landmarks
+        Residuals of the user's landmarks.
     """
 
     pose: PoseEvidence | None = None
@@ -367,6 +374,7 @@ class Evidence(ByValue):
     brain_shift: BrainShift | None = None
     scale: Scale | None = None
     distortion: Distortion | None = None
+    landmarks: LandmarkFit | None = None
 
     @property
     def found(self) -> PoseEvidence | None:

@@ -14,6 +14,7 @@ MOST_THREADS = 1024
 Preset = Literal["fast", "standard", "thorough"]
 Model = Literal["rigid", "similarity", "affine"]
 Align = Literal["skull", "brain"]
+Search = Literal["global", "local"]
 Device = Literal["auto", "cpu", "cuda", "mps"]
 
 
@@ -72,6 +73,9 @@ class RegistrationSettings:
     align
         What the rigid pose is fitted to in the end: the ``"skull"``, which both images share rigidly, or the
         ``"brain"``, which may have moved against it since the MRI (after an operation, for example).
+    search
+        ``"global"`` tries all poses. ``"local"`` only refines a starting pose, within 20 mm and 15°: faster, and blind
+        to a better pose further away.
     """
 
     passes: tuple[SearchPass, ...] = PASSES
@@ -79,6 +83,7 @@ class RegistrationSettings:
     seed: int = 0
     model: Model = "rigid"
     align: Align = "skull"
+    search: Search = "global"
 
     def __post_init__(self) -> None:
         if not self.passes:
@@ -89,6 +94,8 @@ class RegistrationSettings:
             raise SettingsError(f"there is no model {self.model!r}; choose one of {', '.join(get_args(Model))}")
         if self.align not in get_args(Align):
             raise SettingsError(f"cannot align to {self.align!r}; choose one of {', '.join(get_args(Align))}")
+        if self.search not in get_args(Search):
+            raise SettingsError(f"there is no search {self.search!r}; choose one of {', '.join(get_args(Search))}")
         if self.align == "brain" and self.model != "rigid":
             raise SettingsError(
                 f"the brain is aligned rigidly, but the model is {self.model}: choose the model rigid, or align to the "
@@ -97,7 +104,12 @@ class RegistrationSettings:
 
     @classmethod
     def preset(
-        cls, name: Preset, seed: int = 0, model: Model = "rigid", align: Align = "skull"
+        cls,
+        name: Preset,
+        seed: int = 0,
+        model: Model = "rigid",
+        align: Align = "skull",
+        search: Search = "global",
     ) -> RegistrationSettings:
         """Return the settings of a quality preset.
 
@@ -107,9 +119,9 @@ class RegistrationSettings:
             There is no preset of that name.
         """
         presets = {
-            "fast": cls(passes=PASSES[:2], samples=120_000, seed=seed, model=model, align=align),
-            "standard": cls(seed=seed, model=model, align=align),
-            "thorough": cls(passes=PASSES[1:], samples=1_000_000, seed=seed, model=model, align=align),
+            "fast": cls(PASSES[:2], 120_000, seed, model, align, search),
+            "standard": cls(seed=seed, model=model, align=align, search=search),
+            "thorough": cls(PASSES[1:], 1_000_000, seed, model, align, search),
         }
         if name not in presets:
             raise SettingsError(f"there is no preset {name!r}; choose one of {', '.join(presets)}")

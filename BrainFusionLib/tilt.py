@@ -9,11 +9,14 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from BrainFusionLib.errors import GeometryError
 from BrainFusionLib.geometry import ORTHOGONALITY_TOLERANCE, FloatArray, Grid, apply_affine
 from BrainFusionLib.volume import Modality, Volume
 
 # CT gantries tilt up to 30 degrees.
 LARGEST_TILT_DEG = 40.0
+# 700 slices of 0.6 mm with pixels of 0.4 mm become 2.7 times as large; small volumes may grow more.
+_MOST_GROWTH, _SMALL_VOXELS = 4, 1 << 22
 
 
 def placed(
@@ -101,12 +104,23 @@ def shifted_back(pixels: npt.NDArray[np.float32], offsets_ij: FloatArray) -> tup
     tuple
         The slices on one larger canvas, its new border filled with the lowest value, and the canvas's first pixel
         (i, j) in the unit of `offsets_ij`.
+
+    Raises
+    ------
+    GeometryError
+        The canvas would be many times as large as the volume, as no tilt makes it.
     """
     offsets_ij = np.round(offsets_ij, 4)  # what is written rounded shall not cost a column
     low, high = np.floor(offsets_ij.min(axis=0)), np.ceil(offsets_ij.max(axis=0))
     fill = _fill_of(pixels)
     count, rows, columns = pixels.shape
-    width, height = (np.array([columns, rows]) + high - low).astype(int)
+    extent = np.array([columns, rows]) + high - low
+    if not extent.prod() * count <= max(_MOST_GROWTH * pixels.size, _SMALL_VOXELS):
+        raise GeometryError(
+            f"its slices are shifted sideways by up to {(high - low).max():.3g} pixels, more than any gantry tilt. "
+            "Export the original series again."
+        )
+    width, height = extent.astype(int)
     result = np.empty((count, height, width), np.float32)
     for k in range(count):
         whole = np.floor(offsets_ij[k] - low).astype(int)

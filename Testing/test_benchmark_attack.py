@@ -72,6 +72,15 @@ def test_another_reader_that_reads_something_else_is_noticed(tmp_path):
     assert "another reader has" in difference("mgh", path, np.diag([-1.0, 1, 1, 1]) @ right[0], right[1])
 
 
+def test_another_reader_composes_the_transforms_of_a_text(tmp_path):
+    made = next(made for made in (attack.make(2, n) for n in range(0, 400, 2)) if "a.tfm" in made.files)
+    path = tmp_path / "a.tfm"
+    for line in (b"#Transform 0", b"#Trans\xff"):
+        path.write_bytes(made.files["a.tfm"].replace(b"#Transform 0", line))
+        assert difference("transform", path, made.lps_from_ijk, np.zeros(0)) == ""
+        assert "another reader has" in difference("transform", path, np.eye(4), np.zeros(0))
+
+
 def test_table_has_a_row_for_each_input_and_a_column_for_each_outcome():
     lines = attack.table({"nrrd, sound": attack.Counter(ok=3)}).splitlines()
     assert lines[0].count("|") == lines[2].count("|") == len(attack.OUTCOMES) + 2

@@ -40,6 +40,7 @@ from BrainFusionLib.evidence import (
     SkullFit,
 )
 from BrainFusionLib.geometry import Grid, affine, rotation_matrix
+from BrainFusionLib.landmarks import LandmarkErrors, LandmarkFit, LandmarkPoint, Landmarks
 from BrainFusionLib.metrics.fidelity import Fidelity
 from BrainFusionLib.settings import FusionSettings, RegistrationSettings, SearchPass, Settings
 from BrainFusionLib.transform import AffineTransform, RigidTransform
@@ -109,7 +110,8 @@ pose_evidence = built(
     PoseEvidence, similarity_nmi=numbers, margin_nats=maybe | numbers, agreement_mm=numbers,
     perturbed_margin_nmi=numbers, overlap=numbers, thinnest_mm=numbers, thickest_voxel_mm=numbers,
     mirrored_margin_nats=numbers,
-    sampling_error_mm=numbers, lever=numbers, inner_apart_mm=maybe | numbers,
+    sampling_error_mm=numbers, lever=numbers, inner_apart_mm=maybe | numbers, from_start_mm=maybe | numbers,
+    from_start_deg=maybe | numbers,
 )  # fmt: skip
 local_fits = built(
     LocalFit, median_mm=numbers, part_mm=numbers, share=numbers, least_share=numbers, voxel_mm=numbers,
@@ -142,6 +144,7 @@ evidence = built(
     ),
     scale=maybe | built(Scale, **{field.name: numbers for field in fields(Scale)}),
     distortion=maybe | built(Distortion, **{field.name: numbers for field in fields(Distortion)}),
+    landmarks=maybe | built(LandmarkFit, count=st.integers(2, 9), median_mm=numbers, worst_mm=numbers),
 )  # fmt: skip
 verdicts = built(
     Verdict,
@@ -169,6 +172,7 @@ all_settings = built(
         seed=st.integers(0, 99),
         model=st.just("rigid"),
         align=st.sampled_from(["skull", "brain"]),
+        search=st.sampled_from(["global", "local"]),
     ),
     fusion=built(
         FusionSettings, rule=text, weights=maybe | text, weights_sha256=maybe | text, batch_size=st.integers(1, 9)
@@ -176,10 +180,15 @@ all_settings = built(
     device=st.sampled_from(["auto", "cpu", "cuda", "mps"]),
     threads=maybe | st.integers(1, 8),
 )
+places = st.lists(finite, min_size=3, max_size=3).map(np.array)
+marks = st.lists(st.tuples(text, places, places), min_size=2, max_size=3).map(
+    lambda rows: Landmarks(tuple(row[0] for row in rows), *(np.array([row[n] for row in rows]) for n in (1, 2)))
+)
+marked = built(LandmarkPoint, name=text, mri_lps_mm=places, ct_lps_mm=places, shift_mm=places, residual_mm=numbers)
 requests = built(
     Request, ct=sources, mri=sources, mri_mask=maybe | sources, settings=all_settings, start=maybe | rigid,
     given=maybe | transforms, check=st.booleans(), fuse=st.booleans(), ct_offset=maybe | finite,
-    stated=st.lists(text, max_size=2).map(tuple),
+    stated=st.lists(text, max_size=2).map(tuple), landmarks=maybe | marks,
 )  # fmt: skip
 tables = st.dictionaries(text, finite, max_size=3)
 
@@ -210,6 +219,10 @@ def results(draw):
             IntensityMap, meaning=text, ct_knots_hu=st.lists(numbers).map(tuple),
             ct_knots_fused=st.lists(numbers).map(tuple), mri_low=numbers, mri_high=numbers,
             window=st.tuples(numbers, numbers),
+        ),
+        landmarks=maybe
+        | built(
+            LandmarkErrors, median_mm=numbers, worst_mm=numbers, points=st.lists(marked, max_size=2).map(tuple)
         ),
         notes=st.lists(text, max_size=3).map(tuple),
         volumes=maybe | built(Volumes, fused=voxels, ct_in_mri=voxels, alpha=maybe | voxels),

@@ -279,7 +279,8 @@ def test_seal_from_elsewhere_reads_no_file_outside_of_its_folder(tmp_path, monke
     read = []
     monkeypatch.setattr(one_case, "sha256_of", lambda path: read.append(path) or "0")
     for name in ("../../secret", "/dev/zero", "gone"):
-        seal = SimpleNamespace(version=__version__, files={name: "0"}, row=None, request=None, transform_sha256=None)
+        unknown = dict.fromkeys(("row", "request", "transform_sha256", "landmarks_sha256"))
+        seal = SimpleNamespace(version=__version__, files={name: "0"}, **unknown)
         monkeypatch.setattr(one_case, "read_seal", lambda *_, seal=seal: seal)
         assert one_case.finished(entry, tmp_path, Settings()) is None
     assert not read

@@ -64,7 +64,7 @@ def test_document_keeps_the_place_of_colour_and_error(pair: PhantomPair, result:
     document = json.loads((tmp_path / "result.json").read_text(encoding="utf-8"))
     assert document["verdict"]["colour"] == "amber"
     assert document["verdict"]["expected_error_mm"] is None
-    assert document["schema_version"] == 2
+    assert document["schema_version"] == 3
     assert document["verdict"]["findings"][0]["code"] == "pose_not_checked"
 
 
@@ -74,7 +74,7 @@ def test_document_keeps_the_place_of_colour_and_error(pair: PhantomPair, result:
         ("{", "is not a valid JSON file"),
         ("[]", "must contain a JSON object"),
         ("{}", "schema version"),
-        ('{"schema_version": 2}', "missing fields: request"),
+        ('{"schema_version": 3}', "missing fields: request"),
         ("[" * 100_000, "is not a valid JSON file"),
     ],
 )

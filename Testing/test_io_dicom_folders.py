@@ -194,7 +194,8 @@ def test_links_that_lead_nowhere_are_named(folder, whole, tmp_path):
 
 def test_folder_of_reports_says_what_is_there(tmp_path):
     new_dataset("1.2.840.10008.5.1.4.1.1.88.11", Modality="SR").save_as(tmp_path / "a", enforce_file_format=True)
-    with pytest.raises(ImageFileError, match=r"no DICOM images .*1 Basic Text SR Storage"):
+    (tmp_path / "CT.zip").write_bytes(b"PK")
+    with pytest.raises(ImageFileError, match=r"no DICOM images .*1 Basic Text SR Storage; name the zip .*: 'CT.zip'"):
         read_volume(tmp_path)
 
 

@@ -49,6 +49,25 @@ def nifti_header(shape=SIZE):
     return header.binaryblock + bytes(4)
 
 
+@pytest.mark.parametrize("magic", [b"n+1e", b"ni1e"])
+def test_nifti_header_with_half_a_magic_is_neither_nifti_nor_analyze(tmp_path, magic):
+    header = bytearray(nifti_header()[:348])
+    header[344:348] = magic
+    (tmp_path / "a.hdr").write_bytes(header)
+    (tmp_path / "a.img").write_bytes(bytes(4096))
+    with pytest.raises(ImageFileError, match="is not a NIfTI or Analyze"):
+        read_volume(tmp_path / "a.hdr")
+
+
+def test_unknown_code_of_a_form_is_noted(tmp_path):
+    header = bytearray(nifti_header())
+    header[254:256] = (129).to_bytes(2, "little")
+    (tmp_path / "a.nii").write_bytes(bytes(header) + bytes(4096))
+    assert (
+        "the sform has the unknown code 129; other readers ignore such a form." in read_volume(tmp_path / "a.nii").notes
+    )
+
+
 # ---------------------------------------------------------------- MetaImage: truth values and lists of files
 
 

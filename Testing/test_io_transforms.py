@@ -131,6 +131,13 @@ def test_lta_without_volumes_needs_its_direction(tmp_path):
     assert_truth(read_transform(tmp_path / "a.lta", between=Between(maps="ct-to-mri")))
 
 
+@pytest.mark.parametrize("kind", ["", "nan", "1e9", "one"])
+def test_lta_without_a_whole_number_for_its_type_is_damaged(tmp_path, kind):
+    (tmp_path / "a.lta").write_text(lta(RAS_MRI_FROM_CT, kind))
+    with pytest.raises(ImageFileError, match="'type' must be a whole number"):
+        read_transform(tmp_path / "a.lta", between=Between(CT, MRI))
+
+
 def test_lta_from_the_mri_to_the_ct_is_turned_round(tmp_path):
     write_transform(RigidTransform(np.linalg.inv(M)), tmp_path / "a.lta", "lta", ct=MRI, mri=CT)
     assert_truth(read_transform(tmp_path / "a.lta", between=Between(CT, MRI)))

@@ -109,3 +109,11 @@ def test_every_file_format_is_straightened_the_same_way(tmp_path, name):
     assert read.grid.same_as(expected.grid, 1e-3)
     np.testing.assert_allclose(read.array_kji, expected.array_kji, atol=0.05)
     assert "tilted by 15.0 degrees" in " ".join(read.notes)
+
+
+@pytest.mark.parametrize("pixel_mm", [1e-4, 1e-30])
+def test_a_tilt_over_tiny_pixels_takes_no_memory(pixel_mm):
+    matrix = tilted(20)
+    matrix[:3, 1] *= pixel_mm
+    with pytest.raises(GeometryError, match=r"shifted sideways by up to .* pixels"):
+        placed(np.zeros((9, 12, 14), np.float32), matrix)

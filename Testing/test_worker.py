@@ -282,11 +282,13 @@ def test_folders_of_processes_that_are_gone_are_removed(tmp_path):
     gone = subprocess.Popen([sys.executable, "-c", ""])
     gone.wait()
     names = [f"brainfusion-job-{gone.pid}-a", f"brainfusion-job-{os.getpid()}-b", "brainfusion-job-other", "x"]
+    if sys.platform == "linux":
+        names.insert(0, f"brainfusion-job-{os.getpid()}-1-id_used_again")
     for name in names:
         (tmp_path / name).mkdir()
         (tmp_path / name / "ct.npy").touch()
     remove_abandoned_folders([tmp_path])
-    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(names[1:])
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(names[-3:])
 
 
 def test_the_worker_ends_when_its_parent_is_gone():
@@ -307,7 +309,8 @@ def test_a_job_arrives_whole(tmp_path, inputs):
     )  # fmt: skip
     sent = replace(inputs, mri_mask=mask)
     *steps, message = jobs.write_job(request, sent.by_role(), tmp_path)
-    assert set(steps) == {None}
+    assert steps == sorted(steps)
+    assert steps[-1] == 1.0
     arrived = jobs.job_from_line(jobs.job_to_line(message))
     assert replace(arrived.request, settings=request.settings) == request
     assert str(arrived.request.settings.fusion.weights) == "w.npz"

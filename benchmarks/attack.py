@@ -30,7 +30,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.attack_inputs import Input, damaged_input, sound_input
+from benchmarks.attack_inputs import damaged_input, sound_input
+from benchmarks.attack_parts import Input
 from benchmarks.attack_referees import difference
 from BrainFusionLib.cli import codes
 from BrainFusionLib.errors import BrainFusionError

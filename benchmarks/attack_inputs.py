@@ -9,26 +9,23 @@ import bz2
 import gzip
 import importlib
 import io
-import re
 import tempfile
-import zipfile
 import zlib
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image
 
+from benchmarks.attack_damages import DAMAGES
+from benchmarks.attack_dicom import dicom, enhanced, export, zipped
+from benchmarks.attack_parts import Input, Random, exact, geometry, voxels_of
 from BrainFusionLib.geometry import FloatArray, Grid, rotation_matrix
 from BrainFusionLib.io.other_transforms import Between
 from BrainFusionLib.io.transform_writing import write_other_transform
 from BrainFusionLib.transform import RigidTransform
 
-Random = np.random.Generator
-TYPES = ("u1", "i1", "u2", "i2", "u4", "i4", "u8", "i8", "f4", "f8")
 _SIGNS_FROM_LPS = {
     "left-posterior-superior": (1, 1, 1), "LPS": (1, 1, 1), "right-anterior-superior": (-1, -1, 1), "RAS": (-1, -1, 1),
     "left-anterior-superior": (1, -1, 1), "LAS": (1, -1, 1),
@@ -43,32 +40,6 @@ _META_TYPES = {
 }  # fmt: skip
 
 
-@dataclass
-class Input:
-    """One input: files by name, which of them to read, and what must come out.
-
-    Attributes
-    ----------
-    name
-        Its format.
-    files
-        Content by name.
-    entry
-        The file to name to the reader; "." for the folder.
-    voxels_kji, lps_from_ijk
-        What a volume holds, or what a picture or a transform does in one of the two; ``None`` where nothing is known.
-    options
-        Further arguments for the reader.
-    """
-
-    name: str
-    files: dict[str, bytes]
-    entry: str
-    voxels_kji: npt.NDArray[Any] | None = None
-    lps_from_ijk: FloatArray | None = None
-    options: Mapping[str, Any] = field(default_factory=dict)
-
-
 def sound_input(random: Random) -> Input:
     """Return a sound input of a random format."""
     return _MAKERS[random.integers(len(_MAKERS))](random)
@@ -80,37 +51,13 @@ def damaged_input(random: Random) -> Input:
     name = list(made.files)[random.integers(len(made.files))]
     content = made.files[name]
     for _ in range(random.integers(1, 3)):
-        content = _DAMAGES[random.integers(len(_DAMAGES))](random, content)
+        content = DAMAGES[random.integers(len(DAMAGES))](random, content)
     return Input(made.name, made.files | {name: content}, made.entry, options=made.options)
 
 
-# ---------------------------------------------------------------- sound
-
-
-def _geometry(random: Random) -> FloatArray:
-    """Return voxel indices to LPS mm: any of the 48 orientations, half of them turned a little more."""
-    axes = np.eye(3)[random.permutation(3)] * random.choice([-1, 1], 3)
-    turn = rotation_matrix(random.uniform(0.1, 1, 3), random.uniform(-180, 180)) if random.random() < 0.5 else np.eye(3)
-    matrix = np.eye(4)
-    matrix[:3, :3] = turn @ axes * random.uniform(0.3, 4, 3)
-    matrix[:3, 3] = random.uniform(-200, 200, 3)
-    return matrix
-
-
-def _voxels(random: Random, kind: str | None = None) -> tuple[str, npt.NDArray[Any]]:
-    kind = kind or TYPES[random.integers(len(TYPES))]
-    shape = tuple(random.integers(2, 9, 3))
-    values = random.integers(0 if kind[0] == "u" else -100, 100, shape)
-    return kind, values.astype(kind)
-
-
-def _exact(numbers: npt.ArrayLike, separator: str = " ") -> str:
-    return separator.join(repr(float(n)) for n in np.asarray(numbers).ravel())
-
-
 def _nrrd(random: Random) -> Input:
-    kind, voxels = _voxels(random)
-    affine, order = _geometry(random), random.choice(["<", ">"])
+    kind, voxels = voxels_of(random)
+    affine, order = geometry(random), random.choice(["<", ">"])
     space = random.choice(list(_SIGNS_FROM_LPS))
     signed = np.array(_SIGNS_FROM_LPS[space])[:, None] * affine[:3]
     encoding = random.choice(["raw", "gzip", "gz", "bzip2", "hex", "ascii"])
@@ -120,12 +67,12 @@ def _nrrd(random: Random) -> Input:
         "ascii": lambda: " ".join(map(str, voxels.ravel().tolist())).encode(),
     }  # fmt: skip
     packed = packers.get(encoding, lambda: gzip.compress(data, mtime=0))()
-    vectors = " ".join(f"({_exact(signed[:, n], ',')})" for n in range(3))
+    vectors = " ".join(f"({exact(signed[:, n], ',')})" for n in range(3))
     header = (
         f"NRRD000{random.integers(4, 6)}\n# made\ntype: {_NRRD_TYPES[kind]}\ndimension: 3\nspace: {space}\n"
         f"sizes: {' '.join(map(str, voxels.shape[::-1]))}\nspace directions: {vectors}\nkinds: domain domain domain\n"
         f"endian: {'little' if order == '<' else 'big'}\nencoding: {encoding}\n"
-        f"space origin: ({_exact(signed[:, 3], ',')})\nkey:=value\n"
+        f"space origin: ({exact(signed[:, 3], ',')})\nkey:=value\n"
     )
     if random.random() < 0.7:
         return Input("nrrd", {"a.nrrd": header.encode() + b"\n" + packed}, "a.nrrd", voxels, affine)
@@ -135,8 +82,8 @@ def _nrrd(random: Random) -> Input:
 
 
 def _metaimage(random: Random) -> Input:
-    kind, voxels = _voxels(random)
-    affine, order = _geometry(random), random.choice(["<", ">"])
+    kind, voxels = voxels_of(random)
+    affine, order = geometry(random), random.choice(["<", ">"])
     packed, detached = random.random() < 0.5, random.random() < 0.3
     lengths = np.linalg.norm(affine[:3, :3], axis=0)
     data = voxels.astype(order + kind).tobytes()
@@ -145,8 +92,8 @@ def _metaimage(random: Random) -> Input:
     size = f"CompressedDataSize = {len(data)}\n" if packed and random.random() < 0.7 else ""
     header = (
         f"ObjectType = Image\nNDims = 3\nBinaryData = True\nBinaryDataByteOrderMSB = {order == '>'}\n"
-        f"CompressedData = {packed}\n{size}TransformMatrix = {_exact((affine[:3, :3] / lengths).T)}\n"
-        f"Offset = {_exact(affine[:3, 3])}\nElementSpacing = {_exact(lengths)}\n"
+        f"CompressedData = {packed}\n{size}TransformMatrix = {exact((affine[:3, :3] / lengths).T)}\n"
+        f"Offset = {exact(affine[:3, 3])}\nElementSpacing = {exact(lengths)}\n"
         f"DimSize = {' '.join(map(str, voxels.shape[::-1]))}\nElementType = MET_{_META_TYPES[kind]}\n"
         f"ElementDataFile = {'a.raw' if detached else 'LOCAL'}\n"
     ).encode()
@@ -156,8 +103,8 @@ def _metaimage(random: Random) -> Input:
 
 def _nifti(random: Random) -> Input:
     nib: Any = importlib.import_module("nibabel")  # untyped
-    kind, voxels = _voxels(random)
-    affine = _geometry(random)
+    kind, voxels = voxels_of(random)
+    affine = geometry(random)
     pair, packed, form = random.random() < 0.3, random.random() < 0.5, random.choice(["sform", "qform", "both"])
     ras = np.diag([-1, -1, 1, 1]) @ affine
     made = nib.Nifti1Pair if pair else nib.Nifti1Image
@@ -178,108 +125,30 @@ def _nifti(random: Random) -> Input:
     return Input("nifti", files, next(iter(files)), voxels, affine)
 
 
-def _dicom(random: Random) -> Input:
-    from pydicom import uid
-    from pydicom.dataset import Dataset, FileMetaDataset
-
-    kind, voxels = _voxels(random, random.choice(["u1", "i1", "u2", "i2"]))
-    affine = _geometry(random)
-    if np.linalg.det(affine[:3, :3]) < 0:  # slices along the normal of their plane, as they are sorted
-        affine[:3, 2] *= -1
-    syntaxes = (
-        uid.ExplicitVRLittleEndian, uid.ImplicitVRLittleEndian, uid.DeflatedExplicitVRLittleEndian, uid.RLELossless,
-    )  # fmt: skip
-    syntax = syntaxes[random.integers(len(syntaxes))]
-    lengths = np.linalg.norm(affine[:3, :3], axis=0)
-    files: dict[str, bytes] = {}
-    for k in random.permutation(len(voxels)):
-        data = Dataset()
-        data.file_meta = FileMetaDataset()
-        data.file_meta.TransferSyntaxUID = syntax if syntax != uid.RLELossless else uid.ExplicitVRLittleEndian
-        data.SOPClassUID = data.file_meta.MediaStorageSOPClassUID = uid.CTImageStorage
-        data.SOPInstanceUID = data.file_meta.MediaStorageSOPInstanceUID = uid.UID(f"1.2.3.4.5.{k + 1}")
-        data.StudyInstanceUID, data.SeriesInstanceUID, data.Modality, data.SeriesNumber = "1.2.3", "1.2.3.4.5", "CT", 1
-        data.ImagePositionPatient = [f"{x:.8g}" for x in affine[:3, 3] + k * affine[:3, 2]]
-        data.ImageOrientationPatient = [f"{x:.11f}" for x in (affine[:3, :2] / lengths[:2]).T.ravel()]
-        data.PixelSpacing = [f"{x:.10g}" for x in lengths[1::-1]]
-        data.Rows, data.Columns = voxels.shape[1:]
-        data.SamplesPerPixel, data.PhotometricInterpretation = 1, "MONOCHROME2"
-        bits = 8 * voxels.itemsize
-        data.BitsAllocated, data.BitsStored, data.HighBit, data.PixelRepresentation = (
-            bits,
-            bits,
-            bits - 1,
-            kind[0] == "i",
-        )
-        data.PixelRepresentation = int(kind[0] == "i")
-        data.RescaleSlope, data.RescaleIntercept = 1, 0
-        pixels = voxels[k].tobytes()
-        data.PixelData = pixels + bytes(len(pixels) % 2)
-        if syntax == uid.RLELossless:
-            data.compress(syntax, voxels[k])
-        files[f"{len(files)}.dcm"] = _written(data)
-    return Input("dicom", files, ".", voxels, affine)
-
-
-def _enhanced(random: Random) -> Input:
-    """Return a multi-frame CT: its groups shared or of each frame, its frames in any order."""
-    from pydicom import uid
-    from pydicom.dataset import Dataset, FileMetaDataset
-
-    _, voxels = _voxels(random, "i2")
-    affine = _geometry(random)
-    if np.linalg.det(affine[:3, :3]) < 0:
-        affine[:3, 2] *= -1
-    lengths = np.linalg.norm(affine[:3, :3], axis=0)
-    shared, measures, plane, rescale = Dataset(), Dataset(), Dataset(), Dataset()
-    measures.PixelSpacing = [f"{x:.10g}" for x in lengths[1::-1]]
-    plane.ImageOrientationPatient = [f"{x:.11f}" for x in (affine[:3, :2] / lengths[:2]).T.ravel()]
-    rescale.RescaleIntercept, rescale.RescaleSlope, rescale.RescaleType = 0, 1, "HU"
-    frames, order = [], random.permutation(len(voxels))
-    are_shared = random.random() < 0.5
-    for k in order:
-        frame, place = Dataset(), Dataset()
-        place.ImagePositionPatient = [f"{x:.8g}" for x in affine[:3, 3] + k * affine[:3, 2]]
-        frame.PlanePositionSequence = [place]
-        frames.append(frame)
-    for group in [shared] if are_shared else frames:
-        group.PixelMeasuresSequence, group.PlaneOrientationSequence = [measures], [plane]
-        group.PixelValueTransformationSequence = [rescale]
-    data = Dataset()
-    data.file_meta = FileMetaDataset()
-    data.file_meta.TransferSyntaxUID = random.choice([uid.ExplicitVRLittleEndian, uid.DeflatedExplicitVRLittleEndian])
-    data.SOPClassUID = data.file_meta.MediaStorageSOPClassUID = uid.EnhancedCTImageStorage
-    data.SOPInstanceUID = data.file_meta.MediaStorageSOPInstanceUID = uid.UID("1.2.3.4.5.1")
-    data.StudyInstanceUID, data.SeriesInstanceUID, data.Modality, data.SeriesNumber = "1.2.3", "1.2.3.4.5", "CT", 1
-    data.SharedFunctionalGroupsSequence, data.PerFrameFunctionalGroupsSequence = [shared], frames
-    data.NumberOfFrames, data.Rows, data.Columns = voxels.shape
-    data.SamplesPerPixel, data.PhotometricInterpretation = 1, random.choice(["MONOCHROME1", "MONOCHROME2"])
-    data.BitsAllocated, data.BitsStored, data.HighBit, data.PixelRepresentation = 16, 16, 15, 1
-    data.PixelData = voxels[order].tobytes()
-    return Input("enhanced dicom", {"a.dcm": _written(data)}, "a.dcm", voxels, affine)
-
-
-def _written(data: Any) -> bytes:
-    import pydicom
-
-    stream = io.BytesIO()
-    pydicom.dcmwrite(stream, data, enforce_file_format=True)
-    return stream.getvalue()
-
-
-def _zip(random: Random) -> Input:
-    made = _dicom(random)
-    stream = io.BytesIO()
-    with zipfile.ZipFile(stream, "w", random.choice([zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])) as packed:
-        for name, content in made.files.items():
-            packed.writestr(f"DICOM/{name}", content)
-    return Input("zip", {"a.zip": stream.getvalue()}, "a.zip", made.voxels_kji, made.lps_from_ijk)
+def _sheared(random: Random) -> Input:
+    """Return a tilted CT as dcm2niix writes it: each slice a whole pixel further, so that straightening it is exact."""
+    nib: Any = importlib.import_module("nibabel")
+    kind, voxels = voxels_of(random, str(random.choice(["i2", "f4", "u1"])))
+    count, rows, columns = voxels.shape
+    straight, step = geometry(random), int(random.choice([-1, 1]))
+    lengths = np.linalg.norm(straight[:3, :3], axis=0)
+    straight[:3, 2] *= lengths[1] / np.tan(np.deg2rad(random.uniform(3, 30))) / lengths[2]
+    sheared, first = straight.copy(), min(0, step * (count - 1))
+    sheared[:3, 2] += step * straight[:3, 1]
+    image = nib.Nifti1Image(np.asarray(voxels).T, np.diag([-1, -1, 1, 1]) @ sheared)
+    image.set_qform(None, 0)
+    canvas = np.full((count, rows + count - 1, columns), voxels.min(), kind)
+    for k in range(count):
+        start = k * step - first
+        canvas[k, start : start + rows] = voxels[k]
+    straight[:3, 3] += first * straight[:3, 1]
+    return Input("sheared nifti", {"a.nii": image.to_bytes()}, "a.nii", canvas, straight)
 
 
 def _mgh(random: Random) -> Input:
     nib: Any = importlib.import_module("nibabel")
-    _, voxels = _voxels(random, str(random.choice(["u1", "i2", "i4", "f4"])))
-    affine = _geometry(random)
+    _, voxels = voxels_of(random, str(random.choice(["u1", "i2", "i4", "f4"])))
+    affine = geometry(random)
     content = nib.MGHImage(np.asarray(voxels).T, np.diag([-1, -1, 1, 1]) @ affine).to_bytes()
     if random.random() < 0.5:
         return Input("mgh", {"a.mgz": gzip.compress(content, mtime=0)}, "a.mgz", voxels, affine)
@@ -297,8 +166,8 @@ def _slice_list(random: Random) -> Input:
     kind = voxels.dtype.str[1:]
     header = (
         "ObjectType = Image\nNDims = 3\nBinaryData = True\nBinaryDataByteOrderMSB = False\nCompressedData = False\n"
-        f"TransformMatrix = {_exact((affine[:3, :3] / lengths).T)}\nOffset = {_exact(affine[:3, 3])}\n"
-        f"ElementSpacing = {_exact(lengths)}\nDimSize = {' '.join(map(str, voxels.shape[::-1]))}\n"
+        f"TransformMatrix = {exact((affine[:3, :3] / lengths).T)}\nOffset = {exact(affine[:3, 3])}\n"
+        f"ElementSpacing = {exact(lengths)}\nDimSize = {' '.join(map(str, voxels.shape[::-1]))}\n"
         f"ElementType = MET_{_META_TYPES[kind]}\nElementDataFile = LIST\n" + "\n".join(names) + "\n"
     )
     slices = {name: voxels[k].astype("<" + kind).tobytes() for k, name in enumerate(names)}
@@ -319,7 +188,7 @@ def _other_transform(random: Random) -> Input:
     matrix[:3, :3] = rotation_matrix(random.uniform(0.1, 1, 3), random.uniform(-180, 180))
     matrix[:3, 3] = random.uniform(-200, 200, 3)
     form = str(random.choice(["h5", "mat", "lta", "fsl", "matrix"]))
-    ct, mri = (_grid(_geometry(random)) for _ in range(2))
+    ct, mri = (_grid(geometry(random)) for _ in range(2))
     name = {"h5": "a.h5", "mat": "a.mat", "lta": "a.lta", "fsl": "a.mat", "matrix": "a.txt"}[form]
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / name
@@ -338,6 +207,21 @@ def _other_transform(random: Random) -> Input:
     return Input("transform", {name: content}, name, None, matrix, {"between": between})
 
 
+def _elastix(random: Random) -> Input:
+    turn, shift, centre = rotation_matrix((1, 0, 0), angle := random.uniform(-90, 90)), *random.uniform(-50, 50, (2, 3))
+    matrix = np.eye(4)
+    matrix[:3, :3], matrix[:3, 3] = turn, shift + centre - turn @ centre
+    end = random.choice(["\n", "\r\n"])
+    lines = [
+        '(Transform "EulerTransform")', "(NumberOfParameters 6)", "// made",
+        f"(TransformParameters {exact([np.deg2rad(angle), 0, 0, *shift])})",
+        f"(CenterOfRotationPoint {exact(centre)})", '(InitialTransformParametersFileName "NoInitialTransform")',
+        '(UseDirectionCosines "true")', "(FixedImageDimension 3)", "(MovingImageDimension 3)",
+    ]  # fmt: skip
+    options = {"between": Between(maps="mri-to-ct")}
+    return Input("transform", {"a.txt": end.join(lines).encode()}, "a.txt", None, matrix, options)
+
+
 def _transform(random: Random) -> Input:
     turn = rotation_matrix(random.uniform(0.1, 1, 3), random.uniform(-180, 180))
     matrix = np.eye(4)
@@ -346,9 +230,9 @@ def _transform(random: Random) -> Input:
     first = matrix[:3, 3] - centre + turn @ (centre - shift)
     text = (
         "#Insight Transform File V1.0\n#Transform 0\nTransform: AffineTransform_double_3_3\n"
-        f"Parameters: {_exact([*turn.ravel(), *first])}\nFixedParameters: {_exact(centre)}\n"
+        f"Parameters: {exact([*turn.ravel(), *first])}\nFixedParameters: {exact(centre)}\n"
         "#Transform 1\nTransform: TranslationTransform_double_3_3\n"
-        f"Parameters: {_exact(shift)}\nFixedParameters: \n"
+        f"Parameters: {exact(shift)}\nFixedParameters: \n"
     )
     return Input("transform", {"a.tfm": text.encode()}, "a.tfm", None, matrix)
 
@@ -361,84 +245,7 @@ def _picture(random: Random) -> Input:
 
 
 _MAKERS = (
-    _nrrd, _nrrd, _metaimage, _metaimage, _nifti, _nifti, _dicom, _transform, _picture,
-    _enhanced, _zip, _mgh, _slice_list, _other_transform,
-)  # fmt: skip
-
-
-# ---------------------------------------------------------------- damaged
-
-
-def _flipped(random: Random, content: bytes) -> bytes:
-    changed = bytearray(content)
-    for _ in range(random.integers(1, 9)):
-        # The header is where a flip does most; half of the flips go there.
-        end = min(len(changed), 400) if random.random() < 0.5 else len(changed)
-        changed[random.integers(end)] ^= 1 << int(random.integers(8))
-    return bytes(changed)
-
-
-def _cut(random: Random, content: bytes) -> bytes:
-    return content[: random.integers(1, len(content) + 1)]
-
-
-def _moved(random: Random, content: bytes) -> bytes:
-    start, end = sorted(random.integers(0, len(content) + 1, 2))
-    return content[:start] + (content[end:] if random.random() < 0.5 else content[start:end] + content[start:])
-
-
-def _other_number(random: Random, content: bytes) -> bytes:
-    """Replace a number in the text of a header."""
-    found = list(re.finditer(rb"-?\d+(\.\d+)?", content[:4000]))
-    if not found:
-        return _other_bytes(random, content)
-    match = found[random.integers(len(found))]
-    words = (b"0", b"-1", b"9" * 30, b"1e999", b"nan", b"99999", b"2147483647", b"", b"1 2 3 4", b"%n%s", b"1200")
-    return content[: match.start()] + words[random.integers(len(words))] + content[match.end() :]
-
-
-def _other_bytes(random: Random, content: bytes) -> bytes:
-    """Replace two or four bytes by those of an extreme number: a length, a size, an offset."""
-    width = int(random.choice([2, 4]))
-    words = (
-        b"\xff" * width,
-        bytes(width),
-        b"\xff" * (width - 1) + b"\x7f",
-        b"\x7f" + b"\xff" * (width - 1),
-        b"\x40\x06" * 2,
-    )
-    start = int(random.integers(min(len(content), 2000)))
-    return content[:start] + words[random.integers(len(words))][:width] + content[start + width :]
-
-
-def _long_field(random: Random, content: bytes) -> bytes:
-    """Put thousands of letters into a line of the header."""
-    start = int(random.integers(min(len(content), 800)))
-    letters = (b"x", b"%d%n%s", b"(", b"1 ", b"\0", b"../", b"\n", b": ", b"9")
-    return content[:start] + letters[random.integers(len(letters))] * int(10 ** random.uniform(1, 5)) + content[start:]
-
-
-def _bomb(random: Random, content: bytes) -> bytes:
-    """Put compressed zeros behind, or in the place of the voxels."""
-    packed = (_ZEROS_GZIP, _ZEROS_ZLIB, bz2.compress(bytes(1 << 22)))[random.integers(3)]
-    if random.random() < 0.5:
-        return content + packed
-    huge = re.sub(rb"(?im)^(sizes:|DimSize =).*", rb"\1 1200 1200 1200", content)
-    at = max(huge.find(b"\n\n") + 2, huge.find(b"LOCAL\n") + 6)
-    return (huge[:at] if at > 5 else content[: len(content) // 2]) + packed
-
-
-def _other_word(random: Random, content: bytes) -> bytes:
-    """Name another file, kind or format."""
-    words = (b"/dev/zero", b"-", b"../a", b"LIST", b"%d%n 1 3 1", b"x" * 5000, b"", b"block", b"None", b"\xff\xfe")
-    found = list(re.finditer(rb"(?m)(?<=[:=] )\S[^\n]*$", content[:4000]))
-    if not found:
-        return _flipped(random, content)
-    match = found[random.integers(len(found))]
-    return content[: match.start()] + words[random.integers(len(words))] + content[match.end() :]
-
-
-_ZEROS_GZIP, _ZEROS_ZLIB = gzip.compress(bytes(1 << 26), 9, mtime=0), zlib.compress(bytes(1 << 26), 9)
-_DAMAGES = (
-    _flipped, _flipped, _cut, _moved, _other_number, _other_number, _other_bytes, _long_field, _bomb, _other_word,
+    _nrrd, _nrrd, _metaimage, _metaimage, _nifti, _nifti, dicom, _transform, _picture,
+    enhanced, zipped, _mgh, _slice_list, _other_transform, _sheared, export,
+    _elastix,
 )  # fmt: skip

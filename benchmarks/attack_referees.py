@@ -88,7 +88,7 @@ def _nrrd_by_itk(path: Path) -> Read:
 def _metaimage_by_itk(path: Path) -> Read:
     head = path.read_bytes()[:4000]
     # Of compressed voxels, ITK needs the size.
-    if re.search(rb"CompressedData = [Tt1]", head) and b"CompressedDataSize" not in head:
+    if re.search(rb"CompressedData = [Tt1]", head) and not re.search(rb"CompressedDataSize = \d+\r?\n", head):
         raise ValueError
     return _by_itk(path)
 
@@ -97,7 +97,14 @@ def _folder_by_itk(path: Path) -> Read:
     import SimpleITK as sitk
 
     reader = sitk.ImageSeriesReader()
-    reader.SetFileNames(reader.GetGDCMSeriesFileNames(str(path)))
+    names = reader.GetGDCMSeriesFileNames(str(path))
+    if len(names) != sum(1 for _ in path.iterdir()):  # it leaves out, without a word, what it cannot read
+        raise ValueError
+    pydicom: Any = importlib.import_module("pydicom")
+    classes = {pydicom.dcmread(name, stop_before_pixels=True).SOPClassUID for name in names}
+    if classes != {pydicom.uid.CTImageStorage}:  # of a class that it does not know, it takes pixels of 1 mm
+        raise ValueError
+    reader.SetFileNames(names)
     image = reader.Execute()
     matrix = np.eye(4)
     matrix[:3, :3] = np.reshape(image.GetDirection(), (3, 3)) * image.GetSpacing()
@@ -108,13 +115,14 @@ def _folder_by_itk(path: Path) -> Read:
 def _transform_by_itk(path: Path) -> Read:
     """Read each transform of a text alone and compose them, the last one first; ITK itself gives the first only."""
     content = path.read_bytes()
-    head, *parts = content.split(b"#Transform ") if content.startswith(b"#Insight Transform File") else [content]
+    head, *parts = content.split(b"\nTransform:") if content.startswith(b"#Insight Transform File") else [content]
+    head = head.partition(b"\n")[0]
     if not parts:
         return _one_transform(path), np.zeros(0, np.float32)
     matrix = np.eye(4)
     for part in parts:
         alone = path.with_name("part.tfm")
-        alone.write_bytes(head + b"#Transform " + part)
+        alone.write_bytes(head + b"\n#Transform 0\nTransform:" + part)
         matrix = matrix @ _one_transform(alone)
     return matrix, np.zeros(0, np.float32)
 

@@ -23,6 +23,7 @@ from BrainFusionSlicer.companions import linear_parent, transforms_above
 from BrainFusionSlicer.jobs import RawVolume
 from BrainFusionSlicer.ownership import MOVED_CT_ROLE, TRANSFORM
 from BrainFusionSlicer.registered_ct import users_parent
+from BrainFusionSlicer.warped import WarpedVoxels
 
 # Its own inverse: the same matrix goes either way.
 LPS_FROM_RAS = RAS_FROM_LPS
@@ -87,22 +88,9 @@ def raw_from_node(node: slicer.vtkMRMLScalarVolumeNode, labels: bool = False, as
 
 
 def _straightened(node: slicer.vtkMRMLScalarVolumeNode, parent: slicer.vtkMRMLTransformNode) -> RawVolume:
-    """Return the voxels of a copy of a node, resampled through a transform that is not linear."""
-    scene = node.GetScene()
-    copy = scene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", node.GetName())
-    try:
-        image = vtk.vtkImageData()
-        image.DeepCopy(node.GetImageData())
-        matrix = vtk.vtkMatrix4x4()
-        node.GetIJKToRASMatrix(matrix)
-        copy.SetIJKToRASMatrix(matrix)
-        copy.SetAndObserveImageData(image)
-        copy.SetAndObserveTransformNodeID(parent.GetID())
-        copy.HardenTransform()
-        raw = raw_from_node(copy)
-        return RawVolume(np.array(raw.array_kji), raw.lps_from_ijk, modality_of(node), node.GetName())
-    finally:
-        scene.RemoveNode(copy)
+    """Return the voxels of a node, resampled through a transform that is not linear as they are asked for."""
+    voxels = WarpedVoxels(node, parent)
+    return RawVolume(voxels, LPS_FROM_RAS @ voxels.ras_from_ijk, modality_of(node), node.GetName())
 
 
 def node_from_volume(

@@ -12,7 +12,7 @@ import os
 from collections.abc import Iterator, MutableMapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -30,15 +30,39 @@ from BrainFusionLib.volume import Modality, Volume, VoxelArray
 PIECE_BYTES = 16_000_000
 
 
+class MadeOnUse(Protocol):
+    """What stands for an array whose voxels take a while to make: `warped.WarpedVoxels`."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+
+    @property
+    def size(self) -> int:
+        """The number of voxels."""
+
+    @property
+    def nbytes(self) -> int:
+        """The number of bytes."""
+
+    def pieces(self) -> Iterator[npt.NDArray[Any]]:
+        """Yield all voxels in their order, a few milliseconds' worth at a time."""
+
+    def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> npt.NDArray[Any]:
+        """Return all voxels."""
+
+    def __getitem__(self, slices: slice) -> npt.NDArray[Any]:
+        """Return some slices."""
+
+
 @dataclass(frozen=True, eq=False)
 class RawVolume:
-    """A volume as a node holds it: voxels of any number type, maybe a view of the node's own memory.
+    """A volume as a node holds it: voxels of any number type, maybe a view of the node's own memory, or made on use.
 
     ``array_kji`` has the shape (k, j, i); ``lps_from_ijk`` is its 4x4 affine to world LPS mm, sheared where the gantry
     was tilted.
     """
 
-    array_kji: npt.NDArray[Any]
+    array_kji: "npt.NDArray[Any] | MadeOnUse"
     lps_from_ijk: FloatArray
     modality: Modality | None
     name: str
@@ -217,9 +241,8 @@ class VoxelFiles(MutableMapping[str, VoxelArray]):
     def __len__(self) -> int:
         return sum(1 for _ in self)
 
-    def set_in_pieces(self, key: str, array_kji: npt.NDArray[Any]) -> Iterator[None]:
-        """Write an array of any number type, a few milliseconds at a time."""
-        slices = max(1, PIECE_BYTES // max(1, array_kji[:1].nbytes))
+    def set_in_pieces(self, key: str, array_kji: npt.NDArray[Any] | MadeOnUse) -> Iterator[int]:
+        """Write an array of any number type, a few milliseconds at a time; yield how many bytes were written."""
         header = {
             "descr": np.lib.format.dtype_to_descr(array_kji.dtype),
             "fortran_order": False,
@@ -227,9 +250,9 @@ class VoxelFiles(MutableMapping[str, VoxelArray]):
         }
         with self._opened(key) as file:
             np.lib.format.write_array_header_1_0(file, header)
-            for first in range(0, len(array_kji), slices):
-                file.write(np.ascontiguousarray(array_kji[first : first + slices]).data)
-                yield
+            for piece in _pieces(array_kji):
+                file.write(np.ascontiguousarray(piece).data)
+                yield piece.nbytes
 
     def _opened(self, key: str) -> IO[bytes]:
         """Open a new file that nobody else can read: it holds a patient's data."""
@@ -239,14 +262,24 @@ class VoxelFiles(MutableMapping[str, VoxelArray]):
         return self._folder / f"{key}.npy"
 
 
-def write_job(request: Request | ExportOrder, volumes: dict[str, RawVolume], folder: Path) -> Iterator[Order | None]:
+def _pieces(array_kji: npt.NDArray[Any] | MadeOnUse) -> Iterator[npt.NDArray[Any]]:
+    if isinstance(array_kji, np.ndarray):
+        slices = max(1, PIECE_BYTES // max(1, array_kji[:1].nbytes))
+        return (array_kji[first : first + slices] for first in range(0, len(array_kji), slices))
+    return array_kji.pieces()
+
+
+def write_job(request: Request | ExportOrder, volumes: dict[str, RawVolume], folder: Path) -> Iterator[Order | float]:
     """Write the voxels of a job piece by piece, and at last yield the message that describes it.
 
-    Every step takes a few milliseconds; those before the last yield ``None``.
+    Every step takes a few milliseconds; those before the last yield what fraction is written.
     """
     files = VoxelFiles(folder)
+    written, total = 0, sum(volume.array_kji.nbytes for volume in volumes.values())
     for role, volume in volumes.items():
-        yield from files.set_in_pieces(role, volume.array_kji)
+        for nbytes in files.set_in_pieces(role, volume.array_kji):
+            written += nbytes
+            yield written / total
     headers = {
         role: RawHeader(volume.lps_from_ijk, volume.modality, volume.name, volume.acquisition)
         for role, volume in volumes.items()

@@ -17,7 +17,7 @@ from slicer.ScriptedLoadableModule import ScriptedLoadableModuleLogic
 
 import BrainFusionLib
 from BrainFusionLib.case import Request, Result, Source
-from BrainFusionLib.errors import Cancelled, SettingsError
+from BrainFusionLib.errors import Cancelled, GeometryError, SettingsError
 from BrainFusionLib.geometry import apply_affine
 from BrainFusionLib.intensity import HEAD_THRESHOLD_HU
 from BrainFusionLib.settings import Settings
@@ -33,6 +33,7 @@ from BrainFusionSlicer import (
     verdict_text,
 )
 from BrainFusionSlicer.companions import linear_parent
+from BrainFusionSlicer.fingerprint import is_same_place, place_of
 from BrainFusionSlicer.jobs import RawInputs
 from BrainFusionSlicer.runner import InProcessRunner, ProcessRunner, Runner
 
@@ -344,6 +345,7 @@ class _Task:
         self._new: set[str] = set()
         # As they are sent: what changes meanwhile is not what will be judged.
         self._before = currency.prints_of(ctVolume, mriVolume)
+        self._places = self._placesNow()
         self._began = time.monotonic()
         self._cancel = cancel
         self._scene = mriVolume.GetScene()
@@ -378,6 +380,13 @@ class _Task:
         if self.isBroken():
             raise Cancelled(_("A volume was removed from the scene while it was being fused; nothing was written."))
         ct, mri = self.ctVolume, self.mriVolume
+        for node, before, now in zip((ct, mri), self._places, self._placesNow(), strict=True):
+            if not is_same_place(before, now):  # the pose that was found would put the CT elsewhere
+                raise GeometryError(
+                    _("{name} was moved or hardened while it was being fused; nothing was written. Fuse again.").format(
+                        name=node.GetName()
+                    )
+                )
         names = {"ct": ct.GetName(), "mri": mri.GetName()}
         changed = currency.changes_between((names["ct"], names["mri"]), self._before, currency.prints_of(ct, mri))
         straight = bridge.is_under_linear_transforms(ct)
@@ -415,6 +424,13 @@ class _Task:
         currency.store(fused, verdict)
         seconds = time.monotonic() - self._began
         return BrainFusionOutcome(fused, transformNode, alpha, resampled, result.pose.movement, seconds, result, moved)
+
+    def _placesNow(self) -> list:
+        """Return where CT and MRI are, as they are read: without an earlier result, unless that is what is fused."""
+        ct, mri = self.ctVolume, self.mriVolume
+        above = ct.GetParentTransformNode() if self.keepAlignment else registered_ct.users_parent(ct)
+        pairs = ((ct, above), (mri, registered_ct.users_parent(mri)))
+        return [place_of(node, parent) if node.GetImageData() else () for node, parent in pairs]
 
     def _volume(self, role: str, volume, name: str, like=None):
         """Write an output; if it is new, with the window and colours of the node `like`."""

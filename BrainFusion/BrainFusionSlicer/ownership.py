@@ -19,8 +19,10 @@ INPUT_ROLES = (MOVED_CT_ROLE, TARGET_MRI_ROLE)
 # A reference from a fused volume to what shows the CT as registered: the CT, or, where it is under a transform that is
 # not linear and so could not be moved, a resampled one.
 REGISTERED_CT_ROLE = "BrainFusion.RegisteredCT"
-# The mark: the output's role and the node's own id. A copy of an output has another id: it is the user's.
+# The mark: the output's role, and a reference of the node to itself. A scene that is imported gives nodes other ids and
+# keeps references; the reference of a copy is to the original: it is the user's.
 OUTPUT_ATTRIBUTE = "BrainFusion.Output"
+SELF_ROLE = "BrainFusion.Self"
 
 # On the temporary volumes of the review.
 REVIEW_ATTRIBUTE = "BrainFusion.Review"
@@ -36,7 +38,8 @@ CLASSES = {
 
 def mark(node: slicer.vtkMRMLNode, role: str, ct: slicer.vtkMRMLNode, mri: slicer.vtkMRMLNode) -> None:
     """Note on a node that it is an output of a CT and an MRI."""
-    node.SetAttribute(OUTPUT_ATTRIBUTE, f"{role} {node.GetID()}")
+    node.SetAttribute(OUTPUT_ATTRIBUTE, role)
+    node.SetNodeReferenceID(SELF_ROLE, node.GetID())
     node.SetNodeReferenceID(MOVED_CT_ROLE, ct.GetID())
     node.SetNodeReferenceID(TARGET_MRI_ROLE, mri.GetID())
 
@@ -53,8 +56,8 @@ def registered_ct_of(fused: slicer.vtkMRMLNode | None) -> slicer.vtkMRMLNode | N
 
 def role_of(node: slicer.vtkMRMLNode) -> str | None:
     """Return which output of this module a node is, or None for the user's own and for copies of outputs."""
-    role, _space, marked_id = (node.GetAttribute(OUTPUT_ATTRIBUTE) or "").partition(" ")
-    return role if role and marked_id == node.GetID() else None
+    role: str | None = node.GetAttribute(OUTPUT_ATTRIBUTE)
+    return role if role and node.GetNodeReferenceID(SELF_ROLE) == node.GetID() else None
 
 
 def mark_for_review(node: slicer.vtkMRMLNode, view: str) -> None:

@@ -75,6 +75,11 @@ class FusingControls:
         )
         self.updatePanel()
 
+    def showIdle(self) -> None:
+        self.ui.progressBar.setVisible(False)
+        self._notice = torch_setup.hint() or ""
+        self.ui.statusLabel.setText(self._notice)
+
     def beginProgress(self) -> None:
         self._began = time.monotonic()
         self.ui.progressBar.setValue(0)

@@ -8,7 +8,7 @@ import slicer
 import vtk
 from slicer.i18n import tr as _
 
-from BrainFusionSlicer import bridge, currency, ownership, panel_state, registered_ct, review
+from BrainFusionSlicer import bridge, currency, ownership, panel_state, registered_ct, remedies, review
 from BrainFusionSlicer.registered_ct import Standing
 from BrainFusionSlicer.review import View
 
@@ -53,7 +53,7 @@ class ReviewControls:
         self._view = view
         fused, registered, _mri = self.registeredNodes()
         stored = currency.stored_on(fused)
-        review.show(
+        self._showing = review.showing(
             view,
             fused,
             ct if view is View.UNREGISTERED else registered,
@@ -61,7 +61,23 @@ class ReviewControls:
             opacity=self.ui.opacitySlider.value,
             scale=None if stored is None else stored.scale,
         )
+        self.showNext()
         self.updatePanel()
+
+    def showNext(self) -> None:
+        """Do the next step of showing a view; the window gets a turn between two of them."""
+        showing = self._showing
+        if showing is None:
+            return
+        try:
+            next(showing)
+        except StopIteration:
+            self._showing = None
+        except Exception as error:  # or the next tick would continue something broken
+            self._showing = None
+            self.say(_("Not shown: {error}").format(error=remedies.phrased(error)))
+        else:
+            self._showingTimer.start()
 
     def leaveView(self) -> None:
         """Show something else in the place of a view that does not apply any more."""
@@ -71,6 +87,7 @@ class ReviewControls:
 
     def putAwayReview(self) -> None:
         """Leave no temporary volume behind."""
+        self._showing = None
         fused, registered, _mri = self.registeredNodes()
         if self._view in (View.OUTLINE, View.SQUARES):
             self._view = View.FUSED
@@ -93,6 +110,13 @@ class ReviewControls:
             self.say(" ".join(words))
         else:
             self.say(why_not or "")
+
+    def sayRemoved(self, node, taken_back) -> None:
+        """Say that a node is being removed, and which CT was taken out of it, if one was."""
+        words = [_("{name} was removed from the scene.").format(name=node.GetName())]
+        if taken_back is not None:
+            words.append(_("{ct} is where it was before the registration.").format(ct=taken_back.GetName()))
+        self.say(" ".join(words))
 
     def onJump(self, checked: bool = False) -> None:
         if self._state.jump_mri_mm is not None:

@@ -130,6 +130,14 @@ def take_back(ct: slicer.vtkMRMLScalarVolumeNode, to_look: bool = False) -> bool
     return True
 
 
+def take_back_from(transform: slicer.vtkMRMLNode) -> slicer.vtkMRMLScalarVolumeNode | None:
+    """Take the CT of a result out of a transform that is about to be removed; return the CT if it was moved."""
+    if ownership.role_of(transform) != TRANSFORM:
+        return None
+    ct = transform.GetNodeReference(MOVED_CT_ROLE)
+    return ct if ct is not None and result_transform_of(ct) == transform and take_back(ct) else None
+
+
 def bring_again(ct: slicer.vtkMRMLScalarVolumeNode, mri: slicer.vtkMRMLScalarVolumeNode) -> bool:
     """Put a CT that was taken back under the transform of the pair's last result again; say if it was moved."""
     if standing_of(ct, mri) not in (Standing.SHOWN_UNREGISTERED, Standing.UNDONE):

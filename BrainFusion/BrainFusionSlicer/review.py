@@ -7,6 +7,7 @@ removed when another view is chosen or the panel is left.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from enum import Enum
 
@@ -14,6 +15,7 @@ import numpy as np
 import slicer
 import slicer.util
 import vtk
+from vtk.util.numpy_support import vtk_to_numpy
 
 from BrainFusionLib.intensity import ct_to_unit
 from BrainFusionLib.tilt import tilt_of
@@ -24,6 +26,8 @@ SQUARE_MM = 20.0
 BONE_HU = 300.0
 # Slices that one thread draws at a time.
 SLAB = 16
+# Voxels of squares that are drawn at a time: about 30 ms.
+STEP_VOXELS = 1 << 22
 # The window of the CT over the MRI, HU, and what of it is shown at all.
 BONE_WINDOW_HU = (-200.0, 1800.0)
 BONE_SHOWN_HU = 150.0
@@ -40,8 +44,10 @@ class View(Enum):
     UNREGISTERED = "the CT where it was before, over the MRI"
 
 
-def show(view: View, fused, ct, mri, *, opacity: float, scale: tuple[float, float] | None = None) -> None:
-    """Show one view in all slice views.
+def showing(view: View, fused, ct, mri, *, opacity: float, scale: tuple[float, float] | None = None) -> Iterator[None]:
+    """Show one view in all slice views, step by step: most views in one step, squares of large volumes in many.
+
+    Until the last step the views show what they did, and the nodes must be in the scene and as they were.
 
     :param fused: the fused volume; None if there is none
     :param ct: what shows the CT: registered, or not for View.UNREGISTERED
@@ -55,7 +61,8 @@ def show(view: View, fused, ct, mri, *, opacity: float, scale: tuple[float, floa
         shown, opacity = _outline(fused, ct), 1.0
     elif view is View.SQUARES:
         assert scale is not None
-        shown, opacity = _squares(fused, ct, mri, scale), 1.0
+        voxels = yield from _drawn_squares(fused, ct, mri, scale)
+        shown, opacity = _squares(voxels, fused, ct, mri), 1.0
     else:
         shown = _bone(ct)
     slicer.util.setSliceViewerLayers(background=mri, foreground=shown, foregroundOpacity=opacity)
@@ -105,25 +112,23 @@ def jump_to(point_ras_mm) -> None:
     slicer.vtkMRMLSliceNode.JumpAllSlices(slicer.mrmlScene, *(float(mm) for mm in point_ras_mm), mode)
 
 
-def squares(mri_kji, ct_kji, spacing_ijk_mm, scale):
-    """Return the voxels of a checkerboard, (k, j, i): the CT on the MRI's scale in every other cube of 20 mm."""
+def squares(mri_kji, ct_kji, spacing_ijk_mm, scale, first=0):
+    """Return the voxels of a checkerboard, (k, j, i): the CT on the MRI's scale in every other cube of 20 mm.
+
+    :param first: the number of the first slice in the volume that these are slices of
+    """
     low, high = scale
-    sides = [
-        np.floor(np.arange(n) * s / SQUARE_MM).astype(int)
-        for n, s in zip(mri_kji.shape, spacing_ijk_mm[::-1], strict=True)
-    ]
     made = np.array(mri_kji, dtype=np.float32)
+    sides = [
+        np.floor((start + np.arange(n)) * mm / SQUARE_MM).astype(int)
+        for start, n, mm in zip((first, 0, 0), made.shape, spacing_ijk_mm[::-1], strict=True)
+    ]
     # Cube by cube, because half of the voxels need no work.
     edges = [[0, *(np.flatnonzero(np.diff(side)) + 1), len(side)] for side in sides]
-
-    def draw(k: int) -> None:
-        for j in range(len(edges[1]) - 1):
-            for i in range((k + j + 1) % 2, len(edges[2]) - 1, 2):
-                cube = tuple(slice(e[n], e[n + 1]) for e, n in zip(edges, (k, j, i), strict=True))
-                made[cube] = ct_to_unit(ct_kji[cube]) * np.float32(high - low) + np.float32(low)
-
-    with ThreadPoolExecutor() as pool:  # the window waits for it
-        list(pool.map(draw, range(len(edges[0]) - 1)))
+    for k, j in np.ndindex(len(edges[0]) - 1, len(edges[1]) - 1):
+        for i in range((sides[0][edges[0][k]] + j + 1) % 2, len(edges[2]) - 1, 2):
+            cube = tuple(slice(e[n], e[n + 1]) for e, n in zip(edges, (k, j, i), strict=True))
+            made[cube] = ct_to_unit(ct_kji[cube]) * np.float32(high - low) + np.float32(low)
     return made
 
 
@@ -169,36 +174,59 @@ def _imitate(node, ct) -> None:
 
 def _outline(fused, ct):
     node = _made(View.OUTLINE, ct.GetName(), ct.GetScene())
-    _fill(node, outline(_pulled(ct, fused)), fused)
+    image = vtk.vtkImageData()
+    image.SetDimensions(fused.GetImageData().GetDimensions())
+    image.AllocateScalars(vtk.VTK_UNSIGNED_CHAR, 1)
+    drawn = vtk_to_numpy(image.GetPointData().GetScalars()).reshape(image.GetDimensions()[::-1])
+    drawn[:] = outline(_pulled(ct, fused))
+    _place(node, image, fused)
     _colour(node, OUTLINE_COLOURS, (0.0, 1.0), 1.0)  # whole numbers: a half would be rounded down
     return node
 
 
-def _squares(fused, ct, mri, scale):
-    node = _made(View.SQUARES, f"{mri.GetName()} | {ct.GetName()}", ct.GetScene())
+def _drawn_squares(fused, ct, mri, scale):
+    """Draw the squares some slices at a time, and return the image."""
     # What was registered: the MRI straightened, if it stands under a transform that is not linear.
     raw = bridge.raw_from_node(mri)
     voxels = raw.array_kji if tilt_of(raw.lps_from_ijk) is None else raw.copied().array_kji
-    _fill(node, squares(voxels, _pulled(ct, fused), fused.GetSpacing(), scale), fused)
+    image = vtk.vtkImageData()
+    image.SetDimensions(fused.GetImageData().GetDimensions())
+    image.AllocateScalars(vtk.VTK_FLOAT, 1)
+    drawn = vtk_to_numpy(image.GetPointData().GetScalars()).reshape(image.GetDimensions()[::-1])
+    # What has to be made first is made a slice at a time.
+    most = STEP_VOXELS if isinstance(voxels, np.ndarray) else 1
+    slices = max(1, most // max(1, drawn[:1].size))
+    for first in range(0, len(drawn), slices):
+        if first:
+            yield
+        part = drawn[first : first + slices]
+        pulled = _pulled(ct, fused, (first, first + len(part)))
+        part[:] = squares(voxels[first : first + len(part)], pulled, fused.GetSpacing(), scale, first)
+    return image
+
+
+def _squares(image, fused, ct, mri):
+    node = _made(View.SQUARES, f"{mri.GetName()} | {ct.GetName()}", ct.GetScene())
+    _place(node, image, fused)
     bridge.share_display(node, fused)
     return node
 
 
-def _fill(node, array_kji, like) -> None:
-    """Give a node voxels, in the place of a volume with as many."""
+def _place(node, image, like) -> None:
+    """Give a node an image, in the place of a volume with as many voxels."""
     matrix = vtk.vtkMatrix4x4()
     like.GetIJKToRASMatrix(matrix)
     with slicer.util.NodeModify(node):
-        node.SetAndObserveImageData(vtk.vtkImageData())
-        slicer.util.updateVolumeFromArray(node, array_kji)
+        node.SetAndObserveImageData(image)
         node.SetIJKToRASMatrix(matrix)
         node.SetAndObserveTransformNodeID(like.GetTransformNodeID())
 
 
-def _pulled(ct, fused):
-    """Return the CT on the voxels of the fused volume, (k, j, i), as the two are now; both under linear transforms."""
-    from vtk.util.numpy_support import vtk_to_numpy
+def _pulled(ct, fused, slices=None):
+    """Return the CT on the voxels of the fused volume, (k, j, i), as the two are now; both under linear transforms.
 
+    :param slices: the first slice and the one after the last; all of them if None
+    """
     matrices = []
     for node in (ct, fused):
         own = vtk.vtkMatrix4x4()
@@ -212,7 +240,9 @@ def _pulled(ct, fused):
     pull.SetResliceTransform(transform)
     pull.SetOutputOrigin(0, 0, 0)
     pull.SetOutputSpacing(1, 1, 1)
-    pull.SetOutputExtent(fused.GetImageData().GetExtent())
+    i, j, k = fused.GetImageData().GetDimensions()
+    first, end = slices or (0, k)
+    pull.SetOutputExtent(0, i - 1, 0, j - 1, first, end - 1)
     pull.SetInterpolationModeToLinear()
     pull.SetBackgroundLevel(AIR_HU)
     pull.Update()

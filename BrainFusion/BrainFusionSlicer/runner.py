@@ -32,12 +32,14 @@ ExportDone = Callable[[tuple[str, ...] | None, Exception | None], None]
 
 PREPARING = "preparing"
 CANCELLED = "Cancelled; nothing was changed."
-# Folders of jobs; after it comes the id of the process that made the folder.
+# Folders of jobs; after it come the id and the start of the process that made the folder.
 FOLDER_PREFIX = "brainfusion-job-"
 IN_MEMORY = Path("/dev/shm")
 # Bytes of the end of the worker's output that an error repeats.
 OUTPUT_BYTES = 600
 CLOSING_S = 0.05
+# After so long the window gets a turn.
+FEEDING_S = 0.02
 OLDEST_JOB_S = 24 * 3600
 
 
@@ -160,7 +162,7 @@ class ProcessRunner:
         self._stderr: IO[bytes] | None = None
         self._received = b""
         self._folder: Path | None = None
-        self._feeding: Iterator[jobs.Order | None] | None = None
+        self._feeding: Iterator[jobs.Order | float] | None = None
         self._target: Path | None = None  # of an export
         self._progress: Progress = lambda stage, fraction: None
         self._done: Callable[[Any, Exception | None], None] | None = None
@@ -244,11 +246,7 @@ class ProcessRunner:
     def tick(self) -> None:
         """Move one step on; the ticker calls this."""
         try:
-            if self._feeding is not None:
-                job = next(self._feeding)
-                if job is not None:
-                    self._feeding = None
-                    self._send(job)
+            self._feed()
             for said in self._messages():
                 self._hear(said)
             if self._done is not None and self._child is not None and self._child.poll() is not None:
@@ -265,6 +263,19 @@ class ProcessRunner:
             )
             self._end_child()
             self._finish(None, problem)
+
+    def _feed(self) -> None:
+        """Write voxels of the job for some milliseconds; when all are there, tell the worker."""
+        began = time.monotonic()
+        while self._feeding is not None:
+            step = next(self._feeding)
+            if isinstance(step, float):
+                self._progress(PREPARING, step)
+                if time.monotonic() - began > FEEDING_S:
+                    return
+            else:
+                self._feeding = None
+                self._send(step)
 
     def _start_if_needed(self) -> None:
         if self._child is not None and self._child.poll() is not None:
@@ -405,7 +416,9 @@ def _make_folder(needed_bytes: int) -> Path:
     for place in (IN_MEMORY, None):
         try:
             if place is None or shutil.disk_usage(place).free > 2 * needed_bytes:
-                folder = Path(tempfile.mkdtemp(prefix=f"{FOLDER_PREFIX}{os.getpid()}-", dir=place))
+                folder = Path(
+                    tempfile.mkdtemp(prefix=f"{FOLDER_PREFIX}{os.getpid()}-{_start_of(os.getpid())}-", dir=place)
+                )
                 break
         except OSError:
             if place is None:
@@ -429,13 +442,22 @@ def remove_abandoned_folders(places: Sequence[Path] | None = None) -> None:
         return
     for place in places or (IN_MEMORY, Path(tempfile.gettempdir())):
         for folder in place.glob(f"{FOLDER_PREFIX}*"):
-            pid = folder.name.removeprefix(FOLDER_PREFIX).partition("-")[0]
+            pid, start, *_ = (folder.name.removeprefix(FOLDER_PREFIX) + "--").split("-")
             with contextlib.suppress(OSError, ValueError):
                 status = folder.lstat()
-                # Ids of processes are used again: no job takes a day.
-                is_over = not _is_alive(int(pid)) or time.time() - status.st_mtime > OLDEST_JOB_S
+                # Ids of processes are used again: by a process that started at another time. No job takes a day.
+                is_gone = not _is_alive(int(pid)) or (start.isdigit() and start != _start_of(int(pid)))
+                is_over = is_gone or time.time() - status.st_mtime > OLDEST_JOB_S
                 if is_over and status.st_uid == os.getuid():
                     shutil.rmtree(folder, ignore_errors=True)
+
+
+def _start_of(pid: int) -> str:
+    """Return when a process was started, in ticks of the system's clock; nothing where that is not known."""
+    with contextlib.suppress(OSError, IndexError):
+        # Field 22 of proc(5); the second one, the program's name, may have spaces and brackets of its own.
+        return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()[19]
+    return ""
 
 
 def _is_alive(pid: int) -> bool:

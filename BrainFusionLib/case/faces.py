@@ -5,6 +5,7 @@ from __future__ import annotations
 from BrainFusionLib.case.request import Inputs, Request, Source
 from BrainFusionLib.case.result import Result
 from BrainFusionLib.case.run import run
+from BrainFusionLib.landmarks import Landmarks
 from BrainFusionLib.progress import Cancel, Progress
 from BrainFusionLib.settings import RegistrationSettings, Settings
 from BrainFusionLib.transform import RigidTransform, Transform
@@ -20,6 +21,7 @@ def fuse(
     transform: Transform | None = None,
     check: bool = True,
     mri_mask: Volume | None = None,
+    landmarks: Landmarks | None = None,
     progress: Progress | None = None,
     cancel: Cancel | None = None,
 ) -> Result:
@@ -39,6 +41,9 @@ def fuse(
         Whether to check a given transform against a registration; if not, the verdict is at best amber.
     mri_mask
         The registration mask, on the MRI's grid, above 0 where the alignment matters most.
+    landmarks
+        The same points in both images; the result has their residuals. They do not move the pose, unless
+        ``landmarks.rigid_fit()`` is given as `start`.
     progress, cancel
         As `run`.
 
@@ -49,7 +54,7 @@ def fuse(
     """
     request = Request(
         Source(ct.name), Source(mri.name), None if mri_mask is None else Source(mri_mask.name), settings or Settings(),
-        start=start, given=transform, check=check,
+        start=start, given=transform, check=check, landmarks=landmarks,
     )  # fmt: skip
     return run(request, Inputs(ct, mri, mri_mask), progress, cancel)
 
@@ -61,6 +66,7 @@ def register(
     *,
     start: RigidTransform | None = None,
     mri_mask: Volume | None = None,
+    landmarks: Landmarks | None = None,
     device: str = "auto",
     progress: Progress | None = None,
     cancel: Cancel | None = None,
@@ -69,7 +75,7 @@ def register(
 
     Parameters
     ----------
-    ct, mri, start, mri_mask, progress, cancel
+    ct, mri, start, mri_mask, landmarks, progress, cancel
         As `fuse`.
     device
         ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"mps"``.
@@ -82,6 +88,6 @@ def register(
     chosen = Settings(registration=settings or RegistrationSettings(), device=device)  # type: ignore[arg-type]
     request = Request(
         Source(ct.name), Source(mri.name), None if mri_mask is None else Source(mri_mask.name), chosen,
-        start=start, fuse=False,
+        start=start, fuse=False, landmarks=landmarks,
     )  # fmt: skip
     return run(request, Inputs(ct, mri, mri_mask), progress, cancel)

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from BrainFusionLib.errors import SettingsError
+from BrainFusionLib.landmarks import Landmarks
 from BrainFusionLib.settings import Settings
 from BrainFusionLib.transform import RigidTransform, Transform
 from BrainFusionLib.values import ByValue
@@ -59,6 +60,8 @@ class Request(ByValue):
         What to subtract from the CT's values to get Hounsfield units; ``None``: worked out.
     stated
         Which of "CT" and "MRI" the user says to be what they are given as, whatever their values look like.
+    landmarks
+        The same points in both images, to measure the pose by; they do not move it.
     """
 
     ct: Source
@@ -71,6 +74,7 @@ class Request(ByValue):
     fuse: bool = True
     ct_offset: float | None = None
     stated: tuple[str, ...] = ()
+    landmarks: Landmarks | None = None
 
 
 @dataclass(frozen=True, eq=False)

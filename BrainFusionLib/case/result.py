@@ -8,6 +8,7 @@ from typing import Literal
 from BrainFusionLib.case.request import Request, Source
 from BrainFusionLib.evidence import Evidence
 from BrainFusionLib.geometry import Grid
+from BrainFusionLib.landmarks import LandmarkErrors, Landmarks
 from BrainFusionLib.metrics.fidelity import Fidelity
 from BrainFusionLib.transform import RigidTransform, Transform
 from BrainFusionLib.values import ByValue
@@ -136,6 +137,8 @@ class Result(ByValue):
         Meaning of the fused values; ``None`` if nothing was fused.
     provenance
         How the result was made.
+    landmarks
+        Residuals of the landmarks of the request; ``None`` without landmarks.
     notes
         Assumptions and repairs, for the user.
     volumes
@@ -154,6 +157,7 @@ class Result(ByValue):
     provenance: Provenance
     fidelity: Fidelity | None = None
     intensity: IntensityMap | None = None
+    landmarks: LandmarkErrors | None = None
     notes: tuple[str, ...] = ()
     volumes: Volumes | None = None
     files: dict[str, str] = field(default_factory=dict)
@@ -217,15 +221,24 @@ class Result(ByValue):
             notes = tuple(anonymous(note) for note in volume.notes)
             return replace(volume, name=anonymous(volume.name), notes=notes, acquisition=None)
 
+        def marked(points: Landmarks) -> Landmarks:
+            return replace(points, names=tuple(anonymous(name) for name in points.names))
+
         request = replace(
             request,
             ct=unnamed(request.ct),
             mri=unnamed(request.mri),
             mri_mask=None if request.mri_mask is None else unnamed(request.mri_mask),
             settings=request.settings.without_names(),
+            landmarks=None if request.landmarks is None else marked(request.landmarks),
         )
+        landmarks = self.landmarks
+        if landmarks is not None:
+            points = tuple(replace(point, name=anonymous(point.name)) for point in landmarks.points)
+            landmarks = replace(landmarks, points=points)
         volumes = self.volumes
         if volumes is not None:
             alpha = None if volumes.alpha is None else renamed(volumes.alpha)
             volumes = Volumes(renamed(volumes.fused), renamed(volumes.ct_in_mri), alpha)
-        return replace(self, request=request, notes=tuple(anonymous(note) for note in self.notes), volumes=volumes)
+        notes = tuple(anonymous(note) for note in self.notes)
+        return replace(self, request=request, notes=notes, volumes=volumes, landmarks=landmarks)

@@ -98,6 +98,7 @@ def run(request: Request, inputs: Inputs, progress: Progress | None = None, canc
             local_evidence = beside.submit(_local_evidence, pulled, inputs, inside, pose)
             fused = None if fuser is None else _fused(fuser, inputs, pulled, clock)
             measured, given = _checked(request, inputs, pose, local_evidence.result, device, clock)
+    landmarks = None if request.landmarks is None else request.landmarks.residuals(pose.transform)
     evidence = Evidence(
         pose=None if registration is None else registration.evidence,
         given=given,
@@ -110,6 +111,7 @@ def run(request: Request, inputs: Inputs, progress: Progress | None = None, canc
         brain_shift=measured.brain_shift,
         scale=measured.scale,
         distortion=measured.distortion,
+        landmarks=None if landmarks is None else landmarks.summary,
     )
     return Result(
         request=request,
@@ -120,7 +122,8 @@ def run(request: Request, inputs: Inputs, progress: Progress | None = None, canc
         provenance=_provenance(registration, device, clock),
         fidelity=None if fused is None else fused.fidelity,
         intensity=None if fused is None else fused.intensity,
-        notes=notes_of(inputs, pose),
+        landmarks=landmarks,
+        notes=notes_of(request, inputs, pose),
         volumes=None if fused is None else fused.volumes,
     )
 
@@ -309,8 +312,9 @@ def _check_given(request: Request, inputs: Inputs, pose: Pose, device: torch.dev
     """
     from BrainFusionLib.registration import register
 
+    settings = replace(request.settings.registration, search="global")  # a local one would only confirm the pose
     found = register(
-        inputs.ct, inputs.mri, request.settings.registration, start=pose.rigid, stated=request.stated,
+        inputs.ct, inputs.mri, settings, start=pose.rigid, stated=request.stated,
         device=str(device), progress=clock.under("checking"), cancel=clock.cancel,
     )  # fmt: skip
     if refusal(Evidence(pose=found.evidence)) is not None:

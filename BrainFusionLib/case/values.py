@@ -1,4 +1,4 @@
-"""The volumes of a case with values as they should be: the CT in Hounsfield units, both without spikes."""
+"""The volumes and landmarks of a case as they should be: the CT in Hounsfield units, points inside the volumes."""
 
 from __future__ import annotations
 
@@ -7,20 +7,55 @@ from dataclasses import replace
 from BrainFusionLib import intensity
 from BrainFusionLib.case.request import Inputs, Request
 from BrainFusionLib.case.result import Pose
+from BrainFusionLib.errors import GeometryError
 from BrainFusionLib.transform import AffineTransform
 
 
 def put_right(request: Request, inputs: Inputs) -> Inputs:
     """Return the volumes with the CT in Hounsfield units and without values far outside of all others, with notes."""
+    _check_landmarks(request, inputs)
     ct = inputs.ct
     if "CT" not in request.stated or request.ct_offset is not None:
         ct = intensity.in_hounsfield_units(intensity.without_spikes(ct), request.ct_offset)
     return replace(inputs, ct=ct, mri=intensity.without_spikes(inputs.mri))
 
 
-def notes_of(inputs: Inputs, pose: Pose) -> tuple[str, ...]:
+def _check_landmarks(request: Request, inputs: Inputs) -> None:
+    """Refuse landmarks of which none lies in its volume: their frame is wrong, or CT and MRI were exchanged.
+
+    Raises
+    ------
+    GeometryError
+        All landmarks lie outside the CT, or outside the MRI.
+    """
+    if request.landmarks is None:
+        return
+    outside = request.landmarks.outside(inputs.ct.grid, inputs.mri.grid)
+    for volume, count in zip((inputs.ct, inputs.mri), outside, strict=True):
+        if count == len(request.landmarks.names):
+            raise GeometryError(
+                f"all {count} landmarks lie outside {volume.name}. Check that they are in LPS mm (a table) or saved in "
+                "3D Slicer without a transform, and that the CT's points come first."
+            )
+
+
+def _landmark_notes(request: Request, inputs: Inputs) -> list[str]:
+    if request.landmarks is None:
+        return []
+    notes = []
+    outside = request.landmarks.outside(inputs.ct.grid, inputs.mri.grid)
+    for volume, count in zip((inputs.ct, inputs.mri), outside, strict=True):
+        if count:
+            notes.append(f"landmarks outside {volume.name}: {count} of {len(request.landmarks.names)}")
+    if request.landmarks.left_out:
+        notes.append(f"landmarks left out, because they have no partner or no position: {request.landmarks.left_out}")
+    return notes
+
+
+def notes_of(request: Request, inputs: Inputs, pose: Pose) -> tuple[str, ...]:
     """Return what was assumed and repaired, and whether the pose is more than rigid."""
     notes = [f"{volume.name}: {note}" for volume in (inputs.ct, inputs.mri) for note in volume.notes]
+    notes += _landmark_notes(request, inputs)
     if isinstance(pose.transform, AffineTransform):
         how = "given" if pose.origin == "given" else "requested"
         notes.append(

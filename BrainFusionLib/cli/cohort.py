@@ -31,11 +31,17 @@ def add_to(commands: Any) -> None:
         help="register and fuse many pairs",
         description="Register and fuse every case of a cohort. Resumable: stop it at any time, and run it again.",
         epilog="COHORT: a table with the columns case, ct, mri and, optionally, "
-        f"{', '.join(OPTIONAL)}, with files relative to it; or a folder with one folder for each case; or, with "
-        "--bids, a BIDS dataset. Written to FOLDER: a folder for each case, cohort.tsv, cohort.html and cohort.log. "
-        "Exit codes: 0 all done, 1 some failed or were refused (the others are done), 2 the cohort or a setting is "
-        "wrong.",
+        f"{', '.join(OPTIONAL)} (landmarks: one file, or two with a | between them), with files relative to it; "
+        "or a folder with one folder for each case; or, with --bids, a BIDS dataset. "
+        "Written to FOLDER: a folder for each case, cohort.tsv, cohort.html and cohort.log. Exit codes: 0 all "
+        "done, 1 some failed or were refused (the others are done), 2 the cohort or a setting is wrong.",
     )
+    add_cohort_options(command)
+    command.set_defaults(run=_cohort, keep_refused=None)
+
+
+def add_cohort_options(command: Any) -> None:
+    """Add what a cohort is, where its results go, and how it is computed."""
     command.add_argument("cohort", metavar="COHORT", help="CSV or TSV table of the cases, or a folder")
     command.add_argument("-o", "--output", required=True, metavar="FOLDER", help="where to write the results")
     command.add_argument(
@@ -65,15 +71,10 @@ def add_to(commands: Any) -> None:
         "--preset", choices=get_args(Preset), default="standard", help="effort of the search for the pose"
     )
     command.add_argument("--device", choices=get_args(Device), default="auto", help="where to compute (default: auto)")
-    command.set_defaults(run=_cohort, keep_refused=None)
 
 
 def _cohort(options: argparse.Namespace) -> int:
-    entries, problems = _entries(options)
-    entries = [_with_options(entry, options) for entry in entries]
-    for problem in problems:
-        phrased = problem.replace(Remedy.NAME_PATTERN.value, PHRASES[Remedy.NAME_PATTERN])
-        say(f"{options.cohort}: {phrased}", error=True)
+    entries, problems = entries_of(options)
     if options.dry_run:
         for entry in entries:
             say("\t".join((entry.case, str(entry.ct), str(entry.mri), *_said_of(entry))))
@@ -81,6 +82,16 @@ def _cohort(options: argparse.Namespace) -> int:
         return WRONG_INPUT if problems else DONE
     if not entries:
         return WRONG_INPUT
+    rows = run_entries(options, entries, problems)
+    bad = [row for row in rows if row.status != "done"]
+    say(f"{len(rows) - len(bad)} done, {len(bad)} failed; {_counted(problems)} in the cohort; see cohort.tsv.")
+    for row in bad:
+        say(f"  {row.case}: {row.status}: {row.error}", error=True)
+    return FAULT if bad or problems else DONE
+
+
+def run_entries(options: argparse.Namespace, entries: Sequence[Entry], problems: Sequence[str]) -> list[Row]:
+    """Do the cases that are not done yet, and print each; return their rows."""
     workers = 1 if options.scheduler else _workers(options.workers, entries)
     settings = Settings(
         registration=RegistrationSettings.preset(options.preset),
@@ -94,7 +105,7 @@ def _cohort(options: argparse.Namespace) -> int:
         left = (time.monotonic() - began) / done * (total - done)
         say(f"[{done}/{total}, about {left:.0f} s left] {row.case}: {row.summary()}")
 
-    rows = run_cohort(
+    return run_cohort(
         entries,
         options.output,
         settings,
@@ -103,11 +114,6 @@ def _cohort(options: argparse.Namespace) -> int:
         report=report,
         problems=problems,
     )
-    bad = [row for row in rows if row.status != "done"]
-    say(f"{len(rows) - len(bad)} done, {len(bad)} failed; {_counted(problems)} in the cohort; see cohort.tsv.")
-    for row in bad:
-        say(f"  {row.case}: {row.status}: {row.error}", error=True)
-    return FAULT if bad or problems else DONE
 
 
 def _with_options(entry: Entry, options: argparse.Namespace) -> Entry:
@@ -125,6 +131,15 @@ def _said_of(entry: Entry) -> list[str]:
 
 def _counted(problems: Sequence[str]) -> str:
     return f"{len(problems)} problem{'' if len(problems) == 1 else 's'}"
+
+
+def entries_of(options: argparse.Namespace) -> tuple[list[Entry], list[str]]:
+    """Return the cases of the cohort and its problems, which are printed."""
+    entries, problems = _entries(options)
+    for problem in problems:
+        phrased = problem.replace(Remedy.NAME_PATTERN.value, PHRASES[Remedy.NAME_PATTERN])
+        say(f"{options.cohort}: {phrased}", error=True)
+    return [_with_options(entry, options) for entry in entries], problems
 
 
 def _entries(options: argparse.Namespace) -> tuple[list[Entry], list[str]]:

@@ -10,11 +10,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from BrainFusionLib.case import WARNING, Inputs, run
+from BrainFusionLib.case import WARNING, run
 from BrainFusionLib.cli.codes import DONE
 from BrainFusionLib.cli.pair import (
     add_inputs,
-    between_of,
     check_keep_refused,
     inputs_of,
     request_of,
@@ -22,8 +21,8 @@ from BrainFusionLib.cli.pair import (
     series_of,
 )
 from BrainFusionLib.cli.rules import add_rule_options, fusion_settings
+from BrainFusionLib.cli.start import add_start_options, check_start_options, start_of
 from BrainFusionLib.console import ProgressLine, say
-from BrainFusionLib.errors import SettingsError
 from BrainFusionLib.folder import (
     make_output_folder,
     read_pair_headers,
@@ -31,10 +30,8 @@ from BrainFusionLib.folder import (
     remove_if_empty,
     write_case,
 )
-from BrainFusionLib.io import read_transform
 from BrainFusionLib.io.formats import output_names
 from BrainFusionLib.settings import RegistrationSettings, Settings
-from BrainFusionLib.transform import RigidTransform, Transform
 
 
 def add_to(commands: Any) -> None:
@@ -48,6 +45,7 @@ def add_to(commands: Any) -> None:
         "images yourself); with --dicom, dicom/fused and dicom/ct_in_mri (folders of slices).",
     )
     add_inputs(fuse_command)
+    add_start_options(fuse_command)
     fuse_command.add_argument(
         "--threads",
         type=int,
@@ -82,24 +80,19 @@ def add_to(commands: Any) -> None:
         help="include the names of the input files in the report and result.json; without it, nothing there "
         "identifies the patient",
     )
-    fuse_command.add_argument(
-        "--no-register",
-        dest="register",
-        action="store_false",
-        help="do not register: use --transform unchanged (it may be affine), or, without it, the positions in the "
-        "files; a registration only checks the pose",
-    )
     fuse_command.set_defaults(run=_fuse)
 
 
 def _fuse(options: argparse.Namespace) -> int:
     folder = Path(options.output)
-    given = [path for path in (options.ct, options.mri, options.mri_mask) if path is not None]
-    refuse_to_overwrite_inputs(folder, options.format, tuple(given))
+    read = [path for path in (options.ct, options.mri, options.mri_mask) if path is not None]
+    refuse_to_overwrite_inputs(folder, options.format, tuple(read))
     check_keep_refused(options, (options.transform, str(folder / "ct_to_mri.tfm")))
-    _check_no_register(options)
+    check_start_options(options)
     settings = Settings(
-        registration=RegistrationSettings.preset(options.preset, options.seed, options.model, options.align),
+        registration=RegistrationSettings.preset(
+            options.preset, options.seed, options.model, options.align, options.search
+        ),
         fusion=fusion_settings(options),
         device=options.device,
         threads=options.threads,
@@ -113,8 +106,9 @@ def _fuse(options: argparse.Namespace) -> int:
             dicom = read_pair_headers(options.ct, options.mri, *series_of(options)) if options.dicom else None
             if dicom is not None:
                 dicom[0].check_same_place(inputs.mri.grid, inputs.mri.name)
-            start, transform = _transforms(options, inputs)
-            request = replace(request_of(options, inputs), settings=settings, start=start, given=transform)
+            start, given, landmarks = start_of(options, inputs)
+            request = request_of(options, inputs)
+            request = replace(request, settings=settings, start=start, given=given, landmarks=landmarks)
             result = run(request, inputs, progress)
             progress("writing", 0.0)
             files = write_case(
@@ -141,33 +135,3 @@ def _fuse(options: argparse.Namespace) -> int:
     for role, path in files.items():
         say(f"  {role:<10} {path}")
     return DONE
-
-
-def _check_no_register(options: argparse.Namespace) -> None:
-    """Check that no option for the registration was given together with --no-register.
-
-    Raises
-    ------
-    SettingsError
-        One was.
-    """
-    for option, default in (
-        ("model", RegistrationSettings.model),
-        ("align", RegistrationSettings.align),
-        ("mri_mask", None),
-    ):
-        if not options.register and getattr(options, option) != default:
-            raise SettingsError(
-                f"--{option.replace('_', '-')} only applies to registration, which --no-register omits. Omit one of "
-                "the two."
-            )
-
-
-def _transforms(options: argparse.Namespace, inputs: Inputs) -> tuple[RigidTransform | None, Transform | None]:
-    """Return the starting pose and the transform to use unchanged; at most one of them is given."""
-    if not options.transform:
-        return None, None if options.register else RigidTransform.identity()
-    between = between_of(options, inputs)
-    if options.register:
-        return read_transform(options.transform, between=between), None
-    return None, read_transform(options.transform, rigid=False, between=between)

@@ -19,6 +19,7 @@ from BrainFusionLib.io.formats import readable
 from BrainFusionLib.io.other_transforms import Between, Frame, Maps
 from BrainFusionLib.io.transform_writing import SUFFIXES, TransformFormat
 from BrainFusionLib.io.zipped import is_zip
+from BrainFusionLib.landmarks import CAUTION, LandmarkErrors
 from BrainFusionLib.settings import Align, Model, RegistrationSettings
 from BrainFusionLib.transform import Transform
 
@@ -119,6 +120,19 @@ def say_result(result: Result) -> None:
         say(f"  {result.verdict.expected_error}")
     for reason in result.verdict.reasons:
         say(f"  {reason}")
+    if result.landmarks is not None:
+        _say_landmarks(result.landmarks)
+
+
+def _say_landmarks(landmarks: LandmarkErrors) -> None:
+    """Print the residuals, the largest first."""
+    say(
+        f"Landmarks: {len(landmarks.points)}, median {landmarks.median_mm:.2f} mm, worst {landmarks.worst_mm:.2f} mm "
+        f"({landmarks.worst.name})."
+    )
+    for point in sorted(landmarks.points, key=lambda point: -point.residual_mm):
+        say(f"  {point.residual_mm:6.2f} mm  {point.name}")
+    say(f"  {CAUTION}")
 
 
 def series_of(options: argparse.Namespace) -> tuple[str | None, str | None]:

@@ -12,16 +12,16 @@ from BrainFusionLib.case import run, to_document
 from BrainFusionLib.cli.codes import DONE
 from BrainFusionLib.cli.pair import (
     add_inputs,
-    between_of,
     check_keep_refused,
     check_transform_name,
     inputs_of,
     request_of,
     say_result,
 )
+from BrainFusionLib.cli.start import add_start_options, check_start_options, start_of
 from BrainFusionLib.console import ProgressLine, say
 from BrainFusionLib.folder import make_output_folder, remove_if_empty
-from BrainFusionLib.io import read_transform, write_json, write_transform
+from BrainFusionLib.io import write_json, write_transform
 from BrainFusionLib.settings import RegistrationSettings, Settings
 
 
@@ -33,6 +33,7 @@ def add_to(commands: Any) -> None:
         description="Register the CT to the MRI, and write the transform (ITK text; MRI to CT points, LPS).",
     )
     add_inputs(register_command)
+    add_start_options(register_command)
     register_command.add_argument("-o", "--output", required=True, metavar="FILE.tfm", help="the transform to write")
     register_command.add_argument(
         "--json", metavar="FILE", help="also write the result (verdict, evidence, timings) to FILE"
@@ -43,9 +44,12 @@ def add_to(commands: Any) -> None:
 def _register(options: argparse.Namespace) -> int:
     output = Path(options.output)
     check_transform_name(output, options.transform_format)
+    check_start_options(options)
     check_keep_refused(options, (options.transform, options.output, options.json))
     settings = Settings(
-        registration=RegistrationSettings.preset(options.preset, options.seed, options.model, options.align),
+        registration=RegistrationSettings.preset(
+            options.preset, options.seed, options.model, options.align, options.search
+        ),
         device=options.device,
     )
     made = [folder for path in (output, Path(options.json or output)) for folder in make_output_folder(path.parent)]
@@ -53,10 +57,9 @@ def _register(options: argparse.Namespace) -> int:
         with ProgressLine(sys.stderr) as progress:
             progress("reading", 0.0)
             inputs = inputs_of(options)
-            start = None
-            if options.transform:
-                start = read_transform(options.transform, between=between_of(options, inputs))
-            request = replace(request_of(options, inputs), settings=settings, start=start, fuse=False)
+            start, given, landmarks = start_of(options, inputs)
+            request = request_of(options, inputs)
+            request = replace(request, settings=settings, start=start, given=given, landmarks=landmarks, fuse=False)
             result = run(request, inputs, progress)
         # The transform last: a run stopped between the two leaves no new transform without its verdict.
         if options.json:

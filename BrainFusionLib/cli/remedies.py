@@ -22,5 +22,6 @@ PHRASES: dict[Remedy, str] = {
     Remedy.OTHER_OUTPUT_FOLDER: "Name another output folder with -o.",
     Remedy.OMIT_DICOM: "Give the MRI as a folder of DICOM slices, or omit --dicom.",
     Remedy.ALLOW_OVERWRITE: "Choose another output.",
+    Remedy.GIVE_START: "Give one with --transform or --start landmarks, or omit --search local.",
     Remedy.USE_CPU: "Close other programs, crop the volumes, or use --device cpu.",
 }

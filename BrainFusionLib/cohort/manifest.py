@@ -17,8 +17,11 @@ from BrainFusionLib.io.transforms import READ_TRANSFORM_SUFFIXES
 
 REQUIRED = ("case", "ct", "mri")
 OPTIONAL = (
-    "ct_series", "mri_series", "transform", "transform_frame", "transform_maps", "mri_mask", "modality", "ct_offset"
+    "ct_series", "mri_series", "transform", "transform_frame", "transform_maps", "mri_mask", "landmarks", "modality",
+    "ct_offset",
 )  # fmt: skip
+# Between two files of landmarks, the CT's and the MRI's.
+BETWEEN_FILES = "|"
 # Columns whose cells are one of a few words.
 _WORDS: dict[str, tuple[str, ...]] = {"transform_frame": get_args(Frame), "transform_maps": get_args(Maps)}
 # Names that are valid for folders on every system, and cannot lead out of the output folder.
@@ -48,6 +51,8 @@ class Entry:
         Files, or folders of DICOM slices; ``transform`` is a starting pose.
     ct_series, mri_series
         Series of a DICOM folder.
+    landmarks
+        One file of landmarks, or two: the CT's and the MRI's (`io.landmark_files`).
     transform_frame, transform_maps
         Frame and direction of the starting pose, where its file does not say.
     ct_offset, stated
@@ -62,6 +67,7 @@ class Entry:
     mri_series: str | None = None
     transform: Path | None = None
     mri_mask: Path | None = None
+    landmarks: tuple[Path, ...] = ()
     place: str = ""
     file_names: Mapping[str, str] | None = None
     bids_root: Path | None = None
@@ -86,12 +92,13 @@ class Entry:
             for name in ("ct", "mri", "transform", "mri_mask", "bids_root")
             if (path := getattr(self, name)) is not None
         }
-        return replace(self, **paths)
+        return replace(self, landmarks=tuple(path.absolute() for path in self.landmarks), **paths)
 
     @property
     def inputs(self) -> list[Path]:
         """All input files and folders."""
-        return [path for path in (self.ct, self.mri, self.transform, self.mri_mask) if path is not None]
+        files = (self.ct, self.mri, self.transform, self.mri_mask, *self.landmarks)
+        return [path for path in files if path is not None]
 
 
 def read_manifest(path: str | Path) -> tuple[list[Entry], list[str]]:
@@ -102,7 +109,8 @@ def read_manifest(path: str | Path) -> tuple[list[Entry], list[str]]:
     path
         A table with a header, UTF-8, with commas, semicolons or tabs: ``case``, ``ct``, ``mri`` and, optionally,
         ``ct_series``, ``mri_series``, ``transform``, ``transform_frame``, ``transform_maps``, ``mri_mask``,
-        ``modality`` (``ct=CT``, ``mri=MR`` or both), ``ct_offset``. Files are relative to the table.
+        ``landmarks`` (one file, or two with a ``|`` between them), ``modality`` (``ct=CT``, ``mri=MR`` or both),
+        ``ct_offset``. Files are relative to the table.
 
     Raises
     ------
@@ -172,6 +180,12 @@ def _problems_of(cells: Mapping[str, str], folder: Path) -> list[str]:
     for name in ("ct", "mri", "transform", "mri_mask"):
         if cells.get(name) and not exists(folder / cells[name]):
             wrong.append(f"{name}: {_brief(cells[name])} does not exist (looked in {folder})")
+    files = _landmarks_of(cells)
+    wrong += [
+        f"landmarks: {_brief(file)} does not exist (looked in {folder})" for file in files if not exists(folder / file)
+    ]
+    if len(files) > 2:
+        wrong.append(f"landmarks: one file or two with a {BETWEEN_FILES} between them; got {len(files)}")
     if cells.get("transform") and Path(cells["transform"]).suffix.lower() not in READ_TRANSFORM_SUFFIXES:
         wrong.append(f"transform: {_brief(cells['transform'])} must be named {' or '.join(READ_TRANSFORM_SUFFIXES)}")
     if cells["ct"] and cells["ct"] == cells["mri"] and cells.get("ct_series") == cells.get("mri_series"):
@@ -194,6 +208,10 @@ def _brief(cell: str) -> str:
     return cell if len(cell) <= 300 else f"{cell[:100]}... ({len(cell)} letters)"
 
 
+def _landmarks_of(cells: Mapping[str, str]) -> list[str]:
+    return [name.strip() for name in cells.get("landmarks", "").split(BETWEEN_FILES) if name.strip()]
+
+
 def _entry(row: int, cells: Mapping[str, str], folder: Path) -> Entry:
     def file(name: str) -> Path | None:
         return folder / cells[name] if cells.get(name) else None
@@ -207,6 +225,7 @@ def _entry(row: int, cells: Mapping[str, str], folder: Path) -> Entry:
         cells.get("mri_series") or None,
         file("transform"),
         file("mri_mask"),
+        tuple(folder / name for name in _landmarks_of(cells)),
         transform_frame=cast("Frame | None", cells.get("transform_frame", "").lower() or None),
         transform_maps=cast("Maps | None", cells.get("transform_maps", "").lower() or None),
         ct_offset=offset_in(cells["ct_offset"]) if cells.get("ct_offset") else None,

@@ -30,6 +30,7 @@ from BrainFusionLib.folder import (
 from BrainFusionLib.fusion.methods import pinned
 from BrainFusionLib.io import read_transform, read_volume, write_json
 from BrainFusionLib.io.hashing import sha256_of
+from BrainFusionLib.io.landmark_files import read_landmarks
 from BrainFusionLib.io.reading import shown
 from BrainFusionLib.settings import Settings
 from BrainFusionLib.values import ByValue
@@ -68,6 +69,8 @@ class Seal(ByValue):
         The request with the sha256 of every input and of the weights, and without paths.
     transform_sha256
         The sha256 of the file with the starting pose, and what the manifest says of its frame and direction.
+    landmarks_sha256
+        The sha256 of each file of landmarks.
     version
         Version of the library.
     files
@@ -80,6 +83,7 @@ class Seal(ByValue):
 
     request: Request
     transform_sha256: str | None
+    landmarks_sha256: tuple[str, ...]
     version: str
     files: dict[str, str]
     row: Row
@@ -128,6 +132,7 @@ def fused(entry: Entry, inputs: Inputs, settings: Settings) -> Fused:
         None if inputs.mri_mask is None else Source(inputs.mri_mask.name, sha256=inputs.sha256.get("mri_mask")),
         settings,
         start=None if entry.transform is None else read_transform(entry.transform, between=between),
+        landmarks=read_landmarks(entry.landmarks) if entry.landmarks else None,
         ct_offset=entry.ct_offset,
         stated=entry.stated,
     )
@@ -170,7 +175,8 @@ def finished(entry: Entry, folder: Path, settings: Settings) -> Row | None:
         is_inside = all(not name.is_absolute() and ".." not in name.parts for name in names)
         is_inside = is_inside and all((case / name).is_dir() or (case / name).is_file() for name in names)
         complete = is_inside and all(sha256_of(case / name) == wanted for name, wanted in seal.files.items())
-        if complete and (seal.request, seal.transform_sha256) == _made_from(entry, settings):
+        made_from = (seal.request, seal.transform_sha256, seal.landmarks_sha256)
+        if complete and made_from == _made_from(entry, settings):
             return replace(seal.row, case=entry.case)
     except (OSError, BrainFusionError):
         pass  # incomplete, or inputs are missing: the case is done again, which reports the error
@@ -187,7 +193,7 @@ def read_seal(entry: Entry, folder: Path) -> Seal | None:
 
 def _made_from(
     entry: Entry, settings: Settings, read: Request | None = None, transform_sha256: str | None = None
-) -> tuple[Request, str | None]:
+) -> tuple[Request, str | None, tuple[str, ...]]:
     """Return everything that a result depends on: the inputs' content and the settings, with weights by sha256.
 
     With the request of a result, and the sha256 of its starting pose, the content is what was read for it; a file
@@ -212,11 +218,12 @@ def _made_from(
         ct_offset=entry.ct_offset,
         stated=entry.stated,
     )
+    landmarks = tuple(sha256_of(path) for path in entry.landmarks)
     if entry.transform is None:
-        return request, None
+        return request, None, landmarks
     # The same file is another pose, if its numbers are said to be in another frame.
     words = (transform_sha256 or sha256_of(entry.transform), entry.transform_frame, entry.transform_maps)
-    return request, " ".join(word for word in words if word)
+    return request, " ".join(word for word in words if word), landmarks
 
 
 def _line(entry: Entry, error: str) -> str:

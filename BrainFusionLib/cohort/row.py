@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Literal
 
 from BrainFusionLib.case.result import Result
 from BrainFusionLib.io.reading import shown
 from BrainFusionLib.values import ByValue
 from BrainFusionLib.verdict.criterion import Colour
-from BrainFusionLib.verdict.judge import CALIBRATION
+from BrainFusionLib.verdict.judge import CALIBRATION, judge
 
 _FORMULA = ("=", "@", "+", "-", "\t", "\r")
 Status = Literal["done", "refused", "failed"]
@@ -33,6 +33,12 @@ class Row(ByValue):
         Difference of the fused volume from its sources, in Hounsfield units and on the unit scale.
     local_errors_median_mm
         Median of the local misalignments.
+    landmarks
+        Number of landmarks of the case; ``None`` without any.
+    landmarks_median_mm, landmarks_worst_mm
+        Median and largest residual of the landmarks.
+    stated_bound_mm
+        The bound as stated without knowledge of the landmarks, to be measured against them; ``None`` beside red.
     seconds
         Wall-clock time; 0 for a case that was done before.
     reasons
@@ -49,6 +55,10 @@ class Row(ByValue):
     bone_error_hu: float | None = None
     soft_tissue_error: float | None = None
     local_errors_median_mm: float | None = None
+    landmarks: int | None = None
+    landmarks_median_mm: float | None = None
+    landmarks_worst_mm: float | None = None
+    stated_bound_mm: float | None = None
     seconds: float = 0.0
     reasons: str = ""
     error: str = ""
@@ -57,6 +67,7 @@ class Row(ByValue):
     def of(cls, case: str, result: Result) -> Row:
         """Return the row of a case that is done."""
         fidelity, local, verdict = result.fidelity, result.evidence.local, result.verdict
+        marks = result.landmarks
         return cls(
             case=case,
             status="done",
@@ -66,6 +77,11 @@ class Row(ByValue):
             bone_error_hu=None if fidelity is None else fidelity.bone_error_hu,
             soft_tissue_error=None if fidelity is None else fidelity.soft_tissue_error,
             local_errors_median_mm=None if local is None else local.median_mm,
+            landmarks=None if marks is None else len(marks.points),
+            landmarks_median_mm=None if marks is None else marks.median_mm,
+            landmarks_worst_mm=None if marks is None else marks.worst_mm,
+            # With them, the worst cases would be red, state no bound, and be missing from the coverage.
+            stated_bound_mm=None if marks is None else judge(replace(result.evidence, landmarks=None)).bound_mm,
             reasons="; ".join(words for words in verdict.reasons if words != CALIBRATION),
         )
 

@@ -23,6 +23,7 @@ from BrainFusionLib.io.dicom_files import (
 from BrainFusionLib.io.dicom_pixels import undecodable
 from BrainFusionLib.io.dicom_planes import Group, Plane, groups_of
 from BrainFusionLib.io.reading import naming, open_regular, shown
+from BrainFusionLib.io.text_headers import brief
 from BrainFusionLib.io.zipped import is_zip
 
 # A hospital's export has at most PATIENT/STUDY/SERIES above its files; a whole disk given by mistake is not searched.
@@ -201,10 +202,12 @@ def _nothing_there(folder: Path, found: _Found, depth: int) -> str:
     files = f"{found.looked_at} file{'' if found.looked_at == 1 else 's'} looked at"
     links = [shown(link.relative_to(folder).as_posix()) for link in found.dead_links]
     named = f"{', '.join(links[:3])}{', ...' if len(links) > 3 else ''}"
+    zips = [path.name for path in found.others if path.suffix.lower() == ".zip"]
     looked = [
         f"{files}, in this folder and up to {depth} levels of folders in it" if depth else files,
         f"DICOM without images: {', '.join(kinds)}" if kinds else "",
         f"{len(links)} broken link{'' if len(links) == 1 else 's'}, {named}: copy what they stand for" if links else "",
+        f"name the zip file itself to read what is in it: {brief(zips[0])}" if zips else "",
     ]  # fmt: skip
     return (
         f"{folder}: there are no DICOM images in this folder ({'; '.join(filter(None, looked))}). "

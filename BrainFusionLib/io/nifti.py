@@ -38,6 +38,7 @@ _REFUSED_TYPES = {
     1: "single bits", 32: "complex numbers", 1792: "complex numbers", 2048: "complex numbers",
     128: "RGB colours", 2304: "RGBA colours", 1536: "128-bit numbers",
 }  # fmt: skip
+_LAST_CODE = 5  # of sform and qform
 _MM_PER_UNIT = {0: 1.0, 1: 1000.0, 2: 1.0, 3: 0.001}
 _UNIT_NAMES = {1: "metres", 3: "micrometres"}
 
@@ -139,13 +140,14 @@ def _read_header(path: Path, single_file: bool) -> _Header:
         stated = int(np.frombuffer(raw[:4].ljust(4, b"\0"), byte_order + "i4")[0])
         if stated == 540 and len(raw) >= 540:
             fields = np.frombuffer(raw, NIFTI2.newbyteorder(byte_order), 1)[0]
-            if bytes(fields["magic"])[:3] in (b"n+2", b"ni2"):
+            if bytes(fields["magic"])[:4] in (b"n+2\0", b"ni2\0"):
                 return _Header(fields, byte_order, is_nifti=True)
         if stated == 348 and len(raw) >= 348:
             fields = np.frombuffer(raw, NIFTI1.newbyteorder(byte_order), 1)[0]
-            if bytes(fields["magic"])[:3] in (b"n+1", b"ni1"):
+            magic = bytes(fields["magic"])  # without the NUL at its end
+            if magic in (b"n+1", b"ni1"):
                 return _Header(fields, byte_order, is_nifti=True)
-            if not single_file:
+            if not single_file and magic[:3] not in (b"n+1", b"ni1"):  # damaged: neither of the two
                 fields = np.frombuffer(raw, ANALYZE.newbyteorder(byte_order), 1)[0]
                 return _Header(fields, byte_order, is_nifti=False)
     kind = "a NIfTI file" if single_file else "a NIfTI or Analyze 7.5 header"
@@ -218,6 +220,10 @@ def _affine(header: _Header, size: tuple[int, int, int]) -> tuple[FloatArray, li
     refuse_bad_spacing(spacing.tolist())
     if header.is_nifti:
         ras_from_ijk = _nifti_affine(fields, spacing, size, notes)
+        for form in ("sform", "qform"):
+            code = int(fields[f"{form}_code"])
+            if code > _LAST_CODE:
+                notes.append(f"the {form} has the unknown code {code}; other readers ignore such a form.")
         unit = int(fields["xyzt_units"]) & 7
         if unit in _UNIT_NAMES:
             notes.append(f"the header gives lengths in {_UNIT_NAMES[unit]}; they were converted to mm.")

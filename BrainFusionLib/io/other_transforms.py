@@ -172,6 +172,15 @@ def lps_from_fsl(grid: Grid) -> FloatArray:
 # ---------------------------------------------------------------- LTA
 
 
+def _first_whole(path: Path, entries: Mapping[str, str], name: str) -> int:
+    """Return the number that an entry begins with; of types and counts, a missing one is 1 and 0."""
+    text = entries.get(name, "1" if name == "type" else "0")
+    found = re.match(r"\s*(-?\d{1,9})(?!\S)", text)
+    if found is None:
+        raise ImageFileError(f"{path}: '{name}' must be a whole number, but is {brief(text)}. {COPY_AGAIN}")
+    return int(found[1])
+
+
 def read_lta(path: Path, text: str, between: Between) -> FloatArray:
     """Return the transform of FreeSurfer's LTA file.
 
@@ -181,8 +190,7 @@ def read_lta(path: Path, text: str, between: Between) -> FloatArray:
         It is damaged, holds several transforms, or nothing says which of its images is the CT.
     """
     entries, volumes, matrix = _lta_parts(path, text)
-    kind = int(numbers(entries.get("type", "1"))[0])
-    count = int(numbers(entries.get("nxforms", "0"))[0])
+    kind, count = (_first_whole(path, entries, name) for name in ("type", "nxforms"))
     if count > 1:
         raise ImageFileError(f"{path}: holds {count} transforms. Save one alone (with lta_convert, for example).")
     if count != 1 or matrix is None:

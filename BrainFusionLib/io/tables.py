@@ -82,7 +82,7 @@ def parse_csv(text: str, *, delimiter: str = ",") -> Table:
         The text is not a table, for example because of a null character.
     """
     # A long cell is for the reader of its row to refuse, not a reason to refuse the table.
-    csv.field_size_limit(len(text) + 1)
+    csv.field_size_limit(max(csv.field_size_limit(), len(text) + 1))
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
     try:
         lines = [Line(reader.line_num, tuple(cells)) for cells in reader if cells]

@@ -7,9 +7,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 
+import numpy as np
 import torch
 
 from BrainFusionLib.device import pick_device
+from BrainFusionLib.errors import Remedy, SettingsError
 from BrainFusionLib.evidence import PoseEvidence
 from BrainFusionLib.geometry import affine
 from BrainFusionLib.intensity import check_mask, check_pair
@@ -103,11 +105,13 @@ def register(
     ImageContentError
         The volumes cannot be a CT in Hounsfield units and an MRI; see `intensity.check_pair`.
     SettingsError
-        This machine does not have the device.
+        This machine does not have the device, or a local search has no start.
     Cancelled
         `cancel` returned true.
     """
     settings = settings or RegistrationSettings()
+    if settings.search == "local" and start is None:
+        raise SettingsError("a local search refines a starting pose, but none was given.", remedy=Remedy.GIVE_START)
     check_pair(ct, mri, stated)
     chosen = pick_device(device)
     run = Run(settings, torch.device("cpu") if chosen.type == "mps" else chosen, progress, cancel)
@@ -115,7 +119,7 @@ def register(
         run.report(0.0)
         heads = prepare(ct, mri, run.device, None if mri_mask is None else check_mask(mri_mask, mri), run.check)
         run.lap("prepare", 0.15)
-        starts = _starts(heads, start)
+        starts = _starts(heads, start, settings.search == "local")
         poses, score, passes = run.find(heads, starts)
         mirrored = mirrored_score(heads, poses[:1], settings.seed, run.check)
         pose, searched = poses[:1], heads
@@ -144,6 +148,7 @@ def register(
         run.report(1.0)
     transform = _mri_to_ct(heads, final)
     margin = float(score[0] - score[1]) if len(score) > 1 else None
+    moved_mm, moved_deg = _moved(mri, start, transform) if settings.search == "local" else (None, None)
     evidence = PoseEvidence(
         similarity_nmi=float(similarity[0]),
         margin_nats=margin,
@@ -156,6 +161,8 @@ def register(
         sampling_error_mm=sampling,
         lever=heads.lever,
         inner_apart_mm=inner_apart,
+        from_start_mm=moved_mm,
+        from_start_deg=moved_deg,
     )
     return Registration(
         transform=transform,
@@ -166,6 +173,12 @@ def register(
         timings_s=run.timings_s,
         device=str(run.device),
     )
+
+
+def _moved(mri: Volume, start: RigidTransform | None, found: RigidTransform) -> tuple[float, float]:
+    """Return how far a pose is from its start: at the middle of the MRI, mm, and as an angle, degrees."""
+    change = (start or RigidTransform.identity()).inverse() @ found
+    return float(np.linalg.norm(change.shift_at(mri.grid.centre_lps_mm))), change.angle_deg
 
 
 def _thinnest_mm(ct: Volume, mri: Volume) -> float:
@@ -200,9 +213,9 @@ def _one_thread_on(device: torch.device) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _starts(heads: PreparedPair, start: RigidTransform | None) -> Poses:
-    """Return the poses to try in addition to the search: that of the headers, and the caller's start."""
-    transforms = [RigidTransform.identity(), *([start] if start is not None else [])]
+def _starts(heads: PreparedPair, start: RigidTransform | None, alone: bool) -> Poses:
+    """Return the poses to try in addition to the search: that of the headers unless `alone`, and the caller's start."""
+    transforms = [*([] if alone else [RigidTransform.identity()]), *([start] if start is not None else [])]
     centre = heads.fixed.centre_lps_mm
     transforms = [t.inverse() if heads.ct_is_fixed else t for t in transforms]
     return Poses(

@@ -8,7 +8,7 @@ import torch
 
 from BrainFusionLib.intensity.inside import FindInside
 from BrainFusionLib.progress import Cancel, Progress, stop_if
-from BrainFusionLib.registration.confidence import corner_distance_mm, distinct, midpoint, sampling_error_mm
+from BrainFusionLib.registration.confidence import around, corner_distance_mm, distinct, midpoint, sampling_error_mm
 from BrainFusionLib.registration.histogram import Samples
 from BrainFusionLib.registration.inner import InnerSamples, distance_inside_mm, in_doubt, inner_share
 from BrainFusionLib.registration.pyramid import PreparedPair
@@ -20,6 +20,8 @@ from BrainFusionLib.settings import RegistrationSettings, SearchPass
 STAGE = "registration"
 # Number of groups of samples whose scatter gives the expected error.
 GROUPS = 8
+# A local search also starts this far from the start, as a shift or at 70 mm from the centre.
+LOCAL_STEP_MM = 12.0
 
 
 class Run:
@@ -63,6 +65,8 @@ class Run:
 
     def find(self, heads: PreparedPair, starts: Poses) -> tuple[Poses, torch.Tensor, int]:
         """Run search passes until one pose stands out; return the last poses and scores, and the number of passes."""
+        if self.settings.search == "local":
+            return *self.climb_from(heads, starts), 1
         for number, search_pass in enumerate(self.settings.passes, 1):
             # Each pass takes half of the remaining progress up to 0.85.
             begin, width = 0.85 - 0.7 * 0.5 ** (number - 1), 0.35 * 0.5 ** (number - 1)
@@ -71,6 +75,24 @@ class Run:
                 break
             starts = joined([starts, poses])
         return poses, score, number
+
+    def climb_from(self, heads: PreparedPair, start: Poses) -> tuple[Poses, torch.Tensor]:
+        """Return up to two distinct poses at 2 mm, climbed from one start, best first, and their mutual information.
+
+        From poses around the start, too: a single climb stops at the next local optimum.
+        """
+        poses = joined([start, around(start, LOCAL_STEP_MM)])
+        # A coarse level's bias must not lose a start that is right already.
+        followed = {3: 3, 2: 2, 1: 2}
+        for level in LADDER:
+            climbed, score, rounds = climb_at(heads, level, poses, self.settings.seed, self.check)
+            order = score.argsort(descending=True, stable=True)
+            poses, score = distinct(climbed[order], followed[level], score[order])
+            if level > 1:
+                poses = joined([poses, start])
+            self.count(f"climb {2**level} mm", rounds)
+            self.lap(f"climb {2**level} mm", {3: 0.4, 2: 0.5, 1: 0.6}[level])
+        return poses, score
 
     def choose(
         self, heads: PreparedPair, starts: Poses, search_pass: SearchPass, begin: float, width: float

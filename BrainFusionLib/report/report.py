@@ -16,6 +16,7 @@ from BrainFusionLib.quantities import listed, number, position
 from BrainFusionLib.report.facts import Fact, headline, note_texts, quality_facts, setting_facts, timing_facts
 from BrainFusionLib.report.figures import histogram, rows_of_planes, slider, strip
 from BrainFusionLib.report.headers import acquisition_facts
+from BrainFusionLib.report.landmarks import landmark_section
 from BrainFusionLib.report.page import Html, page, render
 from BrainFusionLib.report.pictures import PLANES, Scene, plane_pictures, prepare_scene
 from BrainFusionLib.report.viewer import viewer
@@ -64,6 +65,7 @@ def report_html(result: Result, mri: Volume) -> str:
         warning=_sentence(result.warning),
         where=_where(scene),
         rows=rows_of_planes(planes),
+        landmarks=landmark_section(result.landmarks, scene, planes),
         viewer=viewer(scene, result.evidence.local),
         strip=strip(scene),
         slider=slider(planes[0]),

@@ -13,7 +13,7 @@ heads up to 1.3 mm in correct results. Refusals: correct results led by .08 nats
 from __future__ import annotations
 
 from BrainFusionLib.errors import Remedy
-from BrainFusionLib.verdict import displaced, headers, measures
+from BrainFusionLib.verdict import displaced, headers, landmarks, measures
 from BrainFusionLib.verdict.criterion import Criterion
 from BrainFusionLib.verdict.expected import beyond_calibration
 
@@ -224,5 +224,36 @@ CRITERIA: tuple[Criterion, ...] = (
         "together", "shift, scale and distortion together", displaced.together, "at most", amber=1.2,
         text="shift of the brain, scale and distortion are each within their limits, but not together: the anatomy may "
         "be displaced by 1 to 2 mm ({value:.1f} times what one of them may be alone, limit {limit:g})",
+    ),
+    Criterion(
+        "searched_near_start", "local search", landmarks.searched_near_start, "at most", green=0.0,
+        text="only poses near the start were searched: a better one further away would be missed",
+    ),
+    Criterion(
+        # Within this range the search finds what a global one finds; beyond it, a start was wrong.
+        "far_from_start", "way from the start of a local search", landmarks.share_of_local_range, "at most", red=1.0,
+        text="the refinement moved the pose by {mm} mm and {deg}° from the start, beyond the range of a local search "
+        "(20 mm and 15°): register without a start",
+        words=landmarks.words_of_local_range,
+    ),
+    Criterion(
+        "landmark_above_bound", "worst landmark against the bound", landmarks.worst_landmark_mm, "at most",
+        green=1.0, unit="mm",
+        text="the worst landmark is {value:.1f} mm off, more than the bound of the expected error ({limit:.1f} mm)",
+        scale=landmarks.stated_bound_mm,
+    ),
+    Criterion(
+        # Two clicks of 1 mm each leave 3.3 mm or more in one of a thousand points.
+        "landmark_far", "worst landmark, clicks allowed for", landmarks.far_landmark_mm, "at most",
+        amber=1.0, unit="mm",
+        text="the worst landmark is {value:.1f} mm off, more than the bound and the errors of the two clicks explain "
+        "({limit:.1f} mm): check the point, then the alignment",
+        scale=landmarks.bound_with_clicks_mm,
+    ),
+    Criterion(
+        "landmarks_far", "median of the landmarks", landmarks.median_landmark_mm, "at most", red=1.0, unit="mm",
+        text="half of the landmarks are {value:.1f} mm off or more, more than the bound and the errors of the two "
+        "clicks explain ({limit:.1f} mm)",
+        scale=landmarks.bound_with_clicks_mm,
     ),
 )  # fmt: skip

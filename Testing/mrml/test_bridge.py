@@ -365,3 +365,36 @@ def test_the_fused_volume_has_the_window_of_the_mri(scene):
     display = fused.GetDisplayNode()
     assert (display.GetWindow(), display.GetLevel(), display.GetAutoWindowLevel()) == (640, 320, 0)
     assert display.GetColorNodeID() == "vtkMRMLColorTableNodeRed"
+
+
+def test_a_volume_under_a_warp_is_read_as_hardening_makes_it_a_piece_at_a_time(scene, monkeypatch):
+    from BrainFusionSlicer import warped
+
+    monkeypatch.setattr(warped, "PIECE_VOXELS", 100)
+    warp = scene.AddNewNodeByClass("vtkMRMLTransformNode", "warp")
+    above = scene.AddNewNodeByClass("vtkMRMLLinearTransformNode", "above")
+    warp.SetAndObserveTransformNodeID(above.GetID())
+    above.SetMatrixTransformToParent(
+        bridge.vtk_matrix(np.array([[1, 0, 0, 7.3], [0, 0, 1, 0], [0, -1, 0, 0], [0, 0, 0, 1.0]]))
+    )
+    grid = vtk.vtkImageData()
+    grid.SetDimensions(4, 4, 4)
+    grid.SetSpacing(30, 30, 30)
+    grid.SetOrigin(-20, -20, -20)
+    grid.AllocateScalars(vtk.VTK_DOUBLE, 3)
+    shifts = vtk.util.numpy_support.vtk_to_numpy(grid.GetPointData().GetScalars())
+    shifts[:] = np.random.default_rng(0).normal(0, 3, shifts.shape)
+    spline = vtk.vtkGridTransform()
+    spline.SetDisplacementGridData(grid)
+    warp.SetAndObserveTransformToParent(spline)
+    node = scene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "CT")
+    slicer.util.updateVolumeFromArray(node, np.random.default_rng(1).integers(-900, 900, (7, 8, 9)).astype(np.int16))
+    node.SetSpacing(4, 5, 6)
+    node.SetAndObserveTransformNodeID(warp.GetID())
+    raw = bridge.raw_from_node(node)
+    pieces = np.concatenate([piece.ravel() for piece in raw.array_kji.pieces()])
+    node.HardenTransform()
+    hardened = bridge.raw_from_node(node)
+    np.testing.assert_array_equal(np.array(raw.array_kji), hardened.array_kji)
+    np.testing.assert_array_equal(pieces, hardened.array_kji.ravel())
+    np.testing.assert_allclose(raw.lps_from_ijk, hardened.lps_from_ijk, atol=1e-9)

@@ -104,7 +104,8 @@ class NodeComboBox(QtWidgets.QComboBox):
 
     With its habits: when its node is removed, Qt moves to the row that takes its place, and that node is chosen; its
     model hears of a removal at priority -10, before references to the node are cleared; a program's ``setCurrentNode``
-    is activated like a user's choice; ``addNode`` counts as the user's, whoever calls it.
+    is activated like a user's choice; ``addNode`` counts as the user's, whoever calls it; while a scene is imported
+    its nodes are not offered (qMRMLSceneModel.cxx), only when that ends, to observers that were there earlier.
     """
 
     currentNodeChanged = QtCore.Signal(object)  # noqa: N815
@@ -123,8 +124,15 @@ class NodeComboBox(QtWidgets.QComboBox):
 
     def setMRMLScene(self, scene):  # noqa: N802
         self.scene = scene
-        events = (scene.NodeAddedEvent, scene.EndCloseEvent, scene.EndImportEvent)
-        self._tags = [scene.AddObserver(event, lambda caller, event: self._fill()) for event in events]
+        self._tags = [
+            scene.AddObserver(event, lambda caller, event: self._fill())
+            for event in (scene.EndCloseEvent, scene.EndImportEvent)
+        ]
+        self._tags.append(
+            scene.AddObserver(
+                scene.NodeAddedEvent, lambda caller, event: None if scene.IsImporting() else self._fill(), 10.0
+            )
+        )
         self._tags.append(scene.AddObserver(scene.NodeAboutToBeRemovedEvent, self._remove, -10.0))
         self._fill()
 
@@ -163,8 +171,6 @@ class NodeComboBox(QtWidgets.QComboBox):
         return None if chosen is None else self.scene.GetNodeByID(chosen)
 
     def setCurrentNode(self, node):  # noqa: N802
-        if node is not None and node.GetID() not in self._ids:
-            self._fill()
         wanted = None if node is None else node.GetID()
         row = self._ids.index(wanted) if wanted in self._ids else 0
         if row != self.currentIndex():

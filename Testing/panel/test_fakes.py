@@ -110,6 +110,30 @@ def test_a_selector_does_not_offer_hidden_nodes(scene, selector, volumes):
     assert selector.currentNode() is None
 
 
+def test_a_selector_offers_nodes_of_an_imported_scene_when_the_import_has_ended(scene, selector, observe, tmp_path):
+    scene.AddNewNodeByClass(VOLUME, "saved")
+    path = str(tmp_path / "scene.mrml")
+    scene.Commit(path)
+    scene.Clear()
+    heard = []
+
+    @vtk.calldata_type(vtk.VTK_OBJECT)
+    def added(caller, event, node):
+        if node.IsA(VOLUME):
+            selector.setCurrentNode(node)
+            heard.append(selector.currentNode())
+
+    def choose(caller, event):
+        selector.setCurrentNode(scene.GetFirstNodeByName("saved"))
+        heard.append(selector.currentNode())
+
+    observe(scene.NodeAddedEvent, added)
+    observe(scene.EndImportEvent, choose)
+    scene.SetURL(path)
+    scene.Import()
+    assert heard == [None, scene.GetFirstNodeByName("saved")]
+
+
 class Size(enum.Enum):
     small = "Small"
     large = "Large"

@@ -204,6 +204,24 @@ def test_squares_and_outline_show_what_was_registered(registered, nodes, layers,
     assert (hu[drawn] > 200).mean() > 0.99
 
 
+def test_squares_of_a_large_volume_are_drawn_between_events(registered, layers, application, monkeypatch, module):
+    ui = registered.ui
+    ui.checkerboardButton.click()
+    at_once = slicer.util.arrayFromVolume(layers[-1]["foreground"]).copy()
+    ui.fusedCheckBox.click()
+    monkeypatch.setattr(module.review, "STEP_VOXELS", at_once[:3].size)
+    shown = layers[-1]["foreground"]
+    for leave in (True, False):  # another view is chosen before they are drawn
+        ui.checkerboardButton.click()
+        assert (layers[-1]["foreground"], review_volumes()) == (shown, [])
+        if leave:
+            ui.fusedCheckBox.click()
+            pump(application)
+            assert ui.fusedCheckBox.isChecked()
+    wait(registered, review_volumes)
+    np.testing.assert_array_equal(slicer.util.arrayFromVolume(layers[-1]["foreground"]), at_once)
+
+
 def test_a_change_leaves_views_that_do_not_apply_any_more(registered, nodes):
     ui = registered.ui
     ui.checkerboardButton.click()
@@ -508,6 +526,24 @@ def test_a_deleted_output_leaves_none_and_the_users_volumes_alone(chosen, applic
     assert is_untouched(flair)
 
 
+def test_deleting_the_transform_of_a_result_takes_the_ct_back_to_where_the_user_had_it(chosen, nodes, module):
+    ct, mri = nodes
+    own = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLinearTransformNode", "own")
+    points = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLMarkupsFiducialNode", "points")
+    for node in (ct, points):
+        node.SetAndObserveTransformNodeID(own.GetID())
+    transform = module.bridge.move_ct_onto_mri(ct, mri, RigidTransform.identity())
+    assert points.GetParentTransformNode() == transform
+    chosen.exit()
+    slicer.mrmlScene.RemoveNode(transform)
+    chosen.enter()
+    assert (ct.GetParentTransformNode(), points.GetParentTransformNode()) == (own, own)
+    assert chosen.ui.statusLabel.text() == (
+        "CT to MRI was removed from the scene. CT is where it was before the registration."
+    )
+    assert not chosen.ui.undoButton.isVisible()
+
+
 @pytest.mark.parametrize("selector", ["ctSelector", "mriSelector"])
 def test_a_deleted_input_leaves_none(chosen, flair, selector):
     box = getattr(chosen.ui, selector)
@@ -680,6 +716,68 @@ def test_a_change_during_the_fusion_makes_its_verdict_stale(in_worker, nodes, ap
     assert not says_current(in_worker)
 
 
+@pytest.fixture
+def held(chosen):
+    """The panel with a fusion that ends when the runner that this returns is told to."""
+
+    class HeldRunner(sys.modules["BrainFusionSlicer.runner"].InProcessRunner):
+        def run(self, *job):
+            self.busy, self.job = True, job
+
+        def finish(self):
+            self.busy = False
+            super().run(*self.job)
+
+    chosen.logic._runner = HeldRunner()
+    return chosen.logic._runner
+
+
+@pytest.mark.parametrize("hardened", [True, False])
+def test_a_ct_that_was_moved_during_the_fusion_is_not_put_elsewhere(chosen, held, nodes, module, phantom, hardened):
+    ct, mri = nodes
+    own = module.bridge.move_ct_onto_mri(ct, mri, phantom.transform)
+    if not hardened:
+        own = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLinearTransformNode", "the user's own")
+        ct.SetAndObserveTransformNodeID(own.GetID())
+    chosen.ui.fuseButton.click()
+    if hardened:
+        ct.HardenTransform()
+    else:
+        moved_by(own, 15)
+    where = world_from_ct(ct)
+    held.finish()
+    np.testing.assert_allclose(world_from_ct(ct), where, atol=1e-9)
+    assert "CT was moved or hardened while it was being fused" in chosen.ui.statusLabel.text()
+    assert words(chosen) == ""
+    assert not chosen.logic.running
+
+
+def test_a_result_that_is_moved_during_the_next_fusion_is_replaced(chosen, held, nodes, module, phantom):
+    ct, mri = nodes
+    result = module.bridge.move_ct_onto_mri(ct, mri, phantom.transform)
+    chosen.ui.fuseButton.click()
+    moved_by(result, 15)
+    held.finish()
+    assert ct.GetParentTransformNode() == result
+    assert chosen.ui.statusLabel.text().startswith("Fused in ")
+
+
+def test_a_scene_that_is_added_to_itself_has_two_pairs_of_its_own(registered, nodes, tmp_path):
+    ui, path = registered.ui, str(tmp_path / "scene.mrb")
+    first = ui.fusedSelector.currentNode()
+    assert slicer.mrmlScene.WriteToMRB(path)
+    assert slicer.mrmlScene.ReadFromMRB(path, False)
+    second = ui.fusedSelector.currentNode()
+    assert second != first
+    assert ui.ctSelector.currentNode() not in (None, nodes[0])
+    assert ui.undoButton.isVisible()
+    assert says_current(registered)
+    for box, node in zip((ui.ctSelector, ui.mriSelector), nodes, strict=True):
+        box.setCurrentNode(node)
+    assert ui.fusedSelector.currentNode() == first
+    assert says_current(registered)
+
+
 def test_a_remedy_is_named_by_what_the_panel_shows(chosen, module):
     chosen.showError(SettingsError("a mask and a transform.", remedy=Remedy.OMIT_MASK_OR_TRANSFORM))
     phrase = module.remedies.PHRASES[Remedy.OMIT_MASK_OR_TRANSFORM]
@@ -774,7 +872,7 @@ def test_reloading_the_module_ends_the_worker(in_worker, nodes, application):
 def test_without_torch_the_panel_explains_how_to_install_it(module, monkeypatch, nodes):
     import fakes
 
-    monkeypatch.setattr(module.torch_setup, "torch_is_installed", lambda: False)
+    monkeypatch.setattr(sys.modules["BrainFusionSlicer.torch_setup"], "torch_is_installed", lambda: False)
     panel = module.BrainFusionWidget(fakes.Panel())
     panel.setup()
     panel.enter()

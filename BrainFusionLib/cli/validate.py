@@ -1,0 +1,61 @@
+"""``brainfusion validate``: the bounds stated for a cohort against the errors at its landmarks."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from BrainFusionLib.cli.codes import DONE, FAULT
+from BrainFusionLib.cli.cohort import add_cohort_options, entries_of, run_entries
+from BrainFusionLib.cohort.validation import coverage, validation_page, validation_table, worst_first
+from BrainFusionLib.console import say
+from BrainFusionLib.errors import SettingsError
+from BrainFusionLib.io import write_text
+
+TABLE, PAGE = "validation.tsv", "validation.html"
+
+
+def add_to(commands: Any) -> None:
+    """Add the command to the parser's."""
+    command = commands.add_parser(
+        "validate",
+        help="measure a cohort with landmarks against the errors stated",
+        description="Register and fuse every case of a cohort that has landmarks, and compare the bound stated for "
+        "each with the error measured at its landmarks. Resumable.",
+        epilog="COHORT: a table as for brainfusion cohort, with the column landmarks: one file, or two with a | "
+        "between them (the CT's and the MRI's). Written to FOLDER, beside the files of a cohort: validation.tsv and "
+        "validation.html, the worst cases first. Exit codes: as brainfusion cohort.",
+    )
+    add_cohort_options(command)
+    command.set_defaults(run=_validate, keep_refused=None)
+
+
+def _validate(options: argparse.Namespace) -> int:
+    entries, problems = entries_of(options)
+    marked = [entry for entry in entries if entry.landmarks]
+    if not marked:
+        raise SettingsError(
+            f"{options.cohort}: no case has landmarks. Add a column landmarks to the table, with each case's files."
+        )
+    if options.dry_run:
+        for entry in marked:
+            say(f"{entry.case}\t{entry.ct}\t{entry.mri}\t{' '.join(map(str, entry.landmarks))}")
+        say(f"{len(marked)} of {len(entries)} cases have landmarks.")
+        return DONE
+    rows = run_entries(options, marked, problems)
+    folder = Path(options.output)
+    write_text(validation_table(rows), folder / TABLE)
+    write_text(validation_page(rows), folder / PAGE)
+    for row in worst_first(rows):
+        if row.landmarks_median_mm is None:
+            say(f"  {row.case}: {row.status}: {row.error}", error=True)
+        else:
+            bound = "no bound" if row.stated_bound_mm is None else f"bound {row.stated_bound_mm:.2f} mm"
+            say(
+                f"  {row.case}: {bound}, landmarks {row.landmarks_median_mm:.2f} mm (worst "
+                f"{row.landmarks_worst_mm:.2f} mm), {row.verdict}"
+            )
+    say(coverage(rows).sentence)
+    say(f"See {folder / PAGE} and {TABLE}.")
+    return FAULT if problems or any(row.status != "done" for row in rows) else DONE

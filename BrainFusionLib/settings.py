@@ -185,3 +185,9 @@ class Settings:
         """Return the same with the weights reduced to the file's name, because folders may identify the user."""
         weights = self.fusion.weights
         return self if weights is None else replace(self, fusion=replace(self.fusion, weights=Path(weights).name))
+
+    def without_names(self) -> Settings:
+        """Return the same with a file of weights named by its role; those that ship keep their name."""
+        weights = self.fusion.weights
+        suffix = "" if weights is None else Path(weights).suffix
+        return replace(self, fusion=replace(self.fusion, weights=f"weights{suffix}")) if suffix else self

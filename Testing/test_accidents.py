@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from BrainFusionLib import cli
 from BrainFusionLib.cohort import read_manifest
-from BrainFusionLib.errors import SettingsError, WeightsError
+from BrainFusionLib.errors import ImageContentError, ImageFileError, Remedy, SettingsError, WeightsError
 from BrainFusionLib.fusion.network import build_network
 from BrainFusionLib.fusion.weights import load_weights
+from BrainFusionLib.intensity import check_pair
+from BrainFusionLib.io import read_transform, read_volume
+from BrainFusionLib.phantom import make_pair
 from training.config_file import read_config
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -95,3 +99,48 @@ def test_a_configuration_that_is_too_deep_is_refused(tmp_path: Path) -> None:
     (tmp_path / "c.toml").write_text("a=" + "[" * 100_000)
     with pytest.raises(SettingsError, match="cannot be read as a TOML"):
         read_config(tmp_path / "c.toml")
+
+
+def test_an_unknown_device_in_a_configuration_is_refused_before_the_run(tmp_path: Path) -> None:
+    assert read_config(CONFIG, ["--training.device", "cuda:1"]).training.device == "cuda:1"
+    text = CONFIG.read_text().replace('device = "cpu"', "device = 'x'")
+    (tmp_path / "c.toml").write_text(text)
+    with pytest.raises(SettingsError, match=r"training\.device: 'x' is unknown; there are auto, cpu, cuda, mps"):
+        read_config(tmp_path / "c.toml")
+
+
+def test_a_missing_configuration_is_named_once(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError) as refusal:
+        read_config(tmp_path / "none.toml")
+    assert str(refusal.value).count("none.toml") == 1
+
+
+@pytest.mark.parametrize(("content", "words"), [
+    (b"\x89HDF\r\n\x1a\n\0" + bytes(100), "as older programs wrote it"),
+    (b"#Insight Transform File V1.0\nTransform: Euler3DTransform_double_3_3\nParameters: 0 0\nFixedParameters: 0 0 0\n",
+     "needs 6 Parameters, but there are 2"),
+    (b"1 0 0 0\n0 1 0 0\n0 0 1 0\n0 0 0 2\n", "is not that of a transform"),
+    (b"type = 1\nnxforms = 2\n1 4 4\n", "holds 2 transforms"),
+])  # fmt: skip
+def test_whole_files_that_are_not_right_are_not_to_be_copied_again(tmp_path: Path, content: bytes, words: str) -> None:
+    path = tmp_path / {b"\x89": "a.h5", b"#": "a.tfm", b"1": "a.txt", b"t": "a.lta"}[content[:1]]
+    path.write_bytes(content)
+    with pytest.raises(ImageFileError, match=words) as refusal:
+        read_transform(path)
+    assert "Copy or download" not in str(refusal.value)
+    assert str(refusal.value).count(str(path)) == 1
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs links")
+def test_a_broken_link_is_said_to_be_one(tmp_path: Path) -> None:
+    (tmp_path / "ct.nii").symlink_to("/nowhere/ct.nii")
+    with pytest.raises(ImageFileError, match="is a broken link"):
+        read_volume(tmp_path / "ct.nii")
+
+
+def test_a_ct_with_an_unusual_offset_is_refused_not_taken_for_bone() -> None:
+    pair = make_pair(seed=3, spacing_mm=6.0)
+    shifted = pair.ct.with_array(pair.ct.array_kji + 777)
+    with pytest.raises(ImageContentError, match="is above 300") as refusal:
+        check_pair(replace(shifted, modality=None), pair.mri)
+    assert refusal.value.remedy is Remedy.STATE_OFFSET

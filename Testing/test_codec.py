@@ -345,7 +345,10 @@ def _types_in(kind):
 
 
 def test_names_and_paths_are_removed_together():
-    request = Request(Source("MILLER.nrrd", "/home/miller/MILLER.nrrd"), Source("MILLER_T1.nrrd", "/home/x"))
+    settings = Settings(fusion=FusionSettings("network", "/home/miller/MILLER.npz"))
+    request = Request(
+        Source("MILLER.nrrd", "/home/miller/MILLER.nrrd"), Source("MILLER_T1.nrrd", "/home/x"), settings=settings
+    )
     told = Result(
         request,
         Pose(RigidTransform.identity(), RigidTransform.identity(), "given", "not moved"),

@@ -1,5 +1,6 @@
 """Cohorts that are folders: a folder a case, and BIDS datasets, whose results are BIDS derivatives."""
 
+import itertools
 import json
 import shutil
 import subprocess
@@ -14,7 +15,9 @@ from BrainFusionLib.cohort import one_case, read_bids, read_folders, read_manife
 from BrainFusionLib.cohort.folders import only_one
 from BrainFusionLib.cohort.manifest import Entry
 from BrainFusionLib.cohort.row import Row
-from BrainFusionLib.errors import ImageFileError, SettingsError
+from BrainFusionLib.errors import ImageContentError, ImageFileError, Remedy, SettingsError
+from BrainFusionLib.io import write_volume
+from BrainFusionLib.phantom import make_pair
 from BrainFusionLib.settings import Settings
 from BrainFusionLib.version import __version__
 from tools.make_cohort import make_cohort
@@ -284,11 +287,72 @@ def test_seal_from_elsewhere_reads_no_file_outside_of_its_folder(tmp_path, monke
 
 
 def test_input_replaced_during_the_run_makes_the_case_out_of_date(tmp_path):
-    for name in ("c", "m"):
+    for name in ("c", "m", "t"):
         (tmp_path / name).write_bytes(name.encode())
-    entry = Entry(1, "a", tmp_path / "c", tmp_path / "m")
-    before = one_case._made_from(entry, Settings())[0]
-    read = replace(before, ct=replace(before.ct, name="x.nii"))
-    (tmp_path / "c").write_bytes(b"replaced")
-    assert one_case._made_from(entry, Settings(), read)[0] == before
-    assert one_case._made_from(entry, Settings())[0] != before
+    entry = Entry(1, "a", tmp_path / "c", tmp_path / "m", transform=tmp_path / "t")
+    before = one_case._made_from(entry, Settings())
+    read = replace(before[0], ct=replace(before[0].ct, name="x.nii"))
+    for name in ("c", "t"):
+        (tmp_path / name).write_bytes(b"replaced")
+    assert one_case._made_from(entry, Settings(), read, before[1]) == before
+    now = one_case._made_from(entry, Settings())
+    assert now[0] != before[0]
+    assert now[1] != before[1]
+
+
+def test_cases_are_made_from_what_is_said_of_their_values(tmp_path):
+    for name in ("c", "m", "t"):
+        (tmp_path / name).write_bytes(name.encode())
+    entry = Entry(1, "a", tmp_path / "c", tmp_path / "m", transform=tmp_path / "t")
+    others = [{"ct_offset": 1024.0}, {"stated": ("CT",)}, {"transform_frame": "ras"}, {"transform_maps": "ct-to-mri"}]
+    made = [one_case._made_from(replace(entry, **said), Settings()) for said in ({}, *others)]
+    assert not any(one == another for one, another in itertools.combinations(made, 2))
+
+
+def test_manifest_says_modality_and_offset_and_options_say_them_of_the_other_cases(tmp_path, capsys):
+    for name in ("c.nii", "m.nii"):
+        (tmp_path / name).touch()
+    rows = [
+        "case,ct,mri,modality,ct_offset,transform_frame", "a,c.nii,m.nii,ct=CT/mri=MR,-1000,", "b,c.nii,m.nii,,,",
+        "c,c.nii,m.nii,ct=MR,,", "d,c.nii,m.nii,,inf,", "e,c.nii,m.nii,,,xyz",
+    ]  # fmt: skip
+    (tmp_path / "m.csv").write_text("\n".join(rows), encoding="utf-8")
+    words = ["cohort", str(tmp_path / "m.csv"), "-o", str(tmp_path / "out"), "--dry-run"]
+    assert cli.main([*words, "--ct-offset", "1024", "--modality", "mri=MR"]) == 2
+    said = capsys.readouterr()
+    assert "modality ct=CT mri=MR\tct_offset -1000\n" in said.out
+    assert "modality mri=MR\tct_offset 1024\n" in said.out
+    assert "row 4 (c): modality: takes ct=CT and mri=MR; got 'ct=MR'" in said.err
+    assert "row 5 (d): ct_offset: must be a number, for example 1024; got inf" in said.err
+    assert "row 6 (e): transform_frame: must be lps or ras; got xyz" in said.err
+    assert cli.main([*words, "--modality", "ct=MR"]) == 2
+    assert "--modality takes ct=CT and mri=MR" in capsys.readouterr().err
+
+
+def test_what_is_said_of_the_values_reaches_the_case(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(one_case, "run", lambda request, inputs: asked.append((request, inputs)))
+    pair = make_pair(seed=1, spacing_mm=12.0)
+    for name, volume in (("c.nii", pair.ct.with_array(pair.ct.array_kji + 777)), ("m.nii", pair.mri)):
+        write_volume(volume, tmp_path / name)
+    entry = Entry(1, "a", tmp_path / "c.nii", tmp_path / "m.nii", ct_offset=777.0, stated=("CT",))
+    one_case.fused(entry, one_case.read(entry), Settings())
+    request, inputs = asked[0]
+    assert (request.ct_offset, request.stated, inputs.ct.modality) == (777.0, ("CT",), "CT")
+
+
+def test_remedies_in_the_table_name_its_columns(tmp_path):
+    def refuse():
+        raise ImageContentError("is not in Hounsfield units.", remedy=Remedy.STATE_OFFSET)
+
+    row = one_case.attempted(Entry(1, "a", tmp_path, tmp_path), 0.0, refuse)
+    assert "column ct_offset" in row.error
+    assert "pass stated" not in row.error
+
+
+def test_errors_in_the_table_name_inputs_by_their_role(tmp_path):
+    def refuse():
+        raise ImageFileError(f"{tmp_path}/doe/IM1: is empty; doe.nii, given as MRI, and objects too.")
+
+    row = one_case.attempted(Entry(1, "a", tmp_path / "doe", tmp_path / "doe.nii"), 0.0, refuse)
+    assert row.error == "CT/IM1: is empty; MRI, given as MRI, and objects too."

@@ -429,7 +429,7 @@ def test_multi_frame_files_of_a_series_are_one_volume(tmp_path):
 
 def test_a_folder_without_dicom_is_refused(tmp_path):
     (tmp_path / "notes.txt").write_text("nothing here")
-    with pytest.raises(ImageFileError, match=r"no DICOM images .*\(1 files looked at, .* 4 levels.*\)\. Give the"):
+    with pytest.raises(ImageFileError, match=r"no DICOM images .*\(1 file looked at, .* 4 levels.*\)\. Give the"):
         read_volume(tmp_path)
 
 

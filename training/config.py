@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import Any, get_args
 
 from BrainFusionLib.errors import SettingsError
 from BrainFusionLib.fusion.methods import METHODS
 from BrainFusionLib.phantom.tissues import CONTRASTS
-from BrainFusionLib.settings import MOST_THREADS
+from BrainFusionLib.settings import MOST_THREADS, Device
 from simulation.scans import SimulationConfig
 
 SOURCES = ("phantom", "simulated", "original", "manifest", "png")
@@ -267,6 +268,9 @@ class TrainingConfig:
         for name in ("early_stopping", "checkpoint_steps", "threads", "seed"):
             require(getattr(self, name) >= 0, f"training.{name}: must be 0 or more; got {getattr(self, name)}")
         require(self.threads <= MOST_THREADS, f"training.threads: must be at most {MOST_THREADS}; got {self.threads}")
+        # Whether the machine has it is seen when the run starts.
+        if not re.fullmatch(r"cuda:\d{1,3}", self.device):
+            _one_of("training.device", self.device, get_args(Device))
         _one_of("training.precision", self.precision, PRECISIONS)
         require(0 <= self.ema < 1, f"training.ema: must be from 0 to below 1; got {self.ema}")
         fits = self.batch_size % self.accumulate == 0

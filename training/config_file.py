@@ -34,8 +34,10 @@ def read_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     path = Path(path)
     try:
         tables = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise SettingsError(f"{path}: cannot be read as a TOML configuration ({error})") from error
+    except OSError as error:
+        raise SettingsError(f"{path}: cannot be read ({error.strerror or error}). Give a TOML file.") from error
+    except (ValueError, RecursionError) as error:
+        raise SettingsError(f"{path}: cannot be read as a TOML configuration ({error}). Correct it.") from error
     try:
         _override(tables, overrides)
         return config_from(tables)

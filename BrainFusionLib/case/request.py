@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 
+from BrainFusionLib.errors import SettingsError
 from BrainFusionLib.landmarks import Landmarks
 from BrainFusionLib.settings import Settings
 from BrainFusionLib.transform import RigidTransform, Transform
 from BrainFusionLib.values import ByValue
 from BrainFusionLib.volume import Volume
+
+_STATED = {"ct=ct": "CT", "mri=mr": "MRI", "mri=mri": "MRI", "mr=mr": "MRI"}
 
 
 @dataclass(frozen=True)
@@ -84,3 +88,41 @@ class Inputs(ByValue):
     mri: Volume
     mri_mask: Volume | None = None
     sha256: Mapping[str, str] = field(default_factory=dict)
+
+    def as_stated(self, stated: Iterable[str]) -> Inputs:
+        """Return the same volumes with the modality of those that are stated (`Request.stated`)."""
+        ct = replace(self.ct, modality="CT") if "CT" in stated else self.ct
+        mri = replace(self.mri, modality="MR") if "MRI" in stated else self.mri
+        return replace(self, ct=ct, mri=mri)
+
+
+def stated_in(text: str) -> tuple[str, ...]:
+    """Return which of "CT" and "MRI" a text like ``ct=CT mri=MR`` says to be what they are given as.
+
+    Raises
+    ------
+    SettingsError
+        It says something else.
+    """
+    words = text.replace("/", " ").replace(",", " ").split()
+    wrong = [word for word in words if word.lower() not in _STATED]
+    if wrong:
+        raise SettingsError(
+            f"takes ct=CT and mri=MR; got {wrong[0][:100]!r}. If CT and MRI were given in the wrong order, "
+            "exchange them."
+        )
+    return tuple(dict.fromkeys(_STATED[word.lower()] for word in words))
+
+
+def offset_in(text: str) -> float:
+    """Return the number in a text, what to subtract from a CT's values.
+
+    Raises
+    ------
+    ValueError
+        It is no finite number.
+    """
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(text)
+    return number

@@ -229,6 +229,7 @@ class Result(ByValue):
             ct=unnamed(request.ct),
             mri=unnamed(request.mri),
             mri_mask=None if request.mri_mask is None else unnamed(request.mri_mask),
+            settings=request.settings.without_names(),
             landmarks=None if request.landmarks is None else marked(request.landmarks),
         )
         landmarks = self.landmarks

@@ -5,14 +5,17 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
 from BrainFusionLib.cli.codes import DONE, FAULT, WRONG_INPUT
+from BrainFusionLib.cli.pair import add_stated, stated_by
 from BrainFusionLib.cli.remedies import PHRASES
 from BrainFusionLib.cli.rules import add_rule_options, fusion_settings
 from BrainFusionLib.cohort import Entry, read_bids, read_folders, read_manifest, run_cohort
 from BrainFusionLib.cohort.folders import PATTERNS
+from BrainFusionLib.cohort.manifest import OPTIONAL
 from BrainFusionLib.cohort.memory import workers_that_fit
 from BrainFusionLib.cohort.row import Row
 from BrainFusionLib.console import say
@@ -27,8 +30,8 @@ def add_to(commands: Any) -> None:
         "cohort",
         help="register and fuse many pairs",
         description="Register and fuse every case of a cohort. Resumable: stop it at any time, and run it again.",
-        epilog="COHORT: a table with the columns case, ct, mri and, optionally, ct_series, mri_series, transform, "
-        "mri_mask, landmarks (one file, or two with a | between them), with files relative to it; "
+        epilog="COHORT: a table with the columns case, ct, mri and, optionally, "
+        f"{', '.join(OPTIONAL)} (landmarks: one file, or two with a | between them), with files relative to it; "
         "or a folder with one folder for each case; or, with --bids, a BIDS dataset. "
         "Written to FOLDER: a folder for each case, cohort.tsv, cohort.html and cohort.log. Exit codes: 0 all "
         "done, 1 some failed or were refused (the others are done), 2 the cohort or a setting is wrong.",
@@ -62,6 +65,7 @@ def add_cohort_options(command: Any) -> None:
     command.add_argument(
         "--scheduler", metavar="ADDRESS", help="address of a Dask scheduler whose workers do the work (tcp://host:8786)"
     )
+    add_stated(command)
     add_rule_options(command)
     command.add_argument(
         "--preset", choices=get_args(Preset), default="standard", help="effort of the search for the pose"
@@ -73,7 +77,7 @@ def _cohort(options: argparse.Namespace) -> int:
     entries, problems = entries_of(options)
     if options.dry_run:
         for entry in entries:
-            say(f"{entry.case}\t{entry.ct}\t{entry.mri}")
+            say("\t".join((entry.case, str(entry.ct), str(entry.mri), *_said_of(entry))))
         say(f"{len(entries)} cases to do, {_counted(problems)}.")
         return WRONG_INPUT if problems else DONE
     if not entries:
@@ -112,6 +116,19 @@ def run_entries(options: argparse.Namespace, entries: Sequence[Entry], problems:
     )
 
 
+def _with_options(entry: Entry, options: argparse.Namespace) -> Entry:
+    """Return a case with what the options say of all; the cells of its own row come first."""
+    offset = options.ct_offset if entry.ct_offset is None else entry.ct_offset
+    return replace(entry, ct_offset=offset, stated=entry.stated or stated_by(options))
+
+
+def _said_of(entry: Entry) -> list[str]:
+    """Return what is said of a case's values, as it would stand in the table."""
+    words = {"CT": "ct=CT", "MRI": "mri=MR"}
+    said = [f"modality {' '.join(words[role] for role in entry.stated)}"] if entry.stated else []
+    return said if entry.ct_offset is None else [*said, f"ct_offset {entry.ct_offset:g}"]
+
+
 def _counted(problems: Sequence[str]) -> str:
     return f"{len(problems)} problem{'' if len(problems) == 1 else 's'}"
 
@@ -122,7 +139,7 @@ def entries_of(options: argparse.Namespace) -> tuple[list[Entry], list[str]]:
     for problem in problems:
         phrased = problem.replace(Remedy.NAME_PATTERN.value, PHRASES[Remedy.NAME_PATTERN])
         say(f"{options.cohort}: {phrased}", error=True)
-    return entries, problems
+    return [_with_options(entry, options) for entry in entries], problems
 
 
 def _entries(options: argparse.Namespace) -> tuple[list[Entry], list[str]]:

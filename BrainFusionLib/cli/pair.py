@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import math
 import os
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
 from BrainFusionLib.case import Inputs, Request, Result, Source
+from BrainFusionLib.case.request import offset_in, stated_in
 from BrainFusionLib.cli.codes import NOT_FOUND, fail
 from BrainFusionLib.console import say
 from BrainFusionLib.errors import ImageFileError, SettingsError
@@ -24,17 +23,8 @@ from BrainFusionLib.landmarks import CAUTION, LandmarkErrors
 from BrainFusionLib.settings import Align, Model, RegistrationSettings
 from BrainFusionLib.transform import Transform
 
-_STATED = {"ct=ct": "CT", "mri=mr": "MRI", "mri=mri": "MRI", "mr=mr": "MRI"}
-
 # File systems take 255 bytes; the name under which a file is first written is longer than its own.
 _LONGEST_NAME = 200
-
-
-def _finite(text: str) -> float:
-    number = float(text)
-    if not math.isfinite(number):
-        raise ValueError(text)
-    return number
 
 
 def keep_refused(pose: Transform | None, path: str | None) -> int:
@@ -84,10 +74,8 @@ def check_transform_name(path: Path, form: TransformFormat = "itk") -> None:
 def inputs_of(options: argparse.Namespace) -> Inputs:
     """Read the volumes of a pair."""
     ct, mri = read_pair(options.ct, options.mri, *series_of(options))
-    stated = stated_by(options)
-    ct = replace(ct, modality="CT") if "CT" in stated else ct
-    mri = replace(mri, modality="MR") if "MRI" in stated else mri
-    return Inputs(ct, mri, read_volume(options.mri_mask) if options.mri_mask else None)
+    mask = read_volume(options.mri_mask) if options.mri_mask else None
+    return Inputs(ct, mri, mask).as_stated(stated_by(options))
 
 
 def stated_by(options: argparse.Namespace) -> tuple[str, ...]:
@@ -98,14 +86,10 @@ def stated_by(options: argparse.Namespace) -> tuple[str, ...]:
     SettingsError
         ``--modality`` says something else.
     """
-    words = [word for text in options.modality for word in text.replace("/", " ").replace(",", " ").split()]
-    wrong = [word for word in words if word.lower() not in _STATED]
-    if wrong:
-        raise SettingsError(
-            f"--modality takes ct=CT and mri=MR; got {wrong[0]!r}. If CT and MRI were given in the wrong order, "
-            "exchange them."
-        )
-    return tuple(dict.fromkeys(_STATED[word.lower()] for word in words))
+    try:
+        return stated_in(" ".join(options.modality))
+    except SettingsError as error:
+        raise SettingsError(f"--modality {error}") from error
 
 
 def between_of(options: argparse.Namespace, inputs: Inputs) -> Between:
@@ -161,15 +145,8 @@ def series_of(options: argparse.Namespace) -> tuple[str | None, str | None]:
     )
 
 
-def add_inputs(parser: argparse.ArgumentParser) -> None:
-    """Add the two inputs and how to register them."""
-    parser.add_argument("ct", metavar="CT", help=f"the CT: {readable()}")
-    parser.add_argument("mri", metavar="MRI", help="the MRI, in any of the same formats")
-    parser.add_argument(
-        "--series", help="series to read from a DICOM folder with several: number, place in the list, or UID"
-    )
-    parser.add_argument("--ct-series", metavar="SERIES", help="the same for the CT, if both are DICOM folders")
-    parser.add_argument("--mri-series", metavar="SERIES", help="the same for the MRI, if both are DICOM folders")
+def add_stated(parser: argparse.ArgumentParser) -> None:
+    """Add what a user may say of the values."""
     parser.add_argument(
         "--modality",
         nargs="+",
@@ -180,10 +157,22 @@ def add_inputs(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--ct-offset",
-        type=_finite,
+        type=offset_in,
         metavar="N",
         help="subtract N from the CT's values to get Hounsfield units, for example 1024 (default: worked out)",
     )
+
+
+def add_inputs(parser: argparse.ArgumentParser) -> None:
+    """Add the two inputs and how to register them."""
+    parser.add_argument("ct", metavar="CT", help=f"the CT: {readable()}")
+    parser.add_argument("mri", metavar="MRI", help="the MRI, in any of the same formats")
+    parser.add_argument(
+        "--series", help="series to read from a DICOM folder with several: number, place in the list, or UID"
+    )
+    parser.add_argument("--ct-series", metavar="SERIES", help="the same for the CT, if both are DICOM folders")
+    parser.add_argument("--mri-series", metavar="SERIES", help="the same for the MRI, if both are DICOM folders")
+    add_stated(parser)
     parser.add_argument(
         "--transform",
         metavar="FILE",

@@ -6,16 +6,24 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import cast, get_args
 
-from BrainFusionLib.errors import ImageFileError
+from BrainFusionLib.case.request import offset_in, stated_in
+from BrainFusionLib.errors import ImageFileError, SettingsError
+from BrainFusionLib.io.other_transforms import Frame, Maps
 from BrainFusionLib.io.reading import exists, shown
 from BrainFusionLib.io.tables import parse_csv
 from BrainFusionLib.io.transforms import READ_TRANSFORM_SUFFIXES
 
 REQUIRED = ("case", "ct", "mri")
-OPTIONAL = ("ct_series", "mri_series", "transform", "mri_mask", "landmarks")
+OPTIONAL = (
+    "ct_series", "mri_series", "transform", "transform_frame", "transform_maps", "mri_mask", "landmarks", "modality",
+    "ct_offset",
+)  # fmt: skip
 # Between two files of landmarks, the CT's and the MRI's.
 BETWEEN_FILES = "|"
+# Columns whose cells are one of a few words.
+_WORDS: dict[str, tuple[str, ...]] = {"transform_frame": get_args(Frame), "transform_maps": get_args(Maps)}
 # Names that are valid for folders on every system, and cannot lead out of the output folder.
 NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}")
 BAD_NAME = "a case's name is used for its folder: up to 100 letters, digits, '_', '-' and '.' ('.' not first)"
@@ -45,6 +53,10 @@ class Entry:
         Series of a DICOM folder.
     landmarks
         One file of landmarks, or two: the CT's and the MRI's (`io.landmark_files`).
+    transform_frame, transform_maps
+        Frame and direction of the starting pose, where its file does not say.
+    ct_offset, stated
+        As in `Request`.
     """
 
     row: int
@@ -59,6 +71,10 @@ class Entry:
     place: str = ""
     file_names: Mapping[str, str] | None = None
     bids_root: Path | None = None
+    transform_frame: Frame | None = None
+    transform_maps: Maps | None = None
+    ct_offset: float | None = None
+    stated: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.place:
@@ -92,8 +108,9 @@ def read_manifest(path: str | Path) -> tuple[list[Entry], list[str]]:
     ----------
     path
         A table with a header, UTF-8, with commas, semicolons or tabs: ``case``, ``ct``, ``mri`` and, optionally,
-        ``ct_series``, ``mri_series``, ``transform``, ``mri_mask``, ``landmarks`` (one file, or two with a ``|`` between
-        them). Files are relative to the table.
+        ``ct_series``, ``mri_series``, ``transform``, ``transform_frame``, ``transform_maps``, ``mri_mask``,
+        ``landmarks`` (one file, or two with a ``|`` between them), ``modality`` (``ct=CT``, ``mri=MR`` or both),
+        ``ct_offset``. Files are relative to the table.
 
     Raises
     ------
@@ -173,6 +190,17 @@ def _problems_of(cells: Mapping[str, str], folder: Path) -> list[str]:
         wrong.append(f"transform: {_brief(cells['transform'])} must be named {' or '.join(READ_TRANSFORM_SUFFIXES)}")
     if cells["ct"] and cells["ct"] == cells["mri"] and cells.get("ct_series") == cells.get("mri_series"):
         wrong.append("CT and MRI are the same file")
+    for name, allowed in _WORDS.items():
+        if cells.get(name) and cells[name].lower() not in allowed:
+            wrong.append(f"{name}: must be {' or '.join(allowed)}; got {_brief(cells[name])}")
+    try:
+        stated_in(cells.get("modality", ""))
+    except SettingsError as error:
+        wrong.append(f"modality: {error}")
+    try:
+        offset_in(cells.get("ct_offset") or "0")
+    except ValueError:
+        wrong.append(f"ct_offset: must be a number, for example 1024; got {_brief(cells['ct_offset'])}")
     return wrong
 
 
@@ -198,4 +226,8 @@ def _entry(row: int, cells: Mapping[str, str], folder: Path) -> Entry:
         file("transform"),
         file("mri_mask"),
         tuple(folder / name for name in _landmarks_of(cells)),
+        transform_frame=cast("Frame | None", cells.get("transform_frame", "").lower() or None),
+        transform_maps=cast("Maps | None", cells.get("transform_maps", "").lower() or None),
+        ct_offset=offset_in(cells["ct_offset"]) if cells.get("ct_offset") else None,
+        stated=stated_in(cells.get("modality", "")),
     )

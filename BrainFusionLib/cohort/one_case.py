@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 import traceback
 from collections.abc import Callable
@@ -17,7 +18,7 @@ from BrainFusionLib.cohort.bids import write_sidecar
 from BrainFusionLib.cohort.manifest import Entry
 from BrainFusionLib.cohort.overview import thumbnail
 from BrainFusionLib.cohort.row import Row
-from BrainFusionLib.errors import BrainFusionError, RegistrationError
+from BrainFusionLib.errors import BrainFusionError, RegistrationError, Remedy
 from BrainFusionLib.folder import (
     between_inputs,
     make_output_folder,
@@ -36,8 +37,26 @@ from BrainFusionLib.values import ByValue
 from BrainFusionLib.version import __version__
 from BrainFusionLib.volume import Volume
 
+# Remedies in terms of a cohort: columns of its table.
+PHRASES: dict[Remedy, str] = {
+    Remedy.STATE_MODALITY: "If it is an MRI after all, write mri=MR into the column modality, or give the option of "
+    "that name for all cases.",
+    Remedy.STATE_OFFSET: "If it is the CT, write into the column ct_offset what to subtract from its values, or ct=CT "
+    "into the column modality to take them as they are; or give the options of those names for all cases.",
+    Remedy.STATE_FRAME: "Write lps or ras into the column transform_frame, and ct-to-mri or mri-to-ct into "
+    "transform_maps.",
+    Remedy.STATE_DIRECTION: "Write ct-to-mri or mri-to-ct into the column transform_maps.",
+    Remedy.CHOOSE_SERIES: "Write one into the column ct_series or mri_series (its UID, its number or its place in this "
+    "list), or give a folder with only one series:",
+    Remedy.CHOOSE_SERIES_OF_EACH: "Fill the columns ct_series and mri_series, or give two folders.",
+    Remedy.OMIT_SERIES: "Leave its cell in the column ct_series or mri_series empty.",
+    Remedy.USE_TRANSFORM_AS_IT_IS: "Give a rigid one.",
+    Remedy.REGISTER: "Check the transform and the volumes.",
+}
+
 # Written last, beside a case's results. A case is done if this file exists and matches the results.
 SEAL = "cohort-case.json"
+Fused = tuple[Result, Volume, str | None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,7 +68,7 @@ class Seal(ByValue):
     request
         The request with the sha256 of every input and of the weights, and without paths.
     transform_sha256
-        The sha256 of the file with the starting pose.
+        The sha256 of the file with the starting pose, and what the manifest says of its frame and direction.
     landmarks_sha256
         The sha256 of each file of landmarks.
     version
@@ -81,42 +100,46 @@ def attempted(entry: Entry, began: float, work: Callable[[], Row]) -> Row:
     try:
         row = work()
     except RegistrationError as error:
-        row = Row(entry.case, "refused", error=_line(error))
-    except (BrainFusionError, MemoryError) as error:
-        row = Row(entry.case, "failed", error=_line(error) or "not enough memory")
+        row = Row(entry.case, "refused", error=_line(entry, error.phrased(PHRASES)))
+    except BrainFusionError as error:
+        row = Row(entry.case, "failed", error=_line(entry, error.phrased(PHRASES)))
+    except MemoryError:
+        row = Row(entry.case, "failed", error="not enough memory")
     except Exception as error:  # one case's fault must not stop the others
         traceback.print_exc()
-        row = Row(entry.case, "failed", error=_line(f"a fault of the program ({type(error).__name__}: {error})"))
+        row = Row(entry.case, "failed", error=_line(entry, f"a fault of the program ({type(error).__name__}: {error})"))
     return replace(row, seconds=round(time.monotonic() - began, 1))
 
 
 def read(entry: Entry) -> Inputs:
     """Read the volumes of a case; the sha256 of their files is taken first, so that it is never a later file's."""
-    files = {"ct": entry.ct, "mri": entry.mri, "mri_mask": entry.mri_mask}
+    files = {"ct": entry.ct, "mri": entry.mri, "mri_mask": entry.mri_mask, "transform": entry.transform}
     try:
         sha256 = {role: sha256_of(path) for role, path in files.items() if path is not None}
     except OSError:
         sha256 = {}  # reading it says what is wrong
     ct, mri = read_pair(entry.ct, entry.mri, entry.ct_series, entry.mri_series)
-    return Inputs(ct, mri, None if entry.mri_mask is None else read_volume(entry.mri_mask), sha256)
+    mask = None if entry.mri_mask is None else read_volume(entry.mri_mask)
+    return Inputs(ct, mri, mask, sha256).as_stated(entry.stated)
 
 
-def fused(entry: Entry, inputs: Inputs, settings: Settings) -> tuple[Result, Volume]:
-    """Return the result, and the MRI, which is needed to write the files."""
+def fused(entry: Entry, inputs: Inputs, settings: Settings) -> Fused:
+    """Return the result with what is needed to write the files: the MRI, and the sha256 of the starting pose."""
+    between = between_inputs(inputs, entry.ct, entry.mri, entry.transform_frame, entry.transform_maps)
     request = Request(
         Source(inputs.ct.name, series=entry.ct_series, sha256=inputs.sha256.get("ct")),
         Source(inputs.mri.name, series=entry.mri_series, sha256=inputs.sha256.get("mri")),
         None if inputs.mri_mask is None else Source(inputs.mri_mask.name, sha256=inputs.sha256.get("mri_mask")),
         settings,
-        start=None
-        if entry.transform is None
-        else read_transform(entry.transform, between=between_inputs(inputs, entry.ct, entry.mri)),
+        start=None if entry.transform is None else read_transform(entry.transform, between=between),
         landmarks=read_landmarks(entry.landmarks) if entry.landmarks else None,
+        ct_offset=entry.ct_offset,
+        stated=entry.stated,
     )
-    return run(request, inputs), inputs.mri
+    return run(request, inputs), inputs.mri, inputs.sha256.get("transform")
 
 
-def store(entry: Entry, result: Result, mri: Volume, folder: Path) -> Row:
+def store(entry: Entry, result: Result, mri: Volume, transform_sha256: str | None, folder: Path) -> Row:
     """Write a case's files, the seal last; return its row of the table."""
     case = folder / entry.place
     made = make_output_folder(case)
@@ -131,7 +154,7 @@ def store(entry: Entry, result: Result, mri: Volume, folder: Path) -> Row:
         raise
     row = Row.of(entry.case, result)
     seal = Seal(
-        *_made_from(entry, result.request.settings, result.request),
+        *_made_from(entry, result.request.settings, result.request, transform_sha256),
         version=__version__,
         files={path.name: sha256_of(path) for path in files},
         row=row,
@@ -169,11 +192,12 @@ def read_seal(entry: Entry, folder: Path) -> Seal | None:
 
 
 def _made_from(
-    entry: Entry, settings: Settings, read: Request | None = None
+    entry: Entry, settings: Settings, read: Request | None = None, transform_sha256: str | None = None
 ) -> tuple[Request, str | None, tuple[str, ...]]:
     """Return everything that a result depends on: the inputs' content and the settings, with weights by sha256.
 
-    With the request of a result, the content is what was read for it; a file replaced since then makes it out of date.
+    With the request of a result, and the sha256 of its starting pose, the content is what was read for it; a file
+    replaced since then makes it out of date.
     """
 
     def content(path: Path, source: Source | None) -> str:
@@ -191,11 +215,25 @@ def _made_from(
         Source("MRI", series=entry.mri_series, sha256=content(entry.mri, mri)),
         mask,
         settings,
+        ct_offset=entry.ct_offset,
+        stated=entry.stated,
     )
-    transform = None if entry.transform is None else sha256_of(entry.transform)
-    return request, transform, tuple(sha256_of(path) for path in entry.landmarks)
+    landmarks = tuple(sha256_of(path) for path in entry.landmarks)
+    if entry.transform is None:
+        return request, None, landmarks
+    # The same file is another pose, if its numbers are said to be in another frame.
+    words = (transform_sha256 or sha256_of(entry.transform), entry.transform_frame, entry.transform_maps)
+    return request, " ".join(word for word in words if word), landmarks
 
 
-def _line(error: object) -> str:
-    """Return an error on one line, without tabs: a cell of the table."""
-    return " ".join(shown(str(error)).split())
+def _line(entry: Entry, error: str) -> str:
+    """Return an error on one line, without tabs: a cell of the table, with each input named by its role.
+
+    Table, page and log are shown to others, and names of files may identify the patient; the manifest has them.
+    """
+    roles = {"CT": entry.ct, "MRI": entry.mri, "the transform": entry.transform, "the mask": entry.mri_mask}
+    text = shown(error)
+    for role, path in roles.items():
+        for name in (path, path.absolute(), path.resolve(), path.name) if path is not None else ():
+            text = re.sub(rf"(?<![\w./\\-]){re.escape(shown(name))}(?![\w-]|\.\w)", role, text)
+    return " ".join(text.split())

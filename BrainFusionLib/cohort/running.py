@@ -14,10 +14,9 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from BrainFusionLib.case.request import Inputs
-from BrainFusionLib.case.result import Result
 from BrainFusionLib.cohort.bids import start_derivative
 from BrainFusionLib.cohort.manifest import Entry
-from BrainFusionLib.cohort.one_case import attempted, finished, fuse_case, fused, read, read_seal, store
+from BrainFusionLib.cohort.one_case import Fused, attempted, finished, fuse_case, fused, read, read_seal, store
 from BrainFusionLib.cohort.overview import overview
 from BrainFusionLib.cohort.row import COLUMNS, Row
 from BrainFusionLib.device import keep_freed_memory, pick_device
@@ -29,7 +28,6 @@ from BrainFusionLib.io.tables import format_csv
 from BrainFusionLib.locking import locked
 from BrainFusionLib.settings import Settings
 from BrainFusionLib.stopping import before_leaving, end_with_parent, signals_held_back
-from BrainFusionLib.volume import Volume
 
 TABLE, OVERVIEW, LOG, LOCK = "cohort.tsv", "cohort.html", "cohort.log", ".cohort.lock"
 # Attempts for a case whose worker was killed (out of memory, for example).
@@ -151,9 +149,9 @@ def _one_computes(entries: Sequence[Entry], folder: Path, settings: Settings, re
             raise
 
 
-def _computed(entry: Entry, inputs: Future[Inputs], settings: Settings) -> Future[tuple[Result, Volume]]:
+def _computed(entry: Entry, inputs: Future[Inputs], settings: Settings) -> Future[Fused]:
     """Fuse the inputs; the future returned carries the result, or the error of reading or fusing."""
-    computed: Future[tuple[Result, Volume]] = Future()
+    computed: Future[Fused] = Future()
     try:
         computed.set_result(fused(entry, inputs.result(), settings))
     except Exception as error:
@@ -161,7 +159,7 @@ def _computed(entry: Entry, inputs: Future[Inputs], settings: Settings) -> Futur
     return computed
 
 
-def _written(entry: Entry, began: float, computed: Future[tuple[Result, Volume]], folder: Path) -> Row:
+def _written(entry: Entry, began: float, computed: Future[Fused], folder: Path) -> Row:
     return attempted(entry, began, lambda: store(entry, *computed.result(), folder))
 
 

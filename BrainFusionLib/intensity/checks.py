@@ -9,11 +9,13 @@ import numpy.typing as npt
 
 from BrainFusionLib.errors import GeometryError, ImageContentError, Remedy
 from BrainFusionLib.geometry import Grid
-from BrainFusionLib.intensity.hounsfield import LEAST_BONE, bone_share, is_surely_ct, sample_of
+from BrainFusionLib.intensity.hounsfield import LEAST_BONE, bone_share, has_air, is_surely_ct, sample_of
 from BrainFusionLib.volume import BoolArray, Volume
 
 # Plausible longest edge of a volume. Wide on purpose: only spacings in metres or micrometres are outside.
 PLAUSIBLE_EXTENT_MM = (3.0, 10_000.0)
+# Share of bone in the tissue of a head that no CT has whose numbers are right.
+MOST_BONE = 0.8
 # A volume of whole numbers with at most this many different values is a label map.
 MOST_LABELS = 32
 # Tolerance for rounded headers: distance of a mask's corners from the MRI's, as a share of the shortest voxel edge.
@@ -104,7 +106,14 @@ def check_pair(ct: Volume, mri: Volume, stated: Collection[str] = ()) -> None:
             "(without a window, not as 8 bits), or check that this is the CT.",
             remedy=Remedy.STATE_OFFSET,
         )
-    bone = bone_share(sample_of(ct.array_kji))
+    sample = sample_of(ct.array_kji)
+    bone = bone_share(sample)
+    if bone > MOST_BONE and not has_air(sample):
+        raise ImageContentError(
+            f"{ct.name}, given as CT, is not in Hounsfield units: {100 * bone:.0f} % of its tissue is above 300, as "
+            "bone is, and its air is not near -1000. Export the CT with its rescale slope and intercept applied.",
+            remedy=Remedy.STATE_OFFSET,
+        )
     if bone < LEAST_BONE:
         raise ImageContentError(
             f"{ct.name}, given as CT, shows no bone: only {100 * bone:.2g} % of its tissue is above 300 HU, in a head "

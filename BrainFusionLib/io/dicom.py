@@ -123,7 +123,8 @@ def _notes_on_files(series: Series) -> tuple[str, ...]:
             "out: if one was a slice, it is missing."
         )
     if series.dead_links:
-        notes.append(f"{series.dead_links} links beside the slices lead nowhere: if one was a slice, it is missing.")
+        links = "1 broken link is" if series.dead_links == 1 else f"{series.dead_links} broken links are"
+        notes.append(f"{links} beside the slices: if one was a slice, it is missing.")
     return tuple(notes)
 
 

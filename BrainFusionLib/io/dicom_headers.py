@@ -13,7 +13,7 @@ from BrainFusionLib.errors import GeometryError, ImageFileError
 from BrainFusionLib.geometry import FloatArray, Grid, orthonormalised
 from BrainFusionLib.io.dicom_files import DicomFile, open_image_header, quiet_pydicom
 from BrainFusionLib.io.dicom_series import find_series, is_dicom
-from BrainFusionLib.io.reading import COPY_AGAIN, naming
+from BrainFusionLib.io.reading import naming
 from BrainFusionLib.io.zipped import unpacked
 
 if TYPE_CHECKING:
@@ -141,7 +141,7 @@ def read_headers(files: Sequence[str | Path]) -> DicomHeaders:
         for path in map(Path, files):
             file = open_image_header(path)
             if file is None:
-                raise ImageFileError(f"{path}: is not a DICOM file with an image. {COPY_AGAIN}")
+                raise ImageFileError(f"{path}: is not a DICOM file with an image. Give the slices of one series.")
             found.append(file)
     return _headers_of(found)
 

@@ -22,7 +22,7 @@ from BrainFusionLib.io.dicom_files import (
 )
 from BrainFusionLib.io.dicom_pixels import undecodable
 from BrainFusionLib.io.dicom_planes import Group, Plane, groups_of
-from BrainFusionLib.io.reading import naming, open_regular
+from BrainFusionLib.io.reading import naming, open_regular, shown
 from BrainFusionLib.io.text_headers import brief
 from BrainFusionLib.io.zipped import is_zip
 
@@ -199,13 +199,14 @@ def _found_in(folder: Path, depth: int) -> _Found:
 def _nothing_there(folder: Path, found: _Found, depth: int) -> str:
     """Return the message for a folder without images: how deep it was searched, and what was there instead."""
     kinds = [f"{count} {kind}" for kind, count in sorted(Counter(kind for _, kind in found.objects).items())]
-    links = len(found.dead_links)
+    files = f"{found.looked_at} file{'' if found.looked_at == 1 else 's'} looked at"
+    links = [shown(link.relative_to(folder).as_posix()) for link in found.dead_links]
+    named = f"{', '.join(links[:3])}{', ...' if len(links) > 3 else ''}"
     zips = [path.name for path in found.others if path.suffix.lower() == ".zip"]
     looked = [
-        f"{found.looked_at} files looked at, in this folder and up to {depth} levels of folders in it" if depth else
-        f"{found.looked_at} files looked at",
+        f"{files}, in this folder and up to {depth} levels of folders in it" if depth else files,
         f"DICOM without images: {', '.join(kinds)}" if kinds else "",
-        f"{links} links lead nowhere: get the files that they stand for" if links else "",
+        f"{len(links)} broken link{'' if len(links) == 1 else 's'}, {named}: copy what they stand for" if links else "",
         f"name the zip file itself to read what is in it: {brief(zips[0])}" if zips else "",
     ]  # fmt: skip
     return (

@@ -12,7 +12,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from BrainFusionLib.io.reading import open_regular
+from BrainFusionLib.errors import ImageFileError
+from BrainFusionLib.io.reading import open_regular, shown
 
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _LONGEST = 1 << 26
@@ -34,21 +35,26 @@ class Hdf5File:
     Raises
     ------
     ValueError
-        It is not such a file, too long, or of a version or layout that is not read; also in its methods.
+        It is damaged; also in its methods.
+    ImageFileError
+        It is too long, or of a version or layout that is not read; also in its methods.
     """
 
     def __init__(self, path: Path) -> None:
+        self._path = path
         with open_regular(path) as stream:
             self._content = stream.read(_LONGEST + 1)
         if len(self._content) > _LONGEST:
-            raise ValueError(f"more than {_LONGEST} bytes, too long for linear transforms")
-        if (
-            not self._content.startswith(SIGNATURE)
-            or self._content[8:9] not in (b"\2", b"\3")
-            or self._content[9:11] != b"\x08\x08"
-        ):
-            raise ValueError("HDF5 of a version that is not read")
+            raise self._not_read(f"has more than {_LONGEST} bytes, too many for linear transforms")
+        version = self._content[8:9]
+        if version in (b"\0", b"\1"):
+            raise self._not_read("is HDF5 as older programs wrote it (superblock 0 or 1)")
+        if version not in (b"\2", b"\3") or self._content[9:11] != b"\x08\x08":
+            raise self._not_read("is HDF5 of an unknown version, or damaged")
         self._root = self._number(36, 8)
+
+    def _not_read(self, what: str) -> ImageFileError:
+        return ImageFileError(f"{shown(self._path)}: {what}. Load it in Slicer or ITK, and save the transform as .tfm.")
 
     def names(self, *group: str) -> list[str]:
         """Return the names in a group."""
@@ -58,7 +64,7 @@ class Hdf5File:
         """Return the numbers of a data set; none where it is empty."""
         kind, size, data, count = self._data_set(path)
         if kind != _FLOAT or size not in (4, 8):
-            raise ValueError(f"{path[-1][:40]} does not hold floating-point numbers")
+            raise self._not_read(f"its {path[-1][:40]} does not hold floating-point numbers")
         if count > _MOST_VALUES or len(data) < count * size:
             raise ValueError(f"{path[-1][:40]} holds fewer bytes than it says, or far too many values")
         return [float(value) for value in np.frombuffer(data, f"<f{size}", count)]
@@ -95,7 +101,7 @@ class Hdf5File:
 
     def _messages(self, address: int) -> Iterator[_Message]:
         if self._bytes(address, 5) != b"OHDR\2":
-            raise ValueError("HDF5 of a version that is not read")
+            raise self._not_read("has parts of another version of HDF5, or is damaged")
         flags = self._number(address + 5, 1)
         start = address + 6 + (16 if flags & 0x20 else 0) + (4 if flags & 0x10 else 0)
         width = 1 << (flags & 3)
@@ -127,13 +133,13 @@ class Hdf5File:
             if kind == _LINK_INFO:
                 flags = self._number(start + 1, 1)
                 if self._number(start + 2 + (8 if flags & 1 else 0), 8) != _UNDEFINED:
-                    raise ValueError("a group of more members than are read")
+                    raise self._not_read("holds more members than are read")
             elif kind == _LINK:
                 flags = self._number(start + 1, 1)
                 position = start + 2
                 if flags & 0x08:
                     if self._number(position, 1) != 0:
-                        raise ValueError("a link that leads elsewhere")
+                        raise self._not_read("holds a link that leads elsewhere")
                     position += 1
                 position += (8 if flags & 0x04 else 0) + (1 if flags & 0x10 else 0)
                 width = 1 << (flags & 3)
@@ -150,7 +156,7 @@ class Hdf5File:
             if message == _DATATYPE:
                 kind, size = self._number(start, 1) & 0x0F, self._number(start + 4, 4)
                 if kind == _FLOAT and self._number(start + 1, 1) & 1:
-                    raise ValueError("big-endian numbers, which are not read")
+                    raise self._not_read("holds big-endian numbers")
             elif message == _DATASPACE:
                 version, dimensions = self._number(start, 1), self._number(start + 1, 1)
                 first = start + (8 if version == 1 else 4)
@@ -161,7 +167,7 @@ class Hdf5File:
             elif message == _LAYOUT:
                 version, layout = self._number(start, 1), self._number(start + 1, 1)
                 if version not in (3, 4) or layout > 1:
-                    raise ValueError("a data set in pieces, too large for a linear transform")
+                    raise self._not_read("holds data in pieces, too large for a linear transform")
                 if layout == 0:
                     data = self._bytes(start + 4, self._number(start + 2, 2))
                 elif self._number(start + 2, 8) != _UNDEFINED:

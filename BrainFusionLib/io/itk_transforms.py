@@ -18,7 +18,7 @@ from BrainFusionLib.errors import BrainFusionError, GeometryError, ImageFileErro
 from BrainFusionLib.geometry import FloatArray, affine
 from BrainFusionLib.io.hdf5 import Hdf5File
 from BrainFusionLib.io.mat_files import read_mat_list
-from BrainFusionLib.io.reading import COPY_AGAIN, open_regular
+from BrainFusionLib.io.reading import COPY_AGAIN, SAVE_AGAIN, open_regular
 from BrainFusionLib.io.text_headers import brief, numbers
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 MARK = b"#Insight Transform File"
 # A hundred linear transforms; fields of displacements are longer.
 _LONGEST = 1 << 20
+GIVE_LINEAR = "Give a linear one."
 _KIND = re.compile(r"(\w+?)_(?:double|float)_(\d+)_(\d+)")
 _COMPOSITE = "CompositeTransform"
 _HDF5_GROUP = "TransformGroup"
@@ -111,7 +112,7 @@ def read_mat_matrix(path: Path, wanted: str) -> FloatArray:
         else:
             raise ImageFileError(f"{path}: a transform has no fixed parameters. {COPY_AGAIN}")
     if waiting is not None or not found:
-        raise ImageFileError(f"{path}: holds no whole transform of ITK or ANTs. {COPY_AGAIN}")
+        raise ImageFileError(f"{path}: holds no whole transform of ITK or ANTs. {SAVE_AGAIN}")
     return composed(path, found)
 
 
@@ -181,10 +182,13 @@ def read_itk_matrix(path: Path, wanted: str) -> FloatArray:
         )
     blocks = _blocks(path, content.decode("latin-1"), wanted)
     if len(content) > _LONGEST:
-        raise ImageFileError(f"{path}: is longer than {_LONGEST} bytes, so it is not a linear transform. {COPY_AGAIN}")
+        raise ImageFileError(f"{path}: is longer than {_LONGEST} bytes, so it is not a linear transform. {GIVE_LINEAR}")
     # ITK takes half a last number for a whole one.
     if not blocks or not content.endswith(b"\n") or any(None in (b.parameters, b.fixed) for b in blocks):
-        raise ImageFileError(f"{path}: the transform file is cut short (its last line must end). {COPY_AGAIN}")
+        raise ImageFileError(
+            f"{path}: the transform file may be cut short: its last line does not end. {COPY_AGAIN} If it is whole, "
+            "add a line break to its end."
+        )
     return composed(path, [_transform_of(path, block) for block in blocks])
 
 
@@ -214,7 +218,7 @@ def _blocks(path: Path, text: str, wanted: str) -> list[_Block]:
         elif key in ("Parameters", "FixedParameters") and found:
             name = "parameters" if key == "Parameters" else "fixed"
             if getattr(found[-1], name) is not None:
-                raise ImageFileError(f"{path}: transform {len(found)} has two lines of {key}. {COPY_AGAIN}")
+                raise ImageFileError(f"{path}: transform {len(found)} has two lines of {key}. {SAVE_AGAIN}")
             setattr(found[-1], name, value)
         elif line.strip() and not line.startswith("#"):
             raise ImageFileError(f"{path}: line {number}, {brief(line)}, is not one of a transform file. {COPY_AGAIN}")
@@ -262,10 +266,10 @@ def _made(path: Path, transform: ItkTransform) -> sitk.Transform:
         if len(values) not in counts:
             raise ImageFileError(
                 f"{path}: a transform of the kind {transform.kind} needs {' or '.join(map(str, counts))} {name}, but "
-                f"there are {len(values)}. {COPY_AGAIN}"
+                f"there are {len(values)}. {SAVE_AGAIN}"
             )
         if not np.isfinite(values).all():
-            raise ImageFileError(f"{path}: in {name}, a value is not a number. {COPY_AGAIN}")
+            raise ImageFileError(f"{path}: in {name}, a value is not a number. {SAVE_AGAIN}")
     maker = getattr(sitk, kind.itk)
     made = sitk.Transform(3, maker) if kind.itk.startswith("sitk") else maker()
     if transform.fixed:

@@ -16,7 +16,7 @@ from BrainFusionLib.errors import ImageFileError
 from BrainFusionLib.geometry import ORTHOGONALITY_TOLERANCE, FloatArray, Grid, affine, orthonormalised
 from BrainFusionLib.io.budget import refuse_too_large
 from BrainFusionLib.io.data_files import data_file, is_pattern, numbered
-from BrainFusionLib.io.reading import COPY_AGAIN, naming, open_regular, refuse_bad_spacing, three_sizes
+from BrainFusionLib.io.reading import CONVERT_AGAIN, COPY_AGAIN, naming, open_regular, refuse_bad_spacing, three_sizes
 from BrainFusionLib.io.text_headers import (
     LONGEST_HEADER,
     LONGEST_LINE,
@@ -135,7 +135,7 @@ def _header(path: Path) -> _Header:
         end = stop + 1 if stop >= 0 else len(text)
     for key in ("DimSize", "ElementType"):
         if key not in entries:
-            raise ImageFileError(f"{path}: its MetaImage header lacks the entry {key}. {COPY_AGAIN}")
+            raise ImageFileError(f"{path}: its MetaImage header lacks the entry {key}. {CONVERT_AGAIN}")
     lines_after = text[end:].decode("latin-1").splitlines() if entries["ElementDataFile"].startswith("LIST") else []
     return _Header(entries, end, [line.strip() for line in lines_after if line.strip()])
 
@@ -234,7 +234,7 @@ def _data_files(path: Path, header: _Header, size: tuple[int, int, int]) -> list
     else:
         return [data_file(path, source)]
     if len(names) != size[2]:
-        raise ImageFileError(f"{path}: names {len(names)} files for its {size[2]} slices. {COPY_AGAIN}")
+        raise ImageFileError(f"{path}: names {len(names)} files for its {size[2]} slices. {CONVERT_AGAIN}")
     return [data_file(path, name) for name in names]
 
 

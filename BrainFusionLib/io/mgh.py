@@ -72,9 +72,7 @@ def mgh_size(path: Path) -> tuple[int, int, int]:
 def _read_header(path: Path) -> np.void:
     raw = read_start(path, _HEADER.itemsize)
     if len(raw) < _HEADER.itemsize or raw[:4] != b"\0\0\0\1":
-        raise ImageFileError(
-            f"{path}: is not a FreeSurfer volume: it does not begin with the header of one. {COPY_AGAIN}"
-        )
+        raise ImageFileError(f"{path}: is not a FreeSurfer volume: it has the wrong name, or is damaged. {COPY_AGAIN}")
     header: np.void = np.frombuffer(raw, _HEADER, 1)[0]
     if int(header["type"]) not in _TYPES:
         raise ImageFileError(

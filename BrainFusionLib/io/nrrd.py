@@ -17,7 +17,7 @@ from BrainFusionLib.geometry import Grid, affine
 from BrainFusionLib.io.budget import refuse_too_large
 from BrainFusionLib.io.data_files import data_file, is_pattern, numbered
 from BrainFusionLib.io.nrrd_header import NrrdHeader, read_axes, read_header, read_sizes, size_of
-from BrainFusionLib.io.reading import COPY_AGAIN, naming, open_regular, refuse_bad_spacing
+from BrainFusionLib.io.reading import CONVERT_AGAIN, COPY_AGAIN, naming, open_regular, refuse_bad_spacing
 from BrainFusionLib.io.text_headers import LONGEST_LINE, PURPOSE, brief, exact, whole_numbers
 from BrainFusionLib.io.unpacking import Packing, cut_short, read_span
 from BrainFusionLib.io.voxels import storable, write_gzipped
@@ -126,7 +126,7 @@ def _voxels(header: NrrdHeader, size: tuple[int, int, int]) -> tuple[npt.NDArray
     files = _data_files(header)
     voxels = size[0] * size[1] * size[2]
     if voxels % len(files):
-        raise ImageFileError(f"{path}: names {len(files)} files for its {size[2]} slices. {COPY_AGAIN}")
+        raise ImageFileError(f"{path}: names {len(files)} files for its {size[2]} slices. {CONVERT_AGAIN}")
     array = np.empty((len(files), voxels // len(files)), np.float32)
     notes: list[str] = []
     for number, file in enumerate(files):
@@ -166,7 +166,8 @@ def _values(
         return values.view(dtype), []
     words = text.decode("ascii").replace(",", " ").split()
     if len(words) != count:
-        raise ImageFileError(f"{file}: holds {len(words)} numbers, but its header promises {count}. {COPY_AGAIN}")
+        remedy = COPY_AGAIN if len(words) < count else CONVERT_AGAIN
+        raise ImageFileError(f"{file}: holds {len(words)} numbers, but its header promises {count}. {remedy}")
     values = np.array([float(word) for word in words])
     if dtype.kind != "f":
         limits = np.iinfo(dtype)
@@ -214,7 +215,7 @@ def _data_files(header: NrrdHeader) -> list[Path]:
     slabs = axes == [len(sizes)] and names and sizes[-1] % len(names) == 0
     if not names or (not slabs and len(names) != wanted):
         raise ImageFileError(
-            f"{path}: names {len(names)} files for its voxels, where {wanted} are needed. {COPY_AGAIN}"
+            f"{path}: names {len(names)} files for its voxels, where {wanted} are needed. {CONVERT_AGAIN}"
         )
     return [data_file(path, name) for name in names]
 

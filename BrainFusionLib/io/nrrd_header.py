@@ -119,7 +119,7 @@ def read_header(path: Path) -> NrrdHeader:
     with open_regular(path) as stream:
         text = stream.read(LONGEST_HEADER)
     if not text.startswith(b"NRRD"):
-        raise ImageFileError(f"{path}: is not an NRRD file: it does not begin with 'NRRD'. {COPY_AGAIN}")
+        raise ImageFileError(f"{path}: is not an NRRD file: it has the wrong name, or is damaged. {COPY_AGAIN}")
     fields: dict[str, str] = {}
     position, count = 0, 0
     names: list[str] | None = None

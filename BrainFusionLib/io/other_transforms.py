@@ -16,8 +16,8 @@ import numpy as np
 
 from BrainFusionLib.errors import GeometryError, ImageFileError, Remedy
 from BrainFusionLib.geometry import RAS_FROM_LPS, FloatArray, Grid, affine
-from BrainFusionLib.io.itk_transforms import ItkTransform, composed
-from BrainFusionLib.io.reading import COPY_AGAIN, open_regular
+from BrainFusionLib.io.itk_transforms import GIVE_LINEAR, ItkTransform, composed
+from BrainFusionLib.io.reading import COPY_AGAIN, SAVE_AGAIN, open_regular
 from BrainFusionLib.io.text_headers import brief, numbers
 
 Frame = Literal["lps", "ras"]
@@ -71,7 +71,7 @@ def read_text(path: Path) -> str:
     with open_regular(path) as stream:
         content = stream.read(_LONGEST + 1)
     if len(content) > _LONGEST:
-        raise ImageFileError(f"{path}: is longer than {_LONGEST} bytes, so it is not a linear transform. {COPY_AGAIN}")
+        raise ImageFileError(f"{path}: is longer than {_LONGEST} bytes, so it is not a linear transform. {GIVE_LINEAR}")
     return content.decode("latin-1")
 
 
@@ -107,7 +107,7 @@ def read_matrix(path: Path, text: str, matrix: FloatArray, between: Between) -> 
         It is not affine, or nothing says between which coordinates it maps.
     """
     if not np.allclose(matrix[3], [0, 0, 0, 1], atol=1e-6) or abs(np.linalg.det(matrix[:3, :3])) < 1e-9:
-        raise ImageFileError(f"{path}: this 4x4 matrix is not that of a transform. {COPY_AGAIN}")
+        raise ImageFileError(f"{path}: this 4x4 matrix is not that of a transform (last row 0 0 0 1). {SAVE_AGAIN}")
     frame, maps = between.frame, between.maps
     if text.startswith(PLAIN_MARK):
         frame, maps = "ras", "ct-to-mri"
@@ -191,6 +191,8 @@ def read_lta(path: Path, text: str, between: Between) -> FloatArray:
     """
     entries, volumes, matrix = _lta_parts(path, text)
     kind, count = (_first_whole(path, entries, name) for name in ("type", "nxforms"))
+    if count > 1:
+        raise ImageFileError(f"{path}: holds {count} transforms. Save one alone (with lta_convert, for example).")
     if count != 1 or matrix is None:
         raise ImageFileError(f"{path}: one 4x4 matrix is needed in this LTA file. {COPY_AGAIN}")
     source, target = (_lta_grid(volumes.get(name, {})) for name in ("src", "dst"))
@@ -301,7 +303,7 @@ def read_elastix(path: Path, text: str, between: Between, depth: int = 0) -> Flo
         raise ImageFileError(f"{path}: was made without direction cosines, so positions in it are not the patient's.")
     parameters, centre = values("TransformParameters"), values("CenterOfRotationPoint")
     if len(parameters) != int(float(word("NumberOfParameters", str(len(parameters))))):
-        raise ImageFileError(f"{path}: holds another number of parameters than it says. {COPY_AGAIN}")
+        raise ImageFileError(f"{path}: holds another number of parameters than it says. {SAVE_AGAIN}")
     fixed = [] if kind == "TranslationTransform" else centre or [0.0] * 3
     if kind == "EulerTransform":
         fixed = [*fixed, 1.0 if word("ComputeZYX", "false") == "true" else 0.0]

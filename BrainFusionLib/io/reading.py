@@ -14,6 +14,9 @@ from typing import BinaryIO
 from BrainFusionLib.errors import BrainFusionError, GeometryError, ImageFileError
 
 COPY_AGAIN = "Copy or download the file again."
+# Where the file is whole, but says what cannot be: a copy says the same.
+SAVE_AGAIN = "Save it again in the program that it comes from."
+CONVERT_AGAIN = "Convert the original images again."
 # What helps where no copy would.
 _REMEDIES = {
     errno.ENAMETOOLONG: "Shorten its name.",
@@ -74,6 +77,8 @@ def naming(path: Path) -> Iterator[None]:
         error.problem = shown(error.problem)
         raise
     except FileNotFoundError as error:
+        if path.is_symlink():
+            raise ImageFileError(f"{name}: is a broken link. Copy the file that it stands for.") from error
         odd = "" if _is_utf8(path) else ", which is not UTF-8"
         raise ImageFileError(f"{name}: there is no such file or folder. Check the name{odd}.") from error
     except PermissionError as error:

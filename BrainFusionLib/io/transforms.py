@@ -23,7 +23,7 @@ from BrainFusionLib.io.other_transforms import (
     read_matrix,
     read_text,
 )
-from BrainFusionLib.io.reading import COPY_AGAIN, naming, open_regular
+from BrainFusionLib.io.reading import SAVE_AGAIN, naming, open_regular
 from BrainFusionLib.io.suffixes import suffix_of
 from BrainFusionLib.io.transform_writing import SUFFIXES, TransformFormat, write_other_transform
 from BrainFusionLib.io.writing import write_text
@@ -118,7 +118,7 @@ def read_transform(path: str | os.PathLike[str], rigid: bool = True, *, between:
     with naming(path), np.errstate(over="ignore", invalid="ignore"):
         matrix = _read_matrix(path, wanted_kind, between or Between())
         if not np.isfinite(matrix).all():
-            raise ImageFileError(f"{path}: its numbers are too large for a transform. {COPY_AGAIN}")
+            raise ImageFileError(f"{path}: its numbers are too large for a transform. {SAVE_AGAIN}")
         linear, shift = matrix[:3, :3], matrix[:3, 3]
         stretch = float(np.abs(linear.T @ linear - np.eye(3)).max())
         if rigid and not stretch <= ORTHOGONALITY_TOLERANCE:

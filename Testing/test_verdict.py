@@ -341,7 +341,7 @@ def test_codes_are_unique_and_templates_complete():
 
 
 @pytest.mark.parametrize(
-    ("shift_mm", "distortion_mm", "is_said"), [(2.5, 0.0, False), (2.5, 1.0, True), (5.0, 1.0, False)]
+    ("shift_mm", "distortion_mm", "is_said"), [(2.5, 0.0, False), (2.5, 1.1, True), (5.0, 1.1, False)]
 )
 def test_displacements_below_their_limits_are_said_where_they_come_together(shift_mm, distortion_mm, is_said):
     distortion = Distortion(0.0, distortion_mm, 0.0, 0.0, 0.0, 0.0, 0.0)

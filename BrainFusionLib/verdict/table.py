@@ -220,8 +220,8 @@ CRITERIA: tuple[Criterion, ...] = (
         scale=displaced.tolerance_of_distortion,
     ),
     Criterion(
-        # Of cases that are green without it, 3 of 11 above 1.5 mm, and 6 of 513 below 1 mm.
-        "together", "shift, scale and distortion together", displaced.together, "at most", amber=1.2,
+        # Of cases that are green without it, 3 of 9 above 1.5 mm, and 2 of 513 below 1 mm.
+        "together", "shift, scale and distortion together", displaced.together, "at most", amber=1.3,
         text="shift of the brain, scale and distortion are each within their limits, but not together: the anatomy may "
         "be displaced by 1 to 2 mm ({value:.1f} times what one of them may be alone, limit {limit:g})",
     ),

@@ -2,7 +2,19 @@
 
 import sys
 
-from BrainFusionLib.cli import main
+from BrainFusionLib.stopping import INTERRUPTED, ending_on_signals
+
+
+def main() -> int:
+    """Run the command; Ctrl-C while it is being loaded prints no traceback either."""
+    with ending_on_signals():
+        try:
+            from BrainFusionLib.cli import main as command
+
+            return command()
+        except KeyboardInterrupt:
+            return INTERRUPTED
+
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -29,7 +29,7 @@ from BrainFusionLib.io.suffixes import suffix_of
 from BrainFusionLib.io.transform_writing import SUFFIXES, TransformFormat
 from BrainFusionLib.io.zipped import is_zip
 from BrainFusionLib.report import write_pictures, write_report
-from BrainFusionLib.stopping import half_written, made_for_results
+from BrainFusionLib.stopping import half_written, made_for_results, uninterrupted
 from BrainFusionLib.volume import Volume, VoxelArray
 
 # Stems of the names of volumes that a case may write.
@@ -238,12 +238,13 @@ class _VoxelsIn(Mapping[str, VoxelArray]):
 def _replace(staged: Path, folder: Path) -> None:
     """Move the files of a new result into place, and remove obsolete ones."""
     complete_replacement(folder)
-    try:
-        # From here on the new result is the one that counts, also for a run after a kill.
-        staged.rename(folder / WHOLE)
-    except OSError as error:
-        raise ImageFileError(f"{folder}: cannot write there ({error.strerror or error}).") from error
-    complete_replacement(folder)
+    with uninterrupted():
+        try:
+            # From here on the new result is the one that counts, also for a run after a kill.
+            staged.rename(folder / WHOLE)
+        except OSError as error:
+            raise ImageFileError(f"{folder}: cannot write there ({error.strerror or error}).") from error
+        complete_replacement(folder)
 
 
 def complete_replacement(folder: Path) -> None:
@@ -254,10 +255,13 @@ def complete_replacement(folder: Path) -> None:
     ImageFileError
         A file cannot be replaced; the rest of the new result is removed.
     """
-    whole = folder / WHOLE
-    if not whole.is_dir():
-        return
-    result = folder / "result.json"
+    if (folder / WHOLE).is_dir():
+        with uninterrupted():  # it moves a few files; half-way, the old result would be gone and the new one lost
+            _complete(folder)
+
+
+def _complete(folder: Path) -> None:
+    whole, result = folder / WHOLE, folder / "result.json"
     try:
         # Of a replacement that was interrupted, the old result is gone, and some of the new files are in place.
         made = whole / "result.json"
@@ -361,10 +365,10 @@ def staging_folder(folder: Path) -> Iterator[Path]:
     staged = temporary_beside(folder / "staged", prefix=STAGING)
     with half_written(staged):
         try:
-            staged.mkdir()
-        except OSError as error:
-            raise ImageFileError(f"{folder}: cannot write there ({error.strerror or error}).") from error
-        try:
+            try:
+                staged.mkdir()
+            except OSError as error:
+                raise ImageFileError(f"{folder}: cannot write there ({error.strerror or error}).") from error
             yield staged
         finally:
             shutil.rmtree(staged, ignore_errors=True)

@@ -22,6 +22,8 @@ from typing import Any, NoReturn
 INTERRUPTED, TERMINATED = 130, 143
 # How long the main thread may take to end in good order; a user waits three seconds at most.
 GRACE_S = 1.5
+# How long a process that has to end at once waits for a block that is not to be interrupted.
+LONGEST_BLOCK_S = 0.5
 _half_written: set[Path] = set()
 _made: list[Path] = []
 _lock = threading.Lock()
@@ -37,8 +39,10 @@ def half_written(path: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        with _lock:
-            _half_written.discard(path)
+        # A signal may have come inside the removal itself: what is still there is removed when the process ends.
+        if not os.path.lexists(path):
+            with _lock:
+                _half_written.discard(path)
 
 
 def made_for_results(folders: list[Path]) -> None:
@@ -59,19 +63,63 @@ def before_leaving(act: Callable[[], None]) -> Iterator[None]:
 
 def leave(code: int) -> NoReturn:
     """Remove what is half-written, and end the process at once."""
+    until = time.monotonic() + LONGEST_BLOCK_S
+    while _uninterrupted.depth and time.monotonic() < until:
+        time.sleep(0.01)
     for act in list(_before_leaving):
         with contextlib.suppress(Exception):
             act()
+    _remove_half_written()
+    os._exit(code)
+
+
+def _remove_half_written() -> None:
     for path in list(_half_written):
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            with contextlib.suppress(OSError):
-                path.unlink()
+        for _ in range(3):  # the main thread may still write into it
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                with contextlib.suppress(OSError):
+                    path.unlink()
+        if not os.path.lexists(path):
+            with _lock:
+                _half_written.discard(path)
     for folder in reversed(_made):
         with contextlib.suppress(OSError):
             folder.rmdir()
-    os._exit(code)
+
+
+class _Uninterrupted:
+    """How many blocks of `uninterrupted` are running, and the exit code of a signal that came meanwhile."""
+
+    depth = 0
+    code: int | None = None
+
+
+_uninterrupted = _Uninterrupted()
+
+
+@contextlib.contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Let a signal end the main thread only after the block, which must be short."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    _uninterrupted.depth += 1
+    try:
+        yield
+    finally:
+        _uninterrupted.depth -= 1
+        code, _uninterrupted.code = _uninterrupted.code, None
+        if code is not None:
+            _end_main_thread(code)
+
+
+def _end_main_thread(code: int) -> NoReturn:
+    # An exception, so that half-written files are removed as the stack unwinds.
+    if code == INTERRUPTED:
+        raise KeyboardInterrupt
+    raise SystemExit(code)
 
 
 class _Stop:
@@ -85,10 +133,10 @@ class _Stop:
         if self.code is not None:
             return
         self.code = _code_of(number)
-        # An exception, so that half-written files are removed as the stack unwinds.
-        if self.code == INTERRUPTED:
-            raise KeyboardInterrupt
-        raise SystemExit(self.code)
+        if _uninterrupted.depth:
+            _uninterrupted.code = self.code
+        else:
+            _end_main_thread(self.code)
 
 
 def _code_of(number: int) -> int:
@@ -131,6 +179,8 @@ def ending_on_signals(grace_s: float = GRACE_S) -> Iterator[None]:
                 signal.signal(number, handler)
             signal.set_wakeup_fd(woken)
             bell.close()
+        else:
+            _remove_half_written()
 
 
 class _Bell:

@@ -1,6 +1,7 @@
-"""No process of a cohort outlives the one that started it."""
+"""A cohort that is stopped in the middle of its cases: no process outlives it, and nothing half-written stays."""
 
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -9,19 +10,29 @@ from pathlib import Path
 
 import pytest
 
+from BrainFusionLib.cohort import running
+from BrainFusionLib.cohort.manifest import Entry
+from BrainFusionLib.folder import WHOLE
+
 ROOT = Path(__file__).parents[1]
-SCRIPT = """
-import os, time
+# The real command. Its workers tell through a pipe that they are in the middle of a case; native code keeps them there.
+COHORT = """
+import hashlib, os, sys
+from BrainFusionLib import cli, folder
 from BrainFusionLib.cohort import running
 
-def main():
-    with running.worker_pool(2) as pool:
-        print(*{pool.submit(os.getpid).result() for _ in range(8)}, flush=True)
-        for future in [pool.submit(time.sleep, 100) for _ in range(2)]:
-            future.result()
+def in_the_middle(entry, output, settings):
+    case = output / entry.place
+    folder.make_output_folder(case)
+    with folder.staging_folder(case) as staged:
+        (staged / "fused.nii.gz").write_text("half")
+        with open(sys.argv[1], "a") as ready:
+            print(os.getpid(), file=ready, flush=True)
+        hashlib.pbkdf2_hmac("sha512", b"a", b"b", (1 << 31) - 1)
 
+running.fuse_case = in_the_middle
 if __name__ == "__main__":
-    main()
+    sys.exit(cli.main(sys.argv[2:]))
 """
 
 
@@ -32,20 +43,49 @@ def is_running(pid):
         return False
 
 
+def said(pipe, lines):
+    """Return the words that were written into a pipe, as soon as there are so many lines."""
+    end, text = os.open(pipe, os.O_RDWR), b""  # open for writing, too: it does not end with the first writer
+    while text.count(b"\n") < lines:
+        assert select.select([end], [], [], 60)[0], "no worker came so far"
+        text += os.read(end, 1000)
+    os.close(end)
+    return text.split()
+
+
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
-def test_workers_end_when_the_run_is_killed(tmp_path):
-    script = tmp_path / "run.py"
-    script.write_text(SCRIPT, encoding="utf-8")
+@pytest.mark.parametrize(
+    ("number", "code", "within_s"), [(signal.SIGKILL, -signal.SIGKILL, 5), (signal.SIGTERM, 143, 3)]
+)
+def test_cohort_stopped_in_the_middle_of_its_cases(tmp_path, number, code, within_s):
+    for name in ("ct.nii", "mri.nii"):
+        (tmp_path / name).write_bytes(b"read by nobody")
+    (tmp_path / "manifest.csv").write_text("case,ct,mri\na,ct.nii,mri.nii\nb,ct.nii,mri.nii\n", encoding="utf-8")
+    (tmp_path / "run.py").write_text(COHORT, encoding="utf-8")
+    os.mkfifo(tmp_path / "ready")
+    output = tmp_path / "out"
+    words = [tmp_path / "run.py", tmp_path / "ready", "cohort", tmp_path / "manifest.csv", "-o", output]
     run = subprocess.Popen(
-        [sys.executable, str(script)], stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": str(ROOT)}
-    )
-    pids = [int(word) for word in run.stdout.readline().split()]
-    assert pids
-    assert all(map(is_running, pids))
-    run.send_signal(signal.SIGKILL)
-    run.wait()
-    run.stdout.close()
-    end = time.monotonic() + 20
-    while any(map(is_running, pids)):
-        assert time.monotonic() < end, "a worker outlived its run"
+        [sys.executable, *words, "--workers", "2", "--rule", "average", "--device", "cpu"],
+        env={**os.environ, "PYTHONPATH": str(ROOT)}, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    pids = [int(word) for word in said(tmp_path / "ready", lines=2)]
+    assert len(list(output.glob("*/.brainfusion-*"))) == 2
+    began = time.monotonic()
+    run.send_signal(number)
+    while any(map(is_running, pids)) or run.poll() is None:
+        assert time.monotonic() - began < within_s
         time.sleep(0.05)
+    assert (run.returncode, "Traceback" in run.communicate()[1]) == (code, False)
+    if number == signal.SIGKILL:
+        running._tidy([Entry(1, name, tmp_path, tmp_path) for name in "ab"], output)  # as the next run does
+    assert not list(output.glob("*/.*"))
+
+
+def test_replacement_that_a_killed_worker_had_begun_is_finished(tmp_path):
+    whole = tmp_path / "a" / WHOLE
+    whole.mkdir(parents=True)
+    (whole / "fused.nii.gz").write_text("new")
+    (whole / "result.json").write_text('{"files": {"fused": "fused.nii.gz", "result": "result.json"}}')
+    running._tidy([Entry(1, name, tmp_path, tmp_path) for name in ("a", "not begun")], tmp_path)
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["a", "fused.nii.gz", "result.json"]

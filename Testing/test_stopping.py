@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -12,6 +13,7 @@ import time
 import pytest
 
 from BrainFusionLib import folder as case_folder
+from BrainFusionLib import stopping
 from BrainFusionLib.locking import process_is_running
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
@@ -75,7 +77,7 @@ def test_signals_end_native_code_and_remove_what_is_half_written(tmp_path, numbe
 
 @pytest.mark.parametrize(
     ("number", "code", "within_s"),
-    [(signal.SIGKILL, -signal.SIGKILL, 5), (signal.SIGINT, 130, 3)],
+    [(signal.SIGINT, 130, 3)],  # the others: test_cohort_processes.py
 )
 def test_workers_end_with_their_parent(tmp_path, number, code, within_s):
     script = tmp_path / "pool.py"
@@ -92,15 +94,16 @@ def test_workers_end_with_their_parent(tmp_path, number, code, within_s):
         assert "Traceback" not in process.stderr.read()
 
 
+def made(folder, word):
+    folder.mkdir(exist_ok=True)
+    for name in ("fused.nii.gz", "report.html"):
+        (folder / name).write_text(word)
+    files = {"fused": "fused.nii.gz", "report": "report.html", "result": "result.json"}
+    (folder / "result.json").write_text(json.dumps({"files": files, "is": word}))
+
+
 @pytest.mark.parametrize("moves", range(5))
 def test_kill_inside_the_replacement_leaves_the_old_result_or_the_new_one(tmp_path, moves):
-    def made(folder, word):
-        folder.mkdir(exist_ok=True)
-        for name in ("fused.nii.gz", "report.html"):
-            (folder / name).write_text(word)
-        files = {"fused": "fused.nii.gz", "report": "report.html", "result": "result.json"}
-        (folder / "result.json").write_text(json.dumps({"files": files, "is": word}))
-
     made(tmp_path, "old")
     child = os.fork()
     if child == 0:
@@ -124,6 +127,30 @@ def test_kill_inside_the_replacement_leaves_the_old_result_or_the_new_one(tmp_pa
     words = {(tmp_path / name).read_text() for name in ("fused.nii.gz", "report.html")}
     assert words == {json.loads((tmp_path / "result.json").read_text())["is"]} == {"old" if moves == 0 else "new"}
     assert not (tmp_path / case_folder.WHOLE).exists()
+
+
+@pytest.mark.parametrize(("number", "ends"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, SystemExit)])
+def test_signal_inside_the_replacement_ends_after_it(tmp_path, monkeypatch, number, ends):
+    made(tmp_path, "old")
+    staged = tmp_path / ".brainfusion-0-0-0"
+    made(staged, "new")
+    stop, plain = stopping._Stop(), case_folder.Path.replace
+    monkeypatch.setattr(case_folder.Path, "replace", lambda *paths: (stop.handle(number, None), plain(*paths))[1])
+    with pytest.raises(ends):
+        case_folder._replace(staged, tmp_path)
+    assert {(tmp_path / name).read_text() for name in ("fused.nii.gz", "report.html")} == {"new"}
+    assert json.loads((tmp_path / "result.json").read_text())["is"] == "new"
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_signal_inside_a_removal_leaves_it_to_the_end(tmp_path, monkeypatch):
+    monkeypatch.setattr(stopping, "_made", [])
+    with contextlib.suppress(SystemExit), stopping.half_written(tmp_path / "half"):
+        (tmp_path / "half").mkdir()
+        raise SystemExit  # out of what would have removed it
+    stopping._remove_half_written()
+    assert not (tmp_path / "half").exists()
+    assert tmp_path / "half" not in stopping._half_written
 
 
 def test_record_from_elsewhere_moves_no_file_outside(tmp_path):

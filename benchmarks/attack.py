@@ -8,7 +8,8 @@ The readers are told that the machine has 2 GB. One volume in 200 also goes thro
 fuse``. With ``-o FILE`` the counts are kept there, and a run that was stopped goes on.
 
 Every column after "refused" must be zero; the exit code is 1 if one is not. Inputs are named by seed and number:
-``--only NUMBER`` reads one of them and says what happened.
+``--only NUMBER`` reads one of them and says what happened. With ``--kills N``, commands are stopped instead: see
+`benchmarks.attack_kills`.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from benchmarks import attack_kills
 from benchmarks.attack_inputs import damaged_input, sound_input
 from benchmarks.attack_parts import Input
 from benchmarks.attack_referees import difference
@@ -201,6 +203,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.attack", description=__doc__.partition("\n")[0])
     parser.add_argument("--inputs", type=int, default=20_000)
+    parser.add_argument("--kills", type=int, metavar="N", help="instead of inputs: stop commands at random moments")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--quick", action="store_true", help=f"{QUICK_INPUTS} inputs")
     parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="keep the counts here, and go on from there")
@@ -208,6 +211,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     if not hasattr(os, "fork"):
         parser.error("needs a system that forks processes")
+    if arguments.kills is not None:
+        return attack_kills.main(arguments.kills, arguments.seed, arguments.output, arguments.only)
     warm_up()
     if arguments.only is not None:
         print(*in_child(arguments.seed, arguments.only), sep=": ")

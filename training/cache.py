@@ -16,8 +16,9 @@ import torch
 from BrainFusionLib.errors import ImageContentError
 from BrainFusionLib.io import atomic_output, write_json
 from BrainFusionLib.io.hashing import sha256_of_bytes, sha256_of_file
-from BrainFusionLib.io.leftovers import temporary_beside
+from BrainFusionLib.io.leftovers import remove_leftovers, temporary_beside
 from BrainFusionLib.metrics import slices_with_head
+from BrainFusionLib.stopping import half_written
 from BrainFusionLib.volume import VoxelArray
 from training.config import Config
 from training.labels import label_key, make_labels
@@ -89,6 +90,7 @@ def prepare(
             logger.info("preparing head %s (%d of %d)", head, number + 1, len(heads))
             _make_head(config, source, head, folder)
         if label and not (folder / f"{label}.npy").exists():
+            remove_leftovers(folder)
             logger.info("labelling head %s (%d of %d): %s", head, number + 1, len(heads), config.label.kind)
             with atomic_output(folder / f"{label}.npy") as temporary:
                 _save(temporary, _label(config, folder, device))
@@ -132,9 +134,22 @@ def _make_head(config: Config, source: HeadSource, head: str, folder: Path) -> N
     if not sum(len(array) for array in arrays.get("ct", [])):
         raise ImageContentError(f"head {head}: none of its slices shows a head. Look at its files, or leave it out.")
     folder.parent.mkdir(parents=True, exist_ok=True)
+    remove_leftovers(folder.parent)
     temporary = temporary_beside(folder)
-    temporary.mkdir()
+    with half_written(temporary):
+        _write_head(config, source, head, arrays, temporary, folder)
+
+
+def _write_head(
+    config: Config,
+    source: HeadSource,
+    head: str,
+    arrays: dict[str, list[VoxelArray]],
+    temporary: Path,
+    folder: Path,
+) -> None:
     try:
+        temporary.mkdir()
         for name, stacks in arrays.items():
             _save(temporary / f"{name}.npy", np.concatenate(stacks))
         files = {str(path): sha256_of_file(path) for path in source.files(head) if path.is_file()}

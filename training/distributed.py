@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -74,4 +75,7 @@ def join_team(device: str) -> Iterator[Team]:
         # None leaves while another one still talks to it: seen once, on a busy machine, as an abort at the end.
         dist.barrier()
     finally:
+        # DistributedDataParallel holds itself by a circle of references. Left to the end of Python, it would be taken
+        # down after the group whose threads it uses.
+        gc.collect()
         dist.destroy_process_group()

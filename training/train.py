@@ -20,6 +20,7 @@ import torch
 from BrainFusionLib.errors import BrainFusionError
 from BrainFusionLib.fusion.network import build_network
 from BrainFusionLib.fusion.weights import Weights
+from BrainFusionLib.stopping import INTERRUPTED, ending_on_signals
 from training.checkpoint import load_checkpoint
 from training.config import Config
 from training.config_file import read_config
@@ -116,8 +117,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments, overrides = parser.parse_known_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     try:
-        config = read_config(arguments.config, overrides)
-        result = train(config, arguments.output, resume=arguments.resume)
+        with ending_on_signals():
+            config = read_config(arguments.config, overrides)
+            result = train(config, arguments.output, resume=arguments.resume)
+    except KeyboardInterrupt:
+        logger.error("interrupted; --resume goes on from the last checkpoint")
+        return INTERRUPTED
     except (BrainFusionError, OSError) as error:  # an OSError names its file, too
         logger.error("%s", error)
         return 2

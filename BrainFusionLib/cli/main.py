@@ -53,7 +53,7 @@ def _done(options: argparse.Namespace) -> int:
         fail(error, NOT_FOUND)
         return keep_refused(error.best_transform, options.keep_refused)
     except (KeyboardInterrupt, Cancelled):
-        say("\ninterrupted; nothing was written", error=True)
+        say("\ninterrupted; only complete results were kept", error=True)
         return INTERRUPTED
     except BrainFusionError as error:
         return fail(error, WRONG_INPUT)

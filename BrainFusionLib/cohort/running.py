@@ -21,7 +21,7 @@ from BrainFusionLib.cohort.overview import overview
 from BrainFusionLib.cohort.row import COLUMNS, Row
 from BrainFusionLib.device import keep_freed_memory, pick_device
 from BrainFusionLib.errors import ImageFileError, MissingDependencyError, Remedy, SettingsError
-from BrainFusionLib.folder import make_output_folder
+from BrainFusionLib.folder import complete_replacement, make_output_folder
 from BrainFusionLib.io import write_text
 from BrainFusionLib.io.leftovers import remove_leftovers
 from BrainFusionLib.io.tables import format_csv
@@ -174,7 +174,7 @@ def _at_once(entries: Sequence[Entry], folder: Path, settings: Settings, workers
         if not left:
             return
         # When a worker dies, its whole pool is lost. The second attempt runs one case at a time, to protect the others.
-        with worker_pool(workers if attempt == 0 else 1) as pool:
+        with worker_pool(workers if attempt == 0 else 1, lambda: _tidy(list(left.values()), folder)) as pool:
             futures: dict[Future[Row], str] = {}
             try:
                 with signals_held_back():
@@ -186,19 +186,24 @@ def _at_once(entries: Sequence[Entry], folder: Path, settings: Settings, workers
                     note(row)
             except BrokenProcessPool:
                 continue
-            except BaseException:
-                # Interrupted: the cases that are running are not waited for, and leave nothing half written.
-                for process in list((pool._processes or {}).values()):
-                    process.kill()
-                pool.shutdown(cancel_futures=True)
-                raise
     for case in left:
         note(Row(case, "failed", error="its process was terminated, most likely because of too little memory"))
 
 
+def _tidy(entries: Sequence[Entry], folder: Path) -> None:
+    """Remove what workers that had to be killed left half-written, and finish what they were moving into place."""
+    for case in (folder / entry.place for entry in entries):
+        if case.is_dir():
+            remove_leftovers(case)
+            complete_replacement(case)
+
+
 @contextmanager
-def worker_pool(workers: int) -> Iterator[ProcessPoolExecutor]:
-    """Give processes that end when this one does, however it ends: they wait for the end of a pipe."""
+def worker_pool(workers: int, tidy: Callable[[], None] = lambda: None) -> Iterator[ProcessPoolExecutor]:
+    """Give processes that end when this one does, however it ends: they wait for the end of a pipe.
+
+    When the block is interrupted, its cases are not waited for; `tidy` is called after the last worker has ended.
+    """
     context = multiprocessing.get_context("spawn")
     reading, writing = context.Pipe(duplex=False)
     pool = ProcessPoolExecutor(workers, context, end_with_parent, (reading,))
@@ -209,6 +214,8 @@ def worker_pool(workers: int) -> Iterator[ProcessPoolExecutor]:
         for process in multiprocessing.active_children():
             process.join(max(0.0, until - time.monotonic()))
             process.kill()
+            process.join(LONGEST_END_S / 10)
+        tidy()
 
     with before_leaving(end):
         try:

@@ -113,7 +113,11 @@ def attempt(stage: Stage, kill: Kill) -> tuple[list[tuple[str, str]], str]:
             faults.add("late", f"{took:.1f} s")
         if code is not None and code not in expected and not (code == 0 and took < WITHIN_S):
             faults.add("other exit code", f"{code}: {run.said()[-300:]}")
-        _end_of_all(run, began if kill.number == signal.SIGKILL else time.monotonic() - ORPHANS_WITHIN_S + 1, faults)
+        if survives:
+            began = time.monotonic()  # the command went on after a worker's end: its processes end with it
+        elif kill.number != signal.SIGKILL:
+            began = time.monotonic() - ORPHANS_WITHIN_S + 1  # one second after the command
+        _end_of_all(run, began, faults)
         said = run.said()
         # Where Python itself was still starting or ending, its own words are.
         by_python = code in (-signal.SIGINT, -signal.SIGTERM, -signal.SIGKILL)

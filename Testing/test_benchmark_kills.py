@@ -10,6 +10,7 @@ import pytest
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
 kills = pytest.importorskip("benchmarks.attack_kills")
+leftovers = pytest.importorskip("benchmarks.attack_leftovers")
 
 
 def test_kill_follows_from_its_number_and_all_kinds_come():
@@ -39,7 +40,7 @@ def test_a_stopped_run_goes_on_where_it_was(monkeypatch, tmp_path):
 
 def case(folder, content):
     folder.mkdir()
-    for name in kills.RESULTS:
+    for name in leftovers.RESULTS:
         (folder / name).write_text(content)
     (folder / "report.html").write_text("<html></html>")
     (folder / "result.json").write_text(json.dumps({}))
@@ -53,26 +54,26 @@ def case(folder, content):
         (lambda folder: (folder / "fused.nii.gz").write_text("half"), "neither"),
         (lambda folder: (folder / "fused.nii.gz").write_text("former"), "neither"),
         (lambda folder: (folder / "report.html").write_text("<html>"), "cut off"),
-        (lambda folder: (folder / kills.SEAL).write_text('{"files": {"report.html": "other"}}'), "seal"),
+        (lambda folder: (folder / leftovers.SEAL).write_text('{"files": {"report.html": "other"}}'), "seal"),
     ],
 )
 def test_half_written_case_is_noticed(monkeypatch, tmp_path, damage, reason):
-    monkeypatch.setattr(kills, "read_case", lambda folder: None)
+    monkeypatch.setattr(leftovers, "read_case", lambda folder: None)
     new, former, found = (case(tmp_path / name, name) for name in ("new", "former", "found"))
-    for name in kills.RESULTS:
+    for name in leftovers.RESULTS:
         (found / name).write_text("new")
-    kills._case_is_whole(found, new, former)
+    leftovers.case_is_whole(found, new, former)
     damage(found)
     with pytest.raises(ValueError, match=reason):
-        kills._case_is_whole(found, new, former)
+        leftovers.case_is_whole(found, new, former)
 
 
 def test_hidden_files_and_folders_are_noticed(tmp_path):
     (tmp_path / "out-tmp").mkdir()
     (tmp_path / "out" / "head0").mkdir(parents=True)
     faults = kills.Faults()
-    kills._nothing_hidden(tmp_path, faults)
+    leftovers.nothing_hidden(tmp_path, faults)
     assert faults.found == []
     (tmp_path / "out" / "head0" / ".brainfusion-whole").mkdir()
-    kills._nothing_hidden(tmp_path, faults)
+    leftovers.nothing_hidden(tmp_path, faults)
     assert faults.found == [("hidden left", "out/head0/.brainfusion-whole")]

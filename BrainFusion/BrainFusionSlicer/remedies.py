@@ -8,6 +8,7 @@ from BrainFusionLib.errors import BrainFusionError, Remedy
 
 PHRASES: dict[Remedy, str] = {
     Remedy.REGISTER: _("Choose Registration: Automatic, or check the two volumes and their transforms."),
+    Remedy.GIVE_START: _("Choose a starting pose."),
     Remedy.USE_TRANSFORM_AS_IT_IS: _(
         "Choose a transform that only turns and shifts; or put the CT under this one (Transforms module) and choose "
         "Registration: Skip."

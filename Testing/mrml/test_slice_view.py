@@ -126,7 +126,7 @@ def review_view(monkeypatch):
         composite = logic.GetSliceCompositeNode()
         shown = {}
         monkeypatch.setattr(slicer.util, "setSliceViewerLayers", lambda **layers: shown.update(layers), raising=False)
-        review.show(review.View[view], *nodes, opacity=opacity, scale=(0.0, 600.0))
+        list(review.showing(review.View[view], *nodes, opacity=opacity, scale=(0.0, 600.0)))
         composite.SetBackgroundVolumeID(shown["background"].GetID())
         composite.SetForegroundVolumeID(shown["foreground"].GetID())
         composite.SetForegroundOpacity(shown["foregroundOpacity"])

@@ -379,6 +379,15 @@ def test_frames_are_sorted_by_position(tmp_path, heights, syntax):
     assert (volume.modality, volume.notes) == ("CT", ())
 
 
+def test_more_frames_described_than_held_are_refused(tmp_path):
+    path = write_enhanced(tmp_path / "enhanced.dcm", places((0, 2, 4)))
+    damaged = pydicom.dcmread(path)
+    damaged.NumberOfFrames, damaged.PixelData = 1, damaged.PixelData[: len(damaged.PixelData) // 3]
+    damaged.save_as(path)
+    with pytest.raises(ImageFileError, match="describes 3 frames"):
+        read_volume(path)
+
+
 def test_tilt_and_gaps_of_frames_are_corrected(tmp_path):
     write_enhanced(tmp_path / "a.dcm", places((0, 2, 4, 8, 10)))
     assert any("unevenly" in note for note in read_volume(tmp_path).notes)

@@ -52,7 +52,6 @@ forgetSubmodules()
 from BrainFusionSlicer import (  # noqa: E402
     bridge,
     candidates,
-    checks,
     choices,
     dicom_export,
     ownership,
@@ -68,6 +67,7 @@ from BrainFusionSlicer.logic import BrainFusionOutcome, FusionLogic  # noqa: E40
 from BrainFusionSlicer.panel_fusing import FusingControls  # noqa: E402
 from BrainFusionSlicer.panel_review import ReviewControls  # noqa: E402
 from BrainFusionSlicer.review import View  # noqa: E402
+from BrainFusionSlicer.sections import add_sections  # noqa: E402
 from BrainFusionSlicer.selftest import BrainFusionTest  # noqa: E402
 
 from BrainFusionLib.fusion.methods import METHODS  # noqa: E402
@@ -152,6 +152,7 @@ class BrainFusionWidget(FusingControls, ReviewControls, ScriptedLoadableModuleWi
         ScriptedLoadableModuleWidget.__init__(self, parent)
         VTKObservationMixin.__init__(self)
         self.logic = None
+        self.sections = []  # the panel's further parts
         self._parameterNode = None
         self._parameterNodeGuiTag = None
         self._outcome = None  # of the last fusion
@@ -171,10 +172,10 @@ class BrainFusionWidget(FusingControls, ReviewControls, ScriptedLoadableModuleWi
         ScriptedLoadableModuleWidget.setup(self)
         uiWidget = slicer.util.loadUI(self.resourcePath("UI/BrainFusion.ui"))
         self.layout.addWidget(uiWidget)
-        self.ui = slicer.util.childWidgetVariables(uiWidget)
         uiWidget.setMRMLScene(slicer.mrmlScene)
-
         self.logic = BrainFusionLogic()
+        self.sections = add_sections(self, uiWidget)
+        self.ui = slicer.util.childWidgetVariables(uiWidget)
         scene = slicer.mrmlScene
         self.addObserver(scene, scene.StartCloseEvent, self.onSceneStartClose)
         self.addObserver(scene, scene.EndCloseEvent, self.onSceneEndClose)
@@ -212,6 +213,8 @@ class BrainFusionWidget(FusingControls, ReviewControls, ScriptedLoadableModuleWi
             timer.setSingleShot(True)
             timer.setInterval(0)
             timer.connect("timeout()", call)
+        for section in self.sections:
+            section.setup()
         self.showIdle()
         self.initializeParameterNode()
 
@@ -220,6 +223,8 @@ class BrainFusionWidget(FusingControls, ReviewControls, ScriptedLoadableModuleWi
             self.logic.close()
         self._later.stop()
         self.putAwayReview()
+        for section in self.sections:
+            section.put_away()
         self._showingTimer.stop()
         self.setParameterNode(None)
         self.removeObservers()
@@ -233,6 +238,8 @@ class BrainFusionWidget(FusingControls, ReviewControls, ScriptedLoadableModuleWi
     def exit(self) -> None:
         # A fusion that is running goes on: its results are shown when the panel is entered again.
         self.putAwayReview()
+        for section in self.sections:
+            section.put_away()
         self.setParameterNode(None)
 
     # ---- the scene --------------------------------------------------------------------------------------------------
@@ -243,6 +250,8 @@ class BrainFusionWidget(FusingControls, ReviewControls, ScriptedLoadableModuleWi
         self._view = View.FUSED
         self._isSuggesting = True
         self._permitted.clear()
+        for section in self.sections:
+            section.forget()
         self.setParameterNode(None)
 
     def onSceneEndClose(self, caller, event) -> None:
@@ -363,6 +372,8 @@ class BrainFusionWidget(FusingControls, ReviewControls, ScriptedLoadableModuleWi
         if self._parameterNode and self._view in self._state.not_viewable and self._view is not View.FUSED:
             self.leaveView()
         panel_state.draw(self.ui, self._state)
+        for section in self.sections:
+            section.update()
 
     def followChoice(self) -> None:
         """Choose the outputs of a pair that has just been chosen, and forget what was said about another choice."""
@@ -385,16 +396,3 @@ class BrainFusionWidget(FusingControls, ReviewControls, ScriptedLoadableModuleWi
         self.updatePanel()
         self._notice = text
         self.updatePanel()
-
-    def whatIsSuspicious(self) -> str | None:
-        ct, mri = self._parameterNode.ctVolume, self._parameterNode.mriVolume
-        pair = ct.GetID(), mri.GetID(), ct.GetImageData().GetMTime(), mri.GetImageData().GetMTime()
-        if self._suspicion[0] != pair:
-            self._suspicion = (pair, checks.what_is_suspicious(ct, mri))
-        return self._suspicion[1]
-
-    def onSwapButton(self, checked: bool = False) -> None:
-        parameters = self._parameterNode
-        ct, mri = parameters.ctVolume, parameters.mriVolume
-        with slicer.util.NodeModify(parameters):
-            parameters.ctVolume, parameters.mriVolume = mri, ct

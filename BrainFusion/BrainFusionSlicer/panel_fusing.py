@@ -1,4 +1,4 @@
-"""The part of the panel that fuses, exports, and loads sample data."""
+"""The part of the panel that looks at the pair, fuses, exports, and loads sample data."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from slicer.i18n import tr as _
 
 from BrainFusionLib.errors import Cancelled
 from BrainFusionLib.settings import FusionSettings, RegistrationSettings, Settings
-from BrainFusionSlicer import ownership, progress_text, registered_ct, remedies, selection, torch_setup
+from BrainFusionSlicer import checks, ownership, progress_text, registered_ct, remedies, selection, torch_setup
 from BrainFusionSlicer.choices import Start
 from BrainFusionSlicer.registered_ct import Standing
 
 
 class FusingControls:
-    """What the buttons Fuse, Cancel, Export as DICOM and Load sample data do; the widget is one of these."""
+    """What the buttons Swap, Fuse, Cancel, Export as DICOM and Load sample data do; the widget is one of these."""
 
     def onSampleDataButton(self, checked: bool = False) -> None:
         with slicer.util.tryWithErrorDisplay(_("The sample data could not be loaded."), waitCursor=True):
@@ -33,6 +33,19 @@ class FusingControls:
                     self._parameterNode.ctVolume = node
                 elif "T1" in name:
                     self._parameterNode.mriVolume = node
+
+    def whatIsSuspicious(self) -> str | None:
+        ct, mri = self._parameterNode.ctVolume, self._parameterNode.mriVolume
+        pair = ct.GetID(), mri.GetID(), ct.GetImageData().GetMTime(), mri.GetImageData().GetMTime()
+        if self._suspicion[0] != pair:
+            self._suspicion = (pair, checks.what_is_suspicious(ct, mri))
+        return self._suspicion[1]
+
+    def onSwapButton(self, checked: bool = False) -> None:
+        parameters = self._parameterNode
+        ct, mri = parameters.ctVolume, parameters.mriVolume
+        with slicer.util.NodeModify(parameters):
+            parameters.ctVolume, parameters.mriVolume = mri, ct
 
     def onFuseButton(self, checked: bool = False) -> None:
         if self.logic.running:

@@ -517,4 +517,5 @@ def note_entering(widget):
 
 def child_widget_variables(widget):
     """slicer.util.childWidgetVariables: every named child as an attribute."""
-    return SimpleNamespace(**widget.found)
+    loaded = [widget, *widget.findChildren(MRMLWidget)]  # a .ui file's, and those put into it since
+    return SimpleNamespace(**{name: child for part in loaded for name, child in part.found.items()})

@@ -1,0 +1,32 @@
+"""What a further section of the panel is; `BrainFusionSlicer.sections` lists them."""
+
+from __future__ import annotations
+
+import slicer.util
+
+
+class Section:
+    """One collapsible part of the panel, between the review and *Outputs*.
+
+    A section owns what it shows and connects: the panel calls the methods below, and knows nothing else of it. It reads
+    the choices from ``panel._parameterNode`` (``None`` while there is no scene), the widgets from ``panel.ui``, where
+    their names are those of all the panel, and what can be done now from ``panel._state``.
+    """
+
+    UI = ""  # the name of its .ui file, without the ending: a qMRMLWidget
+
+    def __init__(self, panel) -> None:
+        self.panel = panel
+        self.widget = slicer.util.loadUI(panel.resourcePath(f"UI/{self.UI}.ui"))
+
+    def setup(self) -> None:
+        """Connect the widgets; once, when all of the panel's are there."""
+
+    def update(self) -> None:
+        """Show what can be done now; after every change of the choices, their nodes, or what is running."""
+
+    def put_away(self) -> None:
+        """Leave nothing temporary in the scene: the panel is left, or the module ends."""
+
+    def forget(self) -> None:
+        """Let go of all nodes: the scene is being closed."""

@@ -116,7 +116,7 @@ def test_otsus_threshold_equals_an_exhaustive_search(seed, share, apart, scale, 
     values = rng.normal(0, 1, 200) + apart * (rng.random(200) < share)
     values = ((values + offset) * scale).astype(np.float32)
     best = max(_variance_between(values, value) for value in values)
-    assert _variance_between(values, otsu_threshold(values)) > 0.97 * best
+    assert _variance_between(values, otsu_threshold(values)) > 0.93 * best
 
 
 def test_otsus_threshold_ignores_a_few_bright_voxels():

@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from BrainFusionLib.intensity.wrapping import pieces, unwrapped
 from BrainFusionLib.volume import AIR_HU, BoolArray, Volume, VoxelArray
 
 Sample = npt.NDArray[np.float32]
@@ -22,7 +23,6 @@ _BONE_HU, _TISSUE_HU = 300.0, -200.0
 LEAST_BONE = 3e-3
 # Spikes lie further above all others than so many times their range.
 _SPIKE = 20.0
-_WRAPPED_BY, _HIGHEST_OF_12_BITS = 4096.0, 3071.0
 
 
 def sample_of(array_kji: npt.NDArray[np.float32]) -> Sample:
@@ -88,7 +88,7 @@ def in_hounsfield_units(ct: Volume, offset: float | None = None) -> Volume:
         elif _is_cut_at_zero(sample):
             note = "no value is below 0 (they were cut off): what is 0 around the head was taken for air."
             ct = ct.with_array(_with_air(array), notes=(*ct.notes, note))
-    return _unwrapped(ct)
+    return unwrapped(ct)
 
 
 def _offset_of(sample: Sample) -> float | None:
@@ -122,56 +122,10 @@ def _with_air(array: VoxelArray) -> VoxelArray:
 
 
 def _pieces_at_border(mask: BoolArray) -> BoolArray:
-    labels, _ = _pieces(mask)
+    labels, _ = pieces(mask)
     faces = (labels[0], labels[-1], labels[:, 0], labels[:, -1], labels[:, :, 0], labels[:, :, -1])
     at_border = np.unique(np.concatenate([face.ravel() for face in faces]))
     return np.isin(labels, at_border[at_border > 0])
-
-
-def _pieces(mask: BoolArray) -> tuple[npt.NDArray[np.uint32], int]:
-    import SimpleITK as sitk  # not at the top: the checks in this package must load without SimpleITK
-
-    image = sitk.ConnectedComponent(sitk.GetImageFromArray(mask.astype(np.uint8)))
-    labels: npt.NDArray[np.uint32] = sitk.GetArrayFromImage(image)
-    return labels, int(labels.max())
-
-
-def _unwrapped(ct: Volume) -> Volume:
-    """Return a CT in which metal is above 3071 where it was wrapped to below zero, as 12 bits do."""
-    array = ct.array_kji
-    if float(array.max()) > _HIGHEST_OF_12_BITS or float(array.max()) < 0.8 * _HIGHEST_OF_12_BITS:
-        return ct
-    dense = array > 2000
-    if not dense.any():
-        return ct
-    where = np.argwhere(dense)
-    box = tuple(slice(max(0, low - 2), high + 3) for low, high in zip(where.min(0), where.max(0), strict=True))
-    part = array[box]
-    labels, count = _pieces(part < _TISSUE_HU)
-    if count == 0:
-        return ct
-    # Of each piece: how many of its neighbours are dense, and how many not; wrapped metal has dense ones only.
-    neighbours = np.zeros((2, count + 1), np.int64)
-    for axis in range(3):
-        for first, second in ((slice(None, -1), slice(1, None)), (slice(1, None), slice(None, -1))):
-            here = labels[(slice(None),) * axis + (first,)]
-            there = part[(slice(None),) * axis + (second,)]
-            other = labels[(slice(None),) * axis + (second,)]
-            edge = (here > 0) & (other != here)
-            for row, chosen in enumerate((edge & (there > 2000), edge & (there <= 2000))):
-                neighbours[row] += np.bincount(here[chosen], minlength=count + 1)
-    is_wrapped = neighbours[0] > 4 * neighbours[1]
-    is_wrapped[0] = False
-    inside = is_wrapped[labels]
-    if not inside.any():
-        return ct
-    changed = array.copy()
-    changed[box] = np.where(inside, part + np.float32(_WRAPPED_BY), part)
-    note = (
-        f"{int(inside.sum())} voxels inside metal were below air, where values above 3071 wrap around in 12 bits: 4096 "
-        "was added to them."
-    )
-    return ct.with_array(changed, notes=(*ct.notes, note))
 
 
 def without_spikes(volume: Volume) -> Volume:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from BrainFusionLib.acquisition import CtAcquisition, MriAcquisition, PairAcquisition
 from BrainFusionLib.case import (
+    Decision,
     IntensityMap,
     Pose,
     Provenance,
@@ -25,6 +26,7 @@ from BrainFusionLib.case import (
     to_document,
     to_plain,
 )
+from BrainFusionLib.case.decision import Signed
 from BrainFusionLib.errors import RecordError
 from BrainFusionLib.evidence import (
     BrainAlignment,
@@ -191,6 +193,12 @@ requests = built(
     stated=st.lists(text, max_size=2).map(tuple), landmarks=maybe | marks,
 )  # fmt: skip
 tables = st.dictionaries(text, finite, max_size=3)
+sums = st.dictionaries(text, text, max_size=2)
+decisions = built(
+    Decision, action=st.sampled_from(["approve", "reject"]), name=st.sampled_from(["A. Surgeon", "外科医"]),
+    comment=st.sampled_from(["", "moved\nby 2 mm"]), date=text, version=text,
+    signed=built(Signed, inputs=sums, pose=text, result=text, files=sums), previous=text, seal=text,
+)  # fmt: skip
 
 
 @st.composite
@@ -227,6 +235,7 @@ def results(draw):
         notes=st.lists(text, max_size=3).map(tuple),
         volumes=maybe | built(Volumes, fused=voxels, ct_in_mri=voxels, alpha=maybe | voxels),
         files=st.dictionaries(text, text, max_size=3),
+        decisions=st.lists(decisions, max_size=2).map(tuple),
         warning=text,
     )  # fmt: skip
     return draw(made)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from BrainFusionLib import fuse, read_case
-from BrainFusionLib.case import Result, read_record
+from BrainFusionLib.case import SCHEMA_VERSION, Result, read_record
 from BrainFusionLib.errors import ImageFileError, RecordError
 from BrainFusionLib.folder import write_case
 from BrainFusionLib.phantom import PhantomPair, make_pair
@@ -64,7 +64,7 @@ def test_document_keeps_the_place_of_colour_and_error(pair: PhantomPair, result:
     document = json.loads((tmp_path / "result.json").read_text(encoding="utf-8"))
     assert document["verdict"]["colour"] == "amber"
     assert document["verdict"]["expected_error_mm"] is None
-    assert document["schema_version"] == 3
+    assert document["schema_version"] == SCHEMA_VERSION
     assert document["verdict"]["findings"][0]["code"] == "pose_not_checked"
 
 
@@ -74,7 +74,7 @@ def test_document_keeps_the_place_of_colour_and_error(pair: PhantomPair, result:
         ("{", "is not a valid JSON file"),
         ("[]", "must contain a JSON object"),
         ("{}", "schema version"),
-        ('{"schema_version": 3}', "missing fields: request"),
+        (f'{{"schema_version": {SCHEMA_VERSION}}}', "missing fields: request"),
         ("[" * 100_000, "is not a valid JSON file"),
     ],
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
+from BrainFusionLib.case.decision import Decision
 from BrainFusionLib.case.request import Request, Source
 from BrainFusionLib.evidence import Evidence
 from BrainFusionLib.geometry import Grid
@@ -145,6 +146,8 @@ class Result(ByValue):
         ``None`` if nothing was fused, or if the result was read without voxels.
     files
         Files of the result by role, relative to ``result.json``; empty for a result in memory.
+    decisions
+        What people decided about this result, the latest last (`case.standing` says which of them still hold).
     warning
         The warning that every output carries.
     """
@@ -161,6 +164,7 @@ class Result(ByValue):
     notes: tuple[str, ...] = ()
     volumes: Volumes | None = None
     files: dict[str, str] = field(default_factory=dict)
+    decisions: tuple[Decision, ...] = ()
     warning: str = WARNING
 
     @property

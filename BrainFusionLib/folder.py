@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from BrainFusionLib.case.codec import from_document, to_document
-from BrainFusionLib.case.record import read_document, read_record
+from BrainFusionLib.case.record import earlier_decisions, no_decision_meanwhile, read_document, read_record
 from BrainFusionLib.case.request import Inputs
 from BrainFusionLib.case.result import Result, Volumes
 from BrainFusionLib.errors import ImageContentError, ImageFileError, RecordError, Remedy, SettingsError
@@ -123,6 +123,8 @@ def write_case(
     With a `transform_format` other than ITK's, the transform is written in this format, too; ``lta`` and ``fsl`` need
     the CT's grid.
 
+    Decisions about a previous result of the same inputs are kept, as void.
+
     The names of the inputs, which may identify the patient, are only included with `identify`. With `pictures` the
     report's still pictures are also written as PNGs, to the folder ``pictures``. With the `dicom` headers of the MRI
     and the CT (`read_pair_headers`), the fused volume and the registered CT are also written as DICOM series, to the
@@ -156,7 +158,7 @@ def write_case(
     names = {role: (file_names or {}).get(role, name) for role, name in names.items()}
     record = result.without_paths() if identify else result.without_names()
     began = time.perf_counter()
-    with staging_folder(folder) as staged:
+    with staging_folder(folder) as staged, no_decision_meanwhile(folder):
         written = _written_volumes(record, names)
         for role, volume in written.items():
             write_volume(volume, staged / names[role])
@@ -180,6 +182,7 @@ def write_case(
             provenance=replace(record.provenance, timings_s=timings),
             volumes=Volumes(written["fused"], written["ct_in_mri"], written.get("alpha")),
             files=names,
+            decisions=record.decisions or earlier_decisions(folder / names["result"], record),
         )
         write_report(record, mri, staged / names["report"])
         # The voxels are in the volume files; `read_case` finds them by the path of their field.

@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from BrainFusionLib import cli, read_transform, read_volume, registration, write
 from BrainFusionLib.case import Source, read_record
 from BrainFusionLib.errors import RegistrationError
 from BrainFusionLib.geometry import Grid
+from BrainFusionLib.io.hashing import sha256_of
 from BrainFusionLib.metrics import target_registration_errors_mm
 from BrainFusionLib.phantom import PhantomPair, make_pair
 from BrainFusionLib.settings import RegistrationSettings
@@ -324,7 +326,7 @@ def test_register_writes_the_transform_and_its_quality(pair: PhantomPair, inputs
     stored = read_record(tmp_path / "q.json")
     assert stored.evidence.pose.overlap > 0.8
     assert stored.evidence.skull is not None
-    assert stored.request.ct == Source("CT")
+    assert stored.request.ct == Source("CT", sha256=sha256_of(inputs / "ct.nii.gz"))
     assert stored.volumes is None
 
 
@@ -339,7 +341,7 @@ def test_file_names_are_hidden_and_pictures_are_optional(inputs: Path, tmp_path:
             content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
             assert b"DOE^JANE" not in content, path
     request = read_record(tmp_path / "plain" / "result.json").request
-    assert (request.ct, request.mri) == (Source("CT"), Source("MRI"))
+    assert [replace(source, sha256=None) for source in (request.ct, request.mri)] == [Source("CT"), Source("MRI")]
     pictures = sorted(path.name for path in (tmp_path / "plain" / "pictures").iterdir())
     assert len(pictures) == 15
     assert "coronal-checkerboard.png" in pictures

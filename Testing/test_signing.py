@@ -2,21 +2,45 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from BrainFusionLib import read_case
 from BrainFusionLib.case import Result, decision_of, rejected, standings_of
 from BrainFusionLib.case.decision import Action, Signed, decide, state_of
 from BrainFusionLib.case.standing import carried_over, inputs_sha256, pose_sha256
-from BrainFusionLib.errors import SettingsError
+from BrainFusionLib.cli.main import main
+from BrainFusionLib.errors import ImageFileError, RecordError, SettingsError
+from BrainFusionLib.folder import write_case
 from BrainFusionLib.geometry import Grid
+from BrainFusionLib.io.hashing import sha256_of
+from BrainFusionLib.signing import content_sha256, read_standings, sign_result
 from BrainFusionLib.transform import RigidTransform
 from BrainFusionLib.volume import Volume
 from Testing.report_case import result_of
 
+
+def _head() -> tuple[Volume, Volume, Volume]:
+    """Fused volume, CT and MRI of a small round head."""
+    grid = Grid((24, 28, 20), (8.0, 8.0, 8.0), (-96.0, -112.0, -80.0))
+    k, j, i = np.indices(grid.shape_kji)
+    radius = np.hypot(np.hypot((k - 10) / 9, (j - 14) / 12), (i - 12) / 10)
+    mri = np.where(radius < 0.8, 600.0, np.where(radius < 0.95, 60.0, 0.0)).astype(np.float32)
+    hu = np.where(radius < 0.8, 40.0, np.where(radius < 0.95, 1000.0, -1000.0)).astype(np.float32)
+    fused = np.where(hu > 300, 900.0, mri).astype(np.float32)
+    return Volume(fused, grid, "MR", "fused"), Volume(hu, grid, "CT", "CT"), Volume(mri, grid, "MR", "MRI")
+
+
+HEAD = _head()
 CUBE = Volume(np.zeros((2, 2, 2), np.float32), Grid((2, 2, 2)), None, "cube")
 
 
@@ -108,3 +132,172 @@ def test_decisions_are_carried_over_to_a_new_result_of_the_same_inputs_only() ->
 def test_a_decision_that_cannot_be_shown_is_refused(action: Action, name: str, comment: str, words: str) -> None:
     with pytest.raises(SettingsError, match=words):
         decide(action, name, comment, Signed({}, "", ""))
+
+
+# --- on disk -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a result; copied by each test."""
+    folder = tmp_path_factory.mktemp("result")
+    write_case(replace(result_of(*HEAD), decisions=()), HEAD[2], folder, "nii.gz")
+    return folder
+
+
+@pytest.fixture
+def folder(written: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(written, tmp_path / "result"))
+
+
+def test_a_decision_stands_in_record_and_report_and_holds(folder: Path) -> None:
+    sign_result(folder, "comment", "B. Physicist", "look at the <b>left</b>\nagain")
+    first = (folder / "report.html").read_text(encoding="utf-8")
+    assert "look at the &lt;b&gt;left&lt;/b&gt;\nagain" in first
+    sign_result(folder / "result.json", "approve", "  A.  Surgeon ")
+    record = read_case(folder)
+    assert [(d.action, d.name) for d in record.decisions] == [("comment", "B. Physicist"), ("approve", "A. Surgeon")]
+    assert record.decisions[1].date.endswith("Z")
+    page = (folder / "report.html").read_text(encoding="utf-8")
+    assert "Approved by A. Surgeon" in page
+    assert "not a legal signature" in page
+    assert record.decisions[1].signed.result in page
+    assert state_of(read_standings(folder)) == "approved"
+    assert all(not standing.void for standing in read_standings(folder))
+
+
+def test_a_decision_leaves_the_rest_of_a_result_as_it_was(folder: Path) -> None:
+    """So that the seal of a cohort's case, which has these sums, stays whole."""
+    before = {path.name: content_sha256(path) for path in folder.iterdir()}
+    sign_result(folder, "reject", "A. Surgeon", "wrong side")
+    assert {name: content_sha256(folder / name) for name in before} == before
+    assert sorted(path.name for path in folder.iterdir() if not path.name.startswith(".")) == sorted(before)
+
+
+def edit_record(folder: Path, change: Callable[[dict[str, Any]], Any]) -> None:
+    document = json.loads((folder / "result.json").read_text(encoding="utf-8"))
+    change(document)
+    (folder / "result.json").write_text(json.dumps(document), encoding="utf-8")
+
+
+def flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[-20] ^= 1
+    path.write_bytes(content)
+
+
+EDITS: dict[str, tuple[Callable[[Path], Any], str]] = {
+    "voxels": (lambda folder: flip(folder / "fused.nii.gz"), "fused.nii.gz was changed"),
+    "missing": (lambda folder: (folder / "ct_in_mri.nii.gz").unlink(), "ct_in_mri.nii.gz is missing"),
+    "transform": (lambda folder: flip(folder / "ct_to_mri.tfm"), "ct_to_mri.tfm was changed"),
+    "report": (
+        lambda folder: (folder / "report.html").write_text(
+            (folder / "report.html").read_text(encoding="utf-8").replace("Amber", "Green"), encoding="utf-8"
+        ),
+        "report.html was changed",
+    ),
+    "verdict": (
+        lambda folder: edit_record(folder, lambda d: d["verdict"].update(colour="green")),
+        "the record of the result was changed",
+    ),
+    "pose": (
+        lambda folder: edit_record(folder, lambda d: d["pose"].update(movement="not moved")),
+        "the pose was changed",
+    ),
+    "inputs": (
+        lambda folder: edit_record(folder, lambda d: d["request"]["ct"].update(sha256="another")),
+        "the CT is another one",
+    ),
+    "name": (lambda folder: edit_record(folder, lambda d: d["decisions"][0].update(name="C")), "itself was edited"),
+}
+
+
+@pytest.mark.parametrize("edit", EDITS)
+def test_any_change_of_a_result_voids_a_decision(folder: Path, edit: str) -> None:
+    sign_result(folder, "approve", "A. Surgeon")
+    change, words = EDITS[edit]
+    change(folder)
+    (standing,) = read_standings(folder)
+    assert words in standing.sentence
+    assert state_of((standing,)) == "void"
+
+
+def test_inputs_that_are_given_are_compared(folder: Path, tmp_path: Path) -> None:
+    sha256 = sha256_of(folder / "fused.nii.gz")
+    edit_record(folder, lambda d: d["request"]["mri"].update(sha256=sha256))
+    sign_result(folder, "approve", "A. Surgeon")
+    assert state_of(read_standings(folder, mri=folder / "fused.nii.gz")) == "approved"
+    assert "the MRI is another one" in read_standings(folder, mri=folder / "ct_in_mri.nii.gz")[0].sentence
+    with pytest.raises(ImageFileError, match="cannot be read"):
+        read_standings(folder, ct=tmp_path / "none")
+
+
+def test_a_result_with_missing_files_is_not_signed(folder: Path) -> None:
+    (folder / "fused.nii.gz").unlink()
+    before = (folder / "result.json").read_bytes()
+    with pytest.raises(ImageFileError, match=r"fused\.nii\.gz is missing"):
+        sign_result(folder, "approve", "A. Surgeon")
+    assert (folder / "result.json").read_bytes() == before
+
+
+def test_a_record_that_names_files_elsewhere_is_refused(folder: Path) -> None:
+    edit_record(folder, lambda d: d["files"].update(fused="../fused.nii.gz"))
+    with pytest.raises(RecordError, match="outside of its folder"):
+        sign_result(folder, "approve", "A. Surgeon")
+
+
+def test_a_new_result_of_the_same_inputs_keeps_decisions_as_void(folder: Path) -> None:
+    for role in ("ct", "mri"):
+        edit_record(folder, lambda d, role=role: d["request"][role].update(sha256=role))  # type: ignore[misc]
+    sign_result(folder, "approve", "A. Surgeon")
+    again = read_case(folder)
+    write_case(moved(replace(again, decisions=(), files={})), HEAD[2], folder)
+    (standing,) = read_standings(folder)
+    assert "the pose was changed" in standing.void
+    assert "Void: changed since it was approved" in (folder / "report.html").read_text(encoding="utf-8")
+
+
+def test_decisions_of_several_processes_are_all_kept(folder: Path) -> None:
+    program = (
+        "import sys; from BrainFusionLib.signing import sign_result; sign_result(sys.argv[1], 'comment', 'A', 'x')"
+    )
+    running = [subprocess.Popen([sys.executable, "-c", program, str(folder)]) for _ in range(2)]
+    assert [process.wait(60) for process in running] == [0, 0]
+    assert len(read_standings(folder)) == 2
+
+
+def command(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]:
+    code = main(["sign", *arguments])
+    told = capsys.readouterr()
+    return code, told.out + told.err
+
+
+def test_the_command_signs_and_shows(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command(capsys, str(folder), "--show") == (0, "Neither approved nor rejected.\n")
+    code, words = command(capsys, str(folder), "--approve", "--name", "A. Surgeon", "--comment", "checked")
+    assert code == 0
+    assert "Approved by A. Surgeon" in words
+    assert "Amber" in words
+    assert "not a legal signature" in words
+    assert command(capsys, str(folder), "--show")[0] == 0
+    flip(folder / "fused.nii.gz")
+    code, words = command(capsys, str(folder), "--show")
+    assert code == 1
+    assert "Void: fused.nii.gz was changed" in words
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--approve"], "Give the name with --name"),
+        (["--name", "A"], "--approve, --reject or --comment"),
+        (["--show", "--name", "A"], "--show changes nothing"),
+        (["--approve", "--name", "A", "--ct", "x"], "with --show only"),
+    ],
+)
+def test_the_command_says_what_is_missing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], words: str
+) -> None:
+    code, told = command(capsys, str(tmp_path), *arguments)
+    assert code == 2
+    assert words in told

@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from BrainFusionLib.case.codec import Plain, from_document
+from BrainFusionLib.case.decision import Decision
 from BrainFusionLib.case.result import Result
-from BrainFusionLib.errors import ImageFileError, RecordError
+from BrainFusionLib.case.standing import carried_over
+from BrainFusionLib.errors import BrainFusionError, ImageFileError, RecordError
+from BrainFusionLib.locking import locked
+
+# In a result's folder; held while somebody decides about it.
+LOCK = ".sign.lock"
 
 
 def read_document(path: str | Path) -> dict[str, Plain]:
@@ -45,3 +53,21 @@ def read_record(path: str | Path) -> Result:
         return from_document(document, Result)
     except RecordError as error:
         raise RecordError(f"{path}: {error}") from error
+
+
+def earlier_decisions(path: Path, new: Result) -> tuple[Decision, ...]:
+    """Return the decisions about the result at `path`, which `new` is about to replace (`carried_over`)."""
+    try:
+        return carried_over(read_record(path), new)
+    except BrainFusionError:
+        return ()
+
+
+@contextmanager
+def no_decision_meanwhile(folder: Path) -> Iterator[None]:
+    """Hold the lock of a folder in which somebody has decided before; nothing in others."""
+    with ExitStack() as stack:
+        if (folder / LOCK).is_file():
+            with suppress(OSError):  # a file system without locks
+                stack.enter_context(locked(folder / LOCK, wait=True))
+        yield

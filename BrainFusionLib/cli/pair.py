@@ -16,6 +16,7 @@ from BrainFusionLib.errors import ImageFileError, SettingsError
 from BrainFusionLib.folder import between_inputs, make_output_folder, read_pair, remove_if_empty
 from BrainFusionLib.io import read_volume, write_transform
 from BrainFusionLib.io.formats import readable
+from BrainFusionLib.io.hashing import sha256_of_inputs
 from BrainFusionLib.io.other_transforms import Between, Frame, Maps
 from BrainFusionLib.io.transform_writing import SUFFIXES, TransformFormat
 from BrainFusionLib.io.zipped import is_zip
@@ -72,10 +73,11 @@ def check_transform_name(path: Path, form: TransformFormat = "itk") -> None:
 
 
 def inputs_of(options: argparse.Namespace) -> Inputs:
-    """Read the volumes of a pair."""
+    """Read the volumes of a pair; the sha256 of their files is taken first, so that it is never a later file's."""
+    sha256 = sha256_of_inputs({"ct": options.ct, "mri": options.mri, "mri_mask": options.mri_mask})
     ct, mri = read_pair(options.ct, options.mri, *series_of(options))
     mask = read_volume(options.mri_mask) if options.mri_mask else None
-    return Inputs(ct, mri, mask).as_stated(stated_by(options))
+    return Inputs(ct, mri, mask, sha256).as_stated(stated_by(options))
 
 
 def stated_by(options: argparse.Namespace) -> tuple[str, ...]:
@@ -102,9 +104,9 @@ def request_of(options: argparse.Namespace, inputs: Inputs) -> Request:
     ct_series, mri_series = series_of(options)
     mask = inputs.mri_mask
     return Request(
-        Source(inputs.ct.name, options.ct, ct_series),
-        Source(inputs.mri.name, options.mri, mri_series),
-        None if mask is None else Source(mask.name, options.mri_mask),
+        Source(inputs.ct.name, options.ct, ct_series, inputs.sha256.get("ct")),
+        Source(inputs.mri.name, options.mri, mri_series, inputs.sha256.get("mri")),
+        None if mask is None else Source(mask.name, options.mri_mask, sha256=inputs.sha256.get("mri_mask")),
         ct_offset=options.ct_offset,
         stated=stated_by(options),
     )

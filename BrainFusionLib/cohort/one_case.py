@@ -29,10 +29,11 @@ from BrainFusionLib.folder import (
 )
 from BrainFusionLib.fusion.methods import pinned
 from BrainFusionLib.io import read_transform, read_volume, write_json
-from BrainFusionLib.io.hashing import sha256_of
+from BrainFusionLib.io.hashing import sha256_of, sha256_of_inputs
 from BrainFusionLib.io.landmark_files import read_landmarks
 from BrainFusionLib.io.reading import shown
 from BrainFusionLib.settings import Settings
+from BrainFusionLib.signing import content_sha256
 from BrainFusionLib.values import ByValue
 from BrainFusionLib.version import __version__
 from BrainFusionLib.volume import Volume
@@ -74,7 +75,7 @@ class Seal(ByValue):
     version
         Version of the library.
     files
-        The sha256 of each result file by its name.
+        The sha256 of each result file by its name, without what decisions change in it.
     row
         The case's row of the table.
     thumbnail
@@ -114,10 +115,7 @@ def attempted(entry: Entry, began: float, work: Callable[[], Row]) -> Row:
 def read(entry: Entry) -> Inputs:
     """Read the volumes of a case; the sha256 of their files is taken first, so that it is never a later file's."""
     files = {"ct": entry.ct, "mri": entry.mri, "mri_mask": entry.mri_mask, "transform": entry.transform}
-    try:
-        sha256 = {role: sha256_of(path) for role, path in files.items() if path is not None}
-    except OSError:
-        sha256 = {}  # reading it says what is wrong
+    sha256 = sha256_of_inputs(files)
     ct, mri = read_pair(entry.ct, entry.mri, entry.ct_series, entry.mri_series)
     mask = None if entry.mri_mask is None else read_volume(entry.mri_mask)
     return Inputs(ct, mri, mask, sha256).as_stated(entry.stated)
@@ -156,7 +154,7 @@ def store(entry: Entry, result: Result, mri: Volume, transform_sha256: str | Non
     seal = Seal(
         *_made_from(entry, result.request.settings, result.request, transform_sha256),
         version=__version__,
-        files={path.name: sha256_of(path) for path in files},
+        files={path.name: content_sha256(path) for path in files},
         row=row,
         thumbnail=thumbnail(result, mri),
     )
@@ -174,7 +172,7 @@ def finished(entry: Entry, folder: Path, settings: Settings) -> Row | None:
         names = [Path(name) for name in seal.files]
         is_inside = all(not name.is_absolute() and ".." not in name.parts for name in names)
         is_inside = is_inside and all((case / name).is_dir() or (case / name).is_file() for name in names)
-        complete = is_inside and all(sha256_of(case / name) == wanted for name, wanted in seal.files.items())
+        complete = is_inside and all(content_sha256(case / name) == wanted for name, wanted in seal.files.items())
         made_from = (seal.request, seal.transform_sha256, seal.landmarks_sha256)
         if complete and made_from == _made_from(entry, settings):
             return replace(seal.row, case=entry.case)

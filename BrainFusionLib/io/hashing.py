@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 PIECE_BYTES = 1 << 20
@@ -53,3 +54,11 @@ def sha256_of(path: str | os.PathLike[str]) -> str:
         It cannot be read.
     """
     return sha256_of_folder(path) if Path(path).is_dir() else sha256_of_file(path)
+
+
+def sha256_of_inputs(files: Mapping[str, str | os.PathLike[str] | None]) -> dict[str, str]:
+    """Return the sha256 of files or folders by role; empty if one cannot be read: reading it says why."""
+    try:
+        return {role: sha256_of(path) for role, path in files.items() if path is not None}
+    except OSError:
+        return {}

@@ -9,10 +9,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from BrainFusionLib.case.decision import Standing
 from BrainFusionLib.case.result import Result
+from BrainFusionLib.case.standing import standings_of
 from BrainFusionLib.geometry import rotation_axis_angle
 from BrainFusionLib.io import write_text
 from BrainFusionLib.quantities import listed, number, position
+from BrainFusionLib.report.decisions import decisions_part
 from BrainFusionLib.report.facts import Fact, headline, note_texts, quality_facts, setting_facts, timing_facts
 from BrainFusionLib.report.figures import histogram, rows_of_planes, slider, strip
 from BrainFusionLib.report.headers import acquisition_facts
@@ -52,8 +55,11 @@ def write_report(result: Result, mri: Volume, path: str | Path) -> None:
     write_text(report_html(result, mri), path)
 
 
-def report_html(result: Result, mri: Volume) -> str:
-    """Return the report's page as text; see `write_report`."""
+def report_html(result: Result, mri: Volume, standings: Sequence[Standing] | None = None) -> str:
+    """Return the report's page as text; see `write_report`.
+
+    Decisions are shown as `standings` says, or else as far as the result alone can tell.
+    """
     scene = prepare_scene(result.ct_in_mri, mri, result.fused)
     planes = [plane_pictures(scene, plane) for plane in PLANES]
     title = f"{result.request.ct.name} on {result.request.mri.name}"
@@ -62,6 +68,7 @@ def report_html(result: Result, mri: Volume) -> str:
         title=title,
         facts=_items(headline(result)),
         verdict=_verdict(result.verdict),
+        decisions=decisions_part(standings_of(result) if standings is None else standings),
         warning=_sentence(result.warning),
         where=_where(scene),
         rows=rows_of_planes(planes),

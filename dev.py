@@ -15,6 +15,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import threading
 import urllib.request
 import venv
@@ -32,7 +33,14 @@ CONSTRAINTS = ROOT / "constraints.txt"
 # The Python behind whatever virtual environment is active, so that it does not matter which one is.
 BASE_PYTHON = Path(getattr(sys, "_base_executable", sys.executable)).resolve()
 
-EXTRAS = {"demo": {"torch", "wavelet"}, "check": {"torch", "wavelet", "dev"}, "test": {"torch", "wavelet", "dev"}}
+EXTRAS = {
+    "demo": {"torch", "wavelet", "build"},
+    "check": {"torch", "wavelet", "dev"},
+    "test": {"torch", "wavelet", "dev"},
+}
+# Where the C library is built, and where it is loaded from (BrainFusionLib/native.py).
+NATIVE_BUILD = ROOT / ".cache" / "native"
+NATIVE_NAME = "_native.dll" if os.name == "nt" else "_native.so"
 CHECKS = {
     "ruff check": ["ruff", "check", "."],
     "ruff format": ["ruff", "format", "--check", "."],
@@ -60,6 +68,7 @@ def main() -> int:
     test = commands.add_parser("test", help="check style and types, then run all tests; pytest's options are passed on")
     test.add_argument("--quick", action="store_true", help="only the tests that are not marked slow: under two minutes")
     commands.add_parser("check", help="check style and types only (what pre-commit runs)")
+    commands.add_parser("build", help="build the C library for this checkout, with CMake and a C compiler")
     setup = commands.add_parser("setup", help="make the environment and stop")
     setup.add_argument("what", nargs="?", choices=["demo", "test"], default="test", help="for which command (test)")
     real = commands.add_parser("slicer", help="run the module's self-test and take its pictures in a real Slicer")
@@ -71,7 +80,12 @@ def main() -> int:
     try:
         if arguments.command == "slicer":
             return test_in_slicer(arguments.path, arguments.pictures.resolve())
+        if arguments.command == "build":
+            print(f"Built: {build_native()}")
+            return 0
         make_environment(EXTRAS[arguments.what if arguments.command == "setup" else arguments.command])
+        if arguments.command != "check":
+            try_to_build_native()
         if arguments.command == "demo":
             return run("-m", "tools.demo")
         if arguments.command == "check":
@@ -137,6 +151,60 @@ def test_in_slicer(executable: Path, pictures: Path) -> int:
         raise SetupError(f"{executable}: did not end within {SLICER_S} s, and was terminated.") from error
     print(f"The self-test {'passed' if code == 0 else f'failed (exit code {code})'}. Pictures: {pictures}")
     return code
+
+
+def try_to_build_native() -> None:
+    """Build the C library; without one, say so and go on: everything works, more slowly."""
+    try:
+        build_native()
+    except SetupError as error:
+        print(f"dev.py: {error} Going on without the C library, more slowly.", file=sys.stderr)
+
+
+def build_native() -> Path:
+    """Build the C library, as far as it is not built yet, beside the Python that loads it, and return its path.
+
+    Raises
+    ------
+    SetupError
+        There is no CMake or no C compiler, or it fails.
+    """
+    # PyPI's CMake and Ninja, in the environment or beside the Python that runs this, before the system's.
+    path = os.pathsep.join([str(PYTHON.parent), str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
+    cmake, ninja = (shutil.which(name, path=path) for name in ("cmake", "ninja"))
+    if cmake is None:
+        raise SetupError("CMake is not installed, so the C library cannot be built: pip install cmake ninja.")
+    configure = [cmake, "-S", ROOT / "BrainFusionLib", "-B", NATIVE_BUILD, "-DCMAKE_BUILD_TYPE=Release"]
+    if ninja and os.name != "nt":  # on Windows, only Visual Studio's own generator finds its compiler
+        configure += ["-G", "Ninja", f"-DCMAKE_MAKE_PROGRAM={ninja}"]
+    wanted = ROOT / "BrainFusionLib" / NATIVE_NAME
+    with lock(), tempfile.TemporaryDirectory() as installed:
+        build = [cmake, "--build", NATIVE_BUILD, "--config", "Release"]
+        install_it = [cmake, "--install", NATIVE_BUILD, "--config", "Release", "--prefix", installed]
+        if NATIVE_BUILD.exists() and run_quietly(configure):
+            shutil.rmtree(NATIVE_BUILD)  # of another CMake, generator or folder
+        for command in (configure, build, install_it):
+            problem = run_quietly(command)
+            if problem:
+                raise SetupError(f"The C library could not be built:\n{problem}\n")
+        made = Path(installed, "BrainFusionLib", NATIVE_NAME)
+        if not made.exists():
+            raise SetupError(
+                "There is no C compiler, so the C library cannot be built. On Debian or Ubuntu: apt-get install gcc; "
+                "on macOS: xcode-select --install; on Windows: Visual Studio's Build Tools for C++."
+            )
+        if not wanted.exists() or wanted.read_bytes() != made.read_bytes():
+            # In one step, and as a new file: the old one may be in use.
+            temporary = wanted.with_suffix(".new")
+            shutil.copyfile(made, temporary)
+            temporary.replace(wanted)
+    return wanted
+
+
+def run_quietly(command: list[Any]) -> str:
+    """Run a command without an input; return the end of its output if it fails, else nothing."""
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, env=clean_environ())
+    return "" if done.returncode == 0 else (done.stdout + done.stderr)[-2000:].strip() or f"exit code {done.returncode}"
 
 
 def clean_environ() -> dict[str, str]:

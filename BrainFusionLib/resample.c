@@ -2,9 +2,11 @@
 #include <math.h>
 #include <stdint.h>
 
+#include "native.h"
+
 // source: (K, J, I); size: I, J, K; m: 3x4, index ijk of the source from that of the target; target: its size I, J, K.
 // More than half a voxel outside the source, the result is `outside`; up to there, it is the outermost voxel's value.
-void brainfusion_resample(const float *restrict source, const int64_t *restrict size, const double *restrict m,
+EXPORTED void brainfusion_resample(const float *restrict source, const int64_t *restrict size, const double *restrict m,
                           const int64_t *restrict target, float outside, float *restrict result)
 {
     const int32_t ni = (int32_t)size[0], nj = (int32_t)size[1], nk = (int32_t)size[2];
@@ -38,7 +40,7 @@ void brainfusion_resample(const float *restrict source, const int64_t *restrict 
 }
 
 // points: (n, 3); m: 3x4, index ijk of the source from a point. Outside the outermost voxels' centres, NaN.
-void brainfusion_sample(const float *restrict source, const int64_t *restrict size, const double *restrict m,
+EXPORTED void brainfusion_sample(const float *restrict source, const int64_t *restrict size, const double *restrict m,
                         const double *restrict points, int64_t n, float *restrict values)
 {
     const int64_t row = size[0], plane = size[0] * size[1];

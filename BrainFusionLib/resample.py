@@ -1,6 +1,7 @@
 """Resampling of a volume onto another grid, on the device.
 
-On a CPU in C (``resample.c``) where there is a compiler, else in torch, which takes five times as long.
+On a CPU in C (``resample.c``) where the library is there (`BrainFusionLib.native`), else in torch, which takes five
+times as long.
 """
 
 from __future__ import annotations
@@ -8,22 +9,20 @@ from __future__ import annotations
 import ctypes
 from dataclasses import replace
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
-from BrainFusionLib.compiling import load_compiled
 from BrainFusionLib.geometry import FloatArray, Grid, apply_affine
+from BrainFusionLib.native import load_compiled
 from BrainFusionLib.transform import Transform
 from BrainFusionLib.volume import AIR_HU, Volume, VoxelArray
 
 # The output is computed in slabs of about this many voxels, so that the coordinates (12 bytes per voxel) take little
 # memory compared with the images.
 SLAB_VOXELS = 2_000_000
-SOURCE = Path(__file__).with_name("resample.c")
 
 
 def resample_onto(
@@ -146,8 +145,8 @@ def _in_c(compiled: Any, volume: Volume, source_from_target: FloatArray, grid: G
 
 @lru_cache(maxsize=1)
 def _compiled() -> Any:
-    """Return the library; ``None`` without a compiler."""
-    library = load_compiled(SOURCE, ("brainfusion_resample", "brainfusion_sample"))
+    """Return the library; ``None`` if it is not there."""
+    library = load_compiled(("brainfusion_resample", "brainfusion_sample"))
     if library is None:
         return None
     pointer: Any = ctypes.c_void_p

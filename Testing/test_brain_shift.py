@@ -70,7 +70,7 @@ def test_shift_is_not_judged_without_a_skull(head):
     assert brain_shift(head[0], head[1], None) == BrainShift(False, "no closed skull is in view")
 
 
-def test_gains_without_a_compiler_are_the_same(monkeypatch):
+def test_gains_without_the_c_library_are_the_same(monkeypatch):
     random = np.random.default_rng(1)
     a, b, f = random.normal(size=(3, 12, 10, 14)).astype(np.float32)
     blocks, edge, shifts = np.argwhere(np.ones((3, 2, 3))) * 4, np.array([4, 4, 4]), shifts_within(5.0, np.full(3, 2.0))

@@ -35,7 +35,7 @@ def test_a_second_run_makes_and_installs_nothing(checkout, monkeypatch):
     dev.make_environment(dev.EXTRAS["demo"])
     monkeypatch.setattr(dev, "create", lambda: pytest.fail("made again"))
     dev.make_environment(dev.EXTRAS["demo"])
-    assert installed == [["torch", "wavelet"]]
+    assert installed == [["build", "torch", "wavelet"]]
 
 
 def test_the_environment_has_a_python_that_runs(checkout):
@@ -49,7 +49,7 @@ def test_demo_keeps_but_does_not_install_test_tools(checkout):
     dev.make_environment(dev.EXTRAS["demo"])
     dev.make_environment(dev.EXTRAS["test"])
     dev.make_environment(dev.EXTRAS["demo"])
-    assert installed == [["torch", "wavelet"], ["dev", "torch", "wavelet"]]
+    assert installed == [["build", "torch", "wavelet"], ["build", "dev", "torch", "wavelet"]]
 
 
 @pytest.mark.parametrize("name", ["pyproject.toml", "constraints.txt"])
@@ -58,7 +58,7 @@ def test_changed_requirements_are_installed_into_the_same_environment(checkout, 
     dev.make_environment(dev.EXTRAS["test"])
     (dev.VENV / "still-here").touch()
     (folder / name).write_text("[project]\n# changed\n")
-    dev.make_environment(dev.EXTRAS["demo"])
+    dev.make_environment(dev.EXTRAS["test"])
     assert installed == [["dev", "torch", "wavelet"]] * 2
     assert (dev.VENV / "still-here").exists()
 
@@ -76,7 +76,7 @@ def test_environment_is_rebuilt_after_an_interruption(checkout, monkeypatch, err
             dev.make_environment(dev.EXTRAS["demo"])
     dev.make_environment(dev.EXTRAS["demo"])
     assert not (dev.VENV / "half-installed").exists()
-    assert installed == [["torch", "wavelet"]]
+    assert installed == [["build", "torch", "wavelet"]]
 
 
 def test_interrupted_installation_is_not_taken_as_complete(checkout, monkeypatch):
@@ -270,6 +270,42 @@ def test_continuous_integration_runs_what_people_run(tmp_path):
     done = subprocess.run([SCRIPT.parent / ".ci" / "run"], env={"PATH": path}, cwd=tmp_path, capture_output=True)
     script, command = done.stdout.decode().split()
     assert (Path(script).resolve(), command) == (SCRIPT, "test")
+
+
+@pytest.fixture
+def c_files(tmp_path, monkeypatch):
+    """A checkout of its own with the C files only, and little in them."""
+    for path in [*(dev.ROOT / "BrainFusionLib").rglob("*.[ch]"), dev.ROOT / "BrainFusionLib" / "CMakeLists.txt"]:
+        copy = tmp_path / path.relative_to(dev.ROOT)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        copy.write_text(path.read_text() if path.suffix != ".c" else "typedef int nothing;\n")
+    (tmp_path / "BrainFusionLib" / "version.py").write_text('__version__ = "0.0.0"\n')
+    for name in ("ROOT", "LOCK", "NATIVE_BUILD"):
+        monkeypatch.setattr(dev, name, tmp_path / getattr(dev, name).relative_to(SCRIPT.parent))
+    return tmp_path
+
+
+def test_without_cmake_the_c_library_is_not_built_and_the_remedy_is_named(c_files, monkeypatch, capsys):
+    monkeypatch.setattr(shutil, "which", lambda *arguments, **options: None)
+    with pytest.raises(dev.SetupError, match="pip install cmake"):
+        dev.build_native()
+    dev.try_to_build_native()
+    assert "Going on without the C library" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(not shutil.which("cmake"), reason="no CMake here")
+def test_without_a_compiler_the_c_library_is_not_built_and_the_remedy_is_named(c_files, monkeypatch):
+    monkeypatch.setenv("CC", str(c_files / "no-such-compiler"))
+    with pytest.raises(dev.SetupError, match=r"no C compiler.*apt-get install gcc"):
+        dev.build_native()
+    assert not (c_files / "BrainFusionLib" / dev.NATIVE_NAME).exists()
+
+
+@pytest.mark.skipif(not (shutil.which("cmake") and shutil.which("cc")), reason="no CMake or no compiler here")
+def test_a_file_that_does_not_compile_is_named(c_files):
+    (c_files / "BrainFusionLib" / "resample.c").write_text("int broken\n")
+    with pytest.raises(dev.SetupError, match=r"(?s)could not be built.*resample\.c"):
+        dev.build_native()
 
 
 class _Answering(http.server.BaseHTTPRequestHandler):

@@ -139,7 +139,7 @@ def test_volume_of_few_voxels_gives_no_evidence(pair):
 
 def test_compiled_loops_and_numpy_sum_shifted_images_alike(monkeypatch):
     if matching._compiled() is None:
-        pytest.skip("no C compiler")
+        pytest.skip("no C library: python3 dev.py build")
     random = np.random.default_rng(3)
     a, b = (random.integers(0, 5, (9, 8, 10), dtype=np.uint8) for _ in range(2))
     table, image = random.normal(size=(5, 6)).astype(np.float32), random.normal(size=a.shape).astype(np.float32)

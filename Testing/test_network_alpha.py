@@ -1,7 +1,5 @@
 """The network that predicts a weight map: what no training can take from it."""
 
-import shutil
-
 import numpy as np
 import pytest
 import torch
@@ -14,6 +12,7 @@ from BrainFusionLib.fusion.network.edges import edges, kept, slope_of_kept
 from BrainFusionLib.fusion.slices import fuse_slices
 from BrainFusionLib.fusion.weights import Manifest, save_weights
 from BrainFusionLib.intensity import Stacks, bone_weight, ct_to_unit
+from BrainFusionLib.native import native
 
 
 def slices(count=2, rows=48, columns=32):
@@ -161,7 +160,7 @@ def test_nothing_beyond_the_margin_changes_a_weight(steps):
     assert not torch.equal(before, after)
 
 
-needs_a_compiler = pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler here")
+needs_the_library = pytest.mark.skipif(native().library is None, reason="no C library: python3 dev.py build")
 
 
 def heads(count=3, rows=64, columns=80):
@@ -178,7 +177,7 @@ def heads(count=3, rows=64, columns=80):
     return torch.from_numpy(np.stack(made).astype(np.float32))
 
 
-@needs_a_compiler
+@needs_the_library
 @pytest.mark.parametrize(("width", "steps"), [(16, 3), (5, 1), (20, 2)])
 def test_the_compiled_weights_are_those_of_torch(width, steps):
     network = stirred(width=width, steps=steps).eval()
@@ -191,7 +190,7 @@ def test_the_compiled_weights_are_those_of_torch(width, steps):
         assert (difference > 1e-3).float().mean() < 0.01
 
 
-@needs_a_compiler
+@needs_the_library
 def test_the_compiled_result_is_independent_of_batch_and_threads():
     compiled = stirred(width=16).eval().compiled()
     given = heads(5)
@@ -210,7 +209,7 @@ def test_the_compiled_result_is_independent_of_batch_and_threads():
     assert torch.equal(compiled(given), together)
 
 
-def test_without_a_compiler_torch_does_the_work(monkeypatch):
+def test_without_the_c_library_torch_does_the_work(monkeypatch):
     hu, ct, mri = slices()
     network = stirred(width=4)
     with_it = fused_by(network, hu, ct, mri)

@@ -55,14 +55,14 @@ def build(tmp_path_factory):
 
 
 def shipped():
-    """All files of the two folders, where Slicer looks for them, and the licence."""
-    names = {MODULES + "BrainFusionLib/LICENSE.txt"}
+    """All files of the two folders but those in C, where Slicer looks for them; the C library and the licence."""
+    names = {MODULES + "BrainFusionLib/LICENSE.txt", MODULES + "BrainFusionLib/_native.so"}
     for folder, below in (("BrainFusion", ""), ("BrainFusionLib", "BrainFusionLib/")):
         files = (path.relative_to(ROOT / folder) for path in (ROOT / folder).rglob("*") if path.is_file())
         names |= {
             MODULES + below + path.as_posix()
             for path in files
-            if path.name != "CMakeLists.txt" and "__pycache__" not in path.parts
+            if path.name != "CMakeLists.txt" and path.suffix not in (".c", ".h") and "__pycache__" not in path.parts
         }
     return names
 
@@ -87,6 +87,7 @@ def test_cmake_installs_the_module_with_the_library_beside_it(build, tmp_path):
 
 def test_the_installed_library_runs_and_finds_its_weights(build, tmp_path):
     run(tool("cmake"), "--install", build, "--prefix", tmp_path)
+    assert not (tmp_path / MODULES / "BrainFusionLib" / "native.c").exists()
     code = (
         f"import sys; sys.path.insert(0, {str(tmp_path / MODULES)!r})\n"
         "import BrainFusionLib.cli as cli; print(cli.__file__); sys.exit(cli.main(['doctor']))"
@@ -94,7 +95,12 @@ def test_the_installed_library_runs_and_finds_its_weights(build, tmp_path):
     said = run(sys.executable, "-I", "-c", code, cwd=tmp_path)
     assert said.startswith(str(tmp_path))
     assert "Ready." in said
+    assert "C library    used" in said
     assert "MISSING" not in said
+
+
+def test_the_build_tree_has_the_c_library_beside_the_python(build):
+    assert (build / MODULES / "BrainFusionLib" / "_native.so").is_file()
 
 
 def test_the_self_test_and_slicers_generic_test_are_registered(build):

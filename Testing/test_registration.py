@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import shutil
-from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
 from BrainFusionLib.case import register as register_or_refuse
-from BrainFusionLib.compiling import library_of
 from BrainFusionLib.errors import Cancelled, RegistrationError, SettingsError
 from BrainFusionLib.geometry import Grid
 from BrainFusionLib.metrics import target_registration_errors_mm
@@ -20,7 +16,7 @@ from BrainFusionLib.phantom import PhantomPair, make_pair
 from BrainFusionLib.registration import Registration, histogram, register
 from BrainFusionLib.registration.confidence import corner_distance_mm, distinct, midpoint
 from BrainFusionLib.registration.histogram import CELLS, FINENESS, MRI_BINS, ROW, Moving, Samples, joint_counts
-from BrainFusionLib.registration.kernel import FLAGS, SOURCE, kernel
+from BrainFusionLib.registration.kernel import kernel
 from BrainFusionLib.registration.pyramid import CT_MOVING_KNOTS_HU, Level, _cells, _pyramid
 from BrainFusionLib.registration.search import FINE, _near_inverse, even_rotations
 from BrainFusionLib.registration.similarity import (
@@ -213,7 +209,7 @@ def test_compiled_loops_and_torch_count_and_pull_alike(monkeypatch: pytest.Monke
     )
 
 
-def test_without_a_compiler_the_result_is_the_same(
+def test_without_the_c_library_the_result_is_the_same(
     pair: PhantomPair, twice: object, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first: Registration = twice[0]  # type: ignore[index]
@@ -226,57 +222,6 @@ def test_no_level_is_thinner_than_two_voxels(pair: PhantomPair) -> None:
     grid = Grid((*pair.ct.grid.size_ijk[:2], 4), pair.ct.grid.spacing_ijk_mm)
     level = Level(torch.from_numpy(pair.ct.array_kji[40:44].copy()), grid)
     assert min(min(each.grid.size_ijk) for each in _pyramid(level)) == 2
-
-
-@pytest.fixture
-def fresh_kernel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A cache folder of its own, and the real one forgotten before and after."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.delenv("BRAINFUSION_COMPILE", raising=False)
-    kernel.cache_clear()
-    yield tmp_path / "brainfusion"
-    kernel.cache_clear()
-
-
-needs_a_compiler = pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler here")
-
-
-@needs_a_compiler
-@pytest.mark.parametrize("compiler", [None, "no-such-compiler", "cc -O2"])
-def test_the_loops_are_built_once_in_a_private_folder(
-    fresh_kernel: Path, compiler: str | None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    if compiler is not None:
-        monkeypatch.setenv("CC", compiler)
-    assert kernel() is not None
-    (library,) = fresh_kernel.iterdir()
-    assert fresh_kernel.stat().st_mode & 0o077 == 0
-    made = library.stat().st_mtime_ns
-    kernel.cache_clear()
-    assert kernel() is not None
-    assert library.stat().st_mtime_ns == made
-
-
-@needs_a_compiler
-def test_half_a_library_is_built_again(fresh_kernel: Path) -> None:
-    library = library_of(SOURCE, ["cc"], FLAGS)
-    whole = library.stat().st_size
-    library.write_bytes(b"not a library")
-    assert kernel() is not None
-    assert library.stat().st_size == whole
-
-
-def test_libraries_are_not_loaded_from_shared_folders(fresh_kernel: Path) -> None:
-    fresh_kernel.mkdir()
-    fresh_kernel.chmod(0o777)
-    assert kernel() is None
-    assert list(fresh_kernel.iterdir()) == []
-
-
-def test_compiling_can_be_switched_off(fresh_kernel: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("BRAINFUSION_COMPILE", "0")
-    assert kernel() is None
-    assert not fresh_kernel.exists()
 
 
 def test_cells_rise_with_hounsfield_units_and_stay_in_range() -> None:

@@ -159,7 +159,7 @@ def test_the_volume_is_not_changed():
 @pytest.mark.parametrize("name", GRIDS)
 def test_compiled_loop_and_torch_resample_alike(name, monkeypatch):
     if resample._compiled() is None:
-        pytest.skip("no C compiler")
+        pytest.skip("no C library: python3 dev.py build")
     volume = _volume(GRIDS["oblique"], "CT")
     points = np.random.default_rng(1).uniform(-25, 25, (40, 9, 3))
     sampled = resample.sampled(volume, points)

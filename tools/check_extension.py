@@ -37,7 +37,7 @@ PICTURES = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".gif": "GIF"}
 ICON_PIXELS = (128, 128)
 LARGEST_PICTURE, LARGEST_REPOSITORY = 5e6, 100e6  # bytes; the first is ours: the catalogue shows pictures whole
 LICENCES = ("LICENSE", "LICENCE", "License.txt", "license.txt", "LICENSE.txt", "COPYING", "COPYING.txt")
-TEXT_SUFFIXES = (".cmake", ".json", ".md", ".py", ".toml", ".txt", ".ui", ".svg", ".c")
+TEXT_SUFFIXES = (".cmake", ".json", ".md", ".py", ".toml", ".txt", ".ui", ".svg", ".c", ".h")
 
 
 def main() -> int:

@@ -12,6 +12,7 @@ from BrainFusionLib.cli.codes import DONE, FAULT
 from BrainFusionLib.console import say
 from BrainFusionLib.fusion.methods import METHODS
 from BrainFusionLib.fusion.weights import DEFAULT_WEIGHTS, SHIPPED, find_weights
+from BrainFusionLib.native import VECTORS, Native, native
 from BrainFusionLib.version import __version__
 
 # Name, purpose, and whether it is required; packages for single fusion methods are added from the table of methods.
@@ -47,16 +48,12 @@ def run(options: argparse.Namespace) -> int:
         except importlib.metadata.PackageNotFoundError:
             say(f"  {package:<12} {'missing':<16} {purpose}; pip install {package}")
             missing += [package] if needed else []
+    say(f"  C library    {_native_words(native())}")
     if importlib.util.find_spec("torch") is not None:
         import torch
 
         from BrainFusionLib.device import pick_device
-        from BrainFusionLib.registration.kernel import kernel
 
-        say(
-            "  inner loops  "
-            + ("compiled" if kernel() else "torch only: two to three times slower than with a C compiler")
-        )
         say(f"  device       {pick_device('auto')} (auto), {torch.get_num_threads()} CPU threads")
         for n in range(torch.cuda.device_count()):
             say(f"  cuda:{n}       {torch.cuda.get_device_name(n)}")
@@ -69,3 +66,14 @@ def run(options: argparse.Namespace) -> int:
         return FAULT
     say("Ready.")
     return DONE
+
+
+def _native_words(found: Native) -> str:
+    """Say whether the inner loops run in C, and if not, what that costs and what brings it."""
+    if found.library is not None:
+        vectors = VECTORS[found.vectors][0]
+        return f"used, version {__version__}" + (f", with {vectors}" if vectors else "")
+    slow = "registration, evidence and fusion are two to three times slower"
+    if not found.problem:
+        return f"switched off by BRAINFUSION_NATIVE=0: {slow}"
+    return f"not used: {found.problem}. {slow[0].upper()}{slow[1:]}. Remedy: {found.remedy}."

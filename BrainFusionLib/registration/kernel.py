@@ -1,28 +1,23 @@
-"""The inner loops in C: they need a C compiler, take an eighth of torch's time, and are optional.
+"""The inner loops in C: they take an eighth of torch's time, and are optional.
 
-See `BrainFusionLib.compiling`; without a compiler torch does the same work.
+See `BrainFusionLib.native`; without the library torch does the same work.
 """
 
 from __future__ import annotations
 
 import ctypes
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import torch
 
-from BrainFusionLib.compiling import load_compiled
-
-SOURCE = Path(__file__).with_name("kernel.c")
-# The order of summation may change.
-FLAGS = ("-fassociative-math",)
+from BrainFusionLib.native import load_compiled
 
 
 class Kernel:
     """The two functions of ``kernel.c``, for tensors on the CPU."""
 
-    def __init__(self, library: ctypes.CDLL) -> None:
+    def __init__(self, library: Any) -> None:
         self._look_up = library.brainfusion_look_up
         self._pull = library.brainfusion_pull
         pointer: Any = ctypes.c_void_p
@@ -80,5 +75,5 @@ class Kernel:
 @lru_cache(maxsize=1)
 def kernel() -> Kernel | None:
     """Return the compiled loops; ``None`` where they are not available."""
-    library = load_compiled(SOURCE, ("brainfusion_look_up", "brainfusion_pull"), FLAGS)
+    library = load_compiled(("brainfusion_look_up", "brainfusion_pull"))
     return None if library is None else Kernel(library)

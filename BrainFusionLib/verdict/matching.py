@@ -1,6 +1,6 @@
 """Matching of images: how well they agree, block by block or at some voxels, for every shift within reach.
 
-In C (``matching.c``) where there is a compiler, else in numpy, several times slower.
+In C (``matching.c``) where the library is there (`BrainFusionLib.native`), else in numpy, several times slower.
 """
 
 from __future__ import annotations
@@ -8,20 +8,16 @@ from __future__ import annotations
 import ctypes
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from BrainFusionLib.compiling import load_compiled
 from BrainFusionLib.geometry import FloatArray
+from BrainFusionLib.native import load_compiled
 from BrainFusionLib.volume import VoxelArray
 
-SOURCE = Path(__file__).with_name("matching.c")
 NAMES = ("brainfusion_match", "brainfusion_look_up_shifted", "brainfusion_sum_around")
-# The order of summation may change.
-FLAGS = ("-fassociative-math",)
 Whole = npt.NDArray[np.int64]
 Bins = npt.NDArray[np.uint8]
 
@@ -189,8 +185,8 @@ def means_around(image: VoxelArray, places_kji: Whole, reach_kji: Whole) -> Floa
 
 @lru_cache(maxsize=1)
 def _compiled() -> Any:
-    """Return the library; ``None`` without a compiler."""
-    library = load_compiled(SOURCE, NAMES, FLAGS)
+    """Return the library; ``None`` if it is not there."""
+    library = load_compiled(NAMES)
     if library is None:
         return None
     pointer: Any = ctypes.c_void_p

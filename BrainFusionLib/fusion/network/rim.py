@@ -1,7 +1,7 @@
 """The weight map of `FusionNetAlpha` in C (``rim.c``), worked out only where it can be anything but 0 and 1.
 
 That is the bone rim: a tenth of a slice, and a third with the surroundings that the network needs. On the CPU, where
-there is a C compiler (`BrainFusionLib.compiling`); else `FusionNetAlpha.alpha` does the work, several times slower.
+the C library is there (`BrainFusionLib.native`); else `FusionNetAlpha.alpha` does the work, several times slower.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import ctypes
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,12 +18,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from BrainFusionLib.compiling import load_compiled
 from BrainFusionLib.fusion.network.base import channels
 from BrainFusionLib.fusion.network.edges import CORNER, TINY
 from BrainFusionLib.metrics.fusion import DIRECTION, STRENGTH
+from BrainFusionLib.native import load_compiled
 
-SOURCE = Path(__file__).with_name("rim.c")
 # Channels of a vector in rim.c; channels that the first layer sees.
 LANES, SEEN = 16, 7
 
@@ -36,7 +34,7 @@ Step = tuple[nn.Module, nn.Module, nn.Module]
 class RimKernel:
     """A network's weight maps by ``rim.c``; for networks in evaluation mode, float32, on the CPU."""
 
-    def __init__(self, library: ctypes.CDLL, steps: Sequence[Step], squash: tuple[float, float]) -> None:
+    def __init__(self, library: Any, steps: Sequence[Step], squash: tuple[float, float]) -> None:
         self._alpha = library.brainfusion_rim_alpha
         self._memory = library.brainfusion_rim_memory
         pointer: Any = ctypes.c_void_p
@@ -76,14 +74,14 @@ class RimKernel:
 
 
 def rim_kernel(steps: Sequence[Step], squash: tuple[float, float]) -> RimKernel | None:
-    """Return the compiled form of a `FusionNetAlpha` of these steps; ``None`` where there is no C compiler."""
+    """Return the compiled form of a `FusionNetAlpha` of these steps; ``None`` where the library is not there."""
     library = _library()
     return None if library is None else RimKernel(library, steps, squash)
 
 
 @lru_cache(maxsize=1)
-def _library() -> ctypes.CDLL | None:
-    return load_compiled(SOURCE, ("brainfusion_rim_alpha", "brainfusion_rim_memory"))
+def _library() -> Any:
+    return load_compiled(("brainfusion_rim_alpha", "brainfusion_rim_memory"))
 
 
 def _packed(steps: Sequence[Step]) -> npt.NDArray[np.float32]:

@@ -54,10 +54,9 @@ def said(pipe, lines):
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
-@pytest.mark.parametrize(
-    ("number", "code", "within_s"), [(signal.SIGKILL, -signal.SIGKILL, 5), (signal.SIGTERM, 143, 3)]
-)
-def test_cohort_stopped_in_the_middle_of_its_cases(tmp_path, number, code, within_s):
+# How soon it ends is measured by benchmarks.attack --kills; here, within a minute.
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGKILL, -signal.SIGKILL), (signal.SIGTERM, 143)])
+def test_cohort_stopped_in_the_middle_of_its_cases(tmp_path, number, code):
     for name in ("ct.nii", "mri.nii"):
         (tmp_path / name).write_bytes(b"read by nobody")
     (tmp_path / "manifest.csv").write_text("case,ct,mri\na,ct.nii,mri.nii\nb,ct.nii,mri.nii\n", encoding="utf-8")
@@ -74,7 +73,7 @@ def test_cohort_stopped_in_the_middle_of_its_cases(tmp_path, number, code, withi
     began = time.monotonic()
     run.send_signal(number)
     while any(map(is_running, pids)) or run.poll() is None:
-        assert time.monotonic() - began < within_s
+        assert time.monotonic() - began < 60
         time.sleep(0.05)
     assert (run.returncode, "Traceback" in run.communicate()[1]) == (code, False)
     if number == signal.SIGKILL:

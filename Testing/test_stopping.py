@@ -54,6 +54,8 @@ if __name__ == "__main__":
         sys.exit(130)
 """
 
+SAFETY_NET_S = 60
+
 
 def started(code, *words):
     return subprocess.Popen(
@@ -65,21 +67,16 @@ def started(code, *words):
 def test_signals_end_native_code_and_remove_what_is_half_written(tmp_path, number, code):
     with started(BUSY, tmp_path / "half") as process:
         assert process.stdout.readline() == "ready\n"
-        began = time.monotonic()
         for _ in range(3):
             process.send_signal(number)
-            time.sleep(0.1)
-        _, said = process.communicate(timeout=10)
-        assert time.monotonic() - began < 3
+        _, said = process.communicate(timeout=SAFETY_NET_S)
     assert (process.returncode, said) == (code, "")
     assert not (tmp_path / "half").exists()
 
 
-@pytest.mark.parametrize(
-    ("number", "code", "within_s"),
-    [(signal.SIGINT, 130, 3)],  # the others: test_cohort_processes.py
-)
-def test_workers_end_with_their_parent(tmp_path, number, code, within_s):
+# The other signals: test_cohort_processes.py. How soon they end is measured by benchmarks.attack --kills.
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130)])
+def test_workers_end_with_their_parent(tmp_path, number, code):
     script = tmp_path / "pool.py"
     script.write_text(POOL)
     with started(f"import runpy; runpy.run_path({str(script)!r}, run_name='__main__')") as process:
@@ -88,7 +85,7 @@ def test_workers_end_with_their_parent(tmp_path, number, code, within_s):
         began = time.monotonic()
         process.send_signal(number)
         while any(process_is_running(pid) for pid in workers) or process.poll() is None:
-            assert time.monotonic() - began < within_s
+            assert time.monotonic() - began < SAFETY_NET_S
             time.sleep(0.05)
         assert process.returncode == code
         assert "Traceback" not in process.stderr.read()

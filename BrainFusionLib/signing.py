@@ -117,6 +117,17 @@ def content_sha256(path: Path) -> str:
     return sha256_of(path)
 
 
+def record_sha256(record: Path) -> str:
+    """Return the sha256 of a record without its decisions.
+
+    Raises
+    ------
+    ImageFileError, RecordError
+        It cannot be read.
+    """
+    return _document_sha256(read_document(record))
+
+
 def _document_sha256(document: Mapping[str, Plain]) -> str:
     return sha256_of_plain({key: value for key, value in document.items() if key != _FIELD})
 

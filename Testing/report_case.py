@@ -15,6 +15,7 @@ from BrainFusionLib.evidence import (
     Scale,
     SkullFit,
 )
+from BrainFusionLib.geometry import Grid
 from BrainFusionLib.metrics import Fidelity
 from BrainFusionLib.settings import FusionSettings, Settings
 from BrainFusionLib.transform import RigidTransform
@@ -68,6 +69,17 @@ def result_of(fused: Volume, ct_in_mri: Volume, mri: Volume) -> Result:
         notes=("no orientation in the file",),
         volumes=Volumes(fused, ct_in_mri),
     )  # fmt: skip
+
+
+def small_head() -> tuple[Volume, Volume, Volume]:
+    """Return fused volume, CT and MRI of a small round head."""
+    grid = Grid((24, 28, 20), (8.0, 8.0, 8.0), (-96.0, -112.0, -80.0))
+    k, j, i = np.indices(grid.shape_kji)
+    radius = np.hypot(np.hypot((k - 10) / 9, (j - 14) / 12), (i - 12) / 10)
+    mri = np.where(radius < 0.8, 600.0, np.where(radius < 0.95, 60.0, 0.0)).astype(np.float32)
+    hu = np.where(radius < 0.8, 40.0, np.where(radius < 0.95, 1000.0, -1000.0)).astype(np.float32)
+    fused = np.where(hu > 300, 900.0, mri).astype(np.float32)
+    return Volume(fused, grid, "MR", "fused"), Volume(hu, grid, "CT", "CT"), Volume(mri, grid, "MR", "MRI")
 
 
 def judged(result: Result, verdict: Verdict) -> Result:

@@ -26,21 +26,9 @@ from BrainFusionLib.io.hashing import sha256_of
 from BrainFusionLib.signing import content_sha256, read_standings, sign_result
 from BrainFusionLib.transform import RigidTransform
 from BrainFusionLib.volume import Volume
-from Testing.report_case import result_of
+from Testing.report_case import result_of, small_head
 
-
-def _head() -> tuple[Volume, Volume, Volume]:
-    """Fused volume, CT and MRI of a small round head."""
-    grid = Grid((24, 28, 20), (8.0, 8.0, 8.0), (-96.0, -112.0, -80.0))
-    k, j, i = np.indices(grid.shape_kji)
-    radius = np.hypot(np.hypot((k - 10) / 9, (j - 14) / 12), (i - 12) / 10)
-    mri = np.where(radius < 0.8, 600.0, np.where(radius < 0.95, 60.0, 0.0)).astype(np.float32)
-    hu = np.where(radius < 0.8, 40.0, np.where(radius < 0.95, 1000.0, -1000.0)).astype(np.float32)
-    fused = np.where(hu > 300, 900.0, mri).astype(np.float32)
-    return Volume(fused, grid, "MR", "fused"), Volume(hu, grid, "CT", "CT"), Volume(mri, grid, "MR", "MRI")
-
-
-HEAD = _head()
+HEAD = small_head()
 CUBE = Volume(np.zeros((2, 2, 2), np.float32), Grid((2, 2, 2)), None, "cube")
 
 

@@ -129,7 +129,8 @@ def decide(
     """
     date = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     previous = earlier[-1].seal if earlier else ""
-    values = (action, " ".join(name.split()), comment.strip(), date, __version__, signed, previous)
+    comment = comment.replace("\r\n", "\n").replace("\t", " ").strip()
+    values = (action, " ".join(name.split()), comment, date, __version__, signed, previous)
     return (*earlier, Decision(*values, seal=Decision(*values).content_sha256))
 
 

@@ -50,8 +50,8 @@ def overview(rows: Sequence[Row], thumbnails: Mapping[str, str], reports: Mappin
     thumbnails, reports
         Small pictures, and where the reports are, by the cases' names.
     """
-    ordered = sorted(rows, key=lambda row: (ORDER.index(_state(row)), -(_expected_error(row) or 0)))
-    states = [_state(row) for row in rows]
+    ordered = worst_first(rows)
+    states = [state_of_row(row) for row in rows]
     plots = (
         ("expected error, mm", [_expected_error(row) for row in rows]),
         ("local misalignment, median, mm", [row.local_errors_median_mm for row in rows]),
@@ -68,7 +68,13 @@ def overview(rows: Sequence[Row], thumbnails: Mapping[str, str], reports: Mappin
     return page("cohort", body, "cohort.js")
 
 
-def _state(row: Row) -> State:
+def worst_first(rows: Sequence[Row]) -> list[Row]:
+    """Return the cases in the order in which they should be looked at."""
+    return sorted(rows, key=lambda row: (ORDER.index(state_of_row(row)), -(_expected_error(row) or 0)))
+
+
+def state_of_row(row: Row) -> State:
+    """Return the verdict's colour, or that there is no result."""
     return row.verdict if row.status == "done" and row.verdict is not None else _not_done(row)
 
 
@@ -78,11 +84,11 @@ def _not_done(row: Row) -> State:
 
 def _expected_error(row: Row) -> float | None:
     """Return the expected error where it means something: it takes the pose for right, which a red one is not."""
-    return None if _state(row) == "red" else row.expected_error_mm
+    return None if state_of_row(row) == "red" else row.expected_error_mm
 
 
 def _row(row: Row, picture: str | None, report: str | None) -> Html:
-    state = _state(row)
+    state = state_of_row(row)
     linked = report is not None and row.status == "done"
     name = [render("cohort-link", address=report or "", name=row.case)] if linked else row.case
     reasons = row.error or row.reasons

@@ -93,7 +93,7 @@ class Row(ByValue):
 
     def cells(self) -> dict[str, str]:
         """Return the text of each cell by its column; none begins like a formula of a spreadsheet."""
-        return {field.name: _cell(getattr(self, field.name)) for field in fields(self)}
+        return {field.name: cell_text(getattr(self, field.name)) for field in fields(self)}
 
     def summary(self) -> str:
         """Return the outcome in one line."""
@@ -103,7 +103,8 @@ class Row(ByValue):
 COLUMNS = tuple(field.name for field in fields(Row))
 
 
-def _cell(value: object) -> str:
+def cell_text(value: object) -> str:
+    """Return the text of a cell; none begins like a formula of a spreadsheet."""
     if isinstance(value, str):
         text = shown(value)
         return f"'{text}" if text.startswith(_FORMULA) else text

@@ -17,7 +17,7 @@ HEADINGS: dict[State, str] = {
     "void": "Void: changed since it was approved or rejected",
     "unsigned": "Neither approved nor rejected",
 }
-_CLASSES: dict[State, str] = {"approved": "green", "rejected": "red", "void": "amber", "unsigned": "refused"}
+CLASSES: dict[State, str] = {"approved": "green", "rejected": "red", "void": "amber", "unsigned": "refused"}
 
 
 def decisions_part(standings: Sequence[Standing]) -> Html:
@@ -27,7 +27,7 @@ def decisions_part(standings: Sequence[Standing]) -> Html:
     state = state_of(tuple(standings))
     part = render(
         "decisions",
-        state=_CLASSES[state],
+        state=CLASSES[state],
         heading=HEADINGS[state],
         items=[render("decision", text=standing.sentence) for standing in reversed(standings)],
         caution=f"{NO_SIGNATURE} This page shows what held when it was written; brainfusion sign shows whether it "

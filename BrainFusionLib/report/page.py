@@ -56,10 +56,16 @@ def render(template: str, **parts: Part) -> Html:
 
 def page(title: str, body: Html, script: str) -> Html:
     """Return a whole page: the style sheet, a body, and a script file, in one."""
-    sheet = Template(_text("style.css")).substitute(
-        light=declarations(LIGHT), dark=declarations(DARK), picture=declarations(PICTURE)
+    return Html(render("page", title=title, style=style_sheet(), body=body, script=raw(script)) + "\n")
+
+
+def style_sheet() -> Html:
+    """Return the style sheet of all pages."""
+    return Html(
+        Template(_text("style.css")).substitute(
+            light=declarations(LIGHT), dark=declarations(DARK), picture=declarations(PICTURE)
+        )
     )
-    return Html(render("page", title=title, style=Html(sheet), body=body, script=raw(script)) + "\n")
 
 
 def raw(file_name: str) -> Html:

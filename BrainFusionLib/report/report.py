@@ -67,7 +67,7 @@ def report_html(result: Result, mri: Volume, standings: Sequence[Standing] | Non
         "report",
         title=title,
         facts=_items(headline(result)),
-        verdict=_verdict(result.verdict),
+        verdict=verdict_part(result.verdict),
         decisions=decisions_part(standings_of(result) if standings is None else standings),
         warning=_sentence(result.warning),
         where=_where(scene),
@@ -87,7 +87,7 @@ def report_html(result: Result, mri: Volume, standings: Sequence[Standing] | Non
     return page(title, body, "report.js")
 
 
-def _verdict(verdict: Verdict) -> Html:
+def verdict_part(verdict: Verdict) -> Html:
     """Return the verdict's box. Sign and words say what the colour says, for those who do not see it."""
     expected = [] if verdict.expected_error is None else [render("paragraph", text=verdict.expected_error)]
     return render(

@@ -95,7 +95,12 @@ class ViewerData:
 
 def viewer(scene: Scene, local: LocalErrors | None) -> Html:
     """Return the viewer as HTML: its controls, its script, and the volumes."""
-    return render("viewer", levels=LEVELS, data=data(viewer_data(scene, local)), script=raw("viewer.js"))
+    return render(
+        "viewer",
+        levels=LEVELS,
+        data=data(viewer_data(scene, local)),
+        script=render("inline-script", script=raw("viewer.js")),
+    )
 
 
 def viewer_data(scene: Scene, local: LocalErrors | None) -> ViewerData:

@@ -1,0 +1,308 @@
+"""The cases of a cohort that was run, to be looked at and decided on, the worst first."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from BrainFusionLib.case.codec import from_document
+from BrainFusionLib.case.decision import Action, Decision, Signed, Standing, State, decide, state_of
+from BrainFusionLib.case.record import read_document, read_record
+from BrainFusionLib.case.result import Result
+from BrainFusionLib.case.standing import standings_of
+from BrainFusionLib.cohort.decided import Line, add_line, only_reviewer, read_lines
+from BrainFusionLib.cohort.one_case import SEAL, Seal
+from BrainFusionLib.cohort.overview import worst_first
+from BrainFusionLib.cohort.row import COLUMNS, Row
+from BrainFusionLib.cohort.running import TABLE
+from BrainFusionLib.errors import BrainFusionError, ImageFileError, RecordError, SettingsError
+from BrainFusionLib.io.tables import parse_csv
+from BrainFusionLib.report.contents import ReportContents, report_contents
+from BrainFusionLib.signing import content_sha256, read_standings, record_sha256, sign_result
+
+# How deep below a cohort's folder results are looked for: sub-01/ses-a/anat in a derivative of BIDS.
+DEPTH = 3
+_MOST_BYTES = 200_000_000
+
+
+class Changed(SettingsError):  # noqa: N818  (an answer)
+    """A case is not as it was shown when somebody decided on it."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """One case: its row of the table, its record, its seal's file, and a small picture, JPEG in base 64.
+
+    `record` and `seal` are ``None`` for a case without a result.
+    """
+
+    row: Row
+    record: Path | None = None
+    seal: Path | None = None
+    thumbnail: str = ""
+
+    @property
+    def name(self) -> str:
+        """Its name in the tables."""
+        return self.row.case
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What is to be seen of a case at this moment.
+
+    Attributes
+    ----------
+    result
+        Its record; ``None`` if there is none, or it cannot be read.
+    problem
+        Why not, in a sentence; or that files have changed since the result was made; empty if all is well.
+    standings
+        The decisions in the result, with whether they hold.
+    lines
+        The decisions in ``review.tsv``.
+    mark
+        Changes with every decision and with the result, so that nobody decides on what is not shown.
+    """
+
+    result: Result | None
+    problem: str
+    standings: tuple[Standing, ...]
+    lines: tuple[Line, ...]
+    mark: str
+
+    @property
+    def state(self) -> State:
+        """What the last approval or rejection says."""
+        if self.result is not None:
+            return state_of(self.standings)
+        last = next((line.action for line in reversed(self.lines) if line.action != "comment"), "")
+        return "rejected" if last == "reject" else "unsigned"
+
+
+def find_cases(folder: Path) -> list[Case]:
+    """Return the cases of a cohort's folder, the worst first.
+
+    Raises
+    ------
+    ImageFileError
+        It is not a folder, or holds no results.
+    """
+    if not folder.is_dir():
+        raise ImageFileError(f"{folder}: is not a folder. Give the folder with the results of a cohort.")
+    root = folder.resolve()
+    cases: dict[str, Case] = {}
+    for place in _folders(root, DEPTH):
+        case = _sealed(place) or _unsealed(place, root)
+        if case is not None:
+            cases.setdefault(case.name, case)
+    for row in _table_rows(root):
+        cases.setdefault(row.case, Case(row))
+    if not cases:
+        raise ImageFileError(
+            f"{folder}: holds no results. Give the folder that brainfusion cohort wrote its results to."
+        )
+    by_name = {id(case.row): case for case in cases.values()}
+    return [by_name[id(row)] for row in worst_first([case.row for case in cases.values()])]
+
+
+def look_at(case: Case, folder: Path) -> Seen:
+    """Return what is to be seen of a case; all its files are read."""
+    lines = tuple(line for line in read_lines(folder) if line.case == case.name)
+    result: Result | None = None
+    problem, made = "", ""
+    standings: tuple[Standing, ...] = ()
+    if case.record is None:
+        problem = case.row.error
+    else:
+        try:
+            result = read_record(case.record)
+            made = record_sha256(case.record)
+            standings = read_standings(case.record)
+            changed = _changed(case)
+            if changed:
+                problem = f"changed since the result was made: {', '.join(changed)}. Run the case again."
+        except BrainFusionError as error:
+            result, problem = None, f"The result cannot be read: {_without_place(error, case.record)}"
+    return Seen(result, problem, standings, lines, f"{len(lines)}-{len(standings)}-{made}")
+
+
+class States:
+    """What the last approval or rejection of each case says, without reading its volumes: for the list of all cases.
+
+    A record is read again only when it has changed on the disk.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._known: dict[Path, tuple[tuple[int, int], State]] = {}
+
+    def of(self, cases: Sequence[Case]) -> list[State]:
+        """Return the state of each case."""
+        try:
+            lines = read_lines(self._folder)
+        except BrainFusionError:  # the page of a case says what is wrong
+            lines = []
+        last = {line.case: line.action for line in lines if line.action != "comment"}
+        return [self._of(case, last.get(case.name, "")) for case in cases]
+
+    def _of(self, case: Case, action: str) -> State:
+        without: State = "rejected" if action == "reject" else "unsigned"
+        if case.record is None:
+            return without
+        try:
+            found = case.record.stat()
+            now = found.st_mtime_ns, found.st_size
+            if self._known.get(case.record, (None, without))[0] != now:
+                self._known[case.record] = now, self._read(case.record)
+            return self._known[case.record][1]
+        except (OSError, BrainFusionError):
+            return without
+
+    @staticmethod
+    def _read(record: Path) -> State:
+        standings = standings_of(read_record(record))
+        state = state_of(standings)
+        last = next((s.decision for s in reversed(standings) if s.decision.action != "comment"), None)
+        return "void" if last is not None and last.signed.result != record_sha256(record) else state
+
+
+def contents_of(case: Case, result: Result) -> ReportContents:
+    """Return what the report of a case shows; nothing where there is none inside the case's folder."""
+    nothing = ReportContents((), None)
+    name = result.files.get("report", "")
+    if case.record is None or not name:
+        return nothing
+    path = case.record.parent / name
+    try:
+        is_inside = path.resolve().is_relative_to(case.record.parent.resolve())
+        if not is_inside or not path.is_file() or path.stat().st_size > _MOST_BYTES:
+            return nothing
+        return report_contents(path.read_bytes().decode("utf-8", "replace"))
+    except OSError:
+        return nothing
+
+
+def decide_on(case: Case, folder: Path, action: Action, name: str, comment: str, mark: str) -> None:
+    """Add a decision to a case's result, if there is one, and to ``review.tsv``.
+
+    Raises
+    ------
+    Changed
+        The case is not as it was shown (`Seen.mark`).
+    SettingsError
+        An approval has nothing that it could be about, or the name or the comment cannot be kept.
+    ImageFileError, RecordError
+        A file cannot be read or written.
+    """
+    with only_reviewer(folder):
+        seen = look_at(case, folder)
+        if seen.mark != mark:
+            raise Changed("This case has changed since it was shown: look at it again, then decide.")
+        if action == "approve" and (seen.result is None or seen.problem):
+            raise SettingsError(f"This case cannot be approved: {seen.problem or 'there is no result.'}")
+        if seen.result is None or case.record is None:
+            made = decide(action, name, comment, Signed({}, "", ""))[-1]
+        else:
+            made = sign_result(case.record, action, name, comment)[-1].decision
+        add_line(folder, _line(case, made, seen.result))
+
+
+def _line(case: Case, decision: Decision, result: Result | None) -> Line:
+    verdict = case.row.status if result is None else result.verdict.colour
+    return Line(
+        decision.date, case.name, decision.action, decision.name, decision.comment, verdict, decision.version,
+        decision.signed.pose, decision.signed.result,
+    )  # fmt: skip
+
+
+def _folders(root: Path, depth: int) -> Iterable[Path]:
+    """Yield the folders below one, but neither hidden ones nor links, which could lead out of it."""
+    try:
+        below = sorted(path for path in root.iterdir() if not path.name.startswith(".") and not path.is_symlink())
+    except OSError:
+        return
+    for path in below:
+        if path.is_dir():
+            yield path
+            if depth > 1:
+                yield from _folders(path, depth - 1)
+
+
+def _sealed(place: Path) -> Case | None:
+    path = place / SEAL
+    if path.is_symlink() or not path.is_file():
+        return None
+    try:
+        seal = from_document(read_document(path), Seal)
+    except BrainFusionError:
+        return None
+    found = [place / name for name in seal.files if name.endswith("result.json") and Path(name).name == name]
+    records = [record for record in found if record.is_file() and not record.is_symlink()]
+    return Case(seal.row, records[0] if records else None, path, _jpeg(seal.thumbnail))
+
+
+def _unsealed(place: Path, root: Path) -> Case | None:
+    path = place / "result.json"
+    if path.is_symlink() or not path.is_file():
+        return None
+    name = place.relative_to(root).as_posix()
+    try:
+        return Case(Row.of(name, read_record(path)), path)
+    except BrainFusionError as error:
+        return Case(Row(name, "failed", error=_without_place(error, path)), path)
+
+
+def _table_rows(root: Path) -> list[Row]:
+    """Return the rows of the cohort's table that are not done; the others have a folder."""
+    path = root / TABLE
+    if path.is_symlink() or not path.is_file():
+        return []
+    try:
+        table = parse_csv(path.read_bytes().decode("utf-8", "replace"), delimiter="\t")
+    except (OSError, ValueError):
+        return []
+    if table.columns != COLUMNS:
+        return []
+    rows = []
+    for cells in table.rows:
+        status = cells["status"]
+        if status in ("refused", "failed"):
+            rows.append(Row(cells["case"], "refused" if status == "refused" else "failed", error=cells["error"]))
+    return rows
+
+
+def _changed(case: Case) -> list[str]:
+    """Return the files of a case that are not as its seal says."""
+    if case.seal is None or case.record is None:
+        return []
+    seal = from_document(read_document(case.seal), Seal)
+    changed = []
+    for name, wanted in seal.files.items():
+        path = case.record.parent / name
+        if Path(name).is_absolute() or ".." in Path(name).parts:
+            raise RecordError("the seal names files outside of its folder")
+        try:
+            is_same = (path.is_file() or path.is_dir()) and content_sha256(path) == wanted
+        except OSError:
+            is_same = False
+        if not is_same:
+            changed.append(name)
+    return changed
+
+
+def _without_place(error: BrainFusionError, record: Path) -> str:
+    """Return the words of an error without the folder's path, which may name a user."""
+    return str(error).replace(str(record.parent), "").lstrip("/\\")
+
+
+def _jpeg(text: str) -> str:
+    """Return a picture of a seal if it is one, else nothing."""
+    try:
+        is_jpeg = base64.b64decode(text, validate=True).startswith(b"\xff\xd8\xff")
+    except (binascii.Error, ValueError):
+        return ""
+    return text if is_jpeg else ""

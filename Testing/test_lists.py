@@ -41,6 +41,10 @@ def test_stale_list_is_reported_and_rewritten(tmp_path, capsys):
     assert lists.main(["--check"], root) == 0
 
 
+def test_every_argument_of_the_command_is_explained():
+    assert "| |" not in lists.commands().replace("  ", " ")
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [

@@ -13,6 +13,7 @@ import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from BrainFusionLib.errors import BrainFusionError
 from BrainFusionLib.io import write_text
@@ -72,7 +73,71 @@ def criteria() -> str:
     return markdown_table(("code", "what is measured", "wanted", "told", "amber", "red", "refused", "unit"), rows)
 
 
-LISTS: dict[str, Callable[[], str]] = {"formats": formats, "methods": methods, "criteria": criteria}
+def commands() -> str:
+    """Return what each command is for and all its options, from the command's own parser."""
+    from BrainFusionLib.cli.main import make_parser
+
+    parts = []
+    for name, parser in _subparsers(make_parser()).items():
+        positional = [action.metavar or action.dest for action in parser._positionals._group_actions]
+        usage = " ".join(["brainfusion", name, *(str(word) for word in positional), "[OPTION ...]"])
+        rows = [
+            (_option(action), _in_table(parser._get_formatter()._expand_help(action) if action.help else ""))
+            for action in parser._actions
+            if not isinstance(action, argparse._HelpAction)
+        ]
+        about = _in_table(parser.description or "")
+        parts.append(f"## brainfusion {name}\n\n{about}\n\n```sh\n{usage}\n```\n\n")
+        parts[-1] += markdown_table(("argument", "meaning"), rows)
+    return "\n\n".join(parts)
+
+
+def remedies() -> str:
+    """Return each remedy in the words of the command, of the panel and of Python, from `errors.Remedy`."""
+    from BrainFusionLib.cli.remedies import PHRASES
+    from BrainFusionLib.errors import Remedy
+
+    panel = _panel_phrases()
+    rows = [
+        (*(phrases.get(remedy, remedy.value).rstrip(":") for phrases in (PHRASES, panel)), remedy.value.rstrip(":"))
+        for remedy in Remedy
+    ]
+    return markdown_table(("console command", "panel in Slicer", "Python"), rows)
+
+
+LISTS: dict[str, Callable[[], str]] = {
+    "formats": formats, "methods": methods, "criteria": criteria, "commands": commands, "remedies": remedies,
+}  # fmt: skip
+
+
+def _subparsers(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
+    (action,) = (one for one in parser._actions if isinstance(one, argparse._SubParsersAction))
+    return dict(action.choices)
+
+
+def _option(action: argparse.Action) -> str:
+    value = action.metavar or (f"{{{','.join(map(str, action.choices))}}}" if action.choices else action.dest.upper())
+    if isinstance(value, tuple):
+        value = " ".join(value)
+    if not action.option_strings:
+        return f"`{value}`"
+    if action.nargs == 0:
+        value = ""
+    elif action.nargs in ("+", "*"):
+        value = f"{value} ..."
+    return ", ".join(f"`{option} {value}`".replace(" `", "`") for option in action.option_strings)
+
+
+def _in_table(text: str) -> str:
+    return " ".join(text.split()).replace("|", "\\|")
+
+
+def _panel_phrases() -> dict[Any, str]:
+    """Return the panel's table of remedies; its file asks Slicer for translations, and gets each text as it is."""
+    source = (ROOT / "BrainFusion" / "BrainFusionSlicer" / "remedies.py").read_text(encoding="utf-8")
+    names: dict[str, Any] = {"_": lambda text: text}
+    exec(source.replace("from slicer.i18n import tr as _", ""), names)
+    return dict(names["PHRASES"])
 
 
 def _code(words: Sequence[str]) -> str:

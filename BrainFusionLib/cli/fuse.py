@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 import time
 from dataclasses import replace
@@ -50,7 +49,7 @@ def add_to(commands: Any) -> None:
         "--threads",
         type=int,
         metavar="N",
-        help=f"CPU threads for resampling and fusing (default: all {os.cpu_count()}; registration is fastest with one)",
+        help="CPU threads for resampling and fusing (default: all; registration is fastest with one)",
     )
     fuse_command.add_argument("-o", "--output", required=True, metavar="FOLDER", help="where to write the results")
     add_rule_options(fuse_command)

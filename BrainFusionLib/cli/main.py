@@ -34,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     try:
-        options = _parser().parse_args(arguments)
+        options = make_parser().parse_args(arguments)
     finally:
         close_output()  # of --help, or of the words about a wrong option
     keep_freed_memory()
@@ -69,7 +69,8 @@ def _done(options: argparse.Namespace) -> int:
         raise
 
 
-def _parser() -> argparse.ArgumentParser:
+def make_parser() -> argparse.ArgumentParser:
+    """Return the parser of the whole command; docs/cli.md is made from it, too."""
     parser = argparse.ArgumentParser(
         prog="brainfusion",
         description="Registers a head CT to an MRI of the same patient and fuses the two; rejects wrong pairs with an "

@@ -43,9 +43,9 @@ def add_to(commands: Any) -> None:
         epilog="The gates show whether the picture is faithful to CT and MRI; if one is missed, no other measure "
         "counts. Formulas and their sources: BrainFusionLib/metrics/fusion.py.",
     )
-    parser.add_argument("fused", metavar="FUSED")
-    parser.add_argument("ct", metavar="CT")
-    parser.add_argument("mri", metavar="MRI")
+    parser.add_argument("fused", metavar="FUSED", help="the fused image: a picture, a folder of pictures, or a volume")
+    parser.add_argument("ct", metavar="CT", help="its CT, of the same kind")
+    parser.add_argument("mri", metavar="MRI", help="its MRI, of the same kind")
     parser.add_argument("--json", metavar="FILE", help="write the means and the measures of every slice to FILE")
     parser.add_argument("--csv", metavar="FILE", help="write the measures to FILE, one line for each slice")
     parser.set_defaults(run=run)

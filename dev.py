@@ -37,7 +37,9 @@ EXTRAS = {
     "demo": {"torch", "wavelet", "build"},
     "check": {"torch", "wavelet", "dev"},
     "test": {"torch", "wavelet", "dev"},
+    "docs": {"torch", "docs"},
 }
+SITE = ROOT / "build" / "site"
 # Where the C library is built, and where it is loaded from (BrainFusionLib/native.py).
 NATIVE_BUILD = ROOT / ".cache" / "native"
 NATIVE_NAME = "_native.dll" if os.name == "nt" else "_native.so"
@@ -69,6 +71,7 @@ def main() -> int:
     test.add_argument("--quick", action="store_true", help="only the tests that are not marked slow: under two minutes")
     commands.add_parser("check", help="check style and types only (what pre-commit runs)")
     commands.add_parser("build", help="build the C library for this checkout, with CMake and a C compiler")
+    commands.add_parser("docs", help="make the documentation's site in build/site; a warning is an error")
     setup = commands.add_parser("setup", help="make the environment and stop")
     setup.add_argument("what", nargs="?", choices=["demo", "test"], default="test", help="for which command (test)")
     real = commands.add_parser("slicer", help="run the module's self-test and take its pictures in a real Slicer")
@@ -88,6 +91,8 @@ def main() -> int:
             try_to_build_native()
         if arguments.command == "demo":
             return run("-m", "tools.demo")
+        if arguments.command == "docs":
+            return make_site()
         if arguments.command == "check":
             return 1 if failed_checks() else 0
         if arguments.command == "test":
@@ -126,6 +131,13 @@ def failed_checks() -> list[str]:
 def run(*arguments: str | Path) -> int:
     """Run the environment's Python in the repository, without an input, and return its exit code."""
     return subprocess.run([PYTHON, *arguments], cwd=ROOT, stdin=subprocess.DEVNULL, env=clean_environ()).returncode
+
+
+def make_site() -> int:
+    """Make the site anew, and return the exit code."""
+    code = run("-m", "sphinx", "-q", "-W", "--keep-going", "-E", "-c", "docs", "-b", "html", ".", SITE)
+    print(f"The site: {SITE / 'docs' / 'index.html'}" if code == 0 else "dev.py: see the warnings above")
+    return code
 
 
 def test_in_slicer(executable: Path, pictures: Path) -> int:

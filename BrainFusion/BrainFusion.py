@@ -46,6 +46,7 @@ def forgetSubmodules() -> None:
         del sys.modules[name]
 
 
+# At file scope, because the imports below need it.
 makeLibraryImportable()
 forgetSubmodules()
 
@@ -93,7 +94,7 @@ class BrainFusion(ScriptedLoadableModule):
         self.parent.title = _("BrainFusion")
         self.parent.categories = [translate("qSlicerAbstractCoreModule", "Registration")]
         self.parent.dependencies = []
-        self.parent.contributors = ["BrainFusion developers (BrainFusion)"]
+        self.parent.contributors = ["BrainFusion contributors (BrainFusion)"]
         self.parent.helpText = _(
             "Registers a CT to an MRI of the same head, whatever their starting poses, and fuses the two into one "
             "volume in the MRI's space. Needs PyTorch, which the PyTorch extension installs. "

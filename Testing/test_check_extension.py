@@ -87,3 +87,31 @@ def test_faults_of_pictures_licence_readme_and_json_are_found(copy):
     assert sum(problem.startswith("README.md: must have") for problem in problems(copy)) == 3
     (copy / ENTRY).write_text("{", encoding="utf-8")
     assert [problem.startswith(f"{ENTRY}: cannot be read") for problem in problems(copy)] == [True]
+
+
+@pytest.fixture
+def module_in(copy):
+    """Write the module's file with these lines; return what the check says of it."""
+
+    def said(lines):
+        (copy / "BrainFusion" / "BrainFusion.py").write_text('"""A module."""\n\n' + lines, encoding="utf-8")
+        return [problem for problem in problems(copy) if problem.startswith("BrainFusion/BrainFusion.py")]
+
+    return said
+
+
+def test_a_call_at_file_scope_needs_a_reason(module_in):
+    assert "runs when it is imported" in module_in("import os\n\nos.getcwd()\n")[0]
+    assert module_in("import os\n\n# Slicer wants it here.\nos.getcwd()\n") == []
+
+
+def test_a_package_that_slicer_does_not_bring_is_found(module_in):
+    assert "imports pandas at file scope" in module_in("import pandas\n")[0]
+    assert module_in("import numpy\nimport slicer\n\n\ndef late():\n    import pandas\n") == []
+
+
+def test_a_module_that_the_readme_leaves_out_is_found(copy):
+    (copy / "Other").mkdir()
+    (copy / "Other" / "CMakeLists.txt").touch()
+    (copy / "Other" / "Other.py").touch()
+    assert "README.md: the section Modules must have a sentence on Other." in list(problems(copy))

@@ -1,8 +1,8 @@
 """Check the rules of Slicer's ExtensionsIndex, as far as this repository alone can show them.
 
-``python -m tools.check_extension`` says what is wrong, one line each, and ends with 1 if anything is. The rules follow
-scripts/check_description_files.py, the schema and the pull-request template of Slicer/ExtensionsIndex (August 2026).
-Only what needs the published repository stays for the index's own check: that the links work, and GitHub's topic.
+``python -m tools.check_extension`` says what is wrong, one line each, and ends with 1 if anything is; then what a
+reviewer would still ask. The rules follow scripts/check_description_files.py, scripts/extension_ai_analysis.py, the
+schema and the pull-request template of Slicer/ExtensionsIndex (August 2026).
 """
 
 from __future__ import annotations
@@ -17,15 +17,17 @@ from typing import Any
 
 from PIL import Image
 
+from tools.extension_questions import faults, questions
+
 ROOT = Path(__file__).resolve().parents[1]
 ENTRY = "BrainFusion.json"
 SCHEMA = re.compile(
     r"https://raw\.githubusercontent\.com/Slicer/Slicer/main/Schemas/"
-    r"slicer-extension-catalog-entry-schema-v1\.0\.[12]\.json#"
+    r"slicer-extension-catalog-entry-schema-v1\.0\.2\.json#"
 )
 KEYS = {
     "$schema": str, "build_dependencies": list, "build_subdirectory": str, "category": str, "scm_revision": str,
-    "scm_type": str, "scm_url": str, "enabled": bool, "tier": int,
+    "scm_type": str, "scm_url": str, "enabled": bool, "tier": int, "dicom_support_rule": str,
 }  # fmt: skip
 REQUIRED = ("$schema", "category", "scm_url")
 # Those of the index's categories that a fusion of head images could go into.
@@ -46,6 +48,9 @@ def main() -> int:
     for problem in found:
         print(problem)
     print(f"{ENTRY}: {len(found)} problems" if found else f"{ENTRY}: ready for the ExtensionsIndex")
+    print("\nA reviewer would still ask:")
+    for question in questions(ROOT):
+        print(f"- {question}")
     return 1 if found else 0
 
 
@@ -64,6 +69,7 @@ def problems(root: Path) -> Iterator[str]:
     yield from _agreement_problems(entry, cmake, metadata)
     yield from _picture_problems(root, entry, metadata)
     yield from _repository_problems(root)
+    yield from faults(root)
 
 
 def _entry_problems(entry: dict[str, Any]) -> Iterator[str]:
@@ -76,7 +82,7 @@ def _entry_problems(entry: dict[str, Any]) -> Iterator[str]:
         elif type(value) is not KEYS[key]:
             yield f"{ENTRY}: {key} must be of type {KEYS[key].__name__}."
     if not SCHEMA.fullmatch(str(entry.get("$schema"))):
-        yield f"{ENTRY}: $schema must be the URL of Slicer's schema for catalog entries, 1.0.1 or 1.0.2."
+        yield f"{ENTRY}: $schema must be the URL of Slicer's schema for catalog entries, 1.0.2."
     if entry.get("category") not in CATEGORIES:
         yield f"{ENTRY}: category must be one of {', '.join(CATEGORIES)}."
     if entry.get("tier", 1) not in range(1, 6):

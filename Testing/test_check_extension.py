@@ -61,7 +61,7 @@ def test_a_fault_in_the_entry_is_found(copy, key, value, said):
         ("project(BrainFusion)", "project(SlicerBrainFusion)", "project() must be named as"),
         ('set(EXTENSION_DEPENDS "PyTorch")', 'set(EXTENSION_DEPENDS "NA")', "build_dependencies must be those"),
         ('set(EXTENSION_DESCRIPTION "', 'set(EXTENSION_DESCRIPTION\n  "', "goes over several lines"),
-        ("BrainFusion developers (BrainFusion)", "BrainFusion developers", "EXTENSION_CONTRIBUTORS must be"),
+        ("BrainFusion contributors (BrainFusion)", "BrainFusion contributors", "EXTENSION_CONTRIBUTORS must be"),
         ("Icons/BrainFusion.png", "Icons/Other.png", "is not the raw URL of a file"),
         ("set(EXTENSION_ICONURL", "set(EXTENSION_ICON", "set(EXTENSION_ICONURL"),
         ('SlicerBrainFusion")', 'SlicerFusion")', "EXTENSION_HOMEPAGE must be the repository"),

@@ -31,6 +31,7 @@ SLOW = {
     "test_slicer_python.py": 20,
     "test_training.py": 92,
     "test_training_tools.py": 11,
+    "test_wheel.py": 35,
     "test_worker.py": 35,
 }
 

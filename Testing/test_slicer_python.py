@@ -20,6 +20,7 @@ import pytest
 
 from BrainFusionLib.case import Request, Source
 from BrainFusionLib.locking import locked
+from Testing.pythons import clean_environ, problem_of, python_of
 from Testing.test_cmake_lists import LOAD_THE_MODULE
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -86,21 +87,6 @@ def test_optional_package_is_imported_in_one_place_on_use(name: str) -> None:
 # ---- in Slicer's Python ---------------------------------------------------------------------------------------------
 
 
-def python_312() -> Path | None:
-    """Return a Python 3.12 of this machine that runs, or none."""
-    pyenv = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv") / "versions"
-    candidates = [*sorted(pyenv.glob("3.12*/bin/python3.12"), reverse=True)]
-    candidates += [Path(found) for name in ("python3.12", "python3") if (found := shutil.which(name))]
-    for candidate in candidates:
-        # A name of pyenv's may stand for a version that is not installed or not chosen.
-        asked = subprocess.run(
-            [candidate, "-c", "import sys; print(sys.version_info[:2])"], capture_output=True, text=True
-        )
-        if asked.stdout.strip() == "(3, 12)":
-            return candidate
-    return None
-
-
 def made(python: Path) -> str:
     """Make the environment if it is not there yet; return why that is not possible, or nothing."""
     stamp, wanted = ENVIRONMENT / "made-from.txt", f"{python}\n{CONSTRAINTS.read_text(encoding='utf-8')}"
@@ -110,24 +96,16 @@ def made(python: Path) -> str:
     pip = [ENVIRONMENT / "bin" / "python", "-m", "pip", "--quiet", "--retries", "1"]
     install = [*pip, "install", "--no-compile", "-r", CONSTRAINTS]
     for command in ([python, "-m", "venv", ENVIRONMENT], install):
-        try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=200, env=clean_environ())
-        except subprocess.TimeoutExpired:
-            return f"{command[2]} took too long"
-        if done.returncode != 0:
-            return f"{command[2]} failed: {done.stderr.strip()[-300:]}"
+        if problem := problem_of(*command):
+            return problem
     stamp.write_text(wanted, encoding="utf-8")
     return ""
-
-
-def clean_environ() -> dict[str, str]:
-    return {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "PYTHONHOME")}
 
 
 @pytest.fixture(scope="session")
 def slicer_python() -> Path:
     """Return the Python of the environment, which is shared by all processes of a test run."""
-    python = None if os.name == "nt" else python_312()
+    python = None if os.name == "nt" else python_of("3.12")
     if python is None:
         pytest.skip("no Python 3.12 here (looked for one of pyenv's and for python3.12)")
     ENVIRONMENT.parent.mkdir(exist_ok=True)

@@ -34,7 +34,7 @@ CONSTRAINTS = ROOT / "constraints.txt"
 BASE_PYTHON = Path(getattr(sys, "_base_executable", sys.executable)).resolve()
 
 EXTRAS = {
-    "demo": {"torch", "wavelet", "build"},
+    "demo": {"torch", "wavelet", "build", "fast"},
     "check": {"torch", "wavelet", "dev"},
     "test": {"torch", "wavelet", "dev"},
     "docs": {"torch", "docs"},

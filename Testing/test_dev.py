@@ -35,7 +35,7 @@ def test_a_second_run_makes_and_installs_nothing(checkout, monkeypatch):
     dev.make_environment(dev.EXTRAS["demo"])
     monkeypatch.setattr(dev, "create", lambda: pytest.fail("made again"))
     dev.make_environment(dev.EXTRAS["demo"])
-    assert installed == [["build", "torch", "wavelet"]]
+    assert installed == [["build", "fast", "torch", "wavelet"]]
 
 
 def test_the_environment_has_a_python_that_runs(checkout):
@@ -49,7 +49,7 @@ def test_demo_keeps_but_does_not_install_test_tools(checkout):
     dev.make_environment(dev.EXTRAS["demo"])
     dev.make_environment(dev.EXTRAS["test"])
     dev.make_environment(dev.EXTRAS["demo"])
-    assert installed == [["build", "torch", "wavelet"], ["build", "dev", "torch", "wavelet"]]
+    assert installed == [["build", "fast", "torch", "wavelet"], ["build", "dev", "fast", "torch", "wavelet"]]
 
 
 @pytest.mark.parametrize("name", ["pyproject.toml", "constraints.txt"])
@@ -76,7 +76,7 @@ def test_environment_is_rebuilt_after_an_interruption(checkout, monkeypatch, err
             dev.make_environment(dev.EXTRAS["demo"])
     dev.make_environment(dev.EXTRAS["demo"])
     assert not (dev.VENV / "half-installed").exists()
-    assert installed == [["build", "torch", "wavelet"]]
+    assert installed == [["build", "fast", "torch", "wavelet"]]
 
 
 def test_interrupted_installation_is_not_taken_as_complete(checkout, monkeypatch):

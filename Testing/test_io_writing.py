@@ -21,6 +21,7 @@ from BrainFusionLib.errors import GeometryError, ImageFileError, Remedy
 from BrainFusionLib.geometry import Grid, rotation_matrix
 from BrainFusionLib.io import (
     atomic_output,
+    deflate,
     read_transform,
     read_volume,
     write_json,
@@ -545,3 +546,23 @@ def test_transform_under_a_name_that_is_not_utf8_is_read(tmp_path):
     except OSError:
         pytest.skip("this file system takes UTF-8 names only")
     assert read_transform(odd).translation_mm.tolist() == [1, 2, 3]
+
+
+@pytest.mark.parametrize("suffix", [".nii.gz", ".nrrd"])
+@pytest.mark.parametrize("packer", ["isal", "zlib"])
+def test_compressed_voxels_come_back_exactly_and_the_same_bytes_are_written(tmp_path, monkeypatch, suffix, packer):
+    if packer == "isal":
+        pytest.importorskip("isal")
+    else:
+        monkeypatch.setattr(deflate, "_isal", lambda: None)
+    array = np.random.default_rng(1).integers(-900, 2000, (20, 190, 170)).astype(np.float32)  # more than one piece
+    volume = Volume(array, Grid((170, 190, 20), (1, 1, 2)))
+    for name in ("a", "b"):
+        write_volume(volume, tmp_path / f"{name}{suffix}")
+    written = (tmp_path / f"a{suffix}").read_bytes()
+    assert written == (tmp_path / f"b{suffix}").read_bytes()
+    np.testing.assert_array_equal(read_volume(tmp_path / f"a{suffix}").array_kji, array)
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(sitk.ReadImage(tmp_path / f"a{suffix}")), array)
+    packed = written[written.index(b"\x1f\x8b\x08") :]
+    assert packed[4:8] == bytes(4)  # no time stamp
+    assert array.astype("<i2").tobytes() in gzip.decompress(packed)

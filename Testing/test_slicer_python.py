@@ -32,7 +32,7 @@ IN_SLICER = {"numpy", "scipy", "SimpleITK", "pydicom", "PIL", "highdicom", "requ
 APPLICATION = {"slicer", "vtk", "qt", "ctk", "SampleData", "PyTorchUtils"}
 OURS = {"BrainFusion", "BrainFusionLib", "BrainFusionSlicer"}
 # Extras with a fallback or a message, in how many files at most they are imported, and never when a file is loaded.
-OPTIONAL = {"pywt": 1, "psutil": 1, "distributed": 2}
+OPTIONAL = {"isal": 1, "pywt": 1, "psutil": 1, "distributed": 2}
 
 
 def sources() -> list[Path]:

@@ -22,6 +22,7 @@ PACKAGES = (
     ("pillow", "pictures in the report", True),
     ("torch", "registration, resampling, the network", True),
     ("pydicom", "DICOM", False),
+    ("isal", "compressed files in a sixth of the time", False),
 )
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import bz2
 import gzip
 import os
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, Literal, Protocol
@@ -14,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from BrainFusionLib.errors import ImageFileError
+from BrainFusionLib.io.deflate import GZIP, ZLIB, Inflater
 from BrainFusionLib.io.reading import COPY_AGAIN, open_regular
 
 Packing = Literal["plain", "gzip", "zlib", "bzip2"]
@@ -30,7 +30,7 @@ _PACKED = (_GZIP, b"BZh", b"PK\x03\x04", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd")
 
 
 class _Decoder(Protocol):
-    """What bz2's decoder offers, which `_Inflater` offers for zlib's."""
+    """What bz2's decoder offers, which `Inflater` offers for deflate's."""
 
     @property
     def eof(self) -> bool: ...
@@ -41,28 +41,8 @@ class _Decoder(Protocol):
     def decompress(self, data: bytes, max_length: int = -1) -> bytes: ...
 
 
-class _Inflater:
-    def __init__(self, wbits: int) -> None:
-        self._decoder = zlib.decompressobj(wbits)
-
-    @property
-    def eof(self) -> bool:
-        return self._decoder.eof
-
-    @property
-    def needs_input(self) -> bool:
-        return not self._decoder.unconsumed_tail
-
-    @property
-    def unused_data(self) -> bytes:
-        return self._decoder.unused_data
-
-    def decompress(self, data: bytes, max_length: int = -1) -> bytes:
-        return self._decoder.decompress(self._decoder.unconsumed_tail + data, max(0, max_length))
-
-
 def _decoder(packing: Packing) -> _Decoder:
-    return bz2.BZ2Decompressor() if packing == "bzip2" else _Inflater(31 if packing == "gzip" else 15)
+    return bz2.BZ2Decompressor() if packing == "bzip2" else Inflater(GZIP if packing == "gzip" else ZLIB)
 
 
 def is_gzip(path: Path, start: int = 0) -> bool:

@@ -81,7 +81,7 @@ def orderFor(results: Any, folder: str | Path) -> tuple[ExportOrder, ExportInput
     fused = bridge.raw_from_node(fusedNode)
     mriFromWorld = np.linalg.inv(_worldLpsFromDicom(mriNode))
     fused = replace(fused, lps_from_ijk=mriFromWorld @ fused.lps_from_ijk)
-    ct, ctFromMri = _registeredCt(results, fusedNode, ctNode, mriFromWorld)
+    ct, ctFromMri = registeredCt(results, fusedNode, ctNode, mriFromWorld)
     ctFiles = _filesOf(ctNode)
     order = ExportOrder(
         target=Path(folder),
@@ -143,7 +143,7 @@ def _worldLpsFromDicom(node: slicer.vtkMRMLScalarVolumeNode) -> FloatArray:
     return RAS_FROM_LPS @ matrix @ RAS_FROM_LPS
 
 
-def _registeredCt(
+def registeredCt(
     results: Any,
     fusedNode: slicer.vtkMRMLScalarVolumeNode,
     ctNode: slicer.vtkMRMLScalarVolumeNode,

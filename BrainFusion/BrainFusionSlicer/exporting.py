@@ -1,43 +1,56 @@
-"""The DICOM export as a job: what is sent, and what is done with it. Imports no slicer: the worker runs it, too."""
+"""The exports as jobs, DICOM and the report: what is sent, and what is done with it.
+
+Imports no slicer: the worker runs it, too.
+"""
 
 # No `from __future__ import annotations`: see `jobs`.
 
 import contextlib
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
+from BrainFusionLib.case import Inputs, Volumes
+from BrainFusionLib.errors import GeometryError
 from BrainFusionLib.progress import Progress
 from BrainFusionLib.transform import Transform
 from BrainFusionLib.volume import AIR_HU, Volume
-from BrainFusionSlicer.jobs import ExportOrder, RawVolume
+from BrainFusionSlicer.jobs import RawVolume, ReportOrder, WritingOrder
 
 
 @dataclass(frozen=True, eq=False)
 class ExportInputs:
-    """The volumes of an export, with their places in the MRI's DICOM frame of reference (the CT's in its own world)."""
+    """The volumes of an export, with their places in the MRI's DICOM frame of reference (the CT's in its own world).
+
+    A report has the MRI, too, and all places are in the world.
+    """
 
     fused: RawVolume
     ct: RawVolume
+    mri: RawVolume | None = None
 
     def by_role(self) -> dict[str, RawVolume]:
-        """Return the volumes by the name of their field."""
-        return {"fused": self.fused, "ct": self.ct}
+        """Return the volumes that are there, by the name of their field."""
+        found = {"fused": self.fused, "ct": self.ct, "mri": self.mri}
+        return {role: volume for role, volume in found.items() if volume is not None}
 
 
 def export(
-    order: ExportOrder, inputs: ExportInputs, progress: Progress, cancel: Callable[[], bool] | None = None
+    order: WritingOrder, inputs: ExportInputs, progress: Progress, cancel: Callable[[], bool] | None = None
 ) -> tuple[str, ...]:
-    """Write the two series, both or none; return the files.
+    """Write the two series, both or none, or the report; return the files.
 
     Raises
     ------
     BrainFusionError
-        As `io.dicom_writing.write_dicom_results` and `io.dicom_headers.read_headers`.
+        As `io.dicom_writing.write_dicom_results` and `io.dicom_headers.read_headers`, or `report.write_report`.
     """
+    if isinstance(order, ReportOrder):
+        progress("exporting", 0.0)
+        return (str(_write_report(order, inputs)),)
     from BrainFusionLib.io.dicom_headers import read_headers
     from BrainFusionLib.io.dicom_writing import write_dicom_results
 
@@ -62,6 +75,26 @@ def export(
         progress=step,
     )
     return tuple(str(file) for made in folders.values() for file in sorted(made.iterdir()))
+
+
+def _write_report(order: ReportOrder, inputs: ExportInputs) -> Path:
+    from BrainFusionLib.case.values import put_right
+    from BrainFusionLib.io import write_text
+    from BrainFusionLib.report import report_html
+
+    assert inputs.mri is not None
+    result = order.result
+    # As the run did: the CT in Hounsfield units. Its landmarks are where the volumes were then.
+    pair = put_right(replace(result.request, landmarks=None), Inputs(inputs.ct.copied(), inputs.mri.copied()))
+    fused = inputs.fused.copied()
+    # All on the grid of then: if the user has moved CT and MRI together since, the evidence has not.
+    if fused.grid.size_ijk != result.grid.size_ijk or pair.mri.grid.size_ijk != result.grid.size_ijk:
+        raise GeometryError("the fused volume and the MRI do not have the same size any more. Fuse again.")
+    ct = Volume(_registered(pair.ct, fused, order.ct_from_mri).array_kji, result.grid, "CT", "CT")
+    fused = Volume(fused.array_kji, result.grid, "MR", "fused")
+    mri = Volume(pair.mri.array_kji, result.grid, "MR", "MRI")
+    write_text(report_html(replace(result, volumes=Volumes(fused, ct)), mri, order.standings), order.path)
+    return order.path
 
 
 def holds_no_series(target: Path) -> bool:

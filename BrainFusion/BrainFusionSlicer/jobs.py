@@ -20,6 +20,7 @@ import numpy.typing as npt
 from BrainFusionLib import errors
 from BrainFusionLib.acquisition import Acquisition
 from BrainFusionLib.case import Inputs, Request, Result, from_document, to_document
+from BrainFusionLib.case.decision import Standing
 from BrainFusionLib.errors import BrainFusionError, RegistrationError, Remedy
 from BrainFusionLib.geometry import FloatArray
 from BrainFusionLib.tilt import placed
@@ -116,6 +117,25 @@ class ExportOrder:
     window: tuple[float, float] | None
 
 
+@dataclass(frozen=True, eq=False)
+class ReportOrder:
+    """A report to be written: of what result, and where to.
+
+    path - The page.
+    result - The record of the result, without voxels.
+    standings - The decisions about it, with whether they hold.
+    ct_from_mri - As in `ExportOrder`.
+    """
+
+    path: Path
+    result: Result
+    standings: tuple[Standing, ...]
+    ct_from_mri: Transform | None
+
+
+WritingOrder = ExportOrder | ReportOrder
+
+
 # ---- the messages ---------------------------------------------------------------------------------------------------
 
 
@@ -140,10 +160,10 @@ class JobMessage:
 
 @dataclass(frozen=True, eq=False)
 class ExportMessage:
-    """To the worker: write DICOM series of what is in a folder."""
+    """To the worker: write DICOM series, or the report, of what is in a folder."""
 
     folder: Path
-    order: ExportOrder
+    order: WritingOrder
     volumes: dict[str, RawHeader]
 
 
@@ -269,7 +289,7 @@ def _pieces(array_kji: npt.NDArray[Any] | MadeOnUse) -> Iterator[npt.NDArray[Any
     return array_kji.pieces()
 
 
-def write_job(request: Request | ExportOrder, volumes: dict[str, RawVolume], folder: Path) -> Iterator[Order | float]:
+def write_job(request: Request | WritingOrder, volumes: dict[str, RawVolume], folder: Path) -> Iterator[Order | float]:
     """Write the voxels of a job piece by piece, and at last yield the message that describes it.
 
     Every step takes a few milliseconds; those before the last yield what fraction is written.

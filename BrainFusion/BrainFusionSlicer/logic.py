@@ -26,9 +26,11 @@ from BrainFusionSlicer import (
     acquired,
     bridge,
     currency,
+    decisions,
     dicom_export,
     ownership,
     registered_ct,
+    report_export,
     torch_setup,
     verdict_text,
 )
@@ -226,7 +228,23 @@ class FusionLogic(ScriptedLoadableModuleLogic):
         """
         if self.running:
             raise SettingsError(_("A fusion is running: wait for it to finish, or cancel it first."))
-        order, inputs = dicom_export.orderFor(results, folder)
+        self._startWriting(*dicom_export.orderFor(results, folder), progressCallback, finishedCallback)
+
+    def startReport(self, results, path, *, progressCallback=None, finishedCallback=None) -> None:
+        """Start to write the report of a fused volume as one page; return at once.
+
+        :param results: the fused volume node, or the outcome that it is part of
+        :param path: where to write; replaced if it is there
+        :param progressCallback: called with a stage's name and the fraction done, 0 to 1
+        :param finishedCallback: called once with the files, which is one, and None, or with None and the error
+        :raises BrainFusionError: it cannot be made; says why
+        """
+        if self.running:
+            raise SettingsError(_("A fusion is running: wait for it to finish, or cancel it first."))
+        self._startWriting(*report_export.order_for(results, path), progressCallback, finishedCallback)
+
+    def _startWriting(self, order, inputs, progressCallback, finishedCallback) -> None:
+        """Hand an export to the runner."""
         if self._runner is None:
             self._runner = make_runner()
 
@@ -422,6 +440,7 @@ class _Task:
             mri=now[1],
         )
         currency.store(fused, verdict)
+        decisions.keep_result(fused, result)
         seconds = time.monotonic() - self._began
         return BrainFusionOutcome(fused, transformNode, alpha, resampled, result.pose.movement, seconds, result, moved)
 

@@ -23,7 +23,7 @@ from BrainFusionLib.errors import BrainFusionError, Cancelled, ImageFileError, S
 from BrainFusionLib.progress import Progress
 from BrainFusionSlicer import jobs
 from BrainFusionSlicer.exporting import ExportInputs, export, holds_no_series, remove_what_a_kill_left
-from BrainFusionSlicer.jobs import ExportOrder, RawInputs, RawVolume
+from BrainFusionSlicer.jobs import ExportOrder, RawInputs, RawVolume, WritingOrder
 
 logger = logging.getLogger(__name__)
 
@@ -61,7 +61,7 @@ class Runner(Protocol):
     def run(self, request: Request, inputs: RawInputs, progress: Progress, done: Done) -> None:
         """Start a job."""
 
-    def export(self, order: ExportOrder, inputs: ExportInputs, progress: Progress, done: ExportDone) -> None:
+    def export(self, order: WritingOrder, inputs: ExportInputs, progress: Progress, done: ExportDone) -> None:
         """Start an export, which is a job, too."""
 
     def warm_up(self) -> None:
@@ -105,7 +105,7 @@ class InProcessRunner:
             self.busy = False
         done(result, problem)
 
-    def export(self, order: ExportOrder, inputs: ExportInputs, progress: Progress, done: ExportDone) -> None:
+    def export(self, order: WritingOrder, inputs: ExportInputs, progress: Progress, done: ExportDone) -> None:
         """Export, and return when it is done."""
         _refuse_second(self.busy)
         self.busy, self._cancelled = True, False
@@ -193,16 +193,17 @@ class ProcessRunner:
         needed = voxels + 3 * 4 * inputs.mri.array_kji.size  # three results at most, float32
         self._begin(request, inputs.by_role(), needed, progress, done)
 
-    def export(self, order: ExportOrder, inputs: ExportInputs, progress: Progress, done: ExportDone) -> None:
+    def export(self, order: WritingOrder, inputs: ExportInputs, progress: Progress, done: ExportDone) -> None:
         """Start an export and return at once; else as `run`."""
         _refuse_second(self.busy)
         volumes = inputs.by_role()
-        self._target = order.target if holds_no_series(order.target) else None
+        target = order.target if isinstance(order, ExportOrder) else None
+        self._target = target if target is not None and holds_no_series(target) else None
         self._begin(order, volumes, sum(volume.array_kji.nbytes for volume in volumes.values()), progress, done)
 
     def _begin(
         self,
-        request: Request | ExportOrder,
+        request: Request | WritingOrder,
         volumes: dict[str, RawVolume],
         needed_bytes: int,
         progress: Progress,

@@ -6,8 +6,9 @@ import slicer
 import slicer.util
 
 from BrainFusionSlicer.section import Section
+from BrainFusionSlicer.section_sign import SignSection
 
-SECTIONS: tuple[type[Section], ...] = ()
+SECTIONS: tuple[type[Section], ...] = (SignSection,)
 
 
 def add_sections(panel, uiWidget) -> list[Section]:

@@ -17,13 +17,14 @@ from slicer.ScriptedLoadableModule import ScriptedLoadableModuleTest
 from BrainFusionLib.errors import Cancelled, SettingsError
 from BrainFusionSlicer import bridge, registered_ct, selftest_tools, torch_setup
 from BrainFusionSlicer.selftest_harms import HarmTests
+from BrainFusionSlicer.selftest_sign import SignTests
 from BrainFusionSlicer.selftest_tools import TIMEOUT_S, contentOf, displayable, refusal, usersNodes
 
 # The largest error allowed at a point of the brain. The phantom's voxels are 4 mm wide; 0.3 mm was measured.
 WORST_ERROR_MM = 1.0
 
 
-class BrainFusionTest(HarmTests, ScriptedLoadableModuleTest):
+class BrainFusionTest(HarmTests, SignTests, ScriptedLoadableModuleTest):
     """Runs inside Slicer, on a phantom; needs nothing but torch, which it has the PyTorch extension install."""
 
     def setUp(self):
@@ -54,6 +55,7 @@ class BrainFusionTest(HarmTests, ScriptedLoadableModuleTest):
             self.test_aSecondFusionIsRefused,
             self.test_resultsAreSavedAndLoaded,
             *self.harms(),
+            self.test_aResultIsSignedAndItsReportSaved,
         ):
             self.setUp()
             try:

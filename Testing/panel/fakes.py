@@ -48,6 +48,20 @@ class ComboBox(QtWidgets.QComboBox):
     """QComboBox."""
 
 
+class LineEdit(QtWidgets.QLineEdit):
+    """QLineEdit; PythonQt reads the property ``text``."""
+
+    text = property(QtWidgets.QLineEdit.text)
+
+
+class FileDialog(QtWidgets.QFileDialog):
+    """QFileDialog; PythonQt returns the chosen name alone, PySide6 with the filter (which is an argument in C++)."""
+
+    @staticmethod
+    def getSaveFileName(*words):  # noqa: N802
+        return QtWidgets.QFileDialog.getSaveFileName(*words)[0]
+
+
 class ProgressBar(QtWidgets.QProgressBar):
     """QProgressBar."""
 
@@ -194,8 +208,8 @@ class NodeComboBox(QtWidgets.QComboBox):
 
 CLASSES = {
     "QLabel": Label, "QFrame": Frame, "QPushButton": Button, "QCheckBox": CheckBox, "QComboBox": ComboBox,
-    "QProgressBar": ProgressBar, "qMRMLWidget": MRMLWidget, "ctkCollapsibleButton": CollapsibleButton,
-    "ctkSliderWidget": SliderWidget, "qMRMLNodeComboBox": NodeComboBox,
+    "QProgressBar": ProgressBar, "QLineEdit": LineEdit, "qMRMLWidget": MRMLWidget,
+    "ctkCollapsibleButton": CollapsibleButton, "ctkSliderWidget": SliderWidget, "qMRMLNodeComboBox": NodeComboBox,
 }  # fmt: skip
 for _class in CLASSES.values():
     _class.connect = connect
@@ -297,7 +311,7 @@ class Timer(QtCore.QTimer):
 
 def fake_qt():
     """Module qt: what the panel uses of it."""
-    return {"QTimer": Timer, "Qt": QtCore.Qt, "QKeySequence": QtGui.QKeySequence, "QFileDialog": QtWidgets.QFileDialog}
+    return {"QTimer": Timer, "Qt": QtCore.Qt, "QKeySequence": QtGui.QKeySequence, "QFileDialog": FileDialog}
 
 
 def parameter_node_wrapper(cls):

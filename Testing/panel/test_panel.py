@@ -388,7 +388,10 @@ def test_undo_while_the_unregistered_ct_is_shown_leaves_it_there(registered, nod
     assert (ui.undoButton.isVisible(), ui.showUnregisteredButton.isChecked()) == (False, False)
 
 
-@pytest.mark.parametrize("walk", ["test_thePanelLosesNothing", "test_thePanelShowsWhatWasRegistered"])
+@pytest.mark.parametrize(
+    "walk",
+    ["test_thePanelLosesNothing", "test_thePanelShowsWhatWasRegistered", "test_aResultIsSignedAndItsReportSaved"],
+)
 def test_the_self_test_walks_the_panel(panel, module, phantom, monkeypatch, walk):
     """The walk of the real application, with a small phantom."""
     monkeypatch.setattr(sys.modules["BrainFusionSlicer.selftest_tools"], "phantomPair", lambda: phantom)

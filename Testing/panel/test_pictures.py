@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import slicer.util
 from PIL import Image
 from PySide6 import QtGui, QtWidgets
 
@@ -48,6 +49,11 @@ def picture(panel, application, tmp_path):
     panel.parent.resize(440, 620)
     yield take
     application.setPalette(light())
+
+
+def show_signing(panel, on):
+    panel.ui.signCollapsibleButton.setCollapsed(not on)
+    panel.parent.resize(440, 820 if on else 620)
 
 
 def light():
@@ -90,6 +96,17 @@ def test_pictures_of_every_state(panel, application, module, picture, request):
         module.panel_state.currency.store(fused, replace(module.panel_state.currency.stored_on(fused), card=card))
         panel.updatePanel()
         picture(f"done-{colour}")
+    show_signing(panel, True)
+    panel.ui.signerEdit.setText("A. Surgeon")
+    panel.ui.commentEdit.setText("3 mm off at the left orbit")
+    panel.ui.rejectButton.click()
+    picture("rejected")
+    mover = nodes[0].GetParentTransformNode()
+    matrix = slicer.util.arrayFromTransformMatrix(mover)
+    slicer.util.updateTransformMatrixFromArray(mover, matrix @ np.diag([1.0, -1.0, -1.0, 1.0]))
+    picture("void")
+    slicer.util.updateTransformMatrixFromArray(mover, matrix)
+    show_signing(panel, False)
     panel.ui.showUnregisteredButton.click()
     picture("unregistered")
     panel.ui.showUnregisteredButton.click()

@@ -1,0 +1,155 @@
+"""Who approved or rejected a result in the scene, and whether that still holds: kept on the fused volume.
+
+A decision is about the voxels of CT, MRI and fused volume, the pose of the CT on the MRI, and the verdict. Like the
+verdict it is saved with the scene, and is void while any of these is another one.
+"""
+
+# No `from __future__ import annotations`: see `jobs`.
+
+import json
+from dataclasses import dataclass, replace
+
+import slicer
+from slicer.i18n import tr as _
+
+from BrainFusionLib.case import Result, from_document, to_document
+from BrainFusionLib.case.decision import Action, Decision, Signed, Standing, State, decide, edited, sha256_of_plain
+from BrainFusionLib.case.decision import state_of as state_of_standings
+from BrainFusionLib.errors import BrainFusionError
+from BrainFusionSlicer import currency, ownership
+from BrainFusionSlicer.companions import linear_parent
+from BrainFusionSlicer.fingerprint import Fingerprint, fingerprint_of, is_same_place
+
+DECISIONS_ATTRIBUTE = "BrainFusion.Decisions"
+RESULT_ATTRIBUTE = "BrainFusion.Result"
+
+
+@dataclass(frozen=True)
+class SceneDecision:
+    """A decision, and the fingerprints of what it is about: poses are compared to a tolerance, so no sha256 will do."""
+
+    decision: Decision
+    ct: Fingerprint
+    mri: Fingerprint
+    fused: Fingerprint
+
+
+@dataclass(frozen=True)
+class StoredDecisions:
+    """All decisions about a fused volume, the latest last."""
+
+    decisions: tuple[SceneDecision, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class StoredResult:
+    """The record of a fused volume's result, for its report; without voxels."""
+
+    result: Result
+
+
+def keep_result(fused: slicer.vtkMRMLNode, result: Result) -> None:
+    """Keep the record of a result on its fused volume, without the names of the inputs."""
+    record = StoredResult(replace(result.without_names(), volumes=None))
+    fused.SetAttribute(RESULT_ATTRIBUTE, json.dumps(to_document(record)))
+
+
+def result_of(fused: slicer.vtkMRMLNode) -> Result | None:
+    """Return the record that is kept on a fused volume, or None."""
+    stored = _read(fused, RESULT_ATTRIBUTE, StoredResult)
+    return None if stored is None else stored.result
+
+
+def stored_on(fused: slicer.vtkMRMLNode | None) -> tuple[SceneDecision, ...]:
+    """Return the decisions that are kept on a fused volume."""
+    stored = None if fused is None else _read(fused, DECISIONS_ATTRIBUTE, StoredDecisions)
+    return () if stored is None else stored.decisions
+
+
+def _read(node, name, kind):
+    text = node.GetAttribute(name)
+    if not text:
+        return None
+    try:
+        return from_document(json.loads(text), kind)
+    except (ValueError, BrainFusionError):  # of another version, or broken
+        return None
+
+
+def why_not_signed(fused, ct, mri) -> str | None:
+    """Say why nothing can be decided about a fused volume of a pair, or return None."""
+    if fused is None or fused.GetImageData() is None:
+        return _("Fuse first")
+    verdict = currency.stored_on(fused)
+    if verdict is None:
+        return _("The fused volume has no verdict. Fuse again")
+    if currency.changes_since(verdict, ct, mri):
+        return _("Something has changed since the fusion. Fuse again")
+    return None
+
+
+def sign(fused, ct, mri, action: Action, name: str, comment: str) -> None:
+    """Add a decision about a fused volume that `why_not_signed` has nothing against.
+
+    :raises SettingsError: the name is missing, or a text cannot be kept
+    """
+    earlier = stored_on(fused)
+    prints = _prints(fused, ct, mri)
+    verdict = currency.stored_on(fused)
+    signed = Signed(
+        {"ct": prints[0].voxels, "mri": prints[1].voxels},
+        sha256_of_plain([list(prints[0].seen_mm), list(prints[1].seen_mm)]),
+        sha256_of_plain([prints[2].voxels, "" if verdict is None else verdict.card.text]),
+    )
+    made = decide(action, name, comment, signed, tuple(one.decision for one in earlier))[-1]
+    stored = StoredDecisions((*earlier, SceneDecision(made, *prints)))
+    fused.SetAttribute(DECISIONS_ATTRIBUTE, json.dumps(to_document(stored)))
+
+
+def standings_of(fused, ct, mri) -> tuple[Standing, ...]:
+    """Return the decisions about a fused volume, each with why it does not hold now."""
+    stored = stored_on(fused)
+    if not stored:
+        return ()
+    names = ct.GetName(), mri.GetName()
+    gone = [node.GetName() for node in (ct, mri, fused) if node.GetImageData() is None]
+    now = None if gone else _prints(fused, ct, mri)
+    verdict = currency.stored_on(fused)
+    standings = []
+    for one, why in zip(stored, edited(tuple(one.decision for one in stored)), strict=True):
+        if now is None:
+            why = [*why, *(_("{name} has no voxels any more").format(name=name) for name in gone)]
+        else:
+            why = [*why, *(words.rstrip(".") for words in currency.changes_between(names, (one.ct, one.mri), now[:2]))]
+            said = [now[2].voxels, "" if verdict is None else verdict.card.text]
+            is_same = one.fused.voxels == now[2].voxels and is_same_place(one.fused.seen_mm, now[2].seen_mm)
+            if not is_same:
+                why.append(_("the fused volume was changed, or made again"))
+            elif one.decision.signed.result != sha256_of_plain(said):
+                why.append(_("the verdict is another one"))
+        standings.append(Standing(one.decision, tuple(why)))
+    return tuple(standings)
+
+
+def state_of(fused) -> State:
+    """Return what the last approval or rejection of a fused volume says now."""
+    ct, mri = (fused.GetNodeReference(role) for role in ownership.INPUT_ROLES)
+    if ct is None or mri is None:
+        return "void" if stored_on(fused) else "unsigned"
+    return state_of_standings(standings_of(fused, ct, mri))
+
+
+def is_rejected(fused) -> bool:
+    """Say whether a fused volume was rejected last, and neither voxels nor pose of its CT and its MRI changed since."""
+    last = next((one for one in reversed(stored_on(fused)) if one.decision.action != "comment"), None)
+    if last is None or last.decision.action != "reject":
+        return False
+    ct, mri = (fused.GetNodeReference(role) for role in ownership.INPUT_ROLES)
+    if ct is None or mri is None or ct.GetImageData() is None or mri.GetImageData() is None:
+        return True
+    names = ct.GetName(), mri.GetName()
+    return not currency.changes_between(names, (last.ct, last.mri), currency.prints_of(ct, mri))
+
+
+def _prints(fused, ct, mri) -> tuple[Fingerprint, ...]:
+    return (*currency.prints_of(ct, mri), fingerprint_of(fused, linear_parent(mri)))

@@ -1,0 +1,48 @@
+"""*Save report*: the command's report, made of what is in the scene; the page itself is made by the worker process."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from slicer.i18n import tr as _
+
+from BrainFusionLib.errors import SettingsError
+from BrainFusionSlicer import bridge, decisions, dicom_export, ownership
+from BrainFusionSlicer.exporting import ExportInputs
+from BrainFusionSlicer.jobs import ReportOrder
+
+
+def what_is_missing(fused, ct, mri) -> str | None:
+    """Say why no report of a fused volume can be saved, or return None."""
+    reason = decisions.why_not_signed(fused, ct, mri)
+    if reason is not None:
+        return reason
+    if ownership.registered_ct_of(fused) is None:
+        return _("The registered CT was removed from the scene. Fuse again")
+    if decisions.result_of(fused) is None:
+        return _("The scene has no record of this result. Fuse again")
+    return None
+
+
+def order_for(results: Any, path: str | Path) -> tuple[ReportOrder, ExportInputs]:
+    """Return what has to be done to save a report, from the nodes: on the main thread, and quick.
+
+    :param results: the fused volume node, or the outcome of a fusion that it is part of
+    :param path: where to write the page
+    :raises SettingsError: the report cannot be made; says why
+    :raises BrainFusionError: a volume cannot be used
+    """
+    fused = getattr(results, "fusedVolume", results)
+    ct, mri = (fused.GetNodeReference(role) for role in ownership.INPUT_ROLES)
+    if ct is None or mri is None:
+        raise SettingsError(_("The CT and the MRI of {fused} are not in the scene.").format(fused=fused.GetName()))
+    reason = what_is_missing(fused, ct, mri)
+    result = decisions.result_of(fused)
+    if reason is not None or result is None:
+        raise SettingsError(f"{reason}.")
+    # In the world: there the CT is where the registration put it.
+    raw, ct_from_mri = dicom_export.registeredCt(results, fused, ct, np.eye(4))
+    order = ReportOrder(Path(path), result, decisions.standings_of(fused, ct, mri), ct_from_mri)
+    return order, ExportInputs(bridge.raw_from_node(fused), raw, bridge.raw_from_node(mri))

@@ -1,0 +1,175 @@
+"""The panel's section *Sign*: approve or reject the result that is shown, comment on it, and save its report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import qt
+import slicer
+import vtk
+from slicer.i18n import tr as _
+
+from BrainFusionLib.case.decision import NO_SIGNATURE, Standing, state_of
+from BrainFusionLib.errors import BrainFusionError, Cancelled
+from BrainFusionSlicer import decisions, remedies, report_export
+from BrainFusionSlicer.panel_state import COLOURS
+from BrainFusionSlicer.section import Section
+from BrainFusionSlicer.verdict_text import SYMBOLS
+
+# Earlier decisions are counted beyond so many.
+MOST_SHOWN = 4
+_COLOUR = {"approved": "green", "rejected": "red", "void": "stale", "unsigned": "none"}
+
+
+class SignSection(Section):
+    """What the buttons Approve, Reject, Comment and Save report do, and what was decided."""
+
+    UI = "SectionSign"
+
+    def setup(self) -> None:
+        ui = self.panel.ui
+        self._watched = None
+        ui.approveButton.connect("clicked(bool)", lambda checked=False: self.onSign("approve"))
+        ui.rejectButton.connect("clicked(bool)", lambda checked=False: self.onSign("reject"))
+        ui.commentButton.connect("clicked(bool)", lambda checked=False: self.onSign("comment"))
+        ui.saveReportButton.connect("clicked(bool)", self.onSaveReport)
+        ui.noSignatureLabel.setText(_(NO_SIGNATURE))
+
+    def update(self) -> None:
+        fused, ct, mri = self.nodes()
+        self.watch(fused)
+        if self.panel.logic.running:
+            # What was decided stays in view; what it is worth is asked again when the fusion has ended.
+            self.enable(_("A fusion or an export is running"), _("A fusion or an export is running"))
+            return
+        self.draw(() if fused is None else decisions.standings_of(fused, ct, mri))
+        why_not = self.why_not_now() or decisions.why_not_signed(fused, ct, mri)
+        self.enable(why_not, self.why_not_now() or report_export.what_is_missing(fused, ct, mri))
+
+    def forget(self) -> None:
+        self.watch(None)
+        self.draw(())
+
+    def put_away(self) -> None:
+        self.watch(None)
+
+    def nodes(self) -> tuple:
+        """Return the fused volume whose verdict is shown, the CT and the MRI; three times None without a result."""
+        fused, _registered, mri = self.panel.registeredNodes()
+        return (None, None, None) if fused is None else (fused, self.panel._parameterNode.ctVolume, mri)
+
+    def why_not_now(self) -> str | None:
+        """Say why what is shown at this moment cannot be decided on, or return None."""
+        card = self.panel._state.card
+        if card is None:
+            return _("Fuse first")
+        if card.colour == "none":
+            return _("The unregistered CT is shown")
+        if card.colour == "stale":
+            return _("Something has changed since: check or fuse again")
+        return None
+
+    # ---- what is shown ----------------------------------------------------------------------------------------------
+
+    def draw(self, standings: tuple[Standing, ...]) -> None:
+        ui = self.panel.ui
+        state = state_of(standings)
+        heading = {
+            "approved": _("Approved"),
+            "rejected": _("Rejected"),
+            "void": _("Void: changed since it was approved or rejected"),
+            "unsigned": _("Neither approved nor rejected"),
+        }[state]
+        colour = _COLOUR[state]
+        background, letters = COLOURS[colour]
+        ui.decisionLabel.setStyleSheet(
+            f"background-color: {background}; color: {letters}; font-weight: bold; padding: 3px;"
+        )
+        ui.decisionLabel.setText(f"{SYMBOLS[colour]} {heading}")
+        lines = [standing.sentence for standing in reversed(standings)]
+        if len(lines) > MOST_SHOWN:
+            lines = [*lines[:MOST_SHOWN], _("Earlier decisions: {count}").format(count=len(lines) - MOST_SHOWN)]
+        ui.decisionsLabel.setText("\n".join(lines))
+        ui.decisionsLabel.setVisible(bool(lines))
+
+    def enable(self, why_not: str | None, no_report: str | None) -> None:
+        ui = self.panel.ui
+        tips = {
+            ui.approveButton: _("Note that you approve this result"),
+            ui.rejectButton: _("Note that you reject this result"),
+            ui.commentButton: _("Keep only the comment; an earlier decision stays in force"),
+        }
+        for button, tip in tips.items():
+            button.setEnabled(why_not is None)
+            button.setToolTip(why_not or tip)
+        ui.saveReportButton.setEnabled(no_report is None)
+        ui.saveReportButton.setToolTip(no_report or _("Write one page with pictures, evidence and decisions"))
+
+    def watch(self, fused) -> None:
+        """Hear of changes of the fused volume; the panel itself watches CT and MRI."""
+        if fused == self._watched:
+            return
+        events = (vtk.vtkCommand.ModifiedEvent, slicer.vtkMRMLVolumeNode.ImageDataModifiedEvent)
+        for node, act in ((self._watched, self.panel.removeObserver), (fused, self.panel.addObserver)):
+            if node is not None:
+                for event in events:
+                    act(node, event, self.onFusedModified)
+        self._watched = fused
+
+    def onFusedModified(self, caller, event) -> None:
+        self.update()
+
+    # ---- what is done -----------------------------------------------------------------------------------------------
+
+    def onSign(self, action: str) -> None:
+        ui = self.panel.ui
+        fused, ct, mri = self.nodes()
+        why_not = self.why_not_now() or decisions.why_not_signed(fused, ct, mri)
+        if why_not is not None or self.panel.logic.running:
+            self.panel.updatePanel()
+            return
+        if not ui.signerEdit.text.strip():
+            self.panel.say(_("Not signed: enter your name first."))
+            ui.signerEdit.setFocus()
+            return
+        try:
+            decisions.sign(fused, ct, mri, action, ui.signerEdit.text, ui.commentEdit.text)
+        except BrainFusionError as error:
+            self.panel.say(_("Not signed: {error}").format(error=remedies.phrased(error)))
+            return
+        ui.commentEdit.setText("")
+        said = {"approve": _("Approved."), "reject": _("Rejected."), "comment": _("The comment was kept.")}
+        self.panel.say(said[action])
+
+    def onSaveReport(self, checked: bool = False) -> None:
+        panel = self.panel
+        # PythonQt returns the name alone.
+        chosen = qt.QFileDialog.getSaveFileName(None, _("Save report"), "report.html", _("Web page (*.html)"))
+        if not chosen:
+            return
+        path = Path(chosen)
+        if path.suffix.lower() not in (".html", ".htm"):
+            path = path.with_name(path.name + ".html")
+            if path.exists():  # the dialog has asked about another name
+                panel.say(_("Not saved: {path} is there already. Choose it by its whole name.").format(path=path))
+                return
+        fused = self.nodes()[0]
+        outcome = panel._outcome
+        results = outcome if outcome is not None and outcome.fusedVolume == fused else fused
+        panel.beginProgress()
+        try:
+            panel.logic.startReport(
+                results, path, progressCallback=panel.showProgress, finishedCallback=self.onReportSaved
+            )
+        except Exception as error:
+            self.onReportSaved(None, error)
+        panel.updatePanel()
+
+    def onReportSaved(self, files, error) -> None:
+        self.panel.ui.progressBar.setVisible(False)
+        if error is None:
+            self.panel.say(_("The report was saved: {path}").format(path=files[0]))
+        elif isinstance(error, Cancelled):
+            self.panel.say(_("Cancelled; nothing was written."))
+        else:
+            self.panel.say(_("Not saved: {error}").format(error=remedies.phrased(error)))

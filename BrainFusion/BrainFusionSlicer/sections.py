@@ -6,8 +6,10 @@ import slicer
 import slicer.util
 
 from BrainFusionSlicer.section import Section
+from BrainFusionSlicer.section_correct import CorrectSection
+from BrainFusionSlicer.section_landmarks import LandmarksSection
 
-SECTIONS: tuple[type[Section], ...] = ()
+SECTIONS: tuple[type[Section], ...] = (CorrectSection, LandmarksSection)
 
 
 def add_sections(panel, uiWidget) -> list[Section]:

@@ -37,12 +37,26 @@ class Card:
 
 def of_result(result: Result, moved: bool) -> Card:
     """Return what is said of a result; `moved` says whether the CT was registered, or only fused as it was."""
-    verdict = result.verdict
     last = (
         _("The CT was {movement}.").format(movement=result.pose.movement)
         if moved
         else _("The registration was skipped: the current alignment was used.")
     )
+    return _card(result, last)
+
+
+def of_check(result: Result, name: str = "") -> Card:
+    """Return what is said of a pose that was checked as it stands: the one that is shown, or that of a transform."""
+    last = (
+        _("The pose of {name} was checked as it stands; nothing was moved.").format(name=name)
+        if name
+        else _("The pose was checked as it stands; nothing was moved.")
+    )
+    return _card(result, last)
+
+
+def _card(result: Result, last: str) -> Card:
+    verdict = result.verdict
     findings = (*(sentence(reason) for reason in (*verdict.reasons, *result.notes)), last)
     error = "" if verdict.expected_error is None else sentence(verdict.expected_error)
     return Card(verdict.colour, headed(verdict.colour, _(verdict.sentence)), error, findings)

@@ -48,6 +48,10 @@ class ComboBox(QtWidgets.QComboBox):
     """QComboBox."""
 
 
+class Table(QtWidgets.QTableWidget):
+    """QTableWidget."""
+
+
 class ProgressBar(QtWidgets.QProgressBar):
     """QProgressBar."""
 
@@ -194,8 +198,8 @@ class NodeComboBox(QtWidgets.QComboBox):
 
 CLASSES = {
     "QLabel": Label, "QFrame": Frame, "QPushButton": Button, "QCheckBox": CheckBox, "QComboBox": ComboBox,
-    "QProgressBar": ProgressBar, "qMRMLWidget": MRMLWidget, "ctkCollapsibleButton": CollapsibleButton,
-    "ctkSliderWidget": SliderWidget, "qMRMLNodeComboBox": NodeComboBox,
+    "QProgressBar": ProgressBar, "QTableWidget": Table, "qMRMLWidget": MRMLWidget,
+    "ctkCollapsibleButton": CollapsibleButton, "ctkSliderWidget": SliderWidget, "qMRMLNodeComboBox": NodeComboBox,
 }  # fmt: skip
 for _class in CLASSES.values():
     _class.connect = connect
@@ -297,7 +301,9 @@ class Timer(QtCore.QTimer):
 
 def fake_qt():
     """Module qt: what the panel uses of it."""
-    return {"QTimer": Timer, "Qt": QtCore.Qt, "QKeySequence": QtGui.QKeySequence, "QFileDialog": QtWidgets.QFileDialog}
+    widgets = ("QAbstractItemView", "QFileDialog", "QTableWidgetItem")
+    named = {name: getattr(QtWidgets, name) for name in widgets}
+    return {"QTimer": Timer, "Qt": QtCore.Qt, "QKeySequence": QtGui.QKeySequence, **named}
 
 
 def parameter_node_wrapper(cls):

@@ -7,12 +7,15 @@ or undone whatever ends it: the button, another module, or a scene that was save
 # No `from __future__ import annotations`: see `jobs`.
 
 import json
+from dataclasses import dataclass
 
 import numpy as np
 import slicer
 import slicer.util
 import vtk
 
+from BrainFusionLib.case import from_document, to_document
+from BrainFusionLib.errors import BrainFusionError
 from BrainFusionLib.geometry import FloatArray
 from BrainFusionLib.intensity import HEAD_THRESHOLD_HU
 from BrainFusionSlicer import pose_history
@@ -35,19 +38,32 @@ SHOWN = {
 STEP = 4
 
 
+@dataclass(frozen=True)
+class Adjustment:
+    """How a transform was before its handles were shown.
+
+    before - Its pose.
+    centre - Its centre of transformation.
+    display - The fields of its display node; None if it had no display node.
+    """
+
+    before: pose_history.EarlierPose
+    centre: tuple[float, ...]
+    display: dict[str, bool] | None
+
+
 def begin(transform: slicer.vtkMRMLLinearTransformNode, ct: slicer.vtkMRMLScalarVolumeNode) -> None:
     """Show the handles on a result's transform, in the middle of the CT's head."""
     if is_on(transform):
         return
-    note = {"entry": pose_history.entry_of(transform), "centre": list(transform.GetCenterOfTransformation())}
-    display = transform.GetDisplayNode()
+    before, centre = pose_history.entry_of(transform), tuple(transform.GetCenterOfTransformation())
+    display, fields = transform.GetDisplayNode(), None
     if display is None:
         transform.CreateDefaultDisplayNodes()
         display = transform.GetDisplayNode()
-        note["display"] = None
     else:
-        note["display"] = {name: getattr(display, f"Get{name}")() for name in SHOWN if hasattr(display, f"Get{name}")}
-    transform.SetAttribute(ADJUSTING_ATTRIBUTE, json.dumps(note))
+        fields = {name: bool(getattr(display, f"Get{name}")()) for name in SHOWN if hasattr(display, f"Get{name}")}
+    transform.SetAttribute(ADJUSTING_ATTRIBUTE, json.dumps(to_document(Adjustment(before, centre, fields))))
     transform.SetCenterOfTransformation(*(float(mm) for mm in head_centre(ct)))
     with slicer.util.NodeModify(display):
         _set(display, SHOWN)
@@ -60,13 +76,13 @@ def end(transform: slicer.vtkMRMLLinearTransformNode) -> bool:
     if note is None:
         return False
     display = transform.GetDisplayNode()
-    if display is not None and note["display"] is None:
+    if display is not None and note.display is None:
         transform.GetScene().RemoveNode(display)
     elif display is not None:
         with slicer.util.NodeModify(display):
-            _set(display, note["display"])
-    transform.SetCenterOfTransformation(*note["centre"])
-    return pose_history.push(transform, note["entry"], pose_history.ADJUSTMENT)
+            _set(display, note.display)
+    transform.SetCenterOfTransformation(*note.centre)
+    return pose_history.push(transform, note.before, pose_history.ADJUSTMENT)
 
 
 def is_on(transform: slicer.vtkMRMLNode | None) -> bool:
@@ -79,7 +95,7 @@ def moved(transform: slicer.vtkMRMLLinearTransformNode) -> tuple[float, float]:
     note = _note(transform)
     if note is None:
         return 0.0, 0.0
-    before = np.array(note["entry"]["matrix"]).reshape(4, 4)
+    before = note.before.matrix
     now = slicer.util.arrayFromTransformMatrix(transform)
     centre = np.array([*transform.GetCenterOfTransformation(), 1.0])
     turn = now[:3, :3] @ np.linalg.inv(before[:3, :3])
@@ -98,21 +114,16 @@ def head_centre(ct: slicer.vtkMRMLScalarVolumeNode) -> FloatArray:
     return centre
 
 
-def _set(display: slicer.vtkMRMLTransformDisplayNode, values: dict) -> None:
+def _set(display, values: dict[str, bool]) -> None:
     for name, value in values.items():
-        if hasattr(display, f"Set{name}"):
+        if name in SHOWN and hasattr(display, f"Set{name}"):
             getattr(display, f"Set{name}")(value)
 
 
-def _note(transform: slicer.vtkMRMLLinearTransformNode) -> dict | None:
+def _note(transform: slicer.vtkMRMLLinearTransformNode) -> Adjustment | None:
     """Return what `begin` noted, or None if a scene brought something else."""
     try:
-        note = json.loads(transform.GetAttribute(ADJUSTING_ATTRIBUTE) or "null")
-        np.array(note["entry"]["matrix"], dtype=float).reshape(4, 4)
-        if len(note["centre"]) != 3 or not isinstance(note["display"], dict | None):
-            return None
-        if any(name not in SHOWN for name in note["display"] or ()):
-            return None
-        return note
-    except (ValueError, TypeError, LookupError):
+        note = from_document(json.loads(transform.GetAttribute(ADJUSTING_ATTRIBUTE) or "null"), Adjustment)
+        return note if len(note.centre) == 3 and np.isfinite(note.before.matrix).all() else None
+    except (ValueError, BrainFusionError):
         return None

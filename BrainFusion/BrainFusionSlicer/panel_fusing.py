@@ -106,7 +106,7 @@ class FusingControls:
             device=parameters.device.name,
         )
 
-    def chosenStart(self) -> dict:
+    def chosenStart(self):
         """Return what of the choices a registration takes besides the pair, as arguments of the logic."""
         parameters = self._parameterNode
         return {

@@ -9,12 +9,15 @@ registration (`registered_ct.leave_unregistered`).
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 
 import numpy as np
 import slicer
 import slicer.util
 from slicer.i18n import tr as _
 
+from BrainFusionLib.case import from_document, to_document
+from BrainFusionLib.errors import BrainFusionError
 from BrainFusionLib.geometry import FloatArray
 from BrainFusionSlicer import currency, registered_ct
 
@@ -22,6 +25,32 @@ HISTORY_ATTRIBUTE = "BrainFusion.EarlierPoses"
 # What may have replaced a pose.
 FUSION, REGISTRATION, REFINEMENT, ADJUSTMENT = "fusion", "registration", "refinement", "adjustment"
 MOST_STEPS = 50
+
+
+@dataclass(frozen=True)
+class EarlierPose:
+    """A pose that something has replaced.
+
+    matrix_to_parent - The 4x4 matrix of the transform, RAS mm, row by row.
+    verdict - What is kept on the transform about this pose, or None.
+    what - What has replaced it.
+    """
+
+    matrix_to_parent: tuple[float, ...]
+    verdict: str | None
+    what: str = ""
+
+    @property
+    def matrix(self) -> FloatArray:
+        """The matrix, 4x4."""
+        return np.array(self.matrix_to_parent, dtype=np.float64).reshape(4, 4)
+
+
+@dataclass(frozen=True)
+class EarlierPoses:
+    """All poses that a CT had under one transform, the newest last."""
+
+    poses: tuple[EarlierPose, ...] = ()
 
 
 @contextmanager
@@ -40,29 +69,25 @@ def step(ct: slicer.vtkMRMLScalarVolumeNode, what: str) -> Iterator[None]:
         after.RemoveAttribute(HISTORY_ATTRIBUTE)
 
 
-def entry_of(transform: slicer.vtkMRMLLinearTransformNode) -> dict:
+def entry_of(transform: slicer.vtkMRMLLinearTransformNode) -> EarlierPose:
     """Return the pose that a transform gives, and the verdict that is kept on it."""
     matrix = slicer.util.arrayFromTransformMatrix(transform)
-    return {
-        "matrix": [float(value) for value in matrix.ravel()],
-        "verdict": transform.GetAttribute(currency.VERDICT_ATTRIBUTE),
-    }
+    return EarlierPose(tuple(float(v) for v in matrix.ravel()), transform.GetAttribute(currency.VERDICT_ATTRIBUTE))
 
 
-def push(transform: slicer.vtkMRMLLinearTransformNode, entry: dict, what: str) -> bool:
+def push(transform: slicer.vtkMRMLLinearTransformNode, before: EarlierPose, what: str) -> bool:
     """Note a pose that something has replaced; say whether it was another one."""
-    if np.array_equal(_matrix_of(entry), slicer.util.arrayFromTransformMatrix(transform)):
+    if np.array_equal(before.matrix, slicer.util.arrayFromTransformMatrix(transform)):
         return False
-    steps = [*_steps(transform), {**entry, "what": what}]
-    transform.SetAttribute(HISTORY_ATTRIBUTE, json.dumps(steps[-MOST_STEPS:]))
+    _keep(transform, (*_poses(transform), replace(before, what=what)))
     return True
 
 
 def last_step(ct: slicer.vtkMRMLScalarVolumeNode | None) -> str | None:
     """Return what the next `step_back` takes back, in words, or None if there is nothing."""
     transform = None if ct is None else registered_ct.result_transform_of(ct)
-    steps = [] if transform is None else _steps(transform)
-    if not steps:
+    poses = () if transform is None else _poses(transform)
+    if not poses:
         return None
     names = {
         FUSION: _("the last fusion"),
@@ -70,7 +95,7 @@ def last_step(ct: slicer.vtkMRMLScalarVolumeNode | None) -> str | None:
         REFINEMENT: _("the refinement"),
         ADJUSTMENT: _("the adjustment by hand"),
     }
-    return names.get(steps[-1]["what"], steps[-1]["what"])
+    return names.get(poses[-1].what, poses[-1].what)
 
 
 def step_back(ct: slicer.vtkMRMLScalarVolumeNode) -> str | None:
@@ -79,22 +104,23 @@ def step_back(ct: slicer.vtkMRMLScalarVolumeNode) -> str | None:
     if words is None:
         return None
     transform = registered_ct.result_transform_of(ct)
-    *steps, entry = _steps(transform)
+    *poses, before = _poses(transform)
     with slicer.util.NodeModify(transform):
-        transform.SetAttribute(HISTORY_ATTRIBUTE, json.dumps(steps) if steps else None)
-        transform.SetAttribute(currency.VERDICT_ATTRIBUTE, entry.get("verdict"))
-        slicer.util.updateTransformMatrixFromArray(transform, _matrix_of(entry))
+        _keep(transform, tuple(poses))
+        transform.SetAttribute(currency.VERDICT_ATTRIBUTE, before.verdict)
+        slicer.util.updateTransformMatrixFromArray(transform, before.matrix)
     return words
 
 
-def _matrix_of(entry: dict) -> FloatArray:
-    return np.array(entry["matrix"], dtype=np.float64).reshape(4, 4)
+def _keep(transform: slicer.vtkMRMLLinearTransformNode, poses: tuple[EarlierPose, ...]) -> None:
+    kept = EarlierPoses(poses[-MOST_STEPS:])
+    transform.SetAttribute(HISTORY_ATTRIBUTE, json.dumps(to_document(kept)) if poses else None)
 
 
-def _steps(transform: slicer.vtkMRMLLinearTransformNode) -> list[dict]:
+def _poses(transform: slicer.vtkMRMLLinearTransformNode) -> tuple[EarlierPose, ...]:
     """Return the notes; none of them if a scene brought something else."""
     try:
-        steps = json.loads(transform.GetAttribute(HISTORY_ATTRIBUTE) or "[]")
-        return [entry for entry in steps if _matrix_of(entry).shape == (4, 4) and isinstance(entry["what"], str)]
-    except (ValueError, TypeError, LookupError):
-        return []
+        poses = from_document(json.loads(transform.GetAttribute(HISTORY_ATTRIBUTE) or "null"), EarlierPoses).poses
+        return poses if all(np.isfinite(pose.matrix).all() for pose in poses) else ()
+    except (ValueError, BrainFusionError):
+        return ()

@@ -119,7 +119,8 @@ class CorrectSection(Section):
             self.onRegistered,
         )
 
-    def common(self) -> dict:
+    def common(self):
+        """Return the choices that every job takes, as arguments of the logic."""
         return {"settings": self.panel.chosenSettings(), "landmarks": self.panel.chosenLandmarks()}
 
     def run(self, start, done) -> None:
@@ -183,8 +184,21 @@ class CorrectSection(Section):
     def onPoseChosen(self, node) -> None:
         if self._isShowing:
             return
-        self._pose, self._judged = node, None
+        self._watch(node)
+        self._judged = None
         self.update()
+
+    def _watch(self, node) -> None:
+        """Choose a transform, and hear of its changes: a verdict on it is stale then."""
+        event = slicer.vtkMRMLTransformableNode.TransformModifiedEvent
+        if self._pose is not None:
+            self.panel.removeObserver(self._pose, event, self.onPoseModified)
+        self._pose = node
+        if node is not None:
+            self.panel.addObserver(node, event, self.onPoseModified)
+
+    def onPoseModified(self, caller, event) -> None:
+        self._show_words()
 
     @vtk.calldata_type(vtk.VTK_OBJECT)
     def onNodeAboutToBeRemoved(self, scene, event, node) -> None:
@@ -192,7 +206,8 @@ class CorrectSection(Section):
             self._adjusting = None
         if scene.IsClosing() or self._pose is None or node != self._pose:
             return
-        self._pose = self._judged = None
+        self._watch(None)
+        self._judged = None
         self._quietly(lambda: self.panel.ui.poseSelector.setCurrentNode(None))
 
     # ---- what is shown ----------------------------------------------------------------------------------------------
@@ -230,7 +245,8 @@ class CorrectSection(Section):
         self.endAdjusting()
 
     def forget(self) -> None:
-        self._adjusting = self._pose = self._judged = None
+        self._adjusting = self._judged = None
+        self._watch(None)
 
     def _whatIsMissing(self) -> str | None:
         if self.panel.logic.running:

@@ -39,7 +39,8 @@ class LandmarksSection(Section):
         ui.landmarksTable.connect("cellClicked(int,int)", self.onCell)
         ui.landmarksTable.setEditTriggers(qt.QAbstractItemView.NoEditTriggers)
         ui.landmarksTable.setHorizontalHeaderLabels([_("Point"), _("Residual")])
-        ui.landmarksCautionLabel.setText(CAUTION)
+        ui.landmarksTable.horizontalHeader().setStretchLastSection(True)
+        ui.landmarksCautionLabel.setText(_(CAUTION))
         scene = slicer.mrmlScene
         # Before the selectors hear of it (-10), which would choose a neighbour.
         self.panel.addObserver(scene, scene.NodeAboutToBeRemovedEvent, self.onNodeAboutToBeRemoved, priority=0.0)
@@ -141,7 +142,7 @@ class LandmarksSection(Section):
             button.setVisible(misplaced)
             button.setEnabled(not running)
         self._show_residuals(lists, pair)
-        nodes = [node for node in lists if node is not None]
+        nodes = {node.GetID(): node for node in lists if node is not None}.values()
         self.watch([(node, event) for node in nodes for event in _events_of(node)])
 
     def put_away(self) -> None:

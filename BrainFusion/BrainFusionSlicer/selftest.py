@@ -16,6 +16,7 @@ from slicer.ScriptedLoadableModule import ScriptedLoadableModuleTest
 
 from BrainFusionLib.errors import Cancelled, SettingsError
 from BrainFusionSlicer import bridge, registered_ct, selftest_tools, torch_setup
+from BrainFusionSlicer.selftest_correct import CorrectTests
 from BrainFusionSlicer.selftest_harms import HarmTests
 from BrainFusionSlicer.selftest_tools import TIMEOUT_S, contentOf, displayable, refusal, usersNodes
 
@@ -23,7 +24,7 @@ from BrainFusionSlicer.selftest_tools import TIMEOUT_S, contentOf, displayable, 
 WORST_ERROR_MM = 1.0
 
 
-class BrainFusionTest(HarmTests, ScriptedLoadableModuleTest):
+class BrainFusionTest(HarmTests, CorrectTests, ScriptedLoadableModuleTest):
     """Runs inside Slicer, on a phantom; needs nothing but torch, which it has the PyTorch extension install."""
 
     def setUp(self):
@@ -54,6 +55,7 @@ class BrainFusionTest(HarmTests, ScriptedLoadableModuleTest):
             self.test_aSecondFusionIsRefused,
             self.test_resultsAreSavedAndLoaded,
             *self.harms(),
+            *self.corrections(),
         ):
             self.setUp()
             try:

@@ -14,8 +14,10 @@ import vtk
 
 from BrainFusionSlicer import ownership
 
-# References of the module's parameter node: the point list of the CT's landmarks, and the CT that it was chosen for.
+# References of the module's parameter node: the point list of the CT's landmarks, the CT that it was chosen for, and
+# the list of the MRI's.
 CT_POINTS_ROLE, CT_POINTS_OF_ROLE = "BrainFusion.CTPoints", "BrainFusion.CTPointsOf"
+MRI_POINTS_ROLE = "BrainFusion.MRIPoints"
 
 
 def companions_of(
@@ -88,7 +90,8 @@ def _landmarks_of(ct: slicer.vtkMRMLScalarVolumeNode) -> list[slicer.vtkMRMLTran
     if node is None or node.GetNodeReference(CT_POINTS_OF_ROLE) != ct:
         return []
     points = node.GetNodeReference(CT_POINTS_ROLE)
-    return [] if points is None else [points]
+    # One list chosen for both is a mistake, and belongs to none.
+    return [] if points is None or points == node.GetNodeReference(MRI_POINTS_ROLE) else [points]
 
 
 def _nodes(node: slicer.vtkMRMLNode, kind: str) -> Iterator[slicer.vtkMRMLTransformableNode]:

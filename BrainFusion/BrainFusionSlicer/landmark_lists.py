@@ -20,11 +20,11 @@ from BrainFusionLib.geometry import FloatArray
 from BrainFusionLib.landmarks import LandmarkErrors, Landmarks, Marked, pair_landmarks
 from BrainFusionLib.transform import RigidTransform
 from BrainFusionSlicer import registered_ct
-from BrainFusionSlicer.companions import CT_POINTS_OF_ROLE, CT_POINTS_ROLE
+from BrainFusionSlicer.companions import CT_POINTS_OF_ROLE, CT_POINTS_ROLE, MRI_POINTS_ROLE
 
 LIST_CLASS = "vtkMRMLMarkupsFiducialNode"
 # References of the parameter node: the two lists, and the two volumes that they were chosen for.
-LIST_ROLES = (CT_POINTS_ROLE, "BrainFusion.MRIPoints")
+LIST_ROLES = (CT_POINTS_ROLE, MRI_POINTS_ROLE)
 VOLUME_ROLES = (CT_POINTS_OF_ROLE, "BrainFusion.MRIPointsOf")
 
 

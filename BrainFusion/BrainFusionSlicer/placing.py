@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import slicer
 import slicer.util
 
-from BrainFusionSlicer import landmark_lists, review
+from BrainFusionSlicer import bridge, landmark_lists, review
 
 CT, MRI = 0, 1
 INTERACTION_ID, SELECTION_ID = "vtkMRMLInteractionNodeSingleton", "vtkMRMLSelectionNodeSingleton"
@@ -181,6 +181,7 @@ def new_list(volume, name: str):
     points.SetControlPointLabelFormat("%d")
     parent = volume.GetParentTransformNode()
     points.SetAndObserveTransformNodeID(None if parent is None else parent.GetID())
+    bridge.share_place(points, volume)
     return points
 
 

@@ -116,8 +116,9 @@ class LandmarksSection(Section):
         self.update()
 
     def proceed(self) -> None:
-        self._placer.proceed()
-        self.update()
+        if self._placer.is_on:  # else the panel may be gone
+            self._placer.proceed()
+            self.update()
 
     def onCell(self, row: int, column: int) -> None:
         if row < len(self._shown):

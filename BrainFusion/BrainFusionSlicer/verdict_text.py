@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from slicer.i18n import tr as _
 
 from BrainFusionLib.case import Result
+from BrainFusionLib.quantities import length
 from BrainFusionSlicer.registered_ct import Standing
 
 # The colour of the verdict as a symbol, for those who do not see colours.
@@ -57,9 +58,18 @@ def of_check(result: Result, name: str = "") -> Card:
 
 def _card(result: Result, last: str) -> Card:
     verdict = result.verdict
-    findings = (*(sentence(reason) for reason in (*verdict.reasons, *result.notes)), last)
+    findings = (*(sentence(reason) for reason in (*verdict.reasons, *result.notes)), *_landmarks(result), last)
     error = "" if verdict.expected_error is None else sentence(verdict.expected_error)
     return Card(verdict.colour, headed(verdict.colour, _(verdict.sentence)), error, findings)
+
+
+def _landmarks(result: Result) -> tuple[str, ...]:
+    errors = result.landmarks
+    if errors is None:
+        return ()
+    words = _("{count} landmarks: median {median}, worst {worst} ({name}).")
+    median, worst = length(errors.median_mm), length(errors.worst_mm)
+    return (words.format(count=len(errors.points), median=median, worst=worst, name=errors.worst.name),)
 
 
 def of_changes(changes: Sequence[str]) -> Card:

@@ -111,6 +111,7 @@ def test_landmarks_reach_the_library_in_the_frames_of_the_volumes(measured, node
         np.testing.assert_allclose(sent.ct_lps_mm, expected[0], atol=1e-9)
         np.testing.assert_allclose(sent.mri_lps_mm, expected[1], atol=1e-9)
     outcome = measured._outcome.result.landmarks
+    assert "4 landmarks: median" in ui.verdictFindingsLabel.text()
     shown = dict(rows(measured))
     assert float(shown["P1"].split()[0]) == pytest.approx(outcome.points[0].residual_mm, abs=0.06)
     for points, before in zip(lists, own, strict=True):
@@ -166,6 +167,8 @@ def test_lists_that_cannot_be_paired_are_said(measured, lists, runner):
 def test_one_list_for_both_is_said(chosen, lists):
     choose(chosen, [lists[0], lists[0]])
     assert "two different lists" in chosen.ui.landmarksLabel.text()
+    chosen.ui.registerButton.click()
+    assert lists[0].GetParentTransformNode() is None, "the points were moved"
 
 
 @pytest.mark.parametrize("button", ["attachShownButton", "attachOwnButton"])

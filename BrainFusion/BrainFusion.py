@@ -64,9 +64,10 @@ from BrainFusionSlicer import (  # noqa: E402
     torch_setup,
 )
 from BrainFusionSlicer.choices import Align, Device, Preset, Rule, Start  # noqa: E402
-from BrainFusionSlicer.logic import BrainFusionOutcome, FusionLogic  # noqa: E402
+from BrainFusionSlicer.logic import BrainFusionOutcome  # noqa: E402
 from BrainFusionSlicer.panel_fusing import FusingControls  # noqa: E402
 from BrainFusionSlicer.panel_review import ReviewControls  # noqa: E402
+from BrainFusionSlicer.posing import PosingLogic  # noqa: E402
 from BrainFusionSlicer.review import View  # noqa: E402
 from BrainFusionSlicer.sections import add_sections  # noqa: E402
 from BrainFusionSlicer.selftest import BrainFusionTest  # noqa: E402
@@ -134,8 +135,8 @@ class BrainFusionParameterNode:
     mask: typing.Union[vtkMRMLSegmentationNode, vtkMRMLLabelMapVolumeNode, None]  # noqa: UP007  (as Slicer wants it)
 
 
-class BrainFusionLogic(FusionLogic):
-    """The module without its panel; `BrainFusionSlicer.logic` has it all."""
+class BrainFusionLogic(PosingLogic):
+    """The module without its panel; `BrainFusionSlicer.logic` and `posing` have it all."""
 
     def getParameterNode(self):
         node = super().getParameterNode()

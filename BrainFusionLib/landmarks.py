@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,6 +28,14 @@ CAUTION = (
     "error) is not the error at a target. Two clicks alone, each off by about "
     f"{CLICK_MM:g} mm, leave a median of about {MEDIAN_CLICK_MM:.1f} mm."
 )
+
+
+@dataclass(frozen=True)
+class Marked:
+    """A point of one image; `lps_mm` is ``None`` if it was not placed."""
+
+    label: str
+    lps_mm: tuple[float, float, float] | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,6 +121,50 @@ class Landmarks(ByValue):
             )
         )
         return LandmarkErrors(float(np.median(lengths)), float(lengths.max()), points)
+
+
+def pair_landmarks(ct: Sequence[Marked], mri: Sequence[Marked], names: tuple[str, str]) -> Landmarks:
+    """Pair the points of two lists by label, or by order if they have no label in common.
+
+    Points without a position or a partner are left out.
+
+    Parameters
+    ----------
+    ct, mri
+        The points of each image, in its own space before any transform.
+    names
+        What the two lists are called, for the message.
+
+    Raises
+    ------
+    GeometryError
+        The lists cannot be paired, or fewer than two points are left.
+    """
+    labels = [[point.label for point in marked] for marked in (ct, mri)]
+    unique = all(len(set(named)) == len(named) and all(named) for named in labels)
+    common = set(labels[0]) & set(labels[1])
+    if unique and common:
+        partners = {point.label: point for point in mri}
+        pairs = [(point, partners[point.label]) for point in ct if point.label in partners]
+    else:
+        if len(ct) != len(mri):
+            # Points that were not placed hold a place in the order, unless only the placed ones are equal in number.
+            ct, mri = ([point for point in marked if point.lps_mm is not None] for marked in (ct, mri))
+        if len(ct) != len(mri):
+            raise GeometryError(
+                f"the points cannot be paired: {names[0]} has {len(ct)} and {names[1]} has {len(mri)}, and they do not "
+                "have labels in common. Give the two points of each pair the same label."
+            )
+        pairs = list(zip(ct, mri, strict=True))
+    both = [(a.label or b.label, a.lps_mm, b.lps_mm) for a, b in pairs if a.lps_mm and b.lps_mm]
+    called = tuple(name or str(n) for n, (name, _, _) in enumerate(both, 1))
+    return Landmarks(
+        called, _array([a for _, a, _ in both]), _array([b for _, _, b in both]), max(len(ct), len(mri)) - len(both)
+    )
+
+
+def _array(points: Sequence[tuple[float, float, float]]) -> FloatArray:
+    return np.array(points, dtype=np.float64).reshape(-1, 3)
 
 
 def _outside(points_lps_mm: FloatArray, grid: Grid) -> int:

@@ -6,7 +6,7 @@ import slicer.util
 from slicer.i18n import tr as _
 
 from BrainFusionLib.intensity import looks_like_ct
-from BrainFusionSlicer import bridge
+from BrainFusionSlicer import bridge, landmark_lists
 
 # Every fourth voxel along each axis is enough to tell a CT from an MRI, and takes a millisecond.
 STEP = 4
@@ -32,13 +32,18 @@ def what_is_missing(parameters) -> str | None:
         return _("An output must not be one of the inputs: they are never changed")
     if len({node.GetID() for node in outputs}) < len(outputs):
         return _("Two outputs must not be the same volume")
-    if parameters.start.name == "transform" and not parameters.startTransform:
+    if parameters.start.name in ("transform", "refine") and not parameters.startTransform:
         return _("Choose the transform to start from, or Registration: Automatic")
     for node in (parameters.ctVolume, parameters.mriVolume):
         if node.GetClassName() != "vtkMRMLScalarVolumeNode":
             return _("{name} is not an image volume: choose a scalar volume").format(name=node.GetName())
         if node.GetImageData() is None:
             return _("{name} has no voxels: load it again, or choose another volume").format(name=node.GetName())
+    if parameters.start.name == "landmarks":
+        pair = parameters.ctVolume, parameters.mriVolume
+        why_not = landmark_lists.why_no_start(parameters.parameterNode, *pair)
+        if why_not is not None:
+            return _("Start from landmarks: {reason}").format(reason=why_not.rstrip(".:"))
     return None
 
 

@@ -35,6 +35,8 @@ class Start(Choice):
 
     automatic = "Automatic"
     transform = "Start from a transform"
+    landmarks = "Start from landmarks"
+    refine = "Refine a transform"
     skip = "Skip"
 
 

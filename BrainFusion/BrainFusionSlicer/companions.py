@@ -1,7 +1,8 @@
 """What belongs to a CT and has to move with it: segmentations, points and models of the same patient's CT.
 
-Three things say so: a node stands under the same transform, which is the CT's own; it is a child of the CT in the
-subject hierarchy; or it is a segmentation whose voxels are the CT's. Nothing else is moved.
+Four things say so: a node stands under the same transform, which is the CT's own; it is a child of the CT in the
+subject hierarchy; it is a segmentation whose voxels are the CT's; or it is the point list that was chosen as the CT's
+landmarks. Nothing else is moved.
 """
 
 from __future__ import annotations
@@ -12,6 +13,11 @@ import slicer
 import vtk
 
 from BrainFusionSlicer import ownership
+
+# References of the module's parameter node: the point list of the CT's landmarks, the CT that it was chosen for, and
+# the list of the MRI's.
+CT_POINTS_ROLE, CT_POINTS_OF_ROLE = "BrainFusion.CTPoints", "BrainFusion.CTPointsOf"
+MRI_POINTS_ROLE = "BrainFusion.MRIPoints"
 
 
 def companions_of(
@@ -30,6 +36,8 @@ def companions_of(
     """
     above_mri = {node.GetID() for node in transforms_above(mri)}
     belonging = [*_segmentations_of(ct), *_children_in_hierarchy(ct)]
+    if ct.GetParentTransformNode() == parent:  # else they were placed on the CT as it was moved
+        belonging += _landmarks_of(ct)
     if parent is not None and parent.GetID() not in above_mri:
         belonging += _all_under(parent)
     found = {
@@ -74,6 +82,16 @@ def _children_in_hierarchy(ct: slicer.vtkMRMLScalarVolumeNode) -> list[slicer.vt
     hierarchy.GetItemChildren(item, children, True)
     nodes = [hierarchy.GetItemDataNode(children.GetId(n)) for n in range(children.GetNumberOfIds())]
     return [node for node in nodes if node is not None and node.IsA("vtkMRMLTransformableNode")]
+
+
+def _landmarks_of(ct: slicer.vtkMRMLScalarVolumeNode) -> list[slicer.vtkMRMLTransformableNode]:
+    """Return the point list that was chosen for a CT (`landmark_lists.choose`)."""
+    node = ct.GetScene().GetSingletonNode("BrainFusion", "vtkMRMLScriptedModuleNode")
+    if node is None or node.GetNodeReference(CT_POINTS_OF_ROLE) != ct:
+        return []
+    points = node.GetNodeReference(CT_POINTS_ROLE)
+    # One list chosen for both is a mistake, and belongs to none.
+    return [] if points is None or points == node.GetNodeReference(MRI_POINTS_ROLE) else [points]
 
 
 def _nodes(node: slicer.vtkMRMLNode, kind: str) -> Iterator[slicer.vtkMRMLTransformableNode]:

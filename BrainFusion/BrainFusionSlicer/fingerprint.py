@@ -84,6 +84,11 @@ def place_of(node: slicer.vtkMRMLScalarVolumeNode, parent: slicer.vtkMRMLTransfo
     return _row(own) + _row(_to_world(parent, own))
 
 
+def through(transform: slicer.vtkMRMLTransformNode, points: FloatArray) -> tuple[float, ...]:
+    """Return where a transform puts points, RAS mm, coordinates in a row."""
+    return _row(_to_world(transform, points))
+
+
 def _to_world(parent: slicer.vtkMRMLTransformNode | None, points: FloatArray) -> FloatArray:
     if parent is None:
         return points

@@ -6,7 +6,7 @@ import logging
 import shutil
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +28,10 @@ from BrainFusionSlicer import (
     currency,
     decisions,
     dicom_export,
+    landmark_lists,
     ownership,
+    pose_history,
+    pose_verdict,
     registered_ct,
     report_export,
     torch_setup,
@@ -49,8 +52,8 @@ SCALAR_VOLUME = "vtkMRMLScalarVolumeNode"
 class BrainFusionOutcome:
     """What a fusion made.
 
-    fusedVolume - The fused volume, on the MRI's grid.
-    transformNode - The transform that the CT is under now; None if the registration was skipped.
+    fusedVolume - The fused volume, on the MRI's grid; None if nothing was fused.
+    transformNode - The transform that the CT is under now; None if nothing was registered.
     alphaVolume, resampledCTVolume - The weight of the CT, and the CT on the MRI's grid, where they were asked for.
     movement - How the CT had to move, in words.
     moved - How many nodes that belong to the CT were moved with it.
@@ -91,6 +94,31 @@ class QtTicker:
             self._call()
 
 
+def requested(
+    ctVolume, mriVolume, *, settings: Settings | None = None, mask=None, landmarks=None, as_shown: bool = False
+) -> tuple[Request, RawInputs]:
+    """Return a request for a pair of nodes, and the pair's voxels.
+
+    :param as_shown: whether an earlier result's transform over the CT counts like any other
+    :raises BrainFusionError: a node cannot be used; says why
+    :raises MissingDependencyError: torch is not installed
+    """
+    torch_setup.require_torch()
+    rawInputs = RawInputs(
+        ct=acquired.with_acquisition(bridge.raw_from_node(ctVolume, as_shown=as_shown), ctVolume),
+        mri=acquired.with_acquisition(bridge.raw_from_node(mriVolume), mriVolume),
+        mri_mask=None if mask is None else bridge.mask_from_node(mask, mriVolume),
+    )
+    request = Request(
+        ct=Source(rawInputs.ct.name),
+        mri=Source(rawInputs.mri.name),
+        mri_mask=None if rawInputs.mri_mask is None else Source(rawInputs.mri_mask.name),
+        settings=settings or Settings(),
+        landmarks=None if landmarks is None else landmark_lists.as_read(landmarks, ctVolume, mriVolume, as_shown),
+    )
+    return request, rawInputs
+
+
 def make_runner() -> Runner:
     """Return a worker process where there is a window to be kept alive, and else this process."""
     python = shutil.which("PythonSlicer")
@@ -108,7 +136,7 @@ class FusionLogic(ScriptedLoadableModuleLogic):
     def __init__(self, runner: Runner | None = None) -> None:
         ScriptedLoadableModuleLogic.__init__(self)
         self._runner = runner
-        self._task: _Task | None = None
+        self._task: Task | None = None
         self._isExporting = False
         self.notes: list[str] = []  # what a scene brought that had to be replaced
 
@@ -131,6 +159,8 @@ class FusionLogic(ScriptedLoadableModuleLogic):
         keepAlignment: bool = False,
         check: bool = True,
         mask=None,
+        landmarks: tuple | None = None,
+        startFromLandmarks: bool = False,
         overwrite: Sequence = (),
         progressCallback: Callable[[str, float], None] | None = None,
         finishedCallback: Callable[[BrainFusionOutcome | None, Exception | None], None] | None = None,
@@ -155,6 +185,9 @@ class FusionLogic(ScriptedLoadableModuleLogic):
         :param keepAlignment: skip the registration: fuse the two as they are in the scene
         :param check: if the registration is skipped, whether one says how far the alignment is from what it finds
         :param mask: registration mask: label map or segmentation of the MRI, where the alignment matters most
+        :param landmarks: the same points in both images, to measure the pose by: two point lists (markups), that of the
+            CT and that of the MRI, each under the same transform as its volume; they do not move the pose
+        :param startFromLandmarks: whether the rigid fit of the landmarks is the starting pose
         :param overwrite: nodes that may be overwritten, though they are not outputs of this CT and this MRI
         :param progressCallback: called with a stage's name and the fraction done, 0 to 1
         :param finishedCallback: called once with the outcome and None, or with None and the error
@@ -184,24 +217,24 @@ class FusionLogic(ScriptedLoadableModuleLogic):
                     transform=transform.GetName(), other=other.GetName()
                 )
             )
-        torch_setup.require_torch()
-        rawInputs = RawInputs(
-            ct=acquired.with_acquisition(bridge.raw_from_node(ctVolume, as_shown=keepAlignment), ctVolume),
-            mri=acquired.with_acquisition(bridge.raw_from_node(mriVolume), mriVolume),
-            mri_mask=None if mask is None else bridge.mask_from_node(mask, mriVolume),
+        if startFromLandmarks and (landmarks is None or startTransform is not None or keepAlignment):
+            raise SettingsError(_("A start from landmarks needs landmarks, and no other start."))
+        request, rawInputs = requested(
+            ctVolume, mriVolume, settings=settings, mask=mask, landmarks=landmarks, as_shown=keepAlignment
         )
-        request = Request(
-            ct=Source(rawInputs.ct.name),
-            mri=Source(rawInputs.mri.name),
-            mri_mask=None if rawInputs.mri_mask is None else Source(rawInputs.mri_mask.name),
-            settings=settings or Settings(),
-            start=None if startTransform is None else bridge.start_from_node(startTransform),
-            given=RigidTransform.identity() if keepAlignment else None,
-            check=check,
-        )
+        start = None if startTransform is None else bridge.start_from_node(startTransform)
+        if startFromLandmarks:
+            start = request.landmarks.rigid_fit()
+        given = RigidTransform.identity() if keepAlignment else None
+        request = replace(request, start=start, given=given, check=check)
         logging.info("BrainFusion: fusing %s and %s", request.ct.name, request.mri.name)
         outputsByRole = {"fused": fusedVolume, "transform": transform, "alpha": alphaVolume, "ct": resampledCTVolume}
-        self._task = _Task(ctVolume, mriVolume, outputsByRole, keepAlignment, self.cancel, finishedCallback)
+        task = Task(ctVolume, mriVolume, outputsByRole, keepAlignment, self.cancel, finishedCallback)
+        self._begin(task, request, rawInputs, progressCallback)
+
+    def _begin(self, task: Task, request: Request, rawInputs: RawInputs, progressCallback) -> None:
+        """Hand a job to the runner."""
+        self._task = task
         if self._runner is None:
             self._runner = make_runner()
         try:
@@ -345,14 +378,14 @@ class FusionLogic(ScriptedLoadableModuleLogic):
         if task.finishedCallback is not None:
             task.finishedCallback(outcome, problem)
 
-    def _forget(self) -> _Task:
+    def _forget(self) -> Task:
         task, self._task = self._task, None
         assert task is not None
         task.unobserve()
         return task
 
 
-class _Task:
+class Task:
     """A fusion that is running: its nodes, which it watches, and where its results go."""
 
     def __init__(self, ctVolume, mriVolume, outputs, keepAlignment, cancel, finishedCallback) -> None:
@@ -394,25 +427,15 @@ class _Task:
 
     def write(self, result: Result) -> BrainFusionOutcome:
         """Put the results into the scene."""
-        # A progress callback may process events, and events may have closed the scene.
-        if self.isBroken():
-            raise Cancelled(_("A volume was removed from the scene while it was being fused; nothing was written."))
+        self.requireUnmoved()
         ct, mri = self.ctVolume, self.mriVolume
-        for node, before, now in zip((ct, mri), self._places, self._placesNow(), strict=True):
-            if not is_same_place(before, now):  # the pose that was found would put the CT elsewhere
-                raise GeometryError(
-                    _("{name} was moved or hardened while it was being fused; nothing was written. Fuse again.").format(
-                        name=node.GetName()
-                    )
-                )
         names = {"ct": ct.GetName(), "mri": mri.GetName()}
-        changed = currency.changes_between((names["ct"], names["mri"]), self._before, currency.prints_of(ct, mri))
+        changed = self.changesSince()
         straight = bridge.is_under_linear_transforms(ct)
         alpha = resampled = transformNode = None
         moved = 0
         if not self.keepAlignment:  # first, because it may be impossible by now
-            put = bridge.move_ct_onto_mri if straight else bridge.store_transform
-            transformNode = put(ct, mri, result.transform, _("CT to MRI"), into=self.outputs["transform"])
+            transformNode = self.move(result, pose_history.FUSION)
             moved = registered_ct.moved_with(ct)
         fused = self._volume("fused", result.fused, _("{mri} fused with {ct}").format(**names), like=mri)
         if result.intensity and self._is_new(fused):
@@ -428,21 +451,60 @@ class _Task:
         for node in (fused, alpha, resampled, transformNode):
             if node is not None:
                 bridge.share_place(node, mri)
+        card = verdict_text.of_result(result, moved=transformNode is not None)
+        verdict = self.judgement(result, card, self._before if changed else currency.prints_of(ct, mri))
+        pose_verdict.forget(ct, mri)  # this verdict is newer
+        currency.store(fused, verdict)
+        decisions.keep_result(fused, result)
+        return self.outcome(result, fused, transformNode, alpha, resampled, moved)
+
+    def outcome(
+        self, result: Result, fusedVolume=None, transformNode=None, alphaVolume=None, resampledCTVolume=None, moved=0
+    ) -> BrainFusionOutcome:
+        """Return what was made."""
+        seconds = time.monotonic() - self._began
+        made = fusedVolume, transformNode, alphaVolume, resampledCTVolume
+        return BrainFusionOutcome(*made, result.pose.movement, seconds, result, moved)
+
+    def requireUnmoved(self) -> None:
+        """Refuse to write where a volume is gone or was moved meanwhile."""
+        # A progress callback may process events, and events may have closed the scene.
+        if self.isBroken():
+            raise Cancelled(_("A volume was removed from the scene while it was being fused; nothing was written."))
+        pair = self.ctVolume, self.mriVolume
+        for node, before, now in zip(pair, self._places, self._placesNow(), strict=True):
+            if not is_same_place(before, now):  # the pose that was found would put the CT elsewhere
+                raise GeometryError(
+                    _("{name} was moved or hardened while it was being fused; nothing was written. Fuse again.").format(
+                        name=node.GetName()
+                    )
+                )
+
+    def changesSince(self) -> list[str]:
+        """Say what has changed of the pair since it was sent."""
+        ct, mri = self.ctVolume, self.mriVolume
+        return currency.changes_between((ct.GetName(), mri.GetName()), self._before, currency.prints_of(ct, mri))
+
+    def move(self, result: Result, what: str):
+        """Put the CT where the result has it, as a step that can be undone; return the transform."""
+        ct, mri = self.ctVolume, self.mriVolume
+        put = bridge.move_ct_onto_mri if bridge.is_under_linear_transforms(ct) else bridge.store_transform
+        with pose_history.step(ct, what):
+            return put(ct, mri, result.transform, _("CT to MRI"), into=self.outputs["transform"])
+
+    def judgement(self, result: Result, card: verdict_text.Card, prints: tuple) -> currency.StoredVerdict:
+        """Return the verdict of a result as it is stored, with the fingerprints of what was judged."""
+        mri = self.mriVolume
         worst = result.evidence.local.worst if result.evidence.local else None
-        now = self._before if changed else currency.prints_of(ct, mri)
-        verdict = currency.StoredVerdict(
-            card=verdict_text.of_result(result, moved=transformNode is not None),
+        return currency.StoredVerdict(
+            card=card,
             worst_mri_mm=bridge.mri_frame_from_lps(worst[0], mri) if worst else None,
             worst_mm=worst[1] if worst else None,
             middle_mri_mm=bridge.mri_frame_from_lps(_middle_of_head(result), mri),
             scale=(result.intensity.mri_low, result.intensity.mri_high) if result.intensity else (0.0, 1.0),
-            ct=now[0],
-            mri=now[1],
+            ct=prints[0],
+            mri=prints[1],
         )
-        currency.store(fused, verdict)
-        decisions.keep_result(fused, result)
-        seconds = time.monotonic() - self._began
-        return BrainFusionOutcome(fused, transformNode, alpha, resampled, result.pose.movement, seconds, result, moved)
 
     def _placesNow(self) -> list:
         """Return where CT and MRI are, as they are read: without an earlier result, unless that is what is fused."""
@@ -475,6 +537,8 @@ class _Task:
 
 def _middle_of_head(result: Result):
     """Return the middle of the CT's tissue on the MRI's grid, LPS mm; that of the grid if there is none."""
+    if result.volumes is None:
+        return result.grid.centre_lps_mm
     tissue = np.argwhere(result.ct_in_mri.array_kji[::STEP, ::STEP, ::STEP] > HEAD_THRESHOLD_HU)
     if not len(tissue):
         return result.grid.centre_lps_mm

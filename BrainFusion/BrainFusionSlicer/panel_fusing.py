@@ -11,9 +11,21 @@ from slicer.i18n import tr as _
 
 from BrainFusionLib.errors import Cancelled
 from BrainFusionLib.settings import FusionSettings, RegistrationSettings, Settings
-from BrainFusionSlicer import checks, ownership, progress_text, registered_ct, remedies, selection, torch_setup
+from BrainFusionSlicer import (
+    checks,
+    landmark_lists,
+    ownership,
+    progress_text,
+    registered_ct,
+    remedies,
+    selection,
+    torch_setup,
+)
 from BrainFusionSlicer.choices import Start
 from BrainFusionSlicer.registered_ct import Standing
+
+# The registration starts from the transform that is chosen.
+WITH_TRANSFORM = (Start.transform, Start.refine)
 
 
 class FusingControls:
@@ -71,22 +83,45 @@ class FusingControls:
             parameters.ctToMriTransform,
             alphaVolume=parameters.alphaVolume,
             resampledCTVolume=parameters.resampledCTVolume,
-            settings=Settings(
-                # A given pose is used unchanged.
-                registration=RegistrationSettings.preset(
-                    parameters.preset.name, align="skull" if parameters.start is Start.skip else parameters.align.name
-                ),
-                fusion=FusionSettings(rule=parameters.rule.name),
-                device=parameters.device.name,
-            ),
-            startTransform=parameters.startTransform if parameters.start is Start.transform else None,
+            settings=self.chosenSettings(),
             keepAlignment=parameters.start is Start.skip,
-            mask=parameters.mask,
+            **self.chosenStart(),
             overwrite=list(self._permitted.values()),
             progressCallback=self.showProgress,
             finishedCallback=self.onFinished,
         )
         self.updatePanel()
+
+    def chosenSettings(self) -> Settings:
+        """Return the settings that are chosen."""
+        parameters = self._parameterNode
+        return Settings(
+            registration=RegistrationSettings.preset(
+                parameters.preset.name,
+                # A given pose is used unchanged.
+                align="skull" if parameters.start is Start.skip else parameters.align.name,
+                search="local" if parameters.start is Start.refine else "global",
+            ),
+            fusion=FusionSettings(rule=parameters.rule.name),
+            device=parameters.device.name,
+        )
+
+    def chosenStart(self):
+        """Return what of the choices a registration takes besides the pair, as arguments of the logic."""
+        parameters = self._parameterNode
+        return {
+            "startTransform": parameters.startTransform if parameters.start in WITH_TRANSFORM else None,
+            "startFromLandmarks": parameters.start is Start.landmarks,
+            "mask": parameters.mask,
+            "landmarks": self.chosenLandmarks(),
+        }
+
+    def chosenLandmarks(self) -> tuple | None:
+        """Return the two point lists that are chosen, or None while they cannot be used; the section says why."""
+        parameters = self._parameterNode
+        pair = parameters.ctVolume, parameters.mriVolume
+        lists = landmark_lists.chosen(parameters.parameterNode, *pair)
+        return None if landmark_lists.why_not(lists, *pair) is not None else tuple(lists)
 
     def showIdle(self) -> None:
         self.ui.progressBar.setVisible(False)

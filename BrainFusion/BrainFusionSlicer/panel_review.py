@@ -8,7 +8,16 @@ import slicer
 import vtk
 from slicer.i18n import tr as _
 
-from BrainFusionSlicer import bridge, currency, ownership, panel_state, registered_ct, remedies, review
+from BrainFusionSlicer import (
+    bridge,
+    currency,
+    ownership,
+    panel_state,
+    pose_history,
+    registered_ct,
+    remedies,
+    review,
+)
 from BrainFusionSlicer.registered_ct import Standing
 from BrainFusionSlicer.review import View
 
@@ -28,7 +37,8 @@ class ReviewControls:
         if not parameters or not parameters.ctVolume or not parameters.mriVolume:
             return None, None, None
         fused = panel_state.judged(parameters.fusedVolume, (parameters.ctVolume, parameters.mriVolume))
-        return fused, ownership.registered_ct_of(fused), parameters.mriVolume
+        registered = parameters.ctVolume if fused is None else ownership.registered_ct_of(fused)
+        return fused, registered, parameters.mriVolume
 
     def onView(self, view: View, on: bool) -> None:
         """A button of the review was clicked; switching one off shows the fused volume, and that one off the CT."""
@@ -37,7 +47,8 @@ class ReviewControls:
         elif on:
             self.showView(view)
         else:
-            self.showView(View.CT if view is View.FUSED else View.FUSED)
+            has_fused = View.FUSED not in self._state.not_viewable
+            self.showView(View.CT if view is View.FUSED or not has_fused else View.FUSED)
 
     def showView(self, view: View) -> None:
         parameters = self._parameterNode
@@ -100,6 +111,12 @@ class ReviewControls:
     def onUndoButton(self, checked: bool = False) -> None:
         parameters = self._parameterNode
         pair = parameters.ctVolume, parameters.mriVolume
+        for section in self.sections:  # an adjustment that is going on is a step of its own
+            section.put_away()
+        step = pose_history.step_back(pair[0])
+        if step is not None:
+            self.say(_("Undone: the CT is where it was before {step}.").format(step=step))
+            return
         why_not, moved = self._state.why_not_moved, registered_ct.moved_with(pair[0])
         self.putAwayReview()
         self._view = View.FUSED

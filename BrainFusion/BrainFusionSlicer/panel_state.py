@@ -14,6 +14,8 @@ from BrainFusionSlicer import (
     currency,
     dicom_export,
     ownership,
+    pose_history,
+    pose_verdict,
     registered_ct,
     review,
     selection,
@@ -51,6 +53,7 @@ class PanelState:
     not_viewable - For each view that cannot be shown, why not.
     standing - Where the CT is with respect to its registration.
     why_not_moved - Why it cannot be taken back, or None.
+    undoes - What Undo takes back first, in words, or None if that is the registration.
     card - The words in the place of the verdict, or None.
     jump, jump_mri_mm - The words of the button that jumps to the largest misalignment, and where it jumps to, or None.
     not_exportable - Why nothing can be exported, or None.
@@ -69,6 +72,7 @@ class PanelState:
     not_viewable: Mapping[View, str]
     standing: Standing
     why_not_moved: str | None
+    undoes: str | None
     card: Card | None
     jump: str
     jump_mri_mm: tuple[float, ...] | None
@@ -110,8 +114,9 @@ def state_of(
         )
     fused = judged(parameters.fusedVolume, pair) if is_pair else None
     standing = registered_ct.standing_of(*pair) if is_pair else Standing.NOT_MOVED
-    stored = currency.stored_on(fused) if not running else None
-    changes = [] if stored is None else currency.changes_since(stored, *pair)
+    shown = pose_verdict.shown(fused, *pair) if is_pair and not running else pose_verdict.Shown()
+    stored, changes = shown.stored, list(shown.changes)
+    of_fused = None if running else currency.stored_on(fused)
     unregistered = standing is Standing.SHOWN_UNREGISTERED
     card = None if stored is None else _card(stored, changes, unregistered)
     holds = stored is not None and not changes and not unregistered
@@ -123,13 +128,14 @@ def state_of(
         warning=warning,
         swapped=bool(warning) and checks.are_swapped(*pair),
         is_empty=bool(parameters) and pair == (None, None),
-        starts_from_transform=bool(parameters) and parameters.start.name == "transform",
+        starts_from_transform=bool(parameters) and parameters.start.name in ("transform", "refine"),
         view=View.UNREGISTERED if unregistered else view,
-        not_viewable=_not_viewable(fused, pair, standing, stored is not None and not changes)
+        not_viewable=_not_viewable(fused, pair, standing, of_fused is not None and not _has_changed(of_fused, pair))
         if is_pair
         else dict.fromkeys(View, _("Fuse first")),
         standing=standing,
         why_not_moved=verdict_text.why_not_moved(standing, pair[0].GetName()) if is_pair else None,
+        undoes=pose_history.last_step(pair[0]) if is_pair else None,
         card=card,
         jump=_jump(stored) if holds else _("Largest misalignment"),
         jump_mri_mm=_jump_to(stored) if holds else None,
@@ -217,7 +223,9 @@ def _draw_review(ui, state: PanelState) -> None:
     ui.opacitySlider.setEnabled(View.CT not in state.not_viewable)
     ui.undoButton.setEnabled(state.standing in UNDOABLE and not state.running)
     ui.undoButton.setVisible(state.standing in UNDOABLE)
-    ui.undoButton.setToolTip(state.why_not_moved or _("Move the CT back to where it was before the registration"))
+    before = state.undoes or _("the registration")
+    tip = _("Move the CT back to where it was before {step}").format(step=before)
+    ui.undoButton.setToolTip((state.why_not_moved if state.undoes is None else None) or tip)
     _set_quietly(ui.linkCheckBox, state.are_linked)
 
 
@@ -225,7 +233,9 @@ def _not_viewable(fused, pair, standing: Standing, holds: bool) -> dict[View, st
     """Say of each view that cannot be shown why not."""
     reasons: dict[View, str] = {}
     registered = ownership.registered_ct_of(fused)
-    if fused is None:
+    if fused is None and standing in (Standing.REGISTERED, Standing.SHOWN_UNREGISTERED):
+        reasons = dict.fromkeys((View.FUSED, View.OUTLINE, View.SQUARES), _("Fuse first"))
+    elif fused is None:
         reasons = dict.fromkeys(View, _("Fuse first"))
     elif registered is None:
         gone = _("The registered CT was removed from the scene. Fuse again")
@@ -246,6 +256,10 @@ def _not_viewable(fused, pair, standing: Standing, holds: bool) -> dict[View, st
     else:
         reasons.pop(View.UNREGISTERED, None)
     return reasons
+
+
+def _has_changed(stored: currency.StoredVerdict, pair) -> bool:
+    return bool(currency.changes_since(stored, *pair))
 
 
 def _card(stored: currency.StoredVerdict, changes: list[str], unregistered: bool) -> Card:

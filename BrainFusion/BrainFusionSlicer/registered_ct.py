@@ -169,6 +169,13 @@ def leave_unregistered(ct: slicer.vtkMRMLScalarVolumeNode, mri: slicer.vtkMRMLSc
     return False
 
 
+def note_companion(ct: slicer.vtkMRMLScalarVolumeNode, node: slicer.vtkMRMLTransformableNode) -> None:
+    """Have a node that was put under the transform of a registered CT moved back with it, too."""
+    ours = result_transform_of(ct)
+    if ours is not None and node not in list(_companions(ours)):
+        ours.AddNodeReferenceID(COMPANION_ROLE, node.GetID())
+
+
 def _companions(transform: slicer.vtkMRMLLinearTransformNode) -> Iterator[slicer.vtkMRMLTransformableNode]:
     for index in range(transform.GetNumberOfNodeReferences(COMPANION_ROLE)):
         node = transform.GetNthNodeReference(COMPANION_ROLE, index)

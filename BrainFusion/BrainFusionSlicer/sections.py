@@ -6,9 +6,11 @@ import slicer
 import slicer.util
 
 from BrainFusionSlicer.section import Section
+from BrainFusionSlicer.section_correct import CorrectSection
+from BrainFusionSlicer.section_landmarks import LandmarksSection
 from BrainFusionSlicer.section_sign import SignSection
 
-SECTIONS: tuple[type[Section], ...] = (SignSection,)
+SECTIONS: tuple[type[Section], ...] = (CorrectSection, LandmarksSection, SignSection)
 
 
 def add_sections(panel, uiWidget) -> list[Section]:

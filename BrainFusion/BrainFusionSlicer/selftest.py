@@ -16,6 +16,7 @@ from slicer.ScriptedLoadableModule import ScriptedLoadableModuleTest
 
 from BrainFusionLib.errors import Cancelled, SettingsError
 from BrainFusionSlicer import bridge, registered_ct, selftest_tools, torch_setup
+from BrainFusionSlicer.selftest_correct import CorrectTests
 from BrainFusionSlicer.selftest_harms import HarmTests
 from BrainFusionSlicer.selftest_sign import SignTests
 from BrainFusionSlicer.selftest_tools import TIMEOUT_S, contentOf, displayable, refusal, usersNodes
@@ -24,7 +25,7 @@ from BrainFusionSlicer.selftest_tools import TIMEOUT_S, contentOf, displayable, 
 WORST_ERROR_MM = 1.0
 
 
-class BrainFusionTest(HarmTests, SignTests, ScriptedLoadableModuleTest):
+class BrainFusionTest(HarmTests, CorrectTests, SignTests, ScriptedLoadableModuleTest):
     """Runs inside Slicer, on a phantom; needs nothing but torch, which it has the PyTorch extension install."""
 
     def setUp(self):
@@ -55,6 +56,7 @@ class BrainFusionTest(HarmTests, SignTests, ScriptedLoadableModuleTest):
             self.test_aSecondFusionIsRefused,
             self.test_resultsAreSavedAndLoaded,
             *self.harms(),
+            *self.corrections(),
             self.test_aResultIsSignedAndItsReportSaved,
         ):
             self.setUp()

@@ -18,6 +18,7 @@ from BrainFusionSlicer.selftest_tools import (
     chooseIn,
     contentOf,
     errorOf,
+    isChecked,
     isUntouched,
     moveBy,
     wordsOf,
@@ -226,8 +227,3 @@ class HarmTests:
         assert "Green" not in wordsOf(ui.verdictLabel), "a green verdict beside the unregistered CT"
         ui.showUnregisteredButton.click()
         self.checkAlignment(ct)
-
-
-def isChecked(button):
-    """Say whether a button is checked; Slicer's Qt has properties where others have methods."""
-    return button.checked() if callable(button.checked) else button.checked

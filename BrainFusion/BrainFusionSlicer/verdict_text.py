@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from slicer.i18n import tr as _
 
 from BrainFusionLib.case import Result
+from BrainFusionLib.quantities import length
 from BrainFusionSlicer.registered_ct import Standing
 
 # The colour of the verdict as a symbol, for those who do not see colours.
@@ -37,15 +38,38 @@ class Card:
 
 def of_result(result: Result, moved: bool) -> Card:
     """Return what is said of a result; `moved` says whether the CT was registered, or only fused as it was."""
-    verdict = result.verdict
     last = (
         _("The CT was {movement}.").format(movement=result.pose.movement)
         if moved
         else _("The registration was skipped: the current alignment was used.")
     )
-    findings = (*(sentence(reason) for reason in (*verdict.reasons, *result.notes)), last)
+    return _card(result, last)
+
+
+def of_check(result: Result, name: str = "") -> Card:
+    """Return what is said of a pose that was checked as it stands: the one that is shown, or that of a transform."""
+    last = (
+        _("The pose of {name} was checked as it stands; nothing was moved.").format(name=name)
+        if name
+        else _("The pose was checked as it stands; nothing was moved.")
+    )
+    return _card(result, last)
+
+
+def _card(result: Result, last: str) -> Card:
+    verdict = result.verdict
+    findings = (*(sentence(reason) for reason in (*verdict.reasons, *result.notes)), *_landmarks(result), last)
     error = "" if verdict.expected_error is None else sentence(verdict.expected_error)
     return Card(verdict.colour, headed(verdict.colour, _(verdict.sentence)), error, findings)
+
+
+def _landmarks(result: Result) -> tuple[str, ...]:
+    errors = result.landmarks
+    if errors is None:
+        return ()
+    words = _("{count} landmarks: median {median}, worst {worst} ({name}).")
+    median, worst = length(errors.median_mm), length(errors.worst_mm)
+    return (words.format(count=len(errors.points), median=median, worst=worst, name=errors.worst.name),)
 
 
 def of_changes(changes: Sequence[str]) -> Card:

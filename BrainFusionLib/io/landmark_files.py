@@ -6,16 +6,14 @@ import csv
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from BrainFusionLib.errors import GeometryError, ImageFileError
-from BrainFusionLib.geometry import FloatArray
+from BrainFusionLib.errors import ImageFileError
 from BrainFusionLib.io.reading import naming, open_regular
 from BrainFusionLib.io.tables import parse_csv
-from BrainFusionLib.landmarks import Landmarks
+from BrainFusionLib.landmarks import Landmarks, Marked, pair_landmarks
 
 COLUMNS = ("name", "ct_x", "ct_y", "ct_z", "mri_x", "mri_y", "mri_z")
 FORMATS = f"a table with the columns {', '.join(COLUMNS)} (LPS mm), or two point lists of 3D Slicer, the CT's and the "\
@@ -28,14 +26,6 @@ _NUMBERED_FRAMES = {"0": "RAS", "1": "LPS"}
 _DEFINED, _FCSV_DEFINED = "defined", "2"
 _FCSV_COLUMNS = ("id", "x", "y", "z", "ow", "ox", "oy", "oz", "vis", "sel", "lock", "label", "desc",
                  "associatednodeid", "positionstatus")  # fmt: skip
-
-
-@dataclass(frozen=True)
-class _Marked:
-    """A point of one image; `lps_mm` is ``None`` if it was not placed."""
-
-    label: str
-    lps_mm: tuple[float, float, float] | None
 
 
 def read_landmarks(paths: Sequence[str | Path]) -> Landmarks:
@@ -72,7 +62,7 @@ def read_landmarks(paths: Sequence[str | Path]) -> Landmarks:
                 )
             lists.append(_read_json(path) if path.suffix.lower() == ".json" else _read_fcsv(path))
     with naming(files[1]):
-        return _paired(files, lists[0], lists[1])
+        return pair_landmarks(lists[0], lists[1], (files[0].name, "this file"))
 
 
 def _is_list(path: Path) -> bool:
@@ -168,7 +158,7 @@ def _placed(path: Path, where: str, position: Sequence[object], signs: tuple[flo
     return x, y, z
 
 
-def _read_json(path: Path) -> list[_Marked]:
+def _read_json(path: Path) -> list[Marked]:
     try:
         content = json.loads(_text(path))
     except (ValueError, RecursionError) as error:
@@ -189,15 +179,15 @@ def _read_json(path: Path) -> list[_Marked]:
     for n, point in enumerate(controls, 1):
         label, position = str(point.get("label", "")).strip(), point.get("position")
         if point.get("positionStatus", _DEFINED) != _DEFINED or position is None:
-            marked.append(_Marked(label, None))
+            marked.append(Marked(label, None))
             continue
         if not isinstance(position, list):
             raise ImageFileError(f"{path}: point {n}: its position must be a list of three numbers. Save it again.")
-        marked.append(_Marked(label, _placed(path, f"point {n}", position, signs)))
+        marked.append(Marked(label, _placed(path, f"point {n}", position, signs)))
     return marked
 
 
-def _read_fcsv(path: Path) -> list[_Marked]:
+def _read_fcsv(path: Path) -> list[Marked]:
     lines = _text(path).splitlines()
     header: dict[str, str] = {}
     for line in lines:
@@ -215,37 +205,8 @@ def _read_fcsv(path: Path) -> list[_Marked]:
     for n, row in enumerate(csv.reader(rows), 1):
         cells: Mapping[str, str] = dict(zip(columns, (cell.strip() for cell in row), strict=False))
         if (cells.get("positionstatus") or _FCSV_DEFINED) != _FCSV_DEFINED:
-            marked.append(_Marked(cells.get("label", ""), None))
+            marked.append(Marked(cells.get("label", ""), None))
             continue
         position = [cells.get(axis, "") for axis in "xyz"]
-        marked.append(_Marked(cells.get("label", ""), _placed(path, f"point {n}", position, signs)))
+        marked.append(Marked(cells.get("label", ""), _placed(path, f"point {n}", position, signs)))
     return marked
-
-
-def _paired(files: Sequence[Path], ct: list[_Marked], mri: list[_Marked]) -> Landmarks:
-    """Pair the points of two lists by label, or by order if they have no label in common."""
-    labels = [[point.label for point in marked] for marked in (ct, mri)]
-    unique = all(len(set(named)) == len(named) and all(named) for named in labels)
-    common = set(labels[0]) & set(labels[1])
-    if unique and common:
-        partners = {point.label: point for point in mri}
-        pairs = [(point, partners[point.label]) for point in ct if point.label in partners]
-    else:
-        if len(ct) != len(mri):
-            # Points that were not placed hold a place in the order, unless only the placed ones are equal in number.
-            ct, mri = ([point for point in marked if point.lps_mm is not None] for marked in (ct, mri))
-        if len(ct) != len(mri):
-            raise GeometryError(
-                f"the points cannot be paired: {files[0].name} has {len(ct)} and this file {len(mri)}, and they do not "
-                "have labels in common. Give the two points of each pair the same label."
-            )
-        pairs = list(zip(ct, mri, strict=True))
-    both = [(a.label or b.label, a.lps_mm, b.lps_mm) for a, b in pairs if a.lps_mm and b.lps_mm]
-    names = tuple(name or str(n) for n, (name, _, _) in enumerate(both, 1))
-    return Landmarks(
-        names, _array([a for _, a, _ in both]), _array([b for _, _, b in both]), max(len(ct), len(mri)) - len(both)
-    )
-
-
-def _array(points: Sequence[tuple[float, float, float]]) -> FloatArray:
-    return np.array(points, dtype=np.float64).reshape(-1, 3)

@@ -1,5 +1,6 @@
 """The panel in a window that nobody sees, with a pair of phantoms."""
 
+import ctypes
 import os
 import sys
 from pathlib import Path
@@ -14,6 +15,11 @@ import slicer
 from PySide6 import QtWidgets
 
 from BrainFusionLib.phantom import make_pair
+
+# PySide6 6.12 takes None for immortal, as it is from Python 3.12 on: each call of a method that returns nothing loses a
+# reference to it, and after some ten thousand calls Python ends ("deallocating None").
+if sys.version_info < (3, 12):
+    ctypes.c_ssize_t.from_address(id(None)).value += 1 << 40
 
 sys.path.append(str(Path(__file__).parent))
 from window import loaded_module, opened_panel

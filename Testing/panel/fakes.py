@@ -62,6 +62,10 @@ class FileDialog(QtWidgets.QFileDialog):
         return QtWidgets.QFileDialog.getSaveFileName(*words)[0]
 
 
+class Table(QtWidgets.QTableWidget):
+    """QTableWidget."""
+
+
 class ProgressBar(QtWidgets.QProgressBar):
     """QProgressBar."""
 
@@ -208,7 +212,7 @@ class NodeComboBox(QtWidgets.QComboBox):
 
 CLASSES = {
     "QLabel": Label, "QFrame": Frame, "QPushButton": Button, "QCheckBox": CheckBox, "QComboBox": ComboBox,
-    "QProgressBar": ProgressBar, "QLineEdit": LineEdit, "qMRMLWidget": MRMLWidget,
+    "QProgressBar": ProgressBar, "QLineEdit": LineEdit, "QTableWidget": Table, "qMRMLWidget": MRMLWidget,
     "ctkCollapsibleButton": CollapsibleButton, "ctkSliderWidget": SliderWidget, "qMRMLNodeComboBox": NodeComboBox,
 }  # fmt: skip
 for _class in CLASSES.values():
@@ -311,7 +315,10 @@ class Timer(QtCore.QTimer):
 
 def fake_qt():
     """Module qt: what the panel uses of it."""
-    return {"QTimer": Timer, "Qt": QtCore.Qt, "QKeySequence": QtGui.QKeySequence, "QFileDialog": FileDialog}
+    widgets = ("QAbstractItemView", "QTableWidgetItem")
+    named = {name: getattr(QtWidgets, name) for name in widgets}
+    plain = {"QTimer": Timer, "Qt": QtCore.Qt, "QKeySequence": QtGui.QKeySequence, "QFileDialog": FileDialog}
+    return {**plain, **named}
 
 
 def parameter_node_wrapper(cls):

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import slicer
 import slicer.util
+import vtk
 from PIL import Image
 from PySide6 import QtGui, QtWidgets
 
@@ -38,7 +40,8 @@ def picture(panel, application, tmp_path):
     def take(name):
         for theme, palette in (("light", light()), ("dark", dark())):
             application.setPalette(palette)
-            application.processEvents()
+            for _ in range(3):  # labels that wrap take their height late
+                application.processEvents()
             path = folder / f"{name}-{theme}.png"
             panel.parent.grab().save(str(path))
             with Image.open(path) as image:
@@ -115,3 +118,40 @@ def test_pictures_of_every_state(panel, application, module, picture, request):
     nodes[0].SetAndObserveTransformNodeID(None)
     panel.showError(ValueError("MRI, given as MRI, is empty: every voxel is 7. Choose a volume that holds an image."))
     picture("error")
+
+
+def test_pictures_of_landmarks_and_correction(panel, nodes, module, picture, phantom):
+    from answering import AnsweringRunner
+
+    panel.logic._runner = AnsweringRunner(phantom.transform)
+    panel.ui.ctSelector.setCurrentNode(nodes[0])
+    panel.ui.mriSelector.setCurrentNode(nodes[1])
+    panel.ui.landmarksCollapsibleButton.setCollapsed(False)
+    panel.ui.correctCollapsibleButton.setCollapsed(False)
+    panel.parent.resize(440, 900)
+    panel.ui.registerButton.click()
+    panel.ui.placeButton.click()
+    picture("landmarks-place")
+    panel.ui.placeButton.click()
+    flip = np.array([-1.0, -1.0, 1.0])
+    lists = panel.ui.ctPointsSelector.currentNode(), panel.ui.mriPointsSelector.currentNode()
+    brain = np.array([[0.0, 10.0, 10.0], [0.0, 35.0, 12.0], [-30.0, 0.0, 30.0], [32.0, 5.0, 28.0]])
+    clicked = np.add(brain, [[0.4, 0, 0.2], [0, 0.5, 0], [0.9, 0, 1.1], [0, 0.3, 0.6]])
+    for points, positions in zip(lists, (phantom.transform.apply(clicked), brain), strict=True):
+        for name, position in zip(("AC", "PC", "left horn", "right horn"), positions * flip, strict=True):
+            points.AddControlPoint(vtk.vtkVector3d(*position), name)
+    picture("landmarks")
+    panel.ui.landmarksCollapsibleButton.setCollapsed(True)
+    panel.ui.adjustButton.click()
+    transform = nodes[0].GetParentTransformNode()
+    matrix = slicer.util.arrayFromTransformMatrix(transform)
+    matrix[0, 3] += 3
+    slicer.util.updateTransformMatrixFromArray(transform, matrix)
+    panel.parent.resize(440, 700)
+    picture("adjust")
+    panel.ui.checkButton.click()
+    theirs = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLinearTransformNode", "planning station")
+    panel.logic._runner.colour = "red"
+    panel.ui.poseSelector.setCurrentNode(theirs)
+    panel.ui.checkButton.click()
+    picture("check-elsewhere")

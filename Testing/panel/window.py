@@ -48,6 +48,13 @@ def loaded_module(application, layers):
         cache.SetRemoteCacheDirectory(folders.enter_context(tempfile.TemporaryDirectory()))
         io.SetCacheManager(cache)
         scene.SetDataIOManager(io)
+        for kind in ("vtkMRMLSelectionNode", "vtkMRMLInteractionNode"):  # vtkMRMLApplicationLogic.cxx
+            node = scene.CreateNodeByClass(kind)
+            node.UnRegister(None)
+            node.SetSingletonTag("Singleton")
+            scene.AddNode(node)
+        markups = slicer.vtkSlicerMarkupsLogic()  # so that point lists are saved and loaded
+        markups.SetMRMLScene(scene)
         patch.setattr(slicer, "mrmlScene", scene, raising=False)
         patch.setattr(slicer, "app", SimpleNamespace(processEvents=application.processEvents), raising=False)
         patch.setattr(slicer.util, "mainWindow", lambda: object(), raising=False)
@@ -64,6 +71,7 @@ def loaded_module(application, layers):
         # Takes seconds; those who want it call the runner.
         patch.setattr(loaded.BrainFusionLogic, "warmUp", lambda logic: None)
         yield loaded
+        markups.SetMRMLScene(None)
 
 
 @contextmanager

@@ -1,0 +1,52 @@
+"""A runner that answers at once, without computing: for tests of what the panel asks for and writes."""
+
+from dataclasses import replace
+
+from BrainFusionLib.case import IntensityMap, Pose, Provenance, Result, Volumes
+from BrainFusionLib.evidence import Evidence
+from BrainFusionLib.transform import RigidTransform
+from BrainFusionLib.verdict.judge import Verdict
+
+
+class AnsweringRunner:
+    """`BrainFusionSlicer.runner.Runner`; notes the requests, and finds `pose` wherever none is given."""
+
+    def __init__(self, pose):
+        self.pose, self.requests, self.meanwhile = pose, [], None
+        self.colour = "green"
+
+    busy = False
+
+    def run(self, request, inputs, progress, done):
+        self.requests.append(request)
+        volumes = inputs.copied()
+        progress("registration", 0.5)
+        if self.meanwhile is not None:
+            self.meanwhile()
+        mri, given = volumes.mri, request.given
+        transform = self.pose if given is None else given
+        rigid = transform if isinstance(transform, RigidTransform) else transform.nearest_rigid((0, 0, 0))
+        origin = "registered" if given is None else "given"
+        result = Result(
+            request=request,
+            pose=Pose(transform, rigid, origin, transform.describe(mri.grid.centre_lps_mm)),
+            verdict=Verdict(self.colour),
+            evidence=Evidence(),
+            grid=mri.grid,
+            provenance=Provenance("today", {}, "cpu"),
+            landmarks=None if request.landmarks is None else request.landmarks.residuals(transform),
+        )
+        if request.fuse:
+            made = Volumes(mri, mri.with_array(mri.array_kji * 0 - 1000, name="CT in MRI"))
+            scale = IntensityMap("a mixture", (-1000.0, 3000.0), (0.0, 2.0), 0.0, 1.0, (0.0, 1.0))
+            result = replace(result, volumes=made, intensity=scale)
+        done(result, None)
+
+    def warm_up(self):
+        """Nothing."""
+
+    def cancel(self):
+        """Nothing runs."""
+
+    def close(self):
+        """Nothing runs."""

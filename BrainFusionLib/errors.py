@@ -31,6 +31,8 @@ class Remedy(Enum):
     OTHER_OUTPUT_FOLDER = "Name another output folder."
     OMIT_DICOM = "Give the MRI as a folder of DICOM slices, or omit the DICOM results."
     ALLOW_OVERWRITE = "Choose another output, or pass this one as 'overwrite', too."
+    OTHER_GRID = "Choose another output grid, or the rigid model."
+    COARSER_GRID = "Choose a coarser output grid, crop the volumes, or use a larger machine."
     GIVE_START = "Pass a starting pose (start), or search globally."
     USE_CPU = "Close other programs, crop the volumes, or compute on the CPU."
 

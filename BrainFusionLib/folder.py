@@ -11,8 +11,10 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from BrainFusionLib.case.codec import from_document, to_document
+from BrainFusionLib.case.files import DICOM_FOLDERS, FOLDERS, PICTURES, ROLES, STEMS, moved_by, names_of
 from BrainFusionLib.case.record import earlier_decisions, no_decision_meanwhile, read_document, read_record
 from BrainFusionLib.case.request import Inputs
 from BrainFusionLib.case.result import Result, Volumes
@@ -26,17 +28,12 @@ from BrainFusionLib.io.leftovers import STAGING, remove_leftovers, temporary_bes
 from BrainFusionLib.io.other_transforms import Between, Frame, Maps
 from BrainFusionLib.io.reading import is_folder
 from BrainFusionLib.io.suffixes import suffix_of
-from BrainFusionLib.io.transform_writing import SUFFIXES, TransformFormat
+from BrainFusionLib.io.transform_writing import TransformFormat
 from BrainFusionLib.io.zipped import is_zip
 from BrainFusionLib.report import write_pictures, write_report
 from BrainFusionLib.stopping import half_written, made_for_results, uninterrupted
 from BrainFusionLib.volume import Volume, VoxelArray
 
-# Stems of the names of volumes that a case may write.
-VOLUMES = ("fused", "ct_in_mri", "alpha")
-DICOM_FOLDERS = ("dicom/fused", "dicom/ct_in_mri")
-PICTURES = "pictures"
-FOLDERS = (*DICOM_FOLDERS, PICTURES)
 # A new result that is whole, and is being moved into place.
 WHOLE = ".brainfusion-whole"
 
@@ -117,8 +114,11 @@ def write_case(
 ) -> dict[str, Path]:
     """Write a result's five files to `folder`, and its weight map if `save_alpha`; return them by role.
 
+    On another grid than the MRI's, the MRI on this grid is written, too. In the CT's frame the names say so:
+    ``mri_in_ct``, ``ct`` and ``mri_to_ct.tfm`` instead of ``mri``, ``ct_in_mri`` and ``ct_to_mri.tfm``.
+
     `file_names` replaces the usual names of results, by role: ``fused``, ``ct_in_mri``, ``transform``,
-    ``report``, ``result``, ``alpha``.
+    ``report``, ``result``, ``alpha``, ``mri``.
 
     With a `transform_format` other than ITK's, the transform is written in this format, too; ``lta`` and ``fsl`` need
     the CT's grid.
@@ -140,21 +140,9 @@ def write_case(
     ImageFileError
         The folder or a file cannot be written.
     """
-    names = {
-        "fused": f"fused.{file_format}",
-        "ct_in_mri": f"ct_in_mri.{file_format}",
-        "transform": "ct_to_mri.tfm",
-        "report": "report.html",
-        "result": "result.json",
-    }
-    if save_alpha and result.alpha is not None:
-        names = {"alpha": f"alpha.{file_format}", **names}
-    if dicom is not None:
-        names = {"dicom_fused": DICOM_FOLDERS[0], "dicom_ct_in_mri": DICOM_FOLDERS[1], **names}
-    if pictures:
-        names = {"pictures": PICTURES, **names}
-    if transform_format != "itk":
-        names = {f"transform_{transform_format}": f"ct_to_mri{SUFFIXES[transform_format][0]}", **names}
+    names = names_of(
+        result, file_format, save_alpha=save_alpha, dicom=dicom is not None, pictures=pictures, form=transform_format
+    )
     names = {role: (file_names or {}).get(role, name) for role, name in names.items()}
     record = result.without_paths() if identify else result.without_names()
     began = time.perf_counter()
@@ -162,10 +150,11 @@ def write_case(
         written = _written_volumes(record, names)
         for role, volume in written.items():
             write_volume(volume, staged / names[role])
-        write_transform(result.transform, staged / names["transform"])
+        grids: dict[str, Any] = {"ct": ct_grid, "mri": mri.grid, "moved": moved_by(result)}
+        write_transform(result.transform, staged / names["transform"], **grids)
         if transform_format != "itk":
             other = staged / names[f"transform_{transform_format}"]
-            write_transform(result.transform, other, transform_format, ct=ct_grid, mri=mri.grid)
+            write_transform(result.transform, other, transform_format, **grids)
         if pictures:
             (staged / PICTURES).mkdir()
             write_pictures(result, mri, staged / PICTURES)
@@ -180,7 +169,7 @@ def write_case(
         record = replace(
             record,
             provenance=replace(record.provenance, timings_s=timings),
-            volumes=Volumes(written["fused"], written["ct_in_mri"], written.get("alpha")),
+            volumes=Volumes(written["fused"], written["ct_in_mri"], written.get("alpha"), written.get("mri")),
             files=names,
             decisions=record.decisions or earlier_decisions(folder / names["result"], record),
         )
@@ -192,7 +181,12 @@ def write_case(
 
 
 def _written_volumes(result: Result, names: Mapping[str, str]) -> dict[str, Volume]:
-    volumes = {"fused": result.fused, "ct_in_mri": result.ct_in_mri, "alpha": result.alpha}
+    volumes = {
+        "fused": result.fused,
+        "ct_in_mri": result.ct_in_mri,
+        "alpha": result.alpha,
+        "mri": None if result.volumes is None else result.volumes.mri,
+    }
     return {role: volume for role, volume in volumes.items() if role in names and volume is not None}
 
 
@@ -226,7 +220,7 @@ class _VoxelsIn(Mapping[str, VoxelArray]):
     """The voxels of a case's volumes by the path of their field, read from the files on access."""
 
     def __init__(self, folder: Path, files: Mapping[str, str]) -> None:
-        self._files = {f"volumes.{role}": folder / files[role] for role in VOLUMES if role in files}
+        self._files = {f"volumes.{role}": folder / files[role] for role in ROLES if role in files}
 
     def __getitem__(self, key: str) -> VoxelArray:
         return read_volume(self._files[key]).array_kji
@@ -282,7 +276,7 @@ def _complete(folder: Path) -> None:
                 if name in FOLDERS:
                     shutil.rmtree(folder / name, ignore_errors=True)
                 (whole / name).replace(folder / name)
-        ours = {f"{stem}.{form}" for stem in VOLUMES for form in output_names()}
+        ours = {f"{stem}.{form}" for stem in STEMS for form in output_names()}
         for name in (old & ours) - set(names):
             (folder / name).unlink(missing_ok=True)
         if (folder / "dicom").is_dir():
@@ -317,7 +311,7 @@ def refuse_to_overwrite_inputs(folder: Path, file_format: str, inputs: tuple[str
     ImageFileError
         An input has the same path as a result.
     """
-    for stem in VOLUMES:
+    for stem in STEMS:
         target = folder / f"{stem}.{file_format}"
         if any(_same_file(target, Path(given)) for given in inputs):
             raise ImageFileError(

@@ -74,10 +74,13 @@ def _reference_from_other(reference: Side, transform: Transform) -> FloatArray:
 
 
 def _turned(grid: Grid, matrix: FloatArray, name: str) -> Grid:
-    moved = matrix @ grid.lps_from_ijk
-    turned = Grid.from_lps_from_ijk(moved, grid.size_ijk)
-    last = np.array(grid.size_ijk) - 1
-    if np.abs(apply_affine(turned.lps_from_ijk, last) - apply_affine(moved, last)).max() > _SHEARED_MM:
+    moved, last = matrix @ grid.lps_from_ijk, np.array(grid.size_ijk) - 1
+    try:
+        turned = Grid.from_lps_from_ijk(moved, grid.size_ijk)
+        off = np.abs(apply_affine(turned.lps_from_ijk, last) - apply_affine(moved, last)).max()
+    except GeometryError:
+        off = np.inf
+    if off > _SHEARED_MM:
         raise GeometryError(
             f"the transform would shear the {name.upper()}'s voxels, which no volume can have.",
             remedy=Remedy.OTHER_GRID,

@@ -50,13 +50,13 @@ def fuse_sources(fuser: Fuser, inputs: Inputs, sources: Sources, scale: tuple[fl
     unit = unit_pair(ct, mri, sources.head, scale=scale)
     stacks, undo = unit.stacks()
     made = fuser.fuse(stacks, progress=clock.progress, cancel=clock.cancel)
-    fused_unit, weight = undo(made.fused), None if made.alpha is None else undo(made.alpha)
-    sources.completed(fused_unit, weight, unit.ct_unit)
+    fused_unit = sources.completed(undo(made.fused), unit.ct_unit)
     # Computed as a change to the MRI, so that unchanged voxels keep its values to the last bit.
     array = unit.in_mri_scale(fused_unit, mri.array_kji)
     fused = Volume(array, mri.grid, "MR", f"{inputs.mri.name} fused with {inputs.ct.name}")
     alpha = None
-    if weight is not None:
+    if made.alpha is not None:
+        weight = sources.completed(undo(made.alpha), 1.0)
         alpha = Volume(weight, mri.grid, None, f"weight of {inputs.ct.name} in {fused.name}")
     volumes = Volumes(fused, ct, alpha, None if mri is inputs.mri else mri)
     return Fused(volumes, _fidelity(array, ct, unit), _intensity_map(fuser.meaning, unit))

@@ -48,12 +48,9 @@ class Sources:
     head: BoolArray
     ct_only: BoolArray | None = None
 
-    def completed(self, fused: VoxelArray, alpha: VoxelArray | None, ct_unit: VoxelArray) -> None:
-        """Set fused values and weights, in place, to those of the CT where the MRI has none."""
-        if self.ct_only is not None:
-            fused[self.ct_only] = ct_unit[self.ct_only]
-            if alpha is not None:
-                alpha[self.ct_only] = 1
+    def completed(self, values: VoxelArray, of_ct: VoxelArray | float) -> VoxelArray:
+        """Return fused values or weights with those of the CT where the MRI has none."""
+        return values if self.ct_only is None else np.where(self.ct_only, np.float32(of_ct), values)
 
 
 def check_output(settings: Settings, inputs: Inputs, given: Transform | None) -> None:

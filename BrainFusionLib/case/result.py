@@ -207,11 +207,6 @@ class Result(ByValue):
         return self.pose.transform
 
     @property
-    def written_transform(self) -> Transform:
-        """The transform that moves the other volume onto the reference: maps the reference's points, LPS mm."""
-        return self.pose.transform.inverse() if self.reference == "ct" else self.pose.transform
-
-    @property
     def reference(self) -> Side:
         """Whose frame the volumes are in."""
         return self.request.settings.output.reference

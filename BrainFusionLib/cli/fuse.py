@@ -11,6 +11,7 @@ from typing import Any
 
 from BrainFusionLib.case import WARNING, run
 from BrainFusionLib.cli.codes import DONE
+from BrainFusionLib.cli.output import add_output_options, output_settings
 from BrainFusionLib.cli.pair import (
     add_inputs,
     check_keep_refused,
@@ -38,13 +39,15 @@ def add_to(commands: Any) -> None:
     fuse_command = commands.add_parser(
         "fuse",
         help="register and fuse a CT and an MRI",
-        description="Register the CT to the MRI, and write a fused volume on the MRI's grid, with a report.",
-        epilog="Written to FOLDER: fused and ct_in_mri (volumes on the MRI's grid), ct_to_mri.tfm (the transform; "
+        description="Register the CT to the MRI, and write a fused volume, on the MRI's grid or another, with a report.",
+        epilog="Written to FOLDER: fused and ct_in_mri (volumes on the MRI's grid; mri, too, if --grid says another; "
+        "with --reference ct fused, mri_in_ct and ct), ct_to_mri.tfm or mri_to_ct.tfm (the transform; "
         "load it in 3D Slicer), result.json (all numbers), report.html (open it in a browser, and always check the "
         "images yourself); with --dicom, dicom/fused and dicom/ct_in_mri (folders of slices).",
     )
     add_inputs(fuse_command)
     add_start_options(fuse_command)
+    add_output_options(fuse_command)
     fuse_command.add_argument(
         "--threads",
         type=int,
@@ -86,7 +89,8 @@ def _fuse(options: argparse.Namespace) -> int:
     folder = Path(options.output)
     read = [path for path in (options.ct, options.mri, options.mri_mask) if path is not None]
     refuse_to_overwrite_inputs(folder, options.format, tuple(read))
-    check_keep_refused(options, (options.transform, str(folder / "ct_to_mri.tfm")))
+    written = [str(folder / name) for name in ("ct_to_mri.tfm", "mri_to_ct.tfm")]
+    check_keep_refused(options, (options.transform, *written))
     check_start_options(options)
     settings = Settings(
         registration=RegistrationSettings.preset(
@@ -95,6 +99,7 @@ def _fuse(options: argparse.Namespace) -> int:
         fusion=fusion_settings(options),
         device=options.device,
         threads=options.threads,
+        output=output_settings(options),
     )
     made = make_output_folder(folder)
     began = time.monotonic()

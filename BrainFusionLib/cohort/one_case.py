@@ -144,9 +144,10 @@ def store(entry: Entry, result: Result, mri: Volume, transform_sha256: str | Non
     try:
         (case / SEAL).unlink(missing_ok=True)
         remove_staging(case)
-        files = list(write_case(result, mri, case, file_names=entry.file_names).values())
+        written = write_case(result, mri, case, file_names=entry.file_names)
+        files = list(written.values())
         if entry.bids_root is not None:
-            files.append(write_sidecar(entry, result, files[0]))
+            files.append(write_sidecar(entry, result, written["fused"]))
     except BaseException:
         remove_if_empty(made)
         raise

@@ -14,6 +14,7 @@ from BrainFusionLib.io.hdf5 import SIGNATURE
 from BrainFusionLib.io.itk_transforms import MARK, read_hdf5_matrix, read_itk_matrix, read_mat_matrix
 from BrainFusionLib.io.mat_files import is_mat
 from BrainFusionLib.io.other_transforms import (
+    PLAIN_MARKS,
     Between,
     is_elastix,
     is_lta,
@@ -27,6 +28,7 @@ from BrainFusionLib.io.reading import SAVE_AGAIN, naming, open_regular
 from BrainFusionLib.io.suffixes import suffix_of
 from BrainFusionLib.io.transform_writing import SUFFIXES, TransformFormat, write_other_transform
 from BrainFusionLib.io.writing import write_text
+from BrainFusionLib.settings import Side
 from BrainFusionLib.transform import AffineTransform, RigidTransform, Transform
 
 TRANSFORM_SUFFIXES = SUFFIXES["itk"]
@@ -44,19 +46,23 @@ def write_transform(
     *,
     ct: Grid | None = None,
     mri: Grid | None = None,
+    moved: Side = "ct",
 ) -> None:
     """Write a transform; by default as ITK's text, which Slicer and ITK read: it maps MRI points to CT points, LPS mm.
 
     Parameters
     ----------
     transform
-        Rigid or affine; written as an affine with its centre at the origin, numbers to 17 digits.
+        Maps MRI points to CT points. Rigid or affine; written as an affine with its centre at the origin, numbers to 17
+        digits.
     path
         Ends in one of the format's suffixes (`transform_writing.SUFFIXES`), as ITK's in ``.tfm`` or ``.txt``.
     form
         The format; see `transform_writing.write_other_transform`.
     ct, mri
         Grids of both volumes, for ``lta`` and ``fsl``.
+    moved
+        Which of the two the file moves onto the other. For ``"mri"`` the inverse is written.
 
     Raises
     ------
@@ -71,8 +77,10 @@ def write_transform(
             f"{path}: a transform cannot be written as '{suffix_of(path)}'. Use a name that ends in "
             f"{' or '.join(SUFFIXES[form])}."
         )
+    if moved == "mri":
+        transform, ct, mri = transform.inverse(), mri, ct
     if form != "itk":
-        write_other_transform(transform, path, form, ct, mri)
+        write_other_transform(transform, path, form, ct, mri, PLAIN_MARKS[moved])
         return
     numbers = [*transform.moving_from_fixed_lps[:3, :3].ravel(), *transform.translation_mm]
     write_text(

@@ -14,15 +14,26 @@ from pathlib import Path
 from typing import Any
 
 from BrainFusionLib.case.codec import from_document, to_document
-from BrainFusionLib.case.files import DICOM_FOLDERS, FOLDERS, PICTURES, ROLES, STEMS, moved_by, names_of
+from BrainFusionLib.case.dicom_results import PairHeaders, write_dicom
+from BrainFusionLib.case.files import (
+    DICOM,
+    DICOM_FOLDERS,
+    FOLDERS,
+    PICTURES,
+    REGISTRATION,
+    ROLES,
+    STEMS,
+    moved_by,
+    names_of,
+)
+from BrainFusionLib.case.leaving import may_leave, require_decision
 from BrainFusionLib.case.record import earlier_decisions, no_decision_meanwhile, read_document, read_record
 from BrainFusionLib.case.request import Inputs
 from BrainFusionLib.case.result import Result, Volumes
-from BrainFusionLib.errors import ImageContentError, ImageFileError, RecordError, Remedy, SettingsError
+from BrainFusionLib.errors import ImageContentError, ImageFileError, RecordError, Remedy
 from BrainFusionLib.geometry import Grid
 from BrainFusionLib.io import read_volume, write_json, write_transform, write_volume
 from BrainFusionLib.io.dicom_headers import DicomHeaders, read_series_headers
-from BrainFusionLib.io.dicom_writing import write_dicom_results
 from BrainFusionLib.io.formats import named, output_names
 from BrainFusionLib.io.leftovers import STAGING, remove_leftovers, temporary_beside
 from BrainFusionLib.io.other_transforms import Between, Frame, Maps
@@ -61,12 +72,21 @@ def read_pair(
 
 
 def between_inputs(
-    inputs: Inputs, ct_path: str | Path, mri_path: str | Path, frame: Frame | None = None, maps: Maps | None = None
+    inputs: Inputs,
+    ct_path: str | Path,
+    mri_path: str | Path,
+    frame: Frame | None = None,
+    maps: Maps | None = None,
+    series: tuple[str | None, str | None] = (None, None),
 ) -> Between:
-    """Return what a transform file does not say itself: the grids of the two volumes, and what the user says."""
+    """Return what a transform file does not say itself: the two volumes, their DICOM headers, what the user says."""
     nifti = {suffix for name in ("nifti", "analyze") for suffix in named(name).suffixes}
     in_nifti_order = all(suffix_of(Path(path)) in nifti for path in (ct_path, mri_path))
-    return Between(inputs.ct.grid, inputs.mri.grid, frame, maps, in_nifti_order)
+
+    def headers() -> tuple[DicomHeaders | None, DicomHeaders | None]:
+        return read_series_headers(ct_path, series[0]), read_series_headers(mri_path, series[1])
+
+    return Between(inputs.ct.grid, inputs.mri.grid, frame, maps, in_nifti_order, headers)
 
 
 def _same_file(a: Path, b: Path) -> bool:
@@ -76,28 +96,6 @@ def _same_file(a: Path, b: Path) -> bool:
         return False
 
 
-def read_pair_headers(
-    ct_path: str | Path, mri_path: str | Path, ct_series: str | None = None, mri_series: str | None = None
-) -> tuple[DicomHeaders, DicomHeaders | None]:
-    """Read the headers needed for derived DICOM series: those of the MRI, and of the CT if it is DICOM, too.
-
-    Raises
-    ------
-    SettingsError
-        The MRI is not DICOM.
-    ImageFileError
-        As `io.dicom_headers.read_series_headers`.
-    """
-    mri = read_series_headers(mri_path, mri_series)
-    if mri is None:
-        raise SettingsError(
-            f"DICOM results go into the patient and the study of the MRI, but {mri_path} is not DICOM, so both are "
-            "unknown.",
-            remedy=Remedy.OMIT_DICOM,
-        )
-    return mri, read_series_headers(ct_path, ct_series)
-
-
 def write_case(
     result: Result,
     mri: Volume,
@@ -105,7 +103,8 @@ def write_case(
     file_format: str = "nii.gz",
     *,
     save_alpha: bool = False,
-    dicom: tuple[DicomHeaders, DicomHeaders | None] | None = None,
+    dicom: PairHeaders | None = None,
+    export_anyway: bool = False,
     pictures: bool = False,
     identify: bool = False,
     file_names: Mapping[str, str] | None = None,
@@ -139,10 +138,15 @@ def write_case(
     ------
     ImageFileError
         The folder or a file cannot be written.
+    SettingsError
+        The result is in doubt, so that no DICOM is written without `export_anyway`.
     """
+    doubt = None if dicom is None else may_leave(result)
+    require_decision(doubt, export_anyway)
     names = names_of(
-        result, file_format, save_alpha=save_alpha, dicom=dicom is not None, pictures=pictures, form=transform_format
-    )
+        result, file_format, save_alpha=save_alpha, dicom=dicom is not None,
+        registration=dicom is not None and dicom.are_both, pictures=pictures, form=transform_format,
+    )  # fmt: skip
     names = {role: (file_names or {}).get(role, name) for role, name in names.items()}
     record = result.without_paths() if identify else result.without_names()
     began = time.perf_counter()
@@ -159,12 +163,8 @@ def write_case(
             (staged / PICTURES).mkdir()
             write_pictures(result, mri, staged / PICTURES)
         if dicom is not None:
-            (staged / "dicom").mkdir()
-            write_dicom_results(
-                result.fused, result.ct_in_mri, staged / "dicom", dicom[0],
-                ct=dicom[1],
-                fused_window=None if result.intensity is None else result.intensity.window,
-            )  # fmt: skip
+            (staged / DICOM).mkdir()
+            write_dicom(result, staged / DICOM, dicom, mri.grid if result.reference == "mri" else ct_grid, doubt)
         timings = {**record.provenance.timings_s, "writing": time.perf_counter() - began}
         record = replace(
             record,
@@ -270,16 +270,16 @@ def _complete(folder: Path) -> None:
         for name in old & set(FOLDERS):
             shutil.rmtree(folder / name, ignore_errors=True)
         if any(name in DICOM_FOLDERS for name in names):
-            (folder / "dicom").mkdir(exist_ok=True)
+            (folder / DICOM).mkdir(exist_ok=True)
         for name in names:
             if os.path.lexists(whole / name):
                 if name in FOLDERS:
                     shutil.rmtree(folder / name, ignore_errors=True)
                 (whole / name).replace(folder / name)
-        ours = {f"{stem}.{form}" for stem in STEMS for form in output_names()}
+        ours = {REGISTRATION, *(f"{stem}.{form}" for stem in STEMS for form in output_names())}
         for name in (old & ours) - set(names):
             (folder / name).unlink(missing_ok=True)
-        if (folder / "dicom").is_dir():
+        if (folder / DICOM).is_dir():
             remove_if_empty([folder / "dicom"])
     except OSError as error:
         raise ImageFileError(

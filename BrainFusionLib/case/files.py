@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from BrainFusionLib.case.result import Result
+from BrainFusionLib.io.dicom_attributes import kinds_of
 from BrainFusionLib.io.transform_writing import SUFFIXES, TransformFormat
 from BrainFusionLib.settings import Side
 
 # Fields of `Volumes`, which are the roles of their files, and all stems that these can have.
 ROLES = ("fused", "ct_in_mri", "alpha", "mri")
 STEMS = (*ROLES, "mri_in_ct", "ct")
-DICOM_FOLDERS = ("dicom/fused", "dicom/ct_in_mri")
+DICOM = "dicom"
+DICOM_FOLDERS = ("dicom/fused", "dicom/ct_in_mri", "dicom/mri_in_ct")
+REGISTRATION = "dicom/registration.dcm"
 PICTURES = "pictures"
 FOLDERS = (*DICOM_FOLDERS, PICTURES)
 
@@ -25,12 +28,13 @@ def names_of(
     *,
     save_alpha: bool = False,
     dicom: bool = False,
+    registration: bool = False,
     pictures: bool = False,
     form: TransformFormat = "itk",
 ) -> dict[str, str]:
     """Return the usual names of a case's files by role, relative to its folder, in the order of writing.
 
-    Parameters are those of `folder.write_case`.
+    Parameters are those of `folder.write_case`; `registration`: whether CT and MRI are both DICOM.
     """
     in_mri = result.reference == "mri"
     ct, mri, transform = ("ct_in_mri", "mri", "ct_to_mri") if in_mri else ("ct", "mri_in_ct", "mri_to_ct")
@@ -40,7 +44,10 @@ def names_of(
     if pictures:
         names["pictures"] = PICTURES
     if dicom:
-        names |= {"dicom_fused": DICOM_FOLDERS[0], "dicom_ct_in_mri": DICOM_FOLDERS[1]}
+        fused, moved = kinds_of(result.request.settings.output)
+        names |= {f"dicom_{kind.folder}": f"{DICOM}/{kind.folder}" for kind in (fused, moved)}
+        if registration:
+            names["dicom_registration"] = REGISTRATION
     if save_alpha and result.alpha is not None:
         names["alpha"] = f"alpha.{file_format}"
     if result.volumes is not None and result.volumes.mri is not None:

@@ -22,8 +22,8 @@ from BrainFusionLib.volume import AIR_HU, BoolArray, Volume, VoxelArray
 if TYPE_CHECKING:
     import torch
 
-# Peak memory of fusing, measured with the network (docs/grids.md), and what part of the machine's it may be.
-BYTES_PER_VOXEL = 50
+# Peak memory of fusing, measured (docs/grids.md), and what part of the machine's it may be.
+BYTES_PER_VOXEL = 70
 SHARE_OF_MEMORY = 0.5
 # Fractions of a voxel: less is rounding.
 _SAME_PLACE = 1e-6

@@ -16,6 +16,7 @@ import numpy as np
 
 from BrainFusionLib.errors import GeometryError, ImageFileError, Remedy
 from BrainFusionLib.geometry import RAS_FROM_LPS, FloatArray, Grid, affine
+from BrainFusionLib.io.dicom_registration import HeadersOfPair
 from BrainFusionLib.io.itk_transforms import GIVE_LINEAR, ItkTransform, composed
 from BrainFusionLib.io.reading import COPY_AGAIN, SAVE_AGAIN, open_regular
 from BrainFusionLib.io.text_headers import brief, numbers
@@ -56,6 +57,8 @@ class Between:
         Its direction.
     in_nifti_order
         Whether the grids are those of NIfTI files, as FSL's matrices need.
+    headers
+        Reads the DICOM headers of CT and MRI, which a DICOM registration refers to.
     """
 
     ct: Grid | None = None
@@ -63,6 +66,7 @@ class Between:
     frame: Frame | None = None
     maps: Maps | None = None
     in_nifti_order: bool = True
+    headers: HeadersOfPair | None = None
 
 
 def read_text(path: Path) -> str:

@@ -10,6 +10,8 @@ import numpy as np
 
 from BrainFusionLib.errors import GeometryError, ImageFileError, Remedy
 from BrainFusionLib.geometry import ORTHOGONALITY_TOLERANCE, FloatArray, Grid, affine
+from BrainFusionLib.io.dicom_files import looks_like_dicom
+from BrainFusionLib.io.dicom_registration import read_dicom_registration
 from BrainFusionLib.io.hdf5 import SIGNATURE
 from BrainFusionLib.io.itk_transforms import MARK, read_hdf5_matrix, read_itk_matrix, read_mat_matrix
 from BrainFusionLib.io.mat_files import is_mat
@@ -33,7 +35,7 @@ from BrainFusionLib.transform import AffineTransform, RigidTransform, Transform
 
 TRANSFORM_SUFFIXES = SUFFIXES["itk"]
 # The ends of names of transforms that are read; the content says what they are.
-READ_TRANSFORM_SUFFIXES = (".tfm", ".txt", ".h5", ".hdf5", ".mat", ".lta", ".xfm")
+READ_TRANSFORM_SUFFIXES = (".tfm", ".txt", ".h5", ".hdf5", ".mat", ".lta", ".xfm", ".dcm")
 _LONGEST_START = 256
 # If affine transforms are accepted, only what is rigid up to the rounding of single precision is read as rigid.
 _RIGID_UP_TO_ROUNDING = 1e-6
@@ -100,9 +102,10 @@ def read_transform(
 @overload
 def read_transform(path: str | os.PathLike[str], rigid: bool, *, between: Between | None = None) -> Transform: ...
 def read_transform(path: str | os.PathLike[str], rigid: bool = True, *, between: Between | None = None) -> Transform:
-    """Read a transform: ITK's text, MATLAB (ANTs) and HDF5 files, FreeSurfer's .lta, elastix, FSL, a 4x4 matrix.
+    """Read a transform file.
 
-    The content says the format, not the name. Several transforms in a file are composed.
+    Formats: ITK's text, MATLAB (ANTs) and HDF5 files, FreeSurfer's .lta, elastix, FSL, a 4x4 matrix, and DICOM's
+    Spatial Registration. The content says which it is, not the name. Several transforms in a file are composed.
 
     Parameters
     ----------
@@ -111,7 +114,8 @@ def read_transform(path: str | os.PathLike[str], rigid: bool = True, *, between:
     rigid
         Whether it has to be rigid. If not, one that scales or shears comes as an `AffineTransform`.
     between
-        What files of some formats do not say: the grids of both volumes (FSL's, .lta), coordinates and direction (4x4).
+        What files of some formats do not say: the grids of both volumes (FSL's, .lta), coordinates and direction (4x4),
+        the DICOM headers of both (DICOM).
 
     Raises
     ------
@@ -146,6 +150,8 @@ def _read_matrix(path: Path, wanted: str, between: Between) -> FloatArray:
     """Return the 4x4 matrix of a file, from MRI points to CT points, LPS mm, by its content."""
     with open_regular(path) as stream:
         start = stream.read(_LONGEST_START)
+    if looks_like_dicom(start):
+        return read_dicom_registration(path, between.headers, between.maps)
     if start.startswith(MARK):
         return read_itk_matrix(path, wanted)
     if start.startswith(SIGNATURE):
@@ -154,7 +160,7 @@ def _read_matrix(path: Path, wanted: str, between: Between) -> FloatArray:
         return read_mat_matrix(path, wanted)
     unknown = (
         f"{path}: is no transform file that is read: ITK (.tfm, .txt, .h5, .mat), FreeSurfer (.lta), FSL (.mat), "
-        "elastix or a 4x4 matrix. In Slicer, save the transform as .tfm."
+        "elastix, DICOM (REG) or a 4x4 matrix. In Slicer, save the transform as .tfm."
     )
     if b"\0" in start:
         raise ImageFileError(unknown)

@@ -33,6 +33,7 @@ from BrainFusionLib.case.result import Result, Volumes
 from BrainFusionLib.errors import ImageContentError, ImageFileError, RecordError, Remedy
 from BrainFusionLib.geometry import Grid
 from BrainFusionLib.io import read_volume, write_json, write_transform, write_volume
+from BrainFusionLib.io.dicom_attributes import Doubt
 from BrainFusionLib.io.dicom_headers import DicomHeaders, read_series_headers
 from BrainFusionLib.io.formats import named, output_names
 from BrainFusionLib.io.leftovers import STAGING, remove_leftovers, temporary_beside
@@ -125,9 +126,10 @@ def write_case(
     Decisions about a previous result of the same inputs are kept, as void.
 
     The names of the inputs, which may identify the patient, are only included with `identify`. With `pictures` the
-    report's still pictures are also written as PNGs, to the folder ``pictures``. With the `dicom` headers of the MRI
-    and the CT (`read_pair_headers`), the fused volume and the registered CT are also written as DICOM series, to the
-    folders ``dicom/fused`` and ``dicom/ct_in_mri``.
+    report's still pictures are also written as PNGs, to the folder ``pictures``. With the `dicom` headers of both
+    (`read_pair_headers`), the fused volume and the one that was moved are also written as DICOM series, to the folders
+    ``dicom/fused`` and ``dicom/ct_in_mri`` (or ``dicom/mri_in_ct``), and the pose as ``dicom/registration.dcm`` if both
+    are DICOM; with `export_anyway` also if the result is in doubt (`in_doubt`).
 
     All files are first written to a hidden folder and then moved into place, so that a full disk or a kill leaves the
     previous result unchanged. The old ``result.json`` is removed first and the new one is moved last: if it exists, the
@@ -141,7 +143,7 @@ def write_case(
     SettingsError
         The result is in doubt, so that no DICOM is written without `export_anyway`.
     """
-    doubt = None if dicom is None else may_leave(result)
+    doubt = None if dicom is None else in_doubt(result, folder)
     require_decision(doubt, export_anyway)
     names = names_of(
         result, file_format, save_alpha=save_alpha, dicom=dicom is not None,
@@ -178,6 +180,12 @@ def write_case(
         write_json(to_document(record, {}), staged / names["result"])
         _replace(staged, folder)
     return {role: folder / name for role, name in names.items()}
+
+
+def in_doubt(result: Result, folder: Path) -> Doubt | None:
+    """Return why a result should not leave for an archive, also by what was decided about the one that it replaces."""
+    decisions = result.decisions or earlier_decisions(folder / "result.json", result)
+    return may_leave(replace(result, decisions=decisions))
 
 
 def _written_volumes(result: Result, names: Mapping[str, str]) -> dict[str, Volume]:

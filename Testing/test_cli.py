@@ -645,7 +645,7 @@ def test_grid_and_reference_are_those_of_the_options(inputs: Path, tmp_path: Pat
 
 
 @pytest.mark.parametrize("grid", ["mr", "0", "-1", "nan"])
-def test_a_grid_that_is_none_is_refused_in_words(
+def test_a_grid_that_is_none_is_explained(
     inputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], grid: str
 ) -> None:
     assert fuse_unregistered(inputs, tmp_path / "out", f"--grid={grid}") == 2

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from BrainFusionLib.case.result import Result
+from BrainFusionLib.case.standing import rejected
 from BrainFusionLib.errors import Remedy, SettingsError
 from BrainFusionLib.io.dicom_attributes import Doubt
 
@@ -12,12 +13,15 @@ from BrainFusionLib.io.dicom_attributes import Doubt
 def may_leave(result: Result) -> Doubt | None:
     """Return why a result should not leave for an archive without a second decision; ``None`` if it may.
 
-    A red verdict is such a reason. Whoever has others (`joined`) adds them: a panel whose volumes have changed since.
+    A red verdict is such a reason, and a rejection of these inputs in this pose. Whoever has others adds them
+    (`joined`): a panel whose volumes have changed since.
     """
     reasons = []
     if result.verdict.colour == "red":
         first = result.verdict.reasons[0] if result.verdict.reasons else result.verdict.sentence
         reasons.append(Doubt("RED", f"the verdict on the alignment is red: {first}"))
+    if rejected(result):
+        reasons.append(Doubt("REJECTED", "the result was rejected"))
     return joined(reasons)
 
 

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from BrainFusionLib.case import WARNING, run
-from BrainFusionLib.case.leaving import may_leave
 from BrainFusionLib.cli.codes import DONE, NOT_FOUND
 from BrainFusionLib.cli.dicom import headers_of, say_dicom
 from BrainFusionLib.cli.output import add_output_options, output_settings
@@ -25,6 +24,7 @@ from BrainFusionLib.cli.rules import add_rule_options, fusion_settings
 from BrainFusionLib.cli.start import add_start_options, check_start_options, start_of
 from BrainFusionLib.console import ProgressLine, say
 from BrainFusionLib.folder import (
+    in_doubt,
     make_output_folder,
     refuse_to_overwrite_inputs,
     remove_if_empty,
@@ -121,7 +121,7 @@ def _fuse(options: argparse.Namespace) -> int:
             request = replace(request, settings=settings, start=start, given=given, landmarks=landmarks)
             result = run(request, inputs, progress)
             progress("writing", 0.0)
-            withheld = None if dicom is None or options.export_anyway else may_leave(result)
+            withheld = None if dicom is None or options.export_anyway else in_doubt(result, folder)
             files = write_case(
                 result,
                 inputs.mri,

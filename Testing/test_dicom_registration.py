@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import subprocess
+import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,16 +15,24 @@ import SimpleITK as sitk
 from pydicom.dataset import Dataset
 from pydicom.uid import generate_uid
 
-from BrainFusionLib import cli, read_transform, read_volume, write_transform
-from BrainFusionLib.case import leaving
-from BrainFusionLib.errors import GeometryError, ImageFileError
+from BrainFusionLib import cli, folder, fuse, read_transform, read_volume, write_transform
+from BrainFusionLib.case import Result, Source, to_document
+from BrainFusionLib.case.decision import Signed, decide
+from BrainFusionLib.case.dicom_results import PairHeaders, read_pair_headers
+from BrainFusionLib.case.leaving import joined, may_leave
+from BrainFusionLib.case.standing import inputs_sha256, pose_sha256
+from BrainFusionLib.errors import GeometryError, ImageFileError, SettingsError
+from BrainFusionLib.folder import write_case
 from BrainFusionLib.geometry import Grid, affine
+from BrainFusionLib.io import write_json
 from BrainFusionLib.io.dicom_attributes import Doubt
 from BrainFusionLib.io.dicom_headers import DicomHeaders, read_series_headers
 from BrainFusionLib.io.dicom_registration import read_dicom_registration, write_dicom_registration
 from BrainFusionLib.io.other_transforms import Between
 from BrainFusionLib.phantom import make_pair
+from BrainFusionLib.settings import FusionSettings, OutputSettings, Settings
 from BrainFusionLib.transform import AffineTransform, RigidTransform
+from BrainFusionLib.volume import Volume
 from Testing.test_dicom_writing import OBLIQUE, a_grid, a_volume, write_scan
 
 POSE = RigidTransform.from_axis_angle((1, -2, 3), 37.123456789, (12.3456789, -98.7654321, 0.00123456789))
@@ -289,7 +298,7 @@ def test_a_matrix_that_mirrors_is_refused(scans, reg) -> None:
         read_transform(path, between=between(scans["own"], scans["mri"]))
 
 
-# ---- brainfusion fuse --dicom ---------------------------------------------------------------------------------------
+# ---- results as DICOM -----------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -305,32 +314,44 @@ def pair(tmp_path_factory) -> Path:
     return folder
 
 
-def fuse(pair: Path, output: Path, *options: str, transform: Path | None = None) -> int:
-    return cli.main(
-        ["fuse", str(pair / "ct"), str(pair / "mri"), "-o", str(output), "--rule", "bone_over_mri", "--dicom",
-         "--no-register", "--transform", str(transform or pair / "true.tfm"), *options]
-    )  # fmt: skip
+@pytest.fixture(scope="module")
+def read(pair) -> tuple[Volume, Volume, RigidTransform, PairHeaders]:
+    ct, mri = (read_volume(pair / name) for name in ("ct", "mri"))
+    return ct, mri, read_transform(pair / "true.tfm"), read_pair_headers(pair / "ct", pair / "mri")
 
 
-@pytest.mark.parametrize(("reference", "grid"), [("mri", None), ("mri", "ct"), ("ct", None), ("ct", "6")])
-def test_results_go_into_the_study_and_frame_of_the_reference(pair, tmp_path, capsys, reference, grid) -> None:
-    options = ["--reference", reference, *([] if grid is None else ["--grid", grid])]
-    assert fuse(pair, tmp_path / "out", *options) == 0
-    source, other = (
-        read_series_headers(pair / name) for name in ("mri ct" if reference == "mri" else "ct mri").split()
-    )
-    moved = "ct_in_mri" if reference == "mri" else "mri_in_ct"
-    names = {"fused": "fused", moved: moved}
-    record = json.loads((tmp_path / "out" / "result.json").read_text(encoding="utf-8"))
-    assert {role: record["files"][f"dicom_{role}"] for role in names} == {r: f"dicom/{n}" for r, n in names.items()}
-    for name in names:
-        series = tmp_path / "out" / "dicom" / name
-        files = sorted(series.iterdir())
-        first = pydicom.dcmread(files[0])
+@pytest.fixture(scope="module")
+def plain(read) -> Result:
+    return fuse(*read[:2], Settings(fusion=FusionSettings("bone_over_mri")), transform=read[2], check=False)
+
+
+def fused(read, plain, reference, grid) -> Result:
+    """Return a result with the evidence of another, which takes most of the time."""
+    settings = Settings(fusion=FusionSettings("bone_over_mri"), output=OutputSettings(reference, grid))
+    steps = sys.modules["BrainFusionLib.case.run"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(steps, "_local_evidence", lambda *_: plain.evidence)
+        return fuse(*read[:2], settings, transform=read[2], check=False)
+
+
+@pytest.mark.parametrize(("reference", "grid"), [("mri", None), ("mri", "ct"), ("ct", None), ("ct", 6.0)])
+def test_results_go_into_the_study_and_frame_of_the_reference(
+    read, plain, tmp_path, monkeypatch, reference, grid
+) -> None:
+    monkeypatch.setattr(folder, "write_report", lambda result, mri, path: path.touch())
+    ct, mri, pose, headers = read
+    files = write_case(fused(read, plain, reference, grid), mri, tmp_path, dicom=headers, ct_grid=ct.grid)
+    source, other = (headers.mri, headers.ct) if reference == "mri" else (headers.ct, headers.mri)
+    moved, role = ("ct_in_mri", "ct_in_mri") if reference == "mri" else ("mri_in_ct", "mri")
+    for name, same in (("fused", "fused"), (moved, role)):
+        series = files[f"dicom_{name}"]
+        assert series == tmp_path / "dicom" / name
+        paths = sorted(series.iterdir())
+        first = pydicom.dcmread(paths[0])
         assert (first.StudyInstanceUID, first.FrameOfReferenceUID) == (source.study_uid, source.frame_uid)
         assert {item.SeriesInstanceUID for item in first.RelatedSeriesSequence} == {source.series_uid, other.series_uid}
-        assert_dciodvfy_finds_no_error(files[0], "SCImage")
-        volume = read_volume(tmp_path / "out" / f"{name}.nii.gz")
+        assert_dciodvfy_finds_no_error(paths[0], "SCImage")
+        volume = read_volume(files[same])
         image = sitk.ReadImage(sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(series)), sitk.sitkFloat32)
         for at in ((0, 0, 0), (5, 7, 3)):
             point = image.TransformIndexToPhysicalPoint(at)
@@ -339,40 +360,59 @@ def test_results_go_into_the_study_and_frame_of_the_reference(pair, tmp_path, ca
             k, j, i = np.rint(inside[2::-1]).astype(int)
             step = max(float(first.RescaleSlope), 1e-3)
             assert abs(image.GetPixel(at) - volume.array_kji[k, j, i]) <= step
-    between_both = between(read_series_headers(pair / "ct"), read_series_headers(pair / "mri"))
-    found = read_transform(tmp_path / "out" / "dicom" / "registration.dcm", between=between_both)
-    expected = read_transform(pair / "true.tfm")
-    assert np.allclose(found.moving_from_fixed_lps, expected.moving_from_fixed_lps, rtol=0, atol=1e-8)
-    assert_dciodvfy_finds_no_error(tmp_path / "out" / "dicom" / "registration.dcm")
+    found = read_transform(files["dicom_registration"], between=between(headers.ct, headers.mri))
+    assert np.allclose(found.moving_from_fixed_lps, pose.moving_from_fixed_lps, rtol=0, atol=1e-8)
+    assert_dciodvfy_finds_no_error(files["dicom_registration"])
 
 
-def test_a_dicom_registration_is_a_pose_to_check(pair, tmp_path, capsys) -> None:
-    headers = read_series_headers(pair / "ct"), read_series_headers(pair / "mri")
-    write_dicom_registration(read_transform(pair / "true.tfm"), tmp_path / "reg.dcm", *headers)
-    assert fuse(pair, tmp_path / "out", transform=tmp_path / "reg.dcm") == 0
-    found, true = read_transform(tmp_path / "out" / "ct_to_mri.tfm"), read_transform(pair / "true.tfm")
-    assert np.allclose(found.moving_from_fixed_lps, true.moving_from_fixed_lps, rtol=0, atol=1e-8)
-
-
-def test_a_red_result_leaves_only_if_it_is_said_and_says_so_itself(pair, tmp_path, capsys) -> None:
-    off = RigidTransform.from_axis_angle((0, 0, 1), 0, (15, 0, 0)) @ read_transform(pair / "true.tfm")
-    write_transform(off, tmp_path / "off.tfm")
-    assert fuse(pair, tmp_path / "out", transform=tmp_path / "off.tfm") == 3
-    assert "add --export-anyway" in capsys.readouterr().err
-    assert (tmp_path / "out" / "result.json").is_file()
-    assert not (tmp_path / "out" / "dicom").exists()
-    assert fuse(pair, tmp_path / "out", "--export-anyway", transform=tmp_path / "off.tfm") == 0
-    for path in (tmp_path / "out" / "dicom").rglob("*.dcm"):
+def test_a_red_result_leaves_only_if_that_is_asked_for_and_shows_it(read, plain, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(folder, "write_report", lambda result, mri, path: path.touch())
+    red = replace(plain, verdict=replace(plain.verdict, colour="red"))
+    with pytest.raises(SettingsError, match="the verdict on the alignment is red"):
+        write_case(red, read[1], tmp_path, dicom=read[3])
+    assert not (tmp_path / "result.json").exists()
+    write_case(red, read[1], tmp_path, dicom=read[3], export_anyway=True)
+    for path in (tmp_path / "dicom").rglob("*.dcm"):
         data = pydicom.dcmread(path)
         assert data.SeriesDescription.startswith("RED! BrainFusion")
         assert len(data.SeriesDescription) <= 64
         if data.Modality == "OT":
             assert data.ImageComments.startswith("RED: the verdict on the alignment is red")
             assert "RED: " in data.DerivationDescription
-    assert_dciodvfy_finds_no_error(sorted((tmp_path / "out" / "dicom" / "fused").iterdir())[0], "SCImage")
+    assert_dciodvfy_finds_no_error(sorted((tmp_path / "dicom" / "fused").iterdir())[0], "SCImage")
+
+
+def test_a_rejection_of_the_same_pose_holds_for_the_result_that_replaces_it(plain, tmp_path) -> None:
+    known = replace(plain.request, ct=Source("CT", sha256="a"), mri=Source("MRI", sha256="b"))
+    result = replace(plain, request=known, volumes=None)
+    signed = Signed(inputs_sha256(result), pose_sha256(result.pose), "")
+    rejected = replace(result, decisions=decide("reject", "A. Planner", "", signed))
+    assert may_leave(rejected).mark == "REJECTED"
+    assert folder.in_doubt(result, tmp_path) is None
+    write_json(to_document(rejected), tmp_path / "result.json")
+    assert folder.in_doubt(result, tmp_path).mark == "REJECTED"
+    moved = replace(result, pose=replace(result.pose, transform=POSE))
+    assert folder.in_doubt(moved, tmp_path) is None
+
+
+def test_the_command_withholds_the_dicom_of_a_red_result_and_reads_a_pose_from_dicom(
+    pair, read, tmp_path, capsys
+) -> None:
+    off = RigidTransform.from_axis_angle((0, 0, 1), 0, (15, 0, 0)) @ read[2]
+    write_dicom_registration(off, tmp_path / "off.dcm", read[3].ct, read[3].mri)
+    code = cli.main(
+        ["fuse", str(pair / "ct"), str(pair / "mri"), "-o", str(tmp_path / "out"), "--rule", "bone_over_mri",
+         "--dicom", "--no-register", "--transform", str(tmp_path / "off.dcm")]
+    )  # fmt: skip
+    assert code == 3
+    assert "add --export-anyway" in capsys.readouterr().err
+    assert (tmp_path / "out" / "result.json").is_file()
+    assert not (tmp_path / "out" / "dicom").exists()
+    found = read_transform(tmp_path / "out" / "ct_to_mri.tfm")
+    assert np.allclose(found.moving_from_fixed_lps, off.moving_from_fixed_lps, rtol=0, atol=1e-8)
 
 
 def test_reasons_against_leaving_are_joined() -> None:
-    assert leaving.joined([None, None]) is None
-    both = leaving.joined([Doubt("RED", "a"), None, Doubt("REJECTED", "b")])
+    assert joined([None, None]) is None
+    both = joined([Doubt("RED", "a"), None, Doubt("REJECTED", "b")])
     assert both == Doubt("RED, REJECTED", "a; b")

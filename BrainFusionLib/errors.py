@@ -29,8 +29,11 @@ class Remedy(Enum):
     STATE_FRAME = "Say it with frame='lps' or 'ras' and maps='ct-to-mri' or 'mri-to-ct'."
     STATE_DIRECTION = "Say it with maps='ct-to-mri' or 'mri-to-ct'."
     OTHER_OUTPUT_FOLDER = "Name another output folder."
-    OMIT_DICOM = "Give the MRI as a folder of DICOM slices, or omit the DICOM results."
+    OMIT_DICOM = "Give it as a folder of DICOM slices, or omit the DICOM results."
     ALLOW_OVERWRITE = "Choose another output, or pass this one as 'overwrite', too."
+    EXPORT_ANYWAY = "Omit the DICOM results, or pass export_anyway=True; each object then says it of itself."
+    OTHER_GRID = "Choose another output grid, or the rigid model."
+    COARSER_GRID = "Choose a coarser output grid, crop the volumes, or use a larger machine."
     GIVE_START = "Pass a starting pose (start), or search globally."
     USE_CPU = "Close other programs, crop the volumes, or compute on the CPU."
 

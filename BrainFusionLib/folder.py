@@ -11,32 +11,41 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from BrainFusionLib.case.codec import from_document, to_document
+from BrainFusionLib.case.dicom_results import PairHeaders, write_dicom
+from BrainFusionLib.case.files import (
+    DICOM,
+    DICOM_FOLDERS,
+    FOLDERS,
+    PICTURES,
+    REGISTRATION,
+    ROLES,
+    STEMS,
+    moved_by,
+    names_of,
+)
+from BrainFusionLib.case.leaving import may_leave, require_decision
 from BrainFusionLib.case.record import earlier_decisions, no_decision_meanwhile, read_document, read_record
 from BrainFusionLib.case.request import Inputs
 from BrainFusionLib.case.result import Result, Volumes
-from BrainFusionLib.errors import ImageContentError, ImageFileError, RecordError, Remedy, SettingsError
+from BrainFusionLib.errors import ImageContentError, ImageFileError, RecordError, Remedy
 from BrainFusionLib.geometry import Grid
 from BrainFusionLib.io import read_volume, write_json, write_transform, write_volume
+from BrainFusionLib.io.dicom_attributes import Doubt
 from BrainFusionLib.io.dicom_headers import DicomHeaders, read_series_headers
-from BrainFusionLib.io.dicom_writing import write_dicom_results
 from BrainFusionLib.io.formats import named, output_names
 from BrainFusionLib.io.leftovers import STAGING, remove_leftovers, temporary_beside
 from BrainFusionLib.io.other_transforms import Between, Frame, Maps
 from BrainFusionLib.io.reading import is_folder
 from BrainFusionLib.io.suffixes import suffix_of
-from BrainFusionLib.io.transform_writing import SUFFIXES, TransformFormat
+from BrainFusionLib.io.transform_writing import TransformFormat
 from BrainFusionLib.io.zipped import is_zip
 from BrainFusionLib.report import write_pictures, write_report
 from BrainFusionLib.stopping import half_written, made_for_results, uninterrupted
 from BrainFusionLib.volume import Volume, VoxelArray
 
-# Stems of the names of volumes that a case may write.
-VOLUMES = ("fused", "ct_in_mri", "alpha")
-DICOM_FOLDERS = ("dicom/fused", "dicom/ct_in_mri")
-PICTURES = "pictures"
-FOLDERS = (*DICOM_FOLDERS, PICTURES)
 # A new result that is whole, and is being moved into place.
 WHOLE = ".brainfusion-whole"
 
@@ -64,12 +73,21 @@ def read_pair(
 
 
 def between_inputs(
-    inputs: Inputs, ct_path: str | Path, mri_path: str | Path, frame: Frame | None = None, maps: Maps | None = None
+    inputs: Inputs,
+    ct_path: str | Path,
+    mri_path: str | Path,
+    frame: Frame | None = None,
+    maps: Maps | None = None,
+    series: tuple[str | None, str | None] = (None, None),
 ) -> Between:
-    """Return what a transform file does not say itself: the grids of the two volumes, and what the user says."""
+    """Return what a transform file does not say itself: the two volumes, their DICOM headers, what the user says."""
     nifti = {suffix for name in ("nifti", "analyze") for suffix in named(name).suffixes}
     in_nifti_order = all(suffix_of(Path(path)) in nifti for path in (ct_path, mri_path))
-    return Between(inputs.ct.grid, inputs.mri.grid, frame, maps, in_nifti_order)
+
+    def headers() -> tuple[DicomHeaders | None, DicomHeaders | None]:
+        return read_series_headers(ct_path, series[0]), read_series_headers(mri_path, series[1])
+
+    return Between(inputs.ct.grid, inputs.mri.grid, frame, maps, in_nifti_order, headers)
 
 
 def _same_file(a: Path, b: Path) -> bool:
@@ -79,28 +97,6 @@ def _same_file(a: Path, b: Path) -> bool:
         return False
 
 
-def read_pair_headers(
-    ct_path: str | Path, mri_path: str | Path, ct_series: str | None = None, mri_series: str | None = None
-) -> tuple[DicomHeaders, DicomHeaders | None]:
-    """Read the headers needed for derived DICOM series: those of the MRI, and of the CT if it is DICOM, too.
-
-    Raises
-    ------
-    SettingsError
-        The MRI is not DICOM.
-    ImageFileError
-        As `io.dicom_headers.read_series_headers`.
-    """
-    mri = read_series_headers(mri_path, mri_series)
-    if mri is None:
-        raise SettingsError(
-            f"DICOM results go into the patient and the study of the MRI, but {mri_path} is not DICOM, so both are "
-            "unknown.",
-            remedy=Remedy.OMIT_DICOM,
-        )
-    return mri, read_series_headers(ct_path, ct_series)
-
-
 def write_case(
     result: Result,
     mri: Volume,
@@ -108,7 +104,8 @@ def write_case(
     file_format: str = "nii.gz",
     *,
     save_alpha: bool = False,
-    dicom: tuple[DicomHeaders, DicomHeaders | None] | None = None,
+    dicom: PairHeaders | None = None,
+    export_anyway: bool = False,
     pictures: bool = False,
     identify: bool = False,
     file_names: Mapping[str, str] | None = None,
@@ -117,8 +114,11 @@ def write_case(
 ) -> dict[str, Path]:
     """Write a result's five files to `folder`, and its weight map if `save_alpha`; return them by role.
 
+    On another grid than the MRI's, the MRI on this grid is written, too. In the CT's frame the names say so:
+    ``mri_in_ct``, ``ct`` and ``mri_to_ct.tfm`` instead of ``mri``, ``ct_in_mri`` and ``ct_to_mri.tfm``.
+
     `file_names` replaces the usual names of results, by role: ``fused``, ``ct_in_mri``, ``transform``,
-    ``report``, ``result``, ``alpha``.
+    ``report``, ``result``, ``alpha``, ``mri``.
 
     With a `transform_format` other than ITK's, the transform is written in this format, too; ``lta`` and ``fsl`` need
     the CT's grid.
@@ -126,9 +126,10 @@ def write_case(
     Decisions about a previous result of the same inputs are kept, as void.
 
     The names of the inputs, which may identify the patient, are only included with `identify`. With `pictures` the
-    report's still pictures are also written as PNGs, to the folder ``pictures``. With the `dicom` headers of the MRI
-    and the CT (`read_pair_headers`), the fused volume and the registered CT are also written as DICOM series, to the
-    folders ``dicom/fused`` and ``dicom/ct_in_mri``.
+    report's still pictures are also written as PNGs, to the folder ``pictures``. With the `dicom` headers of both
+    (`read_pair_headers`), the fused volume and the one that was moved are also written as DICOM series, to the folders
+    ``dicom/fused`` and ``dicom/ct_in_mri`` (or ``dicom/mri_in_ct``), and the pose as ``dicom/registration.dcm`` if both
+    are DICOM; with `export_anyway` also if the result is in doubt (`in_doubt`).
 
     All files are first written to a hidden folder and then moved into place, so that a full disk or a kill leaves the
     previous result unchanged. The old ``result.json`` is removed first and the new one is moved last: if it exists, the
@@ -139,22 +140,15 @@ def write_case(
     ------
     ImageFileError
         The folder or a file cannot be written.
+    SettingsError
+        The result is in doubt, so that no DICOM is written without `export_anyway`.
     """
-    names = {
-        "fused": f"fused.{file_format}",
-        "ct_in_mri": f"ct_in_mri.{file_format}",
-        "transform": "ct_to_mri.tfm",
-        "report": "report.html",
-        "result": "result.json",
-    }
-    if save_alpha and result.alpha is not None:
-        names = {"alpha": f"alpha.{file_format}", **names}
-    if dicom is not None:
-        names = {"dicom_fused": DICOM_FOLDERS[0], "dicom_ct_in_mri": DICOM_FOLDERS[1], **names}
-    if pictures:
-        names = {"pictures": PICTURES, **names}
-    if transform_format != "itk":
-        names = {f"transform_{transform_format}": f"ct_to_mri{SUFFIXES[transform_format][0]}", **names}
+    doubt = None if dicom is None else in_doubt(result, folder)
+    require_decision(doubt, export_anyway)
+    names = names_of(
+        result, file_format, save_alpha=save_alpha, dicom=dicom is not None,
+        registration=dicom is not None and dicom.are_both, pictures=pictures, form=transform_format,
+    )  # fmt: skip
     names = {role: (file_names or {}).get(role, name) for role, name in names.items()}
     record = result.without_paths() if identify else result.without_names()
     began = time.perf_counter()
@@ -162,25 +156,22 @@ def write_case(
         written = _written_volumes(record, names)
         for role, volume in written.items():
             write_volume(volume, staged / names[role])
-        write_transform(result.transform, staged / names["transform"])
+        grids: dict[str, Any] = {"ct": ct_grid, "mri": mri.grid, "moved": moved_by(result)}
+        write_transform(result.transform, staged / names["transform"], **grids)
         if transform_format != "itk":
             other = staged / names[f"transform_{transform_format}"]
-            write_transform(result.transform, other, transform_format, ct=ct_grid, mri=mri.grid)
+            write_transform(result.transform, other, transform_format, **grids)
         if pictures:
             (staged / PICTURES).mkdir()
             write_pictures(result, mri, staged / PICTURES)
         if dicom is not None:
-            (staged / "dicom").mkdir()
-            write_dicom_results(
-                result.fused, result.ct_in_mri, staged / "dicom", dicom[0],
-                ct=dicom[1],
-                fused_window=None if result.intensity is None else result.intensity.window,
-            )  # fmt: skip
+            (staged / DICOM).mkdir()
+            write_dicom(result, staged / DICOM, dicom, mri.grid if result.reference == "mri" else ct_grid, doubt)
         timings = {**record.provenance.timings_s, "writing": time.perf_counter() - began}
         record = replace(
             record,
             provenance=replace(record.provenance, timings_s=timings),
-            volumes=Volumes(written["fused"], written["ct_in_mri"], written.get("alpha")),
+            volumes=Volumes(written["fused"], written["ct_in_mri"], written.get("alpha"), written.get("mri")),
             files=names,
             decisions=record.decisions or earlier_decisions(folder / names["result"], record),
         )
@@ -191,8 +182,19 @@ def write_case(
     return {role: folder / name for role, name in names.items()}
 
 
+def in_doubt(result: Result, folder: Path) -> Doubt | None:
+    """Return why a result should not leave for an archive, also by what was decided about the one that it replaces."""
+    decisions = result.decisions or earlier_decisions(folder / "result.json", result)
+    return may_leave(replace(result, decisions=decisions))
+
+
 def _written_volumes(result: Result, names: Mapping[str, str]) -> dict[str, Volume]:
-    volumes = {"fused": result.fused, "ct_in_mri": result.ct_in_mri, "alpha": result.alpha}
+    volumes = {
+        "fused": result.fused,
+        "ct_in_mri": result.ct_in_mri,
+        "alpha": result.alpha,
+        "mri": None if result.volumes is None else result.volumes.mri,
+    }
     return {role: volume for role, volume in volumes.items() if role in names and volume is not None}
 
 
@@ -226,7 +228,7 @@ class _VoxelsIn(Mapping[str, VoxelArray]):
     """The voxels of a case's volumes by the path of their field, read from the files on access."""
 
     def __init__(self, folder: Path, files: Mapping[str, str]) -> None:
-        self._files = {f"volumes.{role}": folder / files[role] for role in VOLUMES if role in files}
+        self._files = {f"volumes.{role}": folder / files[role] for role in ROLES if role in files}
 
     def __getitem__(self, key: str) -> VoxelArray:
         return read_volume(self._files[key]).array_kji
@@ -276,16 +278,16 @@ def _complete(folder: Path) -> None:
         for name in old & set(FOLDERS):
             shutil.rmtree(folder / name, ignore_errors=True)
         if any(name in DICOM_FOLDERS for name in names):
-            (folder / "dicom").mkdir(exist_ok=True)
+            (folder / DICOM).mkdir(exist_ok=True)
         for name in names:
             if os.path.lexists(whole / name):
                 if name in FOLDERS:
                     shutil.rmtree(folder / name, ignore_errors=True)
                 (whole / name).replace(folder / name)
-        ours = {f"{stem}.{form}" for stem in VOLUMES for form in output_names()}
+        ours = {REGISTRATION, *(f"{stem}.{form}" for stem in STEMS for form in output_names())}
         for name in (old & ours) - set(names):
             (folder / name).unlink(missing_ok=True)
-        if (folder / "dicom").is_dir():
+        if (folder / DICOM).is_dir():
             remove_if_empty([folder / "dicom"])
     except OSError as error:
         raise ImageFileError(
@@ -317,7 +319,7 @@ def refuse_to_overwrite_inputs(folder: Path, file_format: str, inputs: tuple[str
     ImageFileError
         An input has the same path as a result.
     """
-    for stem in VOLUMES:
+    for stem in STEMS:
         target = folder / f"{stem}.{file_format}"
         if any(_same_file(target, Path(given)) for given in inputs):
             raise ImageFileError(

@@ -16,6 +16,10 @@ Model = Literal["rigid", "similarity", "affine"]
 Align = Literal["skull", "brain"]
 Search = Literal["global", "local"]
 Device = Literal["auto", "cpu", "cuda", "mps"]
+Side = Literal["mri", "ct"]
+OutputGrid = Literal["mri", "ct", "union"]
+# Voxels of 0.2 mm make 2 GB of a head, and those of 10 mm show none.
+FINEST_MM, COARSEST_MM = 0.2, 10.0
 
 
 def _require_at_least(name: str, value: int, least: int) -> None:
@@ -157,6 +161,50 @@ class FusionSettings:
 
 
 @dataclass(frozen=True)
+class OutputSettings:
+    """The frame and the grid of the volumes that are made; the verdict is measured on the MRI's grid in any case.
+
+    Parameters
+    ----------
+    reference
+        Whose frame the volumes are in: the ``"mri"``'s, into which the CT is put, or the ``"ct"``'s, into which the MRI
+        is put.
+    grid
+        The voxels of the ``"mri"`` or of the ``"ct"``; the ``"union"`` (the fields of view of both, isotropic at the
+        finest spacing of either); or a number, isotropic voxels of so many mm over the field of view of the reference.
+        ``None`` for the reference's own voxels.
+    """
+
+    reference: Side = "mri"
+    grid: OutputGrid | float | None = None
+
+    def __post_init__(self) -> None:
+        if self.reference not in get_args(Side):
+            raise SettingsError(f"there is no reference {self.reference!r}; choose one of {', '.join(get_args(Side))}")
+        grid = self.grid
+        if isinstance(grid, int | float) and not isinstance(grid, bool):
+            if not FINEST_MM <= grid <= COARSEST_MM:
+                raise SettingsError(f"voxels must be {FINEST_MM:g} to {COARSEST_MM:g} mm; got {grid:g}")
+            object.__setattr__(self, "grid", float(grid))
+        elif grid is not None and grid not in get_args(OutputGrid):
+            raise SettingsError(
+                f"there is no output grid {grid!r}; choose one of {', '.join(get_args(OutputGrid))}, or a number in mm"
+            )
+        if grid == self.reference:  # two names of one thing
+            object.__setattr__(self, "grid", None)
+
+    @property
+    def chosen(self) -> OutputGrid | float:
+        """The grid, by its name where it is the reference's own."""
+        return self.reference if self.grid is None else self.grid
+
+    @property
+    def is_mris(self) -> bool:
+        """Whether the volumes are on the MRI's grid, in the MRI's frame."""
+        return self.reference == "mri" and self.grid is None
+
+
+@dataclass(frozen=True)
 class Settings:
     """All settings of `BrainFusionLib.fuse`.
 
@@ -172,6 +220,7 @@ class Settings:
     fusion: FusionSettings = field(default_factory=FusionSettings)
     device: Device = "auto"
     threads: int | None = None
+    output: OutputSettings = field(default_factory=OutputSettings)
 
     def __post_init__(self) -> None:
         if self.device not in get_args(Device):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -627,3 +628,37 @@ def test_unrelated_head_gives_exit_code_3(
     assert "Only the refused pose was written" in said
     assert read_transform(tmp_path / "refused.tfm").kind == "rigid"
     assert {p.name for p in tmp_path.iterdir()} == {"corner.nii.gz", "refused.tfm"}
+
+
+@pytest.mark.parametrize("options", [["--grid", "ct"], ["--grid", "5", "--reference", "ct"]])
+def test_grid_and_reference_are_those_of_the_options(inputs: Path, tmp_path: Path, options: list[str]) -> None:
+    assert fuse_unregistered(inputs, tmp_path, "--rule", "bone_over_mri", *options) == 0
+    names = ("fused.nii.gz", "ct_in_mri.nii.gz" if len(options) == 2 else "ct.nii.gz")
+    fused, ct = (sitk.ReadImage(str(tmp_path / name)) for name in names)
+    file = sitk.ReadImage(str(inputs / "ct.nii.gz"))
+    assert fused.GetSize() == ct.GetSize()
+    if len(options) == 2:
+        assert np.array_equal(sitk.GetArrayFromImage(ct), sitk.GetArrayFromImage(file))
+    else:
+        assert np.allclose(fused.GetSpacing(), 5)
+        assert np.allclose(fused.GetOrigin(), file.GetOrigin(), atol=1e-4)
+
+
+@pytest.mark.parametrize("grid", ["mr", "0", "-1", "nan"])
+def test_a_grid_that_is_none_is_explained(
+    inputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], grid: str
+) -> None:
+    assert fuse_unregistered(inputs, tmp_path / "out", f"--grid={grid}") == 2
+    assert re.search("grid|voxels", capsys.readouterr().err)
+    assert not (tmp_path / "out").exists()
+
+
+def test_register_with_the_ct_as_reference_writes_the_inverse(pair: PhantomPair, inputs: Path, tmp_path: Path) -> None:
+    files = [str(inputs / name) for name in ("ct.nii.gz", "mri.nii.gz")]
+    out = ["-o", str(tmp_path / "a.tfm"), "--json", str(tmp_path / "a.json")]
+    given = ["--no-register", "--transform", str(inputs / "true.tfm"), "--reference", "ct"]
+    assert cli.main(["register", *files, *out, *given]) == 0
+    found = read_transform(tmp_path / "a.tfm")
+    assert np.allclose(found.moving_from_fixed_lps, pair.transform.inverse().moving_from_fixed_lps, atol=1e-9)
+    record = json.loads((tmp_path / "a.json").read_text(encoding="utf-8"))
+    assert record["output"]["transform_moves"].startswith("the MRI onto the CT")

@@ -15,6 +15,7 @@ from BrainFusionLib.acquisition import CtAcquisition, MriAcquisition, PairAcquis
 from BrainFusionLib.case import (
     Decision,
     IntensityMap,
+    Output,
     Pose,
     Provenance,
     Request,
@@ -44,7 +45,7 @@ from BrainFusionLib.evidence import (
 from BrainFusionLib.geometry import Grid, affine, rotation_matrix
 from BrainFusionLib.landmarks import LandmarkErrors, LandmarkFit, LandmarkPoint, Landmarks
 from BrainFusionLib.metrics.fidelity import Fidelity
-from BrainFusionLib.settings import FusionSettings, RegistrationSettings, SearchPass, Settings
+from BrainFusionLib.settings import FusionSettings, OutputSettings, RegistrationSettings, SearchPass, Settings
 from BrainFusionLib.transform import AffineTransform, RigidTransform
 from BrainFusionLib.verdict.criterion import Finding
 from BrainFusionLib.verdict.judge import Verdict
@@ -181,6 +182,11 @@ all_settings = built(
     ),
     device=st.sampled_from(["auto", "cpu", "cuda", "mps"]),
     threads=maybe | st.integers(1, 8),
+    output=built(
+        OutputSettings,
+        reference=st.sampled_from(["mri", "ct"]),
+        grid=maybe | st.sampled_from(["mri", "ct", "union"]) | st.floats(0.2, 10),
+    ),
 )
 places = st.lists(finite, min_size=3, max_size=3).map(np.array)
 marks = st.lists(st.tuples(text, places, places), min_size=2, max_size=3).map(
@@ -233,7 +239,9 @@ def results(draw):
             LandmarkErrors, median_mm=numbers, worst_mm=numbers, points=st.lists(marked, max_size=2).map(tuple)
         ),
         notes=st.lists(text, max_size=3).map(tuple),
-        volumes=maybe | built(Volumes, fused=voxels, ct_in_mri=voxels, alpha=maybe | voxels),
+        volumes=maybe | built(Volumes, fused=voxels, ct_in_mri=voxels, alpha=maybe | voxels, mri=maybe | voxels),
+        output=maybe
+        | built(Output, reference=st.sampled_from(["mri", "ct"]), grid=maybe | st.just(grid), transform_moves=text),
         files=st.dictionaries(text, text, max_size=3),
         decisions=st.lists(decisions, max_size=2).map(tuple),
         warning=text,

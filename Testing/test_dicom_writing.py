@@ -207,7 +207,7 @@ def test_slices_name_the_mri_slice_and_both_series(scan, tmp_path):
     ct = read_series_headers(write_scan(a_volume(ct_grid), tmp_path / "ct", "CT", StudyInstanceUID="1.2.3.4.5"))
     heard = []
     write_dicom_series(
-        a_volume(scan.grid), tmp_path / "out", scan.headers, FUSED, ct=ct, progress=lambda *said: heard.append(said)
+        a_volume(scan.grid), tmp_path / "out", scan.headers, FUSED, other=ct, progress=lambda *said: heard.append(said)
     )
     assert heard[-1] == ("exporting", 1.0)
     mri_uid = {d.InstanceNumber - 1: d.SOPInstanceUID for d in datasets(scan.folder)}
@@ -233,7 +233,7 @@ def test_dciodvfy_finds_no_error(scan, tmp_path):
     ct = read_series_headers(write_scan(a_volume(a_grid(np.eye(3))), tmp_path / "ct", "CT"))
     volume = a_volume(scan.grid)
     whole = volume.with_array(np.rint(volume.array_kji))
-    write_dicom_results(volume, whole, tmp_path, scan.headers, ct=ct, fused_window=(0, 900))
+    write_dicom_results(volume, whole, tmp_path, scan.headers, other=ct, fused_window=(0, 900))
     assert_dciodvfy_finds_no_error(tmp_path / "fused")
     assert_dciodvfy_finds_no_error(tmp_path / "ct_in_mri")
 
@@ -447,7 +447,7 @@ def test_burned_in_text_follows_the_sources(tmp_path, mri, ct, result):
         return read_series_headers(write_scan(a_volume(a_grid()), tmp_path / name, modality, **tags))
 
     of_ct = None if ct == "absent" else headers("ct", "CT", ct)
-    write_dicom_series(a_volume(a_grid()), tmp_path / "out", headers("mri", "MR", mri), FUSED, ct=of_ct)
+    write_dicom_series(a_volume(a_grid()), tmp_path / "out", headers("mri", "MR", mri), FUSED, other=of_ct)
     assert {data.get("BurnedInAnnotation") for data in datasets(tmp_path / "out")} == {result}
 
 

@@ -70,7 +70,7 @@ def export(
         _registered(inputs.ct.copied(), fused, order.ct_from_mri),
         order.target,
         mri,
-        ct=None if order.ct_file is None else read_headers([order.ct_file]),
+        other=None if order.ct_file is None else read_headers([order.ct_file]),
         fused_window=order.window,
         progress=step,
     )

@@ -536,13 +536,13 @@ class Task:
 
 
 def _middle_of_head(result: Result):
-    """Return the middle of the CT's tissue on the MRI's grid, LPS mm; that of the grid if there is none."""
+    """Return the middle of the CT's tissue on the grid of the result, LPS mm; that of the MRI's if there is none."""
     if result.volumes is None:
         return result.grid.centre_lps_mm
     tissue = np.argwhere(result.ct_in_mri.array_kji[::STEP, ::STEP, ::STEP] > HEAD_THRESHOLD_HU)
     if not len(tissue):
         return result.grid.centre_lps_mm
-    return apply_affine(result.grid.lps_from_ijk, STEP * tissue.mean(axis=0)[::-1])
+    return apply_affine(result.ct_in_mri.grid.lps_from_ijk, STEP * tissue.mean(axis=0)[::-1])
 
 
 def _say_nothing(stage: str, fraction: float) -> None:

@@ -9,6 +9,9 @@ from BrainFusionLib.errors import BrainFusionError, Remedy
 PHRASES: dict[Remedy, str] = {
     Remedy.REGISTER: _("Choose Registration: Automatic, or check the two volumes and their transforms."),
     Remedy.GIVE_START: _("Choose a starting pose."),
+    Remedy.EXPORT_ANYWAY: _("To export it nevertheless, click again; each object then says it of itself."),
+    Remedy.OTHER_GRID: _("Choose another output grid."),
+    Remedy.COARSER_GRID: _("Choose a coarser output grid, or make the volumes smaller (Crop Volume module)."),
     Remedy.USE_TRANSFORM_AS_IT_IS: _(
         "Choose a transform that only turns and shifts; or put the CT under this one (Transforms module) and choose "
         "Registration: Skip."

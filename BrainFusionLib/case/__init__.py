@@ -8,7 +8,7 @@ from BrainFusionLib.case.decision import Decision
 from BrainFusionLib.case.faces import fuse, register
 from BrainFusionLib.case.record import read_record
 from BrainFusionLib.case.request import Inputs, Request, Source
-from BrainFusionLib.case.result import WARNING, IntensityMap, Pose, Provenance, Result, Volumes
+from BrainFusionLib.case.result import WARNING, IntensityMap, Output, Pose, Provenance, Result, Volumes
 from BrainFusionLib.case.run import run
 from BrainFusionLib.case.standing import decision_of, rejected, standings_of
 
@@ -18,6 +18,7 @@ __all__ = [
     "Decision",
     "Inputs",
     "IntensityMap",
+    "Output",
     "Pose",
     "Provenance",
     "Request",

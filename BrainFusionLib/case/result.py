@@ -11,6 +11,7 @@ from BrainFusionLib.evidence import Evidence
 from BrainFusionLib.geometry import Grid
 from BrainFusionLib.landmarks import LandmarkErrors, Landmarks
 from BrainFusionLib.metrics.fidelity import Fidelity
+from BrainFusionLib.settings import Side
 from BrainFusionLib.transform import RigidTransform, Transform
 from BrainFusionLib.values import ByValue
 from BrainFusionLib.verdict.judge import Verdict
@@ -99,21 +100,51 @@ class Provenance(ByValue):
 
 @dataclass(frozen=True, eq=False)
 class Volumes(ByValue):
-    """The volumes of a result, all on the MRI's grid.
+    """The volumes of a result, all on one grid: the MRI's, unless another was asked for (`Output`).
 
     Attributes
     ----------
     fused
         On the MRI's intensity scale; bone is brighter than the MRI.
     ct_in_mri
-        Whole Hounsfield units, -1000 outside the CT's field of view.
+        The CT: whole Hounsfield units, -1000 outside the CT's field of view; on the CT's own voxels, its own values.
     alpha
         The weight of the CT, 0 to 1; ``None`` if the method has none.
+    mri
+        The MRI, if the grid is not the MRI's own; outside of the MRI's field of view, its black.
     """
 
     fused: Volume
     ct_in_mri: Volume
     alpha: Volume | None = None
+    mri: Volume | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Output(ByValue):
+    """Where the volumes of a result are, and what the transform written beside them does.
+
+    Attributes
+    ----------
+    reference
+        Whose frame the volumes are in.
+    grid
+        Their grid, in that frame; ``None`` if nothing was fused.
+    transform_moves
+        What the transform file does: "the CT onto the MRI; it maps MRI points to CT points, LPS mm", or the reverse.
+        `Pose.transform` is always the former.
+    """
+
+    reference: Side
+    grid: Grid | None
+    transform_moves: str
+
+    @classmethod
+    def of(cls, reference: Side, grid: Grid | None) -> Output:
+        """Return the output in the frame of a reference."""
+        moved, fixed = ("CT", "MRI") if reference == "mri" else ("MRI", "CT")
+        text = f"the {moved} onto the {fixed}; it maps {fixed} points to {moved} points, LPS mm"
+        return cls(reference, grid, text)
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,7 +162,7 @@ class Result(ByValue):
     evidence
         The evidence for the verdict.
     grid
-        The MRI's grid, which all volumes have.
+        The MRI's grid, on which the evidence was measured.
     fidelity
         How faithful the fused volume is to its sources; ``None`` if nothing was fused.
     intensity
@@ -144,6 +175,8 @@ class Result(ByValue):
         Assumptions and repairs, for the user.
     volumes
         ``None`` if nothing was fused, or if the result was read without voxels.
+    output
+        The frame and the grid of the volumes, and the direction of the transform that is written.
     files
         Files of the result by role, relative to ``result.json``; empty for a result in memory.
     decisions
@@ -163,6 +196,7 @@ class Result(ByValue):
     landmarks: LandmarkErrors | None = None
     notes: tuple[str, ...] = ()
     volumes: Volumes | None = None
+    output: Output | None = None
     files: dict[str, str] = field(default_factory=dict)
     decisions: tuple[Decision, ...] = ()
     warning: str = WARNING
@@ -173,13 +207,18 @@ class Result(ByValue):
         return self.pose.transform
 
     @property
+    def reference(self) -> Side:
+        """Whose frame the volumes are in."""
+        return self.request.settings.output.reference
+
+    @property
     def fused(self) -> Volume:
         """The fused volume."""
         return self._volumes.fused
 
     @property
     def ct_in_mri(self) -> Volume:
-        """The CT on the MRI's grid."""
+        """The CT on the grid of the result."""
         return self._volumes.ct_in_mri
 
     @property
@@ -242,7 +281,7 @@ class Result(ByValue):
             landmarks = replace(landmarks, points=points)
         volumes = self.volumes
         if volumes is not None:
-            alpha = None if volumes.alpha is None else renamed(volumes.alpha)
-            volumes = Volumes(renamed(volumes.fused), renamed(volumes.ct_in_mri), alpha)
+            alpha, mri = (None if volume is None else renamed(volume) for volume in (volumes.alpha, volumes.mri))
+            volumes = Volumes(renamed(volumes.fused), renamed(volumes.ct_in_mri), alpha, mri)
         notes = tuple(anonymous(note) for note in self.notes)
         return replace(self, request=request, notes=notes, volumes=volumes, landmarks=landmarks)

@@ -18,8 +18,10 @@ import numpy as np
 from BrainFusionLib import intensity
 from BrainFusionLib.acquisition import pair_acquisition
 from BrainFusionLib.case.clock import Clock
+from BrainFusionLib.case.fusing import MRI_TISSUE, Fused, fuse_sources
+from BrainFusionLib.case.output import Sources, check_output, output_note, sources_on_output
 from BrainFusionLib.case.request import Inputs, Request
-from BrainFusionLib.case.result import IntensityMap, Pose, Provenance, Result, Volumes
+from BrainFusionLib.case.result import Output, Pose, Provenance, Result
 from BrainFusionLib.case.values import notes_of, put_right
 from BrainFusionLib.device import pick_device, use_threads
 from BrainFusionLib.errors import RegistrationError, Remedy, SettingsError
@@ -35,8 +37,6 @@ from BrainFusionLib.evidence import (
     SkullFit,
 )
 from BrainFusionLib.intensity.inside import FindInside, InsideSkull, inside_skull
-from BrainFusionLib.intensity.unit import UnitPair, unit_pair
-from BrainFusionLib.metrics.fidelity import Fidelity, fidelity
 from BrainFusionLib.progress import Cancel, Progress, stop_if
 from BrainFusionLib.transform import RigidTransform, Transform
 from BrainFusionLib.verdict.given import REFUSED, compared
@@ -49,9 +49,6 @@ if TYPE_CHECKING:
 
     from BrainFusionLib.fusion.method import Fuser
     from BrainFusionLib.registration import Registration
-
-# MRI voxels above this value on the unit scale are tissue.
-MRI_TISSUE = 0.1
 
 
 def run(request: Request, inputs: Inputs, progress: Progress | None = None, cancel: Cancel | None = None) -> Result:
@@ -78,7 +75,7 @@ def run(request: Request, inputs: Inputs, progress: Progress | None = None, canc
     ImageContentError
         The volumes cannot be a CT in Hounsfield units and an MRI, or the registration mask is empty.
     GeometryError
-        The mask is not on the MRI's grid.
+        The mask is not on the MRI's grid, or the volumes on the output grid would take too much memory.
     RegistrationError
         The best pose found is refused; it is attached to the error.
     SettingsError, WeightsError, MissingDependencyError
@@ -96,7 +93,7 @@ def run(request: Request, inputs: Inputs, progress: Progress | None = None, canc
         with ThreadPoolExecutor(1) as beside:
             # In parallel with the fusion, which does not always use all cores.
             local_evidence = beside.submit(_local_evidence, pulled, inputs, inside, pose)
-            fused = None if fuser is None else _fused(fuser, inputs, pulled, clock)
+            fused = None if fuser is None else _fused(fuser, request, inputs, pose, pulled, device, clock)
             measured, given = _checked(request, inputs, pose, local_evidence.result, device, clock)
     landmarks = None if request.landmarks is None else request.landmarks.residuals(pose.transform)
     evidence = Evidence(
@@ -113,6 +110,10 @@ def run(request: Request, inputs: Inputs, progress: Progress | None = None, canc
         distortion=measured.distortion,
         landmarks=None if landmarks is None else landmarks.summary,
     )
+    output, grid = request.settings.output, None if fused is None else fused.volumes.fused.grid
+    notes = notes_of(request, inputs, pose)
+    if grid is not None and not output.is_mris:
+        notes = (*notes, output_note(output, grid, pose))
     return Result(
         request=request,
         pose=pose,
@@ -123,8 +124,9 @@ def run(request: Request, inputs: Inputs, progress: Progress | None = None, canc
         fidelity=None if fused is None else fused.fidelity,
         intensity=None if fused is None else fused.intensity,
         landmarks=landmarks,
-        notes=notes_of(request, inputs, pose),
+        notes=notes,
         volumes=None if fused is None else fused.volumes,
+        output=Output.of(output.reference, grid),
     )
 
 
@@ -147,6 +149,7 @@ def _ready(request: Request, inputs: Inputs) -> tuple[Request, Fuser | None, tor
 
         request = replace(request, settings=replace(request.settings, fusion=pinned(request.settings.fusion)))
         fuser = prepare(request.settings.fusion, device)
+        check_output(request.settings, inputs, request.given)
     intensity.check_pair(inputs.ct, inputs.mri, request.stated)
     if inputs.mri_mask is not None:
         intensity.check_mask(inputs.mri_mask, inputs.mri)
@@ -225,29 +228,16 @@ def _resampled(
         return _Pulled(ct_in_mri, intensity.ct_head_mask(ct_in_mri), coverage, low, high)
 
 
-@dataclass(frozen=True)
-class _Fused:
-    volumes: Volumes
-    fidelity: Fidelity
-    intensity: IntensityMap
-
-
-def _fused(fuser: Fuser, inputs: Inputs, pulled: _Pulled, clock: Clock) -> _Fused:
-    """Fuse slice by slice along the feet-head axis, in whichever order the volume is stored."""
-    ct, mri, ct_in_mri = inputs.ct, inputs.mri, pulled.ct_in_mri
+def _fused(
+    fuser: Fuser, request: Request, inputs: Inputs, pose: Pose, pulled: _Pulled, device: torch.device, clock: Clock
+) -> Fused:
+    """Fuse on the output grid: the MRI's own, unless another was asked for."""
+    output, scale = request.settings.output, (pulled.mri_low, pulled.mri_high)
     with clock.stage("fusion"):
-        unit = unit_pair(ct_in_mri, mri, pulled.head, scale=(pulled.mri_low, pulled.mri_high))
-        stacks, undo = unit.stacks()
-        made = fuser.fuse(stacks, progress=clock.progress, cancel=clock.cancel)
-        # Computed as a change to the MRI, so that unchanged voxels keep its values to the last bit.
-        array = unit.in_mri_scale(undo(made.fused), mri.array_kji)
-        fused = Volume(array, mri.grid, "MR", f"{mri.name} fused with {ct.name}")
-        alpha = None
-        if made.alpha is not None:
-            alpha = Volume(undo(made.alpha), mri.grid, None, f"weight of {ct.name} in {fused.name}")
-        return _Fused(
-            Volumes(fused, ct_in_mri, alpha), _fidelity(array, ct_in_mri, unit), _intensity_map(fuser.meaning, unit)
-        )
+        on_grid = Sources(pulled.ct_in_mri, inputs.mri, pulled.head)
+        if not output.is_mris:
+            on_grid = sources_on_output(output, inputs, pose.transform, scale[0], device)
+        return fuse_sources(fuser, inputs, on_grid, scale, clock)
 
 
 @dataclass(frozen=True)
@@ -342,32 +332,6 @@ def _coverage(ct_hu: VoxelArray, mri: VoxelArray, low: float, high: float) -> fl
     head = (mri[::2, ::2, ::2] - np.float32(low)) / np.float32(high - low) > MRI_TISSUE
     tissue = ct_hu[::2, ::2, ::2] > intensity.HEAD_THRESHOLD_HU
     return float(tissue[head].mean()) if head.any() else 0.0
-
-
-def _fidelity(fused: VoxelArray, ct_in_mri: Volume, unit: UnitPair) -> Fidelity:
-    """Measure the fused volume as it will be written, converted back from the MRI's scale."""
-    fused_unit = unit.on_unit_scale(fused)
-    bone = unit.bone_weight == 1
-    return fidelity(
-        fused_unit,
-        unit.ct_unit,
-        unit.mri_unit,
-        bone=bone,
-        soft_tissue=(unit.bone_weight == 0) & (unit.mri_unit > MRI_TISSUE),
-        fused_hu_in_bone=intensity.hu_from_unit(fused_unit[bone]),
-        ct_hu_in_bone=ct_in_mri.array_kji[bone],
-    )
-
-
-def _intensity_map(meaning: str, unit: UnitPair) -> IntensityMap:
-    return IntensityMap(
-        meaning=meaning,
-        ct_knots_hu=intensity.CT_KNOTS_HU,
-        ct_knots_fused=tuple(unit.low + (unit.high - unit.low) * u for u in intensity.CT_KNOTS_UNIT),
-        mri_low=unit.low,
-        mri_high=unit.high,
-        window=intensity.window_of_fused(unit.low, unit.high),
-    )
 
 
 def _provenance(registration: Registration | None, device: torch.device, clock: Clock) -> Provenance:

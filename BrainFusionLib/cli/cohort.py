@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from BrainFusionLib.cli.codes import DONE, FAULT, WRONG_INPUT
+from BrainFusionLib.cli.output import add_output_options, output_settings
 from BrainFusionLib.cli.pair import add_stated, stated_by
 from BrainFusionLib.cli.remedies import PHRASES
 from BrainFusionLib.cli.rules import add_rule_options, fusion_settings
@@ -21,7 +22,7 @@ from BrainFusionLib.cohort.row import Row
 from BrainFusionLib.console import say
 from BrainFusionLib.errors import Remedy, SettingsError
 from BrainFusionLib.io.reading import is_folder
-from BrainFusionLib.settings import Device, Preset, RegistrationSettings, Settings
+from BrainFusionLib.settings import Device, OutputSettings, Preset, RegistrationSettings, Settings
 
 
 def add_to(commands: Any) -> None:
@@ -67,6 +68,7 @@ def add_cohort_options(command: Any) -> None:
     )
     add_stated(command)
     add_rule_options(command)
+    add_output_options(command)
     command.add_argument(
         "--preset", choices=get_args(Preset), default="standard", help="effort of the search for the pose"
     )
@@ -92,12 +94,14 @@ def _cohort(options: argparse.Namespace) -> int:
 
 def run_entries(options: argparse.Namespace, entries: Sequence[Entry], problems: Sequence[str]) -> list[Row]:
     """Do the cases that are not done yet, and print each; return their rows."""
-    workers = 1 if options.scheduler else _workers(options.workers, entries)
+    output = output_settings(options)
+    workers = 1 if options.scheduler else _workers(options.workers, entries, output)
     settings = Settings(
         registration=RegistrationSettings.preset(options.preset),
         fusion=fusion_settings(options),
         device=options.device,
         threads=1 if workers > 1 or options.scheduler else None,
+        output=output,
     )
     began = time.monotonic()
 
@@ -151,6 +155,8 @@ def _entries(options: argparse.Namespace) -> tuple[list[Entry], list[str]]:
         An option is for another kind of cohort.
     """
     patterns = (options.ct_pattern, options.mri_pattern)
+    if options.bids and options.reference == "ct":
+        raise SettingsError("a BIDS derivative is in the frame of the MRI: omit --bids or --reference")
     if options.bids:
         return read_bids(options.cohort, options.participant_label, *patterns)
     if options.participant_label:
@@ -162,7 +168,7 @@ def _entries(options: argparse.Namespace) -> tuple[list[Entry], list[str]]:
     return read_manifest(options.cohort)
 
 
-def _workers(wanted: str, entries: Sequence[Entry]) -> int:
+def _workers(wanted: str, entries: Sequence[Entry], output: OutputSettings) -> int:
     """Return how many cases to do at once.
 
     Raises
@@ -175,7 +181,7 @@ def _workers(wanted: str, entries: Sequence[Entry]) -> int:
             raise SettingsError(f"--workers must be auto or a whole number of at least 1; got {wanted!r}")
         return int(wanted)
     try:
-        workers, needed = workers_that_fit(entries)
+        workers, needed = workers_that_fit(entries, output)
     except ImportError:
         say("One case at a time: to determine how many fit into the memory, pip install 'brainfusion[cohort]'.")
         return 1

@@ -10,21 +10,22 @@ from pathlib import Path
 from typing import Any
 
 from BrainFusionLib.case import WARNING, run
-from BrainFusionLib.cli.codes import DONE
+from BrainFusionLib.cli.codes import DONE, NOT_FOUND
+from BrainFusionLib.cli.dicom import headers_of, say_dicom
+from BrainFusionLib.cli.output import add_output_options, output_settings
 from BrainFusionLib.cli.pair import (
     add_inputs,
     check_keep_refused,
     inputs_of,
     request_of,
     say_result,
-    series_of,
 )
 from BrainFusionLib.cli.rules import add_rule_options, fusion_settings
 from BrainFusionLib.cli.start import add_start_options, check_start_options, start_of
 from BrainFusionLib.console import ProgressLine, say
 from BrainFusionLib.folder import (
+    in_doubt,
     make_output_folder,
-    read_pair_headers,
     refuse_to_overwrite_inputs,
     remove_if_empty,
     write_case,
@@ -38,13 +39,16 @@ def add_to(commands: Any) -> None:
     fuse_command = commands.add_parser(
         "fuse",
         help="register and fuse a CT and an MRI",
-        description="Register the CT to the MRI, and write a fused volume on the MRI's grid, with a report.",
-        epilog="Written to FOLDER: fused and ct_in_mri (volumes on the MRI's grid), ct_to_mri.tfm (the transform; "
+        description="Register the CT to the MRI, and write a fused volume, on the MRI's or another grid, and a report.",
+        epilog="Written to FOLDER: fused and ct_in_mri (volumes on the MRI's grid; mri, too, if --grid says another; "
+        "with --reference ct fused, mri_in_ct and ct), ct_to_mri.tfm or mri_to_ct.tfm (the transform; "
         "load it in 3D Slicer), result.json (all numbers), report.html (open it in a browser, and always check the "
-        "images yourself); with --dicom, dicom/fused and dicom/ct_in_mri (folders of slices).",
+        "images yourself); with --dicom, dicom/fused and dicom/ct_in_mri (folders of slices) and "
+        "dicom/registration.dcm.",
     )
     add_inputs(fuse_command)
     add_start_options(fuse_command)
+    add_output_options(fuse_command)
     fuse_command.add_argument(
         "--threads",
         type=int,
@@ -68,7 +72,14 @@ def add_to(commands: Any) -> None:
         "--dicom",
         action="store_true",
         help="also write the fused volume and the registered CT as DICOM series into the MRI's study (modality OT, "
-        "derived); the MRI must be DICOM",
+        "derived), and the pose as a Spatial Registration (REG) if both are DICOM; the MRI must be DICOM (with "
+        "--reference ct the CT, whose study it then is)",
+    )
+    fuse_command.add_argument(
+        "--export-anyway",
+        action="store_true",
+        help="write --dicom also if the verdict is red; each object then says so in its description. Without it, all "
+        "else is written, and the exit code is 3",
     )
     fuse_command.add_argument(
         "--pictures", action="store_true", help="also write the report's still pictures as PNGs, in pictures/"
@@ -86,7 +97,8 @@ def _fuse(options: argparse.Namespace) -> int:
     folder = Path(options.output)
     read = [path for path in (options.ct, options.mri, options.mri_mask) if path is not None]
     refuse_to_overwrite_inputs(folder, options.format, tuple(read))
-    check_keep_refused(options, (options.transform, str(folder / "ct_to_mri.tfm")))
+    written = [str(folder / name) for name in ("ct_to_mri.tfm", "mri_to_ct.tfm")]
+    check_keep_refused(options, (options.transform, *written))
     check_start_options(options)
     settings = Settings(
         registration=RegistrationSettings.preset(
@@ -95,6 +107,7 @@ def _fuse(options: argparse.Namespace) -> int:
         fusion=fusion_settings(options),
         device=options.device,
         threads=options.threads,
+        output=output_settings(options),
     )
     made = make_output_folder(folder)
     began = time.monotonic()
@@ -102,21 +115,21 @@ def _fuse(options: argparse.Namespace) -> int:
         with ProgressLine(sys.stderr) as progress:
             progress("reading", 0.0)
             inputs = inputs_of(options)
-            dicom = read_pair_headers(options.ct, options.mri, *series_of(options)) if options.dicom else None
-            if dicom is not None:
-                dicom[0].check_same_place(inputs.mri.grid, inputs.mri.name)
+            dicom = headers_of(options, inputs) if options.dicom else None
             start, given, landmarks = start_of(options, inputs)
             request = request_of(options, inputs)
             request = replace(request, settings=settings, start=start, given=given, landmarks=landmarks)
             result = run(request, inputs, progress)
             progress("writing", 0.0)
+            withheld = None if dicom is None or options.export_anyway else in_doubt(result, folder)
             files = write_case(
                 result,
                 inputs.mri,
                 folder,
                 options.format,
                 save_alpha=options.save_alpha,
-                dicom=dicom,
+                dicom=dicom if withheld is None else None,
+                export_anyway=options.export_anyway,
                 pictures=options.pictures,
                 identify=options.identify,
                 transform_format=options.transform_format,
@@ -128,9 +141,16 @@ def _fuse(options: argparse.Namespace) -> int:
     say_result(result)
     if options.save_alpha and "alpha" not in files:
         say(f"note: no alpha was written, because the rule {options.rule} has no weights")
-    if dicom is not None and dicom[1] is not None and dicom[0].is_of_another_patient(dicom[1]):
-        say("note: CT and MRI carry different patient IDs; the DICOM series were written for the MRI's patient")
+    if dicom is not None and withheld is None:
+        say_dicom(dicom, result)
     say(f"Done in {time.monotonic() - began:.0f} s on {result.provenance.device}; results are {WARNING}.")
     for role, path in files.items():
         say(f"  {role:<10} {path}")
-    return DONE
+    if withheld is None:
+        return DONE
+    say(
+        f"No DICOM was written: {withheld.text}. To write it nevertheless, add --export-anyway; each object then says "
+        "it of itself.",
+        error=True,
+    )
+    return NOT_FOUND

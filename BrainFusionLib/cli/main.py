@@ -1,7 +1,8 @@
 """The ``brainfusion`` command.
 
-Exit codes: 0 done; 1 a fault of the program; 2 wrong input, settings or files; 3 CT and MRI could not be aligned;
-130 interrupted with Ctrl-C; 143 terminated (SIGTERM).
+Exit codes: 0 done; 1 a fault of the program; 2 wrong input, settings or files; 3 CT and MRI could not be aligned
+(nothing was written), or the result is in doubt (all but the DICOM results was written); 130 interrupted with Ctrl-C;
+143 terminated (SIGTERM).
 """
 
 from __future__ import annotations

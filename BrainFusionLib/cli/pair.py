@@ -96,7 +96,9 @@ def stated_by(options: argparse.Namespace) -> tuple[str, ...]:
 
 def between_of(options: argparse.Namespace, inputs: Inputs) -> Between:
     """Return what the file of a transform does not say itself."""
-    return between_inputs(inputs, options.ct, options.mri, options.transform_frame, options.transform_maps)
+    return between_inputs(
+        inputs, options.ct, options.mri, options.transform_frame, options.transform_maps, series_of(options)
+    )
 
 
 def request_of(options: argparse.Namespace, inputs: Inputs) -> Request:
@@ -179,7 +181,7 @@ def add_inputs(parser: argparse.ArgumentParser) -> None:
         "--transform",
         metavar="FILE",
         help="a starting pose to try (a wrong one does no harm): a transform of ITK (.tfm, .txt, .h5), ANTs (.mat), "
-        "FreeSurfer (.lta), FSL (.mat), elastix, or a 4x4 matrix",
+        "FreeSurfer (.lta), FSL (.mat), elastix, DICOM (a Spatial Registration, REG), or a 4x4 matrix",
     )
     parser.add_argument(
         "--transform-frame", choices=get_args(Frame), help="coordinates of a --transform that is a plain 4x4 matrix"

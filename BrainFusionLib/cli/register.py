@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from BrainFusionLib.case import run, to_document
+from BrainFusionLib.case.files import moved_by
 from BrainFusionLib.cli.codes import DONE
+from BrainFusionLib.cli.output import add_reference_option, output_settings
 from BrainFusionLib.cli.pair import (
     add_inputs,
     check_keep_refused,
@@ -30,10 +32,12 @@ def add_to(commands: Any) -> None:
     register_command = commands.add_parser(
         "register",
         help="register only, and write the transform",
-        description="Register the CT to the MRI, and write the transform (ITK text; MRI to CT points, LPS).",
+        description="Register the CT to the MRI, and write the transform (ITK text; MRI to CT points, LPS; with "
+        "--reference ct the inverse).",
     )
     add_inputs(register_command)
     add_start_options(register_command)
+    add_reference_option(register_command)
     register_command.add_argument("-o", "--output", required=True, metavar="FILE.tfm", help="the transform to write")
     register_command.add_argument(
         "--json", metavar="FILE", help="also write the result (verdict, evidence, timings) to FILE"
@@ -51,6 +55,7 @@ def _register(options: argparse.Namespace) -> int:
             options.preset, options.seed, options.model, options.align, options.search
         ),
         device=options.device,
+        output=output_settings(options),
     )
     made = [folder for path in (output, Path(options.json or output)) for folder in make_output_folder(path.parent)]
     try:
@@ -64,7 +69,10 @@ def _register(options: argparse.Namespace) -> int:
         # The transform last: a run stopped between the two leaves no new transform without its verdict.
         if options.json:
             write_json(to_document(result.without_names()), options.json)
-        write_transform(result.transform, output, options.transform_format, ct=inputs.ct.grid, mri=inputs.mri.grid)
+        write_transform(
+            result.transform, output, options.transform_format,
+            ct=inputs.ct.grid, mri=inputs.mri.grid, moved=moved_by(result),
+        )  # fmt: skip
     except BaseException:
         remove_if_empty(made)
         raise

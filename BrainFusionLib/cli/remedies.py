@@ -20,8 +20,11 @@ PHRASES: dict[Remedy, str] = {
     Remedy.STATE_FRAME: "Say it with --transform-frame (lps or ras) and --transform-maps (ct-to-mri or mri-to-ct).",
     Remedy.STATE_DIRECTION: "Say it with --transform-maps (ct-to-mri or mri-to-ct).",
     Remedy.OTHER_OUTPUT_FOLDER: "Name another output folder with -o.",
-    Remedy.OMIT_DICOM: "Give the MRI as a folder of DICOM slices, or omit --dicom.",
+    Remedy.OMIT_DICOM: "Give it as a folder of DICOM slices, or omit --dicom.",
     Remedy.ALLOW_OVERWRITE: "Choose another output.",
+    Remedy.EXPORT_ANYWAY: "To write it nevertheless, add --export-anyway; each object then says it of itself.",
+    Remedy.OTHER_GRID: "Choose another --grid, or omit --model.",
+    Remedy.COARSER_GRID: "Choose a coarser --grid (a number in mm), crop the volumes, or use a larger machine.",
     Remedy.GIVE_START: "Give one with --transform or --start landmarks, or omit --search local.",
     Remedy.USE_CPU: "Close other programs, crop the volumes, or use --device cpu.",
 }

@@ -33,8 +33,9 @@ README = f"""# BrainFusion
 
 CTs registered to and fused with MRIs of the same heads. Results are {WARNING}.
 
-`*_desc-fused_*.nii.gz`: the fused volume, on the MRI's grid and intensity scale, with bone brighter than the MRI.
-`*_desc-registered_ct.nii.gz`: the CT on the MRI's grid, Hounsfield units.
+`*_desc-fused_*.nii.gz`: the fused volume, in the MRI's frame and intensity scale, with bone brighter than the MRI.
+`*_desc-registered_ct.nii.gz`: the CT on the same grid, Hounsfield units.
+`*_desc-resampled_*.nii.gz`: the MRI on this grid, if it was made on another one than the MRI's.
 `*_xfm.tfm`: an ITK transform that maps points of the MRI to points of the CT, mm.
 `*_report.html`, `*_result.json`: the verdict with its evidence, and all numbers.
 `cohort.tsv`, `cohort.html`: a summary of all cases.
@@ -134,6 +135,7 @@ def _entry(root: Path, session: _Session, ct: Path, mri: Path) -> Entry:
     names = {
         "fused": f"{stem}_desc-fused_{suffix}.nii.gz",
         "ct_in_mri": f"{stem}_desc-registered_ct.nii.gz",
+        "mri": f"{stem}_desc-resampled_{suffix}.nii.gz",
         "transform": f"{stem}_from-{suffix}_to-ct_mode-points_xfm.tfm",
         "report": f"{stem}_desc-fused_report.html",
         "result": f"{stem}_desc-fused_result.json",

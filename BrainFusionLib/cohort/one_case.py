@@ -52,6 +52,8 @@ PHRASES: dict[Remedy, str] = {
     Remedy.CHOOSE_SERIES_OF_EACH: "Fill the columns ct_series and mri_series, or give two folders.",
     Remedy.OMIT_SERIES: "Leave its cell in the column ct_series or mri_series empty.",
     Remedy.USE_TRANSFORM_AS_IT_IS: "Give a rigid one.",
+    Remedy.OTHER_GRID: "Give another output grid.",
+    Remedy.COARSER_GRID: "Give a coarser output grid (in mm), or crop the volumes.",
     Remedy.REGISTER: "Check the transform and the volumes.",
 }
 
@@ -123,7 +125,8 @@ def read(entry: Entry) -> Inputs:
 
 def fused(entry: Entry, inputs: Inputs, settings: Settings) -> Fused:
     """Return the result with what is needed to write the files: the MRI, and the sha256 of the starting pose."""
-    between = between_inputs(inputs, entry.ct, entry.mri, entry.transform_frame, entry.transform_maps)
+    series = (entry.ct_series, entry.mri_series)
+    between = between_inputs(inputs, entry.ct, entry.mri, entry.transform_frame, entry.transform_maps, series)
     request = Request(
         Source(inputs.ct.name, series=entry.ct_series, sha256=inputs.sha256.get("ct")),
         Source(inputs.mri.name, series=entry.mri_series, sha256=inputs.sha256.get("mri")),
@@ -144,9 +147,10 @@ def store(entry: Entry, result: Result, mri: Volume, transform_sha256: str | Non
     try:
         (case / SEAL).unlink(missing_ok=True)
         remove_staging(case)
-        files = list(write_case(result, mri, case, file_names=entry.file_names).values())
+        written = write_case(result, mri, case, file_names=entry.file_names)
+        files = list(written.values())
         if entry.bids_root is not None:
-            files.append(write_sidecar(entry, result, files[0]))
+            files.append(write_sidecar(entry, result, written["fused"]))
     except BaseException:
         remove_if_empty(made)
         raise

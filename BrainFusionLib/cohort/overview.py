@@ -9,6 +9,7 @@ from typing import Literal, TypeAlias
 import numpy as np
 from PIL import Image
 
+from BrainFusionLib.case.output import on_mri_grid
 from BrainFusionLib.case.result import WARNING, Result
 from BrainFusionLib.cohort.row import Row
 from BrainFusionLib.quantities import bound_length, counted, error_length, length, number
@@ -34,6 +35,7 @@ BARS, BAR_WIDTH, PLOT_HEIGHT = 24, 12, 90
 
 def thumbnail(result: Result, mri: Volume) -> str:
     """Return a small axial picture, the CT's bone outlined on the MRI: a JPEG as text."""
+    result = on_mri_grid(result, mri)
     pictures = plane_pictures(prepare_scene(result.ct_in_mri, mri, result.fused), "axial")
     image = Image.fromarray(with_edges(pictures.mri, pictures.edges))
     image.thumbnail((THUMBNAIL, THUMBNAIL), Image.Resampling.LANCZOS)

@@ -69,6 +69,11 @@ class DicomHeaders:
         """The series' UID."""
         return str(self.first.SeriesInstanceUID)
 
+    @property
+    def frame_uid(self) -> str:
+        """The UID of the frame of reference; empty without one."""
+        return str(self.first.get("FrameOfReferenceUID", "") or "")
+
     def is_of_another_patient(self, other: DicomHeaders) -> bool:
         """Return whether both give a patient ID, and not the same."""
         mine, others = (str(headers.first.get("PatientID", "")).strip() for headers in (self, other))
@@ -105,9 +110,9 @@ class DicomHeaders:
         parallel = np.abs(self.axes.T @ grid.direction).max(axis=0).min() > _PARALLEL
         if not parallel or np.abs(off_mm).max() > slack:
             raise GeometryError(
-                f"{name}: is not at the position of the MRI's DICOM slices "
+                f"{name}: is not at the position of the DICOM slices that it belongs to "
                 f"({'rotated' if not parallel else f'{np.linalg.norm(off_mm):.1f} mm away'}), so it cannot share their "
-                "frame of reference. Load the MRI from DICOM again, and fuse without cropping or moving it."
+                "frame of reference. Load them from DICOM again, and fuse without cropping or moving them."
             )
 
 

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from BrainFusionLib.errors import ImageContentError, ImageFileError
 from BrainFusionLib.geometry import Grid, apply_affine
-from BrainFusionLib.io.dicom_attributes import FUSED, REGISTERED_CT, Kind, series_dataset, set_slice, set_sources
+from BrainFusionLib.io.dicom_attributes import FUSED, REGISTERED_CT, Doubt, Kind, series_dataset, set_slice, set_sources
 from BrainFusionLib.io.dicom_encoding import SeriesWriter
 from BrainFusionLib.io.dicom_files import quiet_pydicom
 from BrainFusionLib.io.dicom_headers import DicomHeaders
@@ -28,37 +28,50 @@ CT_WINDOW_HU = (-500.0, 1500.0)
 
 def write_dicom_results(
     fused: Volume,
-    ct_in_mri: Volume,
+    moved: Volume,
     folder: Path,
-    mri: DicomHeaders,
+    reference: DicomHeaders,
     *,
-    ct: DicomHeaders | None = None,
+    other: DicomHeaders | None = None,
+    kinds: tuple[Kind, Kind] = (FUSED, REGISTERED_CT),
+    place: Grid | None = None,
+    doubt: Doubt | None = None,
     fused_window: tuple[float, float] | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Path]:
-    """Write the fused volume and the registered CT as two series, ``fused`` and ``ct_in_mri``; return their folders.
+    """Write the fused volume and the one that was moved as two series; return their folders, by their names.
 
-    Parameters are those of `write_dicom_series`. Either both are written or none.
+    Parameters
+    ----------
+    moved
+        The registered CT; the MRI, if `kinds` are those of the CT's frame.
+    kinds
+        What both say of themselves, and the names of their folders (`dicom_attributes.kinds_of`).
+
+    The others are those of `write_dicom_series`. Either both are written or none.
 
     Raises
     ------
     GeometryError, ImageContentError, ImageFileError
         As `write_dicom_series`.
     """
-    folders = {kind.folder: folder / kind.folder for kind in (FUSED, REGISTERED_CT)}
+    first, second = kinds
+    folders = {kind.folder: folder / kind.folder for kind in kinds}
     for target in folders.values():
         _refuse_to_overwrite(target)
     say = progress or (lambda stage, fraction: None)
     write_dicom_series(
-        fused, folders["fused"], mri, FUSED, ct=ct, window=fused_window, progress=lambda _, done: say(STAGE, done / 2)
-    )
+        fused, folders[first.folder], reference, first, other=other, window=fused_window, place=place, doubt=doubt,
+        progress=lambda _, done: say(STAGE, done / 2),
+    )  # fmt: skip
     try:
         write_dicom_series(
-            ct_in_mri, folders["ct_in_mri"], mri, REGISTERED_CT, ct=ct, window=CT_WINDOW_HU,
+            moved, folders[second.folder], reference, second, other=other, place=place, doubt=doubt,
+            window=CT_WINDOW_HU if second.rescale_type == "HU" else None,
             progress=lambda _, done: say(STAGE, (1 + done) / 2),
         )  # fmt: skip
     except BaseException:
-        shutil.rmtree(folders["fused"], ignore_errors=True)
+        shutil.rmtree(folders[first.folder], ignore_errors=True)
         raise
     return folders
 
@@ -66,11 +79,13 @@ def write_dicom_results(
 def write_dicom_series(
     volume: Volume,
     folder: Path,
-    mri: DicomHeaders,
+    reference: DicomHeaders,
     kind: Kind,
     *,
-    ct: DicomHeaders | None = None,
+    other: DicomHeaders | None = None,
     window: tuple[float, float] | None = None,
+    place: Grid | None = None,
+    doubt: Doubt | None = None,
     progress: Progress | None = None,
 ) -> tuple[Path, ...]:
     """Write a volume as a derived DICOM series, one file a slice, whole or not at all.
@@ -82,17 +97,23 @@ def write_dicom_series(
     Parameters
     ----------
     volume
-        On the MRI's grid, oblique or left-handed as may be.
+        In the frame of the reference, oblique or left-handed as may be.
     folder
         Missing or empty; the folder above it exists.
-    mri
-        Source of patient, study and frame of reference. Each file names the MRI slice at its position as a source.
+    reference
+        Source of patient, study and frame of reference: the MRI, unless it was put into the CT's frame. Each file names
+        the reference's slice at its position as a source.
     kind
         What the series says of itself.
-    ct
-        The CT's headers: each file then names the CT's series, too.
+    other
+        The headers of the other volume: each file then names its series, too.
     window
         Lowest and highest value that a viewer should show.
+    place
+        The reference's own grid, if the volume is on another: it is this one that has to be at the position of the
+        slices.
+    doubt
+        What each file says of itself, if the result is in doubt.
     progress
         Called with ``("exporting", fraction)`` after each file.
 
@@ -104,23 +125,23 @@ def write_dicom_series(
     Raises
     ------
     GeometryError
-        The volume is not at the position of the MRI's slices.
+        The volume is not at the position of the reference's slices.
     ImageContentError
         The volume holds NaN or infinity.
     ImageFileError
         The folder has something in it, or cannot be written.
     """
     _refuse_to_overwrite(folder)
-    mri.check_same_place(volume.grid, volume.name)
+    reference.check_same_place(place or volume.grid, volume.name)
     array, grid = _right_handed(volume)
     stored, slope, intercept = _stored(array, volume.name)
     with _staged(folder) as staged, quiet_pydicom():
-        dataset = series_dataset(mri, kind, grid, slope, intercept, window, ct)
+        dataset = series_dataset(reference, kind, grid, slope, intercept, window, other, doubt)
         names = [f"{k + 1:04d}.dcm" for k in range(len(stored))]
         write = SeriesWriter(dataset)
         for k, name in enumerate(names):
             set_slice(dataset, stored[k], grid, k)
-            set_sources(dataset, grid, k, mri)
+            set_sources(dataset, grid, k, reference)
             write(staged / name)
             if progress is not None:
                 progress(STAGE, (k + 1) / len(names))

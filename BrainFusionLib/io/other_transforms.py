@@ -16,13 +16,19 @@ import numpy as np
 
 from BrainFusionLib.errors import GeometryError, ImageFileError, Remedy
 from BrainFusionLib.geometry import RAS_FROM_LPS, FloatArray, Grid, affine
+from BrainFusionLib.io.dicom_registration import HeadersOfPair
 from BrainFusionLib.io.itk_transforms import GIVE_LINEAR, ItkTransform, composed
 from BrainFusionLib.io.reading import COPY_AGAIN, SAVE_AGAIN, open_regular
 from BrainFusionLib.io.text_headers import brief, numbers
+from BrainFusionLib.settings import Side
 
 Frame = Literal["lps", "ras"]
 Maps = Literal["ct-to-mri", "mri-to-ct"]
-PLAIN_MARK = "# BrainFusion: 4x4 matrix, maps CT points to MRI points, RAS mm"
+# The first line of a plain matrix of ours, by which of the two it moves.
+PLAIN_MARKS: dict[Side, str] = {
+    "ct": "# BrainFusion: 4x4 matrix, maps CT points to MRI points, RAS mm",
+    "mri": "# BrainFusion: 4x4 matrix, maps MRI points to CT points, RAS mm",
+}
 _LONGEST = 1 << 20
 _ELASTIX = re.compile(r'\(\s*(\w+)((?:\s+(?:"[^"]*"|[^\s()"]+))*)\s*\)')
 _ELASTIX_KINDS = {
@@ -51,6 +57,8 @@ class Between:
         Its direction.
     in_nifti_order
         Whether the grids are those of NIfTI files, as FSL's matrices need.
+    headers
+        Reads the DICOM headers of CT and MRI, which a DICOM registration refers to.
     """
 
     ct: Grid | None = None
@@ -58,6 +66,7 @@ class Between:
     frame: Frame | None = None
     maps: Maps | None = None
     in_nifti_order: bool = True
+    headers: HeadersOfPair | None = None
 
 
 def read_text(path: Path) -> str:
@@ -109,8 +118,9 @@ def read_matrix(path: Path, text: str, matrix: FloatArray, between: Between) -> 
     if not np.allclose(matrix[3], [0, 0, 0, 1], atol=1e-6) or abs(np.linalg.det(matrix[:3, :3])) < 1e-9:
         raise ImageFileError(f"{path}: this 4x4 matrix is not that of a transform (last row 0 0 0 1). {SAVE_AGAIN}")
     frame, maps = between.frame, between.maps
-    if text.startswith(PLAIN_MARK):
-        frame, maps = "ras", "ct-to-mri"
+    for moved, mark in PLAIN_MARKS.items():
+        if text.startswith(mark):
+            frame, maps = "ras", "ct-to-mri" if moved == "ct" else "mri-to-ct"
     if frame is None and path.suffix.lower() == ".mat":
         return _from_fsl(path, matrix, between)
     if frame is None or maps is None:

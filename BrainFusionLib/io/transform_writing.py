@@ -9,7 +9,7 @@ import numpy as np
 
 from BrainFusionLib.errors import SettingsError
 from BrainFusionLib.geometry import RAS_FROM_LPS, FloatArray, Grid
-from BrainFusionLib.io.other_transforms import PLAIN_MARK, lps_from_fsl
+from BrainFusionLib.io.other_transforms import PLAIN_MARKS, lps_from_fsl
 from BrainFusionLib.io.text_headers import exact
 from BrainFusionLib.io.writing import atomic_output, write_text
 from BrainFusionLib.transform import Transform
@@ -21,7 +21,12 @@ SUFFIXES: dict[TransformFormat, tuple[str, ...]] = {
 
 
 def write_other_transform(
-    transform: Transform, path: Path, form: TransformFormat, ct: Grid | None, mri: Grid | None
+    transform: Transform,
+    path: Path,
+    form: TransformFormat,
+    ct: Grid | None,
+    mri: Grid | None,
+    mark: str = PLAIN_MARKS["ct"],
 ) -> None:
     """Write a transform in another format than ITK's text.
 
@@ -36,6 +41,8 @@ def write_other_transform(
         ``matrix``: 4x4 from CT points to MRI points, RAS mm, with a line of comment that says so.
     ct, mri
         Grids of both volumes, for ``lta`` and ``fsl``.
+    mark
+        The line of comment.
 
     Raises
     ------
@@ -52,7 +59,7 @@ def write_other_transform(
     mri_from_ct = np.linalg.inv(moving_from_fixed)
     ras = RAS_FROM_LPS @ mri_from_ct @ RAS_FROM_LPS
     if form == "matrix":
-        write_text(f"{PLAIN_MARK}\n{_rows(ras)}\n", path)
+        write_text(f"{mark}\n{_rows(ras)}\n", path)
         return
     if ct is None or mri is None:
         raise SettingsError(f"to write a transform as {form}, the grids of CT and MRI are needed")

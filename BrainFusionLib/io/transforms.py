@@ -10,10 +10,13 @@ import numpy as np
 
 from BrainFusionLib.errors import GeometryError, ImageFileError, Remedy
 from BrainFusionLib.geometry import ORTHOGONALITY_TOLERANCE, FloatArray, Grid, affine
+from BrainFusionLib.io.dicom_files import looks_like_dicom
+from BrainFusionLib.io.dicom_registration import read_dicom_registration
 from BrainFusionLib.io.hdf5 import SIGNATURE
 from BrainFusionLib.io.itk_transforms import MARK, read_hdf5_matrix, read_itk_matrix, read_mat_matrix
 from BrainFusionLib.io.mat_files import is_mat
 from BrainFusionLib.io.other_transforms import (
+    PLAIN_MARKS,
     Between,
     is_elastix,
     is_lta,
@@ -27,11 +30,12 @@ from BrainFusionLib.io.reading import SAVE_AGAIN, naming, open_regular
 from BrainFusionLib.io.suffixes import suffix_of
 from BrainFusionLib.io.transform_writing import SUFFIXES, TransformFormat, write_other_transform
 from BrainFusionLib.io.writing import write_text
+from BrainFusionLib.settings import Side
 from BrainFusionLib.transform import AffineTransform, RigidTransform, Transform
 
 TRANSFORM_SUFFIXES = SUFFIXES["itk"]
 # The ends of names of transforms that are read; the content says what they are.
-READ_TRANSFORM_SUFFIXES = (".tfm", ".txt", ".h5", ".hdf5", ".mat", ".lta", ".xfm")
+READ_TRANSFORM_SUFFIXES = (".tfm", ".txt", ".h5", ".hdf5", ".mat", ".lta", ".xfm", ".dcm")
 _LONGEST_START = 256
 # If affine transforms are accepted, only what is rigid up to the rounding of single precision is read as rigid.
 _RIGID_UP_TO_ROUNDING = 1e-6
@@ -44,19 +48,23 @@ def write_transform(
     *,
     ct: Grid | None = None,
     mri: Grid | None = None,
+    moved: Side = "ct",
 ) -> None:
     """Write a transform; by default as ITK's text, which Slicer and ITK read: it maps MRI points to CT points, LPS mm.
 
     Parameters
     ----------
     transform
-        Rigid or affine; written as an affine with its centre at the origin, numbers to 17 digits.
+        Maps MRI points to CT points. Rigid or affine; written as an affine with its centre at the origin, numbers to 17
+        digits.
     path
         Ends in one of the format's suffixes (`transform_writing.SUFFIXES`), as ITK's in ``.tfm`` or ``.txt``.
     form
         The format; see `transform_writing.write_other_transform`.
     ct, mri
         Grids of both volumes, for ``lta`` and ``fsl``.
+    moved
+        Which of the two the file moves onto the other. For ``"mri"`` the inverse is written.
 
     Raises
     ------
@@ -71,8 +79,10 @@ def write_transform(
             f"{path}: a transform cannot be written as '{suffix_of(path)}'. Use a name that ends in "
             f"{' or '.join(SUFFIXES[form])}."
         )
+    if moved == "mri":
+        transform, ct, mri = transform.inverse(), mri, ct
     if form != "itk":
-        write_other_transform(transform, path, form, ct, mri)
+        write_other_transform(transform, path, form, ct, mri, PLAIN_MARKS[moved])
         return
     numbers = [*transform.moving_from_fixed_lps[:3, :3].ravel(), *transform.translation_mm]
     write_text(
@@ -92,9 +102,10 @@ def read_transform(
 @overload
 def read_transform(path: str | os.PathLike[str], rigid: bool, *, between: Between | None = None) -> Transform: ...
 def read_transform(path: str | os.PathLike[str], rigid: bool = True, *, between: Between | None = None) -> Transform:
-    """Read a transform: ITK's text, MATLAB (ANTs) and HDF5 files, FreeSurfer's .lta, elastix, FSL, a 4x4 matrix.
+    """Read a transform file.
 
-    The content says the format, not the name. Several transforms in a file are composed.
+    Formats: ITK's text, MATLAB (ANTs) and HDF5 files, FreeSurfer's .lta, elastix, FSL, a 4x4 matrix, and DICOM's
+    Spatial Registration. The content says which it is, not the name. Several transforms in a file are composed.
 
     Parameters
     ----------
@@ -103,7 +114,8 @@ def read_transform(path: str | os.PathLike[str], rigid: bool = True, *, between:
     rigid
         Whether it has to be rigid. If not, one that scales or shears comes as an `AffineTransform`.
     between
-        What files of some formats do not say: the grids of both volumes (FSL's, .lta), coordinates and direction (4x4).
+        What files of some formats do not say: the grids of both volumes (FSL's, .lta), coordinates and direction (4x4),
+        the DICOM headers of both (DICOM).
 
     Raises
     ------
@@ -138,6 +150,8 @@ def _read_matrix(path: Path, wanted: str, between: Between) -> FloatArray:
     """Return the 4x4 matrix of a file, from MRI points to CT points, LPS mm, by its content."""
     with open_regular(path) as stream:
         start = stream.read(_LONGEST_START)
+    if looks_like_dicom(start):
+        return read_dicom_registration(path, between.headers, between.maps)
     if start.startswith(MARK):
         return read_itk_matrix(path, wanted)
     if start.startswith(SIGNATURE):
@@ -146,7 +160,7 @@ def _read_matrix(path: Path, wanted: str, between: Between) -> FloatArray:
         return read_mat_matrix(path, wanted)
     unknown = (
         f"{path}: is no transform file that is read: ITK (.tfm, .txt, .h5, .mat), FreeSurfer (.lta), FSL (.mat), "
-        "elastix or a 4x4 matrix. In Slicer, save the transform as .tfm."
+        "elastix, DICOM (REG) or a 4x4 matrix. In Slicer, save the transform as .tfm."
     )
     if b"\0" in start:
         raise ImageFileError(unknown)

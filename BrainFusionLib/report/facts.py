@@ -125,6 +125,8 @@ _NAMED: dict[str, Named] = {
     "fusion.weights": ("fusion: weights", ""),
     "fusion.weights_sha256": ("fusion: sha256 of the weights", ""),
     "fusion.batch_size": ("fusion: slices at a time", ""),
+    "output.reference": ("output: in the frame of", ""),
+    "output.grid": ("output: grid", ""),
     "device": ("device", ""),
     "threads": ("CPU threads", ""),
 }
@@ -143,6 +145,7 @@ _ABSENT = {
     "given.found.margin_nats": "no other pose was left",
     "bone_error_hu": "no bone in view",
     "soft_tissue_error": "no soft tissue in view",
+    "output.grid": "that of the frame",
     "fusion.weights": "the shipped ones, where any are needed",
     "fusion.weights_sha256": "none",
 }

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from BrainFusionLib.case.decision import Standing
+from BrainFusionLib.case.output import on_mri_grid
 from BrainFusionLib.case.result import Result
 from BrainFusionLib.case.standing import standings_of
 from BrainFusionLib.geometry import rotation_axis_angle
@@ -39,7 +40,7 @@ def write_report(result: Result, mri: Volume, path: str | Path) -> None:
     result
         With its volumes. Everything in it is shown, escaped.
     mri
-        On the grid of the result.
+        As it was fused, on its own grid; the pictures are on this grid.
     path
         Where to write; appears whole or not at all.
 
@@ -60,6 +61,7 @@ def report_html(result: Result, mri: Volume, standings: Sequence[Standing] | Non
 
     Decisions are shown as `standings` says, or else as far as the result alone can tell.
     """
+    result = on_mri_grid(result, mri)
     scene = prepare_scene(result.ct_in_mri, mri, result.fused)
     planes = [plane_pictures(scene, plane) for plane in PLANES]
     title = f"{result.request.ct.name} on {result.request.mri.name}"

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from BrainFusionLib.case.output import on_mri_grid
 from BrainFusionLib.case.result import Result
 from BrainFusionLib.io import atomic_output
 from BrainFusionLib.report.palette import CAPTION_RGB, TILE_RGB
@@ -23,6 +24,7 @@ def write_pictures(result: Result, mri: Volume, folder: Path) -> list[Path]:
     GeometryError, ImageContentError, ImageFileError
         As `write_report`.
     """
+    result = on_mri_grid(result, mri)
     scene = prepare_scene(result.ct_in_mri, mri, result.fused)
     written = []
     for pictures in (plane_pictures(scene, plane) for plane in PLANES):

@@ -1,0 +1,61 @@
+"""The names of a case's files, which say in whose frame a volume is and which way a transform moves it."""
+
+from __future__ import annotations
+
+from BrainFusionLib.case.result import Result
+from BrainFusionLib.io.dicom_attributes import kinds_of
+from BrainFusionLib.io.transform_writing import SUFFIXES, TransformFormat
+from BrainFusionLib.settings import Side
+
+# Fields of `Volumes`, which are the roles of their files, and all stems that these can have.
+ROLES = ("fused", "ct_in_mri", "alpha", "mri")
+STEMS = (*ROLES, "mri_in_ct", "ct")
+DICOM = "dicom"
+DICOM_FOLDERS = ("dicom/fused", "dicom/ct_in_mri", "dicom/mri_in_ct")
+REGISTRATION = "dicom/registration.dcm"
+PICTURES = "pictures"
+FOLDERS = (*DICOM_FOLDERS, PICTURES)
+
+
+def moved_by(result: Result) -> Side:
+    """Return which of the two is moved by the transform that is written: the one that is not the reference."""
+    return "mri" if result.reference == "ct" else "ct"
+
+
+def names_of(
+    result: Result,
+    file_format: str,
+    *,
+    save_alpha: bool = False,
+    dicom: bool = False,
+    registration: bool = False,
+    pictures: bool = False,
+    form: TransformFormat = "itk",
+) -> dict[str, str]:
+    """Return the usual names of a case's files by role, relative to its folder, in the order of writing.
+
+    Parameters are those of `folder.write_case`; `registration`: whether CT and MRI are both DICOM.
+    """
+    in_mri = result.reference == "mri"
+    ct, mri, transform = ("ct_in_mri", "mri", "ct_to_mri") if in_mri else ("ct", "mri_in_ct", "mri_to_ct")
+    names: dict[str, str] = {}
+    if form != "itk":
+        names[f"transform_{form}"] = f"{transform}{SUFFIXES[form][0]}"
+    if pictures:
+        names["pictures"] = PICTURES
+    if dicom:
+        fused, moved = kinds_of(result.request.settings.output)
+        names |= {f"dicom_{kind.folder}": f"{DICOM}/{kind.folder}" for kind in (fused, moved)}
+        if registration:
+            names["dicom_registration"] = REGISTRATION
+    if save_alpha and result.alpha is not None:
+        names["alpha"] = f"alpha.{file_format}"
+    if result.volumes is not None and result.volumes.mri is not None:
+        names["mri"] = f"{mri}.{file_format}"
+    return names | {
+        "fused": f"fused.{file_format}",
+        "ct_in_mri": f"{ct}.{file_format}",
+        "transform": f"{transform}.tfm",
+        "report": "report.html",
+        "result": "result.json",
+    }

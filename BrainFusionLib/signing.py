@@ -28,7 +28,12 @@ _RESULT, _REPORT = "result", "report"
 def record_of(path: str | Path) -> Path:
     """Return the record of a result, given by its path or by its folder."""
     path = Path(path)
-    return path / "result.json" if path.is_dir() else path
+    if not path.is_dir():
+        return path
+    # As BIDS names it, where it is the only one.
+    named = sorted(path.glob("*_result.json"))
+    usual = path / "result.json"
+    return named[0] if len(named) == 1 and not usual.exists() else usual
 
 
 def sign_result(path: str | Path, action: Action, name: str, comment: str = "") -> tuple[Standing, ...]:
@@ -67,7 +72,10 @@ def sign_result(path: str | Path, action: Action, name: str, comment: str = "") 
         if read_document(record) != document:
             raise RecordError(f"{record}: was replaced at this moment. Look at the new result first.")
         with uninterrupted():
-            write_json({**document, _FIELD: to_plain(decisions)}, record)
+            try:
+                write_json({**document, _FIELD: to_plain(decisions)}, record)
+            except ValueError as error:  # numbers that JSON does not have, which Python reads
+                raise RecordError(f"{record}: was not written by BrainFusion. Run the case again.") from error
             if report is not None:
                 page = with_decisions(report.read_text(encoding="utf-8", errors="replace"), standings)
                 if page is not None:

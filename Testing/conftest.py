@@ -18,6 +18,7 @@ TESTING = Path(__file__).parent
 SLOW = {
     "panel/test_panel.py": 19,
     "panel/test_pictures.py": 12,
+    "panel/test_sign.py": 10,
     "test_benchmark_fidelity.py": 21,
     "test_benchmark_fusion.py": 20,
     "test_case.py": 57,
@@ -28,6 +29,7 @@ SLOW = {
     "test_local_errors.py": 14,
     "test_registration.py": 56,
     "test_registration_hard.py": 26,
+    "test_review.py": 7,
     "test_slicer_python.py": 20,
     "test_training.py": 92,
     "test_training_tools.py": 11,

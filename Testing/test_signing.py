@@ -25,6 +25,7 @@ from BrainFusionLib.geometry import Grid
 from BrainFusionLib.io.hashing import sha256_of
 from BrainFusionLib.signing import content_sha256, read_standings, sign_result
 from BrainFusionLib.transform import RigidTransform
+from BrainFusionLib.version import __version__
 from BrainFusionLib.volume import Volume
 from Testing.report_case import result_of, small_head
 
@@ -150,6 +151,7 @@ def test_a_decision_stands_in_record_and_report_and_holds(folder: Path) -> None:
     assert "Approved by A. Surgeon" in page
     assert "not a legal signature" in page
     assert record.decisions[1].signed.result in page
+    assert f"<td>{__version__}</td>" in page
     assert state_of(read_standings(folder)) == "approved"
     assert all(not standing.void for standing in read_standings(folder))
 
@@ -232,6 +234,18 @@ def test_a_record_that_names_files_elsewhere_is_refused(folder: Path) -> None:
     edit_record(folder, lambda d: d["files"].update(fused="../fused.nii.gz"))
     with pytest.raises(RecordError, match="outside of its folder"):
         sign_result(folder, "approve", "A. Surgeon")
+
+
+def test_a_record_with_what_json_does_not_have_is_refused(folder: Path) -> None:
+    edit_record(folder, lambda d: d["evidence"].update(coverage=float("nan")))
+    with pytest.raises(RecordError, match="was not written by BrainFusion"):
+        sign_result(folder, "approve", "A. Surgeon")
+
+
+def test_a_record_named_as_in_bids_is_found_by_its_folder(folder: Path) -> None:
+    (folder / "result.json").rename(folder / "sub-1_desc-fused_result.json")
+    sign_result(folder, "approve", "A. Surgeon")
+    assert state_of(read_standings(folder)) == "approved"
 
 
 def test_a_new_result_of_the_same_inputs_keeps_decisions_as_void(folder: Path) -> None:

@@ -33,8 +33,11 @@ def decisions_part(standings: Sequence[Standing]) -> Html:
         caution=f"{NO_SIGNATURE} This page shows what held when it was written; brainfusion sign shows whether it "
         "still does.",
         sums=[
-            render("fact", label=f"sha256 of {what}", value=value)
-            for what, value in _sums(standings[-1].decision).items()
+            render("fact", label="version of BrainFusion", value=standings[-1].decision.version),
+            *(
+                render("fact", label=f"sha256 of {what}", value=value)
+                for what, value in _sums(standings[-1].decision).items()
+            ),
         ],
     )
     return Html(f"{_BEGIN}{part}{_END}")

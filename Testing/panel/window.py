@@ -56,7 +56,7 @@ def loaded_module(application, layers):
         markups = slicer.vtkSlicerMarkupsLogic()  # so that point lists are saved and loaded
         markups.SetMRMLScene(scene)
         patch.setattr(slicer, "mrmlScene", scene, raising=False)
-        patch.setattr(slicer, "app", SimpleNamespace(processEvents=application.processEvents), raising=False)
+        patch.setattr(slicer, "app", SimpleNamespace(processEvents=process_events), raising=False)
         patch.setattr(slicer.util, "mainWindow", lambda: object(), raising=False)
         patch.setattr(slicer.util, "loadUI", fakes.load_ui, raising=False)
         patch.setattr(slicer.util, "childWidgetVariables", fakes.child_widget_variables, raising=False)
@@ -72,6 +72,11 @@ def loaded_module(application, layers):
         patch.setattr(loaded.BrainFusionLogic, "warmUp", lambda logic: None)
         yield loaded
         markups.SetMRMLScene(None)
+
+
+def process_events():
+    """Handle the events that are there. Not by QApplication: see `wait`."""
+    QtCore.QEventLoop().processEvents(QtCore.QEventLoop.ProcessEventsFlag.AllEvents)
 
 
 @contextmanager

@@ -157,7 +157,7 @@ def test_nothing_is_signed_while_a_fusion_runs(signing):
     for button in (signing.ui.approveButton, signing.ui.rejectButton, signing.ui.saveReportButton):
         assert not button.isEnabled()
     signing.updatePanel()
-    signing.sections[0].onSign("approve")
+    next(section for section in signing.sections if section.UI == "SectionSign").onSign("approve")
     assert shown(signing)[1] == ""
     kept[0](None, ValueError("ended"))
 

@@ -87,13 +87,14 @@ def _write_report(order: ReportOrder, inputs: ExportInputs) -> Path:
     # As the run did: the CT in Hounsfield units. Its landmarks are where the volumes were then.
     pair = put_right(replace(result.request, landmarks=None), Inputs(inputs.ct.copied(), inputs.mri.copied()))
     fused = inputs.fused.copied()
-    # All on the grid of then: if the user has moved CT and MRI together since, the evidence has not.
-    if fused.grid.size_ijk != result.grid.size_ijk or pair.mri.grid.size_ijk != result.grid.size_ijk:
-        raise GeometryError("the fused volume and the MRI do not have the same size any more. Fuse again.")
-    ct = Volume(_registered(pair.ct, fused, order.ct_from_mri).array_kji, result.grid, "CT", "CT")
-    fused = Volume(fused.array_kji, result.grid, "MR", "fused")
+    # On the grids of then: if the user has moved CT and MRI together since, the evidence has not.
+    output = (result.output.grid if result.output else None) or result.grid
+    if fused.grid.size_ijk != output.size_ijk or pair.mri.grid.size_ijk != result.grid.size_ijk:
+        raise GeometryError("the fused volume or the MRI does not have the same size any more. Fuse again.")
+    ct = Volume(_registered(pair.ct, fused, order.ct_from_mri).array_kji, output, "CT", "CT")
+    volumes = Volumes(Volume(fused.array_kji, output, "MR", "fused"), ct)
     mri = Volume(pair.mri.array_kji, result.grid, "MR", "MRI")
-    write_text(report_html(replace(result, volumes=Volumes(fused, ct)), mri, order.standings), order.path)
+    write_text(report_html(replace(result, volumes=volumes), mri, order.standings), order.path)
     return order.path
 
 

@@ -9,6 +9,7 @@ import slicer.util
 from window import wait
 
 from BrainFusionLib import fuse
+from BrainFusionLib.settings import FusionSettings, OutputSettings, Settings
 
 pytestmark = pytest.mark.filterwarnings("ignore:Setting the shape on a NumPy array:DeprecationWarning")
 
@@ -208,3 +209,15 @@ def test_a_report_goes_to_the_worker_and_back_without_loss(signing, parts, tmp_p
     assert (read.order.path, read.order.result) == (order.path, order.result)
     assert read.order.standings == order.standings
     assert set(parts.jobs.read_raw(read)) == {"fused", "ct", "mri"}
+
+
+def test_a_report_of_another_grid_shows_the_mris(signing, module, nodes, phantom, monkeypatch, tmp_path):
+    settings = Settings(fusion=FusionSettings("bone_over_mri"), output=OutputSettings(grid=6.0))
+    coarse = fuse(phantom.ct, phantom.mri, settings, transform=phantom.transform, check=False)
+    signing.logic._runner.run = lambda request, inputs, progress, done: done(coarse, None)
+    signing.ui.fuseButton.click()
+    signing._outcome = None  # so that the CT is taken from the scene
+    choose_file(module, monkeypatch, tmp_path / "report.html")
+    signing.ui.saveReportButton.click()
+    assert signing.ui.statusLabel.text().startswith("The report was saved: ")
+    assert "isotropic voxels of 6 mm" in (tmp_path / "report.html").read_text(encoding="utf-8")

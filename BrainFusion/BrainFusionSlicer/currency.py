@@ -7,6 +7,7 @@ It is stored on the fused volume, with the fingerprints of the two, and so is sa
 
 import json
 from dataclasses import dataclass
+from functools import lru_cache
 
 import slicer
 from slicer.i18n import tr as _
@@ -49,8 +50,11 @@ def store(node: slicer.vtkMRMLNode, verdict: StoredVerdict) -> None:
 def stored_on(node: slicer.vtkMRMLNode | None) -> StoredVerdict | None:
     """Return the verdict that is kept on a node, or None."""
     text = None if node is None else node.GetAttribute(VERDICT_ATTRIBUTE)
-    if not text:
-        return None
+    return _verdict_in(text) if text else None
+
+
+@lru_cache(maxsize=8)  # while a pose is adjusted by hand, the same ones are read with every move of the mouse
+def _verdict_in(text: str) -> StoredVerdict | None:
     try:
         return from_document(json.loads(text), StoredVerdict)
     except (ValueError, BrainFusionError):  # of another version, or broken

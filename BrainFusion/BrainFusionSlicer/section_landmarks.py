@@ -144,7 +144,7 @@ class LandmarksSection(Section):
             button.setEnabled(not running)
         self._show_residuals(lists, pair)
         nodes = {node.GetID(): node for node in lists if node is not None}.values()
-        self.watch([(node, event) for node in nodes for event in _events_of(node)])
+        self.watch([(node, event, call) for node in nodes for event, call in self._events_of(node)])
 
     def put_away(self) -> None:
         self._placer.end()
@@ -158,14 +158,27 @@ class LandmarksSection(Section):
         """Have the residuals shown anew when one of these events happens, and no others."""
         if watched == self._watched:
             return
-        for node, event in self._watched:
-            self.panel.removeObserver(node, event, self.onPointsModified)
+        for observed in self._watched:
+            self.panel.removeObserver(*observed)
         self._watched = watched
-        for node, event in watched:
-            self.panel.addObserver(node, event, self.onPointsModified)
+        for observed in watched:
+            self.panel.addObserver(*observed)
+
+    def _events_of(self, points) -> list:
+        changed = (
+            points.PointModifiedEvent,
+            points.PointRemovedEvent,
+            points.PointPositionDefinedEvent,
+            points.PointPositionUndefinedEvent,
+        )
+        moved = slicer.vtkMRMLTransformableNode.TransformModifiedEvent
+        return [*((event, self.onPointsModified) for event in changed), (moved, self.onPointsMoved)]
 
     def onPointsModified(self, caller, event) -> None:
         self.panel.updatePanel()  # the registration may start from them
+
+    def onPointsMoved(self, caller, event) -> None:
+        self.update()
 
     def _show_choice(self, lists) -> None:
         for selector, points in zip(self._selectors, lists, strict=True):
@@ -221,13 +234,3 @@ def _words_of(errors, left_out: int) -> str:
     if left_out:
         words.append(_("Left out, without a position or a partner: {count}.").format(count=left_out))
     return " ".join(words)
-
-
-def _events_of(points) -> tuple:
-    return (
-        points.PointModifiedEvent,
-        points.PointRemovedEvent,
-        points.PointPositionDefinedEvent,
-        points.PointPositionUndefinedEvent,
-        slicer.vtkMRMLTransformableNode.TransformModifiedEvent,
-    )

@@ -19,6 +19,7 @@ import SimpleITK as sitk
 import BrainFusionLib
 from BrainFusionLib import cli, read_transform, read_volume, registration, write_transform, write_volume
 from BrainFusionLib.case import Source, read_record
+from BrainFusionLib.cli.main import COMMANDS, make_parser
 from BrainFusionLib.errors import RegistrationError
 from BrainFusionLib.geometry import Grid
 from BrainFusionLib.io.hashing import sha256_of
@@ -662,3 +663,19 @@ def test_register_with_the_ct_as_reference_writes_the_inverse(pair: PhantomPair,
     assert np.allclose(found.moving_from_fixed_lps, pair.transform.inverse().moving_from_fixed_lps, atol=1e-9)
     record = json.loads((tmp_path / "a.json").read_text(encoding="utf-8"))
     assert record["output"]["transform_moves"].startswith("the MRI onto the CT")
+
+
+def test_the_help_of_the_command_loads_no_other_package():
+    code = (
+        "import sys; sys.argv = ['brainfusion', '--help']\nfrom BrainFusionLib.cli import main\n"
+        "try: main()\nexcept SystemExit as end: assert not end.code\n"
+        "print(*sorted({'numpy', 'SimpleITK', 'torch', 'multiprocessing'} & set(sys.modules)), file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stderr.strip() == ""
+    assert all(name in done.stdout for name in COMMANDS)
+
+
+def test_the_lines_of_the_help_are_those_of_the_commands():
+    whole, quick = (make_parser(command).format_help() for command in (None, ""))
+    assert whole == quick

@@ -24,6 +24,7 @@ from BrainFusionLib.io import (
     deflate,
     read_transform,
     read_volume,
+    unpacking,
     write_json,
     write_text,
     write_transform,
@@ -566,3 +567,16 @@ def test_compressed_voxels_come_back_exactly_and_the_same_bytes_are_written(tmp_
     packed = written[written.index(b"\x1f\x8b\x08") :]
     assert packed[4:8] == bytes(4)  # no time stamp
     assert array.astype("<i2").tobytes() in gzip.decompress(packed)
+
+
+@pytest.mark.parametrize("kind", ["u1", "<i2", ">i2", "<u2", ">i4", "<f4", ">f4", "<f8"])
+@pytest.mark.parametrize("scale", [(1.0, 0.0), (0.5, -7.0)])
+def test_numbers_at_the_end_of_an_array_become_its_floats(kind, scale):
+    count = (1 << 20) + 12_345  # more than one piece
+    values = np.random.default_rng(1).integers(0, 250, count).astype(kind)
+    floats = np.empty(count, np.float32)
+    raw = unpacking._place_for(values.nbytes, floats)
+    assert np.shares_memory(raw, floats) == (values.itemsize <= 4)
+    raw[:] = values.view(np.uint8)
+    unpacking.put_as_floats(floats, raw.view(kind), *scale)
+    np.testing.assert_array_equal(floats, values.astype(np.float64) * scale[0] + scale[1])

@@ -15,9 +15,10 @@ from BrainFusionLib.settings import Side
 from BrainFusionLib.transform import RigidTransform, Transform
 from BrainFusionLib.values import ByValue
 from BrainFusionLib.verdict.judge import Verdict
+from BrainFusionLib.version import INTENDED_USE
 from BrainFusionLib.volume import Volume
 
-WARNING = "for research and planning review, not for diagnosis"
+WARNING = INTENDED_USE
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,21 +8,33 @@ Exit codes: 0 done; 1 a fault of the program; 2 wrong input, settings or files; 
 from __future__ import annotations
 
 import argparse
+import importlib
 import logging
+import sys
 from collections.abc import Sequence
 
-from BrainFusionLib.case.result import WARNING
-from BrainFusionLib.cli import cohort, doctor, fuse, metrics, register, review, sign, slices, validate
 from BrainFusionLib.cli.codes import DONE, FAULT, INTERRUPTED, NOT_FOUND, TERMINATED, WRONG_INPUT, fail
-from BrainFusionLib.cli.pair import keep_refused
 from BrainFusionLib.console import close_output, lost_output, say
 from BrainFusionLib.device import keep_freed_memory
 from BrainFusionLib.errors import BrainFusionError, Cancelled, RegistrationError, Remedy
-from BrainFusionLib.io.reading import shown
 from BrainFusionLib.stopping import ending_on_signals
-from BrainFusionLib.version import __version__
+from BrainFusionLib.version import INTENDED_USE, __version__
 
 __all__ = ["DONE", "FAULT", "INTERRUPTED", "NOT_FOUND", "TERMINATED", "WRONG_INPUT", "main"]
+
+# In the order of the help: the module in this package that adds the command, and its line. The modules are loaded on
+# use: all of them take half a second, which `--help` does not need.
+COMMANDS = {
+    "fuse": "register and fuse a CT and an MRI",
+    "register": "register only, and write the transform",
+    "sign": "approve or reject a result, or comment on it",
+    "cohort": "register and fuse many pairs",
+    "review": "approve or reject the cases of a cohort in the browser",
+    "validate": "measure a cohort with landmarks against the errors stated",
+    "slices": "fuse folders of registered 8-bit CT and MRI slices",
+    "metrics": "measure a fused image against its CT and MRI",
+    "doctor": "list the packages installed, the device and the weights",
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -35,7 +47,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     try:
-        options = make_parser().parse_args(arguments)
+        given = list(sys.argv[1:] if arguments is None else arguments)
+        # No option of the command itself takes a value.
+        command = next((word for word in given if not word.startswith("-")), "")
+        options = make_parser(command).parse_args(given)
     finally:
         close_output()  # of --help, or of the words about a wrong option
     keep_freed_memory()
@@ -51,6 +66,8 @@ def _done(options: argparse.Namespace) -> int:
         code: int = options.run(options)
         return code
     except RegistrationError as error:
+        from BrainFusionLib.cli.pair import keep_refused
+
         fail(error, NOT_FOUND)
         return keep_refused(error.best_transform, options.keep_refused)
     except (KeyboardInterrupt, Cancelled):
@@ -62,6 +79,8 @@ def _done(options: argparse.Namespace) -> int:
         # A path that the system does not take (too long, on a drive that is gone) is wrong input wherever it is met.
         if error.filename is None:
             raise
+        from BrainFusionLib.io.reading import shown
+
         return fail(f"{shown(error.filename)}: {error.strerror}. Give another path.", WRONG_INPUT)
     except (MemoryError, RuntimeError) as error:
         # torch has no error of its own for the CPU's memory; the GPU's derives from RuntimeError.
@@ -70,17 +89,23 @@ def _done(options: argparse.Namespace) -> int:
         raise
 
 
-def make_parser() -> argparse.ArgumentParser:
-    """Return the parser of the whole command; docs/cli.md is made from it, too."""
+def make_parser(command: str | None = None) -> argparse.ArgumentParser:
+    """Return the parser of the whole command, or, quickly, one that knows the options of `command` only.
+
+    docs/cli.md is made from it, too.
+    """
     parser = argparse.ArgumentParser(
         prog="brainfusion",
         description="Registers a head CT to an MRI of the same patient and fuses the two; rejects wrong pairs with an "
         "explanation.",
-        epilog=f"Example: brainfusion fuse ct.nrrd mri.nrrd -o results    Results are {WARNING}.",
+        epilog=f"Example: brainfusion fuse ct.nrrd mri.nrrd -o results    Results are {INTENDED_USE}.",
     )
     parser.add_argument("--version", action="version", version=f"brainfusion {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
-    for command in (fuse, register, sign, cohort, review, validate, slices, metrics, doctor):
-        command.add_to(commands)
+    for name, line in COMMANDS.items():
+        if command in (None, name):
+            importlib.import_module(f"BrainFusionLib.cli.{name}").add_to(commands)
+        else:
+            commands.add_parser(name, help=line)
     return parser

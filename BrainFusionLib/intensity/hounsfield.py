@@ -60,6 +60,11 @@ def is_surely_ct(sample: Sample) -> bool:
     return has_air(sample) and is_peak and bone_share(sample) > LEAST_BONE
 
 
+def _is_finite(array: VoxelArray) -> bool:
+    """Return whether there are values, and all are finite; without a mask of all, which takes longer and memory."""
+    return array.size > 0 and bool(np.isfinite([array.min(), array.max()]).all())
+
+
 def in_hounsfield_units(ct: Volume, offset: float | None = None) -> Volume:
     """Return a CT in Hounsfield units, with a note of what was done; unchanged where nothing is known to be wrong.
 
@@ -71,7 +76,7 @@ def in_hounsfield_units(ct: Volume, offset: float | None = None) -> Volume:
         What to subtract from its values; where not given, it is worked out.
     """
     array = ct.array_kji
-    if array.size == 0 or not np.isfinite(array).all():
+    if not _is_finite(array):
         return ct
     if offset is not None:
         note = f"{offset:g} was subtracted from the values, as asked for."
@@ -134,7 +139,7 @@ def without_spikes(volume: Volume) -> Volume:
     Many equal values far below all others are padding, and become the lowest of the others.
     """
     array = volume.array_kji
-    if not np.isfinite(array).all() or array.size == 0:
+    if not _is_finite(array):
         return volume
     sample = sample_of(array)
     lowest, highest = float(array.min()), float(array.max())

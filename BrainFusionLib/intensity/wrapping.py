@@ -31,8 +31,9 @@ def unwrapped(ct: Volume) -> Volume:
     array = ct.array_kji
     if not _may_be_wrapped(array):
         return ct
-    changed, count, left = array.copy(), 0, 0
-    for box in _boxes(array):
+    changed, count, left = array, 0, 0
+    for number, box in enumerate(_boxes(array)):
+        changed = changed if number else array.copy()  # hundreds of MB, and hardly any CT has such a box
         part = changed[box]
         for _ in range(_MOST_WRAPS if part.size <= _MOST_VOXELS else 0):
             wrapped = _wrapped(part)
@@ -61,7 +62,7 @@ def _may_be_wrapped(array: VoxelArray) -> bool:
     highest = float(array.max())
     if not _RIM < highest <= _HIGHEST:
         return False
-    near = array[array > highest - _NEAR_HIGHEST]
+    near = np.concatenate([plane[plane > highest - _NEAR_HIGHEST] for plane in array])
     at_highest = int((near == highest).sum())
     return highest < _LOWEST_CUT_OFF or at_highest < 3 or at_highest < _CUT_OFF_SHARE * near.size
 
@@ -79,6 +80,18 @@ def _seeds(part: VoxelArray) -> BoolArray:
         beside[first] |= dense[second]
         beside[second] |= dense[first]
     return beside & (part < _AIRY)
+
+
+def _seeds_of(array: VoxelArray) -> npt.NDArray[np.int64]:
+    """Return the indices kji of what `_seeds` marks, (n, 3): three planes at a time, as masks of all take long."""
+    found = []
+    for k in range(len(array)):
+        below = min(k, 1)
+        near = array[k - below : k + 2]
+        if float(near.max()) > _DENSE:
+            ji = np.argwhere(_seeds(near)[below])
+            found.append(np.column_stack([np.full(len(ji), k), ji]))
+    return np.concatenate(found) if found else np.zeros((0, 3), np.int64)
 
 
 def _isolated(part: VoxelArray) -> int:
@@ -113,19 +126,18 @@ def _boxes(array: VoxelArray) -> list[tuple[slice, ...]]:
     """Return a box around each piece of metal and what is airy beside it."""
     import SimpleITK as sitk
 
-    seeds = _seeds(array)
-    if not seeds.any():
+    seeds = _seeds_of(array)
+    if not len(seeds):
         return []
-    where = np.argwhere(seeds | (array > _DENSE))
-    corner = where.min(0)
-    whole = tuple(slice(low, high + 1) for low, high in zip(corner, where.max(0), strict=True))
-    near = sitk.BinaryDilate(
-        sitk.GetImageFromArray(((array[whole] > _DENSE) | seeds[whole]).astype(np.uint8)), (1, 1, 1)
-    )
-    labels = sitk.ConnectedComponent(near)
+    mask = (array > _DENSE).astype(np.uint8)
+    mask[tuple(seeds.T)] = 1
+    where = [np.flatnonzero(mask.any(axis=tuple({0, 1, 2} - {axis}))) for axis in range(3)]
+    corner = np.array([line[0] for line in where])
+    mask = mask[tuple(slice(line[0], line[-1] + 1) for line in where)]
+    labels = sitk.ConnectedComponent(sitk.BinaryDilate(sitk.GetImageFromArray(mask), (1, 1, 1)))
     shapes = sitk.LabelShapeStatisticsImageFilter()
     shapes.Execute(labels)
-    chosen = np.unique(sitk.GetArrayViewFromImage(labels)[seeds[whole]])
+    chosen = np.unique(sitk.GetArrayViewFromImage(labels)[tuple((seeds - corner).T)])
     boxes = []
     for label in chosen[chosen > 0]:
         x, y, z, columns, rows, slices = shapes.GetBoundingBox(int(label))

@@ -29,7 +29,7 @@ from BrainFusionLib.io.text_headers import (
     numbers,
     whole_numbers,
 )
-from BrainFusionLib.io.unpacking import Packing, is_gzip, read_span
+from BrainFusionLib.io.unpacking import Packing, is_gzip, put_as_floats, read_span
 from BrainFusionLib.io.voxels import storable, write_plain
 from BrainFusionLib.io.writing import atomic_output
 from BrainFusionLib.tilt import check_axes, placed
@@ -207,9 +207,8 @@ def _voxels(path: Path, header: _Header, size: tuple[int, int, int]) -> tuple[np
         with naming(file):
             start = header.end if file == path else _start(entries, file, count)
             packing: Packing = "plain" if not is_compressed else "gzip" if is_gzip(file, start) else "zlib"
-            raw, notes_on_data = read_span(file, count, start=start, packing=packing)
-        with np.errstate(over="ignore"):
-            array[number] = raw.view(dtype)
+            raw, notes_on_data = read_span(file, count, start=start, packing=packing, floats=array[number])
+        put_as_floats(array[number], raw.view(dtype))
         notes += [note for note in notes_on_data if note not in notes]
     return array.reshape(size[::-1]), notes
 

@@ -14,7 +14,7 @@ from BrainFusionLib.errors import ImageFileError
 from BrainFusionLib.geometry import RAS_FROM_LPS, FloatArray, affine
 from BrainFusionLib.io.budget import refuse_too_large
 from BrainFusionLib.io.reading import COPY_AGAIN, naming, refuse_bad_spacing, three_sizes
-from BrainFusionLib.io.unpacking import is_gzip, read_span, read_start
+from BrainFusionLib.io.unpacking import is_gzip, put_as_floats, read_span, read_start
 from BrainFusionLib.tilt import check_axes, placed
 from BrainFusionLib.volume import Volume
 
@@ -49,11 +49,13 @@ def read_mgh(path: Path) -> Volume:
         check_axes(lps_from_ijk, size)
         refuse_too_large(path, size, dtype.itemsize)
         count = size[0] * size[1] * size[2] * dtype.itemsize
+        floats = np.empty(size[0] * size[1] * size[2], np.float32)
         if is_gzip(path):
-            raw, _ = read_span(path, count, packing="gzip", skip=_VOXELS_START, tags_follow=True)
+            raw, _ = read_span(path, count, packing="gzip", skip=_VOXELS_START, tags_follow=True, floats=floats)
         else:
-            raw, _ = read_span(path, count, start=_VOXELS_START, tags_follow=True)
-        array = raw.view(dtype).reshape(size[::-1]).astype(np.float32)
+            raw, _ = read_span(path, count, start=_VOXELS_START, tags_follow=True, floats=floats)
+        put_as_floats(floats, raw.view(dtype))
+        array = floats.reshape(size[::-1])
     return placed(array, lps_from_ijk, name=path.name, notes=notes)
 
 

@@ -26,7 +26,7 @@ from BrainFusionLib.io.nifti_layout import ANALYZE, NIFTI1, NIFTI2
 from BrainFusionLib.io.reading import COPY_AGAIN, naming, open_regular, refuse_bad_spacing, shown, three_sizes
 from BrainFusionLib.io.sidecar import read_sidecar
 from BrainFusionLib.io.suffixes import suffix_of
-from BrainFusionLib.io.unpacking import is_gzip, read_span, read_start
+from BrainFusionLib.io.unpacking import is_gzip, put_as_floats, read_span, read_start
 from BrainFusionLib.tilt import check_axes, placed
 from BrainFusionLib.volume import Volume
 
@@ -179,20 +179,14 @@ def _read_voxels(path: Path, header: _Header, size: tuple[int, int, int]) -> tup
         start = max(start, int(fields["sizeof_hdr"]) + 4)
     refuse_too_large(path, size, dtype.itemsize)
     count = size[0] * size[1] * size[2] * dtype.itemsize
+    floats = np.empty(size[0] * size[1] * size[2], np.float32)
     if is_gzip(path):
-        raw, notes = read_span(path, count, packing="gzip", skip=start)
+        raw, notes = read_span(path, count, packing="gzip", skip=start, floats=floats)
     else:
-        raw, notes = read_span(path, count, start=start)
-    stored = raw.view(dtype).reshape(size[::-1])
-    slope, intercept = _scaling(header)
-    with np.errstate(over="ignore"):  # what is too large for float32 becomes infinite, and is refused as content
-        if (slope, intercept) == (1.0, 0.0):
-            return stored.astype(np.float32), notes
-        # A slice at a time: the whole head in double precision would take three times its memory.
-        array = np.empty(stored.shape, np.float32)
-        for k, plane in enumerate(stored):
-            array[k] = plane.astype(np.float64) * slope + intercept
-        return array, notes
+        raw, notes = read_span(path, count, start=start, floats=floats)
+    # What is too large for float32 becomes infinite, and is refused as content.
+    put_as_floats(floats, raw.view(dtype), *_scaling(header))
+    return floats.reshape(size[::-1]), notes
 
 
 def _scaling(header: _Header) -> tuple[float, float]:

@@ -19,7 +19,7 @@ from BrainFusionLib.io.data_files import data_file, is_pattern, numbered
 from BrainFusionLib.io.nrrd_header import NrrdHeader, read_axes, read_header, read_sizes, size_of
 from BrainFusionLib.io.reading import CONVERT_AGAIN, COPY_AGAIN, naming, open_regular, refuse_bad_spacing
 from BrainFusionLib.io.text_headers import LONGEST_LINE, PURPOSE, brief, exact, whole_numbers
-from BrainFusionLib.io.unpacking import Packing, cut_short, read_span
+from BrainFusionLib.io.unpacking import Packing, cut_short, put_as_floats, read_span
 from BrainFusionLib.io.voxels import storable, write_gzipped
 from BrainFusionLib.io.writing import atomic_output
 from BrainFusionLib.tilt import check_axes, placed
@@ -130,17 +130,18 @@ def _voxels(header: NrrdHeader, size: tuple[int, int, int]) -> tuple[npt.NDArray
     array = np.empty((len(files), voxels // len(files)), np.float32)
     notes: list[str] = []
     for number, file in enumerate(files):
-        with naming(file), np.errstate(over="ignore"):
-            part, notes_on_data = _values(header, file, dtype, array.shape[1], encoding)
-            array[number] = part
+        with naming(file):
+            part, notes_on_data = _values(header, file, dtype, array[number], encoding)
+            put_as_floats(array[number], part)
         notes += [note for note in notes_on_data if note not in notes]
     return array.reshape(size[::-1]), notes
 
 
 def _values(
-    header: NrrdHeader, file: Path, dtype: np.dtype[Any], count: int, encoding: str
+    header: NrrdHeader, file: Path, dtype: np.dtype[Any], floats: npt.NDArray[np.float32], encoding: str
 ) -> tuple[npt.NDArray[Any], list[str]]:
-    """Return the numbers in a file of voxels."""
+    """Return the numbers in a file of voxels, as many as `floats` has; they may stand at the end of `floats`."""
+    count = len(floats)
     lines, skipped = (_whole(header.fields, name) for name in ("lineskip", "byteskip"))
     start = _after_lines(file, header.end if file == header.path else 0, lines)
     if encoding in _PACKINGS:
@@ -149,7 +150,7 @@ def _values(
             start, skipped = max(start, file.stat().st_size - wanted), 0
         if skipped < 0:
             raise ValueError(f"{skipped} bytes cannot be skipped")
-        raw, notes = read_span(file, wanted, start=start, packing=packing, skip=skipped)
+        raw, notes = read_span(file, wanted, start=start, packing=packing, skip=skipped, floats=floats)
         return raw.view(dtype), notes
     if encoding != "hex" and encoding not in _TEXTS:
         raise ImageFileError(f"{header.path}: NRRD in the encoding {brief(encoding)} is not read. Save it with gzip.")

@@ -7,7 +7,7 @@ import gzip
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO, Literal, Protocol
+from typing import Any, BinaryIO, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -60,7 +60,14 @@ def read_start(path: Path, count: int) -> bytes:
 
 
 def read_span(
-    path: Path, count: int, *, start: int = 0, packing: Packing = "plain", skip: int = 0, tags_follow: bool = False
+    path: Path,
+    count: int,
+    *,
+    start: int = 0,
+    packing: Packing = "plain",
+    skip: int = 0,
+    tags_follow: bool = False,
+    floats: npt.NDArray[np.float32] | None = None,
 ) -> tuple[npt.NDArray[np.uint8], list[str]]:
     """Return `count` bytes of a file, and notes on what stands behind them.
 
@@ -81,6 +88,9 @@ def read_span(
         How many of the unpacked bytes to leave out.
     tags_follow
         Whether the format has tags behind the voxels, of up to 16 MiB.
+    floats
+        Flat; where the numbers go in the end (`put_as_floats`). The bytes come to stand at its own end if they fit, so
+        that a large volume is not in memory twice.
 
     Raises
     ------
@@ -96,7 +106,7 @@ def read_span(
             if first + count > length:
                 raise cut_short(path, first + count, length)
             stream.seek(first)
-            data = np.empty(count, np.uint8)
+            data = _place_for(count, floats)
             if stream.readinto(data.data) < count:  # type: ignore[attr-defined]
                 raise cut_short(path, first + count, length)
             return data, _notes_on_tail(path, stream.read(8), length - first - count, _longest_tail(tags_follow))
@@ -107,7 +117,30 @@ def read_span(
         if packing != "bzip2" and skip + count > max(0, length - start) * _DEFLATE_RATIO:
             raise cut_short(path, skip + count, length)
         stream.seek(start)
-        return _Filler(path, count, skip, _longest_tail(tags_follow)).fill(stream, packing)
+        return _Filler(path, _place_for(count, floats), skip, _longest_tail(tags_follow)).fill(stream, packing)
+
+
+def put_as_floats(
+    floats: npt.NDArray[np.float32], values: npt.NDArray[Any], slope: float = 1.0, intercept: float = 0.0
+) -> None:
+    """Put scaled numbers into a flat array, which may hold them at its end: no number is overwritten before it is read.
+
+    What is too large for float32 becomes infinite.
+    """
+    if values.dtype == floats.dtype and (slope, intercept) == (1.0, 0.0) and np.shares_memory(floats[:1], values[:1]):
+        return
+    with np.errstate(over="ignore"):
+        for start in range(0, len(values), _CHUNK):
+            part = values[start : start + _CHUNK]
+            if (slope, intercept) != (1.0, 0.0):
+                part = part.astype(np.float64) * slope + intercept
+            floats[start : start + _CHUNK] = part
+
+
+def _place_for(count: int, floats: npt.NDArray[np.float32] | None) -> npt.NDArray[np.uint8]:
+    if floats is None or not 0 < count <= floats.nbytes:
+        return np.empty(count, np.uint8)
+    return floats.view(np.uint8)[-count:]
 
 
 def _longest_tail(tags_follow: bool) -> int:
@@ -117,9 +150,9 @@ def _longest_tail(tags_follow: bool) -> int:
 class _Filler:
     """Takes unpacked pieces until the wanted bytes are there, and counts what follows."""
 
-    def __init__(self, path: Path, count: int, skip: int, longest_tail: int) -> None:
+    def __init__(self, path: Path, data: npt.NDArray[np.uint8], skip: int, longest_tail: int) -> None:
         self._path, self._longest_tail = path, longest_tail
-        self._data = np.empty(count, np.uint8)
+        self._data = data
         self._filled, self._skip = 0, skip
         self._tail, self._tail_bytes = b"", 0
 

@@ -12,7 +12,7 @@ import logging
 from collections.abc import Sequence
 
 from BrainFusionLib.case.result import WARNING
-from BrainFusionLib.cli import cohort, doctor, fuse, metrics, register, review, sign, slices, validate
+from BrainFusionLib.cli import cohort, doctor, error, fuse, metrics, register, review, sign, slices, validate
 from BrainFusionLib.cli.codes import DONE, FAULT, INTERRUPTED, NOT_FOUND, TERMINATED, WRONG_INPUT, fail
 from BrainFusionLib.cli.pair import keep_refused
 from BrainFusionLib.console import close_output, lost_output, say
@@ -81,6 +81,6 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"brainfusion {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
-    for command in (fuse, register, sign, cohort, review, validate, slices, metrics, doctor):
+    for command in (fuse, register, error, sign, cohort, review, validate, slices, metrics, doctor):
         command.add_to(commands)
     return parser

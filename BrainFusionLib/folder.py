@@ -112,7 +112,7 @@ def write_case(
     transform_format: TransformFormat = "itk",
     ct_grid: Grid | None = None,
 ) -> dict[str, Path]:
-    """Write a result's five files to `folder`, and its weight map if `save_alpha`; return them by role.
+    """Write a result's five files to `folder`, its bone, and its weight map if `save_alpha`; return them by role.
 
     On another grid than the MRI's, the MRI on this grid is written, too. In the CT's frame the names say so:
     ``mri_in_ct``, ``ct`` and ``mri_to_ct.tfm`` instead of ``mri``, ``ct_in_mri`` and ``ct_to_mri.tfm``.
@@ -193,6 +193,7 @@ def _written_volumes(result: Result, names: Mapping[str, str]) -> dict[str, Volu
         "fused": result.fused,
         "ct_in_mri": result.ct_in_mri,
         "alpha": result.alpha,
+        "bone": None if result.bone is None else result.bone.labels,
         "mri": None if result.volumes is None else result.volumes.mri,
     }
     return {role: volume for role, volume in volumes.items() if role in names and volume is not None}
@@ -228,7 +229,8 @@ class _VoxelsIn(Mapping[str, VoxelArray]):
     """The voxels of a case's volumes by the path of their field, read from the files on access."""
 
     def __init__(self, folder: Path, files: Mapping[str, str]) -> None:
-        self._files = {f"volumes.{role}": folder / files[role] for role in ROLES if role in files}
+        paths = {role: "bone.labels" if role == "bone" else f"volumes.{role}" for role in ROLES}
+        self._files = {path: folder / files[role] for role, path in paths.items() if role in files}
 
     def __getitem__(self, key: str) -> VoxelArray:
         return read_volume(self._files[key]).array_kji

@@ -214,6 +214,8 @@ class Settings:
         ``"auto"`` prefers CUDA, then MPS, then the CPU.
     threads
         Number of CPU threads; ``None`` for torch's default.
+    bone
+        Whether to make the bone of the CT on the MRI's grid, too.
     """
 
     registration: RegistrationSettings = field(default_factory=RegistrationSettings)
@@ -221,6 +223,7 @@ class Settings:
     device: Device = "auto"
     threads: int | None = None
     output: OutputSettings = field(default_factory=OutputSettings)
+    bone: bool = False
 
     def __post_init__(self) -> None:
         if self.device not in get_args(Device):

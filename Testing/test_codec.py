@@ -28,6 +28,8 @@ from BrainFusionLib.case import (
     to_plain,
 )
 from BrainFusionLib.case.decision import Signed
+from BrainFusionLib.case.result import Bone
+from BrainFusionLib.error_map import ErrorMap
 from BrainFusionLib.errors import RecordError
 from BrainFusionLib.evidence import (
     BrainAlignment,
@@ -187,6 +189,7 @@ all_settings = built(
         reference=st.sampled_from(["mri", "ct"]),
         grid=maybe | st.sampled_from(["mri", "ct", "union"]) | st.floats(0.2, 10),
     ),
+    bone=st.booleans(),
 )
 places = st.lists(finite, min_size=3, max_size=3).map(np.array)
 marks = st.lists(st.tuples(text, places, places), min_size=2, max_size=3).map(
@@ -238,6 +241,8 @@ def results(draw):
         | built(
             LandmarkErrors, median_mm=numbers, worst_mm=numbers, points=st.lists(marked, max_size=2).map(tuple)
         ),
+        error_map=maybe | built(ErrorMap, grid=grids, values=text, bound_ratio=numbers),
+        bone=maybe | built(Bone, threshold_hu=numbers, volume_ml=numbers, labels=maybe | voxels),
         notes=st.lists(text, max_size=3).map(tuple),
         volumes=maybe | built(Volumes, fused=voxels, ct_in_mri=voxels, alpha=maybe | voxels, mri=maybe | voxels),
         output=maybe

@@ -7,8 +7,8 @@ from BrainFusionLib.io.dicom_attributes import kinds_of
 from BrainFusionLib.io.transform_writing import SUFFIXES, TransformFormat
 from BrainFusionLib.settings import Side
 
-# Fields of `Volumes`, which are the roles of their files, and all stems that these can have.
-ROLES = ("fused", "ct_in_mri", "alpha", "mri")
+# Roles of volumes (fields of `Volumes`, and the labels of `Bone`), and all stems that their files can have.
+ROLES = ("fused", "ct_in_mri", "alpha", "bone", "mri")
 STEMS = (*ROLES, "mri_in_ct", "ct")
 DICOM = "dicom"
 DICOM_FOLDERS = ("dicom/fused", "dicom/ct_in_mri", "dicom/mri_in_ct")
@@ -55,6 +55,7 @@ def names_of(
     return names | {
         "fused": f"fused.{file_format}",
         "ct_in_mri": f"{ct}.{file_format}",
+        **({} if result.bone is None else {"bone": f"bone.{file_format}"}),
         "transform": f"{transform}.tfm",
         "report": "report.html",
         "result": "result.json",

@@ -49,6 +49,9 @@ def read_record(path: str | Path) -> Result:
         The file cannot be read, or is not a result of this version; the message names the file and the field.
     """
     document = {**read_document(path), "volumes": None}
+    bone = document.get("bone")
+    if isinstance(bone, dict):
+        document["bone"] = {**bone, "labels": None}
     try:
         return from_document(document, Result)
     except RecordError as error:

@@ -7,6 +7,7 @@ from typing import Literal
 
 from BrainFusionLib.case.decision import Decision
 from BrainFusionLib.case.request import Request, Source
+from BrainFusionLib.error_map import ErrorMap
 from BrainFusionLib.evidence import Evidence
 from BrainFusionLib.geometry import Grid
 from BrainFusionLib.landmarks import LandmarkErrors, Landmarks
@@ -149,6 +150,25 @@ class Output(ByValue):
 
 
 @dataclass(frozen=True, eq=False)
+class Bone(ByValue):
+    """The bone of the CT (`intensity.bone`).
+
+    Attributes
+    ----------
+    threshold_hu
+        What is above it is bone.
+    volume_ml
+        Volume of the bone in view.
+    labels
+        Label map on the MRI's grid, 1 in bone; ``None`` if the result was read without voxels.
+    """
+
+    threshold_hu: float
+    volume_ml: float
+    labels: Volume | None = None
+
+
+@dataclass(frozen=True, eq=False)
 class Result(ByValue):
     """The result of one case.
 
@@ -172,6 +192,10 @@ class Result(ByValue):
         How the result was made.
     landmarks
         Residuals of the landmarks of the request; ``None`` without landmarks.
+    error_map
+        Expected error at each point; ``None`` beside a red verdict, and where nothing local was measured.
+    bone
+        The bone of the CT on the MRI's grid; ``None`` if it was not requested.
     notes
         Assumptions and repairs, for the user.
     volumes
@@ -195,6 +219,8 @@ class Result(ByValue):
     fidelity: Fidelity | None = None
     intensity: IntensityMap | None = None
     landmarks: LandmarkErrors | None = None
+    error_map: ErrorMap | None = None
+    bone: Bone | None = None
     notes: tuple[str, ...] = ()
     volumes: Volumes | None = None
     output: Output | None = None
@@ -284,5 +310,8 @@ class Result(ByValue):
         if volumes is not None:
             alpha, mri = (None if volume is None else renamed(volume) for volume in (volumes.alpha, volumes.mri))
             volumes = Volumes(renamed(volumes.fused), renamed(volumes.ct_in_mri), alpha, mri)
+        bone = self.bone
+        if bone is not None and bone.labels is not None:
+            bone = replace(bone, labels=renamed(bone.labels))
         notes = tuple(anonymous(note) for note in self.notes)
-        return replace(self, request=request, notes=notes, volumes=volumes, landmarks=landmarks)
+        return replace(self, request=request, notes=notes, volumes=volumes, landmarks=landmarks, bone=bone)

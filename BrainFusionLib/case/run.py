@@ -19,23 +19,14 @@ from BrainFusionLib import intensity
 from BrainFusionLib.acquisition import pair_acquisition
 from BrainFusionLib.case.clock import Clock
 from BrainFusionLib.case.fusing import MRI_TISSUE, Fused, fuse_sources
+from BrainFusionLib.case.measuring import Measured, bone_of, error_map_of, local_evidence
 from BrainFusionLib.case.output import Sources, check_output, output_note, sources_on_output
 from BrainFusionLib.case.request import Inputs, Request
 from BrainFusionLib.case.result import Output, Pose, Provenance, Result
 from BrainFusionLib.case.values import notes_of, put_right
 from BrainFusionLib.device import pick_device, use_threads
 from BrainFusionLib.errors import RegistrationError, Remedy, SettingsError
-from BrainFusionLib.evidence import (
-    BrainAlignment,
-    BrainShift,
-    Distortion,
-    Evidence,
-    GivenPose,
-    Inside,
-    LocalErrors,
-    Scale,
-    SkullFit,
-)
+from BrainFusionLib.evidence import BrainAlignment, Evidence, GivenPose
 from BrainFusionLib.intensity.inside import FindInside, InsideSkull, inside_skull
 from BrainFusionLib.progress import Cancel, Progress, stop_if
 from BrainFusionLib.transform import RigidTransform, Transform
@@ -92,9 +83,9 @@ def run(request: Request, inputs: Inputs, progress: Progress | None = None, canc
         pulled = _resampled(inputs, pose, registration, device, clock)
         with ThreadPoolExecutor(1) as beside:
             # In parallel with the fusion, which does not always use all cores.
-            local_evidence = beside.submit(_local_evidence, pulled, inputs, inside, pose)
+            measuring = beside.submit(local_evidence, pulled.ct_in_mri, pulled.head, inputs, inside, pose)
             fused = None if fuser is None else _fused(fuser, request, inputs, pose, pulled, device, clock)
-            measured, given = _checked(request, inputs, pose, local_evidence.result, device, clock)
+            measured, given = _checked(request, inputs, pose, measuring.result, device, clock)
     landmarks = None if request.landmarks is None else request.landmarks.residuals(pose.transform)
     evidence = Evidence(
         pose=None if registration is None else registration.evidence,
@@ -114,16 +105,19 @@ def run(request: Request, inputs: Inputs, progress: Progress | None = None, canc
     notes = notes_of(request, inputs, pose)
     if grid is not None and not output.is_mris:
         notes = (*notes, output_note(output, grid, pose))
+    verdict = judge(evidence)
     return Result(
         request=request,
         pose=pose,
-        verdict=judge(evidence),
+        verdict=verdict,
         evidence=evidence,
         grid=inputs.mri.grid,
         provenance=_provenance(registration, device, clock),
         fidelity=None if fused is None else fused.fidelity,
         intensity=None if fused is None else fused.intensity,
         landmarks=landmarks,
+        error_map=error_map_of(verdict, evidence, measured, inputs, inside, pose),
+        bone=bone_of(pulled.ct_in_mri, pulled.head, inside, pose) if request.settings.bone else None,
         notes=notes,
         volumes=None if fused is None else fused.volumes,
         output=Output.of(output.reference, grid),
@@ -240,55 +234,17 @@ def _fused(
         return fuse_sources(fuser, inputs, on_grid, scale, clock)
 
 
-@dataclass(frozen=True)
-class _Measured:
-    """The evidence measured on the two volumes at a pose."""
-
-    local: LocalErrors
-    skull: SkullFit | None
-    inside: Inside | None
-    brain_shift: BrainShift
-    scale: Scale | None
-    distortion: Distortion | None
-
-
-def _local_evidence(pulled: _Pulled, inputs: Inputs, inside: FindInside, pose: Pose) -> _Measured:
-    from BrainFusionLib.resample import resample_onto
-    from BrainFusionLib.verdict.brain_shift import brain_shift
-    from BrainFusionLib.verdict.distortion import scale_and_distortion
-    from BrainFusionLib.verdict.inside import errors_inside, inside_evidence
-    from BrainFusionLib.verdict.local import local_errors
-    from BrainFusionLib.verdict.skull import skull_fit
-
-    ct, mri = inputs.ct, inputs.mri
-    skull, local = inside(), local_errors(pulled.ct_in_mri, mri)
-    if pose.skull is not None and skull is not None:
-        local = errors_inside(local, skull, pose.transform)
-    by_skull = pulled.ct_in_mri
-    if pose.skull is not None:
-        by_skull = resample_onto(by_skull, mri.grid, pose.rigid.inverse() @ pose.skull)
-    scale, distortion = scale_and_distortion(ct, mri, pose.skull or pose.transform)
-    return _Measured(
-        local,
-        skull_fit(pulled.ct_in_mri, mri, pulled.head),
-        inside_evidence(skull, pose.transform),
-        brain_shift(by_skull, mri, skull, pose.skull or pose.transform),
-        scale,
-        distortion,
-    )
-
-
 def _checked(
     request: Request,
     inputs: Inputs,
     pose: Pose,
-    local_evidence: Callable[[], _Measured],
+    measuring: Callable[[], Measured],
     device: torch.device,
     clock: Clock,
-) -> tuple[_Measured, GivenPose | None]:
+) -> tuple[Measured, GivenPose | None]:
     """Gather the evidence beyond that of the registration; compare a given pose with a registration."""
     with clock.stage("checking"):
-        measured = local_evidence()
+        measured = measuring()
         given = None
         if pose.origin == "given" and request.check:
             given = _check_given(request, inputs, pose, device, clock)

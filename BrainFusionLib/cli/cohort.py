@@ -66,6 +66,9 @@ def add_cohort_options(command: Any) -> None:
     command.add_argument(
         "--scheduler", metavar="ADDRESS", help="address of a Dask scheduler whose workers do the work (tcp://host:8786)"
     )
+    command.add_argument(
+        "--bone", action="store_true", help="also write the bone of each CT on its MRI's grid, a label map"
+    )
     add_stated(command)
     add_rule_options(command)
     add_output_options(command)
@@ -100,6 +103,7 @@ def run_entries(options: argparse.Namespace, entries: Sequence[Entry], problems:
         registration=RegistrationSettings.preset(options.preset),
         fusion=fusion_settings(options),
         device=options.device,
+        bone=options.bone,
         threads=1 if workers > 1 or options.scheduler else None,
         output=output,
     )

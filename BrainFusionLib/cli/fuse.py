@@ -12,6 +12,7 @@ from typing import Any
 from BrainFusionLib.case import WARNING, run
 from BrainFusionLib.cli.codes import DONE, NOT_FOUND
 from BrainFusionLib.cli.dicom import headers_of, say_dicom
+from BrainFusionLib.cli.error import add_points, points_of, say_points
 from BrainFusionLib.cli.output import add_output_options, output_settings
 from BrainFusionLib.cli.pair import (
     add_inputs,
@@ -69,6 +70,13 @@ def add_to(commands: Any) -> None:
         help="also write alpha, the weight of the CT, 0 to 1, if the rule has one",
     )
     fuse_command.add_argument(
+        "--bone",
+        action="store_true",
+        help="also write bone, a label map on the MRI's grid: 1 where the CT shows bone of the head (above 300 HU, "
+        "without table, head holder and metal outside)",
+    )
+    add_points(fuse_command)
+    fuse_command.add_argument(
         "--dicom",
         action="store_true",
         help="also write the fused volume and the registered CT as DICOM series into the MRI's study (modality OT, "
@@ -108,7 +116,9 @@ def _fuse(options: argparse.Namespace) -> int:
         device=options.device,
         threads=options.threads,
         output=output_settings(options),
+        bone=options.bone,
     )
+    points = points_of(options)
     made = make_output_folder(folder)
     began = time.monotonic()
     try:
@@ -139,6 +149,7 @@ def _fuse(options: argparse.Namespace) -> int:
         remove_if_empty(made)
         raise
     say_result(result)
+    say_points(result, points, options.line)
     if options.save_alpha and "alpha" not in files:
         say(f"note: no alpha was written, because the rule {options.rule} has no weights")
     if dicom is not None and withheld is None:

@@ -27,6 +27,7 @@ __all__ = ["DONE", "FAULT", "INTERRUPTED", "NOT_FOUND", "TERMINATED", "WRONG_INP
 COMMANDS = {
     "fuse": "register and fuse a CT and an MRI",
     "register": "register only, and write the transform",
+    "error": "expected error of a result at points and along lines",
     "sign": "approve or reject a result, or comment on it",
     "cohort": "register and fuse many pairs",
     "review": "approve or reject the cases of a cohort in the browser",

@@ -11,6 +11,7 @@ from typing import Any
 from BrainFusionLib.case import run, to_document
 from BrainFusionLib.case.files import moved_by
 from BrainFusionLib.cli.codes import DONE
+from BrainFusionLib.cli.error import add_points, points_of, say_points
 from BrainFusionLib.cli.output import add_reference_option, output_settings
 from BrainFusionLib.cli.pair import (
     add_inputs,
@@ -23,7 +24,8 @@ from BrainFusionLib.cli.pair import (
 from BrainFusionLib.cli.start import add_start_options, check_start_options, start_of
 from BrainFusionLib.console import ProgressLine, say
 from BrainFusionLib.folder import make_output_folder, remove_if_empty
-from BrainFusionLib.io import write_json, write_transform
+from BrainFusionLib.io import write_json, write_transform, write_volume
+from BrainFusionLib.io.formats import written_format_of
 from BrainFusionLib.settings import RegistrationSettings, Settings
 
 
@@ -42,6 +44,10 @@ def add_to(commands: Any) -> None:
     register_command.add_argument(
         "--json", metavar="FILE", help="also write the result (verdict, evidence, timings) to FILE"
     )
+    register_command.add_argument(
+        "--bone", metavar="FILE", help="also write the bone of the CT on the MRI's grid, a label map, to FILE"
+    )
+    add_points(register_command)
     register_command.set_defaults(run=_register)
 
 
@@ -56,8 +62,13 @@ def _register(options: argparse.Namespace) -> int:
         ),
         device=options.device,
         output=output_settings(options),
+        bone=options.bone is not None,
     )
-    made = [folder for path in (output, Path(options.json or output)) for folder in make_output_folder(path.parent)]
+    points = points_of(options)
+    if options.bone is not None:
+        written_format_of(Path(options.bone))
+    paths = (output, Path(options.json or output), Path(options.bone or output))
+    made = [folder for path in paths for folder in make_output_folder(path.parent)]
     try:
         with ProgressLine(sys.stderr) as progress:
             progress("reading", 0.0)
@@ -67,6 +78,8 @@ def _register(options: argparse.Namespace) -> int:
             request = replace(request, settings=settings, start=start, given=given, landmarks=landmarks, fuse=False)
             result = run(request, inputs, progress)
         # The transform last: a run stopped between the two leaves no new transform without its verdict.
+        if options.bone is not None and result.bone is not None and result.bone.labels is not None:
+            write_volume(result.bone.labels, options.bone)
         if options.json:
             write_json(to_document(result.without_names()), options.json)
         write_transform(
@@ -77,5 +90,6 @@ def _register(options: argparse.Namespace) -> int:
         remove_if_empty(made)
         raise
     say_result(result)
+    say_points(result, points, options.line)
     say(f"  transform  {output}")
     return DONE

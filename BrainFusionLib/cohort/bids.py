@@ -136,6 +136,7 @@ def _entry(root: Path, session: _Session, ct: Path, mri: Path) -> Entry:
         "fused": f"{stem}_desc-fused_{suffix}.nii.gz",
         "ct_in_mri": f"{stem}_desc-registered_ct.nii.gz",
         "mri": f"{stem}_desc-resampled_{suffix}.nii.gz",
+        "bone": f"{stem}_desc-bone_mask.nii.gz",
         "transform": f"{stem}_from-{suffix}_to-ct_mode-points_xfm.tfm",
         "report": f"{stem}_desc-fused_report.html",
         "result": f"{stem}_desc-fused_result.json",

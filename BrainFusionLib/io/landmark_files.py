@@ -60,7 +60,7 @@ def read_landmarks(paths: Sequence[str | Path]) -> Landmarks:
                     f"{path}: two files of landmarks must both be point lists of 3D Slicer (.mrk.json or .fcsv). Give "
                     f"{FORMATS}."
                 )
-            lists.append(_read_json(path) if path.suffix.lower() == ".json" else _read_fcsv(path))
+            lists.append(read_json(path) if path.suffix.lower() == ".json" else read_fcsv(path))
     with naming(files[1]):
         return pair_landmarks(lists[0], lists[1], (files[0].name, "this file"))
 
@@ -69,7 +69,14 @@ def _is_list(path: Path) -> bool:
     return path.suffix.lower() in (".json", ".fcsv")
 
 
-def _text(path: Path) -> str:
+def text_of(path: Path) -> str:
+    """Return the text of a file of points.
+
+    Raises
+    ------
+    ImageFileError
+        It is not UTF-8 text, or too large.
+    """
     with open_regular(path) as stream:
         content = stream.read(_LARGEST + 1)
     if len(content) > _LARGEST or b"\0" in content:
@@ -80,7 +87,14 @@ def _text(path: Path) -> str:
         raise ImageFileError(f"{path}: is not UTF-8 text. Save it as UTF-8.") from error
 
 
-def _number(path: Path, where: str, text: object) -> float:
+def number_of(path: Path, where: str, text: object) -> float:
+    """Return a coordinate.
+
+    Raises
+    ------
+    ImageFileError
+        It is not a finite number; the message says where in the file.
+    """
     try:
         value = float(text) if isinstance(text, str | int | float) and not isinstance(text, bool) else math.nan
     except (ValueError, OverflowError):
@@ -97,7 +111,7 @@ def _number(path: Path, where: str, text: object) -> float:
 
 
 def _read_table(path: Path) -> Landmarks:
-    text = _text(path)
+    text = text_of(path)
     first = text.lstrip("\r\n").split("\n", 1)[0]
     try:
         table = parse_csv(text, delimiter=max("\t;,", key=first.count))
@@ -129,7 +143,7 @@ def _read_table(path: Path) -> Landmarks:
             left_out += 1
             continue
         where = f"line {line.number}"
-        points.append((cells["name"], [_number(path, where, cell) for half in halves for cell in half]))
+        points.append((cells["name"], [number_of(path, where, cell) for half in halves for cell in half]))
     numbers = np.array([row for _, row in points], dtype=np.float64).reshape(-1, 6)
     names = tuple(name or str(n) for n, (name, _) in enumerate(points, 1))
     return Landmarks(names, numbers[:, :3], numbers[:, 3:], left_out)
@@ -154,13 +168,20 @@ def _placed(path: Path, where: str, position: Sequence[object], signs: tuple[flo
 ]:  # fmt: skip
     if len(position) != 3:
         raise ImageFileError(f"{path}: {where}: a position needs three numbers; got {len(position)}. Save it again.")
-    x, y, z = (sign * _number(path, where, value) for sign, value in zip(signs, position, strict=True))
+    x, y, z = (sign * number_of(path, where, value) for sign, value in zip(signs, position, strict=True))
     return x, y, z
 
 
-def _read_json(path: Path) -> list[Marked]:
+def read_json(path: Path) -> list[Marked]:
+    """Return the points of a list of 3D Slicer, ``.mrk.json``, LPS mm.
+
+    Raises
+    ------
+    ImageFileError
+        It is damaged, or does not say its frame.
+    """
     try:
-        content = json.loads(_text(path))
+        content = json.loads(text_of(path))
     except (ValueError, RecursionError) as error:
         raise ImageFileError(f"{path}: is not a valid JSON file ({error}). Save the points again.") from error
     lists = content.get("markups") if isinstance(content, dict) else None
@@ -187,8 +208,9 @@ def _read_json(path: Path) -> list[Marked]:
     return marked
 
 
-def _read_fcsv(path: Path) -> list[Marked]:
-    lines = _text(path).splitlines()
+def read_fcsv(path: Path) -> list[Marked]:
+    """Return the points of a list of 3D Slicer, ``.fcsv``, as `read_json`."""
+    lines = text_of(path).splitlines()
     header: dict[str, str] = {}
     for line in lines:
         name, equals, value = line.lstrip("# ").partition("=")

@@ -129,6 +129,7 @@ _NAMED: dict[str, Named] = {
     "output.grid": ("output: grid", ""),
     "device": ("device", ""),
     "threads": ("CPU threads", ""),
+    "bone": ("bone of the CT as a label map", ""),
 }
 # Shown for a field without a value.
 _ABSENT = {

@@ -16,7 +16,7 @@ from BrainFusionLib.case import Result, from_document, to_document
 from BrainFusionLib.case.decision import Action, Decision, Signed, Standing, State, decide, edited, sha256_of_plain
 from BrainFusionLib.case.decision import state_of as state_of_standings
 from BrainFusionLib.errors import BrainFusionError
-from BrainFusionSlicer import currency, ownership
+from BrainFusionSlicer import currency, ownership, pose_verdict
 from BrainFusionSlicer.companions import linear_parent
 from BrainFusionSlicer.fingerprint import Fingerprint, fingerprint_of, is_same_place
 
@@ -127,8 +127,18 @@ def standings_of(fused, ct, mri) -> tuple[Standing, ...]:
                 why.append(_("the fused volume was changed, or made again"))
             elif one.decision.signed.result != sha256_of_plain(said):
                 why.append(_("the verdict is another one"))
+            elif one.decision.action == "approve" and _is_red_by_now(fused, ct, mri):
+                why.append(_("a later check of this pose is red"))
         standings.append(Standing(one.decision, tuple(why)))
     return tuple(standings)
+
+
+def _is_red_by_now(fused, ct, mri) -> bool:
+    """Say whether a check that is newer than the fused volume's verdict judges the pose red."""
+    shown = pose_verdict.shown(fused, ct, mri)
+    return (
+        shown.stored is not None and not shown.is_of_fused and not shown.changes and shown.stored.card.colour == "red"
+    )
 
 
 def state_of(fused) -> State:

@@ -255,6 +255,24 @@ def test_a_check_after_an_adjustment_says_that_the_fused_volume_is_older(chosen,
     assert not ui.checkerboardButton.isEnabled()
 
 
+def test_an_approval_is_void_after_a_red_check_and_while_the_pose_is_adjusted(chosen, nodes, runner):
+    ui, decisions = chosen.ui, sys.modules["BrainFusionSlicer.decisions"]
+    ui.fuseButton.click()
+    fused = ui.fusedSelector.currentNode()
+    decisions.sign(fused, *nodes, "approve", "A. Surgeon", "")
+    ui.checkButton.click()
+    assert decisions.state_of(fused) == "approved"
+    ui.adjustButton.click()
+    shift(transform_of(nodes[0]), 3)
+    assert decisions.state_of(fused) == "void"
+    ui.undoButton.click()
+    assert decisions.state_of(fused) == "approved"
+    runner.colour = "red"
+    ui.checkButton.click()
+    assert decisions.state_of(fused) == "void"
+    assert "later check" in decisions.standings_of(fused, *nodes)[0].sentence
+
+
 def test_a_pose_with_a_scale_or_a_shear_is_rejected_with_the_reason(registered, nodes, runner):
     ui, transform = registered.ui, transform_of(nodes[0])
     asked = len(runner.requests)

@@ -19,7 +19,7 @@ STEPS = {
     "register": ("BrainFusionLib.case.run", "_posed"),
     "resample": ("BrainFusionLib.case.run", "_resampled"),
     "fuse": ("BrainFusionLib.case.run", "_fused"),
-    "evidence, beside it": ("BrainFusionLib.case.run", "_local_evidence"),
+    "evidence, beside it": ("BrainFusionLib.case.run", "local_evidence"),
     "wait for the evidence": ("BrainFusionLib.case.run", "_checked"),
     "write volumes": ("BrainFusionLib.folder", "write_volume"),
     "report": ("BrainFusionLib.folder", "write_report"),

@@ -8,6 +8,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -152,10 +153,10 @@ def write_case(
     names = {role: (file_names or {}).get(role, name) for role, name in names.items()}
     record = result.without_paths() if identify else result.without_names()
     began = time.perf_counter()
-    with staging_folder(folder) as staged, no_decision_meanwhile(folder):
+    with staging_folder(folder) as staged, no_decision_meanwhile(folder), ThreadPoolExecutor(1) as beside:
         written = _written_volumes(record, names)
-        for role, volume in written.items():
-            write_volume(volume, staged / names[role])
+        # Packing does not hold Python's lock: meanwhile, pictures and report are drawn.
+        packed = [beside.submit(write_volume, volume, staged / names[role]) for role, volume in written.items()]
         grids: dict[str, Any] = {"ct": ct_grid, "mri": mri.grid, "moved": moved_by(result)}
         write_transform(result.transform, staged / names["transform"], **grids)
         if transform_format != "itk":
@@ -175,7 +176,11 @@ def write_case(
             files=names,
             decisions=record.decisions or earlier_decisions(folder / names["result"], record),
         )
-        write_report(record, mri, staged / names["report"])
+        try:
+            write_report(record, mri, staged / names["report"])
+        finally:
+            for volume in packed:
+                volume.result()  # what went wrong with a volume is said first
         # The voxels are in the volume files; `read_case` finds them by the path of their field.
         write_json(to_document(record, {}), staged / names["result"])
         _replace(staged, folder)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from functools import partial
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from benchmarks.registration import confidence, run
 from benchmarks.registration.measure import measure
 from benchmarks.registration.methods import METHODS, Method
 from benchmarks.registration.results import FIELDS, append_result, read_results, summary
+from benchmarks.stages import STEPS
 from BrainFusionLib.errors import MissingDependencyError
 from simulation.cases import make_case
 from simulation.heads import Head, phantom_head
@@ -95,3 +97,9 @@ def test_refusals_are_counted(head: Head, capsys: pytest.CaptureFixture[str]) ->
     assert confidence.ranges("N3", [outcome]) == "| N3 | 1/1 | – | – | – | – |"
     assert confidence.main(["--kinds", "Q"]) == 2
     assert "there is no kind of case 'Q'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_each_step_that_is_timed_is_there(step):
+    module, function = STEPS[step]
+    assert callable(getattr(importlib.import_module(module), function))

@@ -16,7 +16,8 @@ import numpy.typing as npt
 import pytest
 
 from BrainFusionLib import native
-from BrainFusionLib.native import load_compiled, opened
+from BrainFusionLib.cli import doctor
+from BrainFusionLib.native import Native, load_compiled, opened
 from BrainFusionLib.version import __version__
 from tools import cross_compile
 
@@ -150,3 +151,16 @@ def test_the_c_files_are_plain_c11() -> None:
 @pytest.mark.parametrize("target", ["x86_64-windows-gnu", "aarch64-macos"])
 def test_the_c_files_are_taken_by_compilers_of_other_systems(target: str) -> None:
     assert cross_compile.why_not(target) == ""
+
+
+@pytest.mark.parametrize(
+    ("found", "words"),
+    [
+        (Native(ctypes.pythonapi, vectors=1), "with AVX2"),
+        (Native(None), "switched off by BRAINFUSION_NATIVE=0: registration"),
+        (Native(None, "_native.so is not there"), "slower. Remedy: run `python3 dev.py build` in the repository."),
+    ],
+    ids=["used", "off", "missing"],
+)
+def test_doctor_says_what_is_slow_and_what_helps(found: Native, words: str) -> None:
+    assert words in doctor._native_words(found)

@@ -1,4 +1,4 @@
-"""How fast the fusion is, with the measured peak of the core beside it: ``python -m benchmarks.speed -o FOLDER``.
+"""How fast fusing is, step by step, with the measured peak of the core: ``python -m benchmarks.speed -o FOLDER``.
 
 Writes ``table.md``. One thread but for the head. CPU seconds, best of several, all in turn in one run, because other
 programs come and go; a share of the peak is of the fastest matrix product measured in the same run.
@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from benchmarks.stages import stage_rows
 from BrainFusionLib import Settings, Volume, __version__, fuse
 from BrainFusionLib.device import keep_freed_memory
 from BrainFusionLib.fusion.network import FusionNet, FusionNetwork, network_from_weights
@@ -149,7 +150,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.speed", description=__doc__.splitlines()[0])
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="FOLDER")
+    parser.add_argument(
+        "--pair", nargs=2, type=Path, metavar=("CT", "MRI"), help="what to fuse for the table of steps (a phantom)"
+    )
     arguments = parser.parse_args(argv)
+    if arguments.pair and not all(path.exists() for path in arguments.pair):
+        parser.error("a file of --pair is not there")
     keep_freed_memory()  # as the console command and Slicer's worker do
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     lines = [
@@ -160,6 +166,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         f"CPU seconds, best of {ROUNDS}.",
         "",
         markdown_table(["task", "measured"], measure()),
+        "",
+        f"Where the seconds of `brainfusion fuse` go ({'a pair of files' if arguments.pair else 'phantom of 1 mm'}); "
+        "the CPU seconds of a step are those of its thread:",
+        "",
+        markdown_table(["step", "s", "CPU s"], stage_rows(arguments.pair)),
         "",
     ]
     arguments.output.mkdir(parents=True, exist_ok=True)

@@ -21,7 +21,7 @@ from BrainFusionLib.io.dicom_planes import Plane
 from BrainFusionLib.io.dicom_series import Series, find_series
 from BrainFusionLib.io.reading import COPY_AGAIN, naming, quiet_itk, refuse_undecodable
 from BrainFusionLib.io.slice_stack import Slices, stack_slices
-from BrainFusionLib.io.zipped import unpacked
+from BrainFusionLib.io.zipped import is_zip, unpacked
 from BrainFusionLib.volume import Modality, Volume
 
 _OTHER_EXPORT = "Export it again as single-frame DICOM, or convert it to NIfTI with dcm2niix."
@@ -89,6 +89,11 @@ def dicom_size(path: Path, *, series: str | int | None = None) -> tuple[int, int
     """
     with unpacked(path) as place:
         return _size(place, series)
+
+
+def dicom_files(path: Path) -> list[Path]:
+    """Return the files that may be of the series of a file: those of its folder; of a zip, itself."""
+    return [path] if is_zip(path) else sorted(file for file in path.parent.iterdir() if file.is_file())
 
 
 def _size(path: Path, series: str | int | None) -> tuple[int, int, int]:

@@ -80,6 +80,19 @@ def metaimage_size(path: Path) -> tuple[int, int, int]:
         return _size(path, _header(path).entries)
 
 
+def metaimage_files(path: Path) -> list[Path]:
+    """Return the header's file and those of the voxels.
+
+    Raises
+    ------
+    ImageFileError
+        The header cannot be read, or a file of voxels is missing.
+    """
+    with naming(path):
+        header = _header(path)
+        return list(dict.fromkeys([path, *_data_files(path, header, _size(path, header.entries))]))
+
+
 def write_metaimage(volume: Volume, path: Path) -> None:
     """Write an ``.mha`` file, uncompressed, whole or not at all; positions are exact.
 

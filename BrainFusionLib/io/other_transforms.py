@@ -318,18 +318,25 @@ def read_elastix(path: Path, text: str, between: Between, depth: int = 0) -> Flo
     if kind == "EulerTransform":
         fixed = [*fixed, 1.0 if word("ComputeZYX", "false") == "true" else 0.0]
     matrix = composed(path, [ItkTransform(_ELASTIX_KINDS[kind], parameters, fixed)])
-    initial = word("InitialTransformParametersFileName", "NoInitialTransform")
-    initial = word("InitialTransformParameterFileName", initial)
-    if initial != "NoInitialTransform":
+    beside = initial_of(path, text)
+    if beside is not None:
         if depth >= _MOST_CHAINED or word("HowToCombineTransforms", "Compose") != "Compose":
             raise ImageFileError(f"{path}: its initial transforms cannot be composed. Export it as one transform.")
-        beside = path.with_name(re.split(r"[\\/]", initial)[-1])
         if not beside.exists():
             raise ImageFileError(f"{path}: {brief(beside.name)}, its initial transform, is missing beside it.")
         matrix = matrix @ read_elastix(beside, read_text(beside), Between(), depth + 1)
     if depth == 0 and _is_of_ct(entries, between):
         return inverse(matrix)
     return matrix
+
+
+def initial_of(path: Path, text: str) -> Path | None:
+    """Return the file of the initial transform that elastix's parameter file names: it is looked for beside it."""
+    none = ["NoInitialTransform"]
+    named = {match[1]: _elastix_values(match[2]) or none for match in _ELASTIX.finditer(text)}
+    older = named.get("InitialTransformParametersFileName", none)
+    name = named.get("InitialTransformParameterFileName", older)[0]
+    return None if name == none[0] else path.with_name(re.split(r"[\\/]", name)[-1])
 
 
 def _elastix_values(text: str) -> list[str]:

@@ -368,7 +368,7 @@ def test_manifest_says_modality_and_offset_and_options_say_them_of_the_other_cas
 
 def test_what_is_said_of_the_values_reaches_the_case(tmp_path, monkeypatch):
     asked = []
-    monkeypatch.setattr(one_case, "run", lambda request, inputs: asked.append((request, inputs)))
+    monkeypatch.setattr(one_case, "run", lambda request, inputs, cancel: asked.append((request, inputs)))
     pair = make_pair(seed=1, spacing_mm=12.0)
     for name, volume in (("c.nii", pair.ct.with_array(pair.ct.array_kji + 777)), ("m.nii", pair.mri)):
         write_volume(volume, tmp_path / name)

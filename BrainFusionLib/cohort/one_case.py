@@ -35,6 +35,7 @@ from BrainFusionLib.io.landmark_files import read_landmarks
 from BrainFusionLib.io.reading import shown
 from BrainFusionLib.io.suffixes import with_suffix
 from BrainFusionLib.io.transforms import transform_files
+from BrainFusionLib.progress import Cancel, stop_if
 from BrainFusionLib.settings import Settings
 from BrainFusionLib.signing import content_sha256
 from BrainFusionLib.values import ByValue
@@ -101,9 +102,18 @@ class Seal(ByValue):
     thumbnail: str
 
 
-def fuse_case(entry: Entry, folder: Path, settings: Settings) -> Row:
-    """Fuse one case into its folder; return its row of the table. Errors become rows; only an interrupt raises."""
-    return attempted(entry, time.monotonic(), lambda: store(entry, *fused(entry, read(entry), settings), folder))
+def fuse_case(entry: Entry, folder: Path, settings: Settings, cancel: Cancel | None = None) -> Row:
+    """Fuse one case into its folder; return its row of the table. Errors become rows; only an interrupt raises.
+
+    Nothing is written once `cancel` returns true.
+    """
+
+    def work() -> Row:
+        made = fused(entry, read(entry), settings, cancel)
+        stop_if(cancel)
+        return store(entry, *made, folder)
+
+    return attempted(entry, time.monotonic(), work)
 
 
 def attempted(entry: Entry, began: float, work: Callable[[], Row]) -> Row:
@@ -153,7 +163,7 @@ def contents(entry: Entry) -> dict[str, str]:
     return found | {f"landmarks {n}": sha256_of(path) for n, path in enumerate(entry.landmarks)}
 
 
-def fused(entry: Entry, inputs: Inputs, settings: Settings) -> Fused:
+def fused(entry: Entry, inputs: Inputs, settings: Settings, cancel: Cancel | None = None) -> Fused:
     """Return the result with what is needed to write the files: the MRI, and the sha256 of all inputs."""
     series = (entry.ct_series, entry.mri_series)
     between = between_inputs(inputs, entry.ct, entry.mri, entry.transform_frame, entry.transform_maps, series)
@@ -167,7 +177,7 @@ def fused(entry: Entry, inputs: Inputs, settings: Settings) -> Fused:
         ct_offset=entry.ct_offset,
         stated=entry.stated,
     )
-    return run(request, inputs), inputs.mri, inputs.sha256
+    return run(request, inputs, cancel=cancel), inputs.mri, inputs.sha256
 
 
 def store(entry: Entry, result: Result, mri: Volume, sha256: Mapping[str, str], folder: Path) -> Row:

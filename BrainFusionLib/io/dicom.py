@@ -19,7 +19,7 @@ from BrainFusionLib.io.dicom_files import quiet_pydicom
 from BrainFusionLib.io.dicom_pixels import read_pixels, undecodable
 from BrainFusionLib.io.dicom_planes import Plane
 from BrainFusionLib.io.dicom_series import Series, find_series
-from BrainFusionLib.io.reading import COPY_AGAIN, naming, quiet_itk, refuse_undecodable
+from BrainFusionLib.io.reading import SAVE_OR_COPY, naming, quiet_itk, refuse_undecodable
 from BrainFusionLib.io.slice_stack import Slices, stack_slices
 from BrainFusionLib.io.zipped import is_zip, unpacked
 from BrainFusionLib.volume import Modality, Volume
@@ -159,7 +159,7 @@ def _load(series: Series) -> Slices:
         last = max(plane.frame for _, plane in members)
         if last >= len(frames):
             raise ImageFileError(
-                f"{file.path}: describes {last + 1} frames, but holds the pixels of {len(frames)}. {COPY_AGAIN}"
+                f"{file.path}: describes {last + 1} frames, but holds the pixels of {len(frames)}. {SAVE_OR_COPY}"
             )
         for k, plane in members:
             pixels[k] = frames[plane.frame]

@@ -23,7 +23,7 @@ from BrainFusionLib.geometry import RAS_FROM_LPS, FloatArray, affine, orthonorma
 from BrainFusionLib.io.budget import refuse_too_large
 from BrainFusionLib.io.mat_files import is_mat, read_mat
 from BrainFusionLib.io.nifti_layout import ANALYZE, NIFTI1, NIFTI2
-from BrainFusionLib.io.reading import COPY_AGAIN, exists, naming, open_regular, refuse_bad_spacing, shown, three_sizes
+from BrainFusionLib.io.reading import OTHER_FILE, exists, naming, open_regular, refuse_bad_spacing, shown, three_sizes
 from BrainFusionLib.io.sidecar import read_sidecar, sidecar_of
 from BrainFusionLib.io.suffixes import suffix_of
 from BrainFusionLib.io.unpacking import is_gzip, put_as_floats, read_span, read_start
@@ -142,8 +142,7 @@ def _files_of(path: Path) -> tuple[Path, Path]:
         if partner.exists():
             return (path, partner) if wanted == ".img" else (partner, path)
     raise ImageFileError(
-        f"{shown(path)}: {shown(base + wanted)} is missing. A pair is two files, {shown(base)}.hdr and .img, in one "
-        "folder; put both there."
+        f"{shown(path)}: {shown(base + wanted)} is missing. A pair is .hdr and .img in one folder; put both there."
     )
 
 
@@ -166,7 +165,7 @@ def _read_header(path: Path, single_file: bool) -> _Header:
     kind = "a NIfTI file" if single_file else "a NIfTI or Analyze 7.5 header"
     raise ImageFileError(
         f"{path}: is not {kind}: it does not begin with the header of one. It may be another kind of file under a "
-        f"wrong name, or damaged. {COPY_AGAIN}"
+        f"wrong name, or damaged. {OTHER_FILE}"
     )
 
 

@@ -186,7 +186,7 @@ def _values(
         limits = np.iinfo(dtype)
         if not ((values >= limits.min) & (values <= limits.max) & (values == np.rint(values))).all():
             kind = header.fields["type"]
-            raise ImageFileError(f"{file}: holds numbers that are no {kind}, as its header says. {COPY_AGAIN}")
+            raise ImageFileError(f"{file}: holds numbers that are no {kind}, as its header says. {CONVERT_AGAIN}")
     return values, []
 
 

@@ -17,7 +17,7 @@ from typing import IO
 from BrainFusionLib.errors import BrainFusionError, ImageFileError
 from BrainFusionLib.io.budget import memory_bytes
 from BrainFusionLib.io.leftovers import remove_leftovers, temporary_beside
-from BrainFusionLib.io.reading import COPY_AGAIN, naming, refuse_irregular, shown
+from BrainFusionLib.io.reading import COPY_AGAIN, OTHER_FILE, naming, refuse_irregular, shown
 from BrainFusionLib.stopping import half_written
 
 ZIP_SUFFIXES = (".zip",)
@@ -61,7 +61,10 @@ def unpacked(path: Path) -> Iterator[Path]:
                 _unpack(path, folder)
             yield folder
         except BrainFusionError as error:
-            error.problem = error.problem.replace(str(folder), shown(path))
+            problem = error.problem.replace(str(folder), shown(path))
+            error.problem = problem.replace("images in this folder", "images in this zip").replace(
+                ", in this folder", ""
+            )
             raise
         finally:
             shutil.rmtree(folder, ignore_errors=True)
@@ -127,7 +130,7 @@ def _refuse_long_directory(path: Path) -> None:
         tail = stream.read()
         at = tail.rfind(_END)
         if at < 0 or len(tail) < at + 22:
-            raise ImageFileError(f"{path}: is no zip, or cut short. {COPY_AGAIN}")
+            raise ImageFileError(f"{path}: is no zip, or cut short. {OTHER_FILE}")
         count, size = (
             int.from_bytes(tail[at + 10 : at + 12], "little"),
             int.from_bytes(tail[at + 12 : at + 16], "little"),

@@ -179,6 +179,7 @@ def test_refusal_of_a_place_names_it_once_and_advises_no_copy(tmp_path, kind):
     said = _refusal(path)
     assert said.count(str(tmp_path)) == 1, said
     assert COPY_AGAIN not in said
+    assert ("zip" in kind) == ("zip" in said.rpartition(str(tmp_path))[2].replace("zip of DICOM", "")), said
 
 
 def test_refusals_of_damaged_files_name_each_once(tmp_path):

@@ -61,13 +61,23 @@ def unpacked(path: Path) -> Iterator[Path]:
                 _unpack(path, folder)
             yield folder
         except BrainFusionError as error:
-            problem = error.problem.replace(str(folder), shown(path))
-            error.problem = problem.replace("images in this folder", "images in this zip").replace(
-                ", in this folder", ""
-            )
+            error.problem = _said_of_zip(error.problem.replace(str(folder), shown(path)))
             raise
         finally:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _said_of_zip(problem: str) -> str:
+    """Return the message for a folder without images in words for the zip that it was unpacked from."""
+    before, found, after = problem.partition("there are no DICOM images in this folder (")
+    if not found:
+        return problem
+    looked, _, _ = after.rpartition("). Give ")
+    looked = re.sub(r", in this folder and up to \d+ levels of folders in it|; name the zip file itself .*", "", looked)
+    return (
+        f"{before}there are no DICOM images in this zip ({looked}). Unpack it, and give the folder of one series, "
+        "or, for a zip in it, NIfTI, NRRD and the like, the file itself."
+    )
 
 
 def _unpack(path: Path, folder: Path) -> None:

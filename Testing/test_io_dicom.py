@@ -615,6 +615,15 @@ def test_pixels_of_another_length_than_the_header_says_are_refused(tmp_path, syn
         read_volume(folder)
 
 
+@pytest.mark.parametrize(("modality", "notes"), [("CT", 1), ("MR", 0)])
+def test_slices_of_a_ct_with_values_of_several_scales_are_noted(tmp_path, modality, notes):
+    folder = write_series(tmp_path / "head", heights=[0, 2, 4], Modality=modality)
+    changed(folder / "IM0001", RescaleSlope=2)
+    said = read_volume(folder).notes
+    assert len(said) == notes
+    assert all("2 different rescale slopes or intercepts" in note for note in said)
+
+
 def test_padding_behind_pixels_is_noted(tmp_path):
     folder = write_series(tmp_path / "head", heights=[0, 2, 4])
     whole = read_volume(folder)

@@ -15,7 +15,7 @@ import numpy as np
 from BrainFusionLib.errors import ImageContentError, ImageFileError
 from BrainFusionLib.io.budget import refuse_too_large
 from BrainFusionLib.io.dicom_acquisition import read_acquisition
-from BrainFusionLib.io.dicom_files import quiet_pydicom
+from BrainFusionLib.io.dicom_files import quiet_pydicom, values_in
 from BrainFusionLib.io.dicom_pixels import read_pixels, undecodable
 from BrainFusionLib.io.dicom_planes import Plane
 from BrainFusionLib.io.dicom_series import Series, find_series
@@ -113,6 +113,13 @@ def _notes_on_files(series: Series) -> tuple[str, ...]:
     if tails:
         notes.append(
             f"{len(tails)} of {len(series.files)} files have up to {max(tails)} bytes behind their pixels, ignored."
+        )
+    keywords = ("RescaleSlope", "RescaleIntercept")
+    scales = {tuple(number for word in keywords for number in values_in(f.dataset, word)) for f in series.files}
+    if len(scales) > 1 and series.files[0].text("Modality") == "CT":  # of MRIs many have one for each slice
+        notes.append(
+            f"the slices give {len(scales)} different rescale slopes or intercepts, as hardly any CT does; each was "
+            "read with its own."
         )
     aside = [*series.group.aside, *series.others]
     if aside:

@@ -46,8 +46,7 @@ def forgetSubmodules() -> None:
         del sys.modules[name]
 
 
-# At file scope, because the imports below need it.
-makeLibraryImportable()
+makeLibraryImportable()  # at file scope, because the imports below need it
 forgetSubmodules()
 
 from BrainFusionSlicer import (  # noqa: E402
@@ -60,6 +59,7 @@ from BrainFusionSlicer import (  # noqa: E402
     registered_ct,
     remedies,
     review,
+    sample,
     selection,
     torch_setup,
 )
@@ -94,7 +94,6 @@ class BrainFusion(ScriptedLoadableModule):
         ScriptedLoadableModule.__init__(self, parent)
         self.parent.title = _("BrainFusion")
         self.parent.categories = [translate("qSlicerAbstractCoreModule", "Registration")]
-        self.parent.dependencies = []
         self.parent.contributors = ["BrainFusion contributors (BrainFusion)"]
         self.parent.helpText = _(
             "Registers a CT to an MRI of the same head, whatever their starting poses, and fuses the two into one "
@@ -106,6 +105,7 @@ class BrainFusion(ScriptedLoadableModule):
             "Made with 3D Slicer, SimpleITK and PyTorch. If it helped your work, please cite it as described on its "
             '<a href="{homepage}">home page</a>.'
         ).format(homepage=HOMEPAGE)
+        sample.register_when_started()
 
 
 @parameterNodeWrapper

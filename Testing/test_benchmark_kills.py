@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 from collections import Counter
@@ -27,7 +28,7 @@ def test_kill_follows_from_its_number_and_all_kinds_come():
 
 def test_a_stopped_run_goes_on_where_it_was(monkeypatch, tmp_path):
     done = []
-    monkeypatch.setattr(kills.Stage, "prepare", lambda stage: None)
+    monkeypatch.setattr(kills.Stage, "prepared", lambda stage: contextlib.nullcontext())
     monkeypatch.setattr(kills, "attempt", lambda stage, kill: (done.append(kill), ([("late", "4 s")], "writing"))[1])
     kills.run(3, 4, tmp_path / "counts.json")
     counts = kills.run(3, 6, tmp_path / "counts.json")

@@ -366,6 +366,19 @@ def test_killed_dask_worker_gives_the_same_table(cohort, tmp_path):
     assert rows_of(tmp_path / "dask") == rows_of(tmp_path / "plain")
 
 
+def test_case_on_dask_stops_when_its_run_is_gone(tmp_path, monkeypatch):
+    tasks = {"case": SimpleNamespace(state="executing")}
+    worker = SimpleNamespace(get_current_task=lambda: "case", state=SimpleNamespace(tasks=tasks))
+    monkeypatch.setitem(sys.modules, "distributed", SimpleNamespace(get_worker=lambda: worker))
+    monkeypatch.setattr(running, "fuse_case", lambda entry, folder, settings, cancel: cancel)
+    cancel = running._fuse_on_dask(None, tmp_path, QUICK)
+    assert not cancel()
+    tasks["case"].state = "cancelled"
+    assert cancel()
+    tasks.clear()
+    assert cancel()
+
+
 def test_unreachable_scheduler_is_an_error(cohort, tmp_path):
     pytest.importorskip("distributed", reason="distributed is not installed: pip install 'brainfusion[cohort]'")
     with pytest.raises(SettingsError, match="no Dask scheduler answers at this address"):

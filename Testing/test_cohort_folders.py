@@ -279,33 +279,70 @@ def test_seal_from_elsewhere_reads_no_file_outside_of_its_folder(tmp_path, monke
     read = []
     monkeypatch.setattr(one_case, "sha256_of", lambda path: read.append(path) or "0")
     for name in ("../../secret", "/dev/zero", "gone"):
-        unknown = dict.fromkeys(("row", "request", "transform_sha256", "landmarks_sha256"))
+        unknown = dict.fromkeys(("row", "request", "transform_sha256", "landmarks_sha256", "beside_sha256"))
         seal = SimpleNamespace(version=__version__, files={name: "0"}, **unknown)
         monkeypatch.setattr(one_case, "read_seal", lambda *_, seal=seal: seal)
         assert one_case.finished(entry, tmp_path, Settings()) is None
     assert not read
 
 
-def test_input_replaced_during_the_run_makes_the_case_out_of_date(tmp_path):
-    for name in ("c", "m", "t"):
-        (tmp_path / name).write_bytes(name.encode())
-    entry = Entry(1, "a", tmp_path / "c", tmp_path / "m", transform=tmp_path / "t")
-    before = one_case._made_from(entry, Settings())
-    read = replace(before[0], ct=replace(before[0].ct, name="x.nii"))
-    for name in ("c", "t"):
+# What a case is made from: role, files, and the one that reading it takes along.
+BESIDE = {
+    "landmarks": ("l.csv", "l.csv"), "CT": ("ct.nii", "ct.nii"), "sidecar": ("ct.nii", "ct.json"),
+    "voxels": ("mri.mhd", "mri.raw"), "mask": ("mask.nhdr", "mask.raw.gz"), "pair": ("ct.hdr", "ct.img"),
+    "matrix of SPM": ("ct.hdr", "ct.mat"), "slice of the series": ("mri.dcm", "other.dcm"),
+    "initial transform": ("t.txt", "first.txt"),
+}  # fmt: skip
+CONTENTS = {
+    "mri.mhd": b"DimSize = 2 2 2\nElementType = MET_SHORT\nElementDataFile = mri.raw\n",
+    "mask.nhdr": b"NRRD0004\ntype: short\ndimension: 3\nsizes: 2 2 2\nencoding: gzip\ndata file: mask.raw.gz\n",
+    "t.txt": b'(Transform "EulerTransform")\n(InitialTransformParametersFileName "first.txt")\n(Size 6)',
+    "first.txt": b'(Transform "EulerTransform")\n(NumberOfParameters 6)\n',
+}
+
+
+def _entry_of(folder, **given):
+    named = {"ct": "ct.nii", "mri": "m.nii", "mask": None, "transform": None, "landmarks": ()} | given
+    for name in (*CONTENTS, "ct.nii", "ct.hdr", "ct.img", "ct.mat", "ct.json", "m.nii", "mri.raw", "mask.raw.gz",
+                 "mri.dcm", "other.dcm", "l.csv"):  # fmt: skip
+        (folder / name).write_bytes(CONTENTS.get(name, name.encode()))
+    mask, transform = (None if named[role] is None else folder / named[role] for role in ("mask", "transform"))
+    return Entry(
+        1, "a", folder / named["ct"], folder / named["mri"], mri_mask=mask, transform=transform,
+        landmarks=tuple(folder / name for name in named["landmarks"]),
+    )  # fmt: skip
+
+
+def _made(entry):
+    return one_case._made_from(entry, Settings(), one_case.contents(entry))
+
+
+@pytest.mark.parametrize("kind", BESIDE)
+def test_every_file_that_is_read_counts(tmp_path, kind):
+    given, changed = BESIDE[kind]
+    role = {"l": "landmarks", "t": "transform", "mask": "mask", "mri": "mri", "ct": "ct"}[given.partition(".")[0]]
+    entry = _entry_of(tmp_path, **{role: (given,) if role == "landmarks" else given})
+    before = _made(entry)
+    assert _made(entry) == before
+    (tmp_path / changed).write_bytes(CONTENTS.get(changed, b"") + b"\n")
+    assert _made(entry) != before
+
+
+def test_seal_is_made_from_what_was_read_and_not_from_what_is_there_at_the_end(tmp_path, monkeypatch):
+    entry = _entry_of(tmp_path, landmarks=("l.csv",), transform="t.txt")
+    volume = make_pair(seed=1, spacing_mm=24.0).mri
+    monkeypatch.setattr(one_case, "read_pair", lambda *_: (volume, volume))
+    before, inputs = _made(entry), one_case.read(entry)
+    for name in ("ct.nii", "l.csv", "t.txt", "ct.json"):
         (tmp_path / name).write_bytes(b"replaced")
-    assert one_case._made_from(entry, Settings(), read, before[1]) == before
-    now = one_case._made_from(entry, Settings())
-    assert now[0] != before[0]
-    assert now[1] != before[1]
+    assert one_case._made_from(entry, Settings(), inputs.sha256) == before
+    assert _made(entry) != before
 
 
 def test_cases_are_made_from_what_is_said_of_their_values(tmp_path):
-    for name in ("c", "m", "t"):
-        (tmp_path / name).write_bytes(name.encode())
-    entry = Entry(1, "a", tmp_path / "c", tmp_path / "m", transform=tmp_path / "t")
+    entry = _entry_of(tmp_path, transform="t.txt")
     others = [{"ct_offset": 1024.0}, {"stated": ("CT",)}, {"transform_frame": "ras"}, {"transform_maps": "ct-to-mri"}]
-    made = [one_case._made_from(replace(entry, **said), Settings()) for said in ({}, *others)]
+    made = [_made(replace(entry, **said)) for said in ({}, *others)]
     assert not any(one == another for one, another in itertools.combinations(made, 2))
 
 
@@ -331,7 +368,7 @@ def test_manifest_says_modality_and_offset_and_options_say_them_of_the_other_cas
 
 def test_what_is_said_of_the_values_reaches_the_case(tmp_path, monkeypatch):
     asked = []
-    monkeypatch.setattr(one_case, "run", lambda request, inputs: asked.append((request, inputs)))
+    monkeypatch.setattr(one_case, "run", lambda request, inputs, cancel: asked.append((request, inputs)))
     pair = make_pair(seed=1, spacing_mm=12.0)
     for name, volume in (("c.nii", pair.ct.with_array(pair.ct.array_kji + 777)), ("m.nii", pair.mri)):
         write_volume(volume, tmp_path / name)
@@ -352,7 +389,10 @@ def test_remedies_in_the_table_name_its_columns(tmp_path):
 
 def test_errors_in_the_table_name_inputs_by_their_role(tmp_path):
     def refuse():
-        raise ImageFileError(f"{tmp_path}/doe/IM1: is empty; doe.nii, given as MRI, and objects too.")
+        raise ImageFileError(
+            f"{tmp_path}/doe/IM1: is empty; doe.nii, given as MRI, and objects too; {tmp_path}/roe.csv: no; 'doe.raw'."
+        )
 
-    row = one_case.attempted(Entry(1, "a", tmp_path / "doe", tmp_path / "doe.nii"), 0.0, refuse)
-    assert row.error == "CT/IM1: is empty; MRI, given as MRI, and objects too."
+    entry = Entry(1, "a", tmp_path / "doe", tmp_path / "doe.nii", landmarks=(tmp_path / "roe.csv",))
+    row = one_case.attempted(entry, 0.0, refuse)
+    assert row.error == "CT/IM1: is empty; MRI, given as MRI, and objects too; the landmarks: no; 'MRI.raw'."

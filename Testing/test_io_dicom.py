@@ -5,6 +5,8 @@ The series are made here with pydicom, by sampling a smooth synthetic object at 
 
 from __future__ import annotations
 
+import zlib
+
 import numpy as np
 import pydicom
 import pytest
@@ -613,6 +615,15 @@ def test_pixels_of_another_length_than_the_header_says_are_refused(tmp_path, syn
         read_volume(folder)
 
 
+@pytest.mark.parametrize(("modality", "notes"), [("CT", 1), ("MR", 0)])
+def test_slices_of_a_ct_with_values_of_several_scales_are_noted(tmp_path, modality, notes):
+    folder = write_series(tmp_path / "head", heights=[0, 2, 4], Modality=modality)
+    changed(folder / "IM0001", RescaleSlope=2)
+    said = read_volume(folder).notes
+    assert len(said) == notes
+    assert all("2 different rescale slopes or intercepts" in note for note in said)
+
+
 def test_padding_behind_pixels_is_noted(tmp_path):
     folder = write_series(tmp_path / "head", heights=[0, 2, 4])
     whole = read_volume(folder)
@@ -647,6 +658,25 @@ def test_deflate_stream_cut_anywhere_is_refused(tmp_path):
         path.write_bytes(whole[:position])
         with pytest.raises(ImageFileError, match=r"IM0002: this DICOM file is damaged"):
             read_volume(folder)
+
+
+def test_damaged_deflate_stream_is_refused_where_it_unpacks_to_another_length(tmp_path):
+    folder = write_series(tmp_path / "head", heights=[0, 2, 4], syntax=DeflatedExplicitVRLittleEndian)
+    path = folder / "IM0001"
+    meta_end = pydicom.filereader.read_file_meta_info(path).FileMetaInformationGroupLength + 144
+    meta, packed = path.read_bytes()[:meta_end], path.read_bytes()[meta_end:]
+    whole = zlib.decompress(packed, -zlib.MAX_WBITS)
+
+    def deflated(content):
+        packer = zlib.compressobj(wbits=-zlib.MAX_WBITS)
+        return meta + packer.compress(content) + packer.flush()
+
+    for content in (deflated(whole + b"rest of a damaged stream"), deflated(whole) + b"more", deflated(whole[:-2])):
+        path.write_bytes(content)
+        with pytest.raises(ImageFileError, match=r"IM0001: this DICOM file is damaged"):
+            read_volume(folder)
+    path.write_bytes(deflated(whole) + b"\0")
+    assert read_volume(folder).notes == ()
 
 
 def test_deflate_bomb_is_refused(tmp_path):

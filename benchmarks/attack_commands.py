@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
+import importlib.util
 import io
 import os
+import select
 import signal
 import subprocess
 import sys
+import termios
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -17,7 +22,11 @@ from BrainFusionLib.io import write_text, write_volume
 from BrainFusionLib.phantom import make_pair
 
 ROOT = Path(__file__).parents[1]
-COMMANDS = ("fuse", "cohort, 1 worker", "cohort, 2 workers", "training")
+DASK = "cohort, Dask"
+COMMANDS = (
+    "fuse", "cohort, 1 worker", "cohort, 2 workers", "training",
+    *([DASK] if importlib.util.find_spec("distributed") else []),
+)  # fmt: skip
 LONGEST_S = 180.0
 # Starts a command with a folder of its own in the place of the system's shared memory, to see what it leaves there.
 APART = ["unshare", "--mount", "sh", "-c", 'mount --bind "$0" /dev/shm && exec "$@"']
@@ -65,18 +74,41 @@ class Stage:
         Holds everything.
     whole, former
         By command, the folder of a run that was left alone; and that of one with another rule.
-    cpu_s
-        By command, the processor time of a run that was left alone: a length that does not depend on what else runs.
+    cpu_s, wall_s
+        By command, the processor time of a run that was left alone: a length that does not depend on what else runs;
+        and how long it took, for what computes elsewhere.
+    scheduler
+        Address of the Dask scheduler.
     """
 
     folder: Path
     whole: dict[str, Path] = field(default_factory=dict)
     former: dict[str, Path] = field(default_factory=dict)
     cpu_s: dict[str, float] = field(default_factory=dict)
+    wall_s: dict[str, float] = field(default_factory=dict)
+    scheduler: str = ""
 
     def __post_init__(self) -> None:
         self.shared = self.folder / "shared-memory"
         self.apart = [*APART, str(self.shared)]
+
+    @contextlib.contextmanager
+    def prepared(self) -> Iterator[None]:
+        """Do what `prepare` does; while the block runs there is a Dask cluster of one worker, if Dask is installed."""
+        with contextlib.ExitStack() as stack:
+            if DASK in COMMANDS:
+                from benchmarks.cohort import dask_cluster
+
+                self.scheduler, _ = stack.enter_context(dask_cluster(workers=1))
+            self.prepare()
+            yield
+
+    def tasks_running(self) -> int:
+        """Return how many tasks the Dask worker is still running, also those that nobody waits for."""
+        from distributed import Client
+
+        with Client(self.scheduler) as client:
+            return sum(client.run(lambda dask_worker: len(dask_worker.state.all_running_tasks)).values())
 
     def prepare(self) -> None:
         """Write the inputs, and run every command once for its result and once for a former one."""
@@ -97,9 +129,10 @@ class Stage:
         write_text(SLOW_DISK, self.folder / "site" / "sitecustomize.py")
         for command in COMMANDS:
             self.whole[command] = self.folder / f"whole-{COMMANDS.index(command)}"
-            before = os.times()
+            before, began = os.times(), time.monotonic()
             self._left_alone(self.words(command, self.whole[command]), self.whole[command])
             after = os.times()
+            self.wall_s[command] = time.monotonic() - began
             self.cpu_s[command] = after[2] + after[3] - before[2] - before[3]
         _warm_up(self.words("fuse", self.folder / "warm"))
         for command in COMMANDS[:2]:
@@ -107,7 +140,8 @@ class Stage:
             words = self.words(command, self.former[command], rule="average")
             if code := in_child(words[1:], self.folder / "former-log"):
                 raise RuntimeError(f"the former result of {command} ended with {code}")
-        self.former[COMMANDS[2]] = self.former[COMMANDS[1]]
+        for command in (COMMANDS[2], DASK):
+            self.former[command] = self.former[COMMANDS[1]]
 
     def _left_alone(self, words: Words, output: Path) -> None:
         with self.started(words, output) as run:
@@ -125,12 +159,17 @@ class Stage:
         if command == "fuse":
             inputs = [str(self.folder / f"{name}0.nii.gz") for name in ("ct", "mri")]
             return ["-m", "BrainFusionLib", "fuse", *inputs, *common, "--threads", "1"]
-        workers = "1" if again or command == COMMANDS[1] else "2"
-        return ["-m", "BrainFusionLib", "cohort", str(self.folder / "manifest.csv"), *common, "--workers", workers]
+        workers = ["--workers", "1" if again or command == COMMANDS[1] else "2"]
+        if command == DASK and not again:
+            workers = ["--scheduler", self.scheduler]
+        return ["-m", "BrainFusionLib", "cohort", str(self.folder / "manifest.csv"), *common, *workers]
 
     @contextlib.contextmanager
-    def started(self, words: Words, output: Path, *, slow: bool = False) -> Iterator[Run]:
-        """Start a command in a session of its own; nothing of it is left after the block."""
+    def started(self, words: Words, output: Path, *, slow: bool = False, on_terminal: bool = False) -> Iterator[Run]:
+        """Start a command in a session of its own; nothing of it is left after the block.
+
+        On a terminal, its errors and progress go there.
+        """
         temporary = Path(f"{output}-tmp")
         temporary.mkdir(exist_ok=True)
         environment = os.environ | {
@@ -139,19 +178,63 @@ class Stage:
             "TORCHINDUCTOR_CACHE_DIR": str(self.folder / "torch"),  # made by torch on its import
         }  # fmt: skip
         log = Path(f"{output}-log")
+        terminal = Terminal() if on_terminal else None
+
+        def prepare_process() -> None:
+            # Ignored signals are inherited: Ctrl-C in the background of a shell, the end of a terminal from nohup.
+            for number in (signal.SIGINT, signal.SIGHUP):
+                signal.signal(number, signal.SIG_DFL)
+            if terminal is not None:
+                fcntl.ioctl(terminal.inner, termios.TIOCSCTTY, 0)
+
         with log.open("wb") as stream:
             process = subprocess.Popen(
-                [*self.apart, sys.executable, *words], cwd=self.folder, env=environment, stdout=stream, stderr=stream,
-                stdin=subprocess.DEVNULL, start_new_session=True,
-                # A run in the background of a shell inherits that Ctrl-C is ignored.
-                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+                [*self.apart, sys.executable, *words], cwd=self.folder, env=environment, stdout=stream,
+                stderr=stream if terminal is None else terminal.inner,
+                stdin=subprocess.DEVNULL if terminal is None else terminal.inner, start_new_session=True,
+                preexec_fn=prepare_process,
             )  # fmt: skip
+        if terminal is not None:
+            terminal.begin()
         try:
-            yield Run(process, log)
+            yield Run(process, log, terminal)
         finally:
+            if terminal is not None:
+                terminal.close()
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
+
+
+class Terminal:
+    """A terminal of whom somebody reads until it is closed, which sends SIGHUP to its session."""
+
+    def __init__(self) -> None:
+        self._outer, self.inner = os.openpty()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._closing, self._close = os.pipe()
+
+    def begin(self) -> None:
+        """Start reading; the inner end is now the process's alone."""
+        os.close(self.inner)
+        self._reader.start()
+
+    def _read(self) -> None:
+        while True:
+            ready, _, _ = select.select([self._outer, self._closing], [], [])
+            with contextlib.suppress(OSError):  # the process has ended
+                if self._closing not in ready and os.read(self._outer, 4096):
+                    continue
+            break
+
+    def close(self) -> None:
+        """Close it, once."""
+        if self._outer >= 0:
+            os.write(self._close, b"x")
+            self._reader.join()
+            for end in (self._outer, self._closing, self._close):
+                os.close(end)
+            self._outer = -1
 
 
 @dataclass(frozen=True)
@@ -160,6 +243,7 @@ class Run:
 
     process: subprocess.Popen[bytes]
     log: Path
+    terminal: Terminal | None = None
 
     def said(self) -> str:
         """Return what it has printed."""

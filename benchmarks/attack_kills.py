@@ -1,11 +1,12 @@
 """Real commands, stopped at random moments: ``python -m benchmarks.attack --kills 200 --seed 1``.
 
-``brainfusion fuse``, ``brainfusion cohort`` with one and two workers, and ``training.train`` are started on small
-phantoms and sent SIGTERM, SIGINT (once or three times, to the command or to its group as Ctrl-C is) or SIGKILL (to the
-command or to a worker). The moment is drawn over the whole length of the command; in one kill of four it is when the
-results are being written or moved into place, which takes too short to be met by chance. Renames are slowed down, as
-on a slow disk, in the kills that aim at them. Then the same is run to its end in the same folder (with one worker, and
-in a child forked from a process that has loaded everything: starting anew is most of a small case's time).
+``brainfusion fuse``, ``brainfusion cohort`` with one and two workers and on Dask, and ``training.train`` are started on
+small phantoms and sent SIGTERM, SIGHUP, SIGINT (once or three times, to the command or to its group as Ctrl-C is) or
+SIGKILL (to the command or to a worker); or their terminal is closed. The moment is drawn over the whole length of the
+command; in one kill of four it is when the results are being written or moved into place, which takes too short to be
+met by chance. Renames are slowed down, as on a slow disk, in the kills that aim at them. Then the same is run to its
+end in the same folder (with one worker, and in a child forked from a process that has loaded everything: starting anew
+is most of a small case's time).
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.attack_commands import COMMANDS, LONGEST_S, Run, Stage, in_child
+from benchmarks.attack_commands import COMMANDS, DASK, LONGEST_S, Run, Stage, in_child
 from benchmarks.attack_leftovers import Faults, nothing_hidden, same_result, whole_or_nothing
 from BrainFusionLib.folder import WHOLE
 from BrainFusionLib.io import write_json
@@ -41,6 +42,8 @@ SIGNALS: tuple[tuple[str, int, int, str], ...] = (
     ("SIGKILL of a worker", signal.SIGKILL, 1, "worker"),
     ("Ctrl-C three times", signal.SIGINT, 3, "group"),
     ("SIGTERM of the group", signal.SIGTERM, 1, "group"),
+    ("SIGHUP", signal.SIGHUP, 1, "command"),
+    ("closed terminal", signal.SIGHUP, 1, "terminal"),
 )
 FAULTS = (
     "late", "other exit code", "traceback", "half-written", "hidden left", "orphan", "shared memory",
@@ -95,7 +98,9 @@ def attempt(stage: Stage, kill: Kill) -> tuple[list[tuple[str, str]], str]:
     output, faults = place / "out", Faults()
     if kill.earlier:
         shutil.copytree(stage.former[kill.command], output)
-    with stage.started(stage.words(kill.command, output), output, slow=kill.aim != "any time") as run:
+    with stage.started(
+        stage.words(kill.command, output), output, slow=kill.aim != "any time", on_terminal=kill.whom == "terminal"
+    ) as run:
         _wait(stage, kill, run, output)
         where = _where(run, output)
         began = time.monotonic()
@@ -118,9 +123,11 @@ def attempt(stage: Stage, kill: Kill) -> tuple[list[tuple[str, str]], str]:
         elif kill.number != signal.SIGKILL:
             began = time.monotonic() - ORPHANS_WITHIN_S + 1  # one second after the command
         _end_of_all(run, began, faults)
+        if kill.command == DASK:
+            _end_of_tasks(stage, faults)
         said = run.said()
         # Where Python itself was still starting or ending, its own words are.
-        by_python = code in (-signal.SIGINT, -signal.SIGTERM, -signal.SIGKILL)
+        by_python = code in (-signal.SIGINT, -signal.SIGTERM, -signal.SIGHUP, -signal.SIGKILL)
         if not by_python and ("leaked" in said or "Traceback" in said):
             faults.add("traceback", said[-600:])
     if survives or kill.number != signal.SIGKILL:
@@ -147,7 +154,10 @@ def _wait(stage: Stage, kill: Kill, run: Run, output: Path) -> None:
         "replacing": lambda: any(output.glob(f"**/{WHOLE}")) or (output / "last.pt").exists(),
     }
     if kill.aim == "any time":
-        while run.process.poll() is None and run.cpu_s() < kill.moment * stage.cpu_s[kill.command]:
+        until = time.monotonic() + 0.8 * kill.moment * stage.wall_s[DASK] if kill.command == DASK else 0.0
+        while run.process.poll() is None and (
+            time.monotonic() < until if kill.command == DASK else run.cpu_s() < kill.moment * stage.cpu_s[kill.command]
+        ):
             time.sleep(0.03)
     else:
         while run.process.poll() is None and not aims[kill.aim]():
@@ -178,7 +188,9 @@ def _where(run: Run, output: Path) -> str:
 def _send(kill: Kill, run: Run) -> None:
     for time_left in range(kill.times, 0, -1):
         with contextlib.suppress(ProcessLookupError):
-            if kill.whom == "group":
+            if run.terminal is not None:
+                run.terminal.close()
+            elif kill.whom == "group":
                 os.killpg(run.process.pid, kill.number)
             else:
                 workers = _workers(run) if kill.whom == "worker" else []
@@ -191,7 +203,9 @@ def _expected_codes(kill: Kill, where: str) -> tuple[int, ...]:
     if where == "ended" or kill.whom == "worker":
         return (0,)
     # A shell shows -2 as 130, and -15 as 143: Python itself was ended, while it started or ended.
-    return {signal.SIGINT: (130, -2), signal.SIGTERM: (143, -15), signal.SIGKILL: (-9,)}[signal.Signals(kill.number)]
+    return {
+        signal.SIGINT: (130, -2), signal.SIGTERM: (143, -15), signal.SIGHUP: (143, -1), signal.SIGKILL: (-9,),
+    }[signal.Signals(kill.number)]  # fmt: skip
 
 
 def _end_of_all(run: Run, began: float, faults: Faults) -> None:
@@ -200,6 +214,16 @@ def _end_of_all(run: Run, began: float, faults: Faults) -> None:
             faults.add("orphan", " ".join(alive.values())[:300])
             return
         time.sleep(0.05)
+
+
+def _end_of_tasks(stage: Stage, faults: Faults) -> None:
+    """Wait until the Dask worker has noticed that nobody waits for its case."""
+    until = time.monotonic() + ORPHANS_WITHIN_S
+    while stage.tasks_running():
+        if time.monotonic() > until:
+            faults.add("orphan", "a case on the Dask worker")
+            return
+        time.sleep(0.1)
 
 
 def run(seed: int, count: int, kept: Path | None = None) -> dict[str, Counter[str]]:
@@ -221,11 +245,11 @@ def run(seed: int, count: int, kept: Path | None = None) -> dict[str, Counter[st
         return counts
     with tempfile.TemporaryDirectory(prefix="attack-") as name:
         stage = Stage(Path(name))
-        stage.prepare()
-        for number in range(done, count):
-            _count(counts, seed, number, *attempt(stage, draw(seed, number)))
-            if kept is not None:
-                write_json({"seed": seed, "done": number + 1, "counts": counts}, kept)
+        with stage.prepared():
+            for number in range(done, count):
+                _count(counts, seed, number, *attempt(stage, draw(seed, number)))
+                if kept is not None:
+                    write_json({"seed": seed, "done": number + 1, "counts": counts}, kept)
     return counts
 
 
@@ -259,6 +283,6 @@ def main(count: int, seed: int, kept: Path | None, only: int | None) -> int:
         counts = {}
         with tempfile.TemporaryDirectory(prefix="attack-") as name:
             stage = Stage(Path(name))
-            stage.prepare()
-            _count(counts, seed, only, *attempt(stage, draw(seed, only)))
+            with stage.prepared():
+                _count(counts, seed, only, *attempt(stage, draw(seed, only)))
     return int(any(counter[fault] for counter in counts.values() for fault in FAULTS))

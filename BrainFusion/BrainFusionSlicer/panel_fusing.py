@@ -18,6 +18,7 @@ from BrainFusionSlicer import (
     progress_text,
     registered_ct,
     remedies,
+    sample,
     selection,
     torch_setup,
 )
@@ -32,19 +33,11 @@ class FusingControls:
     """What the buttons Swap, Fuse, Cancel, Export as DICOM and Load sample data do; the widget is one of these."""
 
     def onSampleDataButton(self, checked: bool = False) -> None:
-        with slicer.util.tryWithErrorDisplay(_("The sample data could not be loaded."), waitCursor=True):
-            import SampleData
-
-            loaded = {
-                node.GetName(): node for node in SampleData.SampleDataLogic().downloadSamples("CTMRBrain") if node
-            }
-            if not loaded:
-                self.say(_("The sample data could not be downloaded: check the network connection, and try again."))
-            for name, node in loaded.items():
-                if "CT" in name:
-                    self._parameterNode.ctVolume = node
-                elif "T1" in name:
-                    self._parameterNode.mriVolume = node
+        with slicer.util.tryWithErrorDisplay(_("The sample could not be made.")):
+            made = sample.load()
+            if made is not None:
+                with slicer.util.NodeModify(self._parameterNode):
+                    self._parameterNode.ctVolume, self._parameterNode.mriVolume = made
 
     def whatIsSuspicious(self) -> str | None:
         ct, mri = self._parameterNode.ctVolume, self._parameterNode.mriVolume

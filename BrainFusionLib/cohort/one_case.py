@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -29,9 +29,13 @@ from BrainFusionLib.folder import (
 )
 from BrainFusionLib.fusion.methods import pinned
 from BrainFusionLib.io import read_transform, read_volume, write_json
-from BrainFusionLib.io.hashing import sha256_of, sha256_of_inputs
+from BrainFusionLib.io.formats import files_read
+from BrainFusionLib.io.hashing import sha256_of, sha256_of_files
 from BrainFusionLib.io.landmark_files import read_landmarks
 from BrainFusionLib.io.reading import shown
+from BrainFusionLib.io.suffixes import with_suffix
+from BrainFusionLib.io.transforms import transform_files
+from BrainFusionLib.progress import Cancel, stop_if
 from BrainFusionLib.settings import Settings
 from BrainFusionLib.signing import content_sha256
 from BrainFusionLib.values import ByValue
@@ -59,7 +63,8 @@ PHRASES: dict[Remedy, str] = {
 
 # Written last, beside a case's results. A case is done if this file exists and matches the results.
 SEAL = "cohort-case.json"
-Fused = tuple[Result, Volume, str | None]
+# The result, the MRI, and the sha256 of the inputs, as `contents` returns them.
+Fused = tuple[Result, Volume, Mapping[str, str]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,6 +79,9 @@ class Seal(ByValue):
         The sha256 of the file with the starting pose, and what the manifest says of its frame and direction.
     landmarks_sha256
         The sha256 of each file of landmarks.
+    beside_sha256
+        By role, one sha256 of the files that were read with an input: voxels beside a header, sidecars, the other
+        slices of a DICOM file.
     version
         Version of the library.
     files
@@ -87,15 +95,25 @@ class Seal(ByValue):
     request: Request
     transform_sha256: str | None
     landmarks_sha256: tuple[str, ...]
+    beside_sha256: dict[str, str]
     version: str
     files: dict[str, str]
     row: Row
     thumbnail: str
 
 
-def fuse_case(entry: Entry, folder: Path, settings: Settings) -> Row:
-    """Fuse one case into its folder; return its row of the table. Errors become rows; only an interrupt raises."""
-    return attempted(entry, time.monotonic(), lambda: store(entry, *fused(entry, read(entry), settings), folder))
+def fuse_case(entry: Entry, folder: Path, settings: Settings, cancel: Cancel | None = None) -> Row:
+    """Fuse one case into its folder; return its row of the table. Errors become rows; only an interrupt raises.
+
+    Nothing is written once `cancel` returns true.
+    """
+
+    def work() -> Row:
+        made = fused(entry, read(entry), settings, cancel)
+        stop_if(cancel)
+        return store(entry, *made, folder)
+
+    return attempted(entry, time.monotonic(), work)
 
 
 def attempted(entry: Entry, began: float, work: Callable[[], Row]) -> Row:
@@ -115,16 +133,38 @@ def attempted(entry: Entry, began: float, work: Callable[[], Row]) -> Row:
 
 
 def read(entry: Entry) -> Inputs:
-    """Read the volumes of a case; the sha256 of their files is taken first, so that it is never a later file's."""
-    files = {"ct": entry.ct, "mri": entry.mri, "mri_mask": entry.mri_mask, "transform": entry.transform}
-    sha256 = sha256_of_inputs(files)
+    """Read the volumes of a case; the sha256 of all files is taken first, so that it is never a later file's."""
+    try:
+        sha256 = contents(entry)
+    except (OSError, BrainFusionError):
+        sha256 = {}  # reading it says what is wrong
     ct, mri = read_pair(entry.ct, entry.mri, entry.ct_series, entry.mri_series)
     mask = None if entry.mri_mask is None else read_volume(entry.mri_mask)
     return Inputs(ct, mri, mask, sha256).as_stated(entry.stated)
 
 
-def fused(entry: Entry, inputs: Inputs, settings: Settings) -> Fused:
-    """Return the result with what is needed to write the files: the MRI, and the sha256 of the starting pose."""
+def contents(entry: Entry) -> dict[str, str]:
+    """Return the sha256 of every file that a case is made from, by role; of files beside one, by its role and a ``+``.
+
+    Raises
+    ------
+    OSError, BrainFusionError
+        A file cannot be read.
+    """
+    found = {}
+    inputs = {"ct": entry.ct, "mri": entry.mri, "mri_mask": entry.mri_mask, "transform": entry.transform}
+    for role, path in inputs.items():
+        if path is None:
+            continue
+        found[role] = sha256_of(path)
+        beside = [] if path.is_dir() else transform_files(path) if role == "transform" else files_read(path)
+        if any(file != path for file in beside):
+            found[role + "+"] = sha256_of_files(file for file in beside if file != path)
+    return found | {f"landmarks {n}": sha256_of(path) for n, path in enumerate(entry.landmarks)}
+
+
+def fused(entry: Entry, inputs: Inputs, settings: Settings, cancel: Cancel | None = None) -> Fused:
+    """Return the result with what is needed to write the files: the MRI, and the sha256 of all inputs."""
     series = (entry.ct_series, entry.mri_series)
     between = between_inputs(inputs, entry.ct, entry.mri, entry.transform_frame, entry.transform_maps, series)
     request = Request(
@@ -137,11 +177,14 @@ def fused(entry: Entry, inputs: Inputs, settings: Settings) -> Fused:
         ct_offset=entry.ct_offset,
         stated=entry.stated,
     )
-    return run(request, inputs), inputs.mri, inputs.sha256.get("transform")
+    return run(request, inputs, cancel=cancel), inputs.mri, inputs.sha256
 
 
-def store(entry: Entry, result: Result, mri: Volume, transform_sha256: str | None, folder: Path) -> Row:
-    """Write a case's files, the seal last; return its row of the table."""
+def store(entry: Entry, result: Result, mri: Volume, sha256: Mapping[str, str], folder: Path) -> Row:
+    """Write a case's files, the seal last; return its row of the table.
+
+    A case whose inputs had no sha256 when they were read gets no seal, and is done again by the next run.
+    """
     case = folder / entry.place
     made = make_output_folder(case)
     try:
@@ -155,8 +198,10 @@ def store(entry: Entry, result: Result, mri: Volume, transform_sha256: str | Non
         remove_if_empty(made)
         raise
     row = Row.of(entry.case, result)
+    if not sha256:
+        return row
     seal = Seal(
-        *_made_from(entry, result.request.settings, result.request, transform_sha256),
+        *_made_from(entry, result.request.settings, sha256),
         version=__version__,
         files={path.name: content_sha256(path) for path in files},
         row=row,
@@ -177,8 +222,8 @@ def finished(entry: Entry, folder: Path, settings: Settings) -> Row | None:
         is_inside = all(not name.is_absolute() and ".." not in name.parts for name in names)
         is_inside = is_inside and all((case / name).is_dir() or (case / name).is_file() for name in names)
         complete = is_inside and all(content_sha256(case / name) == wanted for name, wanted in seal.files.items())
-        made_from = (seal.request, seal.transform_sha256, seal.landmarks_sha256)
-        if complete and made_from == _made_from(entry, settings):
+        made_from = (seal.request, seal.transform_sha256, seal.landmarks_sha256, seal.beside_sha256)
+        if complete and made_from == _made_from(entry, settings, contents(entry)):
             return replace(seal.row, case=entry.case)
     except (OSError, BrainFusionError):
         pass  # incomplete, or inputs are missing: the case is done again, which reports the error
@@ -194,38 +239,30 @@ def read_seal(entry: Entry, folder: Path) -> Seal | None:
 
 
 def _made_from(
-    entry: Entry, settings: Settings, read: Request | None = None, transform_sha256: str | None = None
-) -> tuple[Request, str | None, tuple[str, ...]]:
-    """Return everything that a result depends on: the inputs' content and the settings, with weights by sha256.
-
-    With the request of a result, and the sha256 of its starting pose, the content is what was read for it; a file
-    replaced since then makes it out of date.
-    """
-
-    def content(path: Path, source: Source | None) -> str:
-        return sha256_of(path) if source is None or source.sha256 is None else source.sha256
-
-    fusion = pinned(settings.fusion)
+    entry: Entry, settings: Settings, sha256: Mapping[str, str]
+) -> tuple[Request, str | None, tuple[str, ...], dict[str, str]]:
+    """Return everything that a result depends on: the inputs' content and the settings, with weights by sha256."""
+    # What a result was made with is pinned already, also if the file of weights was replaced since.
+    fusion = settings.fusion if settings.fusion.weights_sha256 is not None else pinned(settings.fusion)
     # Only the content counts: equal names may hold different weights, and different names the same.
     weights = None if fusion.weights_sha256 is not None else fusion.weights
     # The number of threads does not change the result.
     settings = replace(settings, fusion=replace(fusion, weights=weights), threads=None)
-    ct, mri, mri_mask = (None, None, None) if read is None else (read.ct, read.mri, read.mri_mask)
-    mask = None if entry.mri_mask is None else Source("mask", sha256=content(entry.mri_mask, mri_mask))
     request = Request(
-        Source("CT", series=entry.ct_series, sha256=content(entry.ct, ct)),
-        Source("MRI", series=entry.mri_series, sha256=content(entry.mri, mri)),
-        mask,
+        Source("CT", series=entry.ct_series, sha256=sha256["ct"]),
+        Source("MRI", series=entry.mri_series, sha256=sha256["mri"]),
+        None if entry.mri_mask is None else Source("mask", sha256=sha256["mri_mask"]),
         settings,
         ct_offset=entry.ct_offset,
         stated=entry.stated,
     )
-    landmarks = tuple(sha256_of(path) for path in entry.landmarks)
+    landmarks = tuple(sha256[f"landmarks {n}"] for n in range(len(entry.landmarks)))
+    beside = {role: value for role, value in sha256.items() if role.endswith("+")}
     if entry.transform is None:
-        return request, None, landmarks
+        return request, None, landmarks, beside
     # The same file is another pose, if its numbers are said to be in another frame.
-    words = (transform_sha256 or sha256_of(entry.transform), entry.transform_frame, entry.transform_maps)
-    return request, " ".join(word for word in words if word), landmarks
+    words = (sha256["transform"], entry.transform_frame, entry.transform_maps)
+    return request, " ".join(word for word in words if word), landmarks, beside
 
 
 def _line(entry: Entry, error: str) -> str:
@@ -233,9 +270,14 @@ def _line(entry: Entry, error: str) -> str:
 
     Table, page and log are shown to others, and names of files may identify the patient; the manifest has them.
     """
-    roles = {"CT": entry.ct, "MRI": entry.mri, "the transform": entry.transform, "the mask": entry.mri_mask}
+    roles = [("CT", entry.ct), ("MRI", entry.mri), ("the transform", entry.transform), ("the mask", entry.mri_mask)]
+    roles += [("the landmarks", path) for path in entry.landmarks]
     text = shown(error)
-    for role, path in roles.items():
+    for role, path in roles:
         for name in (path, path.absolute(), path.resolve(), path.name) if path is not None else ():
             text = re.sub(rf"(?<![\w./\\-]){re.escape(shown(name))}(?![\w-]|\.\w)", role, text)
+    for role, path in roles:  # files beside one, of its name and another ending
+        if path is not None and path.suffix:
+            stem = with_suffix(path, "").name
+            text = re.sub(rf"(?<![\w./\\-]){re.escape(shown(stem))}(?=\.\w)", role, text)
     return " ".join(text.split())

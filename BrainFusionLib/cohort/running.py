@@ -6,6 +6,7 @@ import itertools
 import multiprocessing
 import multiprocessing.connection
 import time
+import uuid
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor, as_completed
@@ -168,6 +169,24 @@ def _fuse_in_a_worker(entry: Entry, folder: Path, settings: Settings) -> Row:
     return fuse_case(entry, folder, settings)
 
 
+def _fuse_on_dask(entry: Entry, folder: Path, settings: Settings) -> Row:
+    """Fuse a case in a task of Dask, until the run that asked for it is gone: nobody would wait for its row.
+
+    A worker cannot end the thread of a task, so that an old run would go on writing into the folder of a new one.
+    """
+    from distributed import get_worker
+
+    worker = get_worker()
+    key = worker.get_current_task()
+
+    def cancel() -> bool:
+        task = worker.state.tasks.get(key)
+        return task is None or task.state == "cancelled"
+
+    keep_freed_memory()
+    return fuse_case(entry, folder, settings, cancel)
+
+
 def _at_once(entries: Sequence[Entry], folder: Path, settings: Settings, workers: int, note: Note) -> None:
     left = {entry.case: entry for entry in entries}
     for attempt in range(ATTEMPTS):
@@ -243,10 +262,12 @@ def _on_dask(entries: Sequence[Entry], folder: Path, settings: Settings, address
             f"{address}: no Dask scheduler answers at this address ({error}). Start one with: dask scheduler."
         ) from error
     with client:
-        # Absolute paths, because workers may run in another folder. The cases of a dead worker go to others.
+        # Absolute paths, because workers may run in another folder. The cases of a dead worker go to others. The names
+        # of tasks are those of this run only: under an equal one, what is left of an earlier run would be its result.
+        run = uuid.uuid4().hex
         futures = {
             client.submit(
-                _fuse_in_a_worker, entry.absolute(), folder, settings, key=f"{folder}:{entry.case}", pure=False
+                _fuse_on_dask, entry.absolute(), folder, settings, key=f"{folder}:{entry.case}:{run}", pure=False
             ): entry.case
             for entry in entries
         }

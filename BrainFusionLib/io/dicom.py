@@ -15,13 +15,13 @@ import numpy as np
 from BrainFusionLib.errors import ImageContentError, ImageFileError
 from BrainFusionLib.io.budget import refuse_too_large
 from BrainFusionLib.io.dicom_acquisition import read_acquisition
-from BrainFusionLib.io.dicom_files import quiet_pydicom
+from BrainFusionLib.io.dicom_files import quiet_pydicom, values_in
 from BrainFusionLib.io.dicom_pixels import read_pixels, undecodable
 from BrainFusionLib.io.dicom_planes import Plane
 from BrainFusionLib.io.dicom_series import Series, find_series
-from BrainFusionLib.io.reading import COPY_AGAIN, naming, quiet_itk, refuse_undecodable
+from BrainFusionLib.io.reading import SAVE_OR_COPY, naming, quiet_itk, refuse_undecodable
 from BrainFusionLib.io.slice_stack import Slices, stack_slices
-from BrainFusionLib.io.zipped import unpacked
+from BrainFusionLib.io.zipped import is_zip, unpacked
 from BrainFusionLib.volume import Modality, Volume
 
 _OTHER_EXPORT = "Export it again as single-frame DICOM, or convert it to NIfTI with dcm2niix."
@@ -91,6 +91,11 @@ def dicom_size(path: Path, *, series: str | int | None = None) -> tuple[int, int
         return _size(place, series)
 
 
+def dicom_files(path: Path) -> list[Path]:
+    """Return the files that may be of the series of a file: those of its folder; of a zip, itself."""
+    return [path] if is_zip(path) else sorted(file for file in path.parent.iterdir() if file.is_file())
+
+
 def _size(path: Path, series: str | int | None) -> tuple[int, int, int]:
     chosen = find_series(path, series)
     with naming(path), quiet_pydicom():
@@ -108,6 +113,13 @@ def _notes_on_files(series: Series) -> tuple[str, ...]:
     if tails:
         notes.append(
             f"{len(tails)} of {len(series.files)} files have up to {max(tails)} bytes behind their pixels, ignored."
+        )
+    keywords = ("RescaleSlope", "RescaleIntercept")
+    scales = {tuple(number for word in keywords for number in values_in(f.dataset, word)) for f in series.files}
+    if len(scales) > 1 and series.files[0].text("Modality") == "CT":  # of MRIs many have one for each slice
+        notes.append(
+            f"the slices give {len(scales)} different rescale slopes or intercepts, as hardly any CT does; each was "
+            "read with its own."
         )
     aside = [*series.group.aside, *series.others]
     if aside:
@@ -154,7 +166,7 @@ def _load(series: Series) -> Slices:
         last = max(plane.frame for _, plane in members)
         if last >= len(frames):
             raise ImageFileError(
-                f"{file.path}: describes {last + 1} frames, but holds the pixels of {len(frames)}. {COPY_AGAIN}"
+                f"{file.path}: describes {last + 1} frames, but holds the pixels of {len(frames)}. {SAVE_OR_COPY}"
             )
         for k, plane in members:
             pixels[k] = frames[plane.frame]

@@ -104,6 +104,8 @@ def find_pixels(path: Path, dataset: Dataset, stream: WholeReads) -> PixelData |
             behind = 0
         except Exception:  # pydicom raises errors of many kinds for what is not DICOM
             behind -= behind == 1
+        if stream.was_deflated and behind:
+            raise ValueError(f"{behind} bytes behind the data set: a damaged stream unpacks to more or fewer")
         return _checked(path, PixelData(start, _wanted(dataset), length, behind=behind))
     fragments = []
     while (item := tag()) == _ITEM:

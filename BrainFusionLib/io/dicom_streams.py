@@ -32,11 +32,15 @@ class WholeReads(io.BufferedIOBase):
         Open for reading, seekable.
     path
         The file, whose name pydicom keeps.
+    was_deflated
+        Whether it is an unpacked copy. Deflate alone has no checksum: that the copy ends where its data set does is all
+        that can be checked.
     """
 
-    def __init__(self, stream: BinaryIO, path: Path) -> None:
+    def __init__(self, stream: BinaryIO, path: Path, *, was_deflated: bool = False) -> None:
         super().__init__()
         self._stream = stream
+        self.was_deflated = was_deflated
         self.name = str(path)
         here = stream.tell()
         self.length = stream.seek(0, os.SEEK_END)
@@ -97,7 +101,7 @@ def open_data_set(path: Path, stream: BinaryIO) -> WholeReads:
     stream.seek(end)
     _inflate(path, stream, copy)
     copy.seek(0)
-    return WholeReads(copy, path)
+    return WholeReads(copy, path, was_deflated=True)
 
 
 def _end_of_meta(start: bytes) -> int:
@@ -129,3 +133,6 @@ def _inflate(path: Path, stream: BinaryIO, copy: io.BytesIO) -> None:
         data = decoder.unconsumed_tail or stream.read(_CHUNK)
         if not data and not piece and not decoder.eof:
             raise EOFError("the deflated data end before their end mark")
+    left = len(decoder.unused_data) + packed - stream.tell()
+    if left > 1:  # one makes the length even
+        raise EOFError(f"the deflated data have their end mark {left} bytes before their end")

@@ -11,13 +11,13 @@ from math import prod
 from pathlib import Path
 
 from BrainFusionLib.errors import ImageFileError, Remedy
-from BrainFusionLib.io.dicom import dicom_size, read_dicom
+from BrainFusionLib.io.dicom import dicom_files, dicom_size, read_dicom
 from BrainFusionLib.io.dicom_files import DICOM_SUFFIXES, looks_like_dicom
-from BrainFusionLib.io.metaimage import metaimage_size, read_metaimage, write_metaimage
+from BrainFusionLib.io.metaimage import metaimage_files, metaimage_size, read_metaimage, write_metaimage
 from BrainFusionLib.io.mgh import mgh_size, read_mgh
-from BrainFusionLib.io.nifti import nifti_size, read_nifti
+from BrainFusionLib.io.nifti import nifti_files, nifti_size, read_nifti
 from BrainFusionLib.io.nifti_writing import write_nifti, write_pair
-from BrainFusionLib.io.nrrd import nrrd_size, read_nrrd, write_nrrd
+from BrainFusionLib.io.nrrd import nrrd_files, nrrd_size, read_nrrd, write_nrrd
 from BrainFusionLib.io.reading import COPY_AGAIN, naming, open_regular, shown
 from BrainFusionLib.io.suffixes import suffix_of, with_suffix
 from BrainFusionLib.io.zipped import ZIP_SUFFIXES
@@ -42,6 +42,8 @@ class Format:
         Reads a file; with `slices` it takes ``modality=`` and ``series=``, too.
     size
         Returns the size (i, j, k) from the header alone; with `slices` it takes ``series=``, too.
+    files
+        Returns all files that `read` reads of a file, itself among them; ``None`` where it is the only one.
     write
         Writes a volume to a file, whole or not at all; ``None`` where the format is only read.
     written
@@ -62,6 +64,7 @@ class Format:
     suffixes: tuple[str, ...]
     read: Callable[..., Volume]
     size: Callable[..., Size]
+    files: Callable[[Path], list[Path]] | None = None
     write: Callable[[Volume, Path], None] | None = None
     written: tuple[str, ...] = ()
     results: tuple[str, ...] = ()
@@ -84,6 +87,7 @@ FORMATS: tuple[Format, ...] = (
         suffixes=(".nii.gz", ".nii"),
         read=read_nifti,
         size=nifti_size,
+        files=nifti_files,
         write=write_nifti,
         written=(".nii.gz", ".nii"),
         results=("nii.gz",),
@@ -94,6 +98,7 @@ FORMATS: tuple[Format, ...] = (
         suffixes=(".nrrd", ".nhdr"),
         read=read_nrrd,
         size=nrrd_size,
+        files=nrrd_files,
         write=write_nrrd,
         written=(".nrrd",),
         results=("nrrd",),
@@ -105,6 +110,7 @@ FORMATS: tuple[Format, ...] = (
         suffixes=(".mha", ".mhd"),
         read=read_metaimage,
         size=metaimage_size,
+        files=metaimage_files,
         write=write_metaimage,
         written=(".mha",),
         results=("mha",),
@@ -116,6 +122,7 @@ FORMATS: tuple[Format, ...] = (
         suffixes=(".hdr", ".img", ".hdr.gz", ".img.gz"),
         read=read_nifti,
         size=nifti_size,
+        files=nifti_files,
         write=write_pair,
         written=(".hdr", ".img"),
         voxel_files={".img": (".hdr", ".hdr.gz"), ".img.gz": (".hdr.gz", ".hdr")},
@@ -133,6 +140,7 @@ FORMATS: tuple[Format, ...] = (
         suffixes=(*DICOM_SUFFIXES, *ZIP_SUFFIXES),
         read=read_dicom,
         size=dicom_size,
+        files=dicom_files,
         slices=True,
         recognises=looks_like_dicom,
     ),
@@ -264,6 +272,20 @@ def files_of(path: Path) -> list[Path]:
         for spelling in (suffix, suffix.upper())
     ]
     return [header, *(file for file in dict.fromkeys(voxels) if file.exists())]
+
+
+def files_read(path: Path) -> list[Path]:
+    """Return all files that reading a volume takes into account, by its header; of a folder, all files in it.
+
+    Raises
+    ------
+    ImageFileError
+        The header cannot be read, or a file that it names is missing.
+    """
+    if path.is_dir():
+        return sorted(file for file in path.rglob("*") if file.is_file())
+    form = format_of(path)
+    return [path] if form.files is None else form.files(path)
 
 
 def volumes_in(folder: Path) -> list[Path]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 PIECE_BYTES = 1 << 20
@@ -39,9 +39,23 @@ def sha256_of_folder(folder: str | os.PathLike[str]) -> str:
         A file cannot be read.
     """
     folder = Path(folder)
-    files = sorted((path.relative_to(folder).as_posix(), path) for path in folder.rglob("*") if path.is_file())
+    return _of_named((path.relative_to(folder).as_posix(), path) for path in folder.rglob("*") if path.is_file())
+
+
+def sha256_of_files(files: Iterable[Path]) -> str:
+    """Return one sha256 for several files of one folder: their contents and their names.
+
+    Raises
+    ------
+    OSError
+        A file cannot be read.
+    """
+    return _of_named((path.name, path) for path in files)
+
+
+def _of_named(files: Iterable[tuple[str, Path]]) -> str:
     # Each content has its own sha256, so that no content can pass for the name of the next file.
-    lines = [os.fsencode(f"{name}\0{sha256_of_file(path)}\n") for name, path in files]
+    lines = [os.fsencode(f"{name}\0{sha256_of_file(path)}\n") for name, path in sorted(files)]
     return sha256_of_bytes(b"".join(lines))
 
 

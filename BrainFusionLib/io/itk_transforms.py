@@ -18,7 +18,7 @@ from BrainFusionLib.errors import BrainFusionError, GeometryError, ImageFileErro
 from BrainFusionLib.geometry import FloatArray, affine
 from BrainFusionLib.io.hdf5 import Hdf5File
 from BrainFusionLib.io.mat_files import read_mat_list
-from BrainFusionLib.io.reading import COPY_AGAIN, SAVE_AGAIN, open_regular
+from BrainFusionLib.io.reading import COPY_AGAIN, SAVE_AGAIN, SAVE_OR_COPY, open_regular
 from BrainFusionLib.io.text_headers import brief, numbers
 
 if TYPE_CHECKING:
@@ -110,7 +110,7 @@ def read_mat_matrix(path: Path, wanted: str) -> FloatArray:
         elif waiting is None:
             waiting = (_checked_kind(path, name, wanted), numbers_there)
         else:
-            raise ImageFileError(f"{path}: a transform has no fixed parameters. {COPY_AGAIN}")
+            raise ImageFileError(f"{path}: a transform has no fixed parameters. {SAVE_OR_COPY}")
     if waiting is not None or not found:
         raise ImageFileError(f"{path}: holds no whole transform of ITK or ANTs. {SAVE_AGAIN}")
     return composed(path, found)
@@ -198,7 +198,7 @@ def _transform_of(path: Path, block: _Block) -> ItkTransform:
         try:
             values.append(numbers(text or ""))
         except ValueError as error:
-            raise ImageFileError(f"{path}: in {name}, {error}. {COPY_AGAIN}") from error
+            raise ImageFileError(f"{path}: in {name}, {error}. {SAVE_OR_COPY}") from error
     return ItkTransform(block.kind, *values)
 
 
@@ -221,7 +221,9 @@ def _blocks(path: Path, text: str, wanted: str) -> list[_Block]:
                 raise ImageFileError(f"{path}: transform {len(found)} has two lines of {key}. {SAVE_AGAIN}")
             setattr(found[-1], name, value)
         elif line.strip() and not line.startswith("#"):
-            raise ImageFileError(f"{path}: line {number}, {brief(line)}, is not one of a transform file. {COPY_AGAIN}")
+            raise ImageFileError(
+                f"{path}: line {number}, {brief(line)}, is not one of a transform file. {SAVE_OR_COPY}"
+            )
     return found
 
 
@@ -237,7 +239,7 @@ def _checked_kind(path: Path, text: str, wanted: str) -> str:
     """
     match = _KIND.fullmatch(text)
     if match is None:
-        raise ImageFileError(f"{path}: the kind of a transform is cut short or damaged ({brief(text)}). {COPY_AGAIN}")
+        raise ImageFileError(f"{path}: the kind of a transform is cut short or damaged ({brief(text)}). {SAVE_OR_COPY}")
     name, dimensions = match.group(1), match.group(2)
     if match.groups()[1:] != ("3", "3") or name not in (*_KINDS, _COMPOSITE):
         raise GeometryError(

@@ -16,7 +16,15 @@ from BrainFusionLib.errors import ImageFileError
 from BrainFusionLib.geometry import ORTHOGONALITY_TOLERANCE, FloatArray, Grid, affine, orthonormalised
 from BrainFusionLib.io.budget import refuse_too_large
 from BrainFusionLib.io.data_files import data_file, is_pattern, numbered
-from BrainFusionLib.io.reading import CONVERT_AGAIN, COPY_AGAIN, naming, open_regular, refuse_bad_spacing, three_sizes
+from BrainFusionLib.io.reading import (
+    CONVERT_AGAIN,
+    OTHER_FILE,
+    SAVE_OR_COPY,
+    naming,
+    open_regular,
+    refuse_bad_spacing,
+    three_sizes,
+)
 from BrainFusionLib.io.text_headers import (
     LONGEST_HEADER,
     LONGEST_LINE,
@@ -80,6 +88,19 @@ def metaimage_size(path: Path) -> tuple[int, int, int]:
         return _size(path, _header(path).entries)
 
 
+def metaimage_files(path: Path) -> list[Path]:
+    """Return the header's file and those of the voxels.
+
+    Raises
+    ------
+    ImageFileError
+        The header cannot be read, or a file of voxels is missing.
+    """
+    with naming(path):
+        header = _header(path)
+        return list(dict.fromkeys([path, *_data_files(path, header, _size(path, header.entries))]))
+
+
 def write_metaimage(volume: Volume, path: Path) -> None:
     """Write an ``.mha`` file, uncompressed, whole or not at all; positions are exact.
 
@@ -126,7 +147,7 @@ def _header(path: Path) -> _Header:
         line = text[end : stop if stop >= 0 else len(text)]
         key, equals, value = line[:LONGEST_LINE].decode("latin-1").partition("=")
         if not equals or (stop < 0 and key.strip() != "ElementDataFile") or len(entries) >= MOST_LINES:
-            raise ImageFileError(f"{path}: is not a MetaImage file, or its header is cut short. {COPY_AGAIN}")
+            raise ImageFileError(f"{path}: is not a MetaImage file, or its header is cut short. {OTHER_FILE}")
         if len(line) > LONGEST_LINE:
             raise ValueError(f"the line of {brief(key)} has {len(line)} letters")
         if key.strip() in entries and entries[key.strip()] != value.strip() and key.strip() != "Comment":
@@ -145,7 +166,7 @@ def _numbers(path: Path, entries: dict[str, str], key: str) -> list[float]:
         return numbers(entries[key])
     except ValueError as error:
         raise ImageFileError(
-            f"{path}: the header's {key} must be numbers, but is {brief(entries[key])}. {COPY_AGAIN}"
+            f"{path}: the header's {key} must be numbers, but is {brief(entries[key])}. {SAVE_OR_COPY}"
         ) from error
 
 

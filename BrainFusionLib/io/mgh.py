@@ -13,7 +13,7 @@ import numpy as np
 from BrainFusionLib.errors import ImageFileError
 from BrainFusionLib.geometry import RAS_FROM_LPS, FloatArray, affine
 from BrainFusionLib.io.budget import refuse_too_large
-from BrainFusionLib.io.reading import COPY_AGAIN, naming, refuse_bad_spacing, three_sizes
+from BrainFusionLib.io.reading import OTHER_FILE, naming, refuse_bad_spacing, three_sizes
 from BrainFusionLib.io.unpacking import is_gzip, put_as_floats, read_span, read_start
 from BrainFusionLib.tilt import check_axes, placed
 from BrainFusionLib.volume import Volume
@@ -74,7 +74,7 @@ def mgh_size(path: Path) -> tuple[int, int, int]:
 def _read_header(path: Path) -> np.void:
     raw = read_start(path, _HEADER.itemsize)
     if len(raw) < _HEADER.itemsize or raw[:4] != b"\0\0\0\1":
-        raise ImageFileError(f"{path}: is not a FreeSurfer volume: it has the wrong name, or is damaged. {COPY_AGAIN}")
+        raise ImageFileError(f"{path}: is not a FreeSurfer volume: it has the wrong name, or is damaged. {OTHER_FILE}")
     header: np.void = np.frombuffer(raw, _HEADER, 1)[0]
     if int(header["type"]) not in _TYPES:
         raise ImageFileError(

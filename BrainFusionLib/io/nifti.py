@@ -23,8 +23,8 @@ from BrainFusionLib.geometry import RAS_FROM_LPS, FloatArray, affine, orthonorma
 from BrainFusionLib.io.budget import refuse_too_large
 from BrainFusionLib.io.mat_files import is_mat, read_mat
 from BrainFusionLib.io.nifti_layout import ANALYZE, NIFTI1, NIFTI2
-from BrainFusionLib.io.reading import COPY_AGAIN, naming, open_regular, refuse_bad_spacing, shown, three_sizes
-from BrainFusionLib.io.sidecar import read_sidecar
+from BrainFusionLib.io.reading import OTHER_FILE, exists, naming, open_regular, refuse_bad_spacing, shown, three_sizes
+from BrainFusionLib.io.sidecar import read_sidecar, sidecar_of
 from BrainFusionLib.io.suffixes import suffix_of
 from BrainFusionLib.io.unpacking import is_gzip, put_as_floats, read_span, read_start
 from BrainFusionLib.tilt import check_axes, placed
@@ -109,6 +109,19 @@ def nifti_size(path: Path) -> tuple[int, int, int]:
         return three_sizes(header_path, _sizes(header))
 
 
+def nifti_files(path: Path) -> list[Path]:
+    """Return the files that `read_nifti` reads, where they are there: the pair, SPM's ``.mat``, the sidecar.
+
+    Raises
+    ------
+    ImageFileError
+        A file of the pair is missing.
+    """
+    header, data = _files_of(path)
+    beside = [sidecar_of(path)] if header == data else [sidecar_of(path), _spm_matrix_of(data)]
+    return [*dict.fromkeys((header, data)), *(file for file in beside if exists(file))]
+
+
 def _in_scanner_space(header: _Header) -> bool:
     """Return whether the header puts the voxels into the scanner's coordinates (code 1)."""
     if not header.is_nifti:
@@ -129,8 +142,7 @@ def _files_of(path: Path) -> tuple[Path, Path]:
         if partner.exists():
             return (path, partner) if wanted == ".img" else (partner, path)
     raise ImageFileError(
-        f"{shown(path)}: {shown(base + wanted)} is missing. A pair is two files, {shown(base)}.hdr and .img, in one "
-        "folder; put both there."
+        f"{shown(path)}: {shown(base + wanted)} is missing. A pair is .hdr and .img in one folder; put both there."
     )
 
 
@@ -153,7 +165,7 @@ def _read_header(path: Path, single_file: bool) -> _Header:
     kind = "a NIfTI file" if single_file else "a NIfTI or Analyze 7.5 header"
     raise ImageFileError(
         f"{path}: is not {kind}: it does not begin with the header of one. It may be another kind of file under a "
-        f"wrong name, or damaged. {COPY_AGAIN}"
+        f"wrong name, or damaged. {OTHER_FILE}"
     )
 
 
@@ -245,10 +257,13 @@ def _analyze_affine(fields: np.void, spacing: FloatArray, size: tuple[int, int, 
     return _right_to_left(spacing, origin)
 
 
+def _spm_matrix_of(data_path: Path) -> Path:
+    return data_path.with_name(data_path.name[: len(data_path.name) - len(suffix_of(data_path))] + ".mat")
+
+
 def _with_spm_matrix(data_path: Path, lps_from_ijk: FloatArray, notes: list[str]) -> tuple[FloatArray, list[str]]:
     """Return the affine by the ``.mat`` that SPM writes beside an Analyze file, if there is one, and notes."""
-    name = data_path.name[: len(data_path.name) - len(suffix_of(data_path))] + ".mat"
-    path = data_path.with_name(name)
+    path = _spm_matrix_of(data_path)
     if not path.exists():
         return lps_from_ijk, notes
     with naming(path):

@@ -96,6 +96,18 @@ def nrrd_size(path: Path) -> tuple[int, int, int]:
         return size_of(read_header(path))
 
 
+def nrrd_files(path: Path) -> list[Path]:
+    """Return the header's file and those of the voxels.
+
+    Raises
+    ------
+    ImageFileError
+        The header cannot be read, or a file of voxels is missing.
+    """
+    with naming(path):
+        return list(dict.fromkeys([path, *_data_files(read_header(path))]))
+
+
 def write_nrrd(volume: Volume, path: Path) -> None:
     """Write an ``.nrrd`` file, compressed, whole or not at all; positions are exact.
 
@@ -174,7 +186,7 @@ def _values(
         limits = np.iinfo(dtype)
         if not ((values >= limits.min) & (values <= limits.max) & (values == np.rint(values))).all():
             kind = header.fields["type"]
-            raise ImageFileError(f"{file}: holds numbers that are no {kind}, as its header says. {COPY_AGAIN}")
+            raise ImageFileError(f"{file}: holds numbers that are no {kind}, as its header says. {CONVERT_AGAIN}")
     return values, []
 
 

@@ -18,7 +18,7 @@ from BrainFusionLib.errors import GeometryError, ImageFileError, Remedy
 from BrainFusionLib.geometry import RAS_FROM_LPS, FloatArray, Grid, affine
 from BrainFusionLib.io.dicom_registration import HeadersOfPair
 from BrainFusionLib.io.itk_transforms import GIVE_LINEAR, ItkTransform, composed
-from BrainFusionLib.io.reading import COPY_AGAIN, SAVE_AGAIN, open_regular
+from BrainFusionLib.io.reading import SAVE_AGAIN, SAVE_OR_COPY, open_regular
 from BrainFusionLib.io.text_headers import brief, numbers
 from BrainFusionLib.settings import Side
 
@@ -187,7 +187,7 @@ def _first_whole(path: Path, entries: Mapping[str, str], name: str) -> int:
     text = entries.get(name, "1" if name == "type" else "0")
     found = re.match(r"\s*(-?\d{1,9})(?!\S)", text)
     if found is None:
-        raise ImageFileError(f"{path}: '{name}' must be a whole number, but is {brief(text)}. {COPY_AGAIN}")
+        raise ImageFileError(f"{path}: '{name}' must be a whole number, but is {brief(text)}. {SAVE_OR_COPY}")
     return int(found[1])
 
 
@@ -204,7 +204,7 @@ def read_lta(path: Path, text: str, between: Between) -> FloatArray:
     if count > 1:
         raise ImageFileError(f"{path}: holds {count} transforms. Save one alone (with lta_convert, for example).")
     if count != 1 or matrix is None:
-        raise ImageFileError(f"{path}: one 4x4 matrix is needed in this LTA file. {COPY_AGAIN}")
+        raise ImageFileError(f"{path}: one 4x4 matrix is needed in this LTA file. {SAVE_OR_COPY}")
     source, target = (_lta_grid(volumes.get(name, {})) for name in ("src", "dst"))
     if text.startswith(_NITRANSFORMS):
         source, target = target, source
@@ -258,7 +258,7 @@ def _lta_parts(path: Path, text: str) -> tuple[dict[str, str], dict[str, dict[st
             try:
                 rows.append(numbers(words))
             except ValueError as error:
-                raise ImageFileError(f"{path}: in the line {brief(line)}, {error}. {COPY_AGAIN}") from error
+                raise ImageFileError(f"{path}: in the line {brief(line)}, {error}. {SAVE_OR_COPY}") from error
     matrix = [row for row in rows if len(row) == 4]
     return entries, volumes, np.array(matrix) if len(matrix) == 4 else None
 
@@ -301,7 +301,7 @@ def read_elastix(path: Path, text: str, between: Between, depth: int = 0) -> Flo
         try:
             return numbers(" ".join(entries.get(key, [])))
         except ValueError as error:
-            raise ImageFileError(f"{path}: in {key}, {error}. {COPY_AGAIN}") from error
+            raise ImageFileError(f"{path}: in {key}, {error}. {SAVE_OR_COPY}") from error
 
     kind = word("Transform", "")
     if kind not in _ELASTIX_KINDS or {word("FixedImageDimension", "3"), word("MovingImageDimension", "3")} != {"3"}:
@@ -318,18 +318,25 @@ def read_elastix(path: Path, text: str, between: Between, depth: int = 0) -> Flo
     if kind == "EulerTransform":
         fixed = [*fixed, 1.0 if word("ComputeZYX", "false") == "true" else 0.0]
     matrix = composed(path, [ItkTransform(_ELASTIX_KINDS[kind], parameters, fixed)])
-    initial = word("InitialTransformParametersFileName", "NoInitialTransform")
-    initial = word("InitialTransformParameterFileName", initial)
-    if initial != "NoInitialTransform":
+    beside = initial_of(path, text)
+    if beside is not None:
         if depth >= _MOST_CHAINED or word("HowToCombineTransforms", "Compose") != "Compose":
             raise ImageFileError(f"{path}: its initial transforms cannot be composed. Export it as one transform.")
-        beside = path.with_name(re.split(r"[\\/]", initial)[-1])
         if not beside.exists():
             raise ImageFileError(f"{path}: {brief(beside.name)}, its initial transform, is missing beside it.")
         matrix = matrix @ read_elastix(beside, read_text(beside), Between(), depth + 1)
     if depth == 0 and _is_of_ct(entries, between):
         return inverse(matrix)
     return matrix
+
+
+def initial_of(path: Path, text: str) -> Path | None:
+    """Return the file of the initial transform that elastix's parameter file names: it is looked for beside it."""
+    none = ["NoInitialTransform"]
+    named = {match[1]: _elastix_values(match[2]) or none for match in _ELASTIX.finditer(text)}
+    older = named.get("InitialTransformParametersFileName", none)
+    name = named.get("InitialTransformParameterFileName", older)[0]
+    return None if name == none[0] else path.with_name(re.split(r"[\\/]", name)[-1])
 
 
 def _elastix_values(text: str) -> list[str]:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from BrainFusionLib.errors import ImageContentError, ImageFileError
 from BrainFusionLib.io.reading import naming, refuse_irregular
@@ -70,6 +70,8 @@ def read_grey(path: str | os.PathLike[str]) -> VoxelArray:
             colours = np.asarray(picture.convert("RGB"))
     except ImageFileError:
         raise
+    except UnidentifiedImageError as error:
+        raise ImageFileError(f"{path}: cannot be read as a picture of a known kind. Give an 8-bit PNG.") from error
     except Exception as error:  # Pillow raises errors of many kinds for damaged pictures
         raise ImageFileError(f"{path}: cannot be read as a picture ({error}). Give an 8-bit PNG.") from error
     if (colours[..., :1] != colours[..., 1:]).any():

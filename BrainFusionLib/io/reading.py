@@ -14,6 +14,9 @@ from typing import BinaryIO
 from BrainFusionLib.errors import BrainFusionError, GeometryError, ImageFileError
 
 COPY_AGAIN = "Copy or download the file again."
+# Where what a file says is wrong, though all of it may be there: it was damaged, or written so.
+SAVE_OR_COPY = "Save it again in the program that it comes from, or copy it again."
+OTHER_FILE = "Copy it again, or give another file."
 # Where the file is whole, but says what cannot be: a copy says the same.
 SAVE_AGAIN = "Save it again in the program that it comes from."
 CONVERT_AGAIN = "Convert the original images again."
@@ -86,16 +89,26 @@ def naming(path: Path) -> Iterator[None]:
             f"{name}: cannot be read for lack of permission. Ask its owner for it, or copy the file elsewhere."
         ) from error
     except (EOFError, zlib.error) as error:
-        raise ImageFileError(f"{name}: its compressed data are damaged or cut short ({error}). {COPY_AGAIN}") from error
+        raise ImageFileError(
+            f"{name}: its compressed data are damaged or cut short ({_unnamed(error, path)}). {COPY_AGAIN}"
+        ) from error
     except OSError as error:
         remedy = _REMEDIES.get(error.errno or 0, COPY_AGAIN)
-        raise ImageFileError(f"{name}: cannot be read ({error.strerror or error}). {remedy}") from error
+        raise ImageFileError(f"{name}: cannot be read ({error.strerror or _unnamed(error, path)}). {remedy}") from error
     except MemoryError as error:
         raise ImageFileError(f"{name}: does not fit into memory. Crop it or read it on a larger machine.") from error
     except (ValueError, OverflowError) as error:
-        raise ImageFileError(f"{name}: its header is damaged ({error}). {COPY_AGAIN}") from error
+        raise ImageFileError(f"{name}: its header is damaged ({_unnamed(error, path)}). {SAVE_OR_COPY}") from error
     except RuntimeError as error:  # how every fault inside ITK comes out
         raise ImageFileError(f"{name}: cannot be read ({last_line(error)}). {COPY_AGAIN}") from error
+
+
+def _unnamed(error: Exception, path: Path) -> str:
+    """Return what an error of another library says, without the path that the message begins with already."""
+    text = shown(str(error))
+    for name in (repr(str(path)), str(path)):
+        text = text.replace(shown(name), "it")
+    return text
 
 
 def last_line(error: Exception) -> str:
@@ -171,7 +184,7 @@ def three_sizes(path: Path, sizes: Sequence[int]) -> tuple[int, int, int]:
             "Give the whole series."
         )
     if min(sizes[:3]) < 1:
-        raise ImageFileError(f"{path}: the header says {_times(sizes)} voxels, so it is damaged. {COPY_AGAIN}")
+        raise ImageFileError(f"{path}: the header says {_times(sizes)} voxels, so it is damaged. {SAVE_OR_COPY}")
     if any(n > 1 for n in sizes[3:]):
         raise ImageFileError(
             f"{path}: a 3D volume is needed, but this is 4D, {_times(sizes)} voxels: several time points or channels. "

@@ -43,7 +43,7 @@ def read_sidecar(image: Path, grid: Grid, in_scanner_space: bool) -> tuple[Acqui
     tuple
         How the volume was acquired, ``None`` if that is unknown; and notes.
     """
-    path = image.with_name(image.name[: _stem_length(image.name)] + ".json")
+    path = sidecar_of(image)
     try:
         status = path.stat()
     except (OSError, ValueError):
@@ -61,6 +61,11 @@ def read_sidecar(image: Path, grid: Grid, in_scanner_space: bool) -> tuple[Acqui
     if not isinstance(content, dict):
         return None, [_ignored("it does not hold fields")]
     return _acquisition(content, grid, in_scanner_space), []
+
+
+def sidecar_of(image: Path) -> Path:
+    """Return where the sidecar of a NIfTI file is, if it has one."""
+    return image.with_name(image.name[: _stem_length(image.name)] + ".json")
 
 
 def _stem_length(name: str) -> int:

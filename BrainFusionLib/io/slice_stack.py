@@ -62,9 +62,10 @@ def stack_slices(slices: Slices) -> tuple[VoxelArray, Grid, tuple[str, ...]]:
     """
     if len(slices.pixels) < 2:
         raise GeometryError("a 3D volume is needed, but this series has a single slice. Choose another series.")
-    if not min(slices.spacing_ij_mm) > 0:
+    columns_mm, rows_mm = slices.spacing_ij_mm
+    if not min(columns_mm, rows_mm) > 0:
         raise GeometryError(
-            f"pixel spacing must be above zero, but it is {slices.spacing_ij_mm} mm. Correct the headers."
+            f"pixel spacing must be above zero, but it is {columns_mm:g} x {rows_mm:g} mm. Correct the headers."
         )
     row, column = slices.orientation[:3], slices.orientation[3:]
     axes = orthonormalised(np.column_stack([row, column, np.cross(row, column)]))

@@ -18,6 +18,7 @@ from BrainFusionLib.io.mat_files import is_mat
 from BrainFusionLib.io.other_transforms import (
     PLAIN_MARKS,
     Between,
+    initial_of,
     is_elastix,
     is_lta,
     matrix_of,
@@ -26,7 +27,7 @@ from BrainFusionLib.io.other_transforms import (
     read_matrix,
     read_text,
 )
-from BrainFusionLib.io.reading import SAVE_AGAIN, naming, open_regular
+from BrainFusionLib.io.reading import SAVE_AGAIN, exists, naming, open_regular
 from BrainFusionLib.io.suffixes import suffix_of
 from BrainFusionLib.io.transform_writing import SUFFIXES, TransformFormat, write_other_transform
 from BrainFusionLib.io.writing import write_text
@@ -144,6 +145,26 @@ def read_transform(path: str | os.PathLike[str], rigid: bool = True, *, between:
         if not rigid and not stretch <= _RIGID_UP_TO_ROUNDING:
             return AffineTransform(affine(linear, shift))
         return RigidTransform(affine(linear, shift))
+
+
+def transform_files(path: Path) -> list[Path]:
+    """Return all files that reading a transform takes into account: of elastix's, those of its initial transforms.
+
+    Raises
+    ------
+    ImageFileError
+        The file cannot be read.
+    """
+    found = [path]
+    with naming(path):
+        while True:
+            with open_regular(found[-1]) as stream:
+                start = stream.read(_LONGEST_START)
+            text = "" if b"\0" in start else read_text(found[-1])
+            following = initial_of(found[-1], text) if is_elastix(text) else None
+            if following is None or following in found or not exists(following):
+                return found
+            found.append(following)
 
 
 def _read_matrix(path: Path, wanted: str, between: Between) -> FloatArray:

@@ -17,7 +17,7 @@ from typing import IO
 from BrainFusionLib.errors import BrainFusionError, ImageFileError
 from BrainFusionLib.io.budget import memory_bytes
 from BrainFusionLib.io.leftovers import remove_leftovers, temporary_beside
-from BrainFusionLib.io.reading import COPY_AGAIN, naming, refuse_irregular, shown
+from BrainFusionLib.io.reading import COPY_AGAIN, OTHER_FILE, naming, refuse_irregular, shown
 from BrainFusionLib.stopping import half_written
 
 ZIP_SUFFIXES = (".zip",)
@@ -61,10 +61,23 @@ def unpacked(path: Path) -> Iterator[Path]:
                 _unpack(path, folder)
             yield folder
         except BrainFusionError as error:
-            error.problem = error.problem.replace(str(folder), shown(path))
+            error.problem = _said_of_zip(error.problem.replace(str(folder), shown(path)))
             raise
         finally:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _said_of_zip(problem: str) -> str:
+    """Return the message for a folder without images in words for the zip that it was unpacked from."""
+    before, found, after = problem.partition("there are no DICOM images in this folder (")
+    if not found:
+        return problem
+    looked, _, _ = after.rpartition("). Give ")
+    looked = re.sub(r", in this folder and up to \d+ levels of folders in it|; name the zip file itself .*", "", looked)
+    return (
+        f"{before}there are no DICOM images in this zip ({looked}). Unpack it, and give the folder of one series, "
+        "or, for a zip in it, NIfTI, NRRD and the like, the file itself."
+    )
 
 
 def _unpack(path: Path, folder: Path) -> None:
@@ -127,7 +140,7 @@ def _refuse_long_directory(path: Path) -> None:
         tail = stream.read()
         at = tail.rfind(_END)
         if at < 0 or len(tail) < at + 22:
-            raise ImageFileError(f"{path}: is no zip, or cut short. {COPY_AGAIN}")
+            raise ImageFileError(f"{path}: is no zip, or cut short. {OTHER_FILE}")
         count, size = (
             int.from_bytes(tail[at + 10 : at + 12], "little"),
             int.from_bytes(tail[at + 12 : at + 16], "little"),

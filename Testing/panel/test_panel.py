@@ -896,29 +896,6 @@ def test_the_tab_order_goes_from_the_inputs_to_the_review(panel):
     assert places == sorted(places)
 
 
-@pytest.mark.parametrize("network", [True, False])
-def test_sample_data_is_loaded_and_chosen_or_the_network_is_named(panel, module, monkeypatch, network):
-    import contextlib
-    import types
-
-    sample = types.ModuleType("SampleData")
-    loaded = [
-        slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", name)
-        for name in ("CTBrain", "MRBrainT1", "MRBrainT2")
-    ]
-    sample.SampleDataLogic = lambda: types.SimpleNamespace(
-        downloadSamples=lambda name: loaded if name == "CTMRBrain" and network else []
-    )
-    monkeypatch.setitem(sys.modules, "SampleData", sample)
-    monkeypatch.setattr(slicer.util, "tryWithErrorDisplay", lambda *a, **k: contextlib.nullcontext(), raising=False)
-    panel.ui.sampleDataButton.click()
-    if not network:
-        assert "check the network connection" in panel.ui.statusLabel.text()
-        return
-    assert panel.ui.ctSelector.currentNode().GetName() == "CTBrain"
-    assert panel.ui.mriSelector.currentNode().GetName() == "MRBrainT1"
-
-
 def pump(application):
     for _ in range(3):
         application.processEvents()

@@ -8,7 +8,6 @@ import types
 import unittest
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import slicer
@@ -17,6 +16,7 @@ from PySide6 import QtCore
 
 sys.path.append(str(Path(__file__).parent))
 import fakes
+from sample_data import Application
 
 MODULE = Path(__file__).parents[2] / "BrainFusion"
 
@@ -56,7 +56,7 @@ def loaded_module(application, layers):
         markups = slicer.vtkSlicerMarkupsLogic()  # so that point lists are saved and loaded
         markups.SetMRMLScene(scene)
         patch.setattr(slicer, "mrmlScene", scene, raising=False)
-        patch.setattr(slicer, "app", SimpleNamespace(processEvents=process_events), raising=False)
+        patch.setattr(slicer, "app", Application(processEvents=process_events), raising=False)
         patch.setattr(slicer.util, "mainWindow", lambda: object(), raising=False)
         patch.setattr(slicer.util, "loadUI", fakes.load_ui, raising=False)
         patch.setattr(slicer.util, "childWidgetVariables", fakes.child_widget_variables, raising=False)

@@ -79,6 +79,13 @@ def test_a_folder_without_folders_is_refused(tmp_path):
         read_folders(tmp_path / "none")
 
 
+def test_bids_dataset_without_the_option_is_told_of_it(tmp_path, capsys):
+    (tmp_path / "in" / "sub-01" / "anat").mkdir(parents=True)
+    (tmp_path / "in" / "dataset_description.json").write_text("{}", encoding="utf-8")
+    assert cli.main(["cohort", str(tmp_path / "in"), "-o", str(tmp_path / "out")]) == 2
+    assert "add --bids" in capsys.readouterr().err
+
+
 # --- BIDS -----------------------------------------------------------------------------------------------------------
 
 

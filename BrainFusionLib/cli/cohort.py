@@ -166,7 +166,10 @@ def _entries(options: argparse.Namespace) -> tuple[list[Entry], list[str]]:
     if options.participant_label:
         raise SettingsError("--participant-label is for BIDS datasets: add --bids, or omit it")
     if is_folder(Path(options.cohort)):
-        return read_folders(options.cohort, *patterns)
+        entries, problems = read_folders(options.cohort, *patterns)
+        if not entries and (Path(options.cohort) / "dataset_description.json").is_file():
+            raise SettingsError(f"{options.cohort}: no case was found, but it is a BIDS dataset: add --bids")
+        return entries, problems
     if any(patterns):
         raise SettingsError("--ct-pattern and --mri-pattern are for folders, but the cohort is a table: omit them")
     return read_manifest(options.cohort)

@@ -44,7 +44,8 @@ def add_case(folder: Path, name: str, verdict: Verdict) -> None:
     (folder / name).mkdir()
     files = list(write_case(result, head[2], folder / name).values())
     sums = {path.name: content_sha256(path) for path in files}
-    seal = Seal(result.request, None, (), "0", sums, Row.of(name, result), "/9j/4AAQ")
+    made = Row.of(name, result)
+    seal = Seal(result.request, None, (), {}, version="0", files=sums, row=made, thumbnail="/9j/4AAQ")
     write_json(to_document(seal), folder / name / SEAL)
 
 

@@ -330,7 +330,7 @@ def fused(read, plain, reference, grid) -> Result:
     settings = Settings(fusion=FusionSettings("bone_over_mri"), output=OutputSettings(reference, grid))
     steps = sys.modules["BrainFusionLib.case.run"]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(steps, "_local_evidence", lambda *_: plain.evidence)
+        patch.setattr(steps, "local_evidence", lambda *_: plain.evidence)
         return fuse(*read[:2], settings, transform=read[2], check=False)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +20,7 @@ from BrainFusionLib.case import Result, Source, to_document
 from BrainFusionLib.case.decision import Signed, decide
 from BrainFusionLib.case.dicom_results import PairHeaders, read_pair_headers
 from BrainFusionLib.case.leaving import joined, may_leave
+from BrainFusionLib.case.measuring import Measured
 from BrainFusionLib.case.standing import inputs_sha256, pose_sha256
 from BrainFusionLib.errors import GeometryError, ImageFileError, SettingsError
 from BrainFusionLib.folder import write_case
@@ -330,7 +331,9 @@ def fused(read, plain, reference, grid) -> Result:
     settings = Settings(fusion=FusionSettings("bone_over_mri"), output=OutputSettings(reference, grid))
     steps = sys.modules["BrainFusionLib.case.run"]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(steps, "local_evidence", lambda *_: plain.evidence)
+        # The field of the skull's errors is no evidence of a result, but what an error map is made from.
+        known = {each.name: getattr(plain.evidence, each.name, None) for each in fields(Measured)}
+        patch.setattr(steps, "local_evidence", lambda *_: Measured(**known))
         return fuse(*read[:2], settings, transform=read[2], check=False)
 
 

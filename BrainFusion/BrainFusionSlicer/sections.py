@@ -7,10 +7,11 @@ import slicer.util
 
 from BrainFusionSlicer.section import Section
 from BrainFusionSlicer.section_correct import CorrectSection
+from BrainFusionSlicer.section_error import ErrorSection
 from BrainFusionSlicer.section_landmarks import LandmarksSection
 from BrainFusionSlicer.section_sign import SignSection
 
-SECTIONS: tuple[type[Section], ...] = (CorrectSection, LandmarksSection, SignSection)
+SECTIONS: tuple[type[Section], ...] = (CorrectSection, LandmarksSection, ErrorSection, SignSection)
 
 
 def add_sections(panel, uiWidget) -> list[Section]:

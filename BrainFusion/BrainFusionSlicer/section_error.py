@@ -1,0 +1,156 @@
+"""The panel's section *Expected error*: at the cursor, at points, along a line, and as a colour layer."""
+
+from __future__ import annotations
+
+import slicer
+import slicer.util
+from slicer.i18n import tr as _
+
+from BrainFusionSlicer import error_here
+from BrainFusionSlicer.review import View
+from BrainFusionSlicer.section import Section
+
+LAYER_OPACITY = 0.4
+
+
+class ErrorSection(Section):
+    """Reads the map of the result that is shown; the user's points are never changed."""
+
+    UI = "SectionError"
+
+    def setup(self) -> None:
+        ui = self.panel.ui
+        self._found = self._source = self._mri = None
+        self._is_showing = False
+        self._watched = []
+        ui.errorPointsSelector.connect("currentNodeChanged(vtkMRMLNode*)", lambda node: self.onPoints())
+        ui.errorLayerButton.connect("toggled(bool)", self.onLayer)
+
+    def update(self) -> None:
+        ui = self.panel.ui
+        why_not = self.read()
+        there = self._found is not None
+        for widget in (ui.errorPointsSelector, ui.errorLayerButton):
+            widget.setEnabled(there)
+            widget.setToolTip(why_not or "")
+        ui.errorHintLabel.setText(why_not or "")
+        ui.errorHintLabel.setVisible(not there)
+        if not there:
+            error_here.remove_layer(slicer.mrmlScene)
+        self._check_layer(error_here.layer_of(slicer.mrmlScene) is not None)
+        self.show_cursor()
+        self.show_points()
+        self.watch()
+
+    def read(self) -> str | None:
+        """Take up the map of the result that is shown, or say why there is none."""
+        fused, _registered, mri = self.panel.registeredNodes()
+        card = self.panel._state.card
+        self._mri = mri
+        if self.panel.logic.running:
+            self._found = self._source = None
+            return _("A fusion or an export is running")
+        if fused is None or card is None:
+            self._found = self._source = None
+            return _("Fuse first")
+        if card.colour not in ("green", "amber"):
+            self._found = self._source = None
+            if card.colour == "red":
+                return _("The verdict is red: no error is stated")
+            return _("What is shown is not what was judged")
+        stored = fused.GetAttribute(error_here.decisions.RESULT_ATTRIBUTE)
+        if self._source != (stored, mri.GetID()):
+            self._source = (stored, mri.GetID())
+            self._found = error_here.of_result(fused, mri)
+        return None if self._found is not None else _("This result has no errors at points")
+
+    # ---- what is shown ----------------------------------------------------------------------------------------------
+
+    def show_cursor(self) -> None:
+        label = self.panel.ui.cursorErrorLabel
+        position, crosshair = [0.0, 0.0, 0.0], self.crosshair()
+        if self._found is None:
+            label.setText("")
+        elif crosshair is None or not crosshair.GetCursorPositionRAS(position):
+            label.setText(_("move the cursor over a slice view"))
+        else:
+            label.setText(error_here.words_at(self._found, position, self._mri))
+
+    def show_points(self) -> None:
+        ui = self.panel.ui
+        points = ui.errorPointsSelector.currentNode()
+        there = self._found is not None and points is not None
+        rows = error_here.rows_of(self._found, points, self._mri) if there else []
+        ui.errorPointsLabel.setText("\n".join(rows or [_("no point was placed")]) if there else "")
+        ui.errorPointsLabel.setVisible(there)
+
+    def onPoints(self) -> None:
+        self.show_points()
+        self.watch()
+
+    def onLayer(self, on: bool) -> None:
+        if self._is_showing:
+            return
+        if on and self._found is not None:
+            self.panel.putAwayReview()
+            layer = error_here.make_layer(self._found, self._mri)
+            slicer.util.setSliceViewerLayers(background=self._mri, foreground=layer, foregroundOpacity=LAYER_OPACITY)
+        elif not on and error_here.layer_of(slicer.mrmlScene) is not None:
+            self.panel.showView(View.FUSED)  # which removes the layer
+            error_here.remove_layer(slicer.mrmlScene)
+        self._check_layer(error_here.layer_of(slicer.mrmlScene) is not None)
+
+    def _check_layer(self, on: bool) -> None:
+        self._is_showing = True
+        self.panel.ui.errorLayerButton.setChecked(on)
+        self._is_showing = False
+
+    # ---- what is watched --------------------------------------------------------------------------------------------
+
+    def crosshair(self):
+        """Return the node that knows where the cursor is."""
+        return slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLCrosshairNode")
+
+    def watch(self) -> None:
+        """Hear of the cursor and of the chosen points, while there is a map; of nothing else."""
+        wanted = []
+        if self._found is not None:
+            crosshair, points = self.crosshair(), self.panel.ui.errorPointsSelector.currentNode()
+            if crosshair is not None:
+                wanted.append((crosshair, crosshair.CursorPositionModifiedEvent, self.onCursor))
+            if points is not None:
+                wanted += [
+                    (points, event, self.onPointsModified)
+                    for event in (
+                        points.PointModifiedEvent,
+                        points.PointRemovedEvent,
+                        points.PointPositionDefinedEvent,
+                        points.PointPositionUndefinedEvent,
+                        slicer.vtkMRMLTransformableNode.TransformModifiedEvent,
+                    )
+                ]
+        self._watch(wanted)
+
+    def _watch(self, wanted: list) -> None:
+        if wanted == self._watched:
+            return
+        for node, event, call in self._watched:
+            self.panel.removeObserver(node, event, call)
+        self._watched = wanted
+        for node, event, call in wanted:
+            self.panel.addObserver(node, event, call)
+
+    def onCursor(self, caller, event) -> None:
+        self.show_cursor()
+
+    def onPointsModified(self, caller, event) -> None:
+        self.show_points()
+
+    def put_away(self) -> None:
+        self._watch([])
+        error_here.remove_layer(slicer.mrmlScene)
+        self._check_layer(False)
+
+    def forget(self) -> None:
+        self._watch([])
+        self._found = self._source = self._mri = None

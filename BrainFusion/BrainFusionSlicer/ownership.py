@@ -60,6 +60,10 @@ def role_of(node: slicer.vtkMRMLNode) -> str | None:
     return role if role and node.GetNodeReferenceID(SELF_ROLE) == node.GetID() else None
 
 
+# Of a temporary volume that no slice view shows: the review leaves it alone.
+THREE_D_ROLE = "3D"
+
+
 def mark_for_review(node: slicer.vtkMRMLNode, view: str) -> None:
     """Note on a node that it is a temporary volume of the review."""
     node.SetAttribute(REVIEW_ATTRIBUTE, view)

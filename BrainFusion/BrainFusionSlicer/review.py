@@ -287,7 +287,7 @@ def _temporary(scene) -> list:
         scene.GetNthNodeByClass(n, "vtkMRMLScalarVolumeNode")
         for n in range(scene.GetNumberOfNodesByClass("vtkMRMLScalarVolumeNode"))
     ]
-    return [node for node in nodes if ownership.review_role_of(node)]
+    return [node for node in nodes if ownership.review_role_of(node) not in (None, ownership.THREE_D_ROLE)]
 
 
 def _remove_all_but(kept, scene) -> None:

@@ -10,8 +10,9 @@ from BrainFusionSlicer.section_correct import CorrectSection
 from BrainFusionSlicer.section_error import ErrorSection
 from BrainFusionSlicer.section_landmarks import LandmarksSection
 from BrainFusionSlicer.section_sign import SignSection
+from BrainFusionSlicer.section_three_d import ThreeDSection
 
-SECTIONS: tuple[type[Section], ...] = (CorrectSection, LandmarksSection, ErrorSection, SignSection)
+SECTIONS: tuple[type[Section], ...] = (CorrectSection, LandmarksSection, ThreeDSection, ErrorSection, SignSection)
 
 
 def add_sections(panel, uiWidget) -> list[Section]:

@@ -98,6 +98,7 @@ class SliderWidget(QtWidgets.QWidget):
         super().__init__()
         self._slider = QtWidgets.QSlider(QtCore.Qt.Horizontal)
         self._slider.setRange(0, 100)
+        self._suffix = ""
         self._number = QtWidgets.QLabel()
         layout = QtWidgets.QHBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
@@ -106,7 +107,7 @@ class SliderWidget(QtWidgets.QWidget):
         self._slider.valueChanged.connect(self._changed)
 
     def _changed(self, step):
-        self._number.setText(f"{step / 100:.2f}")
+        self._number.setText(f"{step / 100:.2f}{self._suffix}")
         self.valueChanged.emit(step / 100)
 
     @property
@@ -115,6 +116,16 @@ class SliderWidget(QtWidgets.QWidget):
 
     def setValue(self, value):  # noqa: N802
         self._slider.setValue(round(100 * value))
+
+    def setMinimum(self, value):  # noqa: N802
+        self._slider.setMinimum(round(100 * value))
+
+    def setMaximum(self, value):  # noqa: N802
+        self._slider.setMaximum(round(100 * value))
+
+    def setSuffix(self, suffix):  # noqa: N802
+        self._suffix = suffix
+        self._changed(self._slider.value())
 
 
 class NodeComboBox(QtWidgets.QComboBox):
@@ -269,7 +280,7 @@ def _set(widget, prop):
         widget.setProperty(name, value.text)
     elif name in ("showChildNodeTypes", "noneEnabled", "addEnabled", "renameEnabled", "removeEnabled"):
         assert isinstance(widget, NodeComboBox)
-    elif isinstance(widget, SliderWidget) and name in ("singleStep", "minimum", "maximum"):
+    elif isinstance(widget, SliderWidget) and name == "singleStep":
         assert value.tag == "double"
     elif value.tag == "set":
         widget.setTextInteractionFlags(QtCore.Qt.TextSelectableByMouse | QtCore.Qt.TextSelectableByKeyboard)

@@ -15,7 +15,9 @@ import vtk
 from PIL import Image
 from PySide6 import QtGui, QtWidgets
 
+from BrainFusionLib.error_map import ErrorMap
 from BrainFusionLib.evidence import Evidence, PoseEvidence
+from BrainFusionLib.geometry import Grid
 from BrainFusionLib.verdict.judge import judge
 
 pytestmark = pytest.mark.filterwarnings("ignore:Setting the shape on a NumPy array:DeprecationWarning")
@@ -59,6 +61,24 @@ def show_signing(panel, on):
     panel.parent.resize(440, 820 if on else 620)
 
 
+def show_error_and_three_d(panel, fused):
+    """Open both sections over a made-up map of errors, with a planned line."""
+    from BrainFusionSlicer import decisions
+
+    grid = Grid((20, 20, 20), (10.0, 10.0, 10.0), (-95.0, -95.0, -95.0))
+    errors = np.linspace(0.3, 2.5, 20)[:, None, None] * np.ones(grid.shape_kji)
+    result = replace(decisions.result_of(fused), error_map=ErrorMap.of(errors, grid, 1.9))
+    decisions.keep_result(fused, result)
+    line = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLMarkupsLineNode", "Trajectory")
+    for label, point in (("entry", (40, 20, 70)), ("target", (5, 0, 5))):
+        line.AddControlPoint(vtk.vtkVector3d(*point), label)
+    for button in (panel.ui.errorCollapsibleButton, panel.ui.threeDCollapsibleButton):
+        button.setCollapsed(False)
+    panel.updatePanel()
+    panel.ui.errorPointsSelector.setCurrentNode(line)
+    panel.parent.resize(440, 900)
+
+
 def light():
     return QtWidgets.QStyleFactory.create("Fusion").standardPalette()
 
@@ -99,6 +119,12 @@ def test_pictures_of_every_state(panel, application, module, picture, request):
         module.panel_state.currency.store(fused, replace(module.panel_state.currency.stored_on(fused), card=card))
         panel.updatePanel()
         picture(f"done-{colour}")
+        if colour == "green":
+            show_error_and_three_d(panel, fused)
+            picture("error-and-3d")
+            for button in (panel.ui.errorCollapsibleButton, panel.ui.threeDCollapsibleButton):
+                button.setCollapsed(True)
+            panel.parent.resize(440, 620)
     show_signing(panel, True)
     panel.ui.signerEdit.setText("A. Surgeon")
     panel.ui.commentEdit.setText("3 mm off at the left orbit")

@@ -1,0 +1,130 @@
+"""The panel's section *3D*: skull and brain by one button; the user's nodes stay, and off leaves nothing behind."""
+
+import sys
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import slicer
+import slicer.util
+
+pytestmark = pytest.mark.filterwarnings("ignore:Setting the shape on a NumPy array:DeprecationWarning")
+
+# Of Slicer's presets.xml.
+OPACITY = ((-1000, 0), (152.19, 0), (278.93, 0.190476), (952, 0.2))
+
+
+@pytest.fixture
+def three_d(panel, nodes, application, monkeypatch):
+    """The panel with a pair and Slicer's own logic for volume rendering and segmentations, with the preset for bone."""
+    rendering, segmentations = slicer.vtkSlicerVolumeRenderingLogic(), slicer.vtkSlicerSegmentationsModuleLogic()
+    for logic in (rendering, segmentations):
+        logic.SetMRMLScene(slicer.mrmlScene)
+    preset = slicer.vtkMRMLVolumePropertyNode()
+    preset.SetName("CT-Bones")
+    preset.GetScalarOpacity().RemoveAllPoints()  # of a new node's own
+    preset.GetColor().RemoveAllPoints()
+    for hu, opacity in OPACITY:
+        preset.GetScalarOpacity().AddPoint(hu, opacity)
+        preset.GetColor().AddRGBPoint(hu, 1, 1, 1)
+    monkeypatch.setattr(
+        slicer, "modules", SimpleNamespace(volumerendering=SimpleNamespace(logic=lambda: Presets(rendering, preset))),
+        raising=False,
+    )  # fmt: skip
+    application.processEvents()  # chooses the pair
+    yield panel
+    sys.modules["BrainFusionSlicer.three_d"].hide(slicer.mrmlScene)
+    for logic in (rendering, segmentations):
+        logic.SetMRMLScene(None)
+
+
+class Presets:
+    """The real logic; without Slicer's share folder it has no presets."""
+
+    def __init__(self, logic, preset):
+        self.CreateVolumeRenderingDisplayNode = logic.CreateVolumeRenderingDisplayNode
+        self.GetPresetByName = lambda name: preset if name == "CT-Bones" else None
+
+
+def ids():
+    scene = slicer.mrmlScene
+    return {scene.GetNthNode(n).GetID() for n in range(scene.GetNumberOfNodes())}
+
+
+def of_class(kind):
+    return list(slicer.util.getNodesByClass(kind))
+
+
+def test_the_button_shows_and_hides_without_a_trace(three_d, nodes):
+    before = ids()
+    displays = nodes[0].GetNumberOfDisplayNodes()
+    three_d.ui.threeDButton.click()
+    assert ids() > before
+    assert all(not slicer.mrmlScene.GetNodeByID(new).GetSaveWithScene() for new in ids() - before)
+    assert nodes[0].GetNumberOfDisplayNodes() == displays
+    three_d.ui.threeDButton.click()
+    assert ids() == before
+    assert nodes[0].GetNumberOfDisplayNodes() == displays
+
+
+def test_ct_is_rendered_with_the_preset_cropped_to_the_head_and_shares_its_voxels(three_d, nodes):
+    three_d.ui.threeDButton.click()
+    (display,) = of_class("vtkMRMLVolumeRenderingDisplayNode")
+    shown = display.GetVolumeNode()
+    assert shown.GetImageData() == nodes[0].GetImageData()
+    assert display.GetVisibility()
+    assert display.GetCroppingEnabled()
+    region = display.GetMarkupsROINode()
+    box, whole = np.zeros(6), np.zeros(6)
+    region.GetRASBounds(box)
+    nodes[0].GetRASBounds(whole)
+    assert (box[1::2] - box[::2] <= whole[1::2] - whole[::2] + 12).all()
+    assert not region.GetDisplayVisibility()
+
+
+def test_the_slider_moves_the_preset(three_d):
+    three_d.ui.threeDButton.click()
+    (display,) = of_class("vtkMRMLVolumeRenderingDisplayNode")
+    opacity = display.GetVolumePropertyNode().GetScalarOpacity()
+    assert opacity.GetValue(278.93) == pytest.approx(0.190476)
+    three_d.ui.boneShiftSlider.setValue(200.0)
+    assert opacity.GetValue(478.93) == pytest.approx(0.190476, abs=1e-3)
+    assert opacity.GetValue(300) == pytest.approx(0)
+
+
+def test_brain_has_a_surface_inside_the_head_and_bone_an_outline(three_d, nodes):
+    three_d.ui.threeDButton.click()
+    found = {node.GetName(): node for node in of_class("vtkMRMLSegmentationNode")}
+    bone, brain = found["Bone of CT"], found["Brain of MRI"]
+    assert bone.GetDisplayNode().GetVisibility2DOutline()
+    assert not bone.GetDisplayNode().GetVisibility3D()
+    assert brain.GetDisplayNode().GetVisibility3D()
+    surface, whole = np.zeros(6), np.zeros(6)
+    brain.GetRASBounds(surface)
+    nodes[1].GetRASBounds(whole)
+    size = surface[1::2] - surface[::2]
+    assert (size > 80).all()
+    assert (size < whole[1::2] - whole[::2]).all()
+
+
+def test_what_is_shown_follows_the_ct(three_d, nodes):
+    three_d.ui.threeDButton.click()
+    moved = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLinearTransformNode")
+    nodes[0].SetAndObserveTransformNodeID(moved.GetID())
+    three_d.updatePanel()
+    (display,) = of_class("vtkMRMLVolumeRenderingDisplayNode")
+    assert display.GetVolumeNode().GetParentTransformNode() == moved
+    assert display.GetMarkupsROINode().GetParentTransformNode() == moved
+
+
+def test_another_pair_takes_it_away(three_d):
+    three_d.ui.threeDButton.click()
+    three_d.ui.mriSelector.setCurrentNode(None)
+    assert not of_class("vtkMRMLVolumeRenderingDisplayNode")
+    assert not three_d.ui.threeDButton.isChecked()
+
+
+def test_a_view_of_the_review_leaves_it_alone(three_d, nodes):
+    three_d.ui.threeDButton.click()
+    sys.modules["BrainFusionSlicer.review"].put_away(None, nodes[0], slicer.mrmlScene)
+    assert of_class("vtkMRMLVolumeRenderingDisplayNode")

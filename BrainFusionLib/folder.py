@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from BrainFusionLib.case.codec import from_document, to_document
-from BrainFusionLib.case.dicom_results import PairHeaders, write_dicom
+from BrainFusionLib.case.dicom_results import PairHeaders, segments_bone, write_dicom
 from BrainFusionLib.case.files import (
     DICOM,
     DICOM_FOLDERS,
@@ -23,6 +23,7 @@ from BrainFusionLib.case.files import (
     PICTURES,
     REGISTRATION,
     ROLES,
+    SEGMENTATION,
     STEMS,
     moved_by,
     names_of,
@@ -148,7 +149,8 @@ def write_case(
     require_decision(doubt, export_anyway)
     names = names_of(
         result, file_format, save_alpha=save_alpha, dicom=dicom is not None,
-        registration=dicom is not None and dicom.are_both, pictures=pictures, form=transform_format,
+        registration=dicom is not None and dicom.are_both,
+        segmentation=dicom is not None and segments_bone(result, dicom), pictures=pictures, form=transform_format,
     )  # fmt: skip
     names = {role: (file_names or {}).get(role, name) for role, name in names.items()}
     record = result.without_paths() if identify else result.without_names()
@@ -291,7 +293,7 @@ def _complete(folder: Path) -> None:
                 if name in FOLDERS:
                     shutil.rmtree(folder / name, ignore_errors=True)
                 (whole / name).replace(folder / name)
-        ours = {REGISTRATION, *(f"{stem}.{form}" for stem in STEMS for form in output_names())}
+        ours = {REGISTRATION, SEGMENTATION, *(f"{stem}.{form}" for stem in STEMS for form in output_names())}
         for name in (old & ours) - set(names):
             (folder / name).unlink(missing_ok=True)
         if (folder / DICOM).is_dir():

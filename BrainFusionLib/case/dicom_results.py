@@ -11,6 +11,7 @@ from BrainFusionLib.geometry import Grid
 from BrainFusionLib.io.dicom_attributes import Doubt, kinds_of
 from BrainFusionLib.io.dicom_headers import DicomHeaders, read_series_headers
 from BrainFusionLib.io.dicom_registration import write_dicom_registration
+from BrainFusionLib.io.dicom_segmentation import can_write_segmentations, write_dicom_segmentation
 from BrainFusionLib.io.dicom_writing import write_dicom_results
 from BrainFusionLib.settings import Side
 
@@ -64,8 +65,15 @@ def read_pair_headers(
     return found
 
 
+def segments_bone(result: Result, headers: PairHeaders) -> bool:
+    """Return whether the bone is written as DICOM: it was made, the MRI is DICOM, and highdicom is installed."""
+    return result.bone is not None and headers.mri is not None and can_write_segmentations()
+
+
 def write_dicom(result: Result, folder: Path, headers: PairHeaders, place: Grid | None, doubt: Doubt | None) -> None:
     """Write the series of a result to folders in `folder`, and ``registration.dcm`` if CT and MRI are both DICOM.
+
+    The bone, if it was made, becomes ``bone.dcm`` (SEG) in the MRI's study, where highdicom is installed.
 
     Parameters
     ----------
@@ -106,3 +114,7 @@ def write_dicom(result: Result, folder: Path, headers: PairHeaders, place: Grid 
             result.transform, folder / "registration.dcm", headers.ct, headers.mri,
             reference=result.reference, is_registered=result.pose.origin == "registered", doubt=doubt,
         )  # fmt: skip
+    bone = result.bone
+    if bone is not None and bone.labels is not None and headers.mri is not None and segments_bone(result, headers):
+        rule = f"above {bone.threshold_hu:g} HU in the head of the CT"
+        write_dicom_segmentation(bone.labels, folder / "bone.dcm", headers.mri, rule, doubt)

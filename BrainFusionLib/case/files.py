@@ -13,6 +13,7 @@ STEMS = (*ROLES, "mri_in_ct", "ct")
 DICOM = "dicom"
 DICOM_FOLDERS = ("dicom/fused", "dicom/ct_in_mri", "dicom/mri_in_ct")
 REGISTRATION = "dicom/registration.dcm"
+SEGMENTATION = "dicom/bone.dcm"
 PICTURES = "pictures"
 FOLDERS = (*DICOM_FOLDERS, PICTURES)
 
@@ -29,12 +30,14 @@ def names_of(
     save_alpha: bool = False,
     dicom: bool = False,
     registration: bool = False,
+    segmentation: bool = False,
     pictures: bool = False,
     form: TransformFormat = "itk",
 ) -> dict[str, str]:
     """Return the usual names of a case's files by role, relative to its folder, in the order of writing.
 
-    Parameters are those of `folder.write_case`; `registration`: whether CT and MRI are both DICOM.
+    Parameters are those of `folder.write_case`; `registration`: whether CT and MRI are both DICOM;
+    `segmentation`: whether the bone is written as DICOM.
     """
     in_mri = result.reference == "mri"
     ct, mri, transform = ("ct_in_mri", "mri", "ct_to_mri") if in_mri else ("ct", "mri_in_ct", "mri_to_ct")
@@ -48,6 +51,8 @@ def names_of(
         names |= {f"dicom_{kind.folder}": f"{DICOM}/{kind.folder}" for kind in (fused, moved)}
         if registration:
             names["dicom_registration"] = REGISTRATION
+        if segmentation:
+            names["dicom_bone"] = SEGMENTATION
     if save_alpha and result.alpha is not None:
         names["alpha"] = f"alpha.{file_format}"
     if result.volumes is not None and result.volumes.mri is not None:

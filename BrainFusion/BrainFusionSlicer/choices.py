@@ -11,7 +11,7 @@ from enum import Enum
 from slicer.i18n import tr as _
 
 from BrainFusionLib.fusion.methods import METHODS
-from BrainFusionLib.settings import FusionSettings
+from BrainFusionLib.settings import FusionSettings, OutputSettings
 
 
 class Choice(Enum):
@@ -47,6 +47,33 @@ class Align(Choice):
     brain = "Brain"
 
 
+class OutputGrid(Choice):
+    """The voxels of the fused volume."""
+
+    mri = "MRI"
+    ct = "CT"
+    union = "Both fields of view"
+    mm_0_5 = "Isotropic, 0.5 mm"
+    mm_1 = "Isotropic, 1 mm"
+    mm_2 = "Isotropic, 2 mm"
+
+    @property
+    def settings(self) -> OutputSettings:
+        """The library's settings of this choice."""
+        millimetres = self.name.removeprefix("mm_").replace("_", ".")
+        return OutputSettings(grid=self.name if millimetres == self.name else float(millimetres))  # type: ignore[arg-type]
+
+
+class TransformAs(Choice):
+    """The format of a transform that is saved."""
+
+    itk = "ITK (.tfm)"
+    ants = "ANTs (.mat)"
+    lta = "FreeSurfer (.lta)"
+    fsl = "FSL (.mat)"
+    matrix = "4x4 matrix (.txt)"
+
+
 class Device(Choice):
     """Where to compute."""
 
@@ -64,7 +91,16 @@ def available_rules() -> type[Choice]:
 
 
 Rule = available_rules()
-CHOICES: dict[str, type[Choice]] = {"preset": Preset, "align": Align, "rule": Rule, "device": Device, "start": Start}
+CHOICES: dict[str, type[Choice]] = {
+    "preset": Preset, "align": Align, "rule": Rule, "device": Device, "start": Start, "outputGrid": OutputGrid,
+    "transformAs": TransformAs,
+}  # fmt: skip
+
+
+def chosen(parameters, name: str) -> Choice:
+    """Return a choice of a section, which is kept in the parameter node beside those of the wrapper."""
+    value = parameters.parameterNode.GetParameter(name)
+    return CHOICES[name].__members__.get(value, next(iter(CHOICES[name])))
 
 
 def replace_unknown(parameterNode) -> str | None:

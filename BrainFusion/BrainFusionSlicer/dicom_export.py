@@ -14,26 +14,30 @@ import numpy as np
 import slicer
 from slicer.i18n import tr as _
 
+from BrainFusionLib.case.leaving import require_decision
 from BrainFusionLib.errors import ImageContentError, ImageFileError, SettingsError
 from BrainFusionLib.geometry import RAS_FROM_LPS, FloatArray
 from BrainFusionLib.transform import AffineTransform
-from BrainFusionSlicer import bridge, ownership, registered_ct
+from BrainFusionSlicer import bridge, departing, ownership, registered_ct
 from BrainFusionSlicer.exporting import ExportInputs, export
 from BrainFusionSlicer.jobs import ExportOrder, RawVolume
 from BrainFusionSlicer.registered_ct import Standing
 
 
-def exportResults(results: Any, folder: str | Path) -> list[Path]:
+def exportResults(results: Any, folder: str | Path, exportAnyway: bool = False) -> list[Path]:
     """Write the fused volume and the registered CT into `folder`, as ``fused/*.dcm`` and ``ct_in_mri/*.dcm``.
 
-    Returns when it is done; `BrainFusionLogic.startExport` has it done by the worker process.
+    If the CT is from DICOM, too, the pose is written as ``registration.dcm`` (Spatial Registration). Returns when it is
+    done; `BrainFusionLogic.startExport` has it done by the worker process.
 
     Parameters
     ----------
     results
         The outcome of BrainFusionLogic, or its fused volume node (a scene that was saved and loaded has only that).
     folder
-        Is there; holds nothing called ``fused`` or ``ct_in_mri``.
+        Is there; holds nothing called ``fused``, ``ct_in_mri`` or ``registration.dcm``.
+    exportAnyway
+        Also what is red, or was changed since it was judged; each object then says so.
 
     Returns
     -------
@@ -45,11 +49,11 @@ def exportResults(results: Any, folder: str | Path) -> list[Path]:
     BrainFusionError
         As `orderFor` and `exporting.export`.
     """
-    order, inputs = orderFor(results, folder)
+    order, inputs = orderFor(results, folder, exportAnyway)
     return [Path(file) for file in export(order, inputs, lambda stage, fraction: None)]
 
 
-def orderFor(results: Any, folder: str | Path) -> tuple[ExportOrder, ExportInputs]:
+def orderFor(results: Any, folder: str | Path, exportAnyway: bool = False) -> tuple[ExportOrder, ExportInputs]:
     """Return what has to be done to export results, from the nodes: on the main thread, and quick.
 
     Parameters are those of `exportResults`.
@@ -57,7 +61,7 @@ def orderFor(results: Any, folder: str | Path) -> tuple[ExportOrder, ExportInput
     Raises
     ------
     SettingsError
-        The CT and the MRI of the volume are not in the scene, or cannot be exported; says why.
+        The CT and the MRI of the volume are not in the scene, or cannot be exported, or are in doubt; says why.
     ImageFileError
         The MRI's files are not where the DICOM database has them.
     ImageContentError
@@ -70,6 +74,8 @@ def orderFor(results: Any, folder: str | Path) -> tuple[ExportOrder, ExportInput
     if reason is not None:
         raise SettingsError(reason + ".")
     mriNode, ctNode = _inputsOf(fusedNode)
+    doubt = departing.doubt_of(fusedNode)
+    require_decision(doubt, exportAnyway)
     mriFiles = _filesOf(mriNode)
     if not mriFiles:
         raise ImageFileError(
@@ -86,9 +92,12 @@ def orderFor(results: Any, folder: str | Path) -> tuple[ExportOrder, ExportInput
     order = ExportOrder(
         target=Path(folder),
         mri_files=tuple(mriFiles),
-        ct_file=ctFiles[0] if ctFiles else None,
+        ct_files=tuple(ctFiles),
         ct_from_mri=ctFromMri,
         window=_windowOf(fusedNode),
+        pose=departing.pose_of(fusedNode) if ctFiles else None,
+        place=departing.own_grid(mriNode) if fusedNode.GetAttribute(ownership.GRID_ATTRIBUTE) else None,
+        doubt=doubt,
     )
     return order, ExportInputs(fused, ct)
 

@@ -20,6 +20,8 @@ from BrainFusionLib.transform import Transform
 from BrainFusionLib.volume import AIR_HU, Volume
 from BrainFusionSlicer.jobs import RawVolume, ReportOrder, WritingOrder
 
+REGISTRATION = "registration.dcm"
+
 
 @dataclass(frozen=True, eq=False)
 class ExportInputs:
@@ -41,7 +43,7 @@ class ExportInputs:
 def export(
     order: WritingOrder, inputs: ExportInputs, progress: Progress, cancel: Callable[[], bool] | None = None
 ) -> tuple[str, ...]:
-    """Write the two series, both or none, or the report; return the files.
+    """Write the two series, both or none, and the registration, or the report; return the files.
 
     Raises
     ------
@@ -51,7 +53,9 @@ def export(
     if isinstance(order, ReportOrder):
         progress("exporting", 0.0)
         return (str(_write_report(order, inputs)),)
+    from BrainFusionLib.io.dicom_attributes import CT_IN_MRI, FUSED, REGISTERED_CT
     from BrainFusionLib.io.dicom_headers import read_headers
+    from BrainFusionLib.io.dicom_registration import write_dicom_registration
     from BrainFusionLib.io.dicom_writing import write_dicom_results
 
     def step(stage: str, fraction: float) -> None:
@@ -64,17 +68,31 @@ def export(
     mri = read_headers(order.mri_files)
     step("exporting", 0.0)
     fused = inputs.fused.copied()
-    mri.check_same_place(fused.grid, fused.name)  # before the work
+    mri.check_same_place(order.place or fused.grid, fused.name)  # before the work
+    ct = read_headers(order.ct_files) if order.ct_files else None
     folders = write_dicom_results(
         fused,
         _registered(inputs.ct.copied(), fused, order.ct_from_mri),
         order.target,
         mri,
-        other=None if order.ct_file is None else read_headers([order.ct_file]),
+        other=ct,
+        kinds=(FUSED, REGISTERED_CT if order.place is None else CT_IN_MRI),
+        place=order.place,
+        doubt=order.doubt,
         fused_window=order.window,
         progress=step,
     )
-    return tuple(str(file) for made in folders.values() for file in sorted(made.iterdir()))
+    files = [file for made in folders.values() for file in sorted(made.iterdir())]
+    if ct is not None and order.pose is not None:
+        path = order.target / REGISTRATION
+        try:
+            write_dicom_registration(order.pose, path, ct, mri, doubt=order.doubt)
+        except BaseException:
+            for made in folders.values():
+                shutil.rmtree(made, ignore_errors=True)
+            raise
+        files.append(path)
+    return tuple(str(file) for file in files)
 
 
 def _write_report(order: ReportOrder, inputs: ExportInputs) -> Path:
@@ -99,10 +117,10 @@ def _write_report(order: ReportOrder, inputs: ExportInputs) -> Path:
 
 
 def holds_no_series(target: Path) -> bool:
-    """Say whether a folder holds nothing called as the series are: what is there later is an export's."""
+    """Say whether a folder holds nothing called as the results are: what is there later is an export's."""
     from BrainFusionLib.io.dicom_attributes import FUSED, REGISTERED_CT
 
-    return not any((target / kind.folder).exists() for kind in (FUSED, REGISTERED_CT))
+    return not any((target / name).exists() for name in (FUSED.folder, REGISTERED_CT.folder, REGISTRATION))
 
 
 def remove_what_a_kill_left(target: Path) -> None:
@@ -119,7 +137,7 @@ def remove_what_a_kill_left(target: Path) -> None:
 
 def _registered(ct: Volume, fused: Volume, ct_from_mri: Transform | None) -> Volume:
     """Return the CT on the fused volume's grid, whole Hounsfield units."""
-    if ct_from_mri is None:
+    if ct_from_mri is None and ct.grid.same_as(fused.grid, 0.01):
         return Volume(ct.array_kji, fused.grid, "CT", ct.name)
     from BrainFusionLib.resample import resample_onto
 

@@ -22,7 +22,8 @@ from BrainFusionLib.acquisition import Acquisition
 from BrainFusionLib.case import Inputs, Request, Result, from_document, to_document
 from BrainFusionLib.case.decision import Standing
 from BrainFusionLib.errors import BrainFusionError, RegistrationError, Remedy
-from BrainFusionLib.geometry import FloatArray
+from BrainFusionLib.geometry import FloatArray, Grid
+from BrainFusionLib.io.dicom_attributes import Doubt
 from BrainFusionLib.tilt import placed
 from BrainFusionLib.transform import Transform
 from BrainFusionLib.volume import Modality, Volume, VoxelArray
@@ -105,16 +106,22 @@ class ExportOrder:
 
     target - A folder that holds nothing called ``fused`` or ``ct_in_mri``.
     mri_files - The files of the MRI's series, whose patient, study and position the results get.
-    ct_file - A file of the CT's series, or None.
+    ct_files - The files of the CT's series; none if it is not DICOM.
     ct_from_mri - From points of the MRI to points of the CT, LPS mm; None if the CT is on the fused volume's grid.
     window - Lowest and highest value that the fused volume is shown with.
+    pose - The same between the frames of the two series, for the registration object; None without one.
+    place - The MRI's own grid, if the fused volume is on another one.
+    doubt - What each object says of itself, or None.
     """
 
     target: Path
     mri_files: tuple[str, ...]
-    ct_file: str | None
+    ct_files: tuple[str, ...]
     ct_from_mri: Transform | None
     window: tuple[float, float] | None
+    pose: Transform | None = None
+    place: Grid | None = None
+    doubt: Doubt | None = None
 
 
 @dataclass(frozen=True, eq=False)

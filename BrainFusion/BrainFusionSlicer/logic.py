@@ -52,9 +52,9 @@ SCALAR_VOLUME = "vtkMRMLScalarVolumeNode"
 class BrainFusionOutcome:
     """What a fusion made.
 
-    fusedVolume - The fused volume, on the MRI's grid; None if nothing was fused.
+    fusedVolume - The fused volume, on the MRI's grid unless the settings say another; None if nothing was fused.
     transformNode - The transform that the CT is under now; None if nothing was registered.
-    alphaVolume, resampledCTVolume - The weight of the CT, and the CT on the MRI's grid, where they were asked for.
+    alphaVolume, resampledCTVolume - The weight of the CT, and the CT on the same grid, where they were asked for.
     movement - How the CT had to move, in words.
     moved - How many nodes that belong to the CT were moved with it.
     seconds - How long it took.
@@ -179,7 +179,7 @@ class FusionLogic(ScriptedLoadableModuleLogic):
         :param fusedVolume: overwritten with the result, in world coordinates; a new volume if None
         :param transform: linear transform node to write to; this pair's earlier one or a new one if None
         :param alphaVolume: gets the weight of the CT, 0 to 1; True for a new volume, None for none
-        :param resampledCTVolume: gets the CT on the MRI's grid; True for a new volume, None for none
+        :param resampledCTVolume: gets the CT on the grid of the result; True for a new volume, None for none
         :param settings: BrainFusionLib's; the default ones if None
         :param startTransform: linear transform node, CT to MRI, to try as starting pose besides all others
         :param keepAlignment: skip the registration: fuse the two as they are in the scene
@@ -217,6 +217,8 @@ class FusionLogic(ScriptedLoadableModuleLogic):
                     transform=transform.GetName(), other=other.GetName()
                 )
             )
+        if (settings or Settings()).output.reference != "mri":
+            raise SettingsError(_("In a scene the MRI stays where it is: choose the reference 'mri'."))
         if startFromLandmarks and (landmarks is None or startTransform is not None or keepAlignment):
             raise SettingsError(_("A start from landmarks needs landmarks, and no other start."))
         request, rawInputs = requested(
@@ -248,20 +250,22 @@ class FusionLogic(ScriptedLoadableModuleLogic):
         results,
         folder,
         *,
+        exportAnyway: bool = False,
         progressCallback: Callable[[str, float], None] | None = None,
         finishedCallback: Callable[[tuple[str, ...] | None, Exception | None], None] | None = None,
     ) -> None:
-        """Start to write the fused volume and the registered CT as derived DICOM series; return at once.
+        """Start to write the fused volume, the registered CT and the pose as DICOM; return at once.
 
         :param results: the fused volume node, or the outcome that it is part of
-        :param folder: is there, and holds nothing called ``fused`` or ``ct_in_mri``
+        :param folder: is there, and holds nothing called ``fused``, ``ct_in_mri`` or ``registration.dcm``
+        :param exportAnyway: also what is red, or was changed since it was judged; each object then says so
         :param progressCallback: called with a stage's name and the fraction done, 0 to 1
         :param finishedCallback: called once with the files and None, or with None and the error
         :raises BrainFusionError: it cannot be exported; says why
         """
         if self.running:
             raise SettingsError(_("A fusion is running: wait for it to finish, or cancel it first."))
-        self._startWriting(*dicom_export.orderFor(results, folder), progressCallback, finishedCallback)
+        self._startWriting(*dicom_export.orderFor(results, folder, exportAnyway), progressCallback, finishedCallback)
 
     def startReport(self, results, path, *, progressCallback=None, finishedCallback=None) -> None:
         """Start to write the report of a fused volume as one page; return at once.
@@ -448,6 +452,8 @@ class Task:
         if self.outputs["ct"] is not None or not straight:
             resampled = self._volume("ct", result.ct_in_mri, _("{ct} on {mri}").format(**names), like=ct)
         ownership.note_registered_ct(fused, ct if straight else resampled)
+        output = result.request.settings.output
+        fused.SetAttribute(ownership.GRID_ATTRIBUTE, None if output.is_mris else str(output.chosen))
         for node in (fused, alpha, resampled, transformNode):
             if node is not None:
                 bridge.share_place(node, mri)

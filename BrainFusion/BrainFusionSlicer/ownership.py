@@ -34,6 +34,8 @@ CLASSES = {
     ALPHA: "vtkMRMLScalarVolumeNode",
     RESAMPLED_CT: "vtkMRMLScalarVolumeNode",
 }
+# On a fused volume that is not on the MRI's grid: which one it is on.
+GRID_ATTRIBUTE = "BrainFusion.OutputGrid"
 
 
 def mark(node: slicer.vtkMRMLNode, role: str, ct: slicer.vtkMRMLNode, mri: slicer.vtkMRMLNode) -> None:

@@ -13,6 +13,7 @@ from BrainFusionLib.errors import Cancelled
 from BrainFusionLib.settings import FusionSettings, RegistrationSettings, Settings
 from BrainFusionSlicer import (
     checks,
+    departing,
     landmark_lists,
     ownership,
     progress_text,
@@ -22,7 +23,7 @@ from BrainFusionSlicer import (
     selection,
     torch_setup,
 )
-from BrainFusionSlicer.choices import Start
+from BrainFusionSlicer.choices import Start, chosen
 from BrainFusionSlicer.registered_ct import Standing
 
 # The registration starts from the transform that is chosen.
@@ -31,6 +32,8 @@ WITH_TRANSFORM = (Start.transform, Start.refine)
 
 class FusingControls:
     """What the buttons Swap, Fuse, Cancel, Export as DICOM and Load sample data do; the widget is one of these."""
+
+    _secondPress = departing.SecondPress()
 
     def onSampleDataButton(self, checked: bool = False) -> None:
         with slicer.util.tryWithErrorDisplay(_("The sample could not be made.")):
@@ -97,6 +100,7 @@ class FusingControls:
             ),
             fusion=FusionSettings(rule=parameters.rule.name),
             device=parameters.device.name,
+            output=chosen(parameters, "outputGrid").settings,
         )
 
     def chosenStart(self):
@@ -171,19 +175,28 @@ class FusingControls:
         self.say(text if isinstance(error, Cancelled) else _("Not fused: {error}").format(error=text))
 
     def onExportButton(self, checked: bool = False) -> None:
-        folder = qt.QFileDialog.getExistingDirectory(None, _("Folder for the DICOM series"))
-        if not folder:
+        fused = self.registeredNodes()[0]
+        why_not = self._secondPress.why_not("folder", departing.doubt_of(fused))
+        if why_not is not None:
+            self.say(why_not)
             return
+        folder = qt.QFileDialog.getExistingDirectory(None, _("Folder for the DICOM series"))
+        if folder:
+            self.startExport(folder, lambda files, error: self.onExported(files, error, folder))
+
+    def startExport(self, folder: str, ended) -> None:
+        """Start to export the fused volume that is chosen; call `ended` with its files, or an error."""
         self.beginProgress()
         try:
             self.logic.startExport(
                 self.registeredNodes()[0],
                 folder,
+                exportAnyway=True,  # it was asked for
                 progressCallback=self.showProgress,
-                finishedCallback=lambda files, error: self.onExported(files, error, folder),
+                finishedCallback=ended,
             )
         except Exception as error:
-            self.onExported(None, error, folder)
+            ended(None, error)
         self.updatePanel()
 
     def onExported(self, files, error, folder) -> None:

@@ -186,22 +186,24 @@ def _outline(fused, ct):
 
 def _drawn_squares(fused, ct, mri, scale):
     """Draw the squares some slices at a time, and return the image."""
-    # What was registered: the MRI straightened, if it stands under a transform that is not linear.
-    raw = bridge.raw_from_node(mri)
-    voxels = raw.array_kji if tilt_of(raw.lps_from_ijk) is None else raw.copied().array_kji
+    voxels = None
+    if not fused.GetAttribute(ownership.GRID_ATTRIBUTE):
+        # What was registered: the MRI straightened, if it stands under a transform that is not linear.
+        raw = bridge.raw_from_node(mri)
+        voxels = raw.array_kji if tilt_of(raw.lps_from_ijk) is None else raw.copied().array_kji
     image = vtk.vtkImageData()
     image.SetDimensions(fused.GetImageData().GetDimensions())
     image.AllocateScalars(vtk.VTK_FLOAT, 1)
     drawn = vtk_to_numpy(image.GetPointData().GetScalars()).reshape(image.GetDimensions()[::-1])
     # What has to be made first is made a slice at a time.
-    most = STEP_VOXELS if isinstance(voxels, np.ndarray) else 1
+    most = STEP_VOXELS if voxels is None or isinstance(voxels, np.ndarray) else 1
     slices = max(1, most // max(1, drawn[:1].size))
     for first in range(0, len(drawn), slices):
         if first:
             yield
-        part = drawn[first : first + slices]
-        pulled = _pulled(ct, fused, (first, first + len(part)))
-        part[:] = squares(voxels[first : first + len(part)], pulled, fused.GetSpacing(), scale, first)
+        part, of = drawn[first : first + slices], (first, min(first + slices, len(drawn)))
+        of_mri = _pulled(mri, fused, of, scale[0]) if voxels is None else voxels[slice(*of)]
+        part[:] = squares(of_mri, _pulled(ct, fused, of), fused.GetSpacing(), scale, first)
     return image
 
 
@@ -222,13 +224,14 @@ def _place(node, image, like) -> None:
         node.SetAndObserveTransformNodeID(like.GetTransformNodeID())
 
 
-def _pulled(ct, fused, slices=None):
-    """Return the CT on the voxels of the fused volume, (k, j, i), as the two are now; both under linear transforms.
+def _pulled(volume, fused, slices=None, outside=AIR_HU):
+    """Return CT or MRI on the voxels of the fused volume, (k, j, i), as they are now; both under linear transforms.
 
     :param slices: the first slice and the one after the last; all of them if None
+    :param outside: the value outside of the volume
     """
     matrices = []
-    for node in (ct, fused):
+    for node in (volume, fused):
         own = vtk.vtkMatrix4x4()
         node.GetIJKToRASMatrix(own)
         world = bridge.world_ras_from_parent(node.GetParentTransformNode(), node.GetName())
@@ -236,7 +239,7 @@ def _pulled(ct, fused, slices=None):
     transform = vtk.vtkMatrixToLinearTransform()
     transform.SetInput(bridge.vtk_matrix(np.linalg.inv(matrices[0]) @ matrices[1]))
     pull = vtk.vtkImageReslice()
-    pull.SetInputData(ct.GetImageData())
+    pull.SetInputData(volume.GetImageData())
     pull.SetResliceTransform(transform)
     pull.SetOutputOrigin(0, 0, 0)
     pull.SetOutputSpacing(1, 1, 1)
@@ -244,7 +247,7 @@ def _pulled(ct, fused, slices=None):
     first, end = slices or (0, k)
     pull.SetOutputExtent(0, i - 1, 0, j - 1, first, end - 1)
     pull.SetInterpolationModeToLinear()
-    pull.SetBackgroundLevel(AIR_HU)
+    pull.SetBackgroundLevel(outside)
     pull.Update()
     image = pull.GetOutput()
     return vtk_to_numpy(image.GetPointData().GetScalars()).reshape(image.GetDimensions()[::-1])

@@ -8,9 +8,10 @@ import slicer.util
 from BrainFusionSlicer.section import Section
 from BrainFusionSlicer.section_correct import CorrectSection
 from BrainFusionSlicer.section_landmarks import LandmarksSection
+from BrainFusionSlicer.section_output import OutputSection
 from BrainFusionSlicer.section_sign import SignSection
 
-SECTIONS: tuple[type[Section], ...] = (CorrectSection, LandmarksSection, SignSection)
+SECTIONS: tuple[type[Section], ...] = (CorrectSection, LandmarksSection, SignSection, OutputSection)
 
 
 def add_sections(panel, uiWidget) -> list[Section]:

@@ -15,7 +15,8 @@ import slicer.util
 from slicer.ScriptedLoadableModule import ScriptedLoadableModuleTest
 
 from BrainFusionLib.errors import Cancelled, SettingsError
-from BrainFusionSlicer import bridge, registered_ct, selftest_tools, torch_setup
+from BrainFusionLib.settings import FusionSettings, OutputSettings, Settings
+from BrainFusionSlicer import bridge, departing, registered_ct, selftest_tools, torch_setup
 from BrainFusionSlicer.selftest_correct import CorrectTests
 from BrainFusionSlicer.selftest_harms import HarmTests
 from BrainFusionSlicer.selftest_sign import SignTests
@@ -51,6 +52,7 @@ class BrainFusionTest(HarmTests, CorrectTests, SignTests, ScriptedLoadableModule
         for test in (
             self.test_aPhantomIsFusedAndUndone,
             self.test_everyOutputIsMade,
+            self.test_theFusedVolumeCanHaveTheVoxelsOfTheCT,
             self.test_cancelChangesNothing,
             self.test_removingAVolumeEndsTheFusion,
             self.test_aSecondFusionIsRefused,
@@ -120,6 +122,25 @@ class BrainFusionTest(HarmTests, CorrectTests, SignTests, ScriptedLoadableModule
         # The pose was the true one: bone is where the MRI is dark.
         bone = slicer.util.arrayFromVolume(mri)[hu > 700].mean()
         assert bone < slicer.util.arrayFromVolume(mri)[(hu > 0) & (hu < 100)].mean(), "the CT is misaligned"
+        self.logic.close()
+
+    def test_theFusedVolumeCanHaveTheVoxelsOfTheCT(self):
+        self.delayDisplay("Fusing on the CT's voxels")
+        ct, mri = self.addPhantom()
+        bridge.move_ct_onto_mri(ct, mri, self.pair.transform)
+        settings = Settings(fusion=FusionSettings("bone_over_mri"), output=OutputSettings(grid="ct"))
+        outcome = self.logic.process(
+            ct, mri, resampledCTVolume=True, keepAlignment=True, check=False, settings=settings
+        )
+        voxels, geometry = contentOf(ct)
+        moved = slicer.util.arrayFromTransformMatrix(ct.GetParentTransformNode(), toWorld=True) @ geometry
+        for node in (outcome.fusedVolume, outcome.resampledCTVolume):
+            nowVoxels, nowGeometry = contentOf(node)
+            assert nowVoxels.shape == voxels.shape
+            np.testing.assert_allclose(nowGeometry, moved, atol=1e-4, err_msg=f"{node.GetName()} is not on the CT")
+        np.testing.assert_array_equal(contentOf(outcome.resampledCTVolume)[0], voxels, "the CT was resampled")
+        pose = departing.pose_of(outcome.fusedVolume)
+        np.testing.assert_allclose(pose.moving_from_fixed_lps, self.pair.transform.moving_from_fixed_lps, atol=1e-6)
         self.logic.close()
 
     def test_cancelChangesNothing(self):

@@ -25,6 +25,7 @@ from BrainFusionLib.errors import GeometryError, ImageContentError, ImageFileErr
 from BrainFusionLib.geometry import Grid, apply_affine, rotation_matrix
 from BrainFusionLib.io.dicom_attributes import FUSED, REGISTERED_CT
 from BrainFusionLib.io.dicom_headers import DicomHeaders, Instance, read_headers
+from BrainFusionLib.io.dicom_registration import read_dicom_registration
 from BrainFusionLib.io.dicom_writing import write_dicom_series
 from BrainFusionLib.transform import RigidTransform
 from BrainFusionLib.volume import Volume
@@ -122,7 +123,18 @@ def fused_by_hand(scan):
     node.SetNodeReferenceID("BrainFusion.MRI", scan.mri.GetID())
     node.SetNodeReferenceID("BrainFusion.RegisteredCT", scan.ct.GetID())
     bridge.move_ct_onto_mri(scan.ct, scan.mri, POSE)
+    judge(scan, node)
     return node
+
+
+def judge(scan, node, colour="green"):
+    """Store a verdict about the pair as it is now."""
+    from BrainFusionSlicer import currency
+    from BrainFusionSlicer.verdict_text import Card
+
+    card = Card(colour, colour, findings=("The CT skull lies 9 mm from the skull in the MRI.",))
+    prints = currency.prints_of(scan.ct, scan.mri)
+    currency.store(node, currency.StoredVerdict(card, None, None, (0.0, 0.0, 0.0), (0.0, 1.0), *prints))
 
 
 def under_a_transform(scan, node, angle=30.0):
@@ -135,6 +147,10 @@ def under_a_transform(scan, node, angle=30.0):
     return matrix
 
 
+def dicom_files(scan, node):
+    return [scan.database.fileForInstance(uid) for uid in node.GetAttribute("DICOM.instanceUIDs").split()]
+
+
 def ijk_to_ras(node):
     matrix = vtk.vtkMatrix4x4()
     node.GetIJKToRASMatrix(matrix)
@@ -143,9 +159,9 @@ def ijk_to_ras(node):
 
 def test_slicer_reads_both_series_where_the_mri_lies(scan):
     files = scan.export.exportResults(scan.fused, scan.out)
-    assert {f.parent for f in files} == {scan.out / "fused", scan.out / "ct_in_mri"}
+    assert {f.parent for f in files[:-1]} == {scan.out / "fused", scan.out / "ct_in_mri"}
     fused = load_as_slicer_does(files[:10], scan.scene)
-    ct = load_as_slicer_does(files[10:], scan.scene)
+    ct = load_as_slicer_does(files[10:20], scan.scene)
     for node in (fused, ct):
         np.testing.assert_allclose(ijk_to_ras(node), ijk_to_ras(scan.mri), atol=1e-6)
     array = slicer.util.arrayFromVolume(scan.mri)
@@ -174,7 +190,7 @@ def test_the_runs_own_ct_is_taken_where_there_is_one(scan):
     own = Volume(np.full(fused.grid.shape_kji, 123.0), fused.grid, "CT", "CT in MRI")
     outcome = SimpleNamespace(fusedVolume=scan.fused, result=SimpleNamespace(ct_in_mri=own))
     files = scan.export.exportResults(outcome, scan.out)
-    assert (slicer.util.arrayFromVolume(load_as_slicer_does(files[10:], scan.scene)) == 123).all()
+    assert (slicer.util.arrayFromVolume(load_as_slicer_does(files[10:20], scan.scene)) == 123).all()
 
 
 def test_user_transforms_do_not_move_what_is_written(scan):
@@ -188,9 +204,16 @@ def test_user_transforms_do_not_move_what_is_written(scan):
     pose = lps @ ct_world @ lps @ POSE.moving_from_fixed_lps @ lps @ np.linalg.inv(mri_world) @ lps
     scan.fused = fused_by_hand(scan)
     bridge.move_ct_onto_mri(scan.ct, scan.mri, RigidTransform(pose))
+    judge(scan, scan.fused)
     (scan.out / "moved").mkdir()
     moved = scan.export.exportResults(scan.fused, scan.out / "moved")
-    for one, other in zip(plain, moved, strict=True):
+    headers = SimpleNamespace(
+        ct=read_headers(dicom_files(scan, scan.ct)), mri=read_headers(dicom_files(scan, scan.mri))
+    )
+    for path in (plain[-1], moved[-1]):
+        matrix = read_dicom_registration(path, lambda: (headers.ct, headers.mri))
+        np.testing.assert_allclose(matrix, POSE.moving_from_fixed_lps, atol=1e-5)
+    for one, other in zip(plain[:-1], moved[:-1], strict=True):
         one, other = pydicom.dcmread(one), pydicom.dcmread(other)
         np.testing.assert_allclose(list(other.ImagePositionPatient), list(one.ImagePositionPatient), atol=1e-5)
         np.testing.assert_allclose(list(other.ImageOrientationPatient), list(one.ImageOrientationPatient), atol=1e-6)
@@ -232,7 +255,7 @@ def test_a_ct_that_is_not_from_dicom_is_no_matter(scan):
 def test_a_ct_that_was_taken_back_is_refused(scan):
     scan.ct.SetAndObserveTransformNodeID(None)
     with pytest.raises(ImageContentError, match="Fuse again"):
-        scan.export.exportResults(scan.fused, scan.out)
+        scan.export.exportResults(scan.fused, scan.out, exportAnyway=True)
 
 
 def test_an_mri_that_was_moved_for_good_is_refused(scan):
@@ -266,9 +289,10 @@ def test_a_ct_under_a_transform_that_is_not_linear_is_written_as_it_was_register
     resampled = scan.scene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "CT on MRI")
     bridge.node_from_volume(Volume(np.full(fused.grid.shape_kji, 123.0), fused.grid, "CT"), resampled)
     scan.fused.SetNodeReferenceID("BrainFusion.RegisteredCT", resampled.GetID())
+    judge(scan, scan.fused)
     assert scan.export.whatIsMissingForExport(scan.fused) is None
     files = scan.export.exportResults(scan.fused, scan.out)
-    assert (slicer.util.arrayFromVolume(load_as_slicer_does(files[10:], scan.scene)) == 123).all()
+    assert (slicer.util.arrayFromVolume(load_as_slicer_does(files[10:20], scan.scene)) == 123).all()
     scan.scene.RemoveNode(resampled)
     assert "registered CT of fused was removed" in scan.export.whatIsMissingForExport(scan.fused)
 
@@ -301,3 +325,52 @@ def test_cancelling_an_export_leaves_nothing(scan):
     with pytest.raises(Cancelled):
         export(order, inputs, lambda *said: heard.append(said), lambda: len(heard) > 12)
     assert list(scan.out.iterdir()) == []
+
+
+def test_a_registration_is_written_beside_the_series(scan):
+    files = scan.export.exportResults(scan.fused, scan.out)
+    assert files[-1] == scan.out / "registration.dcm"
+    headers = [read_headers(dicom_files(scan, node)) for node in (scan.ct, scan.mri)]
+    matrix = read_dicom_registration(files[-1], lambda: tuple(headers))
+    np.testing.assert_allclose(matrix, POSE.moving_from_fixed_lps, atol=1e-5)
+    for uid in scan.ct.GetAttribute("DICOM.instanceUIDs").split():
+        del scan.database.files[uid]
+    (scan.out / "more").mkdir()
+    assert not [f for f in scan.export.exportResults(scan.fused, scan.out / "more") if f.name == "registration.dcm"]
+
+
+def test_what_is_red_or_changed_leaves_only_if_it_is_asked_for_and_says_so(scan):
+    judge(scan, scan.fused, "red")
+    with pytest.raises(SettingsError, match="the verdict on the alignment is red: The CT skull lies 9 mm"):
+        scan.export.exportResults(scan.fused, scan.out)
+    assert not list(scan.out.iterdir())
+    bridge.move_ct_onto_mri(scan.ct, scan.mri, RigidTransform.identity())
+    with pytest.raises(SettingsError, match="changed since it was judged"):
+        scan.export.exportResults(scan.fused, scan.out)
+    for path in scan.export.exportResults(scan.fused, scan.out, exportAnyway=True):
+        assert pydicom.dcmread(path).SeriesDescription.startswith("RED, STALE! BrainFusion")
+    (scan.out / "more").mkdir()
+    scan.fused.RemoveAttribute("BrainFusion.Verdict")
+    with pytest.raises(SettingsError, match="has no verdict"):
+        scan.export.exportResults(scan.fused, scan.out / "more")
+
+
+def test_a_fused_volume_on_the_cts_voxels_is_written_into_the_mris_frame(scan):
+    turned = CT_GRID.moved(POSE.inverse().moving_from_fixed_lps)
+    ct = bridge.volume_from_node(scan.ct)
+    voxels = slicer.util.arrayFromVolume(scan.ct)
+    bridge.node_from_volume(Volume(voxels, turned, "MR", "fused"), scan.fused)
+    scan.fused.SetAttribute("BrainFusion.OutputGrid", "ct")
+    judge(scan, scan.fused)
+    files = scan.export.exportResults(scan.fused, scan.out)
+    assert pydicom.dcmread(files[0]).FrameOfReferenceUID == "1.2.3.9"
+    count = CT_GRID.size_ijk[2]
+    for series in (files[:count], files[count : 2 * count]):
+        node = load_as_slicer_does(series, scan.scene)
+        np.testing.assert_allclose(ijk_to_ras(node), ijk_to_ras(scan.fused), atol=1e-5)
+        np.testing.assert_array_equal(slicer.util.arrayFromVolume(node), ct.array_kji)
+    scan.mri.SetOrigin(1, 2, 3)  # moved since it was loaded
+    judge(scan, scan.fused)
+    (scan.out / "more").mkdir()
+    with pytest.raises(GeometryError, match="cannot share their frame of reference"):
+        scan.export.exportResults(scan.fused, scan.out / "more")

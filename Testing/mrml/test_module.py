@@ -20,13 +20,16 @@ pytest.importorskip("slicer", reason="slicer-core is not installed: pip install 
 import slicer
 import slicer.util
 import vtk
+from vtk.util.numpy_support import vtk_to_numpy
 
 from BrainFusionLib import case
 from BrainFusionLib.case import IntensityMap, Pose, Provenance, Result, Volumes
 from BrainFusionLib.errors import Cancelled, GeometryError, MissingDependencyError, Remedy, SettingsError
 from BrainFusionLib.evidence import Evidence
 from BrainFusionLib.geometry import Grid
-from BrainFusionLib.settings import Settings
+from BrainFusionLib.output_grid import output_grid
+from BrainFusionLib.resample import resample_onto
+from BrainFusionLib.settings import OutputSettings, Settings
 from BrainFusionLib.transform import RigidTransform
 from BrainFusionLib.verdict.judge import Verdict
 from BrainFusionLib.volume import Volume
@@ -572,3 +575,81 @@ def test_the_self_test_notices(module, monkeypatch, phantom_pair, fault):
     with pytest.raises(AssertionError, match=r"voxels of Phantom MRI were changed|the CT is misaligned"):
         test.runTest()
     assert "Test passed" not in test.said
+
+
+def turned(name, angle, shift):
+    """A user's linear transform node."""
+    node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLinearTransformNode", name)
+    matrix = RigidTransform.from_axis_angle((3, 1, 2), angle, shift).moving_from_fixed_lps
+    node.SetMatrixTransformToParent(sys.modules["BrainFusionSlicer.bridge"].vtk_matrix(matrix))
+    return node
+
+
+def voxels_in_the_world(node):
+    """The corners of a volume, RAS mm, under its transforms."""
+    own = vtk.vtkMatrix4x4()
+    node.GetIJKToRASMatrix(own)
+    world = np.eye(4)
+    if node.GetParentTransformNode() is not None:
+        world = slicer.util.arrayFromTransformMatrix(node.GetParentTransformNode(), toWorld=True)
+    size = np.array(node.GetImageData().GetDimensions()) - 1
+    corners = [[i, j, k, 1] for i in (0, size[0]) for j in (0, size[1]) for k in (0, size[2])]
+    return (world @ slicer.util.arrayFromVTKMatrix(own) @ np.array(corners).T)[:3].T
+
+
+@pytest.mark.parametrize("is_under_transforms", [False, True])
+def test_a_fused_volume_on_the_cts_voxels_lies_where_the_registered_ct_does(
+    module, calls, pair, monkeypatch, is_under_transforms
+):
+    ct, mri = pair
+    parents = [None, None]
+    if is_under_transforms:
+        parents = [turned("of the CT", 25, (30, 1, -4)), turned("of the MRI", -40, (3, 12, 9))]
+        for node, parent in zip(pair, parents, strict=True):
+            node.SetAndObserveTransformNodeID(parent.GetID())
+
+    def run(request, inputs, progress, cancel):
+        grid = output_grid(request.settings.output, inputs.ct.grid, inputs.mri.grid, TRANSFORM)
+        fused = Volume(inputs.ct.array_kji + 7, grid, "MR", "fused")
+        made = made_of(request, inputs, TRANSFORM, fused)
+        return replace(made, volumes=Volumes(fused, replace(inputs.ct, grid=grid), fused, fused))
+
+    monkeypatch.setattr(case, "run", run)
+    settings = Settings(output=OutputSettings(grid="ct"))
+    outcome = module.BrainFusionLogic().process(ct, mri, settings=settings, alphaVolume=True, resampledCTVolume=True)
+    assert ct.GetParentTransformNode() == outcome.transformNode
+    for node in (outcome.fusedVolume, outcome.alphaVolume, outcome.resampledCTVolume):
+        np.testing.assert_allclose(voxels_in_the_world(node), voxels_in_the_world(ct), atol=1e-6)
+        assert node.GetParentTransformNode() == parents[1]
+    assert outcome.fusedVolume.GetAttribute("BrainFusion.OutputGrid") == "ct"
+    if is_under_transforms:  # what moves the MRI moves all
+        parents[1].SetMatrixTransformToParent(module.bridge.vtk_matrix(np.diag([-1.0, -1, 1, 1])))
+        np.testing.assert_allclose(voxels_in_the_world(outcome.fusedVolume), voxels_in_the_world(ct), atol=1e-6)
+
+
+def test_in_a_scene_the_mri_is_the_reference(module, calls, pair):
+    with pytest.raises(SettingsError, match="the MRI stays where it is"):
+        module.BrainFusionLogic().process(*pair, settings=Settings(output=OutputSettings("ct")))
+
+
+def test_the_squares_of_another_grid_show_the_mri_where_it_is(module, calls, pair, monkeypatch):
+    from BrainFusionSlicer import ownership, review
+
+    ct, mri = pair
+    fused = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "fused")
+    grid = Grid((8, 9, 7), (0.5, 0.7, 0.9), (-1.0, 6.0, 7.0))
+    module.bridge.node_from_volume(Volume(np.zeros(grid.shape_kji), grid), fused)
+    fused.SetAttribute(ownership.GRID_ATTRIBUTE, "union")
+    drawing = review._drawn_squares(fused, ct, mri, (0.0, 100.0))
+    while True:
+        try:
+            next(drawing)
+        except StopIteration as end:
+            image = end.value
+            break
+    assert image.GetDimensions() == (8, 9, 7)
+    # The first cube of 20 mm, which is all, shows the MRI.
+    at = module.bridge.volume_from_node(mri)
+    expected = resample_onto(at, grid).array_kji
+    drawn = vtk_to_numpy(image.GetPointData().GetScalars()).reshape(7, 9, 8)
+    np.testing.assert_allclose(drawn, expected, atol=1e-3)

@@ -423,7 +423,7 @@ def test_results_of_a_dicom_mri_are_exported(registered, module, monkeypatch, tm
     assert not ui.exportButton.isEnabled()
     assert ui.exportButton.toolTip() == module.dicom_export.whatIsMissingForExport(fused)
     monkeypatch.setattr(module.dicom_export, "whatIsMissingForExport", lambda node: None)
-    monkeypatch.setattr(module.dicom_export, "orderFor", lambda node, folder: (node, folder))
+    monkeypatch.setattr(module.dicom_export, "orderFor", lambda node, folder, anyway: (node, folder))
     runner = registered.logic._runner
     monkeypatch.setattr(runner, "export", lambda order, inputs, progress, done: done(("a", "b"), None))
     monkeypatch.setattr(module.qt.QFileDialog, "getExistingDirectory", lambda *words: str(tmp_path))

@@ -1,0 +1,147 @@
+"""The section "Output grid and export": the voxels of the next fusion, the transform as a file, Slicer's database."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
+
+import qt
+import slicer
+from slicer.i18n import tr as _
+
+from BrainFusionLib.errors import BrainFusionError, Cancelled, ImageFileError
+from BrainFusionLib.io import write_transform
+from BrainFusionLib.io.transform_writing import SUFFIXES
+from BrainFusionSlicer import choices, departing, ownership, remedies
+from BrainFusionSlicer.choices import OutputGrid, TransformAs
+from BrainFusionSlicer.section import Section
+
+
+class OutputSection(Section):
+    """Which voxels the fused volume gets, and what is taken along besides the DICOM series."""
+
+    UI = "Output"
+
+    def setup(self) -> None:
+        """Connect the widgets."""
+        ui, self.panel._secondPress = self.panel.ui, departing.SecondPress()
+        for box, name, kind in self._boxes():
+            for member in kind:
+                box.addItem(member.label())
+            box.connect("currentIndexChanged(int)", lambda index, name=name, kind=kind: self._choose(name, kind, index))
+        ui.saveTransformButton.connect("clicked(bool)", self.onSaveTransform)
+        ui.databaseButton.connect("clicked(bool)", self.onDatabase)
+
+    def update(self) -> None:
+        """Show what is chosen, and what can be done now."""
+        parameters, state, ui = self.panel._parameterNode, self.panel._state, self.panel.ui
+        ui.outputCollapsibleButton.setEnabled(parameters is not None and not state.running)
+        if parameters:
+            for box, name, kind in self._boxes():
+                blocked = box.blockSignals(True)
+                box.setCurrentIndex(list(kind).index(choices.chosen(parameters, name)))
+                box.blockSignals(blocked)
+        fused = self.panel.registeredNodes()[0]
+        why_not = None if fused is not None else _("Fuse first")
+        if why_not is None and departing.pose_of(fused) is None:
+            why_not = _("The CT is not where the registration moved it, or is under a transform that is not linear")
+        ui.saveTransformButton.setEnabled(why_not is None)
+        ui.saveTransformButton.setToolTip(
+            why_not or _("Save the transform that moves the CT onto the MRI, between the frames of their files")
+        )
+        why_not = state.not_exportable or no_database()
+        ui.databaseButton.setEnabled(why_not is None)
+        ui.databaseButton.setToolTip(
+            why_not or _("Copy the fused volume, the registered CT and the pose into the database of the DICOM module")
+        )
+
+    def forget(self) -> None:
+        """Ask again before what is in doubt is exported."""
+        self.panel._secondPress.forget()
+
+    def onSaveTransform(self, checked: bool = False) -> None:
+        """Save the pose in the format that is chosen."""
+        fused, _registered, mri = self.panel.registeredNodes()
+        form = choices.chosen(self.panel._parameterNode, "transformAs")
+        suffix = SUFFIXES[form.name][0]
+        path = qt.QFileDialog.getSaveFileName(
+            None, _("Save the transform"), f"ct_to_mri{suffix}", f"{form.label()} (*{suffix})"
+        )
+        pose = departing.pose_of(fused)
+        if not path or pose is None:
+            return
+        path = Path(path if path.endswith(SUFFIXES[form.name]) else f"{path}{suffix}")
+        ct = fused.GetNodeReference(ownership.MOVED_CT_ROLE)
+        try:
+            write_transform(pose, path, form.name, ct=departing.own_grid(ct), mri=departing.own_grid(mri))
+        except BrainFusionError as error:
+            self.panel.say(_("Not saved: {error}").format(error=remedies.phrased(error)))
+        else:
+            self.panel.say(_("The transform was saved: {path}").format(path=path))
+
+    def onDatabase(self, checked: bool = False) -> None:
+        """Export to a temporary folder, and have Slicer's DICOM database copy what is there."""
+        why_not = no_database() or self.panel._secondPress.why_not(
+            "database", departing.doubt_of(self.panel.registeredNodes()[0])
+        )
+        if why_not is not None:
+            self.panel.say(why_not)
+            return
+        folder = tempfile.mkdtemp(prefix="brainfusion-dicom-")
+        self.panel.startExport(folder, lambda files, error: self.onWritten(files, error, folder))
+
+    def onWritten(self, files, error, folder: str) -> None:
+        """Put what was written into the database, and say so."""
+        self.panel.ui.progressBar.setVisible(False)
+        try:
+            if error is None:
+                put_into_database(folder, files)
+        except BrainFusionError as problem:
+            error = problem
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+        if error is None:
+            text = _("{count} DICOM files are in the database of the DICOM module now; derived, not for diagnosis.")
+            self.panel.say(text.format(count=len(files)))
+        elif isinstance(error, Cancelled):
+            self.panel.say(_("Cancelled; nothing was written."))
+        else:
+            self.panel.say(_("Not exported: {error}").format(error=remedies.phrased(error)))
+
+    def _boxes(self) -> tuple:
+        ui = self.panel.ui
+        return (ui.gridComboBox, "outputGrid", OutputGrid), (ui.transformAsComboBox, "transformAs", TransformAs)
+
+    def _choose(self, name: str, kind: type[choices.Choice], index: int) -> None:
+        if self.panel._parameterNode and index >= 0:
+            self.panel._parameterNode.parameterNode.SetParameter(name, list(kind)[index].name)
+
+
+def no_database() -> str | None:
+    """Return why nothing can be put into Slicer's DICOM database, or None."""
+    database = getattr(slicer, "dicomDatabase", None)
+    if database is None or not database.isOpen:
+        return _("No DICOM database is open. Open the DICOM module, which makes or opens one")
+    return None
+
+
+def put_into_database(folder: str, files) -> None:
+    """Copy DICOM files into Slicer's database.
+
+    DICOMUtils.importDicom returns True also where the indexer took nothing in: the database is asked afterwards.
+
+    Raises
+    ------
+    ImageFileError
+        One of the files is not in the database.
+    """
+    import pydicom
+    from DICOMLib import DICOMUtils
+
+    uids = [str(pydicom.dcmread(file, specific_tags=["SOPInstanceUID"]).SOPInstanceUID) for file in files]
+    taken = DICOMUtils.importDicom(folder, slicer.dicomDatabase, copyFiles=True)
+    if not taken or not all(slicer.dicomDatabase.fileForInstance(uid) for uid in uids):
+        raise ImageFileError(
+            _("The DICOM module did not take all files into its database. Export to a folder, and import that there.")
+        )

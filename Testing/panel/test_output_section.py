@@ -1,0 +1,192 @@
+"""The section "Output grid and export": what reaches the logic, the second press, Slicer's DICOM database."""
+
+import sys
+import types
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pydicom
+import pytest
+import slicer
+
+from BrainFusionLib import read_transform
+from BrainFusionLib.io.other_transforms import Between
+from BrainFusionLib.settings import OutputSettings
+
+pytestmark = pytest.mark.filterwarnings("ignore:Setting the shape on a NumPy array:DeprecationWarning")
+
+
+class FakeDatabase:
+    """What is used of ctkDICOMDatabase: the property isOpen, and the file of a SOP instance, "" where it is none."""
+
+    def __init__(self):
+        self.isOpen, self.files = True, {}
+
+    def fileForInstance(self, uid):  # noqa: N802
+        return self.files.get(uid, "")
+
+
+@pytest.fixture
+def database(monkeypatch):
+    """Slicer's database, and DICOMLib.DICOMUtils after Modules/Scripted/DICOMLib/DICOMUtils.py."""
+    made = FakeDatabase()
+    monkeypatch.setattr(slicer, "dicomDatabase", made, raising=False)
+
+    def import_dicom(folder, database=None, copyFiles=False):  # noqa: N803
+        if made.takes:
+            for path in Path(folder).rglob("*.dcm"):
+                made.files[str(pydicom.dcmread(path).SOPInstanceUID)] = "copied" if copyFiles else str(path)
+        return True  # also where nothing was taken in
+
+    made.takes = True
+    utils = types.ModuleType("DICOMLib.DICOMUtils")
+    utils.importDicom = import_dicom
+    package = types.ModuleType("DICOMLib")
+    package.DICOMUtils = utils
+    monkeypatch.setitem(sys.modules, "DICOMLib", package)
+    monkeypatch.setitem(sys.modules, "DICOMLib.DICOMUtils", utils)
+    return made
+
+
+@pytest.fixture
+def registered(panel, nodes, module, phantom):
+    """The panel with a result as the logic leaves it, made by hand: nothing is computed."""
+    from BrainFusionSlicer import currency, ownership, runner
+    from BrainFusionSlicer.verdict_text import Card
+
+    ct, mri = nodes
+    panel.ui.ctSelector.setCurrentNode(ct)
+    panel.ui.mriSelector.setCurrentNode(mri)
+    module.bridge.move_ct_onto_mri(ct, mri, phantom.transform)
+    fused = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "fused")
+    module.bridge.node_from_volume(phantom.mri, fused)
+    ownership.mark(fused, "fused", ct, mri)
+    ownership.note_registered_ct(fused, ct)
+    prints = currency.prints_of(ct, mri)
+    verdict = currency.StoredVerdict(Card("green", "Green"), None, None, (0.0, 0.0, 0.0), (0.0, 1.0), *prints)
+    currency.store(fused, verdict)
+    panel.ui.fusedSelector.setCurrentNode(fused)
+    panel.logic._runner = runner.InProcessRunner()
+    panel.updatePanel()
+    return panel
+
+
+@pytest.fixture
+def exportable(registered, module, monkeypatch):
+    """A panel with a result that can be exported; its runner writes one DICOM file."""
+    monkeypatch.setattr(module.dicom_export, "whatIsMissingForExport", lambda node: None)
+    monkeypatch.setattr(module.dicom_export, "orderFor", lambda node, folder, anyway: (SimpleNamespace(), folder))
+
+    def export(order, folder, progress, done):
+        data = pydicom.Dataset()
+        data.file_meta = pydicom.dataset.FileMetaDataset()
+        data.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
+        data.SOPClassUID, data.SOPInstanceUID = "1.2.840.10008.5.1.4.1.1.66.1", pydicom.uid.generate_uid()
+        data.save_as(Path(folder) / "registration.dcm", enforce_file_format=True)
+        done((str(Path(folder) / "registration.dcm"),), None)
+
+    monkeypatch.setattr(registered.logic._runner, "export", export)
+    registered.updatePanel()
+    return registered
+
+
+def doubts(monkeypatch, text):
+    """Have the result be in doubt, as departing.doubt_of says it."""
+    departing = sys.modules["BrainFusionSlicer.departing"]
+    monkeypatch.setattr(departing, "doubt_of", lambda node: departing.Doubt("RED", text))
+
+
+def test_the_output_grid_reaches_the_logic_and_is_kept_in_the_scene(panel, nodes, monkeypatch):
+    asked = []
+    panel.ui.ctSelector.setCurrentNode(nodes[0])
+    panel.ui.mriSelector.setCurrentNode(nodes[1])
+    monkeypatch.setattr(
+        panel.logic, "startFusion", lambda *volumes, **options: asked.append(options["settings"].output)
+    )
+    for index, expected in ((0, None), (1, "ct"), (2, "union"), (3, 0.5), (4, 1.0), (5, 2.0)):
+        panel.ui.gridComboBox.setCurrentIndex(index)
+        panel.startFusion()
+        assert asked[-1] == OutputSettings(grid=expected)
+    assert panel._parameterNode.parameterNode.GetParameter("outputGrid") == "mm_2"
+    panel.exit()
+    panel.enter()
+    assert panel.ui.gridComboBox.currentText() == "Isotropic, 2 mm"
+
+
+def test_a_grid_of_a_scene_that_is_not_offered_becomes_the_default(panel):
+    panel._parameterNode.parameterNode.SetParameter("outputGrid", "mm_7")
+    panel.exit()
+    panel.enter()
+    assert panel.ui.gridComboBox.currentText() == "MRI"
+    assert "mm_7, chosen in this scene, is not available" in panel.ui.statusLabel.text()
+
+
+def test_without_a_result_nothing_can_be_taken_along(panel):
+    assert not panel.ui.saveTransformButton.isEnabled()
+    assert panel.ui.saveTransformButton.toolTip() == "Fuse first"
+    assert not panel.ui.databaseButton.isEnabled()
+
+
+@pytest.mark.parametrize(("index", "suffix"), [(0, ".tfm"), (2, ".lta"), (4, ".txt")])
+def test_the_transform_is_saved_in_the_format_chosen(registered, module, monkeypatch, tmp_path, index, suffix):
+    ui = registered.ui
+    ui.transformAsComboBox.setCurrentIndex(index)
+    monkeypatch.setattr(module.qt.QFileDialog, "getSaveFileName", lambda *words: str(tmp_path / "pose"), raising=False)
+    ui.saveTransformButton.click()
+    assert ui.statusLabel.text() == f"The transform was saved: {tmp_path / f'pose{suffix}'}"
+    departing = sys.modules["BrainFusionSlicer.departing"]
+    fused = ui.fusedSelector.currentNode()
+    grids = [departing.own_grid(node) for node in (ui.ctSelector.currentNode(), ui.mriSelector.currentNode())]
+    found = read_transform(tmp_path / f"pose{suffix}", between=Between(*grids))
+    pose = departing.pose_of(fused)
+    assert np.allclose(found.moving_from_fixed_lps, pose.moving_from_fixed_lps, rtol=0, atol=1e-4)
+    ui.undoButton.click()
+    assert "not where the registration moved it" in ui.saveTransformButton.toolTip()
+
+
+def test_results_go_into_the_database_and_no_file_is_left(exportable, database):
+    ui = exportable.ui
+    exportable.updatePanel()
+    assert ui.databaseButton.isEnabled()
+    ui.databaseButton.click()
+    assert ui.statusLabel.text().startswith("1 DICOM files are in the database")
+    assert set(database.files.values()) == {"copied"}
+
+
+def test_files_that_the_database_does_not_take_are_an_error(exportable, database):
+    database.takes = False
+    exportable.updatePanel()
+    exportable.ui.databaseButton.click()
+    assert "did not take all files" in exportable.ui.statusLabel.text()
+
+
+def test_without_an_open_database_the_button_explains_it(exportable, database, monkeypatch):
+    database.isOpen = False
+    exportable.updatePanel()
+    assert not exportable.ui.databaseButton.isEnabled()
+    assert "No DICOM database is open" in exportable.ui.databaseButton.toolTip()
+    monkeypatch.delattr(slicer, "dicomDatabase")
+    exportable.updatePanel()
+    assert not exportable.ui.databaseButton.isEnabled()
+
+
+def test_what_is_in_doubt_leaves_at_the_second_press_of_the_same_button(exportable, database, monkeypatch, tmp_path):
+    asked = []
+    monkeypatch.setattr(sys.modules["qt"].QFileDialog, "getExistingDirectory", lambda *words: asked.append(1) or "")
+    doubts(monkeypatch, "the verdict on the alignment is red: 9 mm off")
+    exportable.updatePanel()
+    ui = exportable.ui
+    ui.databaseButton.click()
+    assert "red: 9 mm off. Click again to export it nevertheless" in ui.statusLabel.text()
+    assert not database.files
+    ui.exportButton.click()  # another button: asked again
+    assert not asked
+    ui.databaseButton.click()
+    assert not database.files
+    doubts(monkeypatch, "changed since it was judged")  # another reason: asked again
+    ui.databaseButton.click()
+    assert not database.files
+    ui.databaseButton.click()
+    assert database.files
+    assert "are in the database" in ui.statusLabel.text()

@@ -86,8 +86,8 @@ def add_to(commands: Any) -> None:
     fuse_command.add_argument(
         "--export-anyway",
         action="store_true",
-        help="write --dicom also if the verdict is red; each object then says so in its description. Without it, all "
-        "else is written, and the exit code is 3",
+        help="write --dicom also if the verdict is red or the result was rejected; each object then says so in its "
+        "description. Without it, all else is written, and the exit code is 3",
     )
     fuse_command.add_argument(
         "--pictures", action="store_true", help="also write the report's still pictures as PNGs, in pictures/"

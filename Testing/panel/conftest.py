@@ -30,6 +30,12 @@ def application():
     return QtWidgets.QApplication.instance() or QtWidgets.QApplication([])
 
 
+# PySide6 loses a reference to None in each call of a method without a result: after some 70,000 of them Python ends,
+# while tests run or after the last one. This list lends two million, and is itself never released.
+LENT = [None] * 2_000_000
+ctypes.pythonapi.Py_IncRef(ctypes.py_object(LENT))
+
+
 @pytest.fixture
 def layers():
     """What the slice views were told to show, in order."""

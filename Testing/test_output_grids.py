@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from math import prod
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
@@ -307,3 +309,23 @@ def test_transforms_of_other_programs_move_the_mri_with_the_ct_as_reference(pair
     found = read_transform(path, between=between)
     expected = POSE.inverse() if form != "matrix" else POSE
     assert np.abs(found.moving_from_fixed_lps - expected.moving_from_fixed_lps).max() < 1e-4
+
+
+def test_the_panels_report_pictures_the_same_volumes_as_the_commands(pair, results, tmp_path, monkeypatch) -> None:
+    import BrainFusionLib.report
+
+    monkeypatch.syspath_prepend(Path(__file__).parents[1] / "BrainFusion")
+    from BrainFusionSlicer.exporting import ExportInputs, export
+    from BrainFusionSlicer.jobs import RawVolume, ReportOrder
+
+    pictured = []
+    monkeypatch.setattr(BrainFusionLib.report, "report_html", lambda result, *rest: pictured.append(result) or "page")
+    result = results["mri", "ct"]
+    raw = [
+        RawVolume(v.array_kji, v.grid.lps_from_ijk, None, v.name) for v in (result.fused, result.ct_in_mri, pair.mri)
+    ]
+    order = ReportOrder(tmp_path / "report.html", replace(result.without_names(), volumes=None), (), None)
+    export(order, ExportInputs(*raw), lambda stage, fraction: None)
+    expected = output.on_mri_grid(result, pair.mri)
+    assert np.allclose(pictured[0].fused.array_kji, expected.fused.array_kji, rtol=0, atol=1e-3)
+    assert np.abs(pictured[0].ct_in_mri.array_kji - expected.ct_in_mri.array_kji).max() <= 1

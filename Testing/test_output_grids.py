@@ -326,6 +326,6 @@ def test_the_panels_report_pictures_the_same_volumes_as_the_commands(pair, resul
     ]
     order = ReportOrder(tmp_path / "report.html", replace(result.without_names(), volumes=None), (), None)
     export(order, ExportInputs(*raw), lambda stage, fraction: None)
-    expected = output.on_mri_grid(result, pair.mri)
-    assert np.allclose(pictured[0].fused.array_kji, expected.fused.array_kji, rtol=0, atol=1e-3)
-    assert np.abs(pictured[0].ct_in_mri.array_kji - expected.ct_in_mri.array_kji).max() <= 1
+    made, expected = (output.on_mri_grid(one, pair.mri) for one in (pictured[0], result))
+    assert np.allclose(made.fused.array_kji, expected.fused.array_kji, rtol=0, atol=1e-3)
+    assert np.abs(made.ct_in_mri.array_kji - expected.ct_in_mri.array_kji).max() <= 1

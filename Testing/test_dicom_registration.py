@@ -7,6 +7,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pydicom
@@ -321,26 +322,32 @@ def read(pair) -> tuple[Volume, Volume, RigidTransform, PairHeaders]:
 
 
 @pytest.fixture(scope="module")
-def plain(read) -> Result:
-    return fuse(*read[:2], Settings(fusion=FusionSettings("bone_over_mri")), transform=read[2], check=False)
+def known() -> list[Any]:
+    """The evidence, which takes most of the time: measured once, for all results."""
+    return []
 
 
-def fused(read, plain, reference, grid) -> Result:
-    """Return a result with the evidence of another, which takes most of the time."""
+@pytest.fixture(scope="module")
+def plain(read, known) -> Result:
+    return fused(read, known, "mri", None)
+
+
+def fused(read, known, reference, grid) -> Result:
     settings = Settings(fusion=FusionSettings("bone_over_mri"), output=OutputSettings(reference, grid))
     steps = sys.modules["BrainFusionLib.case.run"]
+    measure = steps.local_evidence
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(steps, "_local_evidence", lambda *_: plain.evidence)
+        patch.setattr(steps, "local_evidence", lambda *given: (known or known.append(measure(*given)) or known)[0])
         return fuse(*read[:2], settings, transform=read[2], check=False)
 
 
 @pytest.mark.parametrize(("reference", "grid"), [("mri", None), ("mri", "ct"), ("ct", None), ("ct", 6.0)])
 def test_results_go_into_the_study_and_frame_of_the_reference(
-    read, plain, tmp_path, monkeypatch, reference, grid
+    read, known, tmp_path, monkeypatch, reference, grid
 ) -> None:
     monkeypatch.setattr(folder, "write_report", lambda result, mri, path: path.touch())
     ct, mri, pose, headers = read
-    files = write_case(fused(read, plain, reference, grid), mri, tmp_path, dicom=headers, ct_grid=ct.grid)
+    files = write_case(fused(read, known, reference, grid), mri, tmp_path, dicom=headers, ct_grid=ct.grid)
     source, other = (headers.mri, headers.ct) if reference == "mri" else (headers.ct, headers.mri)
     moved, role = ("ct_in_mri", "ct_in_mri") if reference == "mri" else ("mri_in_ct", "mri")
     for name, same in (("fused", "fused"), (moved, role)):

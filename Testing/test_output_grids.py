@@ -62,9 +62,9 @@ def measured(pair) -> Iterator[dict[tuple[str, object], Result]]:
     """Two results with evidence of their own; all others have that of the first, which takes most of the time."""
     found = {choice: fused(pair, *choice) for choice in (("mri", "mri"), ("ct", "union"))}
     steps, known = sys.modules["BrainFusionLib.case.run"], []
-    measure = steps._local_evidence
+    measure = steps.local_evidence
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(steps, "_local_evidence", lambda *given: (known or known.append(measure(*given)) or known)[0])
+        patch.setattr(steps, "local_evidence", lambda *given: (known or known.append(measure(*given)) or known)[0])
         yield found
 
 

@@ -13,8 +13,6 @@ from BrainFusionLib.values import ByValue
 from BrainFusionLib.volume import VoxelArray
 
 if TYPE_CHECKING:
-    import torch
-
     from BrainFusionLib.intensity.unit import Stacks
 
 # CT, MRI and bone weight, (slices, rows, columns), to the fused stack; unit scale, float32.
@@ -119,7 +117,7 @@ class Method:
     label: str
     description: str
     meaning: str
-    prepare: Callable[[FusionSettings, torch.device | str], Fuser]
+    prepare: Callable[[FusionSettings, str], Fuser]
     needs_weights: bool = False
     package: Package | None = None
 

@@ -220,7 +220,7 @@ def _resampled(inputs: Inputs, pose: Pose, registration: Registration | None, de
 
 
 def _fused(
-    fuser: Fuser, request: Request, inputs: Inputs, pose: Pose, pulled: _Pulled, device: torch.device, clock: Clock
+    fuser: Fuser, request: Request, inputs: Inputs, pose: Pose, pulled: _Pulled, device: str, clock: Clock
 ) -> Fused:
     """Fuse on the output grid: the MRI's own, unless another was asked for."""
     output, scale = request.settings.output, (pulled.mri_low, pulled.mri_high)

@@ -111,7 +111,7 @@ def run(request: Request, inputs: Inputs, progress: Progress | None = None, canc
         verdict=verdict,
         evidence=evidence,
         grid=inputs.mri.grid,
-        provenance=_provenance(registration, device, clock),
+        provenance=_provenance(registration, fuser, device, clock),
         fidelity=None if fused is None else fused.fidelity,
         intensity=None if fused is None else fused.intensity,
         landmarks=landmarks,
@@ -287,10 +287,10 @@ def _coverage(ct_hu: VoxelArray, mri: VoxelArray, low: float, high: float) -> fl
     return float(tissue[head].mean()) if head.any() else 0.0
 
 
-def _provenance(registration: Registration | None, device: str, clock: Clock) -> Provenance:
+def _provenance(registration: Registration | None, fuser: Fuser | None, device: str, clock: Clock) -> Provenance:
     return Provenance(
         date=time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        versions=versions(),
+        versions=versions(device != "cpu" or (fuser is not None and fuser.needs_torch)),
         device=device,
         timings_s=clock.timings_s,
         registration_timings_s={} if registration is None else registration.timings_s,
@@ -299,11 +299,11 @@ def _provenance(registration: Registration | None, device: str, clock: Clock) ->
     )
 
 
-def versions() -> dict[str, str]:
-    """Return the versions of all components involved; that of torch where it is loaded."""
+def versions(of_torch: bool = False) -> dict[str, str]:
+    """Return the versions of all components involved."""
     import SimpleITK as sitk
 
-    torch = sys.modules.get("torch")
+    torch = sys.modules["torch"] if of_torch else None
     return {
         "brainfusion": __version__,
         "python": platform.python_version(),

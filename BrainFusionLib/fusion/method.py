@@ -71,7 +71,13 @@ class Fuser(Protocol):
         What the values of the fused volume are: a sentence without its full stop.
     weights
         Which weights it uses; ``None`` where the method has none.
+    needs_torch
+        Whether torch computes.
     """
+
+    @property
+    def needs_torch(self) -> bool:
+        """Whether torch computes."""
 
     @property
     def meaning(self) -> str:
@@ -129,6 +135,7 @@ class RuleFuser:
     function: RuleFunction
     meaning: str
     weights: WeightsIdentity | None = None
+    needs_torch: bool = False
 
     def fuse(self, stacks: Stacks, progress: Progress | None = None, cancel: Cancel | None = None) -> Fused:
         """See `Fuser`."""

@@ -38,6 +38,7 @@ class NetworkFuser:
         from BrainFusionLib.fusion.slices import SlicePipeline
 
         self.weights = weights
+        self.needs_torch = network.needs_torch
         self.meaning = network.meaning
         self._pipeline = SlicePipeline(network, device, batch_size)
 

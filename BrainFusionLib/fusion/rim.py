@@ -34,6 +34,8 @@ Layers = tuple[tuple[Floats, Floats], tuple[Floats, Floats], tuple[Floats, Float
 class RimNetwork(WeightOutput):
     """A `FusionNetAlpha` on the CPU, from the arrays of its weights file (`weight_map.shapes_of`)."""
 
+    needs_torch = False
+
     def __init__(self, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
         def layer(name: str, step: int) -> tuple[Floats, Floats]:
             weight, bias = (np.asarray(arrays[f"{name}.{step}.{part}"], np.float32) for part in ("weight", "bias"))

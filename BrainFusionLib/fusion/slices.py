@@ -38,6 +38,10 @@ class Network(Protocol):
     """
 
     @property
+    def needs_torch(self) -> bool:
+        """Whether torch computes."""
+
+    @property
     def meaning(self) -> str:
         """What the values of a fused volume are; see `method.Method`."""
 

@@ -33,6 +33,7 @@ class FusionNetwork(nn.Module):
         What a weights file calls the modules whose names differ from those of the class's own.
     """
 
+    needs_torch: ClassVar[bool] = True
     meaning: ClassVar[str] = MIXTURE
     stored_as: ClassVar[Mapping[str, str]] = {}
 

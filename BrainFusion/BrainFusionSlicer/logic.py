@@ -221,7 +221,6 @@ class FusionLogic(ScriptedLoadableModuleLogic):
             raise SettingsError(_("In a scene the MRI stays where it is: choose the reference 'mri'."))
         if startFromLandmarks and (landmarks is None or startTransform is not None or keepAlignment):
             raise SettingsError(_("A start from landmarks needs landmarks, and no other start."))
-        torch_setup.require_torch((settings or Settings()).device)
         request, rawInputs = requested(
             ctVolume, mriVolume, settings=settings, mask=mask, landmarks=landmarks, as_shown=keepAlignment
         )

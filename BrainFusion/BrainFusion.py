@@ -1,7 +1,7 @@
 """The BrainFusion module of 3D Slicer: choose a CT and an MRI of one head, click Fuse, see both in one volume.
 
 Wiring only: the work is done by BrainFusionLib, and MRML is read and written by BrainFusionSlicer. Nothing here
-imports torch before it is needed, so the module loads without it.
+imports torch, which only a graphics card needs.
 """
 
 import importlib.util

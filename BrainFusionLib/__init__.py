@@ -1,7 +1,7 @@
 """Register a CT to an MRI of the same head, and fuse the two.
 
 The names below are the public interface for most callers. They are loaded on first use, so that
-``import BrainFusionLib`` is fast and does not import torch.
+``import BrainFusionLib`` is fast. torch is loaded only for a graphics card or a network that needs it.
 """
 
 from __future__ import annotations
@@ -58,8 +58,6 @@ if TYPE_CHECKING:
 def __getattr__(name: str) -> Any:
     if name not in _HOME_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    if _HOME_OF[name] == "resample":
-        importlib.import_module(f"{__name__}.device").require_torch()
     return getattr(importlib.import_module(f"{__name__}.{_HOME_OF[name]}"), name)
 
 

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import ctypes
+import importlib.metadata
 import importlib.util
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import Any
 
 from BrainFusionLib.errors import MissingDependencyError, SettingsError
-
-if TYPE_CHECKING:
-    import torch
-
 
 # Parameters of glibc's mallopt (malloc.h), and the largest block that the process keeps.
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
@@ -43,66 +42,124 @@ def give_memory_back() -> None:
         pass
 
 
-def require_torch() -> None:
-    """Check that torch is installed, before it is imported; otherwise explain how to get it.
+def require_torch(what: str = "this") -> Any:
+    """Return torch, or explain how to get it. A torch that fails to load counts as not installed.
+
+    Parameters
+    ----------
+    what
+        What needs it, for the message.
 
     Raises
     ------
     MissingDependencyError
-        torch is not installed.
+        torch is not installed, or does not load.
     """
-    if importlib.util.find_spec("torch") is None:
+    try:
+        import torch
+    except Exception as error:  # a missing library of the system, a half installation: many kinds
+        problem = "is not installed"
+        if not isinstance(error, ModuleNotFoundError) or error.name != "torch":
+            first = (str(error) or type(error).__name__).splitlines()[0]
+            problem = f"is installed but does not load ({first})"
         raise MissingDependencyError(
-            "registration and fusion need torch, which is not installed. "
-            "Run: pip install torch (in Slicer: install the PyTorch extension)."
-        )
+            f"{what} needs torch, which {problem}. Run: pip install torch (in Slicer: install the PyTorch extension). "
+            "Registration and the default network need no torch on the CPU."
+        ) from error
+    if _count is not None and torch.get_num_threads() != _count:
+        torch.set_num_threads(_count)  # loaded inside `use_threads`
+    return torch
 
 
-def pick_device(name: str = "auto") -> torch.device:
+def pick_device(name: str = "auto") -> str:
     """Return the device called `name`: ``cpu``, ``cuda`` (or ``cuda:1``, …), ``mps``, or ``auto``.
 
-    ``auto`` is the GPU if there is one, otherwise the CPU.
+    ``auto`` is the graphics card (CUDA) if there is one that torch can use, otherwise the CPU. torch, which takes
+    seconds to load, is loaded only where a card is asked for, or there may be one.
 
     Raises
     ------
     SettingsError
         The name is unknown, or this machine does not have the device.
     MissingDependencyError
-        torch is not installed.
+        A graphics card is asked for, and torch is not installed.
     """
-    require_torch()
-    import torch
-
-    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    apple = torch.backends.mps.is_available()
+    if name == "cpu":
+        return name
     if name == "auto":
-        return torch.device("cuda" if gpus else "mps" if apple else "cpu")
-    there = ["cpu", *(["cuda"] if gpus else []), *(f"cuda:{n}" for n in range(gpus)), *(["mps"] if apple else [])]
-    if name in there:
-        return torch.device(name)
+        return "cuda" if _may_have_card() and _cards() else "cpu"
     if name != "mps" and name.partition(":")[0] != "cuda":
         raise SettingsError(f"the device must be auto, cpu, cuda or mps; got {name!r}")
+    torch = require_torch(f"the device {name!r}")
+    cards, apple = _cards(), torch.backends.mps.is_available()
+    there = ["cpu", *(["cuda"] if cards else []), *(f"cuda:{n}" for n in range(cards)), *(["mps"] if apple else [])]
+    if name in there:
+        return name
     raise SettingsError(
         f"the device {name!r} was requested, but torch {torch.__version__} finds only {', '.join(there)} here. "
         "Choose auto or cpu; or install the GPU's driver and a build of torch that supports it (pytorch.org)."
     )
 
 
+def _may_have_card() -> bool:
+    """Return whether torch may find a card: it supports some, and a driver of one is installed. Does not load torch."""
+    if sys.modules.get("torch") is not None:
+        return True
+    try:
+        if importlib.metadata.version("torch").endswith("+cpu"):
+            return False
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    if sys.platform == "win32":
+        return Path(os.environ.get("SYSTEMROOT", r"C:\Windows"), "System32", "nvcuda.dll").exists()
+    return any(Path("/dev", name).exists() for name in ("nvidiactl", "dxg", "kfd"))
+
+
+def _cards() -> int:
+    try:
+        torch = require_torch()
+    except MissingDependencyError:
+        return 0
+    return int(torch.cuda.device_count()) if torch.cuda.is_available() else 0
+
+
+# The number that `use_threads` set; `None` outside of it.
+_count: int | None = None
+
+
+def threads() -> int:
+    """Return the number of CPU threads for work that is shared between threads: slices, for example.
+
+    That of `use_threads`; otherwise ``OMP_NUM_THREADS``, which torch and numpy follow, too, or all processors.
+    """
+    if _count is not None:
+        return _count
+    wanted = os.environ.get("OMP_NUM_THREADS", "")
+    if wanted.isdecimal() and int(wanted) > 0:
+        return int(wanted)
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 @contextmanager
 def use_threads(count: int | None) -> Iterator[None]:
-    """Use `count` CPU threads in torch and SimpleITK, and restore the caller's numbers afterwards.
+    """Use `count` CPU threads here, in SimpleITK and in torch, if it is loaded; restore the numbers afterwards.
 
     ``None`` changes nothing at the start; numbers that the block changes are still restored.
     """
     import SimpleITK as sitk
-    import torch
 
-    before = torch.get_num_threads(), sitk.ProcessObject.GetGlobalDefaultNumberOfThreads()
+    global _count
+    before, torch = _count, sys.modules.get("torch")
+    of_itk, of_torch = sitk.ProcessObject.GetGlobalDefaultNumberOfThreads(), torch and torch.get_num_threads()
     if count is not None:
-        torch.set_num_threads(count)
+        _count = count
         sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(count)
+        if torch is not None:
+            torch.set_num_threads(count)
     try:
         yield
     finally:
-        torch.set_num_threads(before[0])
-        sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(before[1])
+        _count = before
+        sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(of_itk)
+        if torch is not None:
+            torch.set_num_threads(of_torch)

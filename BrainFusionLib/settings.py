@@ -8,7 +8,7 @@ from typing import Literal, get_args
 
 from BrainFusionLib.errors import SettingsError
 
-# Far above the cores of any machine; with a hundred thousand torch crashes without a message.
+# Far above the cores of any machine; with a hundred thousand, torch crashes without a message.
 MOST_THREADS = 1024
 
 Preset = Literal["fast", "standard", "thorough"]
@@ -211,9 +211,9 @@ class Settings:
     Parameters
     ----------
     device
-        ``"auto"`` prefers CUDA, then MPS, then the CPU.
+        ``"auto"``: a graphics card (CUDA) if torch finds one, otherwise the CPU. On the CPU no torch is needed.
     threads
-        Number of CPU threads; ``None`` for torch's default.
+        Number of CPU threads; ``None`` for all (or ``OMP_NUM_THREADS``).
     bone
         Whether to make the bone of the CT on the MRI's grid, too.
     """

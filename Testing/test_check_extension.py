@@ -42,7 +42,7 @@ def copy(tmp_path):
         ("tier", "1", "tier must be of type int"),
         ("scm_url", "ssh://github.com/BrainFusion/SlicerBrainFusion.git", "must begin with https://"),
         ("scm_url", "https://github.com/BrainFusion/BrainFusion.git", "name must begin with Slicer"),
-        ("build_dependencies", [], "must be those of CMakeLists.txt"),
+        ("build_dependencies", ["PyTorch"], "must be those of CMakeLists.txt"),
         ("scm_revision", "release", "is not the raw URL of a file of this repository"),
     ],
 )
@@ -59,7 +59,7 @@ def test_a_fault_in_the_entry_is_found(copy, key, value, said):
     ("old", "new", "said"),
     [
         ("project(BrainFusion)", "project(SlicerBrainFusion)", "project() must be named as"),
-        ('set(EXTENSION_DEPENDS "PyTorch")', 'set(EXTENSION_DEPENDS "NA")', "build_dependencies must be those"),
+        ('set(EXTENSION_DEPENDS "NA")', 'set(EXTENSION_DEPENDS "PyTorch")', "build_dependencies must be those"),
         ('set(EXTENSION_DESCRIPTION "', 'set(EXTENSION_DESCRIPTION\n  "', "goes over several lines"),
         ("BrainFusion contributors (BrainFusion)", "BrainFusion contributors", "EXTENSION_CONTRIBUTORS must be"),
         ("Icons/BrainFusion.png", "Icons/Other.png", "is not the raw URL of a file"),

@@ -56,11 +56,11 @@ def test_only_weight_maps_are_explained_as_weight_maps():
 
 
 def test_the_network_is_built_once_for_all_stacks(monkeypatch):
-    import BrainFusionLib.fusion.network as networks
+    from BrainFusionLib.fusion import rim
 
     built = []
-    build = networks.network_from_weights
-    monkeypatch.setattr(networks, "network_from_weights", lambda weights: built.append(1) or build(weights))
+    build = rim.RimNetwork
+    monkeypatch.setattr(rim, "RimNetwork", lambda arrays: built.append(1) or build(arrays))
     fuser = prepare(FusionSettings(), "cpu")
     for _ in range(3):
         fuser.fuse(stacks())

@@ -4,15 +4,17 @@ import numpy as np
 import pytest
 import torch
 
+from BrainFusionLib.device import use_threads
 from BrainFusionLib.errors import WeightsError
 from BrainFusionLib.fusion import pixelwise
-from BrainFusionLib.fusion.network import FusionNetAlpha, arrays_of, bone_and_rim, build_network, network_from_weights
-from BrainFusionLib.fusion.network.alpha import MARGIN, REACH, _CutOff
-from BrainFusionLib.fusion.network.edges import edges, kept, slope_of_kept
+from BrainFusionLib.fusion.edges import edges, kept, slope_of_kept
+from BrainFusionLib.fusion.network import FusionNetAlpha, arrays_of, build_network, network_from_weights
+from BrainFusionLib.fusion.network.alpha import MARGIN, _CutOff
+from BrainFusionLib.fusion.rim import PlainRim, RimKernel, RimNetwork
 from BrainFusionLib.fusion.slices import fuse_slices
+from BrainFusionLib.fusion.weight_map import REACH, bone_and_rim, shapes_of
 from BrainFusionLib.fusion.weights import Manifest, save_weights
 from BrainFusionLib.intensity import Stacks, bone_weight, ct_to_unit
-from BrainFusionLib.native import native
 
 
 def slices(count=2, rows=48, columns=32):
@@ -68,7 +70,7 @@ def test_untrained_network_keeps_more_edges_than_the_rule():
 
 
 def test_edge_slope_equals_autograd(monkeypatch):
-    monkeypatch.setattr("BrainFusionLib.fusion.network.edges.CORNER", 1e-30)
+    monkeypatch.setattr("BrainFusionLib.fusion.edges.CORNER", 1e-30)
     generator = torch.Generator().manual_seed(0)
     fused, a, b = torch.rand(3, 2, 1, 20, 24, generator=generator, dtype=torch.float64)
     fused.requires_grad_()
@@ -139,6 +141,11 @@ def test_arrays_of_a_weights_file_keep_their_names():
     assert names == {f"{layer}.0.{part}" for layer in ("see", "think", "decide") for part in ("weight", "bias")}
 
 
+@pytest.mark.parametrize("arguments", [{}, {"width": 5, "steps": 2}])
+def test_shapes_are_known_without_torch(arguments):
+    assert shapes_of(**arguments) == {n: a.shape for n, a in arrays_of(FusionNetAlpha(**arguments)).items()}
+
+
 @pytest.mark.parametrize("arguments", [{"width": 0}, {"steps": 0}, {"steps": 17}, {"depth": 3}])
 def test_arguments_that_make_no_network_are_refused(arguments):
     with pytest.raises(WeightsError):
@@ -160,9 +167,6 @@ def test_nothing_beyond_the_margin_changes_a_weight(steps):
     assert not torch.equal(before, after)
 
 
-needs_the_library = pytest.mark.skipif(native().library is None, reason="no C library: python3 dev.py build")
-
-
 def heads(count=3, rows=64, columns=80):
     """Slices with a ring of bone of uneven rim in textured tissue, (B, 3, H, W)."""
     rng = np.random.default_rng(1)
@@ -177,41 +181,35 @@ def heads(count=3, rows=64, columns=80):
     return torch.from_numpy(np.stack(made).astype(np.float32))
 
 
-@needs_the_library
 @pytest.mark.parametrize(("width", "steps"), [(16, 3), (5, 1), (20, 2)])
-def test_the_compiled_weights_are_those_of_torch(width, steps):
+def test_c_numpy_and_torch_give_the_same_weights(width, steps, monkeypatch):
     network = stirred(width=width, steps=steps).eval()
-    compiled = network.compiled()
     given = heads()
     with torch.inference_mode():
-        difference = (compiled(given) - network.alpha(given)).abs()
+        expected = network.alpha(given).numpy()
+    compiled = network.runner("cpu")
+    monkeypatch.setattr("BrainFusionLib.fusion.rim._library", lambda: None)
+    plain = network.runner("cpu")
+    assert isinstance(plain, PlainRim)
+    for run in (compiled, plain):
+        difference = np.abs(run(given.numpy()) - expected)
         # These networks magnify what rounding makes of an edge a thousand times; trained ones do not.
         assert difference.max() < 0.05
-        assert (difference > 1e-3).float().mean() < 0.01
+        assert (difference > 1e-3).mean() < 0.01
 
 
-@needs_the_library
-def test_the_compiled_result_is_independent_of_batch_and_threads():
-    compiled = stirred(width=16).eval().compiled()
-    given = heads(5)
-    together = compiled(given)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(3)
-    try:
-        assert torch.equal(compiled(given), together)
-    finally:
-        torch.set_num_threads(threads)
+def test_the_result_is_independent_of_batch_and_threads():
+    run = RimNetwork(arrays_of(stirred(width=16))).runner("cpu")
+    if not isinstance(run, RimKernel):
+        pytest.skip("no compiled library here")
+    given = heads(5).numpy()
+    with use_threads(1):
+        together = run(given)
+    with use_threads(3):
+        np.testing.assert_array_equal(run(given), together)
     for number in (4, 0, 2):
-        assert torch.equal(compiled(given[number : number + 1])[0], together[number])
-    empty = given.clone()
+        np.testing.assert_array_equal(run(given[number : number + 1])[0], together[number])
+    empty = given.copy()
     empty[:, 2] = 0
-    assert not compiled(empty).any()
-    assert torch.equal(compiled(given), together)
-
-
-def test_without_the_c_library_torch_does_the_work(monkeypatch):
-    hu, ct, mri = slices()
-    network = stirred(width=4)
-    with_it = fused_by(network, hu, ct, mri)
-    monkeypatch.setattr("BrainFusionLib.fusion.network.alpha.rim_kernel", lambda *arguments: None)
-    np.testing.assert_allclose(fused_by(network, hu, ct, mri), with_it, atol=1e-3)
+    assert not run(empty).any()
+    np.testing.assert_array_equal(run(given), together)

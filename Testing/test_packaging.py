@@ -123,5 +123,5 @@ def test_cpack_makes_one_archive_of_the_same_files(build):
 )
 def test_slicer_describes_the_extension_as_the_index_shows_it(build):
     text = (build / "BrainFusion.s4ext").read_text(encoding="utf-8")
-    assert "\ndepends PyTorch\n" in text
+    assert "\ndepends NA\n" in text
     assert re.search(r"^description Registers a CT .*not for diagnosis\.$", text, re.MULTILINE)

@@ -5,6 +5,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from BrainFusionLib import resample
+from BrainFusionLib.backend import on_cpu, on_torch
+from BrainFusionLib.backend.on_torch import OnTorch
+from BrainFusionLib.backend.plain import Plain
 from BrainFusionLib.geometry import Grid, rotation_matrix
 from BrainFusionLib.resample import resample_onto
 from BrainFusionLib.transform import AffineTransform, RigidTransform
@@ -130,8 +133,9 @@ def test_a_shift_by_whole_voxels_gives_the_neighbours():
 @pytest.mark.parametrize("slab_voxels", [1, 17 * 20 * 3, 17 * 20 * 5 + 1])
 def test_the_size_of_the_slabs_does_not_show(monkeypatch, slab_voxels):
     volume, grid = _volume(GRIDS["left-handed"]), GRIDS["oblique"]
+    monkeypatch.setattr(resample, "backend_of", OnTorch)
     whole = resample_onto(volume, grid, TURN).array_kji
-    monkeypatch.setattr(resample, "SLAB_VOXELS", slab_voxels)
+    monkeypatch.setattr(on_torch, "SLAB_VOXELS", slab_voxels)
     np.testing.assert_array_equal(resample_onto(volume, grid, TURN).array_kji, whole)
 
 
@@ -157,15 +161,19 @@ def test_the_volume_is_not_changed():
 
 
 @pytest.mark.parametrize("name", GRIDS)
-def test_compiled_loop_and_torch_resample_alike(name, monkeypatch):
-    if resample._compiled() is None:
-        pytest.skip("no C library: python3 dev.py build")
+def test_all_backends_resample_alike(name, monkeypatch):
     volume = _volume(GRIDS["oblique"], "CT")
-    points = np.random.default_rng(1).uniform(-25, 25, (40, 9, 3))
-    sampled = resample.sampled(volume, points)
-    compiled = resample_onto(volume, GRIDS[name], TURN).array_kji
-    monkeypatch.setattr(resample, "_compiled", lambda: None)
-    plain = resample_onto(volume, GRIDS[name], TURN).array_kji
-    np.testing.assert_array_equal(compiled == -1000, plain == -1000)
-    np.testing.assert_allclose(compiled, plain, rtol=0, atol=3e-5)
-    np.testing.assert_allclose(sampled, resample.sampled(volume, points), rtol=0, atol=1e-6)
+    expected = resample_onto(volume, GRIDS[name], TURN).array_kji
+    for other in (Plain(), OnTorch("cpu")):
+        monkeypatch.setattr(resample, "backend_of", lambda device, other=other: other)
+        plain = resample_onto(volume, GRIDS[name], TURN).array_kji
+        np.testing.assert_array_equal(expected == -1000, plain == -1000)
+        np.testing.assert_allclose(expected, plain, rtol=0, atol=3e-5)
+
+
+def test_points_are_sampled_alike_in_c_and_numpy():
+    volume = _volume(GRIDS["oblique"], "CT")
+    points = np.random.default_rng(1).uniform(-25, 25, (360, 3))
+    both = [b.sample(volume.array_kji, volume.grid.ijk_from_lps, points) for b in (on_cpu(), Plain())]
+    assert 0 < np.isnan(both[0]).sum() < 360
+    np.testing.assert_allclose(*both, rtol=0, atol=1e-6)

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from BrainFusionLib import device
 from BrainFusionLib.device import pick_device
 from BrainFusionLib.errors import MissingDependencyError, SettingsError
 from BrainFusionLib.settings import FusionSettings, RegistrationSettings, SearchPass, Settings
@@ -111,16 +112,33 @@ def machine(monkeypatch):
     return pretend
 
 
-@pytest.mark.parametrize(("gpus", "apple", "picked"), [(0, False, "cpu"), (1, False, "cuda"), (0, True, "mps")])
-def test_auto_is_the_gpu_if_there_is_one(machine, gpus, apple, picked):
+@pytest.mark.parametrize(("gpus", "apple", "picked"), [(0, False, "cpu"), (1, False, "cuda"), (0, True, "cpu")])
+def test_auto_is_the_graphics_card_if_there_is_one(machine, gpus, apple, picked):
     machine(gpus, apple)
-    assert pick_device() == torch.device(picked)
-    assert pick_device("cpu") == torch.device("cpu")
+    assert pick_device() == picked
+    assert pick_device("cpu") == "cpu"
+
+
+def test_apples_card_is_used_where_it_is_named(machine):
+    machine(0, apple=True)
+    assert pick_device("mps") == "mps"
+
+
+@pytest.mark.parametrize(("version", "driver", "asked"), [("2.9.0+cpu", True, False), ("2.9.0", False, False),
+                                                          ("2.9.0", True, True)])  # fmt: skip
+def test_auto_loads_torch_only_where_there_may_be_a_card(monkeypatch, version, driver, asked):
+    seen = []
+    monkeypatch.delitem(sys.modules, "torch")
+    monkeypatch.setattr(device.importlib.metadata, "version", lambda name: version)
+    monkeypatch.setattr(device.Path, "exists", lambda path: driver)
+    monkeypatch.setattr(device, "_cards", lambda: seen.append(True) or 1)
+    assert pick_device() == ("cuda" if asked else "cpu")
+    assert seen == [True] * asked
 
 
 def test_gpu_is_picked_by_its_number(machine):
     machine(2)
-    assert pick_device("cuda:1") == torch.device("cuda", 1)
+    assert pick_device("cuda:1") == "cuda:1"
     with pytest.raises(SettingsError, match=r"'cuda:2'.*cpu, cuda, cuda:0, cuda:1"):
         pick_device("cuda:2")
 
@@ -140,5 +158,16 @@ def test_a_device_of_no_known_name_is_refused(machine):
 
 def test_without_torch_the_message_says_how_to_get_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", None)
-    with pytest.raises(MissingDependencyError, match=r"pip install torch .*Slicer"):
-        pick_device("cpu")
+    assert (pick_device("cpu"), pick_device("auto")) == ("cpu", "cpu")
+    with pytest.raises(MissingDependencyError, match=r"'cuda' needs torch.*not installed.*pip install torch .*Slicer"):
+        pick_device("cuda")
+
+
+def test_a_torch_that_does_not_load_counts_as_absent(monkeypatch, tmp_path):
+    (tmp_path / "torch.py").write_text("raise OSError('libcudart.so.12: cannot open shared object file')")
+    monkeypatch.delitem(sys.modules, "torch")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(device, "_may_have_card", lambda: True)
+    assert pick_device("auto") == "cpu"
+    with pytest.raises(MissingDependencyError, match=r"does not load \(libcudart.*pip install torch"):
+        pick_device("cuda")

@@ -20,6 +20,7 @@ import pytest
 
 from BrainFusionLib.case import Request, Source
 from BrainFusionLib.locking import locked
+from BrainFusionLib.settings import Settings
 from Testing.pythons import clean_environ, problem_of, python_of
 from Testing.test_cmake_lists import LOAD_THE_MODULE
 
@@ -157,11 +158,11 @@ def test_every_library_file_needs_at_most_torch(slicer_python: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_worker_without_torch_gives_an_error_with_a_remedy(slicer_python: Path) -> None:
+def test_worker_without_torch_explains_what_a_graphics_card_needs(slicer_python: Path) -> None:
     sys.path.append(str(MODULE))
     from BrainFusionSlicer import jobs
 
-    job = jobs.JobMessage(Path("nowhere"), Request(Source("CT"), Source("MRI")), {})
+    job = jobs.JobMessage(Path("nowhere"), Request(Source("CT"), Source("MRI"), settings=Settings(device="cuda")), {})
     worker = subprocess.Popen(
         [slicer_python, MODULE / "BrainFusionSlicer" / "worker.py", ROOT],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=clean_environ(),
@@ -177,7 +178,7 @@ def test_worker_without_torch_gives_an_error_with_a_remedy(slicer_python: Path) 
     assert ready["said"] == {"class": "Ready"}
     error: Any = answer["said"]
     assert "MissingDependencyError" in json.dumps(error)
-    assert "PyTorch is needed" in json.dumps(error)
+    assert "A graphics card was chosen, which needs PyTorch" in json.dumps(error)
 
 
 def batch(python: Path, *arguments: str | Path) -> subprocess.CompletedProcess[str]:

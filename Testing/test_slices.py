@@ -6,11 +6,10 @@ import pytest
 import torch
 from torch import nn
 
-from BrainFusionLib.device import pick_device
 from BrainFusionLib.errors import Cancelled, GeometryError, SettingsError
 from BrainFusionLib.fusion.network import FusionNet, FusionNetAlpha, FusionNetwork
-from BrainFusionLib.fusion.network.alpha import blend
 from BrainFusionLib.fusion.slices import SlicePipeline, fuse_slices
+from BrainFusionLib.fusion.weight_map import blend
 from BrainFusionLib.geometry import Grid, rotation_matrix
 from BrainFusionLib.intensity import Stacks
 from BrainFusionLib.volume import axial_stack
@@ -225,37 +224,6 @@ def test_orientation_does_not_change_the_fusion():
 def test_array_of_another_shape_is_rejected():
     with pytest.raises(GeometryError, match=r"\(2, 3, 4\)"):
         axial_stack(np.zeros((2, 3, 4), np.float32), Grid((2, 3, 4)))
-
-
-def test_the_cpu_is_always_there():
-    assert pick_device("cpu") == torch.device("cpu")
-
-
-def test_auto_uses_the_gpu_if_there_is_one(monkeypatch):
-    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert pick_device("auto").type == "cpu"
-    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
-    assert pick_device("auto").type == "mps"
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    assert pick_device("auto").type == "cuda"
-    assert pick_device("cuda:1") == torch.device("cuda", 1)
-    with pytest.raises(SettingsError, match=r"cuda:2.*only cpu, cuda, cuda:0, cuda:1"):
-        pick_device("cuda:2")
-
-
-@pytest.mark.parametrize("name", ["cuda", "cuda:0", "mps"])
-def test_missing_gpu_is_rejected_with_the_remedy(monkeypatch, name):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
-    with pytest.raises(SettingsError, match=rf"'{name}'.*only cpu here.*Choose auto or cpu"):
-        pick_device(name)
-
-
-def test_a_device_of_no_known_kind_is_refused():
-    with pytest.raises(SettingsError, match="'gpu'"):
-        pick_device("gpu")
 
 
 def _head(shape, rows, columns):

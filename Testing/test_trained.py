@@ -7,6 +7,8 @@ import pytest
 import torch
 
 from BrainFusionLib.fusion.network import network_from_weights
+from BrainFusionLib.fusion.rim import RimNetwork
+from BrainFusionLib.fusion.weight_map import blend
 from BrainFusionLib.fusion.weights import SHIPPED, TRAINED, find_weights, load_weights
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -19,6 +21,13 @@ def test_shipped_weights_give_their_golden_output(name):
     with np.load(GOLDEN / f"{name}.npz") as golden, torch.inference_mode():
         fused = network_from_weights(weights)(torch.from_numpy(golden["input"])).numpy()
         np.testing.assert_allclose(fused, golden["output"], atol=1e-4)
+
+
+def test_the_default_network_without_torch_gives_its_golden_output():
+    with np.load(GOLDEN / "fusion_net_alpha.npz") as golden:
+        ct, mri, _ = np.split(golden["input"], 3, axis=1)
+        alpha = RimNetwork(load_weights(find_weights("fusion_net_alpha")).arrays).runner("cpu")(golden["input"])
+        np.testing.assert_allclose(blend(alpha, ct, mri), golden["output"], atol=1e-3)
 
 
 def test_what_ships_is_small():

@@ -346,9 +346,10 @@ def test_voxel_files_are_a_mapping(tmp_path):
 def test_an_old_torch_is_rejected_with_a_remedy(monkeypatch):
     monkeypatch.setattr("importlib.metadata.version", lambda name: "2.1.2+cu118")
     with pytest.raises(MissingDependencyError, match=r"PyTorch 2\.1\.2.*2\.4 or newer"):
-        torch_setup.require_torch()
+        torch_setup.require_torch("cuda")
+    torch_setup.require_torch("auto")
     monkeypatch.setattr("importlib.metadata.version", lambda name: "2.10.0")
-    torch_setup.require_torch()
+    torch_setup.require_torch("cuda")
 
 
 def test_the_minimal_torch_is_that_of_the_package():
@@ -361,6 +362,7 @@ def test_a_graphics_card_that_fails_is_a_notice(monkeypatch, tmp_path, inputs):
 
     assert worker.why_not_cuda() == ""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)  # and there is none: using it raises
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     said = []
     request = replace(AS_THEY_ARE, settings=replace(QUICK, device="auto"))
     *_, message = jobs.write_job(request, inputs.by_role(), tmp_path)

@@ -21,12 +21,13 @@ import torch
 from benchmarks.stages import stage_rows
 from BrainFusionLib import Settings, Volume, __version__, fuse
 from BrainFusionLib.device import keep_freed_memory
-from BrainFusionLib.fusion.network import FusionNet, FusionNetwork, network_from_weights
-from BrainFusionLib.fusion.slices import ready
+from BrainFusionLib.fusion.network import FusionNet, network_from_weights, ready
+from BrainFusionLib.fusion.rim import RimNetwork
 from BrainFusionLib.fusion.weights import find_weights, load_weights
 from BrainFusionLib.intensity import bone_weight, ct_to_unit, mri_scale
 from BrainFusionLib.io import write_text
 from BrainFusionLib.io.tables import markdown_table
+from BrainFusionLib.native import native
 from BrainFusionLib.phantom import head_grid, make_phantom
 from BrainFusionLib.transform import RigidTransform
 
@@ -87,16 +88,16 @@ def measure() -> list[tuple[str, str]]:
     ours = network_from_weights(load_weights(find_weights())).eval()
     reference = FusionNet(REFERENCE_WIDTH).eval()
     operations = multiplications(reference, given)
-    run_reference = ready(reference, torch.device("cpu"))
+    cpu, arrays = torch.device("cpu"), given.numpy()
+    run_reference, run_ours = ready(reference, cpu), ready(ours, cpu)
+    run_compiled = RimNetwork(ours.arrays()).runner("cpu")
     a = torch.rand(MATRIX, MATRIX)
     tasks: dict[str, Callable[[], object]] = {
         "peak": lambda: torch.mm(a, a),
-        "reference": lambda: run_reference(given),
-        "ours, torch": lambda: _weights(ours, given),
+        "reference": lambda: run_reference(arrays),
+        "ours, torch": lambda: run_ours(arrays),
+        "ours": lambda: run_compiled(arrays),
     }
-    compiled = ours.compiled()
-    if compiled is not None:
-        tasks["ours, C"] = lambda: compiled(given)
     seconds = best_seconds(tasks)
     peak = 2 * MATRIX**3 / seconds["peak"] / 1e9
     share = operations / seconds["reference"] / 1e9 / peak
@@ -107,15 +108,9 @@ def measure() -> list[tuple[str, str]]:
             f"{1000 * seconds['reference']:.1f} ms a slice, {100 * share:.0f} % of that",
         ),
         ("our network, torch", f"{1000 * seconds['ours, torch']:.1f} ms a slice"),
+        (f"our network, {'C' if native().library else 'numpy'}", f"{1000 * seconds['ours']:.1f} ms a slice"),
     ]
-    if compiled is not None:
-        rows.append(("our network, C", f"{1000 * seconds['ours, C']:.1f} ms a slice"))
     return [*rows, _head()]
-
-
-def _weights(network: FusionNetwork, given: torch.Tensor) -> torch.Tensor:
-    with torch.inference_mode():
-        return network.batch_output(given)
 
 
 def _head() -> tuple[str, str]:

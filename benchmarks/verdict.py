@@ -18,7 +18,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from benchmarks.registration.run import heads_from
 from BrainFusionLib.cohort.running import worker_pool
@@ -173,7 +172,7 @@ def _of_pose(found: PoseEvidence | None) -> Row:
 
 def _of_fit(case: Case, transform: RigidTransform) -> Row:
     """Return the columns of what can be seen of a pose where it puts the CT."""
-    pulled = resample_onto(case.ct, case.mri.grid, transform, fill=AIR_HU, device=torch.device("cpu"))
+    pulled = resample_onto(case.ct, case.mri.grid, transform, fill=AIR_HU)
     if not (pulled.array_kji > 0).any():
         return {}
     local, skull = local_errors(pulled, case.mri).fit, skull_fit(pulled, case.mri)

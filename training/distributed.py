@@ -63,9 +63,9 @@ def join_team(device: str) -> Iterator[Team]:
     """
     world = int(os.environ.get("WORLD_SIZE", "1"))
     if world == 1:
-        yield Team(0, 1, pick_device(device))
+        yield Team(0, 1, torch.device(pick_device(device)))
         return
-    picked = pick_device(device)
+    picked = torch.device(pick_device(device))
     if picked.type == "cuda":
         picked = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
         torch.cuda.set_device(picked)

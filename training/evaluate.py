@@ -140,11 +140,11 @@ def network_fuser(path: Path, device: torch.device) -> Fuser:
         There is none, or it is damaged.
     """
     if path.suffix in (".npz", ".json"):
-        return prepare_method(FusionSettings(weights=path), device)
+        return prepare_method(FusionSettings(weights=path), str(device))
     content = load_checkpoint(path / "best.pt" if path.is_dir() else path)
     network = build_network(config_from(content["config"]).network)
     network.load_state_dict(content["network"])
-    return NetworkFuser(network, device)
+    return NetworkFuser(network, str(device))
 
 
 def heldout_slices(config: Config, device: torch.device, most: int) -> Iterator[JudgedSlice]:
@@ -195,7 +195,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         else:
             slices = picture_slices(arguments.pairs, arguments.slices)
         fusers = {"network": _fused_by(network_fuser(arguments.network, device))}
-        fusers |= {rule: _fused_by(prepare_method(FusionSettings(rule), device)) for rule in RULES if _is_ready(rule)}
+        fusers |= {
+            rule: _fused_by(prepare_method(FusionSettings(rule), str(device))) for rule in RULES if _is_ready(rule)
+        }
         if arguments.optimum:
             fusers["optimum"] = _optimum(replace(label, kind="optimum"), device)
         evaluate(fusers, slices, arguments.output)

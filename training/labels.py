@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from BrainFusionLib.fusion.methods import prepare
-from BrainFusionLib.fusion.network import bone_and_rim
+from BrainFusionLib.fusion.weight_map import bone_and_rim
 from BrainFusionLib.intensity import Stacks
 from BrainFusionLib.settings import FusionSettings
 from BrainFusionLib.volume import VoxelArray
@@ -106,4 +106,5 @@ def best_alpha(ct: torch.Tensor, mri: torch.Tensor, bone_weight: torch.Tensor, c
             optimiser.step()
             with torch.no_grad():
                 alpha.clamp_(0, 1)
-    return alpha.detach()
+    found: torch.Tensor = alpha.detach()
+    return found

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 import torch.nn.functional as F
 
-from BrainFusionLib.fusion.network.edges import TINY, edges, kept
+from BrainFusionLib.fusion.edges import TINY, edges, kept
 from BrainFusionLib.metrics.fidelity import HEAD_LEVEL
 
 if TYPE_CHECKING:

@@ -196,7 +196,7 @@ class VolumePairs:
                 transform = register(ct, mri, device=str(self._device)).transform
             except BrainFusionError as error:
                 raise type(error)(f"{pair.ct} and {pair.mri}: {error}") from error
-        ct = resample_onto(ct, mri.grid, transform, device=self._device)
+        ct = resample_onto(ct, mri.grid, transform, device=str(self._device))
         unit = unit_pair(ct, mri)
         stacks, _ = unit.stacks()
         fused = unit.stack(self._given(pair, mri)) if self._config.label.kind == "given" else None

@@ -103,7 +103,7 @@ def requested(
     :raises BrainFusionError: a node cannot be used; says why
     :raises MissingDependencyError: torch is not installed
     """
-    torch_setup.require_torch()
+    torch_setup.require_torch((settings or Settings()).device)
     rawInputs = RawInputs(
         ct=acquired.with_acquisition(bridge.raw_from_node(ctVolume, as_shown=as_shown), ctVolume),
         mri=acquired.with_acquisition(bridge.raw_from_node(mriVolume), mriVolume),
@@ -193,7 +193,7 @@ class FusionLogic(ScriptedLoadableModuleLogic):
         :param finishedCallback: called once with the outcome and None, or with None and the error
         :raises SettingsError: the choice makes no sense, an output must not be overwritten, or a fusion is running
         :raises BrainFusionError: an input cannot be used; says why
-        :raises MissingDependencyError: torch is not installed
+        :raises MissingDependencyError: a graphics card was chosen, and torch is not installed
         """
         if self.running:
             raise SettingsError(_("A fusion is running: wait for it to finish, or cancel it first."))

@@ -60,7 +60,7 @@ class FusingControls:
             self.logic.cancel()
             return
         try:
-            torch_setup.ensure_torch()
+            torch_setup.ensure_torch(self._parameterNode.device.name)
             self.startFusion()
         except Exception as error:
             self.showError(error)
@@ -122,7 +122,8 @@ class FusingControls:
 
     def showIdle(self) -> None:
         self.ui.progressBar.setVisible(False)
-        self._notice = torch_setup.hint() or ""
+        parameters = self._parameterNode
+        self._notice = (torch_setup.hint(parameters.device.name) if parameters else None) or ""
         self.ui.statusLabel.setText(self._notice)
 
     def beginProgress(self) -> None:

@@ -131,7 +131,7 @@ class CorrectSection(Section):
         for section in panel.sections:  # nobody moves the CT or places points meanwhile
             section.put_away()
         try:
-            torch_setup.ensure_torch()
+            torch_setup.ensure_torch(panel.chosenSettings().device)
             if panel._state.standing is Standing.SHOWN_UNREGISTERED:
                 registered_ct.bring_again(*self.pair())
                 panel.leaveView()

@@ -1,4 +1,4 @@
-"""The module's self-test: runs inside Slicer (Reload and Test), on a phantom, and needs nothing but torch.
+"""The module's self-test: runs inside Slicer (Reload and Test), on a phantom, and needs nothing but Slicer.
 
 It uses the module as its panel does: where Slicer has a window the work is done by the worker process.
 """
@@ -16,7 +16,7 @@ from slicer.ScriptedLoadableModule import ScriptedLoadableModuleTest
 
 from BrainFusionLib.errors import Cancelled, SettingsError
 from BrainFusionLib.settings import FusionSettings, OutputSettings, Settings
-from BrainFusionSlicer import bridge, departing, registered_ct, selftest_tools, torch_setup
+from BrainFusionSlicer import bridge, departing, registered_ct, selftest_tools
 from BrainFusionSlicer.selftest_correct import CorrectTests
 from BrainFusionSlicer.selftest_harms import HarmTests
 from BrainFusionSlicer.selftest_sign import SignTests
@@ -27,17 +27,13 @@ WORST_ERROR_MM = 1.0
 
 
 class BrainFusionTest(HarmTests, CorrectTests, SignTests, ScriptedLoadableModuleTest):
-    """Runs inside Slicer, on a phantom; needs nothing but torch, which it has the PyTorch extension install."""
+    """Runs inside Slicer, on a phantom; needs nothing but Slicer."""
 
     def setUp(self):
         # In a build's tests each test is run by itself; in Slicer's window runTest runs all.
         users = usersNodes()
         if users:
             self.skipTest(refusal(users))
-        torch_setup.ensure_torch()
-        assert torch_setup.torch_is_installed(), (
-            "torch is missing: install the PyTorch extension and click Install PyTorch in it"
-        )
         self.pair = selftest_tools.phantomPair()
 
     def tearDown(self):

@@ -1,4 +1,4 @@
-"""PyTorch in Slicer: whether it is there, and how the PyTorch extension gets it. Read by the worker process, too."""
+"""PyTorch in Slicer: needed where a graphics card is chosen, and only there. Read by the worker process, too."""
 
 from __future__ import annotations
 
@@ -27,18 +27,26 @@ def is_too_old() -> str | None:
     return version if found < LEAST_TORCH else None
 
 
-def require_torch() -> None:
-    """Refuse to work without torch, or with one that is too old; does not import it.
+def is_needed(device: str) -> bool:
+    """Say whether a device, as the settings name it, needs torch: not the CPU, and not the automatic choice."""
+    return device not in ("auto", "cpu")
+
+
+def require_torch(device: str) -> None:
+    """Refuse to compute on a graphics card without torch, or with one that is too old; does not import it.
 
     Raises
     ------
     MissingDependencyError
         It is so; the message says what to do.
     """
+    if not is_needed(device):
+        return
     if not torch_is_installed():
         raise MissingDependencyError(
-            "PyTorch is needed and is not installed. Install the PyTorch extension (Extensions Manager), restart "
-            "Slicer, open the module PyTorch Utils, click Install PyTorch, and try again."
+            "A graphics card was chosen, which needs PyTorch, and PyTorch is not installed. Choose the CPU; or install "
+            "the PyTorch extension (Extensions Manager), restart Slicer, open the module PyTorch Utils, click Install "
+            "PyTorch, and try again."
         )
     version = is_too_old()
     if version is not None:
@@ -53,18 +61,18 @@ def extension_is_installed() -> bool:
     return importlib.util.find_spec("PyTorchUtils") is not None
 
 
-def hint() -> str | None:
-    """Say how torch will be installed, or None if it is there."""
-    if torch_is_installed():
+def hint(device: str) -> str | None:
+    """Say how torch will be installed, or None if it is there or not needed."""
+    if not is_needed(device) or torch_is_installed():
         return None
     if extension_is_installed():
-        return "PyTorch is not installed yet: Fuse will ask the PyTorch extension to install it."
-    return "PyTorch is needed: install the PyTorch extension in the Extensions Manager, and restart Slicer."
+        return "A graphics card needs PyTorch, which is not installed yet: Fuse will ask the PyTorch extension for it."
+    return "A graphics card needs PyTorch: install the PyTorch extension in the Extensions Manager, and restart Slicer."
 
 
-def ensure_torch() -> None:
-    """Have the PyTorch extension install torch if it is missing. It asks the user; without it, nothing happens."""
-    if torch_is_installed() or not extension_is_installed():
+def ensure_torch(device: str) -> None:
+    """Have the PyTorch extension, if it is there, install torch where it is needed and missing. It asks the user."""
+    if not is_needed(device) or torch_is_installed() or not extension_is_installed():
         return
     import PyTorchUtils
 

@@ -8,6 +8,7 @@ also amid a job.
 
 from __future__ import annotations
 
+import importlib
 import os
 import queue
 import shutil
@@ -43,9 +44,8 @@ def main(library_folder: str) -> int:
     lines: queue.SimpleQueue[str] = queue.SimpleQueue()
     at_work: list[Path] = []
     threading.Thread(target=_listen, args=(lines, at_work), daemon=True).start()
-    # Takes seconds: done while the first job's voxels are still being written.
-    if torch_setup.torch_is_installed():
-        import torch  # noqa: F401
+    # Takes a second: done while the first job's voxels are still being written.
+    warm_up()
     while True:
         line = lines.get()
         try:
@@ -54,13 +54,22 @@ def main(library_folder: str) -> int:
             if isinstance(job, jobs.ExportMessage):
                 say(jobs.Exported(exported(job, say)))
             else:
-                torch_setup.require_torch()
+                torch_setup.require_torch(job.request.settings.device)
                 say(jobs.Done(work(job, say)), job.folder)
         except BaseException as error:  # the window has to hear of it, whatever it is
             traceback.print_exc()
             say(jobs.failure_of(error))
         at_work.clear()
         give_memory_back()
+
+
+def warm_up() -> None:
+    """Load what every job needs; torch, which takes seconds, only where there may be a graphics card."""
+    from BrainFusionLib.device import pick_device
+
+    for name in ("case.run", "fusion.rim", "registration"):
+        importlib.import_module(f"BrainFusionLib.{name}")
+    pick_device("auto")
 
 
 def _listen(lines: queue.SimpleQueue[str], at_work: list[Path]) -> None:
@@ -96,10 +105,11 @@ def work(job: JobMessage, say: Callable[[Said], None]) -> Result:
 
 def why_not_cuda() -> str:
     """Try to compute on the graphics card, if there is one; return why it does not work, or nothing."""
-    import torch
+    from BrainFusionLib.device import pick_device, require_torch
 
     try:
-        if torch.cuda.is_available():
+        if pick_device("auto") == "cuda":
+            torch = require_torch()
             torch.nn.functional.conv2d(
                 torch.ones(1, 1, 8, 8, device="cuda"), torch.ones(1, 1, 3, 3, device="cuda")
             ).sum().item()

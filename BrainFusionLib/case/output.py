@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from math import prod
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -18,9 +17,6 @@ from BrainFusionLib.output_grid import least_voxels, output_grid
 from BrainFusionLib.settings import OutputSettings, Settings
 from BrainFusionLib.transform import Transform
 from BrainFusionLib.volume import AIR_HU, BoolArray, Volume, VoxelArray
-
-if TYPE_CHECKING:
-    import torch
 
 # Peak memory of fusing, measured (docs/grids.md), and what part of the machine's it may be.
 BYTES_PER_VOXEL = 70
@@ -88,7 +84,7 @@ def _check_size(voxels: int) -> None:
 
 
 def sources_on_output(
-    output: OutputSettings, inputs: Inputs, transform: Transform, black: float, device: torch.device | str
+    output: OutputSettings, inputs: Inputs, transform: Transform, black: float, device: str
 ) -> Sources:
     """Put both volumes onto the grid asked for, which is not the MRI's own.
 
@@ -136,7 +132,7 @@ def sources_on_output(
 
 
 def _pulled(
-    volume: Volume, grid: Grid, transform: Transform | None, fill: float, device: torch.device | str
+    volume: Volume, grid: Grid, transform: Transform | None, fill: float, device: str
 ) -> tuple[bool, VoxelArray]:
     """Return a volume on a grid, and whether its own voxels could be copied: they are those of the grid."""
     moving_from_fixed = np.eye(4) if transform is None else transform.moving_from_fixed_lps

@@ -6,6 +6,7 @@ Nothing here loads torch or SimpleITK before a case is run.
 from __future__ import annotations
 
 import platform
+import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -36,8 +37,6 @@ from BrainFusionLib.version import __version__
 from BrainFusionLib.volume import AIR_HU, BoolArray, Volume, VoxelArray
 
 if TYPE_CHECKING:
-    import torch
-
     from BrainFusionLib.fusion.method import Fuser
     from BrainFusionLib.registration import Registration
 
@@ -112,7 +111,7 @@ def run(request: Request, inputs: Inputs, progress: Progress | None = None, canc
         verdict=verdict,
         evidence=evidence,
         grid=inputs.mri.grid,
-        provenance=_provenance(registration, device, clock),
+        provenance=_provenance(registration, fuser, device, clock),
         fidelity=None if fused is None else fused.fidelity,
         intensity=None if fused is None else fused.intensity,
         landmarks=landmarks,
@@ -127,7 +126,7 @@ def run(request: Request, inputs: Inputs, progress: Progress | None = None, canc
 # --- the steps -----------------------------------------------------------------------------------------------------
 
 
-def _ready(request: Request, inputs: Inputs) -> tuple[Request, Fuser | None, torch.device]:
+def _ready(request: Request, inputs: Inputs) -> tuple[Request, Fuser | None, str]:
     """Check everything that can be checked before the work starts, and build the method once."""
     if request.given is not None and inputs.mri_mask is not None:
         raise SettingsError(
@@ -151,7 +150,7 @@ def _ready(request: Request, inputs: Inputs) -> tuple[Request, Fuser | None, tor
 
 
 def _posed(
-    request: Request, inputs: Inputs, inside: FindInside, device: torch.device, clock: Clock
+    request: Request, inputs: Inputs, inside: FindInside, device: str, clock: Clock
 ) -> tuple[Pose, Registration | None, BrainAlignment | None]:
     """Register the pair, and align it to the brain if that is requested, or use the given pose."""
     centre = inputs.mri.grid.centre_lps_mm
@@ -165,7 +164,7 @@ def _posed(
     with clock.stage("registration"):
         found = register(
             inputs.ct, inputs.mri, request.settings.registration,
-            start=request.start, mri_mask=inputs.mri_mask, stated=request.stated, inside=inside, device=str(device),
+            start=request.start, mri_mask=inputs.mri_mask, stated=request.stated, inside=inside, device=device,
             progress=clock.progress, cancel=clock.cancel,
         )  # fmt: skip
         transform = found.affine or found.transform
@@ -203,9 +202,7 @@ class _Pulled:
     mri_high: float
 
 
-def _resampled(
-    inputs: Inputs, pose: Pose, registration: Registration | None, device: torch.device, clock: Clock
-) -> _Pulled:
+def _resampled(inputs: Inputs, pose: Pose, registration: Registration | None, device: str, clock: Clock) -> _Pulled:
     """Resample the CT onto the MRI's grid, and refuse a pose in which the two heads do not overlap."""
     from BrainFusionLib.resample import resample_onto
 
@@ -223,7 +220,7 @@ def _resampled(
 
 
 def _fused(
-    fuser: Fuser, request: Request, inputs: Inputs, pose: Pose, pulled: _Pulled, device: torch.device, clock: Clock
+    fuser: Fuser, request: Request, inputs: Inputs, pose: Pose, pulled: _Pulled, device: str, clock: Clock
 ) -> Fused:
     """Fuse on the output grid: the MRI's own, unless another was asked for."""
     output, scale = request.settings.output, (pulled.mri_low, pulled.mri_high)
@@ -239,7 +236,7 @@ def _checked(
     inputs: Inputs,
     pose: Pose,
     measuring: Callable[[], Measured],
-    device: torch.device,
+    device: str,
     clock: Clock,
 ) -> tuple[Measured, GivenPose | None]:
     """Gather the evidence beyond that of the registration; compare a given pose with a registration."""
@@ -251,7 +248,7 @@ def _checked(
         return measured, given
 
 
-def _check_given(request: Request, inputs: Inputs, pose: Pose, device: torch.device, clock: Clock) -> GivenPose:
+def _check_given(request: Request, inputs: Inputs, pose: Pose, device: str, clock: Clock) -> GivenPose:
     """Register the pair, and return the distance of the given pose from the result.
 
     The registration also tries the given pose, so that the two differ only if another pose matches better.
@@ -261,7 +258,7 @@ def _check_given(request: Request, inputs: Inputs, pose: Pose, device: torch.dev
     settings = replace(request.settings.registration, search="global")  # a local one would only confirm the pose
     found = register(
         inputs.ct, inputs.mri, settings, start=pose.rigid, stated=request.stated,
-        device=str(device), progress=clock.under("checking"), cancel=clock.cancel,
+        device=device, progress=clock.under("checking"), cancel=clock.cancel,
     )  # fmt: skip
     if refusal(Evidence(pose=found.evidence)) is not None:
         return REFUSED
@@ -290,11 +287,11 @@ def _coverage(ct_hu: VoxelArray, mri: VoxelArray, low: float, high: float) -> fl
     return float(tissue[head].mean()) if head.any() else 0.0
 
 
-def _provenance(registration: Registration | None, device: torch.device, clock: Clock) -> Provenance:
+def _provenance(registration: Registration | None, fuser: Fuser | None, device: str, clock: Clock) -> Provenance:
     return Provenance(
         date=time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        versions=versions(),
-        device=str(device),
+        versions=versions(device != "cpu" or (fuser is not None and fuser.needs_torch)),
+        device=device,
         timings_s=clock.timings_s,
         registration_timings_s={} if registration is None else registration.timings_s,
         registration_iterations={} if registration is None else registration.iterations,
@@ -302,16 +299,16 @@ def _provenance(registration: Registration | None, device: torch.device, clock: 
     )
 
 
-def versions() -> dict[str, str]:
+def versions(of_torch: bool = False) -> dict[str, str]:
     """Return the versions of all components involved."""
     import SimpleITK as sitk
-    import torch
 
+    torch = sys.modules["torch"] if of_torch else None
     return {
         "brainfusion": __version__,
         "python": platform.python_version(),
         "numpy": np.__version__,
-        "torch": str(torch.__version__),
+        **({} if torch is None else {"torch": str(torch.__version__)}),
         "SimpleITK": str(sitk.Version.VersionString()),
         "platform": platform.platform(),
     }

@@ -10,6 +10,8 @@ from typing import Any
 
 from BrainFusionLib.cli.codes import DONE, FAULT
 from BrainFusionLib.console import say
+from BrainFusionLib.device import pick_device, require_torch, threads
+from BrainFusionLib.errors import MissingDependencyError
 from BrainFusionLib.fusion.methods import METHODS
 from BrainFusionLib.fusion.weights import DEFAULT_WEIGHTS, SHIPPED, find_weights
 from BrainFusionLib.native import VECTORS, Native, native
@@ -20,9 +22,9 @@ PACKAGES = (
     ("numpy", "arrays", True),
     ("SimpleITK", "image files, masks", True),
     ("pillow", "pictures in the report", True),
-    ("torch", "registration, resampling, the network", True),
     ("pydicom", "DICOM", False),
     ("isal", "compressed files in a sixth of the time", False),
+    ("torch", "graphics cards, the reference network", False),
 )
 
 
@@ -50,14 +52,15 @@ def run(options: argparse.Namespace) -> int:
             say(f"  {package:<12} {'missing':<16} {purpose}; pip install {package}")
             missing += [package] if needed else []
     say(f"  C library    {_native_words(native())}")
+    say(f"  device       {pick_device('auto')} (auto), {threads()} CPU threads")
     if importlib.util.find_spec("torch") is not None:
-        import torch
-
-        from BrainFusionLib.device import pick_device
-
-        say(f"  device       {pick_device('auto')} (auto), {torch.get_num_threads()} CPU threads")
-        for n in range(torch.cuda.device_count()):
-            say(f"  cuda:{n}       {torch.cuda.get_device_name(n)}")
+        try:
+            torch = require_torch("a graphics card")
+        except MissingDependencyError as error:
+            say(f"  torch        not used: {error}")
+        else:
+            for n in range(torch.cuda.device_count()):
+                say(f"  cuda:{n}       {torch.cuda.get_device_name(n)}")
     for name, description in SHIPPED.items():
         there = "" if find_weights(name).exists() else "MISSING: install BrainFusion again; "
         default = " (the default)" if name == DEFAULT_WEIGHTS else ""

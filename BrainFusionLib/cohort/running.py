@@ -110,7 +110,7 @@ def run_cohort(
                 note(row)
         if scheduler is not None:
             _on_dask(left, folder, settings, scheduler, note)
-        elif pick_device(settings.device).type != "cpu":
+        elif pick_device(settings.device) != "cpu":
             _one_computes(left, folder, settings, workers, note)
         elif workers == 1:
             for entry in left:

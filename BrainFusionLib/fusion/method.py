@@ -13,8 +13,6 @@ from BrainFusionLib.values import ByValue
 from BrainFusionLib.volume import VoxelArray
 
 if TYPE_CHECKING:
-    import torch
-
     from BrainFusionLib.intensity.unit import Stacks
 
 # CT, MRI and bone weight, (slices, rows, columns), to the fused stack; unit scale, float32.
@@ -73,7 +71,13 @@ class Fuser(Protocol):
         What the values of the fused volume are: a sentence without its full stop.
     weights
         Which weights it uses; ``None`` where the method has none.
+    needs_torch
+        Whether torch computes.
     """
+
+    @property
+    def needs_torch(self) -> bool:
+        """Whether torch computes."""
 
     @property
     def meaning(self) -> str:
@@ -119,7 +123,7 @@ class Method:
     label: str
     description: str
     meaning: str
-    prepare: Callable[[FusionSettings, torch.device | str], Fuser]
+    prepare: Callable[[FusionSettings, str], Fuser]
     needs_weights: bool = False
     package: Package | None = None
 
@@ -131,6 +135,7 @@ class RuleFuser:
     function: RuleFunction
     meaning: str
     weights: WeightsIdentity | None = None
+    needs_torch: bool = False
 
     def fuse(self, stacks: Stacks, progress: Progress | None = None, cancel: Cancel | None = None) -> Fused:
         """See `Fuser`."""

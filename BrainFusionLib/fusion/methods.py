@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from BrainFusionLib.errors import MissingDependencyError, Remedy, SettingsError
 from BrainFusionLib.fusion.decomposition import LAPLACIAN_RULE, WAVELET_RULE
@@ -12,9 +11,6 @@ from BrainFusionLib.fusion.networks import NETWORK, identify
 from BrainFusionLib.fusion.pixelwise import AVERAGE, BONE_AND_RIM, BONE_OVER_MRI, MAXIMUM
 from BrainFusionLib.settings import FusionSettings
 
-if TYPE_CHECKING:
-    import torch
-
 # By name, in the order in which they are offered; the first is the default of `FusionSettings`.
 METHODS: dict[str, Method] = {
     method.name: method
@@ -22,7 +18,7 @@ METHODS: dict[str, Method] = {
 }
 
 
-def prepare(settings: FusionSettings, device: torch.device | str) -> Fuser:
+def prepare(settings: FusionSettings, device: str) -> Fuser:
     """Make the method of the settings ready: once a run, not once a picture.
 
     Raises

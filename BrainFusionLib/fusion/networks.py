@@ -9,9 +9,7 @@ from BrainFusionLib.progress import Cancel, Progress
 from BrainFusionLib.settings import FusionSettings
 
 if TYPE_CHECKING:
-    import torch
-
-    from BrainFusionLib.fusion.network import FusionNetwork
+    from BrainFusionLib.fusion.slices import Network
     from BrainFusionLib.intensity.unit import Stacks
 
 
@@ -21,7 +19,7 @@ class NetworkFuser:
     Parameters
     ----------
     network
-        Is moved to the device, and left there.
+        One in torch is moved to the device, and left there.
     device
         Where it runs.
     batch_size
@@ -32,14 +30,15 @@ class NetworkFuser:
 
     def __init__(
         self,
-        network: FusionNetwork,
-        device: torch.device | str = "cpu",
+        network: Network,
+        device: str = "cpu",
         batch_size: int = FusionSettings.batch_size,
         weights: WeightsIdentity | None = None,
     ) -> None:
         from BrainFusionLib.fusion.slices import SlicePipeline
 
         self.weights = weights
+        self.needs_torch = network.needs_torch
         self.meaning = network.meaning
         self._pipeline = SlicePipeline(network, device, batch_size)
 
@@ -61,12 +60,17 @@ def identify(settings: FusionSettings) -> WeightsIdentity:
     return load_weights(find_weights(settings.weights), settings.weights_sha256).identity
 
 
-def _prepare(settings: FusionSettings, device: torch.device | str) -> NetworkFuser:
+def _prepare(settings: FusionSettings, device: str) -> NetworkFuser:
     from BrainFusionLib.device import require_torch
+    from BrainFusionLib.fusion.architecture import is_alpha
     from BrainFusionLib.fusion.weights import find_weights, load_weights
 
     weights = load_weights(find_weights(settings.weights), settings.weights_sha256)
-    require_torch()
+    if is_alpha(weights) and device == "cpu":
+        from BrainFusionLib.fusion.rim import RimNetwork
+
+        return NetworkFuser(RimNetwork(weights.arrays), device, settings.batch_size, weights.identity)
+    require_torch("the reference network" if device == "cpu" else f"the device {device!r}")
     from BrainFusionLib.fusion.network import network_from_weights
 
     return NetworkFuser(network_from_weights(weights), device, settings.batch_size, weights.identity)

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
-import torch
-import torch.nn.functional as F
 
 from BrainFusionLib.errors import SettingsError
 from BrainFusionLib.fusion.method import Fused
-from BrainFusionLib.fusion.network import SIZE_MULTIPLE, FusionNetwork
-from BrainFusionLib.fusion.network.base import BatchFunction
 from BrainFusionLib.intensity.unit import Stacks
 from BrainFusionLib.progress import Cancel, Progress, stop_if
 from BrainFusionLib.volume import BoolArray, VoxelArray
@@ -22,6 +19,44 @@ from BrainFusionLib.volume import BoolArray, VoxelArray
 logger = logging.getLogger(__name__)
 
 STAGE = "fusion"
+# Rows and columns of slices must be multiples of it: four poolings halve a slice four times.
+SIZE_MULTIPLE = 16
+
+# Slices (B, 3, H, W), CT and MRI on the unit scale and the bone weight, to a network's output (B, 1, H, W); float32.
+BatchFunction = Callable[[VoxelArray], VoxelArray]
+
+
+class DeviceFullError(MemoryError):
+    """The memory of a graphics card is too small for a batch."""
+
+
+class Network(Protocol):
+    """A network for stacks of slices, in torch or without it.
+
+    A stack goes through `runner`, batch by batch, into an array that is `untouched` to begin with, and `finished` makes
+    the fused stack of it.
+    """
+
+    @property
+    def needs_torch(self) -> bool:
+        """Whether torch computes."""
+
+    @property
+    def meaning(self) -> str:
+        """What the values of a fused volume are; see `method.Method`."""
+
+    @property
+    def margin(self) -> int | None:
+        """How far away, pixels, the pixels of the input may lie that one of the output depends on; ``None``: any."""
+
+    def runner(self, device: str) -> BatchFunction:
+        """Return the function of a batch, on a device; it raises `DeviceFullError`."""
+
+    def untouched(self, stacks: Stacks) -> VoxelArray:
+        """Return the output, a new array, for slices that need not go through the network: outside the head."""
+
+    def finished(self, output: VoxelArray, stacks: Stacks) -> Fused:
+        """Return the fused stack, which outside the head is the MRI."""
 
 
 class SlicePipeline:
@@ -39,7 +74,7 @@ class SlicePipeline:
     Parameters
     ----------
     network
-        Is moved to the device, and left there, in evaluation mode.
+        One in torch is moved to the device, and left there, in evaluation mode.
     device
         Where the network runs; see `device.pick_device`.
     batch_size
@@ -51,13 +86,13 @@ class SlicePipeline:
         The batch size is below 1.
     """
 
-    def __init__(self, network: FusionNetwork, device: str | torch.device = "cpu", batch_size: int = 8) -> None:
+    def __init__(self, network: Network, device: str = "cpu", batch_size: int = 8) -> None:
         if batch_size < 1:
             raise SettingsError(f"the batch size must be 1 slice or more; got {batch_size}")
         self._network = network
         self._batch_size = batch_size
-        self._device = torch.device(device)
-        self._run = ready(network, self._device)
+        self._device = device
+        self._run = network.runner(device)
 
     def fuse(self, stacks: Stacks, progress: Progress | None = None, cancel: Cancel | None = None) -> Fused:
         """Fuse a stack; what lies outside the head is not computed where it has no part in the head's result.
@@ -92,9 +127,7 @@ class SlicePipeline:
                 ahead = beside.submit(gathered, after)
                 try:
                     output[chosen[first:after], rows, columns] = _padded_through(self._run, given)
-                except torch.cuda.OutOfMemoryError:
-                    if self._device.type == "cpu":
-                        raise
+                except DeviceFullError:
                     self._need_less_memory()
                     ahead = beside.submit(gathered, first)
                     continue
@@ -109,15 +142,15 @@ class SlicePipeline:
             logger.warning("not enough memory on %s: now %d slices at once", self._device, self._batch_size)
         else:
             logger.warning("not enough memory on %s, even for one slice: fusing on the CPU, more slowly", self._device)
-            self._device = torch.device("cpu")
-            self._run = ready(self._network, self._device)
+            self._device = "cpu"
+            self._run = self._network.runner(self._device)
 
 
 def fuse_slices(
-    network: FusionNetwork,
+    network: Network,
     stacks: Stacks,
     *,
-    device: str | torch.device = "cpu",
+    device: str = "cpu",
     batch_size: int = 8,
     progress: Progress | None = None,
     cancel: Cancel | None = None,
@@ -150,31 +183,10 @@ def _widened(places: npt.NDArray[np.intp], margin: int, size: int) -> slice:
     return slice(max(0, first // SIZE_MULTIPLE * SIZE_MULTIPLE), min(size, -(-last // SIZE_MULTIPLE) * SIZE_MULTIPLE))
 
 
-def ready(network: FusionNetwork, device: torch.device) -> BatchFunction:
-    """Return a network's `batch_output`, ready to run on a device, in evaluation mode."""
-    network = network.to(device).eval()
-    compiled = network.compiled() if device.type == "cpu" else None
-    if compiled is not None:
-        return compiled
-    # The order in memory that convolutions are fastest in: measured on one core, FusionNet of width 16, 256x256, one
-    # slice in 114 ms instead of 193.
-    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-
-    def run(slices: torch.Tensor) -> torch.Tensor:
-        slices = slices.to(device).contiguous(memory_format=torch.channels_last)
-        # Without TF32, whose 10 bits would make GPU and CPU differ by 1e-3 of the unit scale: a few HU in bone.
-        with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
-            return network.batch_output(slices).cpu()
-
-    return run
-
-
 def _padded_through(run: BatchFunction, slices: VoxelArray) -> VoxelArray:
     rows, columns = slices.shape[2:]
     # The border is repeated outwards: a head cut off by the field of view would get a false edge from zeros, and
     # reflecting needs more voxels than a narrow image has. Measured with trained weights on the last four rows of a
     # head that was cut: error .041 of the unit scale, .043 reflected, .054 with zeros. In air all three are the same.
-    padding = (0, -columns % SIZE_MULTIPLE, 0, -rows % SIZE_MULTIPLE)
-    padded = F.pad(torch.from_numpy(slices), padding, mode="replicate")
-    fused: VoxelArray = run(padded)[:, 0, :rows, :columns].numpy()
-    return fused
+    padding = (0, 0), (0, 0), (0, -rows % SIZE_MULTIPLE), (0, -columns % SIZE_MULTIPLE)
+    return run(np.pad(slices, padding, mode="edge"))[:, 0, :rows, :columns]

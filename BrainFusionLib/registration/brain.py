@@ -12,8 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 
+from BrainFusionLib.backend import on_cpu
 from BrainFusionLib.geometry import FloatArray, apply_affine
 from BrainFusionLib.intensity.brain import without_bias
 from BrainFusionLib.intensity.inside import VOXEL_MM, InsideSkull, pooled_to, smoothed
@@ -99,7 +99,7 @@ def align_brain(
         half = np.sort(half)
         points = apply_affine(inside.grid.lps_from_ijk, places[half][:, ::-1]) - centre
         rows = np.searchsorted(edges, values[half]).astype(np.int32) * ROW
-        samples = Samples(torch.from_numpy(np.ascontiguousarray(points.T, dtype=np.float32)), torch.from_numpy(rows))
+        samples = Samples(np.ascontiguousarray(points.T, dtype=np.float32), rows, on_cpu())
         ends.append(_climbed(samples, moving, pose.inverse(), centre, check).inverse())
     found = _mean(ends[0], ends[1], pose.inverse().apply(centre))
     surface = pose.inverse().apply(_surface_points(inside))
@@ -122,20 +122,19 @@ def _moving(mri: Volume, inside: InsideSkull, pose: RigidTransform) -> Moving | 
     low, high = (float(v) for v in np.percentile(brain, [1, 99]))
     knots = np.linspace(low, max(high, low + 1e-6), CT_BINS - 3)
     cells = np.rint(np.interp(array, knots, np.arange(1, len(knots) + 1)) * FINENESS).astype(np.uint8)
-    return Moving(torch.from_numpy(cells), grid.ijk_from_lps)
+    return Moving(np.ascontiguousarray(cells), grid.ijk_from_lps)
 
 
 def _climbed(
     samples: Samples, moving: Moving, start: RigidTransform, centre: FloatArray, check: Callable[[], None]
 ) -> RigidTransform:
     """Return the best transform from points of the samples near a start."""
-    pose = Poses(torch.tensor(start.rotation)[None], torch.tensor(start.apply(centre))[None])
-    with torch.inference_mode():
-        found, _, _ = climb(
-            samples, moving, pose, first_step_mm=1.0, tolerance_mm=0.01, iterations=40, normalised=True,
-            minimum_overlap=0.5, check=check,
-        )  # fmt: skip
-    return RigidTransform.about_centre(found.rotation[0].numpy(), found.centre[0].numpy() - centre, centre)
+    pose = Poses(start.rotation[None], start.apply(centre)[None])
+    found, _, _ = climb(
+        samples, moving, pose, first_step_mm=1.0, tolerance_mm=0.01, iterations=40, normalised=True,
+        minimum_overlap=0.5, check=check,
+    )  # fmt: skip
+    return RigidTransform.about_centre(found.rotation[0], found.centre[0] - centre, centre)
 
 
 def _mean(a: RigidTransform, b: RigidTransform, centre: FloatArray) -> RigidTransform:

@@ -6,8 +6,9 @@ import math
 from collections.abc import Callable, Sequence
 from typing import overload
 
-import torch
+import numpy as np
 
+from BrainFusionLib.geometry import FloatArray
 from BrainFusionLib.registration.histogram import Moving, Samples
 from BrainFusionLib.registration.similarity import TURN_RADIUS_MM, Poses, score_and_gradient
 
@@ -15,24 +16,25 @@ from BrainFusionLib.registration.similarity import TURN_RADIUS_MM, Poses, score_
 DISTINCT_MM = 12.0
 
 
-def _corners(poses: Poses) -> torch.Tensor:
+def _corners(poses: Poses) -> FloatArray:
     """Return the images of six points around the head's centre, (N, 6, 3) LPS mm: the ends of a sphere's three axes."""
-    eye = TURN_RADIUS_MM * torch.eye(3, dtype=torch.float64, device=poses.centre.device)
-    turned = torch.cat([eye, -eye]) @ poses.rotation.transpose(1, 2)
-    return turned + poses.centre[:, None]
+    eye = TURN_RADIUS_MM * np.eye(3)
+    turned = np.concatenate([eye, -eye]) @ poses.rotation.transpose(0, 2, 1)
+    corners: FloatArray = turned + poses.centre[:, None]
+    return corners
 
 
-def corner_distance_mm(a: Poses, b: Poses) -> torch.Tensor:
+def corner_distance_mm(a: Poses, b: Poses) -> FloatArray:
     """Return the distance between each pose of `a` and its partner in `b` at the worst of six points, (N,) mm."""
-    distances: torch.Tensor = (_corners(a) - _corners(b)).norm(dim=2).amax(dim=1)
+    distances: FloatArray = np.linalg.norm(_corners(a) - _corners(b), axis=2).max(axis=1)
     return distances
 
 
 @overload
 def distinct(poses: Poses, keep: int) -> Poses: ...
 @overload
-def distinct(poses: Poses, keep: int, score: torch.Tensor) -> tuple[Poses, torch.Tensor]: ...
-def distinct(poses: Poses, keep: int, score: torch.Tensor | None = None) -> Poses | tuple[Poses, torch.Tensor]:
+def distinct(poses: Poses, keep: int, score: FloatArray) -> tuple[Poses, FloatArray]: ...
+def distinct(poses: Poses, keep: int, score: FloatArray | None = None) -> Poses | tuple[Poses, FloatArray]:
     """Return the first `keep` poses further than `DISTINCT_MM` from all better ones; poses must be sorted, best first.
 
     With `score` (N,), also return the scores of the poses kept.
@@ -42,21 +44,22 @@ def distinct(poses: Poses, keep: int, score: torch.Tensor | None = None) -> Pose
     for i in range(len(poses)):
         if len(kept) == keep:
             break
-        if not kept or float((corners[kept] - corners[i]).norm(dim=2).amax(dim=1).min()) > DISTINCT_MM:
+        if not kept or np.linalg.norm(corners[kept] - corners[i], axis=2).max(axis=1).min() > DISTINCT_MM:
             kept.append(i)
     return poses[kept] if score is None else (poses[kept], score[kept])
 
 
 def midpoint(a: Poses, b: Poses, share: float = 0.5) -> Poses:
     """Return the means of two lists of nearby poses (polar factor of the mean rotation); `share` is that of `b`."""
-    u, _, vt = torch.linalg.svd((1 - share) * a.rotation + share * b.rotation)
+    u, _, vt = np.linalg.svd((1 - share) * a.rotation + share * b.rotation)
     return Poses(u @ vt, (1 - share) * a.centre + share * b.centre)
 
 
 def around(pose: Poses, step_mm: float) -> Poses:
     """Return the 12 poses one step away from a single pose: rotated and shifted along each axis, in both directions."""
-    steps = step_mm * torch.eye(6, dtype=torch.float64, device=pose.centre.device)
-    return Poses(pose.rotation.expand(12, 3, 3), pose.centre.expand(12, 3)).moved(torch.cat([steps, -steps]))
+    steps = step_mm * np.eye(6)
+    same = Poses(np.repeat(pose.rotation, 12, axis=0), np.repeat(pose.centre, 12, axis=0))
+    return same.moved(np.concatenate([steps, -steps]))
 
 
 # Step of the finite differences for the curvature: about the width over which mutual information is parabolic.
@@ -74,7 +77,7 @@ def sampling_error_mm(
     This is the delete-a-group jackknife, at the cost of one gradient for each group.
     """
     nearby = around(pose, CURVATURE_STEP_MM)
-    curvature = torch.zeros((6, 6), dtype=torch.float64, device=pose.centre.device)
+    curvature = np.zeros((6, 6))
     enough = math.ceil(CURVATURE_SAMPLES / len(groups[0]))
     for group in groups[:enough]:
         check()
@@ -85,12 +88,12 @@ def sampling_error_mm(
     for group in groups:
         check()
         gradients.append(score_and_gradient(group, moving, pose, normalised=True)[1][0])
-    if not bool(curvature.isfinite().all()):
+    if not np.isfinite(curvature).all():
         return math.inf
     # Along a direction in which the score does not curve downwards the pose is not determined: the step is unlimited.
-    values, vectors = torch.linalg.eigh(curvature)
-    values = values.clamp_min(1e-4 * float(values.abs().max()) + 1e-12)
-    moves = torch.stack(gradients) @ vectors / values @ vectors.T
-    scatter = (moves - moves.mean(dim=0)).square().sum(dim=0) / (len(groups) - 1) / len(groups)
+    values, vectors = np.linalg.eigh(curvature)
+    values = np.maximum(values, 1e-4 * float(np.abs(values).max()) + 1e-12)
+    moves = np.stack(gradients) @ vectors / values @ vectors.T
+    scatter = np.square(moves - moves.mean(axis=0)).sum(axis=0) / (len(groups) - 1) / len(groups)
     # A rotation by one unit moves the points of a sphere of `TURN_RADIUS_MM` by sqrt(2/3) mm (root mean square).
-    return float((scatter[:3].sum() * 2 / 3 + scatter[3:].sum()).sqrt())
+    return float(np.sqrt(scatter[:3].sum() * 2 / 3 + scatter[3:].sum()))

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from BrainFusionLib.geometry import FloatArray
 from BrainFusionLib.intensity.inside import InsideSkull
@@ -61,18 +60,17 @@ class InnerSamples:
         self._mri = mri
         self._grid = inside.grid
         self._mri_from_ct = np.linalg.inv(ct_from_mri_lps)
-        self._centre = mri.centre_lps_mm.cpu().numpy()
+        self._centre = mri.centre_lps_mm
         self._voxels = np.flatnonzero(inside.depth_kji > -BEYOND_MM)
         self._field = self._fitted_field(inside, ct_from_mri_lps)
         _, values = self._drawn(20_000, 0)
-        self._edges = spread(torch.from_numpy(values), MRI_BINS, 0.99)[1:-1].contiguous()
+        self._edges = spread(values, MRI_BINS, 0.99)[1:-1]
 
     def samples(self, count: int, seed: int) -> Samples:
         """Return `count` samples, evenly spread; a seed gives the same ones on every device."""
         points, values = self._drawn(count, seed)
-        rows = torch.bucketize(torch.from_numpy(values), self._edges, out_int32=True) * ROW
-        device = self._mri.region.device
-        return Samples(torch.from_numpy(points).to(device), rows.to(device))
+        backend = self._mri.backend
+        return Samples(backend.put(points), backend.bins(backend.put(values), self._edges) * ROW, backend)
 
     def _drawn(self, count: int, seed: int) -> tuple[VoxelArray, VoxelArray]:
         """Return points (3, count), LPS mm from the MRI's centre, at voxel centres, and their corrected values."""
@@ -84,8 +82,8 @@ class InnerSamples:
         index = np.rint(_applied(fine.grid.ijk_from_lps @ self._mri_from_ct @ self._grid.lps_from_ijk, at))
         index = index[:, ((index >= 0) & (index < np.asarray(fine.grid.size_ijk)[:, None])).all(axis=0)]
         ni, nj, _ = fine.grid.size_ijk
-        flat = ((index[2] * nj + index[1]) * ni + index[0]).astype(np.int64)
-        values = fine.values.reshape(-1)[torch.from_numpy(flat).to(fine.values.device)].cpu().numpy()
+        flat = ((index[2] * nj + index[1]) * ni + index[0]).astype(np.intp)
+        values = self._mri.backend.host(self._mri.backend.taken(fine.values, flat))
         points = (_applied(fine.grid.lps_from_ijk, index) - self._centre[:, None]).astype(np.float32)
         return points, values * np.exp(-_polynomials(points) @ self._field)
 
@@ -97,7 +95,7 @@ class InnerSamples:
         seen = ((index >= 0) & (index < np.asarray(inside.grid.size_ijk)[:, None])).all(axis=0)
         i, j, k = np.where(seen, index, 0).astype(np.intp)
         deep = seen & inside.mask_kji[k, j, i] & (inside.depth_kji[k, j, i] > DEEP_MM)
-        values = coarse.values.cpu().numpy().ravel()[deep]
+        values = self._mri.backend.host(coarse.values).ravel()[deep]
         # In double precision and rounded, so that the number of threads of the matrix product makes no difference.
         terms = _polynomials(
             (_applied(coarse.grid.lps_from_ijk, ijk[:, deep]) - self._centre[:, None]).astype(np.float32)

@@ -1,5 +1,5 @@
-/* The inner loops of registration; kernel.py calls this. similarity.py computes the same with torch; a test compares the
- * two.
+/* The inner loops of registration; backend/native.py calls this. backend/plain.py computes the same with numpy and
+ * backend/on_torch.py with torch; tests compare the three.
  *
  * Samples are processed in blocks that fit the L1 cache, by a sequence of simple loops that compilers vectorise: 12 ns
  * per sample instead of 40 for one loop that does everything.
@@ -11,6 +11,7 @@
 #include "native.h"
 
 #define BLOCK 256
+#define WHOLE 256 /* parts of a sample */
 #define LANES 16 /* sums kept side by side, so that adding them up is vectorised by every compiler */
 
 /* Find the histogram cell of every sample in the moving image, for several poses.
@@ -20,13 +21,14 @@
  * affines  poses x 3 x 4, double: moving voxel index (i, j, k) from a point.
  * volume   K x J x I, uint8: the moving image in steps of a histogram cell.
  * cells    number of cells of the joint histogram; cell number `cells` stands for outside the moving image.
- * counts   poses x (cells + 1), int32, out.
- * cell     poses x n, int32, out.
+ * counts   poses x (cells + 1), int32, out: WHOLE for each sample, shared between the two cells around its value. Counted
+ *          in the nearest cell, the score would jump as a pose moves, and a search would end where it jumps.
+ * cell     poses x n, float, out: a sample's place in the histogram, in cells.
  * slope    poses x 3 x n, float, out: derivative of the moving image by (i, j, k), in cells; NULL if not needed.
  */
 EXPORTED void brainfusion_look_up(const float *points, const int32_t *rows, int64_t n, const double *affines,
                                   int64_t poses, const uint8_t *volume, const int64_t *size_ijk, int64_t cells,
-                                  int32_t *counts, int32_t *cell, float *slope)
+                                  int32_t *counts, float *cell, float *slope)
 {
     const int32_t ni = (int32_t)size_ijk[0], nj = (int32_t)size_ijk[1], nk = (int32_t)size_ijk[2];
     const int64_t row = ni, plane = (int64_t)ni * nj;
@@ -39,7 +41,7 @@ EXPORTED void brainfusion_look_up(const float *points, const int32_t *rows, int6
             const int m = (int)(n - first < BLOCK ? n - first : BLOCK);
             const float *x = points + first, *y = points + n + first, *z = points + 2 * n + first;
             const int32_t *r = rows + first;
-            int32_t *c = cell + q * n + first;
+            float *c = cell + q * n + first;
             float u[BLOCK], v[BLOCK], w[BLOCK];
             int32_t inside[BLOCK];
             int32_t i0[BLOCK], j0[BLOCK], k0[BLOCK];
@@ -78,7 +80,7 @@ EXPORTED void brainfusion_look_up(const float *points, const int32_t *rows, int6
                 const float c0 = a0 + u[s] * d0, c1 = a1 + u[s] * d1, c2 = a2 + u[s] * d2, c3 = a3 + u[s] * d3;
                 const float b0 = c0 + v[s] * (c1 - c0), b1 = c2 + v[s] * (c3 - c2);
                 const float value = b0 + w[s] * (b1 - b0);
-                c[s] = inside[s] ? r[s] + (int32_t)(value + 0.5f) : (int32_t)cells;
+                c[s] = inside[s] ? (float)r[s] + value : (float)cells;
                 if (gi) {
                     const float e0 = d0 + v[s] * (d1 - d0), e1 = d2 + v[s] * (d3 - d2);
                     gi[s] = e0 + w[s] * (e1 - e0);
@@ -86,7 +88,12 @@ EXPORTED void brainfusion_look_up(const float *points, const int32_t *rows, int6
                     gi[2 * n + s] = b1 - b0;
                 }
             }
-            for (int s = 0; s < m; s++) count[c[s]]++;
+            for (int s = 0; s < m; s++) {
+                const int32_t below = (int32_t)c[s] - (c[s] >= (float)cells);
+                const int32_t part = (int32_t)((c[s] - (float)below) * WHOLE + 0.5f);
+                count[below] += WHOLE - part;
+                count[below + 1] += part;
+            }
         }
     }
 }
@@ -96,7 +103,7 @@ EXPORTED void brainfusion_look_up(const float *points, const int32_t *rows, int6
  * table    poses x (cells + 1), float: the score's derivative by a sample's cell; 0 in the last one.
  * out      poses x 4 x 3, double: the sum of t g, x t g, y t g and z t g, for a sample's slope g and its table entry t.
  */
-EXPORTED void brainfusion_pull(const float *points, int64_t n, int64_t poses, const int32_t *cell, const float *slope,
+EXPORTED void brainfusion_pull(const float *points, int64_t n, int64_t poses, const float *cell, const float *slope,
                                const float *table, int64_t cells, double *out)
 {
     for (int64_t q = 0; q < poses; q++) {
@@ -105,9 +112,12 @@ EXPORTED void brainfusion_pull(const float *points, int64_t n, int64_t poses, co
         for (int64_t first = 0; first < n; first += BLOCK) {
             const int m = (int)(n - first < BLOCK ? n - first : BLOCK);
             const float *p = points + first, *g = slope + 3 * q * n + first;
-            const int32_t *c = cell + q * n + first;
+            const float *c = cell + q * n + first;
             float pull[BLOCK];
-            for (int s = 0; s < m; s++) pull[s] = t[c[s]];
+            for (int s = 0; s < m; s++) {
+                const int32_t below = (int32_t)c[s] - (c[s] >= (float)cells);
+                pull[s] = t[below] + (c[s] - (float)below) * (t[below + 1] - t[below]);
+            }
             const int whole = m / LANES * LANES;
             for (int axis = 0; axis < 3; axis++) {
                 const float *ga = g + axis * n;

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import torch
+import numpy as np
 
 from BrainFusionLib.registration.pyramid import PreparedPair
 from BrainFusionLib.registration.refine import LADDER, climb_at
@@ -18,11 +18,10 @@ def mirrored_score(heads: PreparedPair, pose: Poses, seed: int, check: Callable[
     the middle of the head. All three axes of the MRI's header are tried, because the header may name left-right
     wrongly. Compare the result with the score of the pose itself on the same samples.
     """
-    axes = torch.as_tensor(heads.mri.levels[0].grid.direction.copy(), device=pose.centre.device).T
+    axes = heads.mri.levels[0].grid.direction.T
     normals = axes @ pose.rotation[0] if heads.ct_is_fixed else axes  # rows, in the fixed head's frame
-    eye = torch.eye(3, dtype=torch.float64, device=pose.centre.device)
-    reflections = eye - 2 * normals[:, :, None] * normals[:, None, :]
-    poses = Poses(pose.rotation @ reflections, pose.centre.expand(3, 3))
+    reflections = np.eye(3) - 2 * normals[:, :, None] * normals[:, None, :]
+    poses = Poses(pose.rotation @ reflections, np.repeat(pose.centre, 3, axis=0))
     for level in LADDER:
         poses, score, _ = climb_at(heads, level, poses, seed, check)
     return float(score.max())

@@ -10,14 +10,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
-import torch
-import torch.nn.functional as F
 
+from BrainFusionLib.backend import Array, Backend
 from BrainFusionLib.errors import ImageContentError
 from BrainFusionLib.geometry import FloatArray, Grid, affine, apply_affine
 from BrainFusionLib.intensity import ct_head_mask, otsu_threshold
 from BrainFusionLib.registration.histogram import CT_BINS, FINENESS, MRI_BINS, ROW, Moving, Samples
-from BrainFusionLib.volume import AIR_HU, BoolArray, Volume
+from BrainFusionLib.volume import AIR_HU, BoolArray, Volume, VoxelArray
 
 LEVELS_MM = (1.0, 2.0, 4.0, 8.0)
 MASK_LEVEL = 2
@@ -37,15 +36,17 @@ MRI_SEARCH_QUANTILES = (0.1, 0.35, 0.6, 0.85)
 LEAST_OVERLAP = 0.25
 # A head with less than this share of the other's volume is only a part of one (a slab, a skull-stripped brain).
 PART = 0.7
+# Steps in which the visible share of a head is measured.
+SHARES = 64
 # A CT is thick-sliced if its slice distance is this many times the MRI's.
 THICK = 1.6
 
 
 @dataclass(frozen=True)
 class Level:
-    """A pooled volume: `values` (K, J, I) float32 on the device, on `grid`."""
+    """A pooled volume: `values` (K, J, I) float32, of the backend, on `grid`."""
 
-    values: torch.Tensor
+    values: Array
     grid: Grid
 
 
@@ -61,22 +62,28 @@ class PreparedHead:
         Its centre of gravity, (3,) float64.
     focus
         The registration mask, on the grid of 4 mm: the last refinement uses samples from there only.
+    visible
+        The part that the other head shows, too, on the grid of 4 mm: likewise.
     edges
         Inner edges of the bins of its samples, MRI_BINS - 1, used when it is the fixed head.
     knots
         Values at the histogram's whole bins 1, 2, …, used when it is the moving head.
     search_edges
         Inner edges of the few bins of the search; the first bin is air.
+    backend
+        What its levels are arrays of.
     """
 
     levels: list[Level]
-    core: torch.Tensor
-    region: torch.Tensor
-    centre_lps_mm: torch.Tensor
-    focus: torch.Tensor | None
-    edges: torch.Tensor
+    core: BoolArray
+    region: BoolArray
+    centre_lps_mm: FloatArray
+    focus: BoolArray | None
+    edges: VoxelArray
     knots: FloatArray
-    search_edges: torch.Tensor
+    search_edges: VoxelArray
+    backend: Backend
+    visible: BoolArray | None = None
 
     @property
     def volume_mm3(self) -> float:
@@ -90,22 +97,28 @@ class PreparedHead:
         without it on this side the error is half as large (docs/measured.md).
         """
         generator = np.random.default_rng(seed)
-        device = self.region.device
         region = self.region if self.focus is None or level > 0 else self.focus
-        inside = np.flatnonzero(region.cpu().numpy())
+        inside = np.flatnonzero(region)
+        visible = None if self.visible is None or level > 0 else self.visible.ravel()
+        if visible is not None:
+            # More are drawn, and those out of sight left out: a voxel more in sight must not change all others.
+            count = round(count / max(1, round(SHARES * float(visible[inside].mean()))) * SHARES)
         picked = inside[((np.arange(count) + generator.random(count)) * (len(inside) / count)).astype(np.intp)]
+        offset = generator.uniform(-0.5, 0.5, (3, count))
+        if visible is not None:
+            seen = visible[picked]
+            picked, offset = picked[seen], offset[:, seen]
         k, j, i = np.unravel_index(picked, self.region.shape)
-        position = np.stack([i, j, k]) + generator.uniform(-0.5, 0.5, (3, count))
+        position = np.stack([i, j, k]) + offset
         coarse, fine = self.levels[MASK_LEVEL].grid, self.levels[level].grid
         index = np.rint(_moved(fine.ijk_from_lps @ coarse.lps_from_ijk, position))
         index = np.clip(index, 0, np.asarray(fine.size_ijk)[:, None] - 1)
         ni, nj, _ = fine.size_ijk
         flat = (index[2] * nj + index[1]) * ni + index[0]
-        values = self.levels[level].values.reshape(-1)[torch.from_numpy(flat.astype(np.int64)).to(device)]
-        points = _moved(fine.lps_from_ijk, index)
-        relative = points - self.centre_lps_mm.cpu().numpy()[:, None]
-        rows = torch.bucketize(values, self.edges, out_int32=True) * ROW
-        return Samples(torch.from_numpy(relative.astype(np.float32)).to(device), rows)
+        values = self.backend.taken(self.levels[level].values, flat.astype(np.intp))
+        relative = _moved(fine.lps_from_ijk, index) - self.centre_lps_mm[:, None]
+        rows = self.backend.bins(values, self.edges) * ROW
+        return Samples(self.backend.put(relative.astype(np.float32)), rows, self.backend)
 
     def moving(self) -> list[Moving]:
         """Return every level in cells of the histogram."""
@@ -114,7 +127,7 @@ class PreparedHead:
     def moving_at(self, level: int) -> Moving:
         """Return one level in cells of the histogram."""
         chosen = self.levels[level]
-        return Moving(_cells(chosen.values, self.knots), chosen.grid.ijk_from_lps)
+        return Moving(_cells(chosen.values, self.knots, self.backend), chosen.grid.ijk_from_lps)
 
 
 @dataclass(frozen=True)
@@ -142,7 +155,7 @@ class PreparedPair:
         return LEAST_OVERLAP * min(1.0, self.moving.volume_mm3 / self.fixed.volume_mm3)
 
     def with_other_fixed(self, moving_from_fixed_lps: FloatArray) -> PreparedPair:
-        """Return the same pair with the moving head as the fixed one, its focus limited to the part that both show.
+        """Return the same pair with the moving head as the fixed one, its samples limited to the part that both show.
 
         Parameters
         ----------
@@ -154,10 +167,9 @@ class PreparedPair:
         k, j, i = np.indices(grid.shape_kji).reshape(3, -1)
         index = _moved(seen.ijk_from_lps @ moving_from_fixed_lps @ grid.lps_from_ijk, np.stack([i, j, k]))
         last = np.asarray(seen.size_ijk)[:, None] - 1
-        covered = ((index >= 0) & (index <= last)).all(axis=0).reshape(grid.shape_kji)
+        covered: BoolArray = np.all((index >= 0) & (index <= last), axis=0).reshape(grid.shape_kji)
         focus = head.region if head.focus is None else head.focus
-        visible = focus & torch.from_numpy(covered).to(focus.device)
-        fixed = replace(head, focus=visible if bool(visible.any()) else focus)
+        fixed = replace(head, visible=covered if (focus & covered).any() else None)
         if self.ct_is_fixed:
             return PreparedPair(self.ct, fixed, False, self.ct.moving())
         return PreparedPair(fixed, self.mri, True, self.mri.moving())
@@ -187,7 +199,7 @@ class PreparedPair:
 def prepare(
     ct: Volume,
     mri: Volume,
-    device: torch.device,
+    backend: Backend,
     mri_mask: BoolArray | None = None,
     check: Callable[[], None] = lambda: None,
 ) -> PreparedPair:
@@ -205,8 +217,8 @@ def prepare(
     ImageContentError
         One of the volumes shows no head.
     """
-    ct_head = _ct_head(ct, device, check)
-    mri_head = _mri_head(mri, device, mri_mask, check)
+    ct_head = _ct_head(ct, backend, check)
+    mri_head = _mri_head(mri, backend, mri_mask, check)
     fixed = ct_is_fixed(ct_head, mri_head)
     check()
     return PreparedPair(ct_head, mri_head, fixed, (mri_head if fixed else ct_head).moving())
@@ -225,69 +237,75 @@ def ct_is_fixed(ct: PreparedHead, mri: PreparedHead) -> bool:
     return max(ct.levels[0].grid.spacing_ijk_mm) < THICK * max(mri.levels[0].grid.spacing_ijk_mm)
 
 
-def _ct_head(ct: Volume, device: torch.device, check: Callable[[], None]) -> PreparedHead:
+def _ct_head(ct: Volume, backend: Backend, check: Callable[[], None]) -> PreparedHead:
     # Masked after the first pooling: a CT of 512 x 512 x 400 voxels would need 400 MB for the masked copy.
-    finest = _pooled(Level(torch.from_numpy(ct.array_kji).to(device), ct.grid), LEVELS_MM[0])
+    finest = _pooled(Level(backend.put(ct.array_kji), ct.grid), LEVELS_MM[0], backend)
     check()
-    values = finest.values.cpu().numpy()
+    values = backend.host(finest.values)
     head = ct_head_mask(Volume(values, finest.grid, "CT", ct.name), margin_mm=MASK_MARGIN_MM)
     check()
-    levels = _pyramid(Level(torch.from_numpy(np.where(head, values, np.float32(AIR_HU))).to(device), finest.grid))
+    levels = _pyramid(Level(backend.put(np.where(head, values, np.float32(AIR_HU))), finest.grid), backend)
     check()
-    coarse = levels[MASK_LEVEL]
-    core = coarse.values > -500
-    if not bool(core.any()):
+    grid = levels[MASK_LEVEL].grid
+    core = backend.host(levels[MASK_LEVEL].values) > -500
+    if not core.any():
         raise ImageContentError(f"{ct.name}: no head was found in the air around it. Check that this is the CT.")
     return PreparedHead(
         levels,
         core,
-        _grown(core, coarse.grid),
-        _centre(core, coarse.grid),
+        _grown(core, grid),
+        _centre(core, grid),
         None,
-        torch.tensor(CT_FIXED_EDGES_HU, device=device),
+        np.asarray(CT_FIXED_EDGES_HU, dtype=np.float32),
         np.asarray(CT_MOVING_KNOTS_HU),
-        torch.tensor(CT_SEARCH_EDGES_HU, device=device),
+        np.asarray(CT_SEARCH_EDGES_HU, dtype=np.float32),
+        backend,
     )
 
 
-def _mri_head(mri: Volume, device: torch.device, mask: BoolArray | None, check: Callable[[], None]) -> PreparedHead:
-    levels = _pyramid(Level(torch.from_numpy(mri.array_kji).to(device), mri.grid))
+def _mri_head(mri: Volume, backend: Backend, mask: BoolArray | None, check: Callable[[], None]) -> PreparedHead:
+    levels = _pyramid(Level(backend.put(mri.array_kji), mri.grid), backend)
     check()
-    coarse = levels[MASK_LEVEL]
-    background = float(coarse.values.min())
-    threshold = background + 0.5 * (otsu_threshold(coarse.values.cpu().numpy()) - background)
+    values, grid = backend.host(levels[MASK_LEVEL].values), levels[MASK_LEVEL].grid
+    background = float(values.min())
+    threshold = background + 0.5 * (otsu_threshold(values) - background)
     # The border is replicated, so that a head cut off there is not eroded; a majority vote removes single voxels.
-    bright = F.pad((coarse.values > threshold).float()[None, None], (1,) * 6, mode="replicate")
-    core = F.avg_pool3d(bright, 3, stride=1)[0, 0] > 0.5
-    if not bool(core.any()):
+    votes = np.pad((values > np.float32(threshold)).view(np.uint8), 1, mode="edge")
+    for axis in range(3):
+        votes = sum(np.moveaxis(votes, axis, 0)[first : first + values.shape[axis]] for first in range(3))  # type: ignore[assignment]
+        votes = np.moveaxis(votes, 0, axis)
+    core = votes > 13
+    if not core.any():
         raise ImageContentError(f"{mri.name}: no head was found against the background. Check that this is the MRI.")
-    region = _grown(core, coarse.grid)
-    inside = coarse.values[region]
+    region = _grown(core, grid)
+    inside = values[region]
     inside = inside[:: len(inside) // 20_000 + 1]  # enough for quantiles
-    edges = spread(inside, MRI_BINS, 0.99)[1:-1].contiguous()
-    knots = spread(inside, CT_BINS - 3, 0.995).cpu().numpy().astype(np.float64)
+    edges = spread(inside, MRI_BINS, 0.99)[1:-1]
+    knots = spread(inside, CT_BINS - 3, 0.995).astype(np.float64)
     head = inside[inside > edges[1]]
     return PreparedHead(
         levels,
         core,
         region,
-        _centre(core, coarse.grid),
-        None if mask is None else _focus(mask, mri, coarse, region),
+        _centre(core, grid),
+        None if mask is None else _focus(mask, mri, grid, region),
         edges,
         # Strictly increasing, even if a large share of the values is equal.
         np.maximum.accumulate(knots) + np.arange(len(knots)) * 1e-6 * float(np.ptp(knots)),
-        torch.quantile(head, torch.tensor(MRI_SEARCH_QUANTILES, device=device)),
+        np.quantile(head, MRI_SEARCH_QUANTILES).astype(np.float32),
+        backend,
     )
 
 
-def spread(values: torch.Tensor, bins: int, top: float) -> torch.Tensor:
+def spread(values: VoxelArray, bins: int, top: float) -> VoxelArray:
     """Return bins + 1 edges: the mean of equal ranks (most bins in noise) and equal widths (most bins in fat)."""
-    share = torch.linspace(0, 1, bins + 1, device=values.device)
-    low, high = torch.quantile(values, 0.01), torch.quantile(values, top)
-    return (torch.quantile(values, share) + share * (high - low) + low) / 2
+    share = np.linspace(0, 1, bins + 1)
+    *ranks, low, high = np.quantile(values, [*share, 0.01, top]).astype(np.float64)
+    edges: VoxelArray = ((np.asarray(ranks) + share * (high - low) + low) / 2).astype(np.float32)
+    return edges
 
 
-def _cells(values: torch.Tensor, knots: FloatArray) -> torch.Tensor:
+def _cells(values: Array, knots: FloatArray, backend: Backend) -> Array:
     """Map values to cells of the histogram, uint8: whole bins 1, 2, … at the knots, linear between them.
 
     A look-up table of 4096 steps is ten times as fast as comparing every voxel with every knot.
@@ -295,22 +313,17 @@ def _cells(values: torch.Tensor, knots: FloatArray) -> torch.Tensor:
     low, high = float(knots[0]), float(knots[-1])
     steps = 4095
     bins = np.interp(np.linspace(low, high, steps + 1), knots, np.arange(1, len(knots) + 1))
-    table = np.rint(bins * FINENESS).astype(np.uint8)
-    scale = steps / (high - low)
-    index = values.clamp(low, high).sub_(low).mul_(scale).add_(0.5).to(torch.int16)
-    if index.device.type == "cpu":  # numpy's look-up is five times as fast as torch's
-        return torch.from_numpy(table[index.numpy()])
-    return torch.from_numpy(table).to(values.device)[index.int()]
+    return backend.cells(values, np.rint(bins * FINENESS).astype(np.uint8), low, high)
 
 
-def _pyramid(finest: Level) -> list[Level]:
-    levels = [_pooled(finest, LEVELS_MM[0])]
+def _pyramid(finest: Level, backend: Backend) -> list[Level]:
+    levels = [_pooled(finest, LEVELS_MM[0], backend)]
     for spacing_mm in LEVELS_MM[1:]:
-        levels.append(_pooled(levels[-1], spacing_mm))
+        levels.append(_pooled(levels[-1], spacing_mm, backend))
     return levels
 
 
-def _pooled(level: Level, spacing_mm: float) -> Level:
+def _pooled(level: Level, spacing_mm: float, backend: Backend) -> Level:
     """Average blocks of whole voxels to a spacing as close to `spacing_mm` as possible."""
     grid = level.grid
     # At least two voxels remain along every axis: interpolation needs as many.
@@ -319,21 +332,21 @@ def _pooled(level: Level, spacing_mm: float) -> Level:
     ]
     if max(factors) == 1:
         return level
-    pooled = F.avg_pool3d(level.values[None, None], factors[::-1])[0, 0]
+    pooled = backend.pool(level.values, factors[::-1])
     first = affine(np.eye(3), (np.asarray(factors) - 1) / 2) @ np.diag([*factors, 1.0])
     size = pooled.shape[::-1]
     return Level(pooled, Grid.from_lps_from_ijk(grid.lps_from_ijk @ first, (size[0], size[1], size[2])))
 
 
-def _focus(mask: BoolArray, mri: Volume, coarse: Level, region: torch.Tensor) -> torch.Tensor:
+def _focus(mask: BoolArray, mri: Volume, grid: Grid, region: BoolArray) -> BoolArray:
     """Return the voxels of 4 mm in the head and its rim that contain any of a mask."""
     k, j, i = np.nonzero(mask)
-    index = np.rint((coarse.grid.ijk_from_lps @ mri.grid.lps_from_ijk)[:3] @ np.stack([i, j, k, np.ones_like(i)]))
-    i, j, k = np.clip(index.astype(np.intp), 0, np.asarray(coarse.grid.size_ijk)[:, None] - 1)
-    marked = np.zeros(coarse.grid.shape_kji, dtype=bool)
+    index = np.rint((grid.ijk_from_lps @ mri.grid.lps_from_ijk)[:3] @ np.stack([i, j, k, np.ones_like(i)]))
+    i, j, k = np.clip(index.astype(np.intp), 0, np.asarray(grid.size_ijk)[:, None] - 1)
+    marked = np.zeros(grid.shape_kji, dtype=bool)
     marked[k, j, i] = True
-    focus = torch.from_numpy(marked).to(coarse.values.device) & region
-    if not bool(focus.any()):
+    focus: BoolArray = marked & region
+    if not focus.any():
         raise ImageContentError(
             f"the registration mask of {mri.name} is outside the head. Draw it over the part of the head where the "
             "alignment matters most."
@@ -341,23 +354,23 @@ def _focus(mask: BoolArray, mri: Volume, coarse: Level, region: torch.Tensor) ->
     return focus
 
 
-def _grown(core: torch.Tensor, grid: Grid) -> torch.Tensor:
+def _grown(core: BoolArray, grid: Grid) -> BoolArray:
     """Grow a mask by `RIM_MM` along each axis."""
-    grown = core.float()[None, None]
+    grown = core.copy()
     for axis, spacing in enumerate(grid.spacing_ijk_mm[::-1]):
-        radius = [0, 0, 0]
-        radius[axis] = max(1, round(RIM_MM / spacing))
-        grown = F.max_pool3d(grown, [2 * r + 1 for r in radius], stride=1, padding=radius)
-    return grown[0, 0] > 0
+        before, after = np.moveaxis(grown.copy(), axis, 0), np.moveaxis(grown, axis, 0)
+        for step in range(1, min(max(1, round(RIM_MM / spacing)), len(before) - 1) + 1):
+            after[step:] |= before[:-step]
+            after[:-step] |= before[step:]
+    return grown
 
 
-def _centre(mask: torch.Tensor, grid: Grid) -> torch.Tensor:
+def _centre(mask: BoolArray, grid: Grid) -> FloatArray:
     """Return the centre of gravity of a mask, LPS mm, (3,) float64; the grid's centre where the mask is empty."""
-    index = torch.nonzero(mask).double()
+    index = np.argwhere(mask)
     if len(index) == 0:
-        return torch.as_tensor(grid.centre_lps_mm, device=mask.device)
-    centre = apply_affine(grid.lps_from_ijk, index.mean(dim=0).flip(0).cpu().numpy())
-    return torch.as_tensor(centre, device=mask.device)
+        return np.asarray(grid.centre_lps_mm)
+    return apply_affine(grid.lps_from_ijk, index.mean(axis=0)[::-1])
 
 
 def _moved(matrix: FloatArray, points: FloatArray) -> FloatArray:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import torch
+import numpy as np
 
+from BrainFusionLib.geometry import FloatArray
 from BrainFusionLib.registration.histogram import Moving, Samples
 from BrainFusionLib.registration.pyramid import PreparedPair
 from BrainFusionLib.registration.similarity import Poses, score_and_gradient
@@ -16,7 +17,7 @@ LADDER = {3: (2_000, 8.0), 2: (5_000, 3.0), 1: (16_000, 1.5)}
 
 def climb_at(
     heads: PreparedPair, level: int, poses: Poses, seed: int, check: Callable[[], None]
-) -> tuple[Poses, torch.Tensor, int]:
+) -> tuple[Poses, FloatArray, int]:
     """Climb on one level of the ladder; the result is that of `climb`.
 
     Scores of two calls with the same seed can be compared.
@@ -46,7 +47,7 @@ def climb(
     minimum_overlap: float = 0.0,
     model: str = "rigid",
     check: Callable[[], None] = lambda: None,
-) -> tuple[Poses, torch.Tensor, int]:
+) -> tuple[Poses, FloatArray, int]:
     """Maximise the similarity of each pose by BFGS, all poses in one batch.
 
     Each iteration evaluates one trial step; a step that does not improve the score is repeated at 0.4 of its length. A
@@ -71,22 +72,18 @@ def climb(
     """
     check()
     count = len(poses)
-    poses = Poses(poses.rotation.clone(), poses.centre.clone())
-    device = poses.centre.device
+    poses = Poses(poses.rotation.copy(), poses.centre.copy())
     score, slope, _ = score_and_gradient(samples, moving, poses, normalised=normalised, model=model)
-    eye = torch.eye(slope.shape[1], dtype=torch.float64, device=device)
-    inverse_hessian = eye.repeat(count, 1, 1) * (first_step_mm / slope.norm(dim=1).clamp_min(1e-12))[:, None, None]
-    shrink = torch.ones(count, dtype=torch.float64, device=device)
-    fresh = torch.ones(count, dtype=torch.bool, device=device)
-    active = torch.arange(count, device=device)
+    eye = np.eye(slope.shape[1])
+    inverse_hessian = eye * (first_step_mm / _length(slope))[:, None, None]
+    shrink, fresh, active = np.ones(count), np.ones(count, dtype=bool), np.arange(count)
     rounds = 0
     while rounds < iterations and len(active) > 0:
         check()
         rounds += 1
         h, g = inverse_hessian[active], slope[active]
         step = (h @ g[:, :, None])[:, :, 0]
-        length = step.norm(dim=1).clamp_min(1e-12)
-        step = step * (shrink[active] * (2 * first_step_mm / length).clamp_max(1.0))[:, None]
+        step = step * (shrink[active] * np.minimum(2 * first_step_mm / _length(step), 1.0))[:, None]
         trial = poses[active].moved(step, model)
         trial_score, trial_slope, overlap = score_and_gradient(
             samples, moving, trial, normalised=normalised, model=model
@@ -95,15 +92,17 @@ def climb(
 
         # BFGS on -score: y is the change of the gradient along the step.
         y = g - trial_slope
-        sy = (step * y).sum(dim=1)
-        useful = sy > 1e-12 * step.norm(dim=1) * y.norm(dim=1)
-        rho = torch.where(useful, 1 / sy.clamp_min(1e-300), 0.0)[:, None, None]
+        sy = (step * y).sum(axis=1)
+        length = np.linalg.norm(step, axis=1)
+        useful = sy > 1e-12 * length * np.linalg.norm(y, axis=1)
+        rho = np.where(useful, 1 / np.maximum(sy, 1e-300), 0.0)[:, None, None]
         # The first useful pair sets the scale (Nocedal and Wright, eq. 6.20).
-        scale = torch.where(useful & fresh[active], sy / (y * y).sum(dim=1).clamp_min(1e-300), 1.0)
-        h = torch.where((useful & fresh[active])[:, None, None], eye * scale[:, None, None], h)
+        first = useful & fresh[active]
+        scale = np.where(first, sy / np.maximum((y * y).sum(axis=1), 1e-300), 1.0)
+        h = np.where(first[:, None, None], eye * scale[:, None, None], h)
         left = eye - rho * step[:, :, None] * y[:, None, :]
-        updated = left @ h @ left.transpose(1, 2) + rho * step[:, :, None] * step[:, None, :]
-        inverse_hessian[active] = torch.where(useful[:, None, None], updated, h)
+        updated = left @ h @ left.transpose(0, 2, 1) + rho * step[:, :, None] * step[:, None, :]
+        inverse_hessian[active] = np.where(useful[:, None, None], updated, h)
         fresh[active] &= ~useful
 
         accepted = active[better]
@@ -111,6 +110,11 @@ def climb(
         poses.centre[accepted] = trial.centre[better]
         score[accepted] = trial_score[better]
         slope[accepted] = trial_slope[better]
-        shrink[active] = torch.where(better, 1.0, shrink[active] * 0.4)
-        active = active[step.norm(dim=1) > tolerance_mm]
+        shrink[active] = np.where(better, 1.0, shrink[active] * 0.4)
+        active = active[length > tolerance_mm]
     return poses, score, rounds
+
+
+def _length(vectors: FloatArray) -> FloatArray:
+    length: FloatArray = np.maximum(np.linalg.norm(vectors, axis=1), 1e-12)
+    return length

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
-import torch
 
+from BrainFusionLib.backend import Backend, backend_of
 from BrainFusionLib.device import pick_device
 from BrainFusionLib.errors import Remedy, SettingsError
 from BrainFusionLib.evidence import PoseEvidence
@@ -70,7 +69,7 @@ def register(
     mri_mask: Volume | None = None,
     inside: FindInside | None = None,
     stated: Collection[str] = (),
-    device: str = "auto",
+    device: str | Backend = "auto",
     progress: Progress | None = None,
     cancel: Cancel | None = None,
 ) -> Registration:
@@ -94,7 +93,7 @@ def register(
     stated
         Which of "CT" and "MRI" are not judged by their values; see `intensity.check_pair`.
     device
-        ``"auto"``, ``"cpu"``, ``"cuda"``; on ``"mps"``, which has no float64, the CPU is used.
+        ``"auto"``, ``"cpu"``, ``"cuda"``; on ``"mps"``, which has no float64, the CPU is used. Or a backend.
     progress
         Called with ``("registration", fraction)``.
     cancel
@@ -113,11 +112,11 @@ def register(
     if settings.search == "local" and start is None:
         raise SettingsError("a local search refines a starting pose, but none was given.", remedy=Remedy.GIVE_START)
     check_pair(ct, mri, stated)
-    chosen = pick_device(device)
-    run = Run(settings, torch.device("cpu") if chosen.type == "mps" else chosen, progress, cancel)
-    with torch.inference_mode(), _one_thread_on(run.device):
+    backend = backend_of(pick_device(device)) if isinstance(device, str) else device
+    run = Run(settings, progress, cancel)
+    with backend.alone():
         run.report(0.0)
-        heads = prepare(ct, mri, run.device, None if mri_mask is None else check_mask(mri_mask, mri), run.check)
+        heads = prepare(ct, mri, backend, None if mri_mask is None else check_mask(mri_mask, mri), run.check)
         run.lap("prepare", 0.15)
         starts = _starts(heads, start, settings.search == "local")
         poses, score, passes = run.find(heads, starts)
@@ -171,7 +170,7 @@ def register(
         escalated=passes > 1,
         iterations=run.iterations,
         timings_s=run.timings_s,
-        device=str(run.device),
+        device=backend.name,
     )
 
 
@@ -191,26 +190,9 @@ def _thickest_mm(ct: Volume, mri: Volume) -> float:
 
 def _mri_to_ct_affine(heads: PreparedPair, pose: Poses) -> AffineTransform:
     """Return the first of the poses, with any matrix, as a transform from MRI to CT points."""
-    centre = heads.fixed.centre_lps_mm.cpu().numpy()
-    linear = pose.rotation[0].cpu().numpy()
-    found = AffineTransform(affine(linear, pose.centre[0].cpu().numpy() - linear @ centre))
+    linear = pose.rotation[0]
+    found = AffineTransform(affine(linear, pose.centre[0] - linear @ heads.fixed.centre_lps_mm))
     return found.inverse() if heads.ct_is_fixed else found
-
-
-@contextmanager
-def _one_thread_on(device: torch.device) -> Iterator[None]:
-    """Use one thread on a CPU: the tasks are so small that more threads spend more time waiting than working.
-
-    The number of threads belongs to the process, so two registrations at once need two processes. Measured on two
-    shared cores: 18 s of CPU time with one thread, 36 s with two, in the same wall-clock time.
-    """
-    before = torch.get_num_threads()
-    if device.type == "cpu":
-        torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _starts(heads: PreparedPair, start: RigidTransform | None, alone: bool) -> Poses:
@@ -218,15 +200,11 @@ def _starts(heads: PreparedPair, start: RigidTransform | None, alone: bool) -> P
     transforms = [*([] if alone else [RigidTransform.identity()]), *([start] if start is not None else [])]
     centre = heads.fixed.centre_lps_mm
     transforms = [t.inverse() if heads.ct_is_fixed else t for t in transforms]
-    return Poses(
-        torch.stack([torch.tensor(t.rotation, device=centre.device) for t in transforms]),
-        torch.stack([torch.tensor(t.apply(centre.cpu().numpy()), device=centre.device) for t in transforms]),
-    )
+    return Poses(np.stack([t.rotation for t in transforms]), np.stack([t.apply(centre) for t in transforms]))
 
 
 def _mri_to_ct(heads: PreparedPair, pose: Poses) -> RigidTransform:
     """Return the first of the poses as a transform from MRI to CT points."""
-    centre = heads.fixed.centre_lps_mm.cpu().numpy()
-    shift = pose.centre[0].cpu().numpy() - centre
-    found = RigidTransform.about_centre(pose.rotation[0].cpu().numpy(), shift, centre)
+    centre = heads.fixed.centre_lps_mm
+    found = RigidTransform.about_centre(pose.rotation[0], pose.centre[0] - centre, centre)
     return found.inverse() if heads.ct_is_fixed else found

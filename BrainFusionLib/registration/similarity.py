@@ -11,26 +11,30 @@ M. Unser, IEEE Trans. Image Processing 9 (2000) 2083. Samples outside the moving
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any, cast
 
-import torch
+import numpy as np
+import numpy.typing as npt
 
+from BrainFusionLib.backend import WHOLE, Array
 from BrainFusionLib.geometry import FloatArray, affine
-from BrainFusionLib.registration.histogram import CELLS, CT_BINS, FINENESS, MRI_BINS, ROW, Moving, Samples, joint_counts
+from BrainFusionLib.registration.histogram import CELLS, CT_BINS, FINENESS, MRI_BINS, ROW, Moving, Samples
 
 TURN_RADIUS_MM = 70.0
 
 
-def _motion(model: str) -> torch.Tensor:
-    skew = torch.zeros(3, 3, 3, dtype=torch.float64)
+def _motion(model: str) -> FloatArray:
+    skew = np.zeros((3, 3, 3))
     for axis, (a, b) in enumerate(((2, 1), (0, 2), (1, 0))):
         skew[axis, a, b], skew[axis, b, a] = 1.0, -1.0
     if model == "rigid":
         return skew
     if model == "similarity":
-        return torch.cat([skew, torch.eye(3, dtype=torch.float64)[None]])
-    return torch.eye(9, dtype=torch.float64).reshape(9, 3, 3)
+        return np.concatenate([skew, np.eye(3)[None]])
+    return np.eye(9).reshape(9, 3, 3)
 
 
 # What a step can change in addition to the shift: generators of the matrix group, (n, 3, 3). Rigid: rotations about
@@ -45,41 +49,55 @@ class Poses:
     With a similarity or affine model, `rotation` can be any matrix.
     """
 
-    rotation: torch.Tensor
-    centre: torch.Tensor
+    rotation: FloatArray
+    centre: FloatArray
 
     def __len__(self) -> int:
         return len(self.rotation)
 
-    def __getitem__(self, index: torch.Tensor | slice | list[int]) -> Poses:
+    def __getitem__(self, index: npt.NDArray[np.generic] | slice | list[int]) -> Poses:
         return Poses(self.rotation[index], self.centre[index])
 
-    def inverse(self, fixed_centre: torch.Tensor, moving_centre: torch.Tensor) -> Poses:
+    def inverse(self, fixed_centre: FloatArray, moving_centre: FloatArray) -> Poses:
         """Return the poses from the moving to the fixed head, as poses about the moving head's centre."""
-        back = self.rotation.transpose(1, 2)
+        back = self.rotation.transpose(0, 2, 1)
         return Poses(back, (back @ (moving_centre - self.centre)[:, :, None])[:, :, 0] + fixed_centre)
 
-    def matrix(self, fixed_centre: torch.Tensor) -> FloatArray:
+    def matrix(self, fixed_centre: FloatArray) -> FloatArray:
         """Return the first pose as a 4x4 affine from fixed to moving points, LPS mm."""
-        linear = self.rotation[0].cpu().numpy()
-        return affine(linear, self.centre[0].cpu().numpy() - linear @ fixed_centre.cpu().numpy())
+        return affine(self.rotation[0], self.centre[0] - self.rotation[0] @ fixed_centre)
 
-    def moved(self, step: torch.Tensor, model: str = "rigid") -> Poses:
+    def moved(self, step: FloatArray, model: str = "rigid") -> Poses:
         """Return the poses after a step (N, n + 3): along the generators / TURN_RADIUS_MM, then a shift in mm."""
         along = step[:, :-3] / TURN_RADIUS_MM
-        generator = torch.einsum("ng,gab->nab", along, MOTIONS[model].to(step.device))
+        generator = np.tensordot(along, MOTIONS[model], axes=1)
         if model != "rigid":
-            return Poses(torch.linalg.matrix_exp(generator) @ self.rotation, self.centre + step[:, -3:])
+            return Poses(_exponential(generator) @ self.rotation, self.centre + step[:, -3:])
         # Rodrigues' formula takes a tenth of the time; the second factor is written to stay exact for small angles.
-        angle = along.norm(dim=1)[:, None, None].clamp_min(1e-12)
+        angle = np.maximum(np.linalg.norm(along, axis=1), 1e-12)[:, None, None]
         once = generator @ self.rotation
-        turned = self.rotation + angle.sin() / angle * once + 2 * ((angle / 2).sin() / angle) ** 2 * (generator @ once)
+        turned = (
+            self.rotation + np.sin(angle) / angle * once + 2 * (np.sin(angle / 2) / angle) ** 2 * (generator @ once)
+        )
         return Poses(turned, self.centre + step[:, -3:])
+
+
+def _exponential(generators: FloatArray) -> FloatArray:
+    """Return the matrix exponentials of (N, 3, 3): a Taylor series of a small part of each, squared repeatedly."""
+    halvings = max(0, int(np.ceil(np.log2(np.abs(generators).sum(axis=2).max() + 1e-300))) + 3)
+    part = generators / 2.0**halvings
+    total = term = np.broadcast_to(np.eye(3), part.shape)
+    for order in range(1, 13):
+        term = term @ part / order
+        total = total + term
+    for _ in range(halvings):
+        total = total @ total
+    return total
 
 
 def joined(groups: list[Poses]) -> Poses:
     """Concatenate several groups of poses."""
-    return Poses(torch.cat([g.rotation for g in groups]), torch.cat([g.centre for g in groups]))
+    return Poses(np.concatenate([g.rotation for g in groups]), np.concatenate([g.centre for g in groups]))
 
 
 def score_and_gradient(
@@ -90,7 +108,7 @@ def score_and_gradient(
     normalised: bool = False,
     gradient: bool = True,
     model: str = "rigid",
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+) -> tuple[FloatArray, FloatArray, FloatArray]:
     """Return, for every pose, mutual information, its gradient, and the share of samples inside the CT.
 
     Parameters
@@ -107,56 +125,73 @@ def score_and_gradient(
     -------
     score : (N,), gradient : (N, parameters) per unit of a step's parameters, overlap : (N,) between 0 and 1; float64.
     """
-    device = poses.centre.device
-    linear = torch.as_tensor(moving.ijk_from_lps[:3, :3], device=device, dtype=torch.float64)
-    offset = torch.as_tensor(moving.ijk_from_lps[:3, 3], device=device, dtype=torch.float64)
-    affines = torch.cat([linear @ poses.rotation, (poses.centre @ linear.T + offset)[:, :, None]], dim=2)
-    counts, pull = joint_counts(samples, moving, affines, slopes=gradient)
-
-    fine = counts[:, :CELLS].reshape(-1, MRI_BINS, ROW).double()
-    total = fine.sum(dim=(1, 2)).clamp_min(1e-9)
-    spline, slope = _spline_tables(device)
-    score, table = _information(fine @ spline / total[:, None, None], normalised)
+    linear, offset = moving.ijk_from_lps[:3, :3], moving.ijk_from_lps[:3, 3]
+    affines = np.concatenate([linear @ poses.rotation, (poses.centre @ linear.T + offset)[:, :, None]], axis=2)
+    backend = samples.backend
+    # All that an evaluation gives is copied from the device at once.
+    found = backend.host(evaluated(samples, moving, backend.put(affines), normalised, gradient))
+    score, total, sums = found[:, 0], found[:, 1], found[:, 2:].reshape(len(poses), -1, 3)
     overlap = total / len(samples)
-    if pull is None:
-        return score, torch.zeros(len(poses), 0, device=device), overlap
-
-    by_cell = torch.zeros(counts.shape, device=device)
-    by_cell[:, :CELLS] = (table @ slope.T).reshape(len(poses), CELLS).float()
-    sums = pull(by_cell)
+    if not gradient:
+        return score, np.zeros((len(poses), 0)), overlap
     # Chain rule: d value / d shift = s, d value / d generator G = s . G q; s: the slope in LPS, q = R p.
     shift = sums[:, 0] @ linear
-    moment = linear.T @ sums[:, 1:].transpose(1, 2) @ poses.rotation.transpose(1, 2)  # rows: slope; columns: q
-    along = torch.einsum("gab,nab->ng", MOTIONS[model].to(device), moment)
-    return score, torch.cat([along / TURN_RADIUS_MM, shift], dim=1) / total[:, None], overlap
+    moment = linear.T @ sums[:, 1:].transpose(0, 2, 1) @ poses.rotation.transpose(0, 2, 1)  # rows: slope; columns: q
+    along = moment.reshape(len(poses), 9) @ MOTIONS[model].reshape(-1, 9).T
+    return score, np.concatenate([along / TURN_RADIUS_MM, shift], axis=1) / total[:, None], overlap
+
+
+def evaluated(samples: Samples, moving: Moving, affines: Array, normalised: bool, gradient: bool) -> Array:
+    """Return score, number of samples inside and sums of derivatives of N poses, (N, 2 or 14) float64, on the device.
+
+    Parameters
+    ----------
+    affines
+        (N, 3, 4) float64, on the device: voxel index ijk of the moving image from a sample's point.
+    """
+    backend, poses = samples.backend, len(affines)
+    xp = backend.xp
+    counts, pull = backend.count(samples.points, samples.rows, moving.cells, affines, CELLS, slopes=gradient)
+    fine = xp.asarray(counts[:, :CELLS].reshape(poses, MRI_BINS, ROW), dtype=xp.float64) / WHOLE
+    total = xp.clip(fine.sum(axis=(1, 2)), 1e-9, None)
+    spline, slope = _spline_tables(cast(Hashable, backend))
+    score, table = _information(xp, fine @ spline / total[:, None, None], normalised)
+    result = xp.stack([score, total], 1)
+    if pull is None:
+        return result
+    by_cell = xp.zeros_like(counts, dtype=xp.float32)
+    by_cell[:, :CELLS] = (table @ slope.T).reshape(poses, CELLS)
+    return xp.concatenate([result, pull(by_cell).reshape(poses, 12)], 1)
 
 
 @lru_cache(maxsize=4)
-def _spline_tables(device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return cubic B-spline weights and their slopes by cell, (ROW, CT_BINS) each, float64.
+def _spline_tables(backend: Any) -> tuple[Array, Array]:
+    """Return cubic B-spline weights and their slopes by cell, (ROW, CT_BINS) each, float64, on the device.
 
     Counting in fine cells and spreading the counts afterwards takes a tenth of the time of spreading every sample, and
     the difference is smaller than the histogram's sampling noise.
     """
-    coordinate = torch.arange(ROW, device=device, dtype=torch.float64) / FINENESS
-    t = coordinate[:, None] - torch.arange(CT_BINS, device=device, dtype=torch.float64)
-    d = t.abs()
-    weight = torch.where(d < 1, 2 / 3 - d**2 + d**3 / 2, (2 - d).clamp_min(0) ** 3 / 6)
-    slope = torch.where(d < 1, -2 * d + 1.5 * d**2, -((2 - d).clamp_min(0) ** 2) / 2) * t.sign()
-    return weight, slope / FINENESS
+    coordinate = np.arange(ROW) / FINENESS
+    t = coordinate[:, None] - np.arange(CT_BINS)
+    d = np.abs(t)
+    beyond = np.maximum(2 - d, 0)
+    weight = np.where(d < 1, 2 / 3 - d**2 + d**3 / 2, beyond**3 / 6)
+    slope = np.where(d < 1, -2 * d + 1.5 * d**2, -(beyond**2) / 2) * np.sign(t)
+    return backend.put(weight), backend.put(slope / FINENESS)
 
 
-def _information(p: torch.Tensor, normalised: bool) -> tuple[torch.Tensor, torch.Tensor]:
+def _information(xp: Any, p: Array, normalised: bool) -> tuple[Array, Array]:
     """Return MI or NMI of joint probabilities (N, A, B), and the derivative by each probability (up to a constant)."""
-    log_joint = p.clamp_min(1e-12).log()
-    log_a = p.sum(dim=2, keepdim=True).clamp_min(1e-12).log()
-    log_b = p.sum(dim=1, keepdim=True).clamp_min(1e-12).log()
-    entropy_joint = -(p * log_joint).sum(dim=(1, 2))
-    entropies = -(p * (log_a + log_b)).sum(dim=(1, 2))
+    log_joint = xp.log(xp.clip(p, 1e-12, None))
+    log_a = xp.log(xp.clip(p.sum(axis=2, keepdims=True), 1e-12, None))
+    log_b = xp.log(xp.clip(p.sum(axis=1, keepdims=True), 1e-12, None))
+    log_both = log_a + log_b
+    entropy_joint = -(p * log_joint).sum(axis=(1, 2))
+    entropies = -(p * log_both).sum(axis=(1, 2))
     # An empty bin carries no information: its derivative is set to 0.
     filled = p > 0
     if normalised:
-        h = entropy_joint.clamp_min(1e-9)[:, None, None]
-        table = (entropies[:, None, None] / h * log_joint - (log_a + log_b)) / h
-        return entropies / entropy_joint.clamp_min(1e-9), table * filled
-    return entropies - entropy_joint, (log_joint - log_a - log_b) * filled
+        h = xp.clip(entropy_joint, 1e-9, None)
+        table = (entropies / h)[:, None, None] * log_joint - log_both
+        return entropies / h, table / h[:, None, None] * filled
+    return entropies - entropy_joint, (log_joint - log_both) * filled

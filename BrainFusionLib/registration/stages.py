@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import time
 
-import torch
+import numpy as np
 
+from BrainFusionLib.geometry import FloatArray
 from BrainFusionLib.intensity.inside import FindInside
 from BrainFusionLib.progress import Cancel, Progress, stop_if
 from BrainFusionLib.registration.confidence import around, corner_distance_mm, distinct, midpoint, sampling_error_mm
@@ -30,12 +31,10 @@ class Run:
     def __init__(
         self,
         settings: RegistrationSettings,
-        device: torch.device,
         progress: Progress | None,
         cancel: Cancel | None,
     ) -> None:
         self.settings = settings
-        self.device = device
         self.timings_s: dict[str, float] = {}
         self.iterations: dict[str, int] = {}
         self._progress = progress
@@ -63,7 +62,7 @@ class Run:
         """Add iterations to a stage."""
         self.iterations[name] = self.iterations.get(name, 0) + rounds
 
-    def find(self, heads: PreparedPair, starts: Poses) -> tuple[Poses, torch.Tensor, int]:
+    def find(self, heads: PreparedPair, starts: Poses) -> tuple[Poses, FloatArray, int]:
         """Run search passes until one pose stands out; return the last poses and scores, and the number of passes."""
         if self.settings.search == "local":
             return *self.climb_from(heads, starts), 1
@@ -76,7 +75,7 @@ class Run:
             starts = joined([starts, poses])
         return poses, score, number
 
-    def climb_from(self, heads: PreparedPair, start: Poses) -> tuple[Poses, torch.Tensor]:
+    def climb_from(self, heads: PreparedPair, start: Poses) -> tuple[Poses, FloatArray]:
         """Return up to two distinct poses at 2 mm, climbed from one start, best first, and their mutual information.
 
         From poses around the start, too: a single climb stops at the next local optimum.
@@ -86,7 +85,7 @@ class Run:
         followed = {3: 3, 2: 2, 1: 2}
         for level in LADDER:
             climbed, score, rounds = climb_at(heads, level, poses, self.settings.seed, self.check)
-            order = score.argsort(descending=True, stable=True)
+            order = np.argsort(-score, kind="stable")
             poses, score = distinct(climbed[order], followed[level], score[order])
             if level > 1:
                 poses = joined([poses, start])
@@ -96,7 +95,7 @@ class Run:
 
     def choose(
         self, heads: PreparedPair, starts: Poses, search_pass: SearchPass, begin: float, width: float
-    ) -> tuple[Poses, torch.Tensor]:
+    ) -> tuple[Poses, FloatArray]:
         """Return up to four distinct poses at 2 mm, best first, and their mutual information.
 
         The choice is made late: in most failures of simpler schemes the right pose was among the candidates but was
@@ -116,7 +115,7 @@ class Run:
         followed = {3: max(4, search_pass.candidates // 3), 2: 4, 1: 4}
         for level, fraction in zip(LADDER, (0.7, 0.8, 1.0), strict=True):
             climbed, score, rounds = climb_at(heads, level, poses, seed, self.check)
-            order = score.argsort(descending=True, stable=True)
+            order = np.argsort(-score, kind="stable")
             poses, score = distinct(climbed[order], followed[level], score[order])
             if level > 1:
                 poses = joined([poses, starts])
@@ -141,7 +140,7 @@ class Run:
         groups = [half.every(GROUPS // 2, n) for half in halves for n in range(GROUPS // 2)]
         sampling = sampling_error_mm(groups, heads.cells[0], final, self.check)
         self.lap("refine 1 mm", 0.99)
-        return final, float(corner_distance_mm(ends[0], ends[1])), sampling
+        return final, float(corner_distance_mm(ends[0], ends[1])[0]), sampling
 
     def refine_inside(
         self, heads: PreparedPair, pose: Poses, sampling_mm: float, find_inside: FindInside

@@ -14,9 +14,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
-import torch
-import torch.nn.functional as F
 
+from BrainFusionLib.backend import on_cpu
 from BrainFusionLib.evidence import LocalErrors, LocalFit
 from BrainFusionLib.geometry import FloatArray
 from BrainFusionLib.intensity import HEAD_THRESHOLD_HU, otsu_threshold
@@ -148,9 +147,7 @@ def pooled(array: VoxelArray, steps_kji: list[int]) -> VoxelArray:
     """Return the means of blocks of voxels; incomplete blocks at the end are dropped."""
     if any(n < step for n, step in zip(array.shape, steps_kji, strict=True)):
         return np.empty((0, 0, 0), dtype=np.float32)
-    # A tenth of the time of numpy's mean over three axes.
-    whole = torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32))[None]
-    means: VoxelArray = F.avg_pool3d(whole, tuple(steps_kji))[0].numpy()
+    means: VoxelArray = on_cpu().pool(array, steps_kji)
     return means
 
 

@@ -435,15 +435,15 @@ def test_an_impossible_choice_is_rejected_first(module, calls, pair, choice):
 
 def test_without_torch_the_message_names_the_pytorch_extension(module, calls, pair, monkeypatch):
     monkeypatch.setattr(module.torch_setup, "torch_is_installed", lambda: False)
-    with pytest.raises(MissingDependencyError, match="Install the PyTorch extension"):
-        module.BrainFusionLogic().process(*pair)
+    with pytest.raises(MissingDependencyError, match=r"graphics card.*install the PyTorch extension"):
+        module.BrainFusionLogic().process(*pair, settings=Settings(device="cuda"))
     assert calls == []
 
 
 def test_an_old_torch_is_rejected_with_a_remedy(module, calls, pair, monkeypatch):
     monkeypatch.setattr("importlib.metadata.version", lambda name: "2.1.2+cu118")
     with pytest.raises(MissingDependencyError, match=r"PyTorch 2\.1\.2\+cu118 is installed, and 2\.4 or newer"):
-        module.BrainFusionLogic().process(*pair)
+        module.BrainFusionLogic().process(*pair, settings=Settings(device="cuda"))
     monkeypatch.setattr("importlib.metadata.version", lambda name: "2.10.0")
     assert module.torch_setup.is_too_old() is None
     assert calls == []
@@ -471,10 +471,12 @@ def test_the_pytorch_extension_installs_a_missing_torch(module, monkeypatch):
     extension.PyTorchUtilsLogic = Logic
     monkeypatch.setitem(sys.modules, "PyTorchUtils", extension)
     monkeypatch.setattr(module.torch_setup, "torch_is_installed", lambda: True)
-    module.torch_setup.ensure_torch()
-    assert asked == []
+    module.torch_setup.ensure_torch("cuda")
     monkeypatch.setattr(module.torch_setup, "torch_is_installed", lambda: False)
-    module.torch_setup.ensure_torch()
+    module.torch_setup.ensure_torch("auto")
+    module.torch_setup.ensure_torch("cpu")
+    assert asked == []
+    module.torch_setup.ensure_torch("cuda")
     assert asked == [{"askConfirmation": True, "torchVersionRequirement": ">=2.4"}]
 
 

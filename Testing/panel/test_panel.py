@@ -872,17 +872,19 @@ def test_reloading_the_module_ends_the_worker(in_worker, nodes, application):
     assert runner.child_pid is None
 
 
-def test_without_torch_the_panel_explains_how_to_install_it(module, monkeypatch, nodes):
+def test_without_torch_a_graphics_card_is_explained_and_a_cpu_needs_nothing(module, monkeypatch, nodes):
     import fakes
 
     monkeypatch.setattr(sys.modules["BrainFusionSlicer.torch_setup"], "torch_is_installed", lambda: False)
     panel = module.BrainFusionWidget(fakes.Panel())
     panel.setup()
     panel.enter()
+    assert "PyTorch" not in panel.ui.statusLabel.text()
     panel.ui.ctSelector.setCurrentNode(nodes[0])
     panel.ui.mriSelector.setCurrentNode(nodes[1])
+    panel._parameterNode.device = module.choices.Device.cuda
     panel.ui.fuseButton.click()
-    assert "Install the PyTorch extension" in panel.ui.statusLabel.text()
+    assert "install the PyTorch extension" in panel.ui.statusLabel.text()
     panel.cleanup()
 
 

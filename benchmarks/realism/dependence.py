@@ -16,7 +16,6 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import SimpleITK as sitk
-import torch
 
 from benchmarks.registration.run import heads_from
 from BrainFusionLib.errors import BrainFusionError
@@ -85,7 +84,7 @@ def of_pairs(folder: Path) -> Iterator[tuple[str, tuple[float, float]]]:
 
 def of_case(case: Case, every_mm: float = 12.0) -> list[tuple[float, float]]:
     """Return the dependence of a simulated case in its true pose, in axial slices some mm apart."""
-    pulled = resample_onto(case.ct, case.mri.grid, case.transform, fill=AIR_HU, device=torch.device("cpu"))
+    pulled = resample_onto(case.ct, case.mri.grid, case.transform, fill=AIR_HU)
     ct, _ = axial_stack(pulled.array_kji, case.mri.grid)
     mri, _ = axial_stack(case.mri.array_kji, case.mri.grid)
     low, high = WINDOW_HU

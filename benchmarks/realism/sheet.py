@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import torch
 from PIL import Image, ImageDraw
 
 from benchmarks.registration.run import heads_from
@@ -73,7 +72,7 @@ def axial_and_sagittal(centre: np.ndarray) -> tuple[Grid, Grid]:
 def plane_of(volume: Volume, grid: Grid, transform: RigidTransform | None) -> VoxelArray:
     """Return what a volume shows in a plane; a CT in a pose."""
     fill = AIR_HU if volume.modality == "CT" else 0.0
-    seen = resample_onto(volume, grid, transform or RigidTransform.identity(), fill=fill, device=torch.device("cpu"))
+    seen = resample_onto(volume, grid, transform or RigidTransform.identity(), fill=fill)
     plane: VoxelArray = seen.array_kji[0]
     return plane
 

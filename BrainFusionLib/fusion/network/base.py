@@ -3,33 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import nn
 
-from BrainFusionLib.errors import GeometryError
 from BrainFusionLib.fusion.method import MIXTURE, Fused
+from BrainFusionLib.fusion.slices import DeviceFullError
 from BrainFusionLib.intensity.unit import Stacks
 from BrainFusionLib.volume import VoxelArray
 
-# Rows and columns of slices must be multiples of it: four poolings halve a slice four times.
-SIZE_MULTIPLE = 16
-
-# (B, 3, H, W) to (B, 1, H, W).
-BatchFunction = Callable[[torch.Tensor], torch.Tensor]
-
 
 class FusionNetwork(nn.Module):
-    """Base of the fusion networks.
+    """Base of the fusion networks in torch; see `slices.Network`.
 
     `forward` takes slices (B, 3, H, W), the CT and the MRI on the unit scale and the bone weight, 0 to 1, and gives the
-    fused slices, (B, 1, H, W), unit scale; H and W are multiples of `SIZE_MULTIPLE`.
+    fused slices, (B, 1, H, W), unit scale; H and W are multiples of `slices.SIZE_MULTIPLE`.
 
-    A stack of slices goes through `batch_output`, batch by batch, into an array that is `untouched` to begin with, and
-    `finished` makes the fused stack of it. Here the output is the fused slice; networks that put out something else
-    override all three.
+    Here the output is the fused slice; networks that put out something else override `batch_output`, `untouched` and
+    `finished`.
 
     Attributes
     ----------
@@ -39,12 +33,13 @@ class FusionNetwork(nn.Module):
         What a weights file calls the modules whose names differ from those of the class's own.
     """
 
+    needs_torch: ClassVar[bool] = True
     meaning: ClassVar[str] = MIXTURE
     stored_as: ClassVar[Mapping[str, str]] = {}
 
     @property
     def margin(self) -> int | None:
-        """How far away, pixels, the pixels of the input may lie that one of the output depends on; ``None``: any."""
+        """See `slices.Network`."""
         return None
 
     def batch_output(self, slices: torch.Tensor) -> torch.Tensor:
@@ -53,32 +48,48 @@ class FusionNetwork(nn.Module):
         return fused
 
     def untouched(self, stacks: Stacks) -> VoxelArray:
-        """Return the output, a new array, for slices that need not go through the network: outside the head."""
+        """See `slices.Network`."""
         return np.array(stacks.mri_unit, dtype=np.float32)
 
     def finished(self, output: VoxelArray, stacks: Stacks) -> Fused:
-        """Return the fused stack, which outside the head is the MRI."""
+        """See `slices.Network`."""
         return Fused(output if stacks.head is None else np.where(stacks.head, output, stacks.mri_unit))
 
-    def compiled(self) -> BatchFunction | None:
-        """Return `batch_output` in a faster form for the CPU; ``None`` where there is none."""
-        return None
+    def runner(self, device: str) -> Callable[[VoxelArray], VoxelArray]:
+        """See `slices.Network`; the network is moved to the device, and left there."""
+        return ready(self, torch.device(device))
+
+    def stored_name(self, name: str) -> str:
+        """Return what a weights file calls a tensor."""
+        module, dot, rest = name.partition(".")
+        return self.stored_as.get(module, module) + dot + rest
+
+    def arrays(self) -> dict[str, npt.NDArray[Any]]:
+        """Return a copy of the tensors as arrays, by their names in a file."""
+        return {
+            self.stored_name(name): tensor.detach().cpu().numpy().copy() for name, tensor in self.state_dict().items()
+        }
 
 
-def channels(slices: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Return CT, MRI and bone weight, (B, 1, H, W) each.
+def ready(network: FusionNetwork, device: torch.device) -> Callable[[VoxelArray], VoxelArray]:
+    """Return a network's `batch_output` for numpy's arrays, ready to run on a device, in evaluation mode."""
+    # The order in memory that convolutions are fastest in: measured on one core, FusionNet of width 16, 256x256, one
+    # slice in 114 ms instead of 193.
+    network.to(device).eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
-    Raises
-    ------
-    GeometryError
-        There are not three channels.
-    """
-    if slices.ndim != 4 or slices.shape[1] != 3:
-        raise GeometryError(
-            "a fusion network needs CT, MRI and bone weight, (B, 3, H, W); got slices of shape "
-            f"{tuple(slices.shape)}. Add the missing channel."
-        )
-    return slices[:, :1], slices[:, 1:2], slices[:, 2:]
+    def run(slices: VoxelArray) -> VoxelArray:
+        given = torch.from_numpy(slices).to(device).contiguous(memory_format=torch.channels_last)
+        try:
+            # Without TF32, whose 10 bits would make GPU and CPU differ by 1e-3 of the unit scale: a few HU in bone.
+            with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+                output: VoxelArray = network.batch_output(given).cpu().numpy()
+                return output
+        except torch.cuda.OutOfMemoryError as error:
+            if device.type == "cpu":
+                raise
+            raise DeviceFullError from error
+
+    return run
 
 
 def initialise(network: nn.Module, generator: torch.Generator) -> None:

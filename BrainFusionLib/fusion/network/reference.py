@@ -9,7 +9,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from BrainFusionLib.errors import WeightsError
-from BrainFusionLib.fusion.network.base import FusionNetwork, channels, initialise
+from BrainFusionLib.fusion.network.base import FusionNetwork, initialise
+from BrainFusionLib.fusion.weight_map import channels
 
 
 class FusionNet(FusionNetwork):

@@ -1,4 +1,6 @@
-"""Edges of slices and how much of them a fused slice keeps (Qabf's formula), with the slope of that, on the device.
+"""Edges of slices and how much of them a fused slice keeps (Qabf's formula), with the slope of that.
+
+For numpy's arrays and torch's tensors alike.
 
 Source: C. Xydeas and V. Petrovic, Electronics Letters 36 (2000) 308; see `BrainFusionLib.metrics.fusion.qabf`, which is
 the measure itself.
@@ -10,9 +12,7 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import torch
-import torch.nn.functional as F
-
+from BrainFusionLib.fusion.primitives import Array, module_of, padded, sigmoid
 from BrainFusionLib.metrics.fusion import DIRECTION, STRENGTH
 
 # Squares below this do not count as edges: 1e-4 of the unit scale, far below one grey level of an 8-bit picture.
@@ -25,44 +25,46 @@ CORNER = 1e-3
 class Edges(NamedTuple):
     """Sobel edges, (B, 1, H, W) each: steps along columns and rows, strength, direction (-pi/2 to pi/2)."""
 
-    x: torch.Tensor
-    y: torch.Tensor
-    strength: torch.Tensor
-    direction: torch.Tensor
+    x: Array
+    y: Array
+    strength: Array
+    direction: Array
 
 
-def edges(image: torch.Tensor) -> Edges:
+def edges(image: Array) -> Edges:
     """Return the Sobel edges of (B, 1, H, W); beyond the border all is 0; differentiable."""
     return edges_of_steps(*_steps(image))
 
 
-def edges_of_steps(x: torch.Tensor, y: torch.Tensor) -> Edges:
+def edges_of_steps(x: Array, y: Array) -> Edges:
     """Return the edges that have these steps along columns and rows; any one shape."""
     # Not atan(y / x), whose slope in flat places is beyond all bounds and drowns all others; atan2's there is 0.
-    angle = torch.atan2(y, x)
+    xp = module_of(x)
+    angle = xp.arctan2(y, x)
     # Half a turn more or less is the same edge; the step itself has no slope.
-    angle = angle - math.pi * ((angle > math.pi / 2).to(angle.dtype) - (angle <= -math.pi / 2).to(angle.dtype))
-    return Edges(x, y, (x.square() + y.square() + TINY).sqrt(), angle)
+    angle = angle - math.pi * (_number(angle > math.pi / 2, x) - _number(angle <= -math.pi / 2, x))
+    return Edges(x, y, xp.sqrt(x * x + y * y + TINY), angle)
 
 
-def _steps(image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def _steps(image: Array) -> tuple[Array, Array]:
     """Return Sobel's steps along columns and rows of (B, 1, H, W); beyond the border all is 0."""
     # Sums, not a convolution, so that what is flat has steps of exactly 0, whatever the batch.
-    padded = F.pad(image, (1, 1, 1, 1))
-    smooth_rows = padded[..., :-2, :] + 2 * padded[..., 1:-1, :] + padded[..., 2:, :]
-    smooth_columns = padded[..., :-2] + 2 * padded[..., 1:-1] + padded[..., 2:]
+    wide = padded(image, 1)
+    smooth_rows = wide[..., :-2, :] + 2 * wide[..., 1:-1, :] + wide[..., 2:, :]
+    smooth_columns = wide[..., :-2] + 2 * wide[..., 1:-1] + wide[..., 2:]
     return smooth_rows[..., 2:] - smooth_rows[..., :-2], smooth_columns[..., 2:, :] - smooth_columns[..., :-2, :]
 
 
-def kept(source: Edges, fused: Edges) -> torch.Tensor:
+def kept(source: Edges, fused: Edges) -> Array:
     """Return how much of the source's edge the fused slice keeps at each pixel, 0 to 1."""
-    strength = torch.minimum(source.strength, fused.strength) / torch.maximum(source.strength, fused.strength)
-    turn = (source.direction - fused.direction).abs()
-    direction = 1 - torch.minimum(turn, math.pi - turn) * (2 / math.pi)
+    xp = module_of(fused.x)
+    strength = xp.minimum(source.strength, fused.strength) / xp.maximum(source.strength, fused.strength)
+    turn = xp.abs(source.direction - fused.direction)
+    direction = 1 - xp.minimum(turn, math.pi - turn) * (2 / math.pi)
     return _sigmoid(strength, STRENGTH) * _sigmoid(direction, DIRECTION)
 
 
-def slope_of_kept(fused: torch.Tensor, sources: Sequence[Edges]) -> torch.Tensor:
+def slope_of_kept(fused: Array, sources: Sequence[Edges]) -> Array:
     """Return the derivative, by each pixel of the fused slice, of all that it keeps of its sources' edges.
 
     That is of the sum, over pixels and sources, of ``kept · strength of the source``, Qabf's numerator. Worked out by
@@ -73,29 +75,34 @@ def slope_of_kept(fused: torch.Tensor, sources: Sequence[Edges]) -> torch.Tensor
     return -(_steps(by_x)[0] + _steps(by_y)[1])
 
 
-def slopes_by_steps(fused: Edges, sources: Sequence[Edges]) -> tuple[torch.Tensor, torch.Tensor]:
+def slopes_by_steps(fused: Edges, sources: Sequence[Edges]) -> tuple[Array, Array]:
     """Return the derivative of all that is kept by the fused slice's steps along columns and rows, of their shape."""
     x, y, strength, direction = fused
-    by_strength, by_direction = torch.zeros_like(x), torch.zeros_like(x)
+    xp = module_of(x)
+    by_strength, by_direction = xp.zeros_like(x), xp.zeros_like(x)
     for source in sources:
         weaker = strength < source.strength
-        ratio = torch.minimum(strength, source.strength) / torch.maximum(strength, source.strength)
+        ratio = xp.minimum(strength, source.strength) / xp.maximum(strength, source.strength)
         turn = source.direction - direction
         # The shorter way round: lines that differ by half a turn are the same.
-        turn = turn - math.pi * ((turn > math.pi / 2).to(turn.dtype) - (turn < -math.pi / 2).to(turn.dtype))
-        q_strength = torch.sigmoid((ratio - STRENGTH[2]) * -STRENGTH[1])
-        q_direction = torch.sigmoid((1 - turn.abs() * (2 / math.pi) - DIRECTION[2]) * -DIRECTION[1])
+        turn = turn - math.pi * (_number(turn > math.pi / 2, x) - _number(turn < -math.pi / 2, x))
+        q_strength = sigmoid((ratio - STRENGTH[2]) * -STRENGTH[1])
+        q_direction = sigmoid((1 - xp.abs(turn) * (2 / math.pi) - DIRECTION[2]) * -DIRECTION[1])
         q = source.strength * q_strength * q_direction * (STRENGTH[0] * DIRECTION[0])
-        slope_of_ratio = torch.where(weaker, 1 / source.strength, -ratio / strength)
-        slope_of_ratio = slope_of_ratio * ((1 - ratio) / CORNER).clamp(max=1)
+        slope_of_ratio = xp.where(weaker, 1 / source.strength, -ratio / strength)
+        slope_of_ratio = slope_of_ratio * xp.clip((1 - ratio) / CORNER, None, 1)
         by_strength = by_strength - q * (1 - q_strength) * STRENGTH[1] * slope_of_ratio
-        by_direction = by_direction - q * (1 - q_direction) * DIRECTION[1] * (2 / math.pi) * (turn / CORNER).clamp(
-            -1, 1
-        )
-    outwards, around = by_strength / strength, by_direction / strength.square()
+        signs = xp.clip(turn / CORNER, -1, 1)
+        by_direction = by_direction - q * (1 - q_direction) * DIRECTION[1] * (2 / math.pi) * signs
+    outwards, around = by_strength / strength, by_direction / (strength * strength)
     return outwards * x - around * y, outwards * y + around * x
 
 
-def _sigmoid(x: torch.Tensor, constants: tuple[float, float, float]) -> torch.Tensor:
+def _number(condition: Array, like: Array) -> Array:
+    """Return 1 where a condition holds and 0 elsewhere, of the type of another array."""
+    return module_of(like).asarray(condition, dtype=like.dtype)
+
+
+def _sigmoid(x: Array, constants: tuple[float, float, float]) -> Array:
     gamma, kappa, sigma = constants
-    return gamma * torch.sigmoid(-kappa * (x - sigma))
+    return gamma * sigmoid(-kappa * (x - sigma))

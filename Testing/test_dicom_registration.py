@@ -21,6 +21,7 @@ from BrainFusionLib.case import Result, Source, to_document
 from BrainFusionLib.case.decision import Signed, decide
 from BrainFusionLib.case.dicom_results import PairHeaders, read_pair_headers
 from BrainFusionLib.case.leaving import joined, may_leave
+from BrainFusionLib.case.result import Bone
 from BrainFusionLib.case.standing import inputs_sha256, pose_sha256
 from BrainFusionLib.errors import GeometryError, ImageFileError, SettingsError
 from BrainFusionLib.folder import write_case
@@ -370,6 +371,19 @@ def test_results_go_into_the_study_and_frame_of_the_reference(
     found = read_transform(files["dicom_registration"], between=between(headers.ct, headers.mri))
     assert np.allclose(found.moving_from_fixed_lps, pose.moving_from_fixed_lps, rtol=0, atol=1e-8)
     assert_dciodvfy_finds_no_error(files["dicom_registration"])
+
+
+def test_bone_is_written_beside_the_other_dicom_results(read, plain, tmp_path, monkeypatch) -> None:
+    pytest.importorskip("highdicom", reason="highdicom is not installed: brainfusion[dicom-seg]")
+    monkeypatch.setattr(folder, "write_report", lambda result, mri, path: path.touch())
+    labels = plain.fused.with_array(plain.fused.array_kji * 0 + 1, name="bone")
+    result = replace(plain, bone=Bone(300.0, 1.0, labels))
+    files = write_case(result, read[1], tmp_path, dicom=read[3])
+    data = pydicom.dcmread(files["dicom_bone"])
+    assert (data.Modality, data.StudyInstanceUID) == ("SEG", read[3].mri.study_uid)
+    assert_dciodvfy_finds_no_error(files["dicom_bone"], "Segmentation")
+    write_case(plain, read[1], tmp_path, dicom=read[3])
+    assert not (tmp_path / "dicom" / "bone.dcm").exists()
 
 
 def test_a_red_result_leaves_only_if_that_is_asked_for_and_shows_it(read, plain, tmp_path, monkeypatch) -> None:

@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import importlib.util
-from dataclasses import replace
 
 import numpy as np
 import pydicom
 import pytest
 
-from BrainFusionLib import folder
-from BrainFusionLib.case.result import Bone
 from BrainFusionLib.errors import MissingDependencyError
-from BrainFusionLib.folder import write_case
 from BrainFusionLib.geometry import apply_affine
 from BrainFusionLib.io import dicom_segmentation
 from BrainFusionLib.io.dicom_attributes import Doubt
 from BrainFusionLib.io.dicom_headers import read_series_headers
 from BrainFusionLib.io.dicom_segmentation import write_dicom_segmentation
 from BrainFusionLib.volume import Volume
-from Testing.test_dicom_registration import assert_dciodvfy_finds_no_error, pair, plain, read  # noqa: F401
+from Testing.test_dicom_registration import assert_dciodvfy_finds_no_error
 from Testing.test_dicom_writing import OBLIQUE, a_grid, a_volume, write_scan
 
 needs_highdicom = pytest.mark.skipif(
@@ -89,16 +85,3 @@ def written_without(tmp_path, monkeypatch):
     monkeypatch.setattr(dicom_segmentation, "can_write_segmentations", lambda: False)
     headers = read_series_headers(write_scan(a_volume(a_grid()), tmp_path / "mri"))
     return Volume(np.ones(a_grid().shape_kji, np.float32), a_grid()), headers
-
-
-@needs_highdicom
-def test_bone_is_written_beside_the_other_dicom_results(read, plain, tmp_path, monkeypatch):  # noqa: F811
-    monkeypatch.setattr(folder, "write_report", lambda result, mri, path: path.touch())
-    labels = plain.fused.with_array(plain.fused.array_kji * 0 + 1, name="bone")
-    result = replace(plain, bone=Bone(300.0, 1.0, labels))
-    files = write_case(result, read[1], tmp_path, dicom=read[3])
-    data = pydicom.dcmread(files["dicom_bone"])
-    assert (data.Modality, data.StudyInstanceUID) == ("SEG", read[3].mri.study_uid)
-    assert_dciodvfy_finds_no_error(files["dicom_bone"], "Segmentation")
-    write_case(plain, read[1], tmp_path, dicom=read[3])
-    assert not (tmp_path / "dicom" / "bone.dcm").exists()

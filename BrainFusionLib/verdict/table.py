@@ -185,8 +185,8 @@ CRITERIA: tuple[Criterion, ...] = (
         text="about {value:.0f} cm² of the vault is without bone: the brain may bulge or sink there",
     ),
     Criterion(
-        # On 14 simulated heads, all 85 judged shifts of 4 mm and more were estimated above the limit, 32 of 35 of 2 to
-        # 4 mm, and 9 of 571 without a shift: docs/realism.
+        # On 14 simulated heads, all 85 judged shifts of 4 mm and more were estimated above the limit, 33 of 46 of 2 to
+        # 4 mm (11 of the others as a displaced part), and 4 of 617 without a shift: docs/realism.
         "brain_shift", "shift of the brain against the skull", displaced.brain_shift_mm, "at most",
         amber=displaced.SHIFT_LIMIT_MM, unit="mm",
         text="the brain has shifted by about {low}–{high} mm against the skull, most at the {place}",
@@ -194,7 +194,7 @@ CRITERIA: tuple[Criterion, ...] = (
     ),
     Criterion(
         # Ventricles that changed and cavities, of 1.5 to 3 mm, read 1.5 to 2.5 mm with such a gain; of cases right
-        # within 1 mm, 5 of 565 do: docs/realism.
+        # within 1 mm, 4 of 551 do: docs/realism.
         "part_displaced", "displacement of a part of the brain, if certain", displaced.part_displaced_mm, "at most",
         amber=displaced.PART_LIMIT_MM, unit="mm",
         text="a part of the brain lies about {low}–{high} mm from where the MRI shows it, most at the {place}: it has "

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pytest
 
-from benchmarks.realism import collect, holding, measuring, plan, tables
+from benchmarks.realism import brain_masks, collect, holding, measuring, plan, tables
 from benchmarks.realism.calibrating import (
     Sample,
     by_effect,
@@ -124,6 +124,8 @@ def test_a_quarter_of_the_cases_is_made_wrong_and_each_kind_judges_and_calibrate
         kinds = {task.kind for g in groups for task in g.tasks if task.half == half}
         assert kinds == {"mix", *plan.BY_HAND}
     assert all(len({task.head for task in group.tasks}) == 3 for group in groups)
+    more = {task.kind for group in plan.plan(1048, 14)[250:] for task in group.tasks}
+    assert more == set(plan.MORE)
 
 
 def test_fewer_than_four_heads_are_rejected():
@@ -305,6 +307,18 @@ def test_the_reports_name_each_kind():
     assert "| bias | 20 |" in text
     own = [c for c in cases if c.row["half"] == "0"]
     assert "Physics left out" in holding.report(cases, calibrated(sample(own)))
+
+
+# --- brain masks -----------------------------------------------------------------------------------------------------
+
+
+def test_true_brain_lies_where_the_mri_shows_it(head):
+    case = make_physics_case(head, brain_masks.kinds(3)["T2, slices of 5 + 1 mm"], 3)
+    brain, signal = brain_masks.brain_of(case, head), case.mri.array_kji
+    assert 0.7e6 < np.count_nonzero(brain) * np.prod(case.mri.grid.spacing_ijk_mm) < 2.2e6
+    # In T2, CSF beside the brain is brighter than the brain, air and bone are darker.
+    assert np.percentile(signal[brain], 90) / np.percentile(signal[brain], 10) < 4
+    assert brain_masks.dice(brain, brain) == 1
 
 
 # --- from end to end -------------------------------------------------------------------------------------------------

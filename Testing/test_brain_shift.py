@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from BrainFusionLib.acquisition import CtAcquisition, PairAcquisition
-from BrainFusionLib.evidence import BrainShift, Evidence, Inside
+from BrainFusionLib.evidence import BrainShift, Distortion, Evidence, Inside
 from BrainFusionLib.geometry import apply_affine
 from BrainFusionLib.intensity.inside import inside_skull
 from BrainFusionLib.phantom import head_grid, make_phantom
@@ -18,6 +18,7 @@ from BrainFusionLib.verdict.judge import judge
 from BrainFusionLib.verdict.matching import gains, shifts_within
 
 GRID = head_grid(2.0)
+SHIFTS = {"brain_shift", "part_displaced", "brain_shift_not_judged", "small_shift_not_judged"}
 # Below the left front of the vault, in the phantom's frame.
 PLACE, REACH_MM = np.array([30.0, -35.0, 35.0]), 35.0
 
@@ -82,11 +83,43 @@ def test_gains_without_the_c_library_are_the_same(monkeypatch):
 
 
 def test_shift_after_surgery_is_said_from_a_smaller_one_on():
-    shift = BrainShift(True, p95_mm=3.2, low_mm=2.6, high_mm=4.2, place="left front")
+    shift = BrainShift(
+        True, p95_mm=2.4, low_mm=2.6, high_mm=4.2, place="left front", information_nats=0.3, gain_nats=0.005
+    )
     assert judge(Evidence(brain_shift=shift)).colour == judge(Evidence()).colour
     after = judge(Evidence(brain_shift=shift, inside=Inside(20.0, 0.0, 1)))
     texts = [finding.text for finding in after.findings if finding.code == "brain_shift"]
     assert texts == ["the brain has shifted by about 3–4 mm against the skull, most at the left front"]
+
+
+CERTAIN = BrainShift(
+    True, p95_mm=1.9, low_mm=1.6, high_mm=2.5, place="left front", information_nats=0.3, gain_nats=0.02
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("changes", "codes"),
+    [
+        ({}, {"part_displaced"}),
+        ({"gain_nats": 0.003}, set()),
+        ({"p95_mm": 4.0}, {"brain_shift"}),
+        ({"p95_mm": 4.0, "gain_nats": 0.002}, {"brain_shift_not_judged"}),
+        ({"gain_nats": 0.003, "information_nats": 0.06}, {"small_shift_not_judged"}),
+    ],
+)
+def test_displacement_is_said_as_far_as_it_makes_the_images_agree_better(changes, codes):
+    findings = judge(Evidence(brain_shift=replace(CERTAIN, **changes))).findings
+    assert {finding.code for finding in findings} & SHIFTS == codes
+
+
+def test_displacement_with_a_distorted_skull_is_not_called_a_shift():
+    distorted = Distortion(1.0, 3.0, 1.2, 1.0, 1.0, 2.0, 0.3)
+    shift = replace(CERTAIN, p95_mm=4.0, low_mm=3.5, high_mm=5.2)
+    findings = {f.code: f for f in judge(Evidence(brain_shift=shift, distortion=distorted)).findings}
+    assert findings.keys() & SHIFTS == {"part_displaced"}
+    assert "it has moved, or the MRI is distorted there" in findings["part_displaced"].text
+    opened = judge(Evidence(brain_shift=shift, distortion=distorted, inside=Inside(20.0, 0.0, 1))).findings
+    assert {f.code for f in opened} & SHIFTS == {"brain_shift"}
 
 
 @pytest.mark.parametrize(("air_ml", "level"), [(0.0, "green"), (12.0, "amber")])

@@ -110,6 +110,20 @@ def test_a_misaligned_part_is_a_finding(changes, colour, words):
     assert words in verdict.reasons[0]
 
 
+def test_local_errors_alone_are_not_red_where_the_skull_matches():
+    matched = Distortion(0.5, 1.0, 1.2, 0.5, 1.0, 2.2, 0.3)
+    for changes in ({"part_mm": 4.0}, {"median_mm": 5.0}):
+        assert judged(local=replace(FITS, **changes), distortion=matched).colour == "amber"
+        assert judged(local=replace(FITS, **changes), distortion=replace(matched, pose_median_mm=1.7)).colour == "red"
+
+
+def test_thick_slices_are_not_taken_for_errors():
+    thin = dict(zip((f.name for f in FEATURES), (0.1,) * len(FEATURES), strict=True)) | {"distortion_mm": 0.5}
+    table = calibration()
+    read = [table.beyond_quiet(thin | {"voxel_mm": voxel})["distortion_mm"] for voxel in (1.0, 1.25, 3.0, 6.0)]
+    assert read[0] == read[1] > read[2] > read[3]
+
+
 @pytest.mark.parametrize(
     ("skull", "colour", "words"),
     [
@@ -270,12 +284,12 @@ def test_green_means_all_within_limits(margin, agreement, overlap, mirrored):
         ({"sampling_error_mm": float("nan")}, "not a clear optimum"),
         (
             {"mirrored_margin_nats": 0.01, "agreement_mm": 0.5},
-            "do: hardly better than when mirrored (by 0.01 nats) and two refinements end 0.5 mm apart",
+            "MRI: hardly better than when mirrored (by 0.01 nats) and two refinements end 0.5 mm apart",
         ),
         ({"mirrored_margin_nats": 0.01, "sampling_error_mm": 0.2}, "and other samples move the pose by 0.20 mm"),
         (
             {"mirrored_margin_nats": 0.1, "agreement_mm": 0.5, "sampling_error_mm": 0.2},
-            "do: two refinements end 0.5 mm apart and other samples move the pose by 0.20 mm",
+            "MRI: two refinements end 0.5 mm apart and other samples move the pose by 0.20 mm",
         ),
     ],
 )

@@ -238,7 +238,8 @@ def table(rows: Sequence[dict[str, str]]) -> str:
         "over the brain), or nothing to find; *refused*: no result was given although there was a pose to find. "
         "*Found*: results of the registration; *given*: right results given back as transforms to be used as they "
         "are, unmoved or moved. The limits of `verdict/table.py` were chosen on every second head; the other heads "
-        "only judge.",
+        "only judge. The evidence of all rows is of 25 November, before brain shift, scale, distortion, air and holes "
+        "were measured: only the older criteria judge here, with today's limits.",
         "",
     ]
     summary = []

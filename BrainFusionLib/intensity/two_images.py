@@ -16,8 +16,9 @@ from BrainFusionLib.volume import BoolArray, VoxelArray
 DEPTHS_MM = np.array([1.5, 3, 5, 8, 12, 18, 26], np.float32)
 MRI_BINS, CT_BINS, REACH_HU = 64, 40, 60.0
 TURNS = 25
-# First: the brain's HU above its median in the middle, the distance to CSF, the noise, the share of CSF by depth.
-FIRST_HU, FIRST_SHARES = (1.0, 20.0, 8.0), (0.6, 0.1)
+# First: the brain's HU above the median in the middle (of brain and ventricles), the distance to CSF, the noise, the
+# share of CSF by depth. From a lower start, heads with much CSF were taken for brain all over.
+FIRST_HU, FIRST_SHARES = (6.0, 22.0, 6.0), (0.6, 0.1)
 # Limits of what is learned; a density that no HU falls below, so that the CT alone never decides.
 BRAIN_HU, LESS_DENSE_HU, NOISE_HU, SHARES, LEAST_DENSITY = (-10, 15), (10, 30), (3, 25), (0.02, 0.9), 0.02
 

@@ -85,6 +85,8 @@ class Criterion:
         Factor by which all limits but that of a refusal grow for this evidence (for coarse voxels, for example).
     may_refuse
         Whether this criterion may refuse a pose with this evidence.
+    may_be_red
+        Whether this criterion may be red with this evidence; else it is amber at most.
     remedy
         What to do about a refusal, if it is not to check the images.
     words
@@ -103,6 +105,7 @@ class Criterion:
     refusal: str = ""
     scale: Callable[[Evidence], float] = _one
     may_refuse: Callable[[Evidence], bool] = _always
+    may_be_red: Callable[[Evidence], bool] = _always
     remedy: Remedy | None = None
     green: float | None = None
     words: Callable[[Evidence], Mapping[str, str]] = _no_words
@@ -114,7 +117,8 @@ class Criterion:
             return None
         scale = self.scale(evidence)
         limits: tuple[tuple[Colour, float | None], ...] = (
-            ("green", self.green), ("amber", self.amber), ("red", self.red),
+            ("green", self.green), ("amber", self.amber),
+            ("red", self.red if self.red is not None and self.may_be_red(evidence) else None),
         )  # fmt: skip
         beyond = [(level, limit * scale) for level, limit in limits if limit is not None]
         passed = [level for level, limit in beyond if not self._is_within(value, limit)]

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from BrainFusionLib.evidence import Evidence
+from BrainFusionLib.verdict.displaced import CERTAIN_GAIN_NATS, SCALE_LIMIT_PERCENT, scale_percent, thick_scale
 
 TABLE = Path(__file__).with_name("calibration.json")
 # No simulation knows what else a scanner and a head do. Clinics report 1.3 ± 0.9 mm between CT and MRI.
@@ -32,11 +33,15 @@ MOST_MM = 100.0
 MOST_OUTSIDE = 10.0
 # Local errors of a head in which none could be measured count as these: the bound is to be wide.
 UNMEASURED_PART_MM, UNMEASURED_BIAS_MM = 3.0, 3.0
+# Longest voxel edge of thin slices, and where the calibration ends.
+THIN_MM, THICKEST_MM = 1.25, 6.0
 # The brain of a patient who lies on the other side moves by 0.5 to 0.8 mm without any operation.
 UNOPENED_SHIFT_MM = 0.5
 # Root mean square that 1 % of gradient non-linearity leaves of a head after a shift: in the isocentre, and more where
 # the head's centre is 50 mm away (computed). Shares of it that the vendor's correction leaves.
 CENTRED_MM, OFF_CENTRE_MM, TYPICAL_AWAY_MM = 0.4, 0.9, 30.0
+# Median error over the brain for 1 % along one axis, after the best shift: a brain of 140 to 180 mm.
+MM_PER_PERCENT = 0.3
 CORRECTED = {"none": 1.0, "2D": 0.6, "3D": 0.2}
 
 
@@ -53,11 +58,15 @@ class Feature:
     weight
         Millimetres of error for each of its units, as assumed before there is data: 1 for a measure of the anatomy's
         displacement itself.
+    coarse
+        By which share a case without error reads more for each millimetre of the longest voxel edge beyond thin slices:
+        in thick slices the skull and the brain are found less exactly, though the pose is hardly worse.
     """
 
     name: str
     measure: Callable[[Evidence], float | None]
     weight: float
+    coarse: float = 0.0
 
 
 def _scatter_mm(evidence: Evidence) -> float | None:
@@ -104,9 +113,23 @@ def _shift_noise_mm(evidence: Evidence) -> float | None:
     return _of_shift(evidence, "noise_mm")
 
 
+def _certain_shift_mm(evidence: Evidence) -> float | None:
+    """Return the 95th percentile of the shift, as far as it is certain: of a part that moved, medians say little."""
+    p95, gain = _of_shift(evidence, "p95_mm"), _of_shift(evidence, "gain_nats")
+    return None if p95 is None or gain is None else p95 * min(1.0, max(0.0, gain) / CERTAIN_GAIN_NATS)
+
+
 def _distortion_mm(evidence: Evidence) -> float | None:
     value: float | None = _read(evidence, "distortion", "median_mm")
     return value
+
+
+def _scale_mm(evidence: Evidence) -> float | None:
+    """Return the error of the anatomy that a wrong scale makes; half of what is told as wrong is the usual noise."""
+    percent = scale_percent(evidence)
+    if percent is None:
+        return None
+    return MM_PER_PERCENT * beyond(percent, SCALE_LIMIT_PERCENT / 2 * thick_scale(evidence))
 
 
 def _skull_mm(evidence: Evidence) -> float | None:
@@ -147,12 +170,14 @@ def _read(evidence: Evidence, *names: str) -> Any:
 FEATURES: tuple[Feature, ...] = (
     Feature("scatter_mm", _scatter_mm, 3.0),
     Feature("voxel_mm", _voxel_mm, 0.01),
-    Feature("worst_part_mm", _part_mm, 0.15),
+    Feature("worst_part_mm", _part_mm, 0.15, 0.1),
     Feature("local_bias_mm", _bias_mm, 1.0),
-    Feature("brain_shift_mm", _shift_mm, 1.0),
+    Feature("brain_shift_mm", _shift_mm, 1.0, 0.1),
+    Feature("certain_shift_mm", _certain_shift_mm, 0.2),
     Feature("brain_shift_noise_mm", _shift_noise_mm, 0.05),
-    Feature("distortion_mm", _distortion_mm, 0.25),
-    Feature("skull_mm", _skull_mm, 0.1),
+    Feature("distortion_mm", _distortion_mm, 0.25, 0.25),
+    Feature("scale_mm", _scale_mm, 1.0),
+    Feature("skull_mm", _skull_mm, 0.1, 0.25),
     Feature("air_ml", _air_ml, 0.005),
     Feature("hole_cm", _hole_cm, 0.01),
     Feature("gradients_mm", _gradients_mm, 0.1),
@@ -197,7 +222,8 @@ class Calibration:
     unknown
         What an unknown feature counts as.
     high
-        The largest value of each feature in the calibration; beyond it the estimate is a guess.
+        The largest value of each feature in the calibration, but for 1 % of the cases; beyond it the estimate is a
+        guess.
     """
 
     expected: Weights
@@ -209,13 +235,20 @@ class Calibration:
     def beyond_quiet(self, values: Mapping[str, float | None]) -> dict[str, float]:
         """Return what features read beyond a quiet case, in squares; unknown ones as the table has it."""
         known = {name: self.unknown[name] if (v := values.get(name)) is None else v for name in self.quiet}
-        return {name: beyond(value, self.quiet[name]) for name, value in known.items()}
+        coarse = coarseness(known["voxel_mm"])
+        return {name: beyond(value, self.quiet[name] * coarse[name]) for name, value in known.items()}
 
     def outside(self, values: Mapping[str, float | None]) -> float:
         """Return how many times larger the worst feature is than in any calibrated case; 1 for what is inside."""
         matter = [name for name in self.high if self.bound.weights.get(name) and values.get(name) is not None]
         worst = max([1.0, *(_finite(values[name]) / max(self.high[name], 1e-9) for name in matter)])
         return min(MOST_OUTSIDE, worst)
+
+
+def coarseness(voxel_mm: float) -> dict[str, float]:
+    """Return by which factor each feature of a case without error is larger, for a longest voxel edge."""
+    more = min(THICKEST_MM, max(THIN_MM, voxel_mm)) - THIN_MM
+    return {feature.name: 1 + feature.coarse * more for feature in FEATURES}
 
 
 def beyond(value: float, quiet: float) -> float:

@@ -182,6 +182,12 @@ def tolerance_of_parts(evidence: Evidence) -> float:
     return coarse_local_voxels(evidence) * (MATCHED_FACTOR if matched else 1.0)
 
 
+def skull_is_off(evidence: Evidence) -> bool:
+    """Return whether the skull, too, may lie elsewhere in the MRI: local errors alone, in a poor image, make no red."""
+    distortion = evidence.distortion
+    return distortion is None or distortion.pose_median_mm > MATCHED_SKULL_MM
+
+
 def skull_shift_mm(evidence: Evidence) -> float | None:
     """Return the distance of the CT's skull from the dark skull band, if it is within the search range."""
     skull = evidence.skull

@@ -22,6 +22,7 @@ from BrainFusionLib.verdict.expected import (
     LEAST_RATIO,
     MOST_OUTSIDE,
     beyond,
+    coarseness,
     features,
 )
 
@@ -31,17 +32,19 @@ Chosen = npt.NDArray[np.bool_]
 LEAST_MM = 0.05
 # Quantile that the bound's weights are fitted to, before the factor.
 HIGH = 0.9
-# Shares of cases of other heads and sites in which the bound is to hold at least and at most: more than 9 of 10,
-# because other simulators, scanners and patients differ from these; and, between, in each physics that was left out.
-HELD, MOST_HELD, HELD_LEFT_OUT = 0.95, 0.98, 0.75
+# Share of cases of other heads and sites in which the bound is to hold: more than 9 of 10, because other simulators,
+# scanners and patients differ from these.
+HELD = 0.95
 # Strength of the pull towards what is assumed, and width over which the loss is rounded, in logarithms.
 PULL, ROUNDED = 0.01, 0.05
 # An unknown feature counts as this quantile of the known ones.
 UNKNOWN = 0.75
+# What is larger than this quantile of a feature is outside the calibration: single cases are no range.
+LARGEST = 0.99
 # Sites are left out in so many parts, each together with one head.
 SITE_PARTS = 4
-# An effect with fewer cases is not left out, and one with fewer than that decides nothing.
-LEAST_CASES, ENOUGH_CASES = 5, 10
+# An effect with fewer cases is not left out.
+LEAST_CASES = 5
 BASE_MM = 0.05
 
 
@@ -153,7 +156,8 @@ def fitted(cases: Sample, chosen: Chosen | None = None) -> Fit:
     true = cases.true_mm if chosen is None else cases.true_mm[chosen]
     known = np.where(np.isnan(values).all(axis=0), 0.0, values)
     right = known[true <= max(LEAST_MM, float(np.quantile(true, 0.2)))]
-    quiet, unknown, high = np.nanmedian(_filled(right, known), axis=0), *np.nanquantile(known, (UNKNOWN, 1), axis=0)
+    quiet = np.nanmedian(_filled(right, known) / _coarse(_filled(right, known)), axis=0)
+    unknown, high = np.nanquantile(known, (UNKNOWN, LARGEST), axis=0)
     parts, logarithms = _parts(values, quiet, unknown), np.log(true)
     expected, bound = (_quantile_fit(parts, logarithms, quantile) for quantile in (0.5, HIGH))
     # Of what was never known, nothing was learned.
@@ -163,11 +167,8 @@ def fitted(cases: Sample, chosen: Chosen | None = None) -> Fit:
 
 
 def calibrated(cases: Sample) -> Fit:
-    """Fit to all cases, with the factor that holds in heads and sites that were left out, and in effects left out."""
-    others = _ratios(cases, by_head_and_site(cases))
-    effects = [_ratios(cases, [(judge, fit)]) for judge, fit in by_effect(cases) if judge.sum() >= ENOUGH_CASES]
-    wanted = max((_quantile(ratios, HELD_LEFT_OUT) for ratios in effects), default=1.0)
-    factor = max(1.0, min(max(_quantile(others, HELD), wanted), _quantile(others, MOST_HELD)))
+    """Fit to all cases, with the factor that holds in heads and sites that were left out."""
+    factor = max(1.0, _quantile(_ratios(cases, by_head_and_site(cases)), HELD))
     return replace(fitted(cases), factor=factor)
 
 
@@ -227,8 +228,15 @@ def _filled(right: FloatArray, known: FloatArray) -> FloatArray:
 def _parts(values: FloatArray, quiet: FloatArray, unknown: FloatArray) -> FloatArray:
     """Return a column of ones and the features beyond quiet ones, (n, 1 + features)."""
     known = np.where(np.isnan(values), unknown, values)
-    parts = np.vectorize(beyond)(known, quiet) if known.size else known
+    parts = np.vectorize(beyond)(known, quiet * _coarse(known)) if known.size else known
     return np.concatenate([np.ones((len(values), 1)), parts], axis=1)
+
+
+def _coarse(known: FloatArray) -> FloatArray:
+    """Return by which factor features of a case without error are larger in the voxels of each case."""
+    names = [feature.name for feature in FEATURES]
+    factors = [[*map(coarseness(float(voxel)).__getitem__, names)] for voxel in known[:, names.index("voxel_mm")]]
+    return np.array(factors).reshape(known.shape)
 
 
 def _predicted(parts: FloatArray, weights: FloatArray) -> FloatArray:

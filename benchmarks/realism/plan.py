@@ -20,7 +20,9 @@ A_GROUP = SIMULATED + 1
 GROUPS_A_SITE = 2
 # In turn, for each half.
 MADE: tuple[Made, ...] = ("pose off", "mirrored", "pose off", "other person")
-BY_HAND = (*KINDS, "clinic")
+# Kinds of which the first groups had too few: all pairs of later ones are theirs, in turn.
+MORE, FIRST_OF_MORE = ("distortion alone", "ventricles changed"), 250
+BY_HAND = (*(kind for kind in KINDS if kind not in MORE), "clinic")
 
 
 @dataclass(frozen=True)
@@ -79,5 +81,7 @@ def _group(number: int, heads: int) -> Group:
     for place in range(SIMULATED):
         count = SIMULATED * turn + place
         kind = "mix" if count % 2 == 0 else BY_HAND[count // 2 % len(BY_HAND)]
+        if number >= FIRST_OF_MORE:
+            kind = MORE[turn % len(MORE)]
         tasks.append(Task(kind, FIRST_SEED + SIMULATED * number + place, site, ours[count % len(ours)], half))
     return Group(number, tuple(tasks), MADE[turn % len(MADE)])

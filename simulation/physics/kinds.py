@@ -28,7 +28,7 @@ from simulation.physics.effects import (
     craniectomy,
     resected,
 )
-from simulation.physics.strengths import MriScanner, Strengths
+from simulation.physics.strengths import Correction, MriScanner, Strengths
 
 
 def draw_clinic(site: Site, seed: int) -> Strengths:
@@ -86,6 +86,23 @@ def _too_long(s: Strengths, random: Random) -> Strengths:
     return replace(s, mri_scanner=MriScanner("by hand", scale=(scale[0], scale[1], scale[2])))
 
 
+def _distorted_alone(seed: int) -> Strengths:
+    """Return a case whose distortion alone moves a part of the brain by about 2 mm or more, in any contrast."""
+    random = np.random.default_rng((seed, 43))
+    k, kz = random.choice([-1, 1], 2) * random.uniform(0.011, 0.019, 2)
+    correction: Correction = "2D" if random.random() < 0.3 else "none"
+    scanner = MriScanner("by hand", 3.0, float(k), float(kz), float(random.uniform(-0.5, 0.5)), correction)
+    s = change_mri(replace(draw_plain(seed), mri_scanner=scanner), bandwidth_hz=float(random.uniform(150, 400)))
+    far = (*random.normal(0, (4.0, 10.0)), float(random.choice([-1, 1]) * random.uniform(40, 70)))
+    return change_patient(s, isocentre_mm=far, susceptibility=float(random.uniform(0.7, 1.5)))
+
+
+def _other_ventricles(seed: int) -> Strengths:
+    """Return a case whose ventricles became wider or narrower, in any contrast."""
+    random = np.random.default_rng((seed, 47))
+    return change_patient(draw_plain(seed), ventricles_mm=float(random.choice([-1, 1]) * random.uniform(1.5, 3.5)))
+
+
 KINDS: dict[str, Callable[[int], Strengths]] = {
     "plain": draw_plain,
     "distortion half": _by_hand(lambda s, _: distorted(s, 0.5)),
@@ -110,6 +127,8 @@ KINDS: dict[str, Callable[[int], Strengths]] = {
     "resection": _by_hand(lambda s, r: resected(s, draw_site(0), r)),
     "air without shift": _by_hand(lambda s, r: air_only(s, draw_site(0), r)),
     "cone beam": _by_hand(lambda s, r: cone(s, draw_site(0), r)),
+    "distortion alone": _distorted_alone,
+    "ventricles changed": _other_ventricles,
 }
 
 

@@ -122,6 +122,14 @@ def test_displacement_with_a_distorted_skull_is_not_called_a_shift():
     assert {f.code for f in opened} & SHIFTS == {"brain_shift"}
 
 
+def test_displacement_in_a_pose_that_is_far_off_is_not_called_a_shift():
+    far = Distortion(3.0, 4.0, 1.0, 0.3, 6.0, 9.0, 0.2)
+    shift = replace(CERTAIN, p95_mm=4.0, low_mm=3.5, high_mm=5.2)
+    findings = {f.code: f for f in judge(Evidence(brain_shift=shift, distortion=far)).findings}
+    assert findings.keys() & SHIFTS == {"brain_shift_not_judged"}
+    assert findings["brain_shift_not_judged"].text.endswith("the skulls of CT and MRI do not coincide in this pose")
+
+
 @pytest.mark.parametrize(("air_ml", "level"), [(0.0, "green"), (12.0, "amber")])
 def test_shift_that_cannot_be_judged_is_amber_only_after_surgery(air_ml, level):
     evidence = Evidence(brain_shift=BrainShift(False, "the CT's brain has too little contrast"))

@@ -103,6 +103,8 @@ def _not_judged_because(evidence: Evidence) -> str:
         return ""
     if not shift.judged:
         return shift.reason or "too little is seen of it"
+    if _is_far(evidence):  # what is displaced then is the whole head
+        return "the skulls of CT and MRI do not coincide in this pose"
     acquisition = evidence.acquisition
     if acquisition is not None and acquisition.ct is not None and acquisition.ct.cone_beam:
         return "the CT is from a cone-beam scanner"

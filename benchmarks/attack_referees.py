@@ -87,8 +87,8 @@ def _nrrd_by_itk(path: Path) -> Read:
 
 def _metaimage_by_itk(path: Path) -> Read:
     head = path.read_bytes()[:4000]
-    # Of compressed voxels, ITK needs the size.
-    if re.search(rb"CompressedData = [Tt1]", head) and not re.search(rb"CompressedDataSize = \d+\r?\n", head):
+    # Of compressed voxels, ITK needs the size, and takes whatever stands there: none, or of nothing, is no opinion.
+    if re.search(rb"CompressedData = [Tt1]", head) and not re.search(rb"CompressedDataSize = 0*[1-9]\d*\r?\n", head):
         raise ValueError
     return _by_itk(path)
 

@@ -25,7 +25,8 @@ def module(name, **contents):
     return sys.modules[name]
 
 module("qt"), module("vtk", calldata_type=lambda kind: lambda function: function, VTK_OBJECT=None)
-module("vtk.util"), module("vtk.util.numpy_support", vtk_to_numpy=None, get_vtk_to_numpy_typemap=None)
+support = ("numpy_to_vtk", "vtk_to_numpy", "get_vtk_to_numpy_typemap")
+module("vtk.util"), module("vtk.util.numpy_support", **dict.fromkeys(support))
 kinds = ("", "ScalarVolume", "Transform", "LinearTransform", "LabelMapVolume", "Segmentation")
 nodes = [f"vtkMRML{kind}Node" for kind in kinds]
 slicer = module("slicer", **{name: type(name, (), {}) for name in nodes})

@@ -30,7 +30,7 @@ CONSTRAINTS = ROOT / "constraints-slicer.txt"
 ENVIRONMENT = ROOT / ".cache" / "slicer-python"
 
 IN_SLICER = {"numpy", "scipy", "SimpleITK", "pydicom", "PIL", "highdicom", "requests", "packaging"}
-APPLICATION = {"slicer", "vtk", "qt", "ctk", "SampleData", "PyTorchUtils"}
+APPLICATION = {"slicer", "vtk", "qt", "ctk", "DICOMLib", "SampleData", "PyTorchUtils"}
 OURS = {"BrainFusion", "BrainFusionLib", "BrainFusionSlicer"}
 # Extras with a fallback or a message, in how many files at most they are imported, and never when a file is loaded.
 OPTIONAL = {"isal": 1, "pywt": 1, "psutil": 1, "distributed": 2}

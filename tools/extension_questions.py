@@ -107,13 +107,13 @@ def _run_at_import(tree: ast.Module) -> Iterator[ast.stmt]:
 
 
 def _has_reason(lines: list[str], statement: ast.stmt) -> bool:
-    """Say whether a comment stands on the statement's line, or at the head of its paragraph."""
+    """Say whether a comment stands on the statement's line, or before it in its paragraph."""
     line = statement.lineno - 1
-    if "#" in lines[line]:
-        return True
-    while lines[line - 1].strip():  # a file begins with its docstring, not with a statement
+    while lines[line].strip():  # a file begins with its docstring, not with a statement
+        if "#" in lines[line]:
+            return True
         line -= 1
-    return lines[line].startswith("#")
+    return False
 
 
 def _imported_at_load(tree: ast.Module) -> Iterator[tuple[str, int]]:

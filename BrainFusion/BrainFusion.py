@@ -227,6 +227,7 @@ class BrainFusionWidget(FusingControls, ReviewControls, ScriptedLoadableModuleWi
         self.putAwayReview()
         for section in self.sections:
             section.put_away()
+            section.forget()
         self._showingTimer.stop()
         self.setParameterNode(None)
         self.removeObservers()

@@ -157,8 +157,17 @@ def marked(points: slicer.vtkMRMLMarkupsNode) -> Iterator[Marked]:
         yield Marked(label, (-right, -anterior, superior))
 
 
+def settled(points: slicer.vtkMRMLMarkupsNode) -> list[Marked]:
+    """Return the points of a list without the one that follows the mouse while a point is being placed."""
+    return [
+        point
+        for n, point in enumerate(marked(points))
+        if points.GetNthControlPointPositionStatus(n) != points.PositionPreview
+    ]
+
+
 def _paired(lists) -> Landmarks:
-    both = [list(marked(points)) for points in lists]
+    both = [settled(points) for points in lists]
     return pair_landmarks(both[0], both[1], (lists[0].GetName(), lists[1].GetName()))
 
 

@@ -24,6 +24,7 @@ class LandmarksSection(Section):
         ui = self.panel.ui
         self._isShowing = False  # while the selectors are written to, what they say is not heard
         self._watched = []
+        self._settled = []  # the points of both lists, as they are shown
         self._shown = []  # where the points of the table's rows are, RAS mm
         self._timer = qt.QTimer()
         self._timer.setSingleShot(True)
@@ -142,6 +143,7 @@ class LandmarksSection(Section):
         for button in (ui.attachShownButton, ui.attachOwnButton):
             button.setVisible(misplaced)
             button.setEnabled(not running)
+        self._settled = _settled(lists)
         self._show_residuals(lists, pair)
         nodes = {node.GetID(): node for node in lists if node is not None}.values()
         self.watch([(node, event, call) for node in nodes for event, call in self._events_of(node)])
@@ -175,6 +177,8 @@ class LandmarksSection(Section):
         return [*((event, self.onPointsModified) for event in changed), (moved, self.onPointsMoved)]
 
     def onPointsModified(self, caller, event) -> None:
+        if self._settled == _settled(self.lists()):  # in place mode, sent at every move of the mouse
+            return
         self.panel.updatePanel()  # the registration may start from them
 
     def onPointsMoved(self, caller, event) -> None:
@@ -220,6 +224,10 @@ class LandmarksSection(Section):
             call()
         finally:
             self._isShowing = before
+
+
+def _settled(lists) -> list:
+    return [None if points is None else landmark_lists.settled(points) for points in lists]
 
 
 def _words_of(errors, left_out: int) -> str:

@@ -71,7 +71,13 @@ class OutputSection(Section):
         pose = departing.pose_of(fused)
         if not path or pose is None:
             return
-        path = Path(path if path.endswith(SUFFIXES[form.name]) else f"{path}{suffix}")
+        if not path.endswith(SUFFIXES[form.name]):
+            path = f"{path}{suffix}"
+            if Path(path).exists():  # the dialog has asked about another name
+                words = _("Not saved: {path} is there already. Choose it by its whole name.")
+                self.panel.say(words.format(path=path))
+                return
+        path = Path(path)
         ct = fused.GetNodeReference(ownership.MOVED_CT_ROLE)
         try:
             write_transform(pose, path, form.name, ct=departing.own_grid(ct), mri=departing.own_grid(mri))

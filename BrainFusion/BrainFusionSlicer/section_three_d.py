@@ -24,8 +24,10 @@ class ThreeDSection(Section):
         ui, (ct, mri) = self.panel.ui, self.pair()
         scene = slicer.mrmlScene
         if three_d.is_shown(scene):
-            if three_d.is_of(scene, ct, mri):
-                three_d.follow(ct, mri)
+            # Without choices another module is shown, or a scene is being loaded: the volumes only have to be there.
+            shown = (ct, mri) if self.panel._parameterNode else three_d.volumes(scene)
+            if three_d.is_of(scene, *shown):
+                three_d.follow(*shown)
             else:
                 three_d.hide(scene)
         is_pair = ct is not None and mri is not None and ct != mri
@@ -65,3 +67,8 @@ class ThreeDSection(Section):
     def onShift(self, hu: float) -> None:
         if three_d.is_shown(slicer.mrmlScene):
             three_d.set_shift(slicer.mrmlScene, hu)
+
+    def forget(self) -> None:
+        """The scene is being closed, or the module ends."""
+        three_d.hide(slicer.mrmlScene)
+        self.show()

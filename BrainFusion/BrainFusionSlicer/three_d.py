@@ -66,15 +66,21 @@ def is_shown(scene) -> bool:
     return bool(_made(scene))
 
 
-def is_of(scene, ct, mri) -> bool:
-    """Say whether what is shown is of this pair."""
-    pairs = {node.GetAttribute(MARK) for node in _made(scene)}
-    return pairs <= {_key(node) for node in (ct, mri) if node is not None}
+def is_of(scene, *volumes) -> bool:
+    """Say whether what is shown is of these volumes."""
+    shown = {node.GetAttribute(MARK) for node in _made(scene)}
+    return shown <= {_key(node) for node in volumes if node is not None}
 
 
-def follow(ct, mri) -> None:
+def volumes(scene) -> list:
+    """Return the volumes that are shown in 3D and still in the scene."""
+    found = (scene.GetNodeByID(key) for key in sorted({node.GetAttribute(MARK) for node in _made(scene)}))
+    return [node for node in found if node is not None]
+
+
+def follow(*volumes) -> None:
     """Keep what is shown under the transforms of the volumes that it shows."""
-    for volume in (ct, mri):
+    for volume in volumes:
         for node in _made(volume.GetScene()):
             if node.IsA("vtkMRMLTransformableNode") and node.GetAttribute(MARK) == _key(volume):
                 _put_under_parent(node, volume)

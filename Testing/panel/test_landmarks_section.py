@@ -336,3 +336,19 @@ def test_placing_ends_cleanly(chosen, nodes, lists, application_nodes, applicati
 
 def test_placing_needs_a_pair(panel, nodes):
     assert not panel.ui.placeButton.isEnabled()
+
+
+def test_the_point_under_the_mouse_is_no_landmark_and_redraws_nothing(measured, lists, monkeypatch):
+    """In place mode a point of status PositionPreview follows the mouse, and is sent as modified at every move."""
+    words, drawn = measured.ui.landmarksLabel.text(), []
+    monkeypatch.setattr(measured, "updatePanel", lambda *args: drawn.append(args))
+    n = lists[1].AddControlPoint(vtk.vtkVector3d(0, 0, 0), "P5")
+    lists[1].SetNthControlPointPosition(n, 1, 2, 3, lists[1].PositionPreview)
+    drawn.clear()
+    lists[1].SetNthControlPointPosition(n, 4, 5, 6, lists[1].PositionPreview)
+    assert not drawn
+    monkeypatch.undo()
+    measured.updatePanel()
+    assert measured.ui.landmarksLabel.text() == words
+    lists[1].SetNthControlPointPosition(n, 4, 5, 6, lists[1].PositionDefined)
+    assert measured.ui.landmarksLabel.text() != words

@@ -128,3 +128,19 @@ def test_a_view_of_the_review_leaves_it_alone(three_d, nodes):
     three_d.ui.threeDButton.click()
     sys.modules["BrainFusionSlicer.review"].put_away(None, nodes[0], slicer.mrmlScene)
     assert of_class("vtkMRMLVolumeRenderingDisplayNode")
+
+
+def test_it_stays_while_another_module_is_shown_and_goes_with_its_volume(three_d, nodes):
+    three_d.ui.threeDButton.click()
+    three_d.exit()
+    assert of_class("vtkMRMLVolumeRenderingDisplayNode")
+    slicer.mrmlScene.RemoveNode(nodes[0])
+    assert not of_class("vtkMRMLVolumeRenderingDisplayNode")
+    assert not of_class("vtkMRMLSegmentationNode")
+
+
+def test_it_goes_with_the_module(three_d):
+    three_d.ui.threeDButton.click()
+    three_d.exit()
+    three_d.cleanup()
+    assert not of_class("vtkMRMLVolumeRenderingDisplayNode")

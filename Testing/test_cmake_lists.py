@@ -36,7 +36,8 @@ module("slicer.parameterNodeWrapper", parameterNodeWrapper=lambda cls: cls)
 bases = ["ScriptedLoadableModule" + kind for kind in ("", "Logic", "Test", "Widget")]
 module("slicer.ScriptedLoadableModule", **{name: type(name, (), {}) for name in bases})
 
-# No copy of the library that happens to be installed here: only what Slicer would see.
+# No copy of the library that happens to be installed here, nor an editable one: only what Slicer would see.
+sys.meta_path[:] = [finder for finder in sys.meta_path if not type(finder).__module__.startswith("_editable")]
 sys.path[:] = [sys.argv[1], *(p for p in sys.path if not (Path(p) / "BrainFusionLib").is_dir())]
 import BrainFusion
 import BrainFusionLib

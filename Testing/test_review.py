@@ -433,11 +433,12 @@ def test_ctrl_c_ends_the_command_within_a_second(folder: Path) -> None:
     running = subprocess.Popen(
         [sys.executable, "-m", "BrainFusionLib", "review", str(folder), "--no-browser"],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs ignore it
     )  # fmt: skip
     assert running.stdout is not None
     assert re.match(r"4 cases: http://127\.0\.0\.1:\d+/\?token=\S{40,}$", running.stdout.readline())
     running.send_signal(signal.SIGINT)
-    _, said = running.communicate(timeout=10)  # the watch in `stopping` would end it with the same code after 1.5 s
+    _, said = running.communicate(timeout=60)  # the watch in `stopping` would end it with the same code after 1.5 s
     assert running.returncode == 130
     assert "Traceback" not in said
 

@@ -97,12 +97,12 @@ class BrainFusion(ScriptedLoadableModule):
         self.parent.contributors = ["BrainFusion contributors (BrainFusion)"]
         self.parent.helpText = _(
             "Registers a CT to an MRI of the same head, whatever their starting poses, and fuses the two into one "
-            "volume in the MRI's space. Needs PyTorch, which the PyTorch extension installs. "
+            "volume in the MRI's space. Nothing else is needed; PyTorch only for graphics cards. "
             'See the <a href="{homepage}">documentation</a>.<br><br>'
             "For research and planning review, not for diagnosis."
         ).format(homepage=HOMEPAGE)
         self.parent.acknowledgementText = _(
-            "Made with 3D Slicer, SimpleITK and PyTorch. If it helped your work, please cite it as described on its "
+            "Made with 3D Slicer and SimpleITK. If it helped your work, please cite it as described on its "
             '<a href="{homepage}">home page</a>.'
         ).format(homepage=HOMEPAGE)
         sample.register_when_started()

@@ -3,7 +3,6 @@
 import base64
 import json
 import re
-import shutil
 import zlib
 from dataclasses import replace
 
@@ -17,6 +16,7 @@ from BrainFusionLib.report import report_html
 from BrainFusionLib.report.pictures import prepare_scene
 from BrainFusionLib.report.viewer import WHITE_UNIT, readings_of_ct, readings_of_mri
 from BrainFusionLib.volume import Volume
+from Testing.browser import chromium
 from Testing.report_case import result_of
 
 SHAPE = (40, 60, 50)
@@ -134,21 +134,9 @@ def test_read_out_is_true_for_every_voxel(embedded, volumes):
 
 @pytest.fixture(scope="module")
 def browser(page, tmp_path_factory):
-    webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
-    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
-    if chromium is None or driver is None:
-        pytest.skip("chromium and chromedriver are not installed (Debian: chromium, chromium-driver)")
     path = tmp_path_factory.mktemp("report") / "report.html"
     path.write_text(page, encoding="utf-8")
-    options = webdriver.ChromeOptions()
-    options.binary_location = chromium
-    for word in (
-        "--headless", "--no-sandbox", "--disable-gpu", "--window-size=1200,1600", "--no-first-run", "--disable-sync",
-        "--disable-background-networking", "--disable-component-update",
-    ):  # fmt: skip
-        options.add_argument(word)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    made = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
+    made = chromium("browser", "performance")
     made.get(path.as_uri())
     made.implicitly_wait(10)
     made.find_element("css selector", "#viewer[data-ready=yes]")

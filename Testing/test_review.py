@@ -31,6 +31,7 @@ from BrainFusionLib.io import write_json
 from BrainFusionLib.report.contents import report_contents
 from BrainFusionLib.signing import content_sha256, sign_result
 from BrainFusionLib.verdict.judge import Verdict
+from Testing.browser import chromium
 from Testing.report_case import AMBER, FINDING, judged, result_of, small_head
 
 EVIL = "<script>document.title = 'owned'</script><img src=x onerror=alert(1)>"
@@ -448,23 +449,11 @@ def test_ctrl_c_ends_the_command_within_a_second(folder: Path) -> None:
 
 @pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_cohort_is_reviewed_by_the_keyboard(client: Client, folder: Path) -> None:
-    webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
-    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
-    if chromium is None or driver is None:
-        pytest.skip("chromium and chromedriver are not installed (Debian: chromium, chromium-driver)")
+    browser = chromium("browser")
     from selenium.common.exceptions import NoSuchElementException, StaleElementReferenceException
     from selenium.webdriver.common.keys import Keys
     from selenium.webdriver.support.wait import WebDriverWait
 
-    options = webdriver.ChromeOptions()
-    options.binary_location = chromium
-    for word in (
-        "--headless", "--no-sandbox", "--disable-gpu", "--window-size=1200,1600", "--no-first-run", "--disable-sync",
-        "--disable-background-networking", "--disable-component-update",
-    ):  # fmt: skip
-        options.add_argument(word)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    browser = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
     try:
         wait = WebDriverWait(browser, 20, 0.05, [StaleElementReferenceException, NoSuchElementException])
 

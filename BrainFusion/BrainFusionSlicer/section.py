@@ -17,6 +17,7 @@ class Section:
 
     def __init__(self, panel) -> None:
         self.panel = panel
+        self._isShowing = False  # while the widgets are written to, what they say is not heard
         self.widget = slicer.util.loadUI(panel.resourcePath(f"UI/{self.UI}.ui"))
 
     def setup(self) -> None:
@@ -30,3 +31,11 @@ class Section:
 
     def forget(self) -> None:
         """Let go of all nodes: the scene is being closed."""
+
+    def _quietly(self, call) -> None:
+        """Write to widgets; the slots of the section that ask for `_isShowing` take no notice."""
+        before, self._isShowing = self._isShowing, True
+        try:
+            call()
+        finally:
+            self._isShowing = before

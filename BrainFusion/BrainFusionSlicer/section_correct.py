@@ -33,7 +33,6 @@ class CorrectSection(Section):
 
     def setup(self) -> None:
         ui = self.panel.ui
-        self._isShowing = False
         self._adjusting = None  # the transform whose handles are shown
         self._pose = None  # the transform from elsewhere that is to be checked
         self._judged = None  # the card of such a transform, and what it is about
@@ -305,13 +304,6 @@ class CorrectSection(Section):
         if about[1] == now[1] and fingerprint.is_same_place(about[2], now[2]):
             return card
         return verdict_text.of_changes([_("{name} or a volume was changed.").format(name=pose.GetName())])
-
-    def _quietly(self, call) -> None:
-        before, self._isShowing = self._isShowing, True
-        try:
-            call()
-        finally:
-            self._isShowing = before
 
 
 def _about(pose, ct, mri) -> tuple:

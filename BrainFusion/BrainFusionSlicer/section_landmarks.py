@@ -22,7 +22,6 @@ class LandmarksSection(Section):
 
     def setup(self) -> None:
         ui = self.panel.ui
-        self._isShowing = False  # while the selectors are written to, what they say is not heard
         self._watched = []
         self._settled = []  # the points of both lists, as they are shown
         self._shown = []  # where the points of the table's rows are, RAS mm
@@ -217,13 +216,6 @@ class LandmarksSection(Section):
         else:
             words = _("Point {number}: click the same point on {image}; the views show where it is expected.")
         return words.format(number=turn.number, image=name)
-
-    def _quietly(self, call) -> None:
-        before, self._isShowing = self._isShowing, True
-        try:
-            call()
-        finally:
-            self._isShowing = before
 
 
 def _settled(lists) -> list:

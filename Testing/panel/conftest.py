@@ -67,3 +67,21 @@ def nodes(module, phantom):
         module.bridge.node_from_volume(volume, node)
         made.append(node)
     return made
+
+
+@pytest.fixture
+def runner(panel, phantom):
+    """A runner that answers at once, with the phantom's true pose."""
+    from answering import AnsweringRunner
+
+    made = AnsweringRunner(phantom.transform)
+    panel.logic._runner = made
+    return made
+
+
+@pytest.fixture
+def chosen(panel, nodes, runner):
+    """The panel with the phantom's pair chosen."""
+    panel.ui.ctSelector.setCurrentNode(nodes[0])
+    panel.ui.mriSelector.setCurrentNode(nodes[1])
+    return panel

@@ -8,7 +8,6 @@ import pytest
 import slicer
 import slicer.util
 import vtk
-from answering import AnsweringRunner
 
 from BrainFusionLib.errors import GeometryError
 from BrainFusionLib.settings import RegistrationSettings, Settings
@@ -17,20 +16,6 @@ from BrainFusionLib.transform import RigidTransform
 pytestmark = pytest.mark.filterwarnings("ignore:Setting the shape on a NumPy array:DeprecationWarning")
 
 NEARER = RigidTransform.from_axis_angle((0, 1, 0), 3, (1, -2, 3))
-
-
-@pytest.fixture
-def runner(panel, phantom):
-    made = AnsweringRunner(phantom.transform)
-    panel.logic._runner = made
-    return made
-
-
-@pytest.fixture
-def chosen(panel, nodes, runner):
-    panel.ui.ctSelector.setCurrentNode(nodes[0])
-    panel.ui.mriSelector.setCurrentNode(nodes[1])
-    return panel
 
 
 @pytest.fixture

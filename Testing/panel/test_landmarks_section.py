@@ -5,7 +5,6 @@ import pytest
 import slicer
 import slicer.util
 import vtk
-from answering import AnsweringRunner
 
 from BrainFusionLib.errors import GeometryError, SettingsError
 
@@ -15,20 +14,6 @@ POINTS = "vtkMRMLMarkupsFiducialNode"
 FLIP = np.array([-1.0, -1.0, 1.0])
 # Points of the brain on the MRI, LPS mm.
 ON_MRI = np.array([[10.0, 20.0, 30.0], [-40.0, 5.0, 12.0], [3.0, -50.0, 41.0], [22.0, 31.0, -35.0]])
-
-
-@pytest.fixture
-def runner(panel, phantom):
-    made = AnsweringRunner(phantom.transform)
-    panel.logic._runner = made
-    return made
-
-
-@pytest.fixture
-def chosen(panel, nodes, runner):
-    panel.ui.ctSelector.setCurrentNode(nodes[0])
-    panel.ui.mriSelector.setCurrentNode(nodes[1])
-    return panel
 
 
 @pytest.fixture

@@ -22,8 +22,13 @@ def pair(contrast="T1"):
     return make_pair(3, contrast=contrast)
 
 
-def measured(mri, ct=None, transform=None):
-    found = pair()
+@cache
+def coarse_pair():
+    return make_pair(1, spacing_mm=2.5)
+
+
+def measured(mri, ct=None, transform=None, of=None):
+    found = of or pair()
     scale, distortion = scale_and_distortion(ct or found.ct, mri, transform or found.transform)
     return Evidence(scale=scale, distortion=distortion)
 
@@ -77,11 +82,25 @@ def test_voxels_too_short_are_said_to_be_too_short():
     )
 
 
-def test_bent_mri_is_said():
-    def bow(offsets):
-        # 5 mm to one side at the ends of the head, none in its middle.
-        return np.stack([5.0 * (offsets[:, 1] / 80) ** 2, 0 * offsets[:, 0], 0 * offsets[:, 0]], axis=1)
+def bow(offsets):
+    # 5 mm to one side at the ends of the head, none in its middle.
+    return np.stack([5.0 * (offsets[:, 1] / 80) ** 2, 0 * offsets[:, 0], 0 * offsets[:, 0]], axis=1)
 
+
+def test_coarse_voxels_of_both_images_are_not_taken_for_distortion():
+    coarse = coarse_pair()
+    evidence = measured(coarse.mri, of=coarse)
+    # Partial volume makes the skull look 2 % smaller along each axis.
+    assert all(percent < -2 for _, percent, _ in evidence.scale.axes)
+    assert "distortion" not in said(evidence)
+
+
+def test_bent_mri_is_said_in_coarse_voxels():
+    coarse = coarse_pair()
+    assert "distortion" in said(measured(bent(coarse.mri, bow), of=coarse))
+
+
+def test_bent_mri_is_said():
     evidence = measured(bent(pair().mri, bow))
     assert "distortion" in said(evidence)
     assert evidence.distortion.beyond_scale_p95_mm > 1.0

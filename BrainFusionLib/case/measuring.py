@@ -50,7 +50,7 @@ def local_evidence(ct_in_mri: Volume, head: BoolArray, inputs: Inputs, inside: F
     """
     from BrainFusionLib.resample import resample_onto
     from BrainFusionLib.verdict.brain_shift import brain_shift
-    from BrainFusionLib.verdict.distortion import distortion_of, scale_of
+    from BrainFusionLib.verdict.distortion import both_of
     from BrainFusionLib.verdict.inside import errors_inside, inside_evidence
     from BrainFusionLib.verdict.local import local_errors
     from BrainFusionLib.verdict.skull import skull_fit
@@ -63,14 +63,16 @@ def local_evidence(ct_in_mri: Volume, head: BoolArray, inputs: Inputs, inside: F
     by_skull = ct_in_mri
     if pose.skull is not None:
         by_skull = resample_onto(by_skull, mri.grid, pose.rigid.inverse() @ pose.skull)
-    field = skull_field(ct, mri, pose.skull or pose.transform)
+    at = pose.skull or pose.transform
+    field = skull_field(ct, mri, at)
+    scale, distortion = (None, None) if field is None else both_of(field, ct, mri, at)
     return Measured(
         local,
         skull_fit(ct_in_mri, mri, head),
         inside_evidence(skull, pose.transform),
-        brain_shift(by_skull, mri, skull, pose.skull or pose.transform),
-        None if field is None else scale_of(field, mri),
-        None if field is None else distortion_of(field),
+        brain_shift(by_skull, mri, skull, at),
+        scale,
+        distortion,
         field,
     )
 

@@ -139,6 +139,21 @@ def test_shift_that_cannot_be_judged_is_amber_only_after_surgery(air_ml, level):
     assert finding.text.endswith("could not be judged: the CT's brain has too little contrast")
 
 
+@pytest.mark.parametrize(("days", "level"), [(None, "green"), (-3, "green"), (-90, "amber")])
+@pytest.mark.parametrize(
+    ("shift", "code"),
+    [
+        (BrainShift(True, p95_mm=0.5, information_nats=0.06), "small_shift_not_judged"),
+        (BrainShift(False, "the CT's brain has too little contrast"), "brain_shift_not_judged"),
+    ],
+)
+def test_change_that_would_not_be_seen_is_amber_if_there_was_much_time_for_it(shift, code, days, level):
+    verdict = judge(Evidence(brain_shift=shift, acquisition=PairAcquisition(days_apart=days)))
+    finding = next(finding for finding in verdict.findings if finding.code == code)
+    assert finding.level == level
+    assert finding.text.endswith("; the scans are 90 days apart") == (level == "amber")
+
+
 @pytest.mark.parametrize(("p95_mm", "level"), [(0.5, "green"), (6.0, "amber")])
 def test_shift_in_a_cone_beam_ct_is_neither_said_nor_denied(p95_mm, level):
     cone = PairAcquisition(ct=CtAcquisition(cone_beam=True))

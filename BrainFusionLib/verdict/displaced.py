@@ -23,13 +23,15 @@ ALIKE_PERCENT_A_MM, THICK_SCALE_A_MM, THIN_MM = 0.5, 0.08, 1.25
 SHIFTING_AIR_ML, SHIFTING_DEFECT_CM2 = 5.0, 4.0
 AFTER_SURGERY = 0.8
 # Limits of what a rigid pose cannot mend; the table says how they were chosen.
-SHIFT_LIMIT_MM, SCALE_LIMIT_PERCENT, DISTORTION_LIMIT_MM = 2.6, 1.2, 1.4
+SHIFT_LIMIT_MM, SCALE_LIMIT_PERCENT, DISTORTION_LIMIT_MM = 2.6, 1.1, 1.4
 # A displacement is certain if it makes the MRI tell the CT better by so much, nats a voxel, or by this share of the
 # information, but by no less than the third: 4 of 551 right cases read more than the limit with so much. What gains
 # less than the last was matched to noise: it is not judged.
 CERTAIN_GAIN_NATS, CERTAIN_SHARE, LITTLE_GAIN_NATS, LEAST_GAIN_NATS, PART_LIMIT_MM = 0.006, 0.03, 0.004, 0.005, 1.5
 # With less information (PD, mostly), shifts of 2 mm are lost in the noise: three of four with .02 to .11 nats.
 LITTLE_NATS = 0.12
+# Ventricles, swelling and tumours change in weeks; what cannot be seen may have happened between scans this far apart.
+LONG_APART_DAYS = 30
 
 
 def air_ml(evidence: Evidence) -> float | None:
@@ -74,23 +76,29 @@ def part_displaced_mm(evidence: Evidence) -> float | None:
 def brain_shift_not_judged(evidence: Evidence) -> float | None:
     """Return 1 if a shift of the brain could not be judged, 2 if there are signs of one nevertheless, else 0.
 
-    Signs are what surgery has left, and a displacement measured in a cone-beam CT or in a brain hardly seen.
+    Signs are what surgery has left, a long time between the scans, and a displacement measured in a cone-beam CT or in
+    a brain hardly seen.
     """
     shift = evidence.brain_shift
     if shift is None:
         return None
     if not _not_judged_because(evidence):
         return 0.0
-    return 1.0 + float(surgery_shows(evidence) or (shift.judged and shift.p95_mm > SHIFT_LIMIT_MM))
+    measured = shift.judged and shift.p95_mm > SHIFT_LIMIT_MM
+    return 1.0 + float(measured or surgery_shows(evidence) or long_apart(evidence))
 
 
 def small_shift_not_judged(evidence: Evidence) -> float | None:
-    """Return 1 if a shift would have been seen, but not a small one, else 0."""
+    """Return 1 if a shift would have been seen, but not a small one, 2 if there was much time for one, else 0.
+
+    In PD, ventricles and the tissue around them are equally bright: that they changed shows nowhere in the images.
+    """
     shift = evidence.brain_shift
     if shift is None or _not_judged_because(evidence):
         return None
     said = shift.p95_mm > SHIFT_LIMIT_MM * less_after_surgery(evidence)
-    return float(shift.information_nats < LITTLE_NATS and not said)
+    is_hidden = shift.information_nats < LITTLE_NATS and not said
+    return float(is_hidden) * (1.0 + float(long_apart(evidence)))
 
 
 def _not_judged_because(evidence: Evidence) -> str:
@@ -118,13 +126,23 @@ def surgery_shows(evidence: Evidence) -> bool:
     return inside is not None and (inside.air_ml >= SHIFTING_AIR_ML or inside.defect_cm2 >= SHIFTING_DEFECT_CM2)
 
 
+def long_apart(evidence: Evidence) -> bool:
+    """Return whether the headers say that so much time lies between the scans that the brain may have changed."""
+    return abs(_days_apart(evidence)) > LONG_APART_DAYS
+
+
+def _days_apart(evidence: Evidence) -> int:
+    acquisition = evidence.acquisition
+    return 0 if acquisition is None or acquisition.days_apart is None else acquisition.days_apart
+
+
 def less_after_surgery(evidence: Evidence) -> float:
     """Return the factor by which the limit of a brain shift shrinks after surgery."""
     return AFTER_SURGERY if surgery_shows(evidence) else 1.0
 
 
 def brain_shift_words(evidence: Evidence) -> dict[str, str]:
-    """Return range, place and reason of a brain shift."""
+    """Return range, place and reason of a brain shift, and the time there was for it."""
     shift = evidence.brain_shift
     if shift is None:
         return {}
@@ -134,6 +152,7 @@ def brain_shift_words(evidence: Evidence) -> dict[str, str]:
         "place": shift.place,
         "direction": shift.direction,
         "reason": _not_judged_because(evidence),
+        "apart": f"; the scans are {abs(_days_apart(evidence))} days apart" if long_apart(evidence) else "",
     }
 
 

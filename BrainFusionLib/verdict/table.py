@@ -217,7 +217,7 @@ CRITERIA: tuple[Criterion, ...] = (
         words=displaced.brain_shift_words,
     ),
     Criterion(
-        # Amber in each such case would be so in half of all right pairs in PD: docs/measured.md.
+        # Amber in each case that cannot be judged would be so in 55 of 64 right pairs in PD: docs/measured.md.
         "small_shift_not_judged", "small shift of the brain not judged", displaced.small_shift_not_judged, "at most",
         green=0.0, amber=1.0,
         text="CT and MRI have little contrast in common in the brain: a shift below about 4 mm, or ventricles that "

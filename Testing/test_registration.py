@@ -178,11 +178,12 @@ def test_the_gradient_is_the_slope_of_the_score(normalised: bool) -> None:
         np.testing.assert_allclose((up - down) / 0.4, slope[:, parameter], rtol=0, atol=0.02 * np.abs(slope).max())
 
 
-@pytest.mark.parametrize("backend", [Plain(), OnTorch("cpu")], ids=["numpy", "torch"])
-def test_all_backends_find_the_same_pose(pair: PhantomPair, backend: Backend) -> None:
-    settings = RegistrationSettings(passes=(SearchPass(30, 8),), samples=120_000)
-    expected, found = (register(pair.ct, pair.mri, settings, device=each).transform for each in (on_cpu(), backend))
-    assert target_registration_errors_mm(found, expected, pair.target_points()).max() < 1e-4
+def test_all_backends_find_the_same_pose(pair: PhantomPair) -> None:
+    settings = RegistrationSettings(passes=(SearchPass(10, 4),), samples=30_000)
+    backends = on_cpu(), Plain(), OnTorch("cpu")
+    expected, *others = (register(pair.ct, pair.mri, settings, device=each).transform for each in backends)
+    for found in others:
+        assert target_registration_errors_mm(found, expected, pair.target_points()).max() < 1e-4
 
 
 @pytest.mark.parametrize("backend", [Plain(), OnTorch("cpu")], ids=["numpy", "torch"])

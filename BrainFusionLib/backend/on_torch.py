@@ -118,7 +118,7 @@ class OnTorch:
     ) -> torch.Tensor:
         """See `base.Backend`."""
         index = nearest_rows(torch, size_ijk, self.put(affines), points)
-        return F.embedding(index, rows).transpose(1, 2).contiguous()
+        return torch.stack([torch.take(channel, index) for channel in rows.unbind(1)], dim=1)
 
     def spectra(self, maps: torch.Tensor) -> torch.Tensor:
         """See `base.Backend`."""

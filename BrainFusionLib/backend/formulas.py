@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from BrainFusionLib.backend.base import WHOLE, Array
+from BrainFusionLib.geometry import FloatArray
 
 
 def block_means(xp: Any, values: Array, factors_kji: Sequence[int]) -> Array:
@@ -85,6 +86,21 @@ def trilinear(xp: Any, image: Array, place: Array, *, slopes: bool) -> tuple[Arr
         return value, inside, []
     e0, e1 = d0 + v * (d1 - d0), d2 + v * (d3 - d2)
     return value, inside, [e0 + w * (e1 - e0), (c1 - c0) + w * ((c3 - c2) - (c1 - c0)), b1 - b0]
+
+
+def resampled(
+    xp: Any, source: Array, source_from_target: FloatArray, axes_kji: Sequence[Array], outside: float
+) -> Array:
+    """Return `base.Backend.resample` for some indices k, j and i of the target, float64."""
+    k, j, i = axes_kji[0][:, None, None], axes_kji[1][:, None], axes_kji[2]
+    place, inside = [], None
+    for (di, dj, dk, start), n in zip(source_from_target[:3].tolist(), source.shape[::-1], strict=True):
+        each = (dj * j + dk * k + start) + di * i
+        within = (each >= -0.5 - 1e-9) & (each <= n - 0.5 + 1e-9)
+        inside = within if inside is None else inside & within
+        place.append(xp.clip(each, 0, n - 1))
+    value, _, _ = trilinear(xp, source, place, slopes=False)
+    return xp.where(inside, value, xp.full_like(value, outside))
 
 
 def cell_and_part(xp: Any, value: Array, rows: Array, inside: Array, total: int) -> tuple[Array, Array]:

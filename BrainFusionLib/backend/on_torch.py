@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-import torch.nn.functional as F
 
 from BrainFusionLib.backend.base import WHOLE, Pull
 from BrainFusionLib.backend.formulas import (
@@ -18,6 +17,7 @@ from BrainFusionLib.backend.formulas import (
     moments,
     nearest_rows,
     placed,
+    resampled,
     shares,
     steps,
     trilinear,
@@ -25,8 +25,7 @@ from BrainFusionLib.backend.formulas import (
 from BrainFusionLib.geometry import FloatArray
 from BrainFusionLib.volume import VoxelArray
 
-# Resampling is done in slabs of about this many voxels, so that the coordinates (12 bytes per voxel) take little memory
-# compared with the images.
+# Resampling is done in slabs of about this many voxels, whose indices and their parts take 150 bytes a voxel.
 SLAB_VOXELS = 2_000_000
 
 
@@ -129,41 +128,13 @@ class OnTorch:
         self, source: VoxelArray, source_from_target: FloatArray, shape_kji: Sequence[int], outside: float
     ) -> VoxelArray:
         """See `base.Backend`."""
-        on_device = self.put(source)[None, None]
-        result = np.empty(tuple(shape_kji), dtype=np.float32)
+        on_device = self.put(source)
+        result: VoxelArray = np.empty(tuple(shape_kji), dtype=np.float32)
+        # In double precision: float32 indices in a row of 512 voxels would be off by 3e-5 voxel.
+        k, j, i = (torch.arange(n, dtype=torch.float64, device=self._device) for n in shape_kji)
         slab = max(1, SLAB_VOXELS // (shape_kji[1] * shape_kji[2]))
         with torch.no_grad():
             for first in range(0, shape_kji[0], slab):
-                planes = range(first, min(first + slab, shape_kji[0]))
-                result[first : planes.stop] = self._slab(on_device, source_from_target, planes, shape_kji, outside)
+                some = slice(first, first + slab)
+                result[some] = self.host(resampled(torch, on_device, source_from_target, (k[some], j, i), outside))
         return result
-
-    def _slab(
-        self,
-        source: torch.Tensor,
-        source_from_target: FloatArray,
-        planes: range,
-        shape_kji: Sequence[int],
-        outside: float,
-    ) -> VoxelArray:
-        """Interpolate some planes; source is (1, 1, K, J, I), the result (planes, rows, columns)."""
-        device = self._device
-        m = torch.from_numpy(source_from_target).to(device, torch.float64)
-        k, j, i = (
-            torch.arange(r.start, r.stop, device=device, dtype=m.dtype)
-            for r in (planes, range(shape_kji[1]), range(shape_kji[2]))
-        )
-        size = source.shape[:1:-1]  # (I, J, K)
-        coordinates = torch.empty((1, len(k), len(j), len(i), 3), device=device, dtype=torch.float32)
-        inside = torch.ones(coordinates.shape[1:4], device=device, dtype=torch.bool)
-        for axis in range(3):
-            # From -1 to 1 between the outer borders of the outer voxels, as in `grid_sample`. Computed in float64:
-            # float32 indices in a row of 512 voxels would be off by 3e-5 voxel.
-            row = 2 * m[axis] / size[axis]
-            lines = (row[2] * k + row[3] + 1 / size[axis] - 1)[:, None, None] + (row[1] * j)[:, None]
-            position = lines + row[0] * i
-            coordinates[0, ..., axis] = position
-            inside &= position.abs_() <= 1 + 1e-12
-        values = F.grid_sample(source, coordinates, mode="bilinear", padding_mode="border", align_corners=False)[0, 0]
-        pulled: VoxelArray = torch.where(inside, values, outside).cpu().numpy()
-        return pulled

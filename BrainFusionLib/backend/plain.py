@@ -16,6 +16,7 @@ from BrainFusionLib.backend.formulas import (
     moments,
     nearest_rows,
     placed,
+    resampled,
     shares,
     steps,
     trilinear,
@@ -116,20 +117,13 @@ class Plain:
         self, source: VoxelArray, source_from_target: FloatArray, shape_kji: Sequence[int], outside: float
     ) -> VoxelArray:
         """See `base.Backend`."""
-        result: VoxelArray = np.full(shape_kji, outside, dtype=np.float32)
-        size = np.array(source.shape[::-1], dtype=np.float64)[:, None]
+        result: VoxelArray = np.empty(tuple(shape_kji), dtype=np.float32)
+        planes, lines, columns = (np.arange(n, dtype=np.float64) for n in shape_kji)
         rows = max(1, AT_ONCE // shape_kji[2])
-        columns = np.arange(shape_kji[2], dtype=np.float64)
         for k in range(shape_kji[0]):
             for first in range(0, shape_kji[1], rows):
-                lines = np.arange(first, min(first + rows, shape_kji[1]), dtype=np.float64)
-                m = source_from_target[:3]
-                start = m[:, 1:2] * lines + (m[:, 2:3] * k + m[:, 3:])
-                place = (start[:, :, None] + (m[:, :1] * columns)[:, None]).reshape(3, -1)
-                inside = ((place >= -0.5 - 1e-9) & (place <= size - 0.5 + 1e-9)).all(axis=0)
-                if inside.any():
-                    found = trilinear(np, source, np.clip(place[:, inside], 0, size - 1), slopes=False)[0]
-                    result[k, first : first + len(lines)].reshape(-1)[inside] = found
+                axes = planes[k : k + 1], lines[first : first + rows], columns
+                result[k, first : first + rows] = resampled(np, source, source_from_target, axes, outside)[0]
         return result
 
     def sample(self, source: VoxelArray, ijk_from_points: FloatArray, points: FloatArray) -> VoxelArray:

@@ -4,6 +4,13 @@
 
 #include "native.h"
 
+// The value between four voxels of a plane: `u` and `v` lead to the next one along a row and along a column.
+static inline float between(const float *p, int64_t u, int64_t v, float x, float y)
+{
+    const float first = p[0] + x * (p[u] - p[0]), second = p[v] + x * (p[v + u] - p[v]);
+    return first + y * (second - first);
+}
+
 // source: (K, J, I); size: I, J, K; m: 3x4, index ijk of the source from that of the target; target: its size I, J, K.
 // More than half a voxel outside the source, the result is `outside`; up to there, it is the outermost voxel's value.
 EXPORTED void brainfusion_resample(const float *restrict source, const int64_t *restrict size, const double *restrict m,
@@ -11,7 +18,9 @@ EXPORTED void brainfusion_resample(const float *restrict source, const int64_t *
 {
     const int32_t ni = (int32_t)size[0], nj = (int32_t)size[1], nk = (int32_t)size[2];
     const double ei = ni - 0.5 + 1e-9, ej = nj - 0.5 + 1e-9, ek = nk - 0.5 + 1e-9, e0 = -0.5 - 1e-9;
-    const int64_t row = ni, plane = (int64_t)ni * nj;
+    // At the last voxel, interpolate from the one before it.
+    const int32_t la = ni > 1 ? ni - 2 : 0, lb = nj > 1 ? nj - 2 : 0, lc = nk > 1 ? nk - 2 : 0;
+    const int64_t row = ni, plane = (int64_t)ni * nj, u = ni > 1, v = nj > 1 ? row : 0, w = nk > 1 ? plane : 0;
     for (int64_t k = 0; k < target[2]; k++) {
         for (int64_t j = 0; j < target[1]; j++) {
             const double x0 = m[1] * j + m[2] * k + m[3], y0 = m[5] * j + m[6] * k + m[7];
@@ -25,14 +34,10 @@ EXPORTED void brainfusion_resample(const float *restrict source, const int64_t *
                 const double x = dx < 0 ? 0 : dx > ni - 1 ? ni - 1 : dx;
                 const double y = dy < 0 ? 0 : dy > nj - 1 ? nj - 1 : dy;
                 const double z = dz < 0 ? 0 : dz > nk - 1 ? nk - 1 : dz;
-                const int32_t a = (int32_t)x, b = (int32_t)y, c = (int32_t)z;
+                const int32_t a = x < la ? (int32_t)x : la, b = y < lb ? (int32_t)y : lb, c = z < lc ? (int32_t)z : lc;
                 const float fx = (float)(x - a), fy = (float)(y - b), fz = (float)(z - c);
                 const float *p = source + c * plane + b * row + a;
-                // At the last voxel, the weight of the next one is 0.
-                const int64_t u = a < ni - 1, v = b < nj - 1 ? row : 0, w = c < nk - 1 ? plane : 0;
-                const float front = (p[0] + fx * (p[u] - p[0])) * (1 - fy) + (p[v] + fx * (p[v + u] - p[v])) * fy;
-                p += w;
-                const float back = (p[0] + fx * (p[u] - p[0])) * (1 - fy) + (p[v] + fx * (p[v + u] - p[v])) * fy;
+                const float front = between(p, u, v, fx, fy), back = between(p + w, u, v, fx, fy);
                 *result = front + fz * (back - front);
             }
         }
@@ -53,9 +58,11 @@ EXPORTED void brainfusion_sample(const float *restrict source, const int64_t *re
             const double *r = m + 4 * axis, x = r[0] * p[0] + r[1] * p[1] + r[2] * p[2] + r[3];
             inside &= x >= 0 && x <= size[axis] - 1;
             low[axis] = inside ? (int64_t)x : 0;
-            part[axis] = x - low[axis];
-            if (low[axis] >= size[axis] - 1)
+            if (size[axis] == 1)
                 step[axis] = 0;
+            else if (low[axis] > size[axis] - 2)
+                low[axis] = size[axis] - 2;
+            part[axis] = x - low[axis];
         }
         if (!inside) {
             values[at] = NAN;
@@ -63,11 +70,7 @@ EXPORTED void brainfusion_sample(const float *restrict source, const int64_t *re
         }
         const float *s = source + low[2] * plane + low[1] * row + low[0];
         const float x = (float)part[0], y = (float)part[1], z = (float)part[2];
-        float level[2];
-        for (int up = 0; up < 2; up++, s += step[2]) {
-            const float *t = s + step[1];
-            level[up] = (s[0] + x * (s[step[0]] - s[0])) * (1 - y) + (t[0] + x * (t[step[0]] - t[0])) * y;
-        }
-        values[at] = level[0] + z * (level[1] - level[0]);
+        const float front = between(s, step[0], step[1], x, y), back = between(s + step[2], step[0], step[1], x, y);
+        values[at] = front + z * (back - front);
     }
 }

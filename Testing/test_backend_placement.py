@@ -1,18 +1,16 @@
-"""Where the backend in torch computes, without a graphics card: the device "meta" stands for one.
-
-Its tensors know only their shapes. (Fake tensors of a card cannot be indexed by a torch that is built for the CPU.)
-"""
+"""Where the backend in torch computes, without a graphics card: fake tensors of one, which know only their shapes."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -22,7 +20,7 @@ from BrainFusionLib.registration.histogram import MRI_BINS, ROW, Moving, Samples
 from BrainFusionLib.registration.refine import climb
 from BrainFusionLib.registration.similarity import Poses, evaluated
 
-CARD = "meta"
+CARD = "cuda"
 
 
 class Copies(TorchDispatchMode):
@@ -44,6 +42,34 @@ class Copies(TorchDispatchMode):
         return function(*args, **(kwargs or {}))
 
 
+class Brackets(TorchFunctionMode):
+    """Takes slices by functions: a torch that is built for the CPU refuses brackets behind a card's tensor."""
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if function is torch.Tensor.__getitem__:
+            return part_of(*args)
+        return function(*args, **(kwargs or {}))
+
+
+def part_of(tensor: torch.Tensor, index: Any) -> torch.Tensor:
+    keys = list(index) if isinstance(index, tuple) else [index]
+    if Ellipsis in keys:
+        given = sum(key is not None for key in keys) - 1
+        at = keys.index(Ellipsis)
+        keys[at : at + 1] = [slice(None)] * (tensor.ndim - given)
+    axis = 0
+    for key in keys:
+        if isinstance(key, int):
+            tensor = tensor.select(axis, key)
+            continue
+        if key is None:
+            tensor = tensor.unsqueeze(axis)
+        else:
+            tensor = torch.ops.aten.slice(tensor, axis, key.start, key.stop, key.step or 1)
+        axis += 1
+    return tensor
+
+
 class Faked(OnTorch):
     """The backend on a card that is not there; what comes back to the host is nothing but its shape."""
 
@@ -55,15 +81,15 @@ class Faked(OnTorch):
         return torch.empty(array.shape, dtype=getattr(torch, array.dtype.name), device=CARD)
 
     def host(self, array: torch.Tensor) -> Any:
-        self.came_back.append(tuple(array.shape))
-        return np.random.default_rng(len(self.came_back)).random(tuple(array.shape))
+        self.came_back.append(tuple(array.cpu().shape))
+        return np.random.default_rng(len(self.came_back)).random(self.came_back[-1])
 
 
 @pytest.fixture
-def card(monkeypatch: pytest.MonkeyPatch) -> Iterator[Faked]:
-    """No gradients, and no table of an earlier test."""
+def card() -> Iterator[Faked]:
+    """No gradients, which abort a torch that is built for the CPU, and no table of an earlier test."""
     similarity._spline_tables.cache_clear()
-    with torch.no_grad():
+    with torch.no_grad(), FakeTensorMode(), Brackets():
         yield Faked()
     similarity._spline_tables.cache_clear()
 
@@ -74,18 +100,12 @@ def given(backend: OnTorch) -> tuple[Samples, Moving]:
     return Samples(backend.put(points), backend.put(rows), backend), moving
 
 
-@contextmanager
-def counted() -> Iterator[Copies]:
-    with Copies() as copies:
-        yield copies
-
-
 @pytest.mark.parametrize("normalised", [False, True])
 def test_an_evaluation_stays_on_the_card(card: Faked, normalised: bool) -> None:
     samples, moving = given(card)
     affines = card.put(np.zeros((5, 3, 4)))
     similarity._spline_tables(card)
-    with counted() as copies:
+    with Copies() as copies:
         found = evaluated(samples, moving, affines, normalised, gradient=True)
     assert found.device.type == CARD
     assert (found.shape, found.dtype) == ((5, 14), torch.float64)
@@ -95,12 +115,12 @@ def test_an_evaluation_stays_on_the_card(card: Faked, normalised: bool) -> None:
 def test_an_iteration_brings_one_small_array_back(card: Faked) -> None:
     samples, moving = given(card)
     poses = Poses(np.eye(3)[None].repeat(4, axis=0), np.zeros((4, 3)))
-    with counted() as copies:
+    with Copies() as copies:
         _, _, rounds = climb(samples, moving, poses, first_step_mm=1.0, tolerance_mm=0.01, iterations=6)
     assert rounds > 1
     assert len(card.came_back) == 1 + rounds
     assert all(shape[0] <= 4 and shape[1:] == (14,) for shape in card.came_back)
-    assert copies.seen == {}
+    assert copies.seen == {"_to_copy": 1 + rounds}
 
 
 def test_levels_and_spectra_stay_on_the_card(card: Faked) -> None:

@@ -178,11 +178,12 @@ def test_the_gradient_is_the_slope_of_the_score(normalised: bool) -> None:
         np.testing.assert_allclose((up - down) / 0.4, slope[:, parameter], rtol=0, atol=0.02 * np.abs(slope).max())
 
 
-@pytest.mark.parametrize("backend", [Plain(), OnTorch("cpu")], ids=["numpy", "torch"])
-def test_all_backends_find_the_same_pose(pair: PhantomPair, backend: Backend) -> None:
-    settings = RegistrationSettings(passes=(SearchPass(30, 8),), samples=120_000)
-    expected, found = (register(pair.ct, pair.mri, settings, device=each).transform for each in (on_cpu(), backend))
-    assert target_registration_errors_mm(found, expected, pair.target_points()).max() < 0.005
+def test_all_backends_find_the_same_pose(pair: PhantomPair) -> None:
+    settings = RegistrationSettings(passes=(SearchPass(10, 4),), samples=30_000)
+    backends = on_cpu(), Plain(), OnTorch("cpu")
+    expected, *others = (register(pair.ct, pair.mri, settings, device=each).transform for each in backends)
+    for found in others:
+        assert target_registration_errors_mm(found, expected, pair.target_points()).max() < 1e-4
 
 
 @pytest.mark.parametrize("backend", [Plain(), OnTorch("cpu")], ids=["numpy", "torch"])
@@ -202,23 +203,21 @@ def test_all_backends_count_and_pull_alike(backend: Backend) -> None:
         assert pull is not None
         found.append((each.host(counts), each.host(pull(each.put(smooth)))))
     (fast, fast_sums), (slow, slow_sums) = found
-    assert fast[:, CELLS].tolist() == slow[:, CELLS].tolist()
+    np.testing.assert_array_equal(fast, slow)
     assert 0 < fast[0, CELLS] < 5_001 * WHOLE
-    assert fast.sum(axis=1).tolist() == slow.sum(axis=1).tolist() == [5_001 * WHOLE] * 2
-    # Rounding moves one part of one sample in ten.
-    assert np.abs(fast - slow).sum() <= 2 * 2 * 0.1 * 5_001
-    np.testing.assert_allclose(fast_sums, slow_sums, rtol=1e-3, atol=1e-3 * np.abs(slow_sums).max())
+    assert fast.sum(axis=1).tolist() == [5_001 * WHOLE] * 2
+    np.testing.assert_allclose(fast_sums, slow_sums, rtol=0, atol=1e-12 * np.abs(slow_sums).max())
 
 
 @pytest.mark.parametrize("backend", [Plain(), OnTorch("cpu")], ids=["numpy", "torch"])
 def test_all_backends_prepare_and_search_alike(backend: Backend, pair: PhantomPair) -> None:
     ours, theirs = (prepare(pair.ct, pair.mri, each) for each in (on_cpu(), backend))
     for level, other in zip(ours.cells, theirs.cells, strict=True):
-        assert (np.abs(level.cells.astype(int) - backend.host(other.cells)) <= 1).all()
+        np.testing.assert_array_equal(level.cells, backend.host(other.cells))
     poses, scores = search(ours, even_rotations(8), COARSE, 2)
     others, other_scores = search(theirs, even_rotations(8), COARSE, 2)
-    np.testing.assert_allclose(scores, other_scores, atol=1e-4)
-    np.testing.assert_allclose(poses.centre[0], others.centre[0])
+    np.testing.assert_allclose(scores, other_scores, atol=1e-5)
+    np.testing.assert_array_equal(poses.centre, others.centre)
 
 
 def test_no_level_is_thinner_than_two_voxels(pair: PhantomPair) -> None:

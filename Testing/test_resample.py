@@ -166,9 +166,7 @@ def test_all_backends_resample_alike(name, monkeypatch):
     expected = resample_onto(volume, GRIDS[name], TURN).array_kji
     for other in (Plain(), OnTorch("cpu")):
         monkeypatch.setattr(resample, "backend_of", lambda device, other=other: other)
-        plain = resample_onto(volume, GRIDS[name], TURN).array_kji
-        np.testing.assert_array_equal(expected == -1000, plain == -1000)
-        np.testing.assert_allclose(expected, plain, rtol=0, atol=3e-5)
+        np.testing.assert_array_equal(resample_onto(volume, GRIDS[name], TURN).array_kji, expected)
 
 
 def test_points_are_sampled_alike_in_c_and_numpy():

@@ -12,7 +12,7 @@
 
 #define BLOCK 256
 #define WHOLE 256 /* parts of a sample */
-#define LANES 16 /* sums kept side by side, so that adding them up is vectorised by every compiler */
+#define LANES 4 /* sums kept side by side, so that adding them up is vectorised by every compiler */
 
 /* Find the histogram cell of every sample in the moving image, for several poses.
  *
@@ -114,28 +114,25 @@ EXPORTED void brainfusion_pull(const float *points, int64_t n, int64_t poses, co
             const float *p = points + first, *g = slope + 3 * q * n + first;
             const float *c = cell + q * n + first;
             float pull[BLOCK];
+            double x[BLOCK], y[BLOCK], z[BLOCK];
             for (int s = 0; s < m; s++) {
                 const int32_t below = (int32_t)c[s] - (c[s] >= (float)cells);
                 pull[s] = t[below] + (c[s] - (float)below) * (t[below + 1] - t[below]);
+                x[s] = p[s], y[s] = p[n + s], z[s] = p[2 * n + s];
             }
             const int whole = m / LANES * LANES;
             for (int axis = 0; axis < 3; axis++) {
                 const float *ga = g + axis * n;
-                float s0[LANES] = {0}, sx[LANES] = {0}, sy[LANES] = {0}, sz[LANES] = {0};
-                for (int s = 0; s < whole; s += LANES)
-                    for (int l = 0; l < LANES; l++) {
-                        const float tg = pull[s + l] * ga[s + l];
+                double s0[LANES] = {0}, sx[LANES] = {0}, sy[LANES] = {0}, sz[LANES] = {0};
+                for (int s = 0; s < m; s += LANES) {
+                    const int some = s < whole ? LANES : m - whole;
+                    for (int l = 0; l < some; l++) {
+                        const double tg = pull[s + l] * ga[s + l];
                         s0[l] += tg;
-                        sx[l] += p[s + l] * tg;
-                        sy[l] += p[n + s + l] * tg;
-                        sz[l] += p[2 * n + s + l] * tg;
+                        sx[l] += x[s + l] * tg;
+                        sy[l] += y[s + l] * tg;
+                        sz[l] += z[s + l] * tg;
                     }
-                for (int s = whole; s < m; s++) {
-                    const float tg = pull[s] * ga[s];
-                    s0[0] += tg;
-                    sx[0] += p[s] * tg;
-                    sy[0] += p[n + s] * tg;
-                    sz[0] += p[2 * n + s] * tg;
                 }
                 for (int l = 0; l < LANES; l++) {
                     total[axis] += s0[l];

@@ -159,9 +159,9 @@ def evaluated(samples: Samples, moving: Moving, affines: Array, normalised: bool
     result = xp.stack([score, total], 1)
     if pull is None:
         return result
-    by_cell = xp.zeros_like(counts, dtype=xp.float32)
-    by_cell[:, :CELLS] = (table @ slope.T).reshape(poses, CELLS)
-    return xp.concatenate([result, pull(by_cell).reshape(poses, 12)], 1)
+    by_cell = xp.concatenate([(table @ slope.T).reshape(poses, CELLS), xp.zeros_like(score[:, None])], 1)
+    sums = pull(xp.asarray(by_cell, dtype=xp.float32))
+    return xp.concatenate([result, sums.reshape(poses, 12)], 1)
 
 
 @lru_cache(maxsize=4)

@@ -15,6 +15,7 @@ from BrainFusionLib.case.standing import inputs_sha256, pose_sha256
 from BrainFusionLib.errors import BrainFusionError, ImageFileError, RecordError
 from BrainFusionLib.folder import complete_replacement
 from BrainFusionLib.io import write_json, write_text
+from BrainFusionLib.io.formats import sha256_of_volume
 from BrainFusionLib.io.hashing import sha256_of, sha256_of_bytes
 from BrainFusionLib.locking import locked
 from BrainFusionLib.report.decisions import with_decisions, without_decisions
@@ -101,7 +102,7 @@ def read_standings(
     if not result.decisions:
         return ()
     now = _signed(document, result, _files_of(record.parent, result))
-    given = {role: _sha256_of_input(Path(file)) for role, file in (("ct", ct), ("mri", mri)) if file is not None}
+    given = {role: sha256_of_volume(Path(file)) for role, file in (("ct", ct), ("mri", mri)) if file is not None}
     now = Signed({**now.inputs, **given}, now.pose, now.result, now.files)
     return _compared(result.decisions, now, result)
 
@@ -179,13 +180,6 @@ def _compared(decisions: tuple[Decision, ...], now: Signed, result: Result) -> t
             why.append("the record of the result was changed")
         standings.append(Standing(decision, tuple(why)))
     return tuple(standings)
-
-
-def _sha256_of_input(path: Path) -> str:
-    try:
-        return sha256_of(path)
-    except OSError as error:
-        raise ImageFileError(f"{path}: cannot be read ({error.strerror}).") from error
 
 
 @contextmanager

@@ -59,9 +59,9 @@ def test_problems_are_reported_with_their_folder(tmp_path):
     touch(tmp_path, "good/ct.nii", "good/mr.nii")
     entries, problems = read_folders(tmp_path)
     assert [e.case for e in entries] == ["good"]
-    told = "\n".join(problems)
+    told = "\n".join(map(str, problems))
     for words in (
-        "bad name: a case's name is used for its folder",
+        "folder 1: a case's name is used for its folder",
         "none: no CT: nothing is named ct*. Give its name as a pattern.",
         "none: no MRI: nothing is named mr*",
         "two: 2 possible files for the CT: ct1.nii, ct2.nii. Give its name as a pattern.",
@@ -69,7 +69,7 @@ def test_problems_are_reported_with_their_folder(tmp_path):
         assert words in told
     same, words = read_folders(tmp_path, "ct1.nii", "ct1.nii")
     assert same == []
-    assert "two: CT and MRI are the same file, ct1.nii" in words
+    assert "two: CT and MRI are the same file, ct1.nii" in map(str, words)
 
 
 def test_a_folder_without_folders_is_refused(tmp_path):
@@ -141,12 +141,14 @@ def test_participants_are_selected_and_problems_reported(tmp_path):
     )  # fmt: skip
     entries, problems = read_bids(root)
     assert [e.case for e in entries] == ["sub-01"]
-    assert [words.split(":")[0] for words in problems] == ["sub-02", "sub-03"]
-    assert "no CT: nothing is named ct/*_ct.nii*" in problems[0]
-    assert "2 possible files for the MRI: anat/sub-03_run-1_T1w.nii.gz, anat/sub-03_run-2_T1w.nii.gz" in problems[1]
+    assert [problem.where for problem in problems] == ["sub-02", "sub-03"]
+    assert "no CT: nothing is named ct/*_ct.nii*" in str(problems[0])
+    assert "2 possible files for the MRI: anat/sub-03_run-1_T1w.nii.gz, anat/sub-03_run-2_T1w.nii.gz" in str(
+        problems[1]
+    )
     entries, problems = read_bids(root, ["03", "sub-01", "77"], mri_pattern="anat/*T1w.nii.gz")
     assert [e.case for e in entries] == ["sub-01"]
-    assert problems[0] == f"sub-77: there is no such participant in {root}"
+    assert str(problems[0]) == f"sub-77: there is no such participant in {root}"
     entries, _ = read_bids(root, ["03"], mri_pattern="anat/*run-2_T1w*")
     assert [e.mri.name for e in entries] == ["sub-03_run-2_T1w.nii.gz"]
 
@@ -161,7 +163,7 @@ def test_sessions_are_judged_separately(tmp_path):
     entries, problems = read_bids(root)
     assert [e.case for e in entries] == ["sub-01_ses-a"]
     assert len(problems) == 1
-    assert problems[0].startswith("sub-01_ses-b: 2 possible files for the CT")
+    assert str(problems[0]).startswith("sub-01_ses-b: 2 possible files for the CT")
 
 
 def test_folder_that_is_not_a_dataset_is_rejected(tmp_path):
@@ -257,7 +259,8 @@ def test_broken_rows_stand_in_the_table_the_log_and_the_page(tmp_path, monkeypat
     monkeypatch.setattr(running, "fuse_case", lambda entry, *_: Row(entry.case, "failed", error="=1+1"))
     for name in ("c.nii", "m.nii"):
         (tmp_path / name).write_bytes(b"x")
-    content = b"case,ct,mri\ngood,c.nii,m.nii\nbad\xff,c.nii,m.nii\ngone,<b>x</b>.nii,m.nii\n"
+    content = b"case,ct,mri\ngood,c.nii,m.nii\nbad\xff,c.nii,m.nii\ngone,Secret/<b>x</b>.nii,m.nii\n"
+    content += b"Secret Name,Secret^Name.nii,m.nii\n" + b",".join([b"Secret/ct"] * 3) + b"\n"
     (tmp_path / "cohort.csv").write_bytes(content)
     entries, problems = read_manifest(tmp_path / "cohort.csv")
     assert [entry.case for entry in entries] == ["good"]
@@ -269,7 +272,11 @@ def test_broken_rows_stand_in_the_table_the_log_and_the_page(tmp_path, monkeypat
         assert "row 3" in text
         assert "is not UTF-8" in text
         assert "row 4 (gone)" in text
-    assert "<b>x</b>.nii does not exist" in table
+        assert "ct does not exist" in text
+        assert "row 5\t" in text or "row 5<" in text
+        assert "Secret" not in text  # may be the patient's name
+    assert str(problems[1]).startswith("row 4 (gone): ct does not exist: Secret/<b>x</b>.nii (looked in ")
+    assert "; got Secret Name" in str(problems[2])
     assert "<b>" not in page
     assert "\t'=1+1\n" in table
 
@@ -286,7 +293,7 @@ def test_seal_from_elsewhere_reads_no_file_outside_of_its_folder(tmp_path, monke
     read = []
     monkeypatch.setattr(one_case, "sha256_of", lambda path: read.append(path) or "0")
     for name in ("../../secret", "/dev/zero", "gone"):
-        unknown = dict.fromkeys(("row", "request", "transform_sha256", "landmarks_sha256", "beside_sha256"))
+        unknown = dict.fromkeys(("row", "request", "transform_sha256", "landmarks_sha256"))
         seal = SimpleNamespace(version=__version__, files={name: "0"}, **unknown)
         monkeypatch.setattr(one_case, "read_seal", lambda *_, seal=seal: seal)
         assert one_case.finished(entry, tmp_path, Settings()) is None
@@ -366,7 +373,7 @@ def test_manifest_says_modality_and_offset_and_options_say_them_of_the_other_cas
     said = capsys.readouterr()
     assert "modality ct=CT mri=MR\tct_offset -1000\n" in said.out
     assert "modality mri=MR\tct_offset 1024\n" in said.out
-    assert "row 4 (c): modality: takes ct=CT and mri=MR; got 'ct=MR'" in said.err
+    assert "row 4 (c): modality: takes ct=CT and mri=MR; got ct=MR" in said.err
     assert "row 5 (d): ct_offset: must be a number, for example 1024; got inf" in said.err
     assert "row 6 (e): transform_frame: must be lps or ras; got xyz" in said.err
     assert cli.main([*words, "--modality", "ct=MR"]) == 2
@@ -398,8 +405,16 @@ def test_errors_in_the_table_name_inputs_by_their_role(tmp_path):
     def refuse():
         raise ImageFileError(
             f"{tmp_path}/doe/IM1: is empty; doe.nii, given as MRI, and objects too; {tmp_path}/roe.csv: no; 'doe.raw'."
+            f" Jane^Doe.CT.0001.IMA, 'Jane_Doe', an encoding 'bzip3' of 'scanner-xyz'"
         )
+
+    (tmp_path / "doe").mkdir()
+    (tmp_path / "doe" / "Jane^Doe.CT.0001.IMA").write_bytes(b"")
 
     entry = Entry(1, "a", tmp_path / "doe", tmp_path / "doe.nii", landmarks=(tmp_path / "roe.csv",))
     row = one_case.attempted(entry, 0.0, refuse)
-    assert row.error == "CT/IM1: is empty; MRI, given as MRI, and objects too; the landmarks: no; 'MRI.raw'."
+    assert (
+        row.error
+        == "CT/IM1: is empty; MRI, given as MRI, and objects too; the landmarks: no; 'MRI.raw'. a file of CT, "
+        "(not shown here), an encoding 'bzip3' of 'scanner-xyz'"
+    )

@@ -677,6 +677,13 @@ def test_damaged_deflate_stream_is_refused_where_it_unpacks_to_another_length(tm
             read_volume(folder)
     path.write_bytes(deflated(whole) + b"\0")
     assert read_volume(folder).notes == ()
+    # Of the same length: no checksum tells, but these pixels are of no image.
+    one, size = -ROWS * COLUMNS + COLUMNS // 2 + 1, 2 * ROWS * COLUMNS
+    noise = np.random.default_rng(0).bytes(size)
+    for torn, count in ((whole[:one] + b"\x7f" + whole[one + 1 :], 1), (whole[:-size] + noise, 477)):
+        path.write_bytes(deflated(torn))
+        (note,) = read_volume(folder).notes
+        assert note.startswith(f"1 of 3 slices have {count} pixels far from their neighbours")
 
 
 def test_deflate_bomb_is_refused(tmp_path):

@@ -46,7 +46,7 @@ def add_case(folder: Path, name: str, verdict: Verdict) -> None:
     files = list(write_case(result, head[2], folder / name).values())
     sums = {path.name: content_sha256(path) for path in files}
     made = Row.of(name, result)
-    seal = Seal(result.request, None, (), {}, version="0", files=sums, row=made, thumbnail="/9j/4AAQ")
+    seal = Seal(result.request, None, (), version="0", files=sums, row=made, thumbnail="/9j/4AAQ")
     write_json(to_document(seal), folder / name / SEAL)
 
 

@@ -22,6 +22,7 @@ from BrainFusionLib.cli.main import main
 from BrainFusionLib.errors import ImageFileError, RecordError, SettingsError
 from BrainFusionLib.folder import write_case
 from BrainFusionLib.geometry import Grid
+from BrainFusionLib.io.formats import sha256_of_volume
 from BrainFusionLib.io.hashing import sha256_of
 from BrainFusionLib.signing import content_sha256, read_standings, sign_result
 from BrainFusionLib.transform import RigidTransform
@@ -218,8 +219,19 @@ def test_inputs_that_are_given_are_compared(folder: Path, tmp_path: Path) -> Non
     sign_result(folder, "approve", "A. Surgeon")
     assert state_of(read_standings(folder, mri=folder / "fused.nii.gz")) == "approved"
     assert "the MRI is another one" in read_standings(folder, mri=folder / "ct_in_mri.nii.gz")[0].sentence
-    with pytest.raises(ImageFileError, match="cannot be read"):
+    with pytest.raises(ImageFileError, match="there is no such file"):
         read_standings(folder, ct=tmp_path / "none")
+
+
+def test_voxels_beside_a_header_are_inputs_of_a_decision(folder: Path, tmp_path: Path) -> None:
+    header = tmp_path / "ct.mhd"
+    header.write_text("DimSize = 2 2 2\nElementType = MET_SHORT\nElementDataFile = ct.raw\n", encoding="ascii")
+    (tmp_path / "ct.raw").write_bytes(bytes(16))
+    edit_record(folder, lambda d: d["request"]["ct"].update(sha256=sha256_of_volume(header)))
+    sign_result(folder, "approve", "A. Surgeon")
+    assert state_of(read_standings(folder, ct=header)) == "approved"
+    (tmp_path / "ct.raw").write_bytes(bytes(15) + b"\1")
+    assert "the CT is another one" in read_standings(folder, ct=header)[0].sentence
 
 
 def test_a_result_with_missing_files_is_not_signed(folder: Path) -> None:

@@ -77,7 +77,7 @@ def test_two_files_of_landmarks_stand_in_one_cell_and_missing_ones_are_problems(
         "one": ["a.mrk.json", "b.mrk.json"],
         "three": [],
     }
-    assert ["missing.csv does not exist" in problems[0], "one file or two" in problems[1]] == [True, True]
+    assert ["does not exist: missing.csv" in str(problems[0]), "one file or two" in str(problems[1])] == [True, True]
 
 
 def test_the_command_measures_a_cohort_against_its_landmarks(

@@ -29,7 +29,7 @@ class Source:
     series
         Series of a DICOM folder.
     sha256
-        Of the file, or of all files of the folder; ``None`` if it was not computed.
+        Of all that was read (`io.formats.sha256_of_volume`); ``None`` if it was not computed.
     """
 
     name: str

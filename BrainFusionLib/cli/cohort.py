@@ -16,7 +16,7 @@ from BrainFusionLib.cli.remedies import PHRASES
 from BrainFusionLib.cli.rules import add_rule_options, fusion_settings
 from BrainFusionLib.cohort import Entry, read_bids, read_folders, read_manifest, run_cohort
 from BrainFusionLib.cohort.folders import PATTERNS
-from BrainFusionLib.cohort.manifest import OPTIONAL
+from BrainFusionLib.cohort.manifest import OPTIONAL, Problem
 from BrainFusionLib.cohort.memory import workers_that_fit
 from BrainFusionLib.cohort.row import Row
 from BrainFusionLib.console import say
@@ -95,7 +95,7 @@ def _cohort(options: argparse.Namespace) -> int:
     return FAULT if bad or problems else DONE
 
 
-def run_entries(options: argparse.Namespace, entries: Sequence[Entry], problems: Sequence[str]) -> list[Row]:
+def run_entries(options: argparse.Namespace, entries: Sequence[Entry], problems: Sequence[Problem]) -> list[Row]:
     """Do the cases that are not done yet, and print each; return their rows."""
     output = output_settings(options)
     workers = 1 if options.scheduler else _workers(options.workers, entries, output)
@@ -137,20 +137,20 @@ def _said_of(entry: Entry) -> list[str]:
     return said if entry.ct_offset is None else [*said, f"ct_offset {entry.ct_offset:g}"]
 
 
-def _counted(problems: Sequence[str]) -> str:
+def _counted(problems: Sequence[Problem]) -> str:
     return f"{len(problems)} problem{'' if len(problems) == 1 else 's'}"
 
 
-def entries_of(options: argparse.Namespace) -> tuple[list[Entry], list[str]]:
+def entries_of(options: argparse.Namespace) -> tuple[list[Entry], list[Problem]]:
     """Return the cases of the cohort and its problems, which are printed."""
     entries, problems = _entries(options)
     for problem in problems:
-        phrased = problem.replace(Remedy.NAME_PATTERN.value, PHRASES[Remedy.NAME_PATTERN])
+        phrased = str(problem).replace(Remedy.NAME_PATTERN.value, PHRASES[Remedy.NAME_PATTERN])
         say(f"{options.cohort}: {phrased}", error=True)
     return [_with_options(entry, options) for entry in entries], problems
 
 
-def _entries(options: argparse.Namespace) -> tuple[list[Entry], list[str]]:
+def _entries(options: argparse.Namespace) -> tuple[list[Entry], list[Problem]]:
     """Return the cases and the problems of the cohort.
 
     Raises

@@ -12,11 +12,10 @@ from BrainFusionLib.case import Inputs, Request, Result, Source
 from BrainFusionLib.case.request import offset_in, stated_in
 from BrainFusionLib.cli.codes import NOT_FOUND, fail
 from BrainFusionLib.console import say
-from BrainFusionLib.errors import ImageFileError, SettingsError
+from BrainFusionLib.errors import BrainFusionError, ImageFileError, SettingsError
 from BrainFusionLib.folder import between_inputs, make_output_folder, read_pair, remove_if_empty
 from BrainFusionLib.io import read_volume, write_transform
-from BrainFusionLib.io.formats import readable
-from BrainFusionLib.io.hashing import sha256_of_inputs
+from BrainFusionLib.io.formats import readable, sha256_of_volume
 from BrainFusionLib.io.other_transforms import Between, Frame, Maps
 from BrainFusionLib.io.transform_writing import SUFFIXES, TransformFormat
 from BrainFusionLib.io.zipped import is_zip
@@ -74,7 +73,11 @@ def check_transform_name(path: Path, form: TransformFormat = "itk") -> None:
 
 def inputs_of(options: argparse.Namespace) -> Inputs:
     """Read the volumes of a pair; the sha256 of their files is taken first, so that it is never a later file's."""
-    sha256 = sha256_of_inputs({"ct": options.ct, "mri": options.mri, "mri_mask": options.mri_mask})
+    given = {"ct": options.ct, "mri": options.mri, "mri_mask": options.mri_mask}
+    try:
+        sha256 = {role: sha256_of_volume(Path(file)) for role, file in given.items() if file is not None}
+    except BrainFusionError:
+        sha256 = {}  # reading it says what is wrong
     ct, mri = read_pair(options.ct, options.mri, *series_of(options))
     mask = read_volume(options.mri_mask) if options.mri_mask else None
     return Inputs(ct, mri, mask, sha256).as_stated(stated_by(options))

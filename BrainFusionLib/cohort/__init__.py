@@ -2,7 +2,7 @@
 
 from BrainFusionLib.cohort.bids import read_bids
 from BrainFusionLib.cohort.folders import read_folders
-from BrainFusionLib.cohort.manifest import Entry, read_manifest
+from BrainFusionLib.cohort.manifest import Entry, Problem, read_manifest
 from BrainFusionLib.cohort.running import run_cohort
 
-__all__ = ["Entry", "read_bids", "read_folders", "read_manifest", "run_cohort"]
+__all__ = ["Entry", "Problem", "read_bids", "read_folders", "read_manifest", "run_cohort"]

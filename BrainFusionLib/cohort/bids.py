@@ -14,7 +14,7 @@ from pathlib import Path
 from BrainFusionLib.case.codec import to_plain
 from BrainFusionLib.case.result import WARNING, Result
 from BrainFusionLib.cohort.folders import only_one
-from BrainFusionLib.cohort.manifest import BAD_NAME, Entry, name_is_good
+from BrainFusionLib.cohort.manifest import BAD_NAME, Entry, Problem, case_or, name_is_good
 from BrainFusionLib.errors import ImageFileError
 from BrainFusionLib.io import write_json, write_text
 from BrainFusionLib.io.formats import named
@@ -56,7 +56,7 @@ def read_bids(
     participants: Sequence[str] = (),
     ct_pattern: str | None = None,
     mri_pattern: str | None = None,
-) -> tuple[list[Entry], list[str]]:
+) -> tuple[list[Entry], list[Problem]]:
     """Find the pairs of a dataset: the CT and the MRI of a session, or the only CT and MRI of a subject.
 
     Parameters
@@ -70,7 +70,7 @@ def read_bids(
     Returns
     -------
     entries, problems
-        One entry for each pair, with the file names of a derivative; and a description of each problem.
+        One entry for each pair, with the file names of a derivative; and each problem.
 
     Raises
     ------
@@ -82,20 +82,30 @@ def read_bids(
         raise ImageFileError(f"{root}: is not a BIDS dataset: it has no dataset_description.json.")
     subjects = sorted(path.name for path in root.glob("sub-*") if path.is_dir())
     wanted = [f"sub-{label.removeprefix('sub-')}" for label in participants]
-    problems = [f"{name}: there is no such participant in {root}" for name in wanted if name not in subjects]
+    problems = [
+        Problem(case_or(name, "a participant"), "there is no such participant{}", f" in {root}")
+        for name in wanted
+        if name not in subjects
+    ]
     chosen = [name for name in subjects if not wanted or name in wanted]
     if not subjects:
         raise ImageFileError(f"{root}: this dataset has no subject (folder sub-LABEL).")
     entries: list[Entry] = []
-    for subject in chosen:
-        found, wrong = _pairs(root, subject, ct_pattern, mri_pattern)
+    for number, subject in enumerate(chosen, 1):
+        found, wrong = _pairs(root, subject, number, ct_pattern, mri_pattern)
         entries += found
         problems += wrong
     return entries, problems
 
 
-def _pairs(root: Path, subject: str, ct_pattern: str | None, mri_pattern: str | None) -> tuple[list[Entry], list[str]]:
-    """Return the pairs of a subject, and its problems."""
+def _pairs(
+    root: Path, subject: str, number: int, ct_pattern: str | None, mri_pattern: str | None
+) -> tuple[list[Entry], list[Problem]]:
+    """Return the pairs of a subject, by its place in the list, and its problems."""
+
+    def problem(case: str, reason: str, named: str = "") -> Problem:
+        return Problem(case_or(case, f"subject {number}"), reason, named)
+
     sessions = [
         _Session(subject, f"{subject}_{path.name}", path)
         for path in sorted((root / subject).glob("ses-*"))
@@ -111,11 +121,13 @@ def _pairs(root: Path, subject: str, ct_pattern: str | None, mri_pattern: str | 
         if len(only_ct) == len(only_mri) == 1:
             pairs = [(only_mri[0][0], only_ct[0], only_mri[0][1])]
     if not pairs:
-        wrong = dict.fromkeys(words for found in (cts, mris) for _, words in found if words)
-        return [], [f"{subject}: {' '.join(wrong)}"]
+        wrong = dict.fromkeys(words for found in (cts, mris) for _, words in found if words is not None)
+        return [], [problem(subject, *words) for words in wrong]
     # The names of a derivative are made of the entities and the suffix of the MRI's.
     unnamed = [
-        f"{session.name}: the MRI {shown(mri.name)} is not named as in BIDS, sub-LABEL_..._SUFFIX. Rename it."
+        problem(
+            session.name, "the MRI{} is not named as in BIDS, sub-LABEL_..._SUFFIX. Rename it.", f" {shown(mri.name)}"
+        )
         for session, _, mri in pairs
         if mri and "_" not in mri.name
     ]
@@ -123,11 +135,12 @@ def _pairs(root: Path, subject: str, ct_pattern: str | None, mri_pattern: str | 
     good = [entry for entry in entries if name_is_good(entry.case)]
     # If some sessions have a pair, ambiguous files in another session are reported, too.
     several = [
-        f"{session.name}: {words}"
+        problem(session.name, *words)
         for session, found in zip(sessions * 2, cts + mris, strict=True)
-        if (words := found[1]) and not words.startswith("no ") and session.name not in [e.case for e in entries]
+        if (words := found[1]) and not words[0].startswith("no ") and session.name not in [e.case for e in entries]
     ]
-    return good, unnamed + [f"{entry.case}: {BAD_NAME}" for entry in entries if entry not in good] + several
+    bad = [problem(entry.case, BAD_NAME + "{}", f"; got {entry.case}") for entry in entries if entry not in good]
+    return good, unnamed + bad + several
 
 
 def _entry(root: Path, session: _Session, ct: Path, mri: Path) -> Entry:

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from BrainFusionLib.cohort.manifest import BAD_NAME, Entry, name_is_good
+from BrainFusionLib.cohort.manifest import BAD_NAME, Entry, Problem, case_or, name_is_good
 from BrainFusionLib.errors import ImageFileError, Remedy, SettingsError
 from BrainFusionLib.io.formats import header_of
+from BrainFusionLib.io.reading import shown
 
 PATTERNS = {"ct": "ct*", "mri": "mr*"}
 
 
 def read_folders(
     root: str | Path, ct_pattern: str | None = None, mri_pattern: str | None = None
-) -> tuple[list[Entry], list[str]]:
-    """Treat every folder in `root` as a case; return the valid cases, and a description of each problem.
+) -> tuple[list[Entry], list[Problem]]:
+    """Treat every folder in `root` as a case; return the valid cases, and each problem.
 
     Parameters
     ----------
@@ -35,21 +36,24 @@ def read_folders(
     if not folders:
         raise ImageFileError(f"{root}: contains no folder. Make one folder for each case, with a CT and an MRI in it.")
     entries: list[Entry] = []
-    problems: list[str] = []
-    for folder in folders:
+    problems: list[Problem] = []
+    for number, folder in enumerate(folders, 1):
         ct, no_ct = only_one(folder, [ct_pattern or PATTERNS["ct"]], "CT")
         mri, no_mri = only_one(folder, [mri_pattern or PATTERNS["mri"]], "MRI")
-        wrong = [words for words in (None if name_is_good(folder.name) else BAD_NAME, no_ct, no_mri) if words]
+        where = case_or(folder.name, f"folder {number}")
+        wrong = [Problem(where, *words) for words in (no_ct, no_mri) if words is not None]
+        if not name_is_good(folder.name):
+            wrong.append(Problem(where, BAD_NAME + "{}", f"; got {shown(folder.name)}"))
         if ct is not None and ct == mri:
-            wrong.append(f"CT and MRI are the same file, {ct.name}")
-        problems += [f"{folder.name}: {words}" for words in wrong]
+            wrong.append(Problem(where, "CT and MRI are the same file{}", f", {shown(ct.name)}"))
+        problems += wrong
         if ct is not None and mri is not None and not wrong:
             entries.append(Entry(0, folder.name, ct, mri))
     return entries, problems
 
 
-def only_one(folder: Path, patterns: list[str], what: str) -> tuple[Path | None, str]:
-    """Return the only match of the first pattern that has any; otherwise ``None`` and the problem."""
+def only_one(folder: Path, patterns: list[str], what: str) -> tuple[Path | None, tuple[str, str] | None]:
+    """Return the only match of the first pattern that has any; otherwise a `Problem`'s reason and what is named."""
     for pattern in patterns:
         try:
             found = [path for path in sorted(folder.glob(pattern)) if not path.name.startswith(".")]
@@ -60,9 +64,10 @@ def only_one(folder: Path, patterns: list[str], what: str) -> tuple[Path | None,
             ) from error
         found = [path for path in found if header_of(path) is None]  # a pair is named by its header
         if len(found) == 1:
-            return found[0], ""
+            return found[0], None
         if found:
-            names = ", ".join(path.relative_to(folder).as_posix() for path in found[:4])
+            names = ", ".join(shown(path.relative_to(folder).as_posix()) for path in found[:4])
             more = "" if len(found) <= 4 else f" and {len(found) - 4} more"
-            return None, f"{len(found)} possible files for the {what}: {names}{more}. {Remedy.NAME_PATTERN.value}"
-    return None, f"no {what}: nothing is named {' or '.join(patterns)}. {Remedy.NAME_PATTERN.value}"
+            reason = f"{len(found)} possible files for the {what}{{}}. {Remedy.NAME_PATTERN.value}"
+            return None, (reason, f": {names}{more}")
+    return None, (f"no {what}: nothing is named {' or '.join(patterns)}. {Remedy.NAME_PATTERN.value}", "")

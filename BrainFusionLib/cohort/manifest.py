@@ -101,8 +101,37 @@ class Entry:
         return [path for path in files if path is not None]
 
 
-def read_manifest(path: str | Path) -> tuple[list[Entry], list[str]]:
-    """Read a manifest; return its valid entries, and a description of each problem in the other rows.
+@dataclass(frozen=True)
+class Problem:
+    """Why a row of a manifest, or a folder, is not a case.
+
+    Attributes
+    ----------
+    where
+        The row's number and case, or the case; nothing else of it.
+    reason
+        What is wrong; ``{}`` stands where the terminal shows `named`.
+    named
+        Names of files and folders and other cells: they may identify the patient, so that no file that is written
+        shows them.
+    """
+
+    where: str
+    reason: str
+    named: str = ""
+
+    def __str__(self) -> str:
+        """Return it as the terminal shows it."""
+        return f"{self.where}: {self.reason.replace('{}', self.named)}"
+
+    @property
+    def unnamed(self) -> str:
+        """The reason without names, as table, log and page show it."""
+        return self.reason.replace("{}", "")
+
+
+def read_manifest(path: str | Path) -> tuple[list[Entry], list[Problem]]:
+    """Read a manifest; return its valid entries, and each problem in the other rows.
 
     Parameters
     ----------
@@ -140,7 +169,7 @@ def read_manifest(path: str | Path) -> tuple[list[Entry], list[str]]:
             f"once; it has {', '.join(columns)}."
         )
     entries: list[Entry] = []
-    problems: list[str] = []
+    problems: list[Problem] = []
     rows_of: dict[str, int] = {}
     for line in table.lines:
         row = line.number
@@ -149,18 +178,18 @@ def read_manifest(path: str | Path) -> tuple[list[Entry], list[str]]:
         cells = {name: texts[n].strip() for n, name in enumerate(columns)}
         if not any(cells.values()):
             continue
-        where = f"row {row}" + (f" ({_brief(cells['case'])})" if cells["case"] else "")
-        wrong = [] if len(line.cells) <= len(columns) else ["has more cells than the table has columns"]
+        # Where cells have moved into another column, anything may stand in that of the case.
+        where = f"row {row}" + (f" ({cells['case']})" if name_is_good(cells["case"]) else "")
+        wrong = [] if len(line.cells) <= len(columns) else [("has more cells than the table has columns", "")]
         if any(shown(text) != text for text in cells.values()):
-            where = shown(where)
-            wrong.append("is not UTF-8: save the table as UTF-8")
+            wrong.append(("is not UTF-8: save the table as UTF-8", ""))
         else:
             wrong += _problems_of(cells, path.parent)
         # Folder names that differ only in case are the same folder on Windows and macOS.
         before = rows_of.setdefault(cells["case"].lower(), row)
         if cells["case"] and before != row:
-            wrong.append(f"row {before} has the same case name; every case needs its own")
-        problems += [f"{where}: {words}" for words in wrong]
+            wrong.append((f"row {before} has the same case name; every case needs its own", ""))
+        problems += [Problem(where, *words) for words in wrong]
         if not wrong:
             entries.append(_entry(row, cells, path.parent))
     if not entries and not problems:
@@ -173,35 +202,44 @@ def name_is_good(name: str) -> bool:
     return bool(NAME.fullmatch(name)) and not RESERVED.fullmatch(name)
 
 
-def _problems_of(cells: Mapping[str, str], folder: Path) -> list[str]:
-    wrong = [f"{name} is empty" for name in REQUIRED if not cells[name]]
+def case_or(case: str, other: str) -> str:
+    """Return the name of a case for a `Problem`; where it is no good name, anything may stand there: `other`."""
+    return case if name_is_good(case) else other
+
+
+def _problems_of(cells: Mapping[str, str], folder: Path) -> list[tuple[str, str]]:
+    """Return the reason of each problem, and what the terminal shows with it."""
+    wrong = [(f"{name} is empty", "") for name in REQUIRED if not cells[name]]
     if cells["case"] and not name_is_good(cells["case"]):
-        wrong.append(BAD_NAME)
-    for name in ("ct", "mri", "transform", "mri_mask"):
-        if cells.get(name) and not exists(folder / cells[name]):
-            wrong.append(f"{name}: {_brief(cells[name])} does not exist (looked in {folder})")
-    files = _landmarks_of(cells)
-    wrong += [
-        f"landmarks: {_brief(file)} does not exist (looked in {folder})" for file in files if not exists(folder / file)
-    ]
-    if len(files) > 2:
-        wrong.append(f"landmarks: one file or two with a {BETWEEN_FILES} between them; got {len(files)}")
+        wrong.append((BAD_NAME + "{}", _got(cells["case"])))
+    files = [(name, cells[name]) for name in ("ct", "mri", "transform", "mri_mask") if cells.get(name)]
+    landmarks = _landmarks_of(cells)
+    for name, file in [*files, *(("landmarks", file) for file in landmarks)]:
+        if not exists(folder / file):
+            wrong.append((f"{name} does not exist{{}}", f": {_brief(file)} (looked in {folder})"))
+    if len(landmarks) > 2:
+        wrong.append((f"landmarks: one file or two with a {BETWEEN_FILES} between them; got {len(landmarks)}", ""))
     if cells.get("transform") and Path(cells["transform"]).suffix.lower() not in READ_TRANSFORM_SUFFIXES:
-        wrong.append(f"transform: {_brief(cells['transform'])} must be named {' or '.join(READ_TRANSFORM_SUFFIXES)}")
+        allowed = " or ".join(READ_TRANSFORM_SUFFIXES)
+        wrong.append((f"transform: must be named {allowed}{{}}", _got(cells["transform"])))
     if cells["ct"] and cells["ct"] == cells["mri"] and cells.get("ct_series") == cells.get("mri_series"):
-        wrong.append("CT and MRI are the same file")
-    for name, allowed in _WORDS.items():
-        if cells.get(name) and cells[name].lower() not in allowed:
-            wrong.append(f"{name}: must be {' or '.join(allowed)}; got {_brief(cells[name])}")
+        wrong.append(("CT and MRI are the same file", ""))
+    for name, words in _WORDS.items():
+        if cells.get(name) and cells[name].lower() not in words:
+            wrong.append((f"{name}: must be {' or '.join(words)}{{}}", _got(cells[name])))
     try:
         stated_in(cells.get("modality", ""))
-    except SettingsError as error:
-        wrong.append(f"modality: {error}")
+    except SettingsError:
+        wrong.append(("modality: takes ct=CT and mri=MR{}", _got(cells["modality"])))
     try:
         offset_in(cells.get("ct_offset") or "0")
     except ValueError:
-        wrong.append(f"ct_offset: must be a number, for example 1024; got {_brief(cells['ct_offset'])}")
+        wrong.append(("ct_offset: must be a number, for example 1024{}", _got(cells["ct_offset"])))
     return wrong
+
+
+def _got(cell: str) -> str:
+    return f"; got {_brief(cell)}"
 
 
 def _brief(cell: str) -> str:

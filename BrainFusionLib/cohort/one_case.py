@@ -29,7 +29,7 @@ from BrainFusionLib.folder import (
 )
 from BrainFusionLib.fusion.methods import pinned
 from BrainFusionLib.io import read_transform, read_volume, write_json
-from BrainFusionLib.io.formats import files_read
+from BrainFusionLib.io.formats import sha256_of_volume
 from BrainFusionLib.io.hashing import sha256_of, sha256_of_files
 from BrainFusionLib.io.landmark_files import read_landmarks
 from BrainFusionLib.io.reading import shown
@@ -63,6 +63,9 @@ PHRASES: dict[Remedy, str] = {
 
 # Written last, beside a case's results. A case is done if this file exists and matches the results.
 SEAL = "cohort-case.json"
+# Quoted in a message is what a file says: words of its format, or a name.
+_QUOTED = re.compile(r"(?<!\w)(['\"])((?:(?!\1).)+)\1(?!\w)")
+_HARMLESS = re.compile(r"\.?[a-z0-9 =+-]{1,24}|(CT|MRI|(the|a file of) \w+)(\.\w+)*")
 # The result, the MRI, and the sha256 of the inputs, as `contents` returns them.
 Fused = tuple[Result, Volume, Mapping[str, str]]
 
@@ -76,12 +79,9 @@ class Seal(ByValue):
     request
         The request with the sha256 of every input and of the weights, and without paths.
     transform_sha256
-        The sha256 of the file with the starting pose, and what the manifest says of its frame and direction.
+        The sha256 of the files with the starting pose, and what the manifest says of its frame and direction.
     landmarks_sha256
         The sha256 of each file of landmarks.
-    beside_sha256
-        By role, one sha256 of the files that were read with an input: voxels beside a header, sidecars, the other
-        slices of a DICOM file.
     version
         Version of the library.
     files
@@ -95,7 +95,6 @@ class Seal(ByValue):
     request: Request
     transform_sha256: str | None
     landmarks_sha256: tuple[str, ...]
-    beside_sha256: dict[str, str]
     version: str
     files: dict[str, str]
     row: Row
@@ -144,22 +143,17 @@ def read(entry: Entry) -> Inputs:
 
 
 def contents(entry: Entry) -> dict[str, str]:
-    """Return the sha256 of every file that a case is made from, by role; of files beside one, by its role and a ``+``.
+    """Return the sha256 of all that a case is made from, by role.
 
     Raises
     ------
     OSError, BrainFusionError
         A file cannot be read.
     """
-    found = {}
-    inputs = {"ct": entry.ct, "mri": entry.mri, "mri_mask": entry.mri_mask, "transform": entry.transform}
-    for role, path in inputs.items():
-        if path is None:
-            continue
-        found[role] = sha256_of(path)
-        beside = [] if path.is_dir() else transform_files(path) if role == "transform" else files_read(path)
-        if any(file != path for file in beside):
-            found[role + "+"] = sha256_of_files(file for file in beside if file != path)
+    volumes = {"ct": entry.ct, "mri": entry.mri, "mri_mask": entry.mri_mask}
+    found = {role: sha256_of_volume(path) for role, path in volumes.items() if path is not None}
+    if entry.transform is not None:
+        found["transform"] = sha256_of_files(transform_files(entry.transform))
     return found | {f"landmarks {n}": sha256_of(path) for n, path in enumerate(entry.landmarks)}
 
 
@@ -222,7 +216,7 @@ def finished(entry: Entry, folder: Path, settings: Settings) -> Row | None:
         is_inside = all(not name.is_absolute() and ".." not in name.parts for name in names)
         is_inside = is_inside and all((case / name).is_dir() or (case / name).is_file() for name in names)
         complete = is_inside and all(content_sha256(case / name) == wanted for name, wanted in seal.files.items())
-        made_from = (seal.request, seal.transform_sha256, seal.landmarks_sha256, seal.beside_sha256)
+        made_from = (seal.request, seal.transform_sha256, seal.landmarks_sha256)
         if complete and made_from == _made_from(entry, settings, contents(entry)):
             return replace(seal.row, case=entry.case)
     except (OSError, BrainFusionError):
@@ -240,7 +234,7 @@ def read_seal(entry: Entry, folder: Path) -> Seal | None:
 
 def _made_from(
     entry: Entry, settings: Settings, sha256: Mapping[str, str]
-) -> tuple[Request, str | None, tuple[str, ...], dict[str, str]]:
+) -> tuple[Request, str | None, tuple[str, ...]]:
     """Return everything that a result depends on: the inputs' content and the settings, with weights by sha256."""
     # What a result was made with is pinned already, also if the file of weights was replaced since.
     fusion = settings.fusion if settings.fusion.weights_sha256 is not None else pinned(settings.fusion)
@@ -257,12 +251,11 @@ def _made_from(
         stated=entry.stated,
     )
     landmarks = tuple(sha256[f"landmarks {n}"] for n in range(len(entry.landmarks)))
-    beside = {role: value for role, value in sha256.items() if role.endswith("+")}
     if entry.transform is None:
-        return request, None, landmarks, beside
+        return request, None, landmarks
     # The same file is another pose, if its numbers are said to be in another frame.
     words = (sha256["transform"], entry.transform_frame, entry.transform_maps)
-    return request, " ".join(word for word in words if word), landmarks, beside
+    return request, " ".join(word for word in words if word), landmarks
 
 
 def _line(entry: Entry, error: str) -> str:
@@ -276,8 +269,24 @@ def _line(entry: Entry, error: str) -> str:
     for role, path in roles:
         for name in (path, path.absolute(), path.resolve(), path.name) if path is not None else ():
             text = re.sub(rf"(?<![\w./\\-]){re.escape(shown(name))}(?![\w-]|\.\w)", role, text)
-    for role, path in roles:  # files beside one, of its name and another ending
+    # Slices of a folder, and files beside one, such as those of its voxels: numbers alone are no names.
+    names = {name: role for role, path in roles if path is not None for name in _names_at(path) if name in text}
+    for name in sorted(names, key=len, reverse=True):
+        text = re.sub(rf"(?<!\w){re.escape(name)}(?!\w)", f"a file of {names[name]}", text)
+    for role, path in roles:  # of its name and another ending, but missing
         if path is not None and path.suffix:
             stem = with_suffix(path, "").name
             text = re.sub(rf"(?<![\w./\\-]){re.escape(shown(stem))}(?=\.\w)", role, text)
+    # What a header says, such as a file that is not there.
+    text = _QUOTED.sub(lambda match: match[0] if _HARMLESS.fullmatch(match[2]) else "(not shown here)", text)
     return " ".join(text.split())
+
+
+def _names_at(path: Path) -> set[str]:
+    """Return the names of all files in a folder and its folders, or beside a file, but no numbers and short words."""
+    try:
+        files = path.rglob("*") if path.is_dir() else path.parent.iterdir()
+        names = {shown(file.name) for file in files if not file.is_dir()}
+    except OSError:
+        return set()
+    return {name for name in names if not name.isdecimal() and not (name.isalpha() and len(name) <= 4)}

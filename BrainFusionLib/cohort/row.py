@@ -6,6 +6,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Literal
 
 from BrainFusionLib.case.result import Result
+from BrainFusionLib.cohort.manifest import Problem
 from BrainFusionLib.io.reading import shown
 from BrainFusionLib.values import ByValue
 from BrainFusionLib.verdict.criterion import Colour
@@ -86,10 +87,9 @@ class Row(ByValue):
         )
 
     @classmethod
-    def of_problem(cls, problem: str) -> Row:
-        """Return the row of a line of the manifest, or of a folder, that is no case; ``where: what is wrong``."""
-        where, _, words = shown(problem).partition(": ")
-        return cls(case=where, status="failed", error=" ".join(words.split()))
+    def of_problem(cls, problem: Problem) -> Row:
+        """Return the row of a line of the manifest, or of a folder, that is not a case, without names of files."""
+        return cls(case=problem.where, status="failed", error=problem.unnamed)
 
     def cells(self) -> dict[str, str]:
         """Return the text of each cell by its column; none begins like a formula of a spreadsheet."""

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from BrainFusionLib.case.request import Inputs
 from BrainFusionLib.cohort.bids import start_derivative
-from BrainFusionLib.cohort.manifest import Entry
+from BrainFusionLib.cohort.manifest import Entry, Problem
 from BrainFusionLib.cohort.one_case import Fused, attempted, finished, fuse_case, fused, read, read_seal, store
 from BrainFusionLib.cohort.overview import overview
 from BrainFusionLib.cohort.row import COLUMNS, Row
@@ -47,7 +47,7 @@ def run_cohort(
     workers: int = 1,
     scheduler: str | None = None,
     report: Report | None = None,
-    problems: Sequence[str] = (),
+    problems: Sequence[Problem] = (),
 ) -> list[Row]:
     """Fuse every case that is not done yet; return the rows of the table, in the manifest's order.
 
@@ -67,8 +67,8 @@ def run_cohort(
     report
         Called with a row, the number of cases done, and the number of all cases.
     problems
-        What is wrong with rows of the manifest that are no cases, as `read_manifest` describes it: they stand in the
-        table, in the log and on the page, too.
+        What is wrong with rows of the manifest that are no cases, as `read_manifest` returns it: they stand in the
+        table, in the log and on the page, too, without names of files.
 
     Raises
     ------

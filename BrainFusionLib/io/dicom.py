@@ -16,7 +16,7 @@ from BrainFusionLib.errors import ImageContentError, ImageFileError
 from BrainFusionLib.io.budget import refuse_too_large
 from BrainFusionLib.io.dicom_acquisition import read_acquisition
 from BrainFusionLib.io.dicom_files import quiet_pydicom, values_in
-from BrainFusionLib.io.dicom_pixels import read_pixels, undecodable
+from BrainFusionLib.io.dicom_pixels import read_pixels, spikes, undecodable
 from BrainFusionLib.io.dicom_planes import Plane
 from BrainFusionLib.io.dicom_series import Series, find_series
 from BrainFusionLib.io.reading import SAVE_OR_COPY, naming, quiet_itk, refuse_undecodable
@@ -71,8 +71,9 @@ def _read(path: Path, modality: Modality | None, series: str | int | None) -> Vo
                 f"{path}: {_IMAGES[modality]} is needed here, but the DICOM headers say {_IMAGES[said]}. "
                 "Were CT and MRI swapped?"
             )
-        array, grid, notes = stack_slices(_load(chosen))
-        notes += _notes_on_files(chosen)
+        slices = _load(chosen)
+        array, grid, notes = stack_slices(slices)
+        notes += _notes_on_files(chosen) + _notes_on_pixels(chosen, slices)
         # Folders of exports are often called after the patient, and this name goes into reports.
         name = f"{said or modality or 'DICOM'} series {chosen.number or chosen.uid}"
         acquisition = read_acquisition(chosen.files, grid.centre_lps_mm, grid.spacing_ijk_mm[2])
@@ -138,6 +139,20 @@ def _notes_on_files(series: Series) -> tuple[str, ...]:
         links = "1 broken link is" if series.dead_links == 1 else f"{series.dead_links} broken links are"
         notes.append(f"{links} beside the slices: if one was a slice, it is missing.")
     return tuple(notes)
+
+
+def _notes_on_pixels(series: Series, slices: Slices) -> tuple[str, ...]:
+    """Return a note where slices that were deflated, without a checksum, hold pixels as no image does."""
+    if not any(file.pixels.was_deflated for file in series.files):
+        return ()
+    found = spikes(slices.pixels)
+    bad = sum(count > 0 for count in found)
+    if not bad:
+        return ()
+    return (
+        f"{bad} of {len(found)} slices have {sum(found)} pixels far from their neighbours, as no image has: the "
+        "deflated DICOM files, which have no checksum, may be damaged. Copy them again, or look at these slices.",
+    )
 
 
 def _load(series: Series) -> Slices:

@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 
 _PIXEL_DATA = 0x7FE00010
 _ITEM, _END_OF_ITEMS = 0xFFFEE000, 0xFFFEE0DD
+# What 12 bits hold: a CT has no larger step, but at metal in the few scanners that store more.
+_LEAST_SPIKE = 4096
+_MOST_NOISE = 0.02
 _UNDEFINED = 0xFFFFFFFF
 # Padding to whole blocks; more says that rows, columns or frames in the header are not those of the pixels.
 _LONGEST_TAIL = 4096
@@ -49,6 +52,8 @@ class PixelData:
         Of compressed pixels: start and length of each piece, without the table of offsets before them.
     behind
         Bytes behind plain pixels that are no elements of the data set.
+    was_deflated
+        Whether the data set was deflated: without a checksum, a changed byte changes any number of pixels.
     """
 
     start: int | None
@@ -56,6 +61,7 @@ class PixelData:
     length: int = 0
     fragments: tuple[tuple[int, int], ...] = ()
     behind: int = 0
+    was_deflated: bool = False
 
     @property
     def tail(self) -> int:
@@ -106,7 +112,7 @@ def find_pixels(path: Path, dataset: Dataset, stream: WholeReads) -> PixelData |
             behind -= behind == 1
         if stream.was_deflated and behind:
             raise ValueError(f"{behind} bytes behind the data set: a damaged stream unpacks to more or fewer")
-        return _checked(path, PixelData(start, _wanted(dataset), length, behind=behind))
+        return _checked(path, PixelData(start, _wanted(dataset), length, (), behind, stream.was_deflated))
     fragments = []
     while (item := tag()) == _ITEM:
         length = number(4)
@@ -120,6 +126,29 @@ def find_pixels(path: Path, dataset: Dataset, stream: WholeReads) -> PixelData |
     # GDCM reads what follows, too, and believes every length.
     read_dataset(cast("BinaryIO", stream), implicit, little_endian)
     return PixelData(None, fragments=tuple(fragments[1:]))
+
+
+def spikes(frames: npt.NDArray[np.float32]) -> list[int]:
+    """Return how many pixels of each frame stand out from both neighbours in their row as no pixels of images do.
+
+    Parameters
+    ----------
+    frames
+        Pixels, shape (frames, rows, columns).
+    """
+    low, high = np.percentile(frames[:, ::4, ::4], (1, 99), axis=(1, 2))
+    # Of most frames, so that damaged ones do not set their own limit.
+    usual = max(_LEAST_SPIKE, 2 * float(np.median(high - low)))
+    found = []
+    for frame, spread in zip(frames, high - low, strict=True):
+        steps = np.diff(frame, axis=1)
+        before, after = steps[:, :-1], steps[:, 1:]
+        peaks = np.where((before < 0) != (after < 0), np.minimum(np.abs(before), np.abs(after)), 0)
+        count = int(np.count_nonzero(peaks > usual))
+        # Where bytes have moved by one, every pixel is noise of the whole range.
+        noise = int(np.count_nonzero(peaks > max(_LEAST_SPIKE, spread / 4)))
+        found.append(max(count, noise if noise > _MOST_NOISE * peaks.size else 0))
+    return found
 
 
 def _wanted(dataset: Dataset) -> int:

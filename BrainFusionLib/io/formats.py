@@ -13,6 +13,7 @@ from pathlib import Path
 from BrainFusionLib.errors import ImageFileError, Remedy
 from BrainFusionLib.io.dicom import dicom_files, dicom_size, read_dicom
 from BrainFusionLib.io.dicom_files import DICOM_SUFFIXES, looks_like_dicom
+from BrainFusionLib.io.hashing import sha256_of_files, sha256_of_folder
 from BrainFusionLib.io.metaimage import metaimage_files, metaimage_size, read_metaimage, write_metaimage
 from BrainFusionLib.io.mgh import mgh_size, read_mgh
 from BrainFusionLib.io.nifti import nifti_files, nifti_size, read_nifti
@@ -286,6 +287,18 @@ def files_read(path: Path) -> list[Path]:
         return sorted(file for file in path.rglob("*") if file.is_file())
     form = format_of(path)
     return [path] if form.files is None else form.files(path)
+
+
+def sha256_of_volume(path: Path) -> str:
+    """Return one sha256 of all that reading a volume takes into account: `files_read`, or a folder with its names.
+
+    Raises
+    ------
+    ImageFileError
+        As `files_read`, or a file cannot be read.
+    """
+    with naming(path):
+        return sha256_of_folder(path) if path.is_dir() else sha256_of_files(files_read(path))
 
 
 def volumes_in(folder: Path) -> list[Path]:

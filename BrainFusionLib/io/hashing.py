@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Sequence
 from pathlib import Path
 
 PIECE_BYTES = 1 << 20
@@ -39,24 +39,22 @@ def sha256_of_folder(folder: str | os.PathLike[str]) -> str:
         A file cannot be read.
     """
     folder = Path(folder)
-    return _of_named((path.relative_to(folder).as_posix(), path) for path in folder.rglob("*") if path.is_file())
+    files = sorted((path.relative_to(folder).as_posix(), path) for path in folder.rglob("*") if path.is_file())
+    # Each content has its own sha256, so that no content can pass for the name of the next file.
+    return sha256_of_bytes(b"".join(os.fsencode(f"{name}\0{sha256_of_file(path)}\n") for name, path in files))
 
 
-def sha256_of_files(files: Iterable[Path]) -> str:
-    """Return one sha256 for several files of one folder: their contents and their names.
+def sha256_of_files(files: Sequence[Path]) -> str:
+    """Return one sha256 for the contents of several files in this order; for a single one, that of its bytes.
 
     Raises
     ------
     OSError
         A file cannot be read.
     """
-    return _of_named((path.name, path) for path in files)
-
-
-def _of_named(files: Iterable[tuple[str, Path]]) -> str:
-    # Each content has its own sha256, so that no content can pass for the name of the next file.
-    lines = [os.fsencode(f"{name}\0{sha256_of_file(path)}\n") for name, path in sorted(files)]
-    return sha256_of_bytes(b"".join(lines))
+    if len(files) == 1:
+        return sha256_of_file(files[0])
+    return sha256_of_bytes("".join(f"{sha256_of_file(path)}\n" for path in files).encode())
 
 
 def sha256_of(path: str | os.PathLike[str]) -> str:
@@ -68,11 +66,3 @@ def sha256_of(path: str | os.PathLike[str]) -> str:
         It cannot be read.
     """
     return sha256_of_folder(path) if Path(path).is_dir() else sha256_of_file(path)
-
-
-def sha256_of_inputs(files: Mapping[str, str | os.PathLike[str] | None]) -> dict[str, str]:
-    """Return the sha256 of files or folders by role; empty if one cannot be read: reading it says why."""
-    try:
-        return {role: sha256_of(path) for role, path in files.items() if path is not None}
-    except OSError:
-        return {}

@@ -103,6 +103,6 @@ def wait(panel, until, seconds=120):
     timer.timeout.connect(lambda: late.append(True))
     timer.start()
     while not until():
-        assert not late, panel.ui.statusLabel.text()
+        assert not late, panel.ui.statusLabel.text
         loop.processEvents(QtCore.QEventLoop.ProcessEventsFlag.WaitForMoreEvents)
     timer.stop()

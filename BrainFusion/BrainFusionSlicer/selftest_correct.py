@@ -133,8 +133,7 @@ class CorrectTests:
         if slicer.util.mainWindow() is None:
             return
         self.delayDisplay("Register only, Adjust, Refine and Undo by their buttons")
-        slicer.util.selectModule("BrainFusion")
-        panel = slicer.util.getModuleWidget("BrainFusion")
+        panel = self.openedPanel()
         ui = panel.ui
         ct, mri = self.addPhantom()
         lists = self.addLandmarks(ct, mri)

@@ -37,9 +37,7 @@ class SignTests:
 
     def rejectInThePanel(self, ct, mri, transform):
         """Reject the result by the panel's buttons, and see what the panel says of it."""
-        slicer.util.selectModule("BrainFusion")
-        ui = slicer.util.getModuleWidget("BrainFusion").ui
-        slicer.app.processEvents()
+        ui = self.openedPanel().ui
         ui.ctSelector.setCurrentNode(ct)
         ui.mriSelector.setCurrentNode(mri)
         before = ui.signerEdit.text

@@ -8,6 +8,7 @@ import pytest
 import slicer
 import slicer.util
 import vtk
+from window import walk_self_test
 
 from BrainFusionLib.errors import GeometryError
 from BrainFusionLib.settings import RegistrationSettings, Settings
@@ -434,12 +435,5 @@ def test_a_singular_transform_cannot_be_checked(panel, nodes, runner):
 
 def test_the_self_test_walks_the_corrections(panel, module, phantom, runner, monkeypatch):
     """The walk of the real application, with answers in the place of computations."""
-    monkeypatch.setattr(sys.modules["BrainFusionSlicer.selftest_tools"], "phantomPair", lambda: phantom)
-    monkeypatch.setattr(slicer.util, "selectModule", lambda name: None, raising=False)
-    monkeypatch.setattr(slicer.util, "getModuleWidget", lambda name: panel, raising=False)
-    test = module.BrainFusionTest("test_thePanelCorrects")
-    test.delayDisplay = lambda words: None
-    test.setUp()
-    test.test_thePanelCorrects()
-    test.tearDown()
+    walk_self_test(module, panel, phantom, monkeypatch, "test_thePanelCorrects")
     assert len(runner.requests) == 2

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import slicer
 import slicer.util
+from window import walk_self_test
 
 from BrainFusionLib import fuse
 from BrainFusionLib.error_map import ErrorMap
@@ -135,3 +136,10 @@ def test_no_number_is_shown_after_the_mri_has_changed(asking, nodes, made):
     crosshair.SetCursorPositionRAS(world(made, 20))
     assert panel.ui.cursorErrorLabel.text == ""
     assert "not what was judged" in panel.ui.errorHintLabel.text
+
+
+def test_the_self_test_walks_the_expected_error(asking, module, phantom, monkeypatch):
+    panel, crosshair = asking
+    slicer.mrmlScene.Clear()
+    assert crosshair.GetScene() is not None  # it is a singleton
+    walk_self_test(module, panel, phantom, monkeypatch, "test_theExpectedErrorIsTold")

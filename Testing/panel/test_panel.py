@@ -9,7 +9,7 @@ import slicer
 import slicer.util
 import vtk
 from PySide6 import QtCore
-from window import wait
+from window import wait, walk_self_test
 
 from BrainFusionLib.errors import Remedy, SettingsError
 from BrainFusionLib.fusion.methods import METHODS
@@ -394,17 +394,9 @@ def test_undo_while_the_unregistered_ct_is_shown_leaves_it_there(registered, nod
 )
 def test_the_self_test_walks_the_panel(panel, module, phantom, monkeypatch, walk):
     """The walk of the real application, with a small phantom."""
-    monkeypatch.setattr(sys.modules["BrainFusionSlicer.selftest_tools"], "phantomPair", lambda: phantom)
-    monkeypatch.setattr(slicer.util, "selectModule", lambda name: None, raising=False)
-    monkeypatch.setattr(slicer.util, "getModuleWidget", lambda name: panel, raising=False)
     quick = RegistrationSettings(passes=(SearchPass(40, 8),), samples=10_000)
     monkeypatch.setattr(RegistrationSettings, "preset", classmethod(lambda cls, name, **more: quick))
-    test = module.BrainFusionTest(walk)
-    test.delayDisplay = lambda words: None
-    test.setUp()
-    getattr(test, walk)()
-    test.tearDown()
-    assert panel.ui.statusLabel.text == "Choose a CT."
+    walk_self_test(module, panel, phantom, monkeypatch, walk)
 
 
 def test_the_unregistered_ct_is_shown_without_the_verdict(registered, nodes):

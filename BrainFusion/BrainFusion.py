@@ -56,6 +56,7 @@ from BrainFusionSlicer import (  # noqa: E402
     dicom_export,
     ownership,
     panel_state,
+    permission,
     registered_ct,
     remedies,
     review,
@@ -64,13 +65,13 @@ from BrainFusionSlicer import (  # noqa: E402
     torch_setup,
 )
 from BrainFusionSlicer.choices import Align, Device, Preset, Rule, Start  # noqa: E402
-from BrainFusionSlicer.logic import BrainFusionOutcome  # noqa: E402
 from BrainFusionSlicer.panel_fusing import FusingControls  # noqa: E402
 from BrainFusionSlicer.panel_review import ReviewControls  # noqa: E402
 from BrainFusionSlicer.posing import PosingLogic  # noqa: E402
 from BrainFusionSlicer.review import View  # noqa: E402
 from BrainFusionSlicer.sections import add_sections  # noqa: E402
 from BrainFusionSlicer.selftest import BrainFusionTest  # noqa: E402
+from BrainFusionSlicer.task import BrainFusionOutcome  # noqa: E402
 
 from BrainFusionLib.fusion.methods import METHODS  # noqa: E402
 
@@ -164,9 +165,8 @@ class BrainFusionWidget(FusingControls, ReviewControls, ScriptedLoadableModuleWi
         self._drawn = None  # the choice that is shown
         self._notice = ""  # what happened last, until something else is chosen
         self._watched = []  # the nodes of the pair
-        self._permitted = {}  # nodes that the user allowed to be overwritten, by id
-        self._view = View.FUSED
-        self._showing = None  # the steps of showing it that are left
+        self._permitted = permission.Permissions()
+        self._view, self._showing = View.FUSED, None  # the latter: the steps of showing it that are left
         self._isSuggesting = True  # whether a pair may be chosen where nobody has chosen one
         self._began = 0.0
 
@@ -277,7 +277,7 @@ class BrainFusionWidget(FusingControls, ReviewControls, ScriptedLoadableModuleWi
     @vtk.calldata_type(vtk.VTK_OBJECT)
     def onNodeAboutToBeRemoved(self, scene, event, node) -> None:
         """Choose none where the node is chosen: by itself its selector would choose a neighbour, a user's volume."""
-        self._permitted.pop(node.GetID(), None)
+        self._permitted.withdraw(node)
         if scene.IsClosing():
             return
         if node.IsA("vtkMRMLScriptedModuleNode"):
@@ -328,13 +328,12 @@ class BrainFusionWidget(FusingControls, ReviewControls, ScriptedLoadableModuleWi
 
     def permit(self, node) -> None:
         """Let a node be overwritten by the next fusion."""
-        self._permitted[node.GetID()] = node
+        self._permitted.give(node)
         self.updatePanel()
 
     def onOverwriteButton(self, checked: bool = False) -> None:
-        blocked = panel_state.blocked_outputs(self._parameterNode, self._permitted.values())
-        if blocked:
-            self.permit(blocked[0])
+        for node in panel_state.blocked_outputs(self._parameterNode, self._permitted.nodes())[:1]:
+            self.permit(node)
 
     def initializeParameterNode(self) -> None:
         self.setParameterNode(self.logic.getParameterNode())
@@ -368,7 +367,7 @@ class BrainFusionWidget(FusingControls, ReviewControls, ScriptedLoadableModuleWi
             self._parameterNode,
             running=self.logic.running,
             notice=self._notice,
-            permitted=self._permitted.values(),
+            permitted=self._permitted.nodes(),
             suspicion=self.whatIsSuspicious,
             view=self._view,
         )

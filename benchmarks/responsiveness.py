@@ -82,7 +82,7 @@ def _views(panel: Any) -> list[tuple[str, str]]:
         while panel._showing is not None:  # the timer does these, with events between them
             steps.append(_timed(panel.showNext))
         cpu, wall = (1000 * max(column) for column in zip(*steps, strict=True))
-        rows.append((f"view: {button.text()}, {len(steps)} steps", f"{cpu:.0f} CPU ms, {wall:.0f} ms"))
+        rows.append((f"view: {button.text}, {len(steps)} steps", f"{cpu:.0f} CPU ms, {wall:.0f} ms"))
     return rows
 
 

@@ -13,6 +13,7 @@ import slicer.util
 import vtk
 
 from BrainFusionLib.geometry import RAS_FROM_LPS, apply_affine
+from BrainFusionSlicer.ownership import DICOM_ATTRIBUTE
 
 if TYPE_CHECKING:
     from BrainFusionLib.acquisition import Acquisition
@@ -31,7 +32,7 @@ def acquisition_of(node: slicer.vtkMRMLScalarVolumeNode) -> Acquisition | None:
     ctkDICOMDatabase::fileForInstance returns "" for what it does not know. Three headers are read, in milliseconds.
     """
     database = getattr(slicer, "dicomDatabase", None)
-    uids = (node.GetAttribute("DICOM.instanceUIDs") or "").split()
+    uids = (node.GetAttribute(DICOM_ATTRIBUTE) or "").split()
     if database is None or not uids or node.GetImageData() is None:
         return None
     try:

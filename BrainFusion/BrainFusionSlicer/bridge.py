@@ -225,17 +225,17 @@ def world_from_mri_frame(point_mm: Sequence[float], mri_node: slicer.vtkMRMLScal
 def carried_by(
     transform_node: slicer.vtkMRMLLinearTransformNode, ct_node: slicer.vtkMRMLScalarVolumeNode
 ) -> slicer.vtkMRMLNode | None:
-    """Return a CT other than `ct_node` that would be moved if the transform were written, or None."""
+    """Return what else than `ct_node` would be moved if the transform were written: anything, or None."""
     moved = transform_node.GetNodeReference(MOVED_CT_ROLE)
     if moved is not None:
         # A result of ours: what else the user put under it shall move with its CT.
         return None if moved == ct_node else moved
     scene = ct_node.GetScene()
-    for index in range(scene.GetNumberOfNodesByClass("vtkMRMLScalarVolumeNode")):
-        volume = scene.GetNthNodeByClass(index, "vtkMRMLScalarVolumeNode")
-        is_ours = ownership.review_role_of(volume) is not None
-        if volume != ct_node and not is_ours and volume.GetParentTransformNode() == transform_node:
-            return volume
+    for index in range(scene.GetNumberOfNodesByClass("vtkMRMLTransformableNode")):
+        node = scene.GetNthNodeByClass(index, "vtkMRMLTransformableNode")
+        is_temporary = node.GetHideFromEditors() and not node.GetSaveWithScene()
+        if node != ct_node and not is_temporary and node.GetParentTransformNode() == transform_node:
+            return node
     return None
 
 

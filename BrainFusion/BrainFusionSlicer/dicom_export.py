@@ -119,7 +119,7 @@ def whatIsMissingForExport(results: Any) -> str | None:
         return _("The registered CT of {fused} was removed from the scene. Fuse again").format(
             fused=fusedNode.GetName()
         )
-    if not (mriNode.GetAttribute("DICOM.instanceUIDs") or "").split():
+    if not (mriNode.GetAttribute(ownership.DICOM_ATTRIBUTE) or "").split():
         return _(
             "{mri} was not loaded from DICOM, so there is no patient and no study to write into. Export to "
             "DICOM in the Data module can still export it"
@@ -139,7 +139,7 @@ def _filesOf(node: slicer.vtkMRMLScalarVolumeNode) -> list[str]:
     database at start-up, and ctkDICOMDatabase::fileForInstance returns "" for what it does not know.
     """
     database = getattr(slicer, "dicomDatabase", None)
-    uids = (node.GetAttribute("DICOM.instanceUIDs") or "").split()
+    uids = (node.GetAttribute(ownership.DICOM_ATTRIBUTE) or "").split()
     if database is None:
         return []
     files = [database.fileForInstance(uid) for uid in uids]

@@ -21,7 +21,7 @@ from BrainFusionLib.geometry import FloatArray
 # Points of a node that are compared, along each axis: a transform that is not linear shows between the corners, too.
 LATTICE = 3
 TOLERANCE_MM = 1e-6
-KEPT_HASHES = 8
+KEPT_HASHES = 16
 PARTS = 2
 # Columns of numbers that are mixed side by side (a row fits into a processor's cache), and the factor that mixes them:
 # odd, so that no number is lost, and with bits all over.
@@ -58,7 +58,7 @@ def fingerprint_of(
     """
     own = own_points(node)
     return Fingerprint(
-        _hash_of(node), _row(own), _row(_seen_from(frame, _to_world(node.GetParentTransformNode(), own)))
+        voxels_of(node), _row(own), _row(_seen_from(frame, _to_world(node.GetParentTransformNode(), own)))
     )
 
 
@@ -112,7 +112,8 @@ def _row(points: FloatArray) -> tuple[float, ...]:
 _hashes: dict[int, str] = {}
 
 
-def _hash_of(node: slicer.vtkMRMLScalarVolumeNode) -> str:
+def voxels_of(node: slicer.vtkMRMLScalarVolumeNode) -> str:
+    """Return a hash of the voxels of a volume, their type and their shape."""
     changed = node.GetImageData().GetMTime()
     if changed not in _hashes:
         while len(_hashes) >= KEPT_HASHES:

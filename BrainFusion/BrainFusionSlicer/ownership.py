@@ -1,4 +1,4 @@
-"""Which nodes the module may write: outputs of this CT and this MRI, and what the user allowed by hand.
+"""Which nodes are outputs, and of which CT and MRI; `permission` says which nodes the module may write.
 
 An output carries a mark (an attribute) and references to its two inputs. What a selector shows is never a permission:
 Slicer's selectors move to a neighbour by themselves when their node is removed.
@@ -6,11 +6,7 @@ Slicer's selectors move to a neighbour by themselves when their node is removed.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 import slicer
-
-from BrainFusionLib.errors import Remedy, SettingsError
 
 # References from an output to the inputs that it was made of.
 MOVED_CT_ROLE = "BrainFusion.CT"
@@ -24,6 +20,8 @@ REGISTERED_CT_ROLE = "BrainFusion.RegisteredCT"
 OUTPUT_ATTRIBUTE = "BrainFusion.Output"
 SELF_ROLE = "BrainFusion.Self"
 
+# Of Slicer, on a volume that was loaded from DICOM: its files.
+DICOM_ATTRIBUTE = "DICOM.instanceUIDs"
 # On the temporary volumes of the review.
 REVIEW_ATTRIBUTE = "BrainFusion.Review"
 
@@ -40,10 +38,20 @@ GRID_ATTRIBUTE = "BrainFusion.OutputGrid"
 
 def mark(node: slicer.vtkMRMLNode, role: str, ct: slicer.vtkMRMLNode, mri: slicer.vtkMRMLNode) -> None:
     """Note on a node that it is an output of a CT and an MRI."""
+    if not is_output_of(node, ct, mri):
+        _part_from_file(node)
     node.SetAttribute(OUTPUT_ATTRIBUTE, role)
     node.SetNodeReferenceID(SELF_ROLE, node.GetID())
     node.SetNodeReferenceID(MOVED_CT_ROLE, ct.GetID())
     node.SetNodeReferenceID(TARGET_MRI_ROLE, mri.GetID())
+
+
+def _part_from_file(node: slicer.vtkMRMLNode) -> None:
+    """Make a node forget the file that it was loaded from, which saving the scene would overwrite."""
+    storage = node.GetStorageNode()
+    if storage is not None:
+        node.GetScene().RemoveNode(storage)
+    node.RemoveAttribute(DICOM_ATTRIBUTE)
 
 
 def note_registered_ct(fused: slicer.vtkMRMLNode, ct: slicer.vtkMRMLNode) -> None:
@@ -102,44 +110,3 @@ def find_output(role: str, ct: slicer.vtkMRMLNode | None, mri: slicer.vtkMRMLNod
         if role_of(node) == role and is_output_of(node, ct, mri):
             return node
     return None
-
-
-def not_writable(
-    outputs: Iterable[slicer.vtkMRMLNode],
-    ct: slicer.vtkMRMLNode | None,
-    mri: slicer.vtkMRMLNode | None,
-    overwrite: Iterable[slicer.vtkMRMLNode] = (),
-) -> list[slicer.vtkMRMLNode]:
-    """Return those of the chosen outputs that must not be written.
-
-    Parameters
-    ----------
-    outputs
-        Nodes that were chosen.
-    ct, mri
-        The pair that they are chosen for.
-    overwrite
-        Nodes that the user allowed to be overwritten.
-    """
-    allowed = {node.GetID() for node in overwrite}
-    return [node for node in outputs if not is_output_of(node, ct, mri) and node.GetID() not in allowed]
-
-
-def require_permission(
-    outputs: Iterable[slicer.vtkMRMLNode],
-    ct: slicer.vtkMRMLNode,
-    mri: slicer.vtkMRMLNode,
-    overwrite: Iterable[slicer.vtkMRMLNode],
-) -> None:
-    """Refuse to write a node that is neither an output of the pair nor allowed.
-
-    Raises
-    ------
-    SettingsError
-        There is such a node; names the first.
-    """
-    for node in not_writable(outputs, ct, mri, overwrite):
-        raise SettingsError(
-            f"{node.GetName()} is not an output of this CT and this MRI, and would be overwritten.",
-            remedy=Remedy.ALLOW_OVERWRITE,
-        )

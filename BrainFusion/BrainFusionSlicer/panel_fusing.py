@@ -16,6 +16,7 @@ from BrainFusionSlicer import (
     departing,
     landmark_lists,
     ownership,
+    permission,
     progress_text,
     registered_ct,
     remedies,
@@ -34,6 +35,7 @@ class FusingControls:
     """What the buttons Swap, Fuse, Cancel, Export as DICOM and Load sample data do; the widget is one of these."""
 
     _secondPress = departing.SecondPress()
+    _kept: tuple[str, ...] | list[str] = ()  # why outputs of the fusion that was started were kept
 
     def onSampleDataButton(self, checked: bool = False) -> None:
         with slicer.util.tryWithErrorDisplay(_("The sample could not be made.")):
@@ -72,17 +74,22 @@ class FusingControls:
             registered_ct.bring_again(parameters.ctVolume, parameters.mriVolume)
         self.putAwayReview()
         self.beginProgress()
+        allowed = self._permitted.nodes()
+        volumes = parameters.fusedVolume, parameters.alphaVolume, parameters.resampledCTVolume
+        self._kept = [permission.why_kept(node) if node and node not in allowed else "" for node in volumes]
+        # In the place of an output that is kept, a new one is made.
+        fused, alpha, resampled = (True if why else node for why, node in zip(self._kept, volumes, strict=True))
         self.logic.startFusion(
             parameters.ctVolume,
             parameters.mriVolume,
-            parameters.fusedVolume,
+            None if fused is True else fused,
             parameters.ctToMriTransform,
-            alphaVolume=parameters.alphaVolume,
-            resampledCTVolume=parameters.resampledCTVolume,
+            alphaVolume=alpha,
+            resampledCTVolume=resampled,
             settings=self.chosenSettings(),
             keepAlignment=parameters.start is Start.skip,
             **self.chosenStart(),
-            overwrite=list(self._permitted.values()),
+            overwrite=allowed,
             progressCallback=self.showProgress,
             finishedCallback=self.onFinished,
         )
@@ -154,6 +161,8 @@ class FusingControls:
             parameters.fusedVolume = outcome.fusedVolume
             if outcome.transformNode:
                 parameters.ctToMriTransform = outcome.transformNode
+            if outcome.alphaVolume:
+                parameters.alphaVolume = outcome.alphaVolume
             if outcome.resampledCTVolume:
                 parameters.resampledCTVolume = outcome.resampledCTVolume
             self._drawn = selection.chosen_ids(parameters)
@@ -166,6 +175,7 @@ class FusingControls:
             words = [_("Fused in {seconds:.0f} s.").format(seconds=outcome.seconds)]
         if outcome.moved:
             words.append(_("Moved with the CT: {count}.").format(count=outcome.moved))
+        words += [_("{reason}: it was kept, and this is a new volume.").format(reason=why) for why in self._kept if why]
         self.say(" ".join(words))
         if self.parent.isEntered:
             self.showUnseen()

@@ -14,6 +14,7 @@ from BrainFusionSlicer import (
     currency,
     dicom_export,
     ownership,
+    permission,
     pose_history,
     pose_verdict,
     registered_ct,
@@ -81,10 +82,15 @@ class PanelState:
 
 
 def blocked_outputs(parameters, permitted: Iterable) -> list:
-    """Return the chosen outputs that must not be overwritten yet."""
-    return ownership.not_writable(
-        selection.chosen_outputs(parameters), parameters.ctVolume, parameters.mriVolume, permitted
-    )
+    """Return the chosen outputs that must not be overwritten yet; in the place of those that are kept, new ones are."""
+    pair = parameters.ctVolume, parameters.mriVolume
+    foreign = [node for node in selection.chosen_outputs(parameters) if not ownership.is_output_of(node, *pair)]
+    return permission.not_writable(foreign, *pair, permitted)
+
+
+def why_blocked(output) -> str:
+    """Say that a chosen output must not be overwritten yet, and what to do."""
+    return _("{name} would be overwritten: click Overwrite, or choose another output").format(name=output.GetName())
 
 
 def state_of(
@@ -109,9 +115,7 @@ def state_of(
     blocked = [] if missing else blocked_outputs(parameters, permitted)
     warning = None if missing or running else suspicion()
     if blocked:
-        missing = _("{name} would be overwritten: click Overwrite, or choose another output").format(
-            name=blocked[0].GetName()
-        )
+        missing = why_blocked(blocked[0])
     fused = judged(parameters.fusedVolume, pair) if is_pair else None
     standing = registered_ct.standing_of(*pair) if is_pair else Standing.NOT_MOVED
     shown = pose_verdict.shown(fused, *pair) if is_pair and not running else pose_verdict.Shown()

@@ -15,13 +15,15 @@ from BrainFusionSlicer import (
     bridge,
     currency,
     ownership,
+    permission,
     pose_history,
     pose_verdict,
     poses,
     registered_ct,
     verdict_text,
 )
-from BrainFusionSlicer.logic import BrainFusionOutcome, FusionLogic, Task, requested
+from BrainFusionSlicer.logic import FusionLogic, requested
+from BrainFusionSlicer.task import BrainFusionOutcome, Task
 
 Finished = Callable[[BrainFusionOutcome | None, Exception | None], None]
 Progressed = Callable[[str, float], None]
@@ -127,7 +129,7 @@ class PosingLogic(FusionLogic):
             return
         if transform in [node for node in inputs if node is not None]:
             raise SettingsError(_("The output transform must not be the one that the registration starts from."))
-        ownership.require_permission([transform], ctVolume, mriVolume, overwrite)
+        permission.require_permission([transform], ctVolume, mriVolume, overwrite)
         if (other := bridge.carried_by(transform, ctVolume)) is not None:
             raise SettingsError(
                 _("{transform} moves {other}: choose another output transform, or a new one.").format(

@@ -111,7 +111,7 @@ class CorrectSection(Section):
                 mri,
                 panel._parameterNode.ctToMriTransform,
                 settings=panel.chosenSettings(),
-                overwrite=list(panel._permitted.values()),
+                overwrite=panel._permitted.nodes(),
                 **panel.chosenStart(),
                 **calls,
             ),
@@ -166,7 +166,7 @@ class CorrectSection(Section):
         # Also while another module is shown: the choice is there when the panel is entered.
         parameters = panel._parameterNode or panel.logic.getParameterNode()
         inputs = tuple(outcome.transformNode.GetNodeReference(role) for role in ownership.INPUT_ROLES)
-        panel._permitted.pop(outcome.transformNode.GetID(), None)
+        panel._permitted.withdraw(outcome.transformNode)
         is_chosen = (parameters.ctVolume, parameters.mriVolume) == inputs
         if is_chosen:
             parameters.ctToMriTransform = outcome.transformNode
@@ -266,10 +266,8 @@ class CorrectSection(Section):
         if missing is not None:
             return missing
         transform = parameters.ctToMriTransform
-        if transform in panel_state.blocked_outputs(parameters, self.panel._permitted.values()):
-            return _("{name} would be overwritten: click Overwrite, or choose another output").format(
-                name=transform.GetName()
-            )
+        if transform in panel_state.blocked_outputs(parameters, self.panel._permitted.nodes()):
+            return panel_state.why_blocked(transform)
         return None
 
     def _show_words(self) -> None:

@@ -37,9 +37,7 @@ class LandmarksSection(Section):
         ui.attachShownButton.connect("clicked(bool)", lambda checked=False: self.attach(keep_in_world=True))
         ui.attachOwnButton.connect("clicked(bool)", lambda checked=False: self.attach(keep_in_world=False))
         ui.landmarksTable.connect("cellClicked(int,int)", self.onCell)
-        ui.landmarksTable.setEditTriggers(qt.QAbstractItemView.NoEditTriggers)
         ui.landmarksTable.setHorizontalHeaderLabels([_("Point"), _("Residual")])
-        ui.landmarksTable.horizontalHeader().setStretchLastSection(True)
         ui.landmarksCautionLabel.setText(_(CAUTION))
         scene = slicer.mrmlScene
         # Before the selectors hear of it (-10), which would choose a neighbour.

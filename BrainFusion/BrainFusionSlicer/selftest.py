@@ -19,6 +19,7 @@ from BrainFusionLib.settings import FusionSettings, OutputSettings, Settings
 from BrainFusionSlicer import bridge, departing, registered_ct, selftest_tools
 from BrainFusionSlicer.selftest_correct import CorrectTests
 from BrainFusionSlicer.selftest_harms import HarmTests
+from BrainFusionSlicer.selftest_shown import ShownTests
 from BrainFusionSlicer.selftest_sign import SignTests
 from BrainFusionSlicer.selftest_tools import TIMEOUT_S, contentOf, displayable, refusal, usersNodes
 
@@ -26,7 +27,7 @@ from BrainFusionSlicer.selftest_tools import TIMEOUT_S, contentOf, displayable, 
 WORST_ERROR_MM = 1.0
 
 
-class BrainFusionTest(HarmTests, CorrectTests, SignTests, ScriptedLoadableModuleTest):
+class BrainFusionTest(HarmTests, CorrectTests, ShownTests, SignTests, ScriptedLoadableModuleTest):
     """Runs inside Slicer, on a phantom; needs nothing but Slicer."""
 
     def setUp(self):
@@ -55,6 +56,7 @@ class BrainFusionTest(HarmTests, CorrectTests, SignTests, ScriptedLoadableModule
             self.test_resultsAreSavedAndLoaded,
             *self.harms(),
             *self.corrections(),
+            *self.shown(),
             self.test_aResultIsSignedAndItsReportSaved,
         ):
             self.setUp()
@@ -75,6 +77,12 @@ class BrainFusionTest(HarmTests, CorrectTests, SignTests, ScriptedLoadableModule
             nodes.append(node)
         self.logic = BrainFusionLogic()
         return nodes
+
+    def openedPanel(self):
+        """Return the panel, shown."""
+        slicer.util.selectModule("BrainFusion")
+        slicer.app.processEvents()
+        return slicer.util.getModuleWidget("BrainFusion")
 
     def test_aPhantomIsFusedAndUndone(self):
         ct, mri = self.addPhantom()

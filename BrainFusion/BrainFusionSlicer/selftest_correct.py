@@ -11,7 +11,7 @@ import vtk
 
 from BrainFusionLib.errors import GeometryError
 from BrainFusionSlicer import adjusting, bridge, landmark_lists, placing, pose_history, pose_verdict, registered_ct
-from BrainFusionSlicer.selftest_tools import TIMEOUT_S, errorOf, isChecked, isEnabled, moveBy, usersNodes, wordsOf
+from BrainFusionSlicer.selftest_tools import TIMEOUT_S, errorOf, moveBy, usersNodes
 
 POINTS = 4
 
@@ -133,8 +133,7 @@ class CorrectTests:
         if slicer.util.mainWindow() is None:
             return
         self.delayDisplay("Register only, Adjust, Refine and Undo by their buttons")
-        slicer.util.selectModule("BrainFusion")
-        panel = slicer.util.getModuleWidget("BrainFusion")
+        panel = self.openedPanel()
         ui = panel.ui
         ct, mri = self.addPhantom()
         lists = self.addLandmarks(ct, mri)
@@ -145,22 +144,22 @@ class CorrectTests:
         volumes = len(slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode"))
         self.press(panel, ui.registerButton)
         self.checkAlignment(ct)
-        assert "median" in wordsOf(ui.landmarksLabel), wordsOf(ui.landmarksLabel)
+        assert "median" in ui.landmarksLabel.text, ui.landmarksLabel.text
         transform = ct.GetParentTransformNode()
         ui.adjustButton.click()
         assert transform.GetDisplayNode().GetEditorVisibility(), "no handles are shown"
         moveBy(transform, 6.0)
         slicer.app.processEvents()
-        assert "Changed since" in wordsOf(ui.verdictLabel), wordsOf(ui.verdictLabel)
+        assert "Changed since" in ui.verdictLabel.text, ui.verdictLabel.text
         self.press(panel, ui.refineButton)
-        assert not isChecked(ui.adjustButton), "the handles are still shown"
+        assert not ui.adjustButton.checked, "the handles are still shown"
         self.checkAlignment(ct)
         ui.undoButton.click()
         ui.undoButton.click()
         self.checkAlignment(ct)
         ui.placeButton.click()
         slicer.app.processEvents()
-        assert isChecked(ui.placeButton), "points cannot be placed"
+        assert ui.placeButton.checked, "points cannot be placed"
         ui.placeButton.click()
         left = [n for n in slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode") if not n.GetHideFromEditors()]
         assert len(left) == volumes, "a volume was written"
@@ -169,7 +168,7 @@ class CorrectTests:
 
     def press(self, panel, button):
         """Click a button that starts a job, and wait until it is done."""
-        assert isEnabled(button), wordsOf(panel.ui.statusLabel)
+        assert button.enabled, panel.ui.statusLabel.text
         button.click()
         began = time.monotonic()
         while panel.logic.running:

@@ -18,10 +18,8 @@ from BrainFusionSlicer.selftest_tools import (
     chooseIn,
     contentOf,
     errorOf,
-    isChecked,
     isUntouched,
     moveBy,
-    wordsOf,
 )
 
 
@@ -110,8 +108,7 @@ class HarmTests:
         if slicer.util.mainWindow() is None:
             return
         self.delayDisplay("Deleting an output that the panel has chosen")
-        slicer.util.selectModule("BrainFusion")
-        panel = slicer.util.getModuleWidget("BrainFusion")
+        panel = self.openedPanel()
         ui = panel.ui
         ct, mri = self.addPhantom()
         flair = addUsersVolume()
@@ -125,7 +122,7 @@ class HarmTests:
         self.clickFuse(panel)
         assert isUntouched(flair), "a volume of the user's was overwritten"
         moveBy(ct.GetParentTransformNode(), 15.0)
-        verdict = wordsOf(ui.verdictLabel)
+        verdict = ui.verdictLabel.text
         assert "Changed since" in verdict, f"after a move of 15 mm the panel says: {verdict}"
         moveBy(ct.GetParentTransformNode(), -15.0)
         ui.showUnregisteredButton.click()
@@ -138,12 +135,12 @@ class HarmTests:
         self.checkAlignment(ct, ofItsOwn=True)
         slicer.mrmlScene.RemoveNode(mri)
         assert ui.mriSelector.currentNode() is None
-        assert wordsOf(ui.verdictLabel) == "", "a verdict is shown without an MRI"
+        assert ui.verdictLabel.text == "", "a verdict is shown without an MRI"
 
     def clickFuse(self, panel):
         """Click Fuse, and wait until it is done."""
         panel.ui.fuseButton.click()
-        assert panel.logic.running, wordsOf(panel.ui.statusLabel)
+        assert panel.logic.running or "Fused" in panel.ui.statusLabel.text, panel.ui.statusLabel.text
         began = time.monotonic()
         while panel.logic.running:
             assert time.monotonic() - began < TIMEOUT_S, "the fusion did not end"
@@ -203,8 +200,7 @@ class HarmTests:
         if slicer.util.mainWindow() is None:
             return
         self.delayDisplay("The views of the review")
-        slicer.util.selectModule("BrainFusion")
-        panel = slicer.util.getModuleWidget("BrainFusion")
+        panel = self.openedPanel()
         ui = panel.ui
         ct, mri = self.addPhantom()
         window = ct.GetDisplayNode().GetWindow()
@@ -218,12 +214,12 @@ class HarmTests:
         buttons = [ui.fusedCheckBox, ui.overlayButton, ui.outlineButton, ui.checkerboardButton]
         for button in (*buttons[1:], buttons[0]):
             button.click()
-            shown = [other for other in buttons if isChecked(other)]
+            shown = [other for other in buttons if other.checked]
             assert shown == [button], f"{len(shown)} views are shown at once"
         assert ct.GetDisplayNode().GetWindow() == window, "the window of the CT was changed"
         left = [n for n in slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode") if ownership.review_role_of(n)]
         assert not left, f"temporary volumes are left: {[node.GetName() for node in left]}"
         ui.showUnregisteredButton.click()
-        assert "Green" not in wordsOf(ui.verdictLabel), "a green verdict beside the unregistered CT"
+        assert "Green" not in ui.verdictLabel.text, "a green verdict beside the unregistered CT"
         ui.showUnregisteredButton.click()
         self.checkAlignment(ct)

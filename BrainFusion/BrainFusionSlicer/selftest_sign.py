@@ -10,7 +10,7 @@ import slicer
 import slicer.util
 
 from BrainFusionSlicer import decisions
-from BrainFusionSlicer.selftest_tools import TIMEOUT_S, moveBy, wordsOf
+from BrainFusionSlicer.selftest_tools import TIMEOUT_S, moveBy
 
 
 class SignTests:
@@ -37,20 +37,18 @@ class SignTests:
 
     def rejectInThePanel(self, ct, mri, transform):
         """Reject the result by the panel's buttons, and see what the panel says of it."""
-        slicer.util.selectModule("BrainFusion")
-        ui = slicer.util.getModuleWidget("BrainFusion").ui
-        slicer.app.processEvents()
+        ui = self.openedPanel().ui
         ui.ctSelector.setCurrentNode(ct)
         ui.mriSelector.setCurrentNode(mri)
-        before = wordsOf(ui.signerEdit)
+        before = ui.signerEdit.text
         ui.signerEdit.setText("Self-test")
         ui.rejectButton.click()
         ui.signerEdit.setText(before)
-        assert "Rejected" in wordsOf(ui.decisionLabel), f"not rejected: {wordsOf(ui.statusLabel)}"
+        assert "Rejected" in ui.decisionLabel.text, f"not rejected: {ui.statusLabel.text}"
         moveBy(transform, 3)
-        assert "Void" in wordsOf(ui.decisionLabel), "the panel does not say that a decision is void"
+        assert "Void" in ui.decisionLabel.text, "the panel does not say that a decision is void"
         moveBy(transform, -3)
-        assert "Rejected" in wordsOf(ui.decisionLabel), "the decision did not come back with its pose"
+        assert "Rejected" in ui.decisionLabel.text, "the decision did not come back with its pose"
 
     def checkReport(self, fused):
         """Save the report as the panel does, but without its dialog, and look into it."""

@@ -42,21 +42,6 @@ def errorOf(kind, call):
     return None
 
 
-def wordsOf(label):
-    """Return what a label shows; Slicer's Qt has properties where others have methods."""
-    return label.text() if callable(label.text) else label.text
-
-
-def isChecked(button):
-    """Say whether a button is checked; Slicer's Qt has properties where others have methods."""
-    return button.checked() if callable(button.checked) else button.checked
-
-
-def isEnabled(button):
-    """Say whether a button can be clicked, in the same way."""
-    return button.isEnabled() if hasattr(button, "isEnabled") else button.enabled
-
-
 def chooseIn(box, words):
     """Choose what is called so in a box."""
     index = box.findText(words)

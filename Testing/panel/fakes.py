@@ -2,7 +2,7 @@
 
 Each follows a file of the Slicer 5.12 sources, or of CTK's, which its docstring names; what the real thing does not
 have, the fake does not have either. PythonQt's ways (properties read without calling, connecting signals by name) are
-made here, so that the module is the same in both.
+made here, so that the module is the same in both: `as_in_pythonqt` makes ``label.text()`` fail as it does in Slicer.
 """
 
 import enum
@@ -17,11 +17,32 @@ import vtk
 from PySide6 import QtCore, QtGui, QtWidgets
 
 NODE_CHANGED = "currentNodeChanged(vtkMRMLNode*)"
+HEIGHT = 16777215  # QWIDGETSIZE_MAX
 
 
 def connect(self, signature, slot):
     """PythonQt's QObject.connect(signal, slot): PythonQt/src/PythonQt.cpp."""
     getattr(self, signature.partition("(")[0]).connect(slot)
+
+
+def as_in_pythonqt(kind):
+    """Give a class Qt's properties as PythonQt's member lookup does, ahead of the methods of the same names.
+
+    PythonQt/src/PythonQtClassInfo.cpp, `member`: ``text`` is a word, and ``text()`` an error; ``isChecked`` is no
+    property, and stays a method beside ``checked``.
+    """
+
+    def made(name):
+        return property(
+            lambda self: QtCore.QObject.property(self, name), lambda self, value: self.setProperty(name, value)
+        )
+
+    meta = kind.staticMetaObject
+    names = {meta.property(n).name() for n in range(meta.propertyCount())}
+    for name in names - set(vars(kind)) - {"sizeHint", "minimumSizeHint"}:  # which C++ would call
+        setattr(kind, name, made(name))
+    kind.connect = connect
+    return kind
 
 
 class Label(QtWidgets.QLabel):
@@ -33,15 +54,11 @@ class Frame(QtWidgets.QFrame):
 
 
 class Button(QtWidgets.QPushButton):
-    """QPushButton; PythonQt reads the property ``checked``."""
-
-    checked = property(QtWidgets.QPushButton.isChecked)
+    """QPushButton."""
 
 
 class CheckBox(QtWidgets.QCheckBox):
-    """QCheckBox; PythonQt reads the property ``checked``."""
-
-    checked = property(QtWidgets.QCheckBox.isChecked)
+    """QCheckBox."""
 
 
 class ComboBox(QtWidgets.QComboBox):
@@ -49,9 +66,7 @@ class ComboBox(QtWidgets.QComboBox):
 
 
 class LineEdit(QtWidgets.QLineEdit):
-    """QLineEdit; PythonQt reads the property ``text``."""
-
-    text = property(QtWidgets.QLineEdit.text)
+    """QLineEdit."""
 
 
 class FileDialog(QtWidgets.QFileDialog):
@@ -82,15 +97,18 @@ class MRMLWidget(QtWidgets.QWidget):
 class CollapsibleButton(QtWidgets.QGroupBox):
     """ctkCollapsibleButton: CTK, Libs/Widgets/ctkCollapsibleButton.h; a group box that shows a title."""
 
-    def setText(self, text):  # noqa: N802
-        self.setTitle(text)
+    text = property(lambda self: self.title, lambda self, text: self.setTitle(text))
+    collapsed = property(lambda self: self.maximumHeight < HEIGHT, lambda self, collapsed: self.setCollapsed(collapsed))
 
     def setCollapsed(self, collapsed):  # noqa: N802
-        self.setMaximumHeight(self.fontMetrics().height() + 6 if collapsed else 16777215)
+        self.setMaximumHeight(self.fontMetrics().height() + 6 if collapsed else HEIGHT)
 
 
 class SliderWidget(QtWidgets.QWidget):
-    """ctkSliderWidget: CTK, Libs/Widgets/ctkSliderWidget.h; double values, a slider with a number beside it."""
+    """ctkSliderWidget: CTK, Libs/Widgets/ctkSliderWidget.h; double values, a slider with a number beside it.
+
+    Of its setters only ``setValue`` is a slot; the others are properties.
+    """
 
     valueChanged = QtCore.Signal(float)  # noqa: N815
 
@@ -110,26 +128,27 @@ class SliderWidget(QtWidgets.QWidget):
         self._number.setText(f"{step / 100:.2f}{self._suffix}")
         self.valueChanged.emit(step / 100)
 
-    @property
-    def value(self):
-        return self._slider.value() / 100
+    def _set_suffix(self, suffix):
+        self._suffix = suffix
+        self._changed(self._slider.value())
 
     def setValue(self, value):  # noqa: N802
         self._slider.setValue(round(100 * value))
 
-    def setMinimum(self, value):  # noqa: N802
-        self._slider.setMinimum(round(100 * value))
+    value = property(lambda self: self._slider.value() / 100, setValue)
+    minimum = property(
+        lambda self: self._slider.minimum() / 100, lambda self, value: self._slider.setMinimum(round(100 * value))
+    )
+    maximum = property(
+        lambda self: self._slider.maximum() / 100, lambda self, value: self._slider.setMaximum(round(100 * value))
+    )
+    suffix = property(lambda self: self._suffix, _set_suffix)
 
-    def setMaximum(self, value):  # noqa: N802
-        self._slider.setMaximum(round(100 * value))
 
-    def setSuffix(self, suffix):  # noqa: N802
-        self._suffix = suffix
-        self._changed(self._slider.value())
-
-
-class NodeComboBox(QtWidgets.QComboBox):
+class NodeComboBox(QtWidgets.QWidget):
     """qMRMLNodeComboBox: Libs/MRML/Widgets/qMRMLNodeComboBox.h; the nodes of some classes, and none.
+
+    A widget with a box in it, and not a box.
 
     With its habits: when its node is removed, Qt moves to the row that takes its place, and that node is chosen; its
     model hears of a removal at priority -10, before references to the node are cleared; a program's ``setCurrentNode``
@@ -145,7 +164,12 @@ class NodeComboBox(QtWidgets.QComboBox):
     def __init__(self):
         super().__init__()
         self.scene, self.types, self.none, self._ids = None, [], "None", [None]
-        self.currentIndexChanged.connect(self._changed)
+        self._box = QtWidgets.QComboBox()
+        layout = QtWidgets.QHBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addWidget(self._box)
+        self.setFocusProxy(self._box)
+        self._box.currentIndexChanged.connect(self._changed)
 
     def _changed(self, index):
         if index >= 0:
@@ -176,34 +200,34 @@ class NodeComboBox(QtWidgets.QComboBox):
             return
         row = self._ids.index(node.GetID())
         del self._ids[row]
-        self.removeItem(row)  # if it was the current row, Qt makes the next one current, or the last
+        self._box.removeItem(row)  # if it was the current row, Qt makes the next one current, or the last
 
     def _fill(self):
-        current = self._ids[max(0, self.currentIndex())]
-        self.blockSignals(True)
-        self.clear()
-        self.addItem(self.none)
+        current = self._ids[max(0, self._box.currentIndex())]
+        self._box.blockSignals(True)
+        self._box.clear()
+        self._box.addItem(self.none)
         self._ids = [None]
         for kind in self.types:
             for index in range(self.scene.GetNumberOfNodesByClass(kind)):
                 node = self.scene.GetNthNodeByClass(index, kind)
                 if node.GetClassName() == kind and not node.GetHideFromEditors():
-                    self.addItem(node.GetName())
+                    self._box.addItem(node.GetName())
                     self._ids.append(node.GetID())
-        self.setCurrentIndex(self._ids.index(current) if current in self._ids else 0)
-        self.blockSignals(False)
+        self._box.setCurrentIndex(self._ids.index(current) if current in self._ids else 0)
+        self._box.blockSignals(False)
         if current not in self._ids:
             self.currentNodeChanged.emit(None)
 
     def currentNode(self):  # noqa: N802
-        chosen = self._ids[max(0, self.currentIndex())]
+        chosen = self._ids[max(0, self._box.currentIndex())]
         return None if chosen is None else self.scene.GetNodeByID(chosen)
 
     def setCurrentNode(self, node):  # noqa: N802
         wanted = None if node is None else node.GetID()
         row = self._ids.index(wanted) if wanted in self._ids else 0
-        if row != self.currentIndex():
-            self.setCurrentIndex(row)
+        if row != self._box.currentIndex():
+            self._box.setCurrentIndex(row)
             if row > 0:
                 self.nodeActivated.emit(node)
 
@@ -227,7 +251,7 @@ CLASSES = {
     "ctkCollapsibleButton": CollapsibleButton, "ctkSliderWidget": SliderWidget, "qMRMLNodeComboBox": NodeComboBox,
 }  # fmt: skip
 for _class in CLASSES.values():
-    _class.connect = connect
+    as_in_pythonqt(_class)
 LAYOUTS = {
     "QVBoxLayout": QtWidgets.QVBoxLayout,
     "QHBoxLayout": QtWidgets.QHBoxLayout,
@@ -262,6 +286,8 @@ def _widget(element, found):
     found[element.get("name")] = widget
     for prop in element.findall("property"):
         _set(widget, prop)
+    if element.find("attribute[@name='horizontalHeaderStretchLastSection']") is not None:
+        widget.horizontalHeader().setStretchLastSection(True)
     layout = element.find("layout")
     if layout is not None:
         widget.setLayout(_layout(layout, found))
@@ -282,13 +308,17 @@ def _set(widget, prop):
         assert isinstance(widget, NodeComboBox)
     elif isinstance(widget, SliderWidget) and name == "singleStep":
         assert value.tag == "double"
+    elif name == "editTriggers":
+        assert value.text == "QAbstractItemView::NoEditTriggers"
+        widget.setEditTriggers(QtWidgets.QAbstractItemView.NoEditTriggers)
     elif value.tag == "set":
         widget.setTextInteractionFlags(QtCore.Qt.TextSelectableByMouse | QtCore.Qt.TextSelectableByKeyboard)
     elif value.tag == "enum":
         widget.setFrameShape(QtWidgets.QFrame.StyledPanel)
     else:
         parsed = {"bool": lambda t: t == "true", "number": int, "double": float}.get(value.tag, str)(value.text or "")
-        getattr(widget, f"set{name[0].upper()}{name[1:]}")(parsed)
+        assert isinstance(getattr(type(widget), name), property), f"{type(widget).__name__} has no {name}"
+        setattr(widget, name, parsed)
 
 
 def _layout(element, found):
@@ -326,10 +356,10 @@ class Timer(QtCore.QTimer):
 
 def fake_qt():
     """Module qt: what the panel uses of it."""
-    widgets = ("QAbstractItemView", "QTableWidgetItem")
-    named = {name: getattr(QtWidgets, name) for name in widgets}
-    plain = {"QTimer": Timer, "Qt": QtCore.Qt, "QKeySequence": QtGui.QKeySequence, "QFileDialog": FileDialog}
-    return {**plain, **named}
+    return {
+        "QTimer": Timer, "Qt": QtCore.Qt, "QKeySequence": QtGui.QKeySequence, "QFileDialog": FileDialog,
+        "QTableWidgetItem": QtWidgets.QTableWidgetItem,
+    }  # fmt: skip
 
 
 def parameter_node_wrapper(cls):
@@ -440,7 +470,7 @@ def parameter_node_wrapper(cls):
             def read(name, widget):
                 if not showing:
                     kind = types[name]
-                    chosen = list(kind)[widget.currentIndex()] if is_enum(kind) else widget.currentNode()
+                    chosen = list(kind)[widget.currentIndex] if is_enum(kind) else widget.currentNode()
                     setattr(self, name, chosen)
 
             for name, widget in widgets.items():

@@ -8,6 +8,7 @@ import pytest
 import slicer
 import slicer.util
 import vtk
+from window import walk_self_test
 
 from BrainFusionLib.errors import GeometryError
 from BrainFusionLib.settings import RegistrationSettings, Settings
@@ -60,12 +61,12 @@ def test_register_only_moves_the_ct_judges_and_writes_no_volume(chosen, nodes, r
     assert volumes() == before
     assert not runner.requests[0].fuse
     np.testing.assert_allclose(matrix(transform_of(nodes[0])), module.bridge.mri_from_ct_ras(phantom.transform))
-    assert "Green" in chosen.ui.verdictLabel.text()
+    assert "Green" in chosen.ui.verdictLabel.text
     assert chosen.ui.transformSelector.currentNode() == transform_of(nodes[0])
     assert chosen.ui.overlayButton.isChecked()
     assert not chosen.ui.fusedCheckBox.isEnabled()
     shift(transform_of(nodes[0]), 5)
-    assert "Changed since" in chosen.ui.verdictLabel.text()
+    assert "Changed since" in chosen.ui.verdictLabel.text
 
 
 def test_what_was_only_registered_can_be_shown_unregistered_and_undone(registered, nodes):
@@ -84,7 +85,7 @@ def test_register_only_does_not_write_a_users_transform(chosen, nodes, runner):
     mine = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLinearTransformNode", "mine")
     chosen.ui.transformSelector.setCurrentNode(mine)
     assert not chosen.ui.registerButton.isEnabled()
-    assert "mine would be overwritten" in chosen.ui.registerButton.toolTip()
+    assert "would be overwritten" in chosen.ui.registerButton.toolTip
     assert runner.requests == []
 
 
@@ -134,21 +135,21 @@ def test_adjust_leaves_the_users_display_as_it_was(registered, nodes):
 def test_the_verdict_is_stale_while_the_pose_is_adjusted_and_check_judges_it(registered, nodes, runner):
     ui, transform = registered.ui, transform_of(nodes[0])
     ui.adjustButton.click()
-    assert "Green" in ui.verdictLabel.text()
+    assert "Green" in ui.verdictLabel.text
     shift(transform, 4, turned=2)
-    assert "Changed since" in ui.verdictLabel.text()
-    assert "Adjusted by" in ui.correctLabel.text()
-    assert "2.0°" in ui.correctLabel.text()
+    assert "Changed since" in ui.verdictLabel.text
+    assert "Adjusted by" in ui.correctLabel.text
+    assert "2.0°" in ui.correctLabel.text
     before = matrix(transform)
     ui.checkButton.click()
     np.testing.assert_array_equal(matrix(transform), before)
     assert not handles(transform)
     asked = runner.requests[-1]
     assert (asked.fuse, asked.start, asked.given is None) == (False, None, False)
-    assert "Green" in ui.verdictLabel.text()
-    assert "nothing was moved" in ui.verdictFindingsLabel.text()
+    assert "Green" in ui.verdictLabel.text
+    assert "nothing was moved" in ui.verdictFindingsLabel.text
     shift(transform, 1)
-    assert "Changed since" in ui.verdictLabel.text()
+    assert "Changed since" in ui.verdictLabel.text
 
 
 @pytest.mark.parametrize("turned", [False, True], ids=["no parent", "parent turned by 30 degrees"])
@@ -193,13 +194,13 @@ def test_undo_steps_back_through_refine_adjust_and_register(registered, nodes, r
     ui.refineButton.click()
     poses.append(matrix(transform))
     ui.checkButton.click()
-    assert "before the refinement" in ui.undoButton.toolTip()
+    assert "before the refinement" in ui.undoButton.toolTip
     ui.undoButton.click()
     np.testing.assert_array_equal(matrix(transform), poses[1])
-    assert "before the refinement" in ui.statusLabel.text()
+    assert "before the refinement" in ui.statusLabel.text
     ui.undoButton.click()
     np.testing.assert_array_equal(matrix(transform), poses[0])
-    assert "Green" in ui.verdictLabel.text(), "the verdict on this pose is not shown again"
+    assert "Green" in ui.verdictLabel.text, "the verdict on this pose is not shown again"
     ui.undoButton.click()
     assert transform_of(ct) is None
     assert not ui.undoButton.isVisible()
@@ -222,7 +223,7 @@ def test_fusing_again_is_a_step_that_undo_takes_back(registered, nodes, runner):
     runner.pose = NEARER
     ui.fuseButton.click()
     assert np.abs(matrix(transform) - before).max() > 0.1
-    assert "Green" in ui.verdictLabel.text()
+    assert "Green" in ui.verdictLabel.text
     ui.undoButton.click()
     np.testing.assert_array_equal(matrix(transform), before)
 
@@ -234,8 +235,8 @@ def test_a_check_after_an_adjustment_says_that_the_fused_volume_is_older(chosen,
     before = slicer.util.arrayFromVolume(fused).copy()
     shift(transform_of(nodes[0]), 3)
     ui.checkButton.click()
-    assert "Green" in ui.verdictLabel.text()
-    assert "fused volume shows an earlier pose" in ui.verdictFindingsLabel.text()
+    assert "Green" in ui.verdictLabel.text
+    assert "fused volume shows an earlier pose" in ui.verdictFindingsLabel.text
     np.testing.assert_array_equal(slicer.util.arrayFromVolume(fused), before)
     assert not ui.checkerboardButton.isEnabled()
 
@@ -266,7 +267,7 @@ def test_a_pose_with_a_scale_or_a_shear_is_rejected_with_the_reason(registered, 
     slicer.util.updateTransformMatrixFromArray(transform, scaled)
     for button in (ui.checkButton, ui.refineButton):
         button.click()
-        assert "scales or shears" in ui.statusLabel.text()
+        assert "scales or shears" in ui.statusLabel.text
     assert len(runner.requests) == asked
     np.testing.assert_array_equal(matrix(transform), scaled)
 
@@ -282,11 +283,11 @@ def test_a_pose_from_elsewhere_is_checked_and_nothing_is_changed(registered, nod
     np.testing.assert_allclose(runner.requests[-1].given.moving_from_fixed_lps, NEARER.moving_from_fixed_lps, atol=1e-9)
     np.testing.assert_array_equal(matrix(transform_of(ct)), ours)
     np.testing.assert_allclose(matrix(theirs), module.bridge.mri_from_ct_ras(NEARER))
-    assert "✖" in ui.poseVerdictLabel.text()
-    assert "pose of theirs was checked" in ui.poseFindingsLabel.text()
-    assert "Green" in ui.verdictLabel.text(), "the verdict on the pose shown was replaced"
+    assert "✖" in ui.poseVerdictLabel.text
+    assert "pose of theirs was checked" in ui.poseFindingsLabel.text
+    assert "Green" in ui.verdictLabel.text, "the verdict on the pose shown was replaced"
     shift(theirs, 1)
-    assert "Changed since" in ui.poseVerdictLabel.text()
+    assert "Changed since" in ui.poseVerdictLabel.text
     slicer.mrmlScene.RemoveNode(theirs)
     assert ui.poseSelector.currentNode() is None, "the selector moved to a neighbour"
     assert not ui.poseVerdictLabel.isVisible()
@@ -297,7 +298,7 @@ def test_a_transform_that_is_not_linear_cannot_be_checked(chosen, runner):
     warp.SetAndObserveTransformToParent(vtk.vtkThinPlateSplineTransform())
     chosen.ui.poseSelector.setCurrentNode(warp)
     chosen.ui.checkButton.click()
-    assert "warp is not linear" in chosen.ui.statusLabel.text()
+    assert "warp is not linear" in chosen.ui.statusLabel.text
     assert runner.requests == []
 
 
@@ -309,33 +310,33 @@ def test_the_pose_of_the_scene_is_checked_where_nothing_was_registered(chosen, n
     ct.SetAndObserveTransformNodeID(theirs.GetID())
     before = matrix(theirs)
     ui.checkButton.click()
-    assert "Green" in ui.verdictLabel.text()
+    assert "Green" in ui.verdictLabel.text
     assert transform_of(ct) == theirs
     np.testing.assert_array_equal(matrix(theirs), before)
     np.testing.assert_array_equal(runner.requests[-1].given.moving_from_fixed_lps, np.eye(4))
     shift(theirs, 3)
-    assert "Changed since" in ui.verdictLabel.text()
+    assert "Changed since" in ui.verdictLabel.text
 
 
 def test_a_move_during_a_check_makes_its_verdict_stale(registered, nodes, runner):
     transform = transform_of(nodes[0])
     runner.meanwhile = lambda: shift(transform, 2)
     registered.ui.checkButton.click()
-    assert "Changed since" in registered.ui.verdictLabel.text()
+    assert "Changed since" in registered.ui.verdictLabel.text
 
 
 def test_a_ct_hardened_during_a_refinement_is_not_moved(registered, nodes, runner):
     ct = nodes[0]
     runner.meanwhile = ct.HardenTransform
     registered.ui.refineButton.click()
-    assert "moved or hardened" in registered.ui.statusLabel.text()
+    assert "moved or hardened" in registered.ui.statusLabel.text
     assert transform_of(ct) is None
 
 
 def test_removing_the_mri_during_a_check_ends_it(registered, nodes, runner):
     runner.meanwhile = lambda: slicer.mrmlScene.RemoveNode(nodes[1])
     registered.ui.checkButton.click()
-    assert "nothing was written" in registered.ui.statusLabel.text()
+    assert "nothing was written" in registered.ui.statusLabel.text
 
 
 def test_leaving_the_panel_ends_the_adjustment_as_a_step(registered, nodes):
@@ -382,15 +383,15 @@ def test_a_scene_saved_while_adjusting_is_loaded_without_handles(registered, nod
     ct = slicer.mrmlScene.GetFirstNodeByName("CT")
     assert not handles(transform_of(ct))
     np.testing.assert_allclose(matrix(transform_of(ct)), moved)
-    assert "Changed since" in registered.ui.verdictLabel.text()
+    assert "Changed since" in registered.ui.verdictLabel.text
     registered.ui.undoButton.click()
     np.testing.assert_allclose(matrix(transform_of(ct)), before)
-    assert "Green" in registered.ui.verdictLabel.text()
+    assert "Green" in registered.ui.verdictLabel.text
 
 
 def test_adjust_is_off_until_something_was_registered(chosen):
     assert not chosen.ui.adjustButton.isEnabled()
-    assert "Register first" in chosen.ui.adjustButton.toolTip()
+    assert "Register first" in chosen.ui.adjustButton.toolTip
     assert chosen.ui.checkButton.isEnabled()
 
 
@@ -434,12 +435,5 @@ def test_a_singular_transform_cannot_be_checked(panel, nodes, runner):
 
 def test_the_self_test_walks_the_corrections(panel, module, phantom, runner, monkeypatch):
     """The walk of the real application, with answers in the place of computations."""
-    monkeypatch.setattr(sys.modules["BrainFusionSlicer.selftest_tools"], "phantomPair", lambda: phantom)
-    monkeypatch.setattr(slicer.util, "selectModule", lambda name: None, raising=False)
-    monkeypatch.setattr(slicer.util, "getModuleWidget", lambda name: panel, raising=False)
-    test = module.BrainFusionTest("test_thePanelCorrects")
-    test.delayDisplay = lambda words: None
-    test.setUp()
-    test.test_thePanelCorrects()
-    test.tearDown()
+    walk_self_test(module, panel, phantom, monkeypatch, "test_thePanelCorrects")
     assert len(runner.requests) == 2

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import slicer
 import slicer.util
+from window import walk_self_test
 
 from BrainFusionLib import fuse
 from BrainFusionLib.error_map import ErrorMap
@@ -41,7 +42,7 @@ def asking(panel, nodes, made, application):
     slicer.mrmlScene.AddNode(crosshair)
     application.processEvents()  # chooses the pair
     panel.ui.fuseButton.click()
-    assert panel._outcome is not None, panel.ui.statusLabel.text()
+    assert panel._outcome is not None, panel.ui.statusLabel.text
     return panel, crosshair
 
 
@@ -58,19 +59,19 @@ def listed(made, kind="vtkMRMLMarkupsFiducialNode", places=((-20, 0), (20, 0), (
 
 
 def test_nothing_is_stated_without_a_result(panel):
-    assert panel.ui.errorHintLabel.text() == "Fuse first"
+    assert panel.ui.errorHintLabel.text == "Fuse first"
     assert not panel.ui.errorLayerButton.isEnabled()
-    assert panel.ui.cursorErrorLabel.text() == ""
+    assert panel.ui.cursorErrorLabel.text == ""
 
 
 def test_the_number_follows_the_cursor(asking, made):
     panel, crosshair = asking
-    assert "move the cursor" in panel.ui.cursorErrorLabel.text()
+    assert "move the cursor" in panel.ui.cursorErrorLabel.text
     for dx, words in ((-20, "1.0 mm (at most 2.0 mm"), (20, "3.0 mm (at most 6.0 mm")):
         crosshair.SetCursorPositionRAS(world(made, dx))
-        assert words in panel.ui.cursorErrorLabel.text()
+        assert words in panel.ui.cursorErrorLabel.text
     crosshair.SetCursorPositionRAS(world(made, 0, 80))
-    assert panel.ui.cursorErrorLabel.text() == "not known"
+    assert panel.ui.cursorErrorLabel.text == "not known"
 
 
 def test_the_number_is_that_of_the_anatomy_when_the_mri_is_moved(asking, nodes, made):
@@ -91,14 +92,14 @@ def test_points_and_the_worst_along_a_line_are_listed_and_stay_as_they_are(askin
     panel, _ = asking
     points = listed(made)
     panel.ui.errorPointsSelector.setCurrentNode(points)
-    rows = panel.ui.errorPointsLabel.text().splitlines()
+    rows = panel.ui.errorPointsLabel.text.splitlines()
     assert len(rows) == 3
     assert rows[2].endswith("not known")
     line = listed(made, "vtkMRMLMarkupsLineNode", ((-20, 0), (20, 0)))
     panel.ui.errorPointsSelector.setCurrentNode(line)
-    assert "Worst between them: 3.0 mm" in panel.ui.errorPointsLabel.text()
+    assert "Worst between them: 3.0 mm" in panel.ui.errorPointsLabel.text
     line.SetNthControlPointPosition(1, *world(made, -30))
-    assert "Worst between them: 1.0 mm" in panel.ui.errorPointsLabel.text()
+    assert "Worst between them: 1.0 mm" in panel.ui.errorPointsLabel.text
     assert points.GetNumberOfControlPoints() == 3
 
 
@@ -133,5 +134,12 @@ def test_no_number_is_shown_after_the_mri_has_changed(asking, nodes, made):
     slicer.util.arrayFromVolumeModified(nodes[1])
     panel.updatePanel()
     crosshair.SetCursorPositionRAS(world(made, 20))
-    assert panel.ui.cursorErrorLabel.text() == ""
-    assert "not what was judged" in panel.ui.errorHintLabel.text()
+    assert panel.ui.cursorErrorLabel.text == ""
+    assert "not what was judged" in panel.ui.errorHintLabel.text
+
+
+def test_the_self_test_walks_the_expected_error(asking, module, phantom, monkeypatch):
+    panel, crosshair = asking
+    slicer.mrmlScene.Clear()
+    assert crosshair.GetScene() is not None  # it is a singleton
+    walk_self_test(module, panel, phantom, monkeypatch, "test_theExpectedErrorIsTold")

@@ -178,3 +178,14 @@ def test_a_scene_says_nothing_when_it_is_saved(scene, observe, tmp_path):
         observe(event, lambda caller, name: heard.append(name))
     assert scene.WriteToMRB(str(tmp_path / "scene.mrb"))
     assert heard == []
+
+
+def test_widgets_have_words_and_numbers_as_in_pythonqt_and_refuse_calls(application):
+    """PythonQt finds a property ahead of the method of its name, and no setter that is not a slot."""
+    label, box, edit = fakes.Label("words"), fakes.CheckBox(), fakes.LineEdit("name")
+    assert (label.text, edit.text, box.checked, box.isChecked(), box.enabled) == ("words", "name", False, False, True)
+    for read in (label, edit, fakes.Button("press")):
+        with pytest.raises(TypeError, match="not callable"):
+            read.text()
+    assert not hasattr(fakes.SliderWidget, "setMinimum")
+    assert not hasattr(fakes.NodeComboBox, "currentIndex")

@@ -48,7 +48,7 @@ def positions(points):
 
 def rows(panel):
     table = panel.ui.landmarksTable
-    return [tuple(table.item(row, column).text() for column in (0, 1)) for row in range(table.rowCount())]
+    return [tuple(table.item(row, column).text() for column in (0, 1)) for row in range(table.rowCount)]
 
 
 def turned_transform(name, mm, degrees):
@@ -66,9 +66,9 @@ def test_residuals_follow_the_pose_and_the_worst_comes_first(measured, nodes, li
     ui.registerButton.click()
     assert lists[0].GetParentTransformNode() == nodes[0].GetParentTransformNode(), "the CT's points were left behind"
     assert rows(measured)[0] == ("P3", "3 mm")
-    assert "4 points in the pose shown: median" in ui.landmarksLabel.text()
-    assert "worst 3 mm (P3)" in ui.landmarksLabel.text()
-    assert "says little about the error elsewhere" in ui.landmarksCautionLabel.text()
+    assert "4 points in the pose shown: median" in ui.landmarksLabel.text
+    assert "worst 3 mm (P3)" in ui.landmarksLabel.text
+    assert "says little about the error elsewhere" in ui.landmarksCautionLabel.text
     slicer.util.updateTransformMatrixFromArray(
         nodes[0].GetParentTransformNode(),
         np.array([[1, 0, 0, 7], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1.0]])
@@ -96,7 +96,7 @@ def test_landmarks_reach_the_library_in_the_frames_of_the_volumes(measured, node
         np.testing.assert_allclose(sent.ct_lps_mm, expected[0], atol=1e-9)
         np.testing.assert_allclose(sent.mri_lps_mm, expected[1], atol=1e-9)
     outcome = measured._outcome.result.landmarks
-    assert "4 landmarks: median" in ui.verdictFindingsLabel.text()
+    assert "4 landmarks: median" in ui.verdictFindingsLabel.text
     shown = dict(rows(measured))
     assert float(shown["P1"].split()[0]) == pytest.approx(outcome.points[0].residual_mm, abs=0.06)
     for points, before in zip(lists, own, strict=True):
@@ -128,14 +128,14 @@ def test_too_few_points_for_a_start_are_said(chosen, lists, left, words, runner)
     box.setCurrentIndex(box.findText("Start from landmarks"))
     assert not chosen.ui.fuseButton.isEnabled()
     assert not chosen.ui.registerButton.isEnabled()
-    assert words in chosen.ui.fuseButton.toolTip()
+    assert words in chosen.ui.fuseButton.toolTip
 
 
 def test_points_that_are_not_placed_or_have_no_partner_are_left_out_and_counted(measured, lists):
     lists[0].UnsetNthControlPointPosition(1)
     lists[1].SetNthControlPointLabel(3, "another")
     assert {name for name, _ in rows(measured)} == {"P1", "P3"}
-    assert "without a position or a partner: 2" in measured.ui.landmarksLabel.text()
+    assert "without a position or a partner: 2" in measured.ui.landmarksLabel.text
 
 
 def test_lists_that_cannot_be_paired_are_said(measured, lists, runner):
@@ -144,14 +144,14 @@ def test_lists_that_cannot_be_paired_are_said(measured, lists, runner):
     assert rows(measured), "without labels in common the order counts"
     lists[1].RemoveNthControlPoint(0)
     assert rows(measured) == []
-    assert "cannot be paired: on CT has 4 and on MRI has 3" in measured.ui.landmarksLabel.text()
+    assert "cannot be paired: on CT has 4 and on MRI has 3" in measured.ui.landmarksLabel.text
     measured.ui.registerButton.click()
     assert runner.requests[-1].landmarks is None
 
 
 def test_one_list_for_both_is_said(chosen, lists):
     choose(chosen, [lists[0], lists[0]])
-    assert "two different lists" in chosen.ui.landmarksLabel.text()
+    assert "two different lists" in chosen.ui.landmarksLabel.text
     chosen.ui.registerButton.click()
     assert lists[0].GetParentTransformNode() is None, "the points were moved"
 
@@ -168,7 +168,7 @@ def test_points_beside_a_registered_ct_are_not_read_until_it_is_said_where_they_
             lists[0].SetNthControlPointPosition(n, *point)
     own, choice = positions(lists[0]), (lists[0], lists[1])
     choose(chosen, choice)
-    assert "would not move with it" in ui.landmarksLabel.text()
+    assert "would not move with it" in ui.landmarksLabel.text
     assert rows(chosen) == []
     ui.checkButton.click()
     assert runner.requests[-1].landmarks is None
@@ -204,7 +204,7 @@ def test_each_pair_has_its_own_points_and_a_copy_of_the_scene_keeps_them(measure
     assert ui.mriPointsSelector.currentNode() is None
     assert slicer.mrmlScene.ReadFromMRB(path, True)
     assert ui.mriPointsSelector.currentNode().GetName() == "on MRI"
-    assert len(rows(measured)) == 4, measured.ui.landmarksLabel.text()
+    assert len(rows(measured)) == 4, measured.ui.landmarksLabel.text
 
 
 def test_a_deleted_list_leaves_none(measured, lists):
@@ -262,11 +262,11 @@ def test_points_are_placed_by_turns_and_the_views_jump_to_the_partner(
     composite.SetForegroundOpacity(0.3)
     ui = chosen.ui
     ui.placeButton.click()
-    assert "click an anatomical point on MRI" in ui.placeLabel.text()
+    assert "click an anatomical point on MRI" in ui.placeLabel.text
     assert layers[-1]["background"] == mri
     for position in ((10.0, 20.0, 30.0), (-30.0, 5.0, -12.0)):
         on_mri, _n = click(application_nodes, position, application)
-        assert "click the same point on CT" in ui.placeLabel.text()
+        assert "click the same point on CT" in ui.placeLabel.text
         assert layers[-1]["background"] == ct
         assert slice_node.GetSliceToRAS().GetElement(2, 3) == pytest.approx(position[2])
         on_ct, n = click(application_nodes, np.add(position, (0.5, 0, 0)), application)
@@ -286,7 +286,7 @@ def test_a_point_without_a_partner_is_completed_first(chosen, lists, application
     choose(chosen, lists)
     lists[1].SetNthControlPointLabel(3, "PC")
     chosen.ui.placeButton.click()
-    assert "click the same point on CT" in chosen.ui.placeLabel.text()
+    assert "click the same point on CT" in chosen.ui.placeLabel.text
     _points, n = click(application_nodes, (1.0, 2.0, 3.0), application)
     assert lists[0].GetNthControlPointLabel(n) == "PC"
 
@@ -325,7 +325,7 @@ def test_placing_needs_a_pair(panel, nodes):
 
 def test_the_point_under_the_mouse_is_no_landmark_and_redraws_nothing(measured, lists, monkeypatch):
     """In place mode a point of status PositionPreview follows the mouse, and is sent as modified at every move."""
-    words, drawn = measured.ui.landmarksLabel.text(), []
+    words, drawn = measured.ui.landmarksLabel.text, []
     monkeypatch.setattr(measured, "updatePanel", lambda *args: drawn.append(args))
     n = lists[1].AddControlPoint(vtk.vtkVector3d(0, 0, 0), "P5")
     lists[1].SetNthControlPointPosition(n, 1, 2, 3, lists[1].PositionPreview)
@@ -334,6 +334,6 @@ def test_the_point_under_the_mouse_is_no_landmark_and_redraws_nothing(measured, 
     assert not drawn
     monkeypatch.undo()
     measured.updatePanel()
-    assert measured.ui.landmarksLabel.text() == words
+    assert measured.ui.landmarksLabel.text == words
     lists[1].SetNthControlPointPosition(n, 4, 5, 6, lists[1].PositionDefined)
-    assert measured.ui.landmarksLabel.text() != words
+    assert measured.ui.landmarksLabel.text != words

@@ -111,20 +111,20 @@ def test_the_output_grid_reaches_the_logic_and_is_kept_in_the_scene(panel, nodes
     assert panel._parameterNode.parameterNode.GetParameter("outputGrid") == "mm_2"
     panel.exit()
     panel.enter()
-    assert panel.ui.gridComboBox.currentText() == "Isotropic, 2 mm"
+    assert panel.ui.gridComboBox.currentText == "Isotropic, 2 mm"
 
 
 def test_a_grid_of_a_scene_that_is_not_offered_becomes_the_default(panel):
     panel._parameterNode.parameterNode.SetParameter("outputGrid", "mm_7")
     panel.exit()
     panel.enter()
-    assert panel.ui.gridComboBox.currentText() == "MRI"
-    assert "mm_7, chosen in this scene, is not available" in panel.ui.statusLabel.text()
+    assert panel.ui.gridComboBox.currentText == "MRI"
+    assert "mm_7, chosen in this scene, is not available" in panel.ui.statusLabel.text
 
 
 def test_without_a_result_nothing_can_be_taken_along(panel):
     assert not panel.ui.saveTransformButton.isEnabled()
-    assert panel.ui.saveTransformButton.toolTip() == "Fuse first"
+    assert panel.ui.saveTransformButton.toolTip == "Fuse first"
     assert not panel.ui.databaseButton.isEnabled()
 
 
@@ -134,7 +134,7 @@ def test_the_transform_is_saved_in_the_format_chosen(registered, module, monkeyp
     ui.transformAsComboBox.setCurrentIndex(index)
     monkeypatch.setattr(module.qt.QFileDialog, "getSaveFileName", lambda *words: str(tmp_path / "pose"), raising=False)
     ui.saveTransformButton.click()
-    assert ui.statusLabel.text() == f"The transform was saved: {tmp_path / f'pose{suffix}'}"
+    assert ui.statusLabel.text == f"The transform was saved: {tmp_path / f'pose{suffix}'}"
     departing = sys.modules["BrainFusionSlicer.departing"]
     fused = ui.fusedSelector.currentNode()
     grids = [departing.own_grid(node) for node in (ui.ctSelector.currentNode(), ui.mriSelector.currentNode())]
@@ -142,7 +142,7 @@ def test_the_transform_is_saved_in_the_format_chosen(registered, module, monkeyp
     pose = departing.pose_of(fused)
     assert np.allclose(found.moving_from_fixed_lps, pose.moving_from_fixed_lps, rtol=0, atol=1e-4)
     ui.undoButton.click()
-    assert "not where the registration moved it" in ui.saveTransformButton.toolTip()
+    assert "not where the registration moved it" in ui.saveTransformButton.toolTip
 
 
 def test_results_go_into_the_database_and_no_file_is_left(exportable, database):
@@ -150,7 +150,7 @@ def test_results_go_into_the_database_and_no_file_is_left(exportable, database):
     exportable.updatePanel()
     assert ui.databaseButton.isEnabled()
     ui.databaseButton.click()
-    assert ui.statusLabel.text().startswith("1 DICOM files are in the database")
+    assert ui.statusLabel.text.startswith("1 DICOM files are in the database")
     assert set(database.files.values()) == {"copied"}
 
 
@@ -158,14 +158,14 @@ def test_files_that_the_database_does_not_take_are_an_error(exportable, database
     database.takes = False
     exportable.updatePanel()
     exportable.ui.databaseButton.click()
-    assert "did not take all files" in exportable.ui.statusLabel.text()
+    assert "did not take all files" in exportable.ui.statusLabel.text
 
 
 def test_without_an_open_database_the_button_explains_it(exportable, database, monkeypatch):
     database.isOpen = False
     exportable.updatePanel()
     assert not exportable.ui.databaseButton.isEnabled()
-    assert "No DICOM database is open" in exportable.ui.databaseButton.toolTip()
+    assert "No DICOM database is open" in exportable.ui.databaseButton.toolTip
     monkeypatch.delattr(slicer, "dicomDatabase")
     exportable.updatePanel()
     assert not exportable.ui.databaseButton.isEnabled()
@@ -178,7 +178,7 @@ def test_what_is_in_doubt_leaves_at_the_second_press_of_the_same_button(exportab
     exportable.updatePanel()
     ui = exportable.ui
     ui.databaseButton.click()
-    assert "red: 9 mm off. Click again to export it nevertheless" in ui.statusLabel.text()
+    assert "red: 9 mm off. Click again to export it nevertheless" in ui.statusLabel.text
     assert not database.files
     ui.exportButton.click()  # another button: asked again
     assert not asked
@@ -189,4 +189,4 @@ def test_what_is_in_doubt_leaves_at_the_second_press_of_the_same_button(exportab
     assert not database.files
     ui.databaseButton.click()
     assert database.files
-    assert "are in the database" in ui.statusLabel.text()
+    assert "are in the database" in ui.statusLabel.text

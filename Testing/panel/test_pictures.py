@@ -108,7 +108,7 @@ def test_pictures_of_every_state(panel, application, module, picture, request):
     picture("swapped")
     panel.ui.swapButton.click()
     panel.ui.fuseButton.click()
-    wait(panel, lambda: " left" in panel.ui.statusLabel.text())
+    wait(panel, lambda: " left" in panel.ui.statusLabel.text)
     picture("running")
     wait(panel, lambda: not panel.logic.running)
     for colour, verdict in VERDICTS.items():

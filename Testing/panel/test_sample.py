@@ -8,6 +8,7 @@ import pytest
 import slicer
 import slicer.util
 from sample_data import Application, ProgressDialog, click, sample_data
+from window import walk_self_test
 
 from BrainFusionLib.errors import ImageFileError
 
@@ -70,6 +71,10 @@ def test_our_own_button_loads_and_chooses_it(small, panel):
     panel.ui.sampleDataButton.click()
     assert panel.ui.ctSelector.currentNode().GetName() == "Sample CT"
     assert panel.ui.mriSelector.currentNode().GetName() == "Sample MRI"
+
+
+def test_the_self_test_loads_the_sample(small, panel, module, phantom, monkeypatch):
+    walk_self_test(module, panel, phantom, monkeypatch, "test_theSampleIsMadeAndChosen")
 
 
 def test_a_second_sample_has_names_of_its_own(small):

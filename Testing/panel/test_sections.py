@@ -39,7 +39,7 @@ def test_a_section_is_set_up_before_it_is_updated(noted):
 
 
 def test_the_panel_knows_a_sections_widgets_by_name(noted):
-    assert noted[0].ui.toyButton.objectName() == "toyButton"
+    assert noted[0].ui.toyButton.objectName == "toyButton"
 
 
 def test_leaving_the_panel_has_a_section_put_away_what_is_temporary(noted):

@@ -27,7 +27,7 @@ def signing(panel, nodes, made, application):
     panel.logic._runner = runner
     application.processEvents()  # chooses the pair
     panel.ui.fuseButton.click()
-    assert panel._outcome is not None, panel.ui.statusLabel.text()
+    assert panel._outcome is not None, panel.ui.statusLabel.text
     panel.ui.signerEdit.setText("A. Surgeon")
     return panel
 
@@ -41,7 +41,7 @@ def parts(module):
 
 
 def shown(panel):
-    return panel.ui.decisionLabel.text(), panel.ui.decisionsLabel.text()
+    return panel.ui.decisionLabel.text, panel.ui.decisionsLabel.text
 
 
 def move(ct, mm):
@@ -59,20 +59,20 @@ def recolour(node, by=1):
 def test_nothing_is_signed_without_a_result_or_a_name(panel, nodes, application, request):
     ui = panel.ui
     assert not ui.approveButton.isEnabled()
-    assert ui.approveButton.toolTip() == "Fuse first"
+    assert ui.approveButton.toolTip == "Fuse first"
     assert not ui.saveReportButton.isEnabled()
-    assert "not a legal signature" in ui.noSignatureLabel.text()
+    assert "not a legal signature" in ui.noSignatureLabel.text
     assert ui.signerEdit.text == ""
     request.getfixturevalue("signing")
     ui.signerEdit.setText("  ")
     ui.approveButton.click()
-    assert "enter your name first" in ui.statusLabel.text()
+    assert "enter your name first" in ui.statusLabel.text
     ui.signerEdit.setText("A\u202eB")
     ui.approveButton.click()
-    assert "Not signed: the name has a character that cannot be shown" in ui.statusLabel.text()
+    assert "Not signed: the name has a character that cannot be shown" in ui.statusLabel.text
     ui.signerEdit.setText("A")
     ui.commentButton.click()
-    assert "a comment needs words" in ui.statusLabel.text()
+    assert "a comment needs words" in ui.statusLabel.text
     assert shown(panel)[0].endswith("Neither approved nor rejected")
 
 
@@ -100,7 +100,7 @@ def test_decisions_are_added_shown_and_saved_with_the_scene(signing, parts, tmp_
     assert shown(signing)[1] == ""
     assert slicer.mrmlScene.ReadFromMRB(path, True)
     assert shown(signing) == before
-    assert ui.saveReportButton.isEnabled(), ui.saveReportButton.toolTip()
+    assert ui.saveReportButton.isEnabled(), ui.saveReportButton.toolTip
 
 
 def test_any_change_makes_a_decision_void_until_it_is_taken_back(signing, nodes, parts):
@@ -133,7 +133,7 @@ def test_a_rejection_stays_in_force_while_pose_and_inputs_do(signing, nodes, par
     assert shown(signing)[0] == "✖ Rejected"
     ui.showUnregisteredButton.click()
     assert not ui.approveButton.isEnabled()
-    assert ui.approveButton.toolTip() == "The unregistered CT is shown"
+    assert ui.approveButton.toolTip == "The unregistered CT is shown"
     ui.showUnregisteredButton.click()
     assert shown(signing)[0] == "✖ Rejected"
     recolour(fused)
@@ -180,24 +180,24 @@ def test_the_report_is_the_commands_with_the_decisions(signing, module, monkeypa
     choose_file(module, monkeypatch, tmp_path / "case")
     signing.ui.saveReportButton.click()
     wait(signing, lambda: not signing.logic.running)
-    assert signing.ui.statusLabel.text() == f"The report was saved: {tmp_path / 'case.html'}"
+    assert signing.ui.statusLabel.text == f"The report was saved: {tmp_path / 'case.html'}"
     page = (tmp_path / "case.html").read_text(encoding="utf-8")
     assert "Approved by A. Surgeon" in page
     assert "&lt;b&gt;seen&lt;/b&gt;" in page
     assert made.verdict.sentence in page
     assert "<h1>BrainFusion: CT on MRI</h1>" in page
     signing.ui.saveReportButton.click()
-    assert "is there already" in signing.ui.statusLabel.text()
+    assert "is there already" in signing.ui.statusLabel.text
 
 
 def test_a_cancelled_dialog_and_a_bad_place_write_nothing(signing, module, monkeypatch, tmp_path):
-    before = signing.ui.statusLabel.text()
+    before = signing.ui.statusLabel.text
     choose_file(module, monkeypatch, "")
     signing.ui.saveReportButton.click()
-    assert signing.ui.statusLabel.text() == before
+    assert signing.ui.statusLabel.text == before
     choose_file(module, monkeypatch, tmp_path / "none" / "report.html")
     signing.ui.saveReportButton.click()
-    assert signing.ui.statusLabel.text().startswith("Not saved: ")
+    assert signing.ui.statusLabel.text.startswith("Not saved: ")
 
 
 def test_a_report_goes_to_the_worker_and_back_without_loss(signing, parts, tmp_path):
@@ -219,5 +219,5 @@ def test_a_report_of_another_grid_shows_the_mris(signing, module, nodes, phantom
     signing._outcome = None  # so that the CT is taken from the scene
     choose_file(module, monkeypatch, tmp_path / "report.html")
     signing.ui.saveReportButton.click()
-    assert signing.ui.statusLabel.text().startswith("The report was saved: ")
+    assert signing.ui.statusLabel.text.startswith("The report was saved: ")
     assert "isotropic voxels of 6 mm" in (tmp_path / "report.html").read_text(encoding="utf-8")

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import slicer
 import slicer.util
+from window import walk_self_test
 
 pytestmark = pytest.mark.filterwarnings("ignore:Setting the shape on a NumPy array:DeprecationWarning")
 
@@ -144,3 +145,8 @@ def test_it_goes_with_the_module(three_d):
     three_d.exit()
     three_d.cleanup()
     assert not of_class("vtkMRMLVolumeRenderingDisplayNode")
+
+
+def test_the_self_test_walks_the_3d_section(three_d, nodes, module, phantom, monkeypatch):
+    slicer.mrmlScene.Clear()
+    walk_self_test(module, three_d, phantom, monkeypatch, "test_skullAndBrainAreShownIn3D")

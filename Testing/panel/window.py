@@ -103,6 +103,19 @@ def wait(panel, until, seconds=120):
     timer.timeout.connect(lambda: late.append(True))
     timer.start()
     while not until():
-        assert not late, panel.ui.statusLabel.text()
+        assert not late, panel.ui.statusLabel.text
         loop.processEvents(QtCore.QEventLoop.ProcessEventsFlag.WaitForMoreEvents)
     timer.stop()
+
+
+def walk_self_test(module, panel, phantom, monkeypatch, name):
+    """Run one test of the module's self-test on this panel, with a small phantom."""
+    monkeypatch.setattr(sys.modules["BrainFusionSlicer.selftest_tools"], "phantomPair", lambda: phantom)
+    monkeypatch.setattr(slicer.util, "selectModule", lambda name: None, raising=False)
+    monkeypatch.setattr(slicer.util, "getModuleWidget", lambda name: panel, raising=False)
+    test = module.BrainFusionTest(name)
+    test.delayDisplay = lambda words: None
+    test.setUp()
+    getattr(test, name)()
+    test.tearDown()
+    assert panel.ui.statusLabel.text == "Choose a CT."

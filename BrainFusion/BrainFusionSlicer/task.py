@@ -1,0 +1,225 @@
+"""A job of the logic that is running: its nodes, which it watches, and how its results are put into the scene."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import numpy as np
+import slicer
+from slicer.i18n import tr as _
+
+from BrainFusionLib.case import Result
+from BrainFusionLib.errors import Cancelled, GeometryError
+from BrainFusionLib.geometry import apply_affine
+from BrainFusionLib.intensity import HEAD_THRESHOLD_HU
+from BrainFusionSlicer import (
+    bridge,
+    currency,
+    decisions,
+    ownership,
+    permission,
+    pose_history,
+    pose_verdict,
+    registered_ct,
+    verdict_text,
+)
+from BrainFusionSlicer.companions import linear_parent
+from BrainFusionSlicer.fingerprint import is_same_place, place_of
+
+# Every fourth voxel along each axis is enough to find the middle of a head.
+STEP = 4
+SCALAR_VOLUME = "vtkMRMLScalarVolumeNode"
+
+
+@dataclass(frozen=True)
+class BrainFusionOutcome:
+    """What a fusion made.
+
+    fusedVolume - The fused volume, on the MRI's grid unless the settings say another; None if nothing was fused.
+    transformNode - The transform that the CT is under now; None if nothing was registered.
+    alphaVolume, resampledCTVolume - The weight of the CT, and the CT on the same grid, where they were asked for.
+    movement - How the CT had to move, in words.
+    moved - How many nodes that belong to the CT were moved with it.
+    seconds - How long it took.
+    result - BrainFusionLib's Result: request, pose, verdict, evidence and how it was made.
+    """
+
+    fusedVolume: object
+    transformNode: object
+    alphaVolume: object
+    resampledCTVolume: object
+    movement: str
+    seconds: float
+    result: Result
+    moved: int = 0
+
+
+class Task:
+    """A fusion that is running: its nodes, which it watches, and where its results go."""
+
+    def __init__(self, ctVolume, mriVolume, outputs, keepAlignment, cancel, finishedCallback) -> None:
+        self.ctVolume, self.mriVolume, self.outputs = ctVolume, mriVolume, outputs
+        self.keepAlignment = keepAlignment
+        self.finishedCallback = finishedCallback
+        self.removed = False
+        self._new: set[str] = set()
+        # As they are sent: what changes meanwhile is not what will be judged.
+        self._before = currency.prints_of(ctVolume, mriVolume)
+        self._places = self._placesNow()
+        self._began = time.monotonic()
+        self._cancel = cancel
+        self._scene = mriVolume.GetScene()
+        self._tags = [
+            self._scene.AddObserver(slicer.vtkMRMLScene.NodeRemovedEvent, self._onNodeRemoved),
+            self._scene.AddObserver(slicer.vtkMRMLScene.StartCloseEvent, self._onStartClose),
+        ]
+
+    def nodes(self) -> list:
+        chosen = [node for node in self.outputs.values() if node is not None and node is not True]
+        return [self.ctVolume, self.mriVolume, *chosen]
+
+    def unobserve(self) -> None:
+        for tag in self._tags:
+            self._scene.RemoveObserver(tag)
+
+    # One observer an event: VTK does not tell Python which of the scene's events it was.
+    def _onNodeRemoved(self, caller, event) -> None:
+        if self.isBroken():
+            self._onStartClose(caller, event)
+
+    def _onStartClose(self, caller, event) -> None:
+        self.removed = True
+        self._cancel()
+
+    def isBroken(self) -> bool:
+        return any(node.GetScene() is None for node in self.nodes())
+
+    def write(self, result: Result) -> BrainFusionOutcome:
+        """Put the results into the scene."""
+        self.requireUnmoved()
+        ct, mri = self.ctVolume, self.mriVolume
+        names = {"ct": ct.GetName(), "mri": mri.GetName()}
+        changed = self.changesSince()
+        straight = bridge.is_under_linear_transforms(ct)
+        alpha = resampled = transformNode = None
+        moved = 0
+        if not self.keepAlignment:  # first, because it may be impossible by now
+            transformNode = self.move(result, pose_history.FUSION)
+            moved = registered_ct.moved_with(ct)
+        fused = self._volume("fused", result.fused, _("{mri} fused with {ct}").format(**names), like=mri)
+        if result.intensity and self._is_new(fused):
+            # The MRI's own window would show all bone white.
+            fused.GetDisplayNode().SetWindowLevelMinMax(*result.intensity.window)
+        if self.outputs["alpha"] is not None and result.alpha is not None:
+            alpha = self._volume("alpha", result.alpha, _("weight of {ct} in {mri}").format(**names))
+            if self._is_new(alpha):
+                alpha.GetDisplayNode().SetWindowLevelMinMax(0.0, 1.0)
+        if self.outputs["ct"] is not None or not straight:
+            resampled = self._volume("ct", result.ct_in_mri, _("{ct} on {mri}").format(**names), like=ct)
+        ownership.note_registered_ct(fused, ct if straight else resampled)
+        output = result.request.settings.output
+        fused.SetAttribute(ownership.GRID_ATTRIBUTE, None if output.is_mris else str(output.chosen))
+        for node in (fused, alpha, resampled, transformNode):
+            if node is not None:
+                bridge.share_place(node, mri)
+        for node in (fused, alpha, resampled):
+            if node is not None:
+                permission.note_written(node)
+        card = verdict_text.of_result(result, moved=transformNode is not None)
+        verdict = self.judgement(result, card, self._before if changed else currency.prints_of(ct, mri))
+        pose_verdict.forget(ct, mri)  # this verdict is newer
+        currency.store(fused, verdict)
+        decisions.keep_result(fused, result)
+        return self.outcome(result, fused, transformNode, alpha, resampled, moved)
+
+    def outcome(
+        self, result: Result, fusedVolume=None, transformNode=None, alphaVolume=None, resampledCTVolume=None, moved=0
+    ) -> BrainFusionOutcome:
+        """Return what was made."""
+        seconds = time.monotonic() - self._began
+        made = fusedVolume, transformNode, alphaVolume, resampledCTVolume
+        return BrainFusionOutcome(*made, result.pose.movement, seconds, result, moved)
+
+    def requireUnmoved(self) -> None:
+        """Refuse to write where a volume is gone or was moved meanwhile."""
+        # A progress callback may process events, and events may have closed the scene.
+        if self.isBroken():
+            raise Cancelled(_("A volume was removed from the scene while it was being fused; nothing was written."))
+        pair = self.ctVolume, self.mriVolume
+        for node, before, now in zip(pair, self._places, self._placesNow(), strict=True):
+            if not is_same_place(before, now):  # the pose that was found would put the CT elsewhere
+                raise GeometryError(
+                    _("{name} was moved or hardened while it was being fused; nothing was written. Fuse again.").format(
+                        name=node.GetName()
+                    )
+                )
+
+    def changesSince(self) -> list[str]:
+        """Say what has changed of the pair since it was sent."""
+        ct, mri = self.ctVolume, self.mriVolume
+        return currency.changes_between((ct.GetName(), mri.GetName()), self._before, currency.prints_of(ct, mri))
+
+    def move(self, result: Result, what: str):
+        """Put the CT where the result has it, as a step that can be undone; return the transform."""
+        ct, mri = self.ctVolume, self.mriVolume
+        put = bridge.move_ct_onto_mri if bridge.is_under_linear_transforms(ct) else bridge.store_transform
+        with pose_history.step(ct, what):
+            return put(ct, mri, result.transform, _("CT to MRI"), into=self.outputs["transform"])
+
+    def judgement(self, result: Result, card: verdict_text.Card, prints: tuple) -> currency.StoredVerdict:
+        """Return the verdict of a result as it is stored, with the fingerprints of what was judged."""
+        mri = self.mriVolume
+        worst = result.evidence.local.worst if result.evidence.local else None
+        return currency.StoredVerdict(
+            card=card,
+            worst_mri_mm=bridge.mri_frame_from_lps(worst[0], mri) if worst else None,
+            worst_mm=worst[1] if worst else None,
+            middle_mri_mm=bridge.mri_frame_from_lps(_middle_of_head(result), mri),
+            scale=(result.intensity.mri_low, result.intensity.mri_high) if result.intensity else (0.0, 1.0),
+            ct=prints[0],
+            mri=prints[1],
+        )
+
+    def _placesNow(self) -> list:
+        """Return where CT and MRI are, as they are read: without an earlier result, unless that is what is fused."""
+        ct, mri = self.ctVolume, self.mriVolume
+        above = ct.GetParentTransformNode() if self.keepAlignment else registered_ct.users_parent(ct)
+        pairs = ((ct, above), (mri, registered_ct.users_parent(mri)))
+        return [place_of(node, parent) if node.GetImageData() else () for node, parent in pairs]
+
+    def _volume(self, role: str, volume, name: str, like=None):
+        """Write an output; if it is new, with the window and colours of the node `like`."""
+        node = self.outputs[role]
+        if node is None or node is True:
+            node = self._earlier(role)
+            if node is None:
+                node = self._scene.AddNewNodeByClass(SCALAR_VOLUME, self._scene.GenerateUniqueName(name))
+        bridge.node_from_volume(volume, node, linear_parent(self.mriVolume))
+        if not ownership.is_output_of(node, self.ctVolume, self.mriVolume):
+            self._new.add(node.GetID())
+            ownership.mark(node, role, self.ctVolume, self.mriVolume)
+            if like is not None:
+                bridge.share_display(node, like)
+        return node
+
+    def _is_new(self, node) -> bool:
+        """Whether an output was not one of this pair's before: the user may have chosen a window for the others."""
+        return node.GetID() in self._new
+
+    def _earlier(self, role: str):
+        """Return the CT of an earlier run that is made again although nobody asked for it, or None."""
+        if role != "ct" or self.outputs[role] is not None:
+            return None
+        node = ownership.find_output(role, self.ctVolume, self.mriVolume)
+        return None if node is None or permission.why_kept(node) else node
+
+
+def _middle_of_head(result: Result):
+    """Return the middle of the CT's tissue on the grid of the result, LPS mm; that of the MRI's if there is none."""
+    if result.volumes is None:
+        return result.grid.centre_lps_mm
+    tissue = np.argwhere(result.ct_in_mri.array_kji[::STEP, ::STEP, ::STEP] > HEAD_THRESHOLD_HU)
+    if not len(tissue):
+        return result.grid.centre_lps_mm
+    return apply_affine(result.ct_in_mri.grid.lps_from_ijk, STEP * tissue.mean(axis=0)[::-1])

@@ -1,0 +1,200 @@
+"""What the panel could overwrite or lose, tried: each test is one way to lose a user's data."""
+
+import numpy as np
+import pytest
+import slicer
+import slicer.util
+
+from BrainFusionLib.errors import GeometryError, SettingsError
+
+VOLUME, TRANSFORM = "vtkMRMLScalarVolumeNode", "vtkMRMLLinearTransformNode"
+pytestmark = pytest.mark.filterwarnings("ignore:Setting the shape on a NumPy array:DeprecationWarning")
+
+
+@pytest.fixture
+def fused(chosen):
+    """The panel after a fusion, and its fused volume."""
+    chosen.ui.fuseButton.click()
+    return chosen, chosen.ui.fusedSelector.currentNode()
+
+
+def added(name="user FLAIR", value=7):
+    node = slicer.mrmlScene.AddNewNodeByClass(VOLUME, name)
+    slicer.util.updateVolumeFromArray(node, np.full((3, 4, 5), value, np.int16))
+    return node
+
+
+def volumes():
+    return list(slicer.util.getNodesByClass(VOLUME))
+
+
+def paint(node):
+    """Change a voxel, as the user does who masks or crops a volume."""
+    slicer.util.arrayFromVolume(node)[0, 0, 0] += 1
+    slicer.util.arrayFromVolumeModified(node)
+
+
+def test_a_fused_volume_that_was_changed_or_approved_is_kept_and_the_next_is_a_new_one(fused):
+    panel, first = fused
+    ui = panel.ui
+    paint(first)
+    panel.updatePanel()
+    with pytest.raises(SettingsError, match="was changed since it was made, and would be overwritten"):
+        panel.logic.process(ui.ctSelector.currentNode(), ui.mriSelector.currentNode(), first)
+    before = slicer.util.arrayFromVolume(first).copy()
+    ui.fuseButton.click()
+    second = ui.fusedSelector.currentNode()
+    assert "changed since it was made: it was kept, and this is a new volume." in ui.statusLabel.text
+    ui.fuseButton.click()
+    assert ui.fusedSelector.currentNode() == second
+    ui.signerEdit.setText("A. Surgeon")
+    ui.approveButton.click()
+    ui.fuseButton.click()
+    assert "was approved: it was kept" in ui.statusLabel.text
+    third = ui.fusedSelector.currentNode()
+    ui.fusedSelector.setCurrentNode(None)  # "Create a new volume"
+    ui.fuseButton.click()
+    fused = [first, second, third, ui.fusedSelector.currentNode()]
+    assert len({node.GetName() for node in fused}) == 4
+    np.testing.assert_array_equal(slicer.util.arrayFromVolume(first), before)
+    ui.fusedSelector.setCurrentNode(second)
+    assert "Approved" in ui.decisionLabel.text
+
+
+def test_what_is_written_into_a_volume_that_was_allowed_is_not_overwritten(chosen):
+    ui = chosen.ui
+    ui.fusedSelector.activateExtraItem("CREATE")
+    made = ui.fusedSelector.currentNode()
+    assert ui.fuseButton.isEnabled()
+    slicer.util.updateVolumeFromArray(made, np.ones((2, 2, 2), np.int16))  # another module's output
+    chosen.updatePanel()
+    assert not ui.fuseButton.isEnabled()
+    assert ui.overwriteButton.isVisible()
+
+
+def test_an_overwritten_volume_does_not_keep_its_file(chosen, tmp_path):
+    flair = added()
+    storage = flair.CreateDefaultStorageNode()
+    storage.UnRegister(None)
+    slicer.mrmlScene.AddNode(storage)
+    storage.SetFileName(str(tmp_path / "flair.nrrd"))
+    flair.SetAndObserveStorageNodeID(storage.GetID())
+    flair.SetAttribute("DICOM.instanceUIDs", "1.2.3")
+    chosen.ui.fusedSelector.setCurrentNode(flair)
+    chosen.ui.overwriteButton.click()
+    chosen.ui.fuseButton.click()
+    assert chosen.ui.fusedSelector.currentNode() == flair
+    assert flair.GetStorageNode() is None, "saving the scene would overwrite the user's file"
+    assert flair.GetAttribute("DICOM.instanceUIDs") is None, "the result would count as the user's series"
+    flair.SetAndObserveStorageNodeID(slicer.mrmlScene.AddNode(flair.CreateDefaultStorageNode()).GetID())
+    chosen.ui.fuseButton.click()
+    assert flair.GetStorageNode() is not None, "the file of the output was forgotten"
+
+
+def test_a_transform_that_moves_anything_else_is_not_written_even_if_allowed(chosen, nodes):
+    plan = slicer.mrmlScene.AddNewNodeByClass(TRANSFORM, "plan")
+    before = slicer.util.arrayFromTransformMatrix(plan)
+    chosen.ui.transformSelector.setCurrentNode(plan)
+    chosen.ui.overwriteButton.click()
+    for kind in ("vtkMRMLSegmentationNode", "vtkMRMLMarkupsFiducialNode", "vtkMRMLModelNode", TRANSFORM):
+        moved = slicer.mrmlScene.AddNewNodeByClass(kind, "trajectory")
+        moved.SetAndObserveTransformNodeID(plan.GetID())
+        chosen.ui.fuseButton.click()
+        assert "plan moves trajectory" in chosen.ui.statusLabel.text, kind
+        np.testing.assert_array_equal(slicer.util.arrayFromTransformMatrix(plan), before)
+        assert nodes[0].GetParentTransformNode() is None
+        slicer.mrmlScene.RemoveNode(moved)
+
+
+def test_volumes_named_like_ours_are_not_taken_for_ours(chosen):
+    names = ("MRI fused with CT", "CT to MRI", "weight of CT in MRI", "CT on MRI", "CT in 3D", "Sample CT")
+    users = [added(name, n) for n, name in enumerate(names)]
+    chosen.ui.fuseButton.click()
+    chosen.ui.fuseButton.click()
+    chosen.exit()
+    for n, node in enumerate(users):
+        assert node.GetScene() is not None
+        np.testing.assert_array_equal(slicer.util.arrayFromVolume(node), np.full((3, 4, 5), n))
+
+
+def test_two_fusions_and_undo_leave_inputs_and_the_users_nodes_as_they_were(chosen, nodes):
+    flair, plan = added(), slicer.mrmlScene.AddNewNodeByClass(TRANSFORM, "plan")
+    flair.SetAndObserveTransformNodeID(plan.GetID())
+    before = [slicer.util.arrayFromVolume(node).copy() for node in (*nodes, flair)]
+    for _time in range(2):
+        chosen.ui.fuseButton.click()
+    while chosen.ui.undoButton.isVisible():
+        chosen.ui.undoButton.click()
+    assert not chosen.logic.undo(flair)
+    assert nodes[0].GetParentTransformNode() is None
+    assert flair.GetParentTransformNode() == plan
+    for node, voxels in zip((*nodes, flair), before, strict=True):
+        np.testing.assert_array_equal(slicer.util.arrayFromVolume(node), voxels)
+
+
+def test_a_fusion_that_ends_while_the_scene_is_batch_processed_loses_nothing(chosen, nodes, runner):
+    scene, flair = slicer.mrmlScene, added()
+    runner.meanwhile = lambda: scene.StartState(scene.BatchProcessState)
+    chosen.ui.fuseButton.click()
+    scene.EndState(scene.BatchProcessState)
+    assert chosen.ui.fusedSelector.currentNode() not in (None, flair, *nodes)
+    assert np.array_equal(slicer.util.arrayFromVolume(flair), np.full((3, 4, 5), 7))
+
+
+def test_a_scene_imported_amid_a_fusion_keeps_its_nodes(chosen, nodes, runner, tmp_path):
+    path = str(tmp_path / "other.mrb")
+    flair = added("other FLAIR")
+    assert slicer.mrmlScene.WriteToMRB(path)
+    slicer.mrmlScene.RemoveNode(flair)
+    runner.meanwhile = lambda: slicer.mrmlScene.ReadFromMRB(path, False)
+    chosen.ui.fuseButton.click()
+    (loaded,) = [node for node in volumes() if node.GetName() == "other FLAIR"]
+    assert np.array_equal(slicer.util.arrayFromVolume(loaded), np.full((3, 4, 5), 7))
+    assert all(node.GetScene() is not None for node in nodes)
+
+
+def test_reloading_the_module_leaves_every_node_of_the_users(fused, module, nodes):
+    panel, volume = fused
+    flair = added()
+    panel.ui.checkerboardButton.click()
+    before = {node.GetID() for node in volumes() if not node.GetHideFromEditors()}
+    panel.cleanup()
+    assert {node.GetID() for node in volumes()} == before
+    assert {flair.GetID(), volume.GetID(), *(node.GetID() for node in nodes)} <= before
+
+
+def test_a_proxy_of_a_sequence_can_be_fused_and_keeps_its_frames(chosen, nodes):
+    """Sequences: the browser copies frames into the proxy node; its data nodes must stay as they are."""
+    sequence = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSequenceNode", "frames")
+    for n in range(2):
+        frame = slicer.vtkMRMLScalarVolumeNode()
+        frame.Copy(nodes[0])
+        sequence.SetDataNodeAtValue(frame, str(n))
+    before = [slicer.util.arrayFromVolume(sequence.GetNthDataNode(n)).copy() for n in range(2)]
+    count = len(volumes())
+    chosen.ui.fuseButton.click()
+    for n in range(2):
+        np.testing.assert_array_equal(slicer.util.arrayFromVolume(sequence.GetNthDataNode(n)), before[n])
+        assert sequence.GetNthDataNode(n).GetParentTransformNode() is None
+    assert len(volumes()) == count + 1
+
+
+def test_an_output_that_is_an_input_of_another_pair_stays_that_pairs(fused, nodes):
+    """The fused volume of one pair as MRI of another: the second fusion must not write into the first result."""
+    panel, first = fused
+    before = slicer.util.arrayFromVolume(first).copy()
+    panel.ui.mriSelector.setCurrentNode(first)
+    assert panel.ui.fusedSelector.currentNode() is None
+    panel.ui.fuseButton.click()
+    np.testing.assert_array_equal(slicer.util.arrayFromVolume(first), before)
+
+
+def test_scripts_cannot_register_into_a_transform_over_the_mri(panel, nodes, runner):
+    above = slicer.mrmlScene.AddNewNodeByClass(TRANSFORM, "above")
+    nodes[1].SetAndObserveTransformNodeID(above.GetID())
+    ended = []
+    with pytest.raises((SettingsError, GeometryError), match="above"):
+        panel.logic.startRegistration(
+            *nodes, above, overwrite=[above], finishedCallback=lambda outcome, error: ended.append(error)
+        )
+    assert np.array_equal(slicer.util.arrayFromTransformMatrix(above), np.eye(4))

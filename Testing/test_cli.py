@@ -370,6 +370,30 @@ def test_doctor_and_version_answer(capsys: pytest.CaptureFixture[str]) -> None:
     assert BrainFusionLib.__version__ in capsys.readouterr().out
 
 
+def test_doctors_json_is_what_the_documentation_lists(capsys: pytest.CaptureFixture[str]) -> None:
+    from BrainFusionLib.cli.doctor import FIELDS
+
+    assert cli.main(["doctor", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["ready"]
+    found["problems"] = [{"problem": "", "remedy": "", "fatal": False}]
+    names = []
+    for name, value in found.items():
+        inner, mark = (value[0], "[]") if isinstance(value, list) and value else (value, "")
+        names += [f"{name}{mark}.{key}" for key in inner] if isinstance(inner, dict) else [name]
+    assert sorted(names) == sorted(name for name, _ in FIELDS)
+
+
+def test_doctor_names_the_packages_to_install_where_python_has_none() -> None:
+    code = "import sys; sys.path.insert(0, sys.argv[1]); from BrainFusionLib.cli import main; "
+    code += "raise SystemExit(main(['doctor']))"
+    root = Path(BrainFusionLib.__file__).parents[1]
+    done = subprocess.run([sys.executable, "-I", "-S", "-c", code, root], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (1, "")
+    assert "numpy is not installed. Remedy: pip install numpy.\n" in done.stdout
+    assert done.stdout.endswith("Not ready.\n")
+
+
 def test_progress_is_one_line_on_terminals_and_plain_in_logs() -> None:
     import io
 

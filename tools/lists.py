@@ -92,6 +92,13 @@ def commands() -> str:
     return "\n\n".join(parts)
 
 
+def doctor() -> str:
+    """Return what stands in the JSON of ``brainfusion doctor``, from `cli.doctor.FIELDS`."""
+    from BrainFusionLib.cli.doctor import FIELDS
+
+    return markdown_table(("field", "meaning"), [(f"`{name}`", meaning) for name, meaning in FIELDS])
+
+
 def remedies() -> str:
     """Return each remedy in the words of the command, of the panel and of Python, from `errors.Remedy`."""
     from BrainFusionLib.cli.remedies import PHRASES
@@ -106,7 +113,8 @@ def remedies() -> str:
 
 
 LISTS: dict[str, Callable[[], str]] = {
-    "formats": formats, "methods": methods, "criteria": criteria, "commands": commands, "remedies": remedies,
+    "formats": formats, "methods": methods, "criteria": criteria, "commands": commands, "doctor": doctor,
+    "remedies": remedies,
 }  # fmt: skip
 
 

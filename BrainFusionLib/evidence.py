@@ -320,6 +320,8 @@ class Distortion(ByValue):
         The same percentiles of the whole displacement, the error of the pose against the skull included.
     scatter_mm
         Standard deviation of single patches of skull around the field.
+    voxel_mm
+        Edge of the voxels along the axis where it is shortest, of CT and MRI the longer; 0 if unknown.
     """
 
     median_mm: float
@@ -329,6 +331,7 @@ class Distortion(ByValue):
     pose_median_mm: float
     pose_p95_mm: float
     scatter_mm: float
+    voxel_mm: float = 0.0
 
 
 @dataclass(frozen=True, eq=False)

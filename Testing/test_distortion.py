@@ -14,7 +14,7 @@ from BrainFusionLib.verdict.distortion import scale_and_distortion
 from BrainFusionLib.verdict.judge import judge
 from BrainFusionLib.volume import Volume
 
-CODES = {"scale", "distortion", "skull_mismatch", "skull", "skull_far"}
+CODES = {"scale", "distortion", "distortion_not_judged", "skull_mismatch", "skull", "skull_far"}
 
 
 @cache
@@ -93,6 +93,7 @@ def test_coarse_voxels_of_both_images_are_not_taken_for_distortion():
     # Partial volume makes the skull look 2 % smaller along each axis.
     assert all(percent < -2 for _, percent, _ in evidence.scale.axes)
     assert "distortion" not in said(evidence)
+    assert said(evidence)["distortion_not_judged"].startswith("the voxels of CT or MRI are 2.5 mm or longer along each")
 
 
 def test_bent_mri_is_said_in_coarse_voxels():

@@ -22,7 +22,7 @@ from BrainFusionLib.values import same
 from BrainFusionLib.volume import Volume, VoxelArray
 
 # Increased with every change of the format; documents of other versions are rejected.
-SCHEMA_VERSION = 5
+SCHEMA_VERSION = 6
 VERSION_KEY = "schema_version"
 
 Plain: TypeAlias = "bool | int | float | str | list[Plain] | dict[str, Plain] | None"

@@ -204,6 +204,11 @@ def distortion_p95_mm(evidence: Evidence) -> float | None:
     return None if evidence.distortion is None or _is_far(evidence) else evidence.distortion.p95_mm
 
 
+def coarse_voxel_mm(evidence: Evidence) -> float | None:
+    """Return the shortest edge of the voxels, along which scale and distortion are measured best."""
+    return None if evidence.distortion is None else evidence.distortion.voxel_mm
+
+
 def tolerance_of_distortion(evidence: Evidence) -> float:
     """Return the factor by which the limit of the distortion grows with its own noise (thick slices).
 

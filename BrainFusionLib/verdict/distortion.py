@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from BrainFusionLib.evidence import Distortion, Scale
@@ -38,7 +40,10 @@ def scale_and_distortion(ct: Volume, mri: Volume, transform: Transform) -> tuple
 def both_of(field: SkullField, ct: Volume, mri: Volume, transform: Transform) -> tuple[Scale, Distortion]:
     """Return scale and distortion of a field that was measured on the two volumes at a pose."""
     scale = scale_of(field, mri)
-    return scale, distortion_of(field, _partial_volume_percent(scale, ct, mri, transform))
+    voxel_mm = _shortest_edge_mm(ct, mri, transform)
+    most = ALIKE_PERCENT_A_MM * max(0.0, voxel_mm - THIN_VOXEL_MM)
+    alike = float(np.clip(np.mean([percent for _, percent, _ in scale.axes]), -most, most))
+    return scale, replace(distortion_of(field, alike), voxel_mm=round(voxel_mm, 3))
 
 
 def scale_of(field: SkullField, mri: Volume) -> Scale:
@@ -89,13 +94,11 @@ def distortion_of(field: SkullField, alike_percent: float = 0.0) -> Distortion:
     )  # fmt: skip
 
 
-def _partial_volume_percent(scale: Scale, ct: Volume, mri: Volume, transform: Transform) -> float:
-    """Return what of the scale common to all axes may be partial volume of coarse voxels, %, with its sign."""
+def _shortest_edge_mm(ct: Volume, mri: Volume, transform: Transform) -> float:
+    """Return the edge of the voxels along the MRI's axis where it is shortest, of CT and MRI the longer."""
     in_ct = transform.moving_from_fixed_lps[:3, :3] @ mri.grid.direction
     across = (np.abs(ct.grid.direction.T @ in_ct) * np.asarray(ct.grid.spacing_ijk_mm)[:, None]).max(axis=0)
-    shortest = float(np.maximum(across, mri.grid.spacing_ijk_mm).min())
-    most = ALIKE_PERCENT_A_MM * max(0.0, shortest - THIN_VOXEL_MM)
-    return float(np.clip(np.mean([percent for _, percent, _ in scale.axes]), -most, most))
+    return float(np.maximum(across, mri.grid.spacing_ijk_mm).min())
 
 
 def _linear_fit(field: SkullField) -> FloatArray:

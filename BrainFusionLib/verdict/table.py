@@ -250,7 +250,7 @@ CRITERIA: tuple[Criterion, ...] = (
         "distortion_not_judged", "voxels too coarse for scale and distortion", displaced.coarse_voxel_mm, "at most",
         green=1.75, unit="mm",
         text="the voxels of CT or MRI are {value:.1f} mm or longer along each axis: a wrong scale or a distortion of "
-        "the MRI by about 2 mm would not be seen",
+        "the MRI by about 2 mm may be missed",
     ),
     Criterion(
         # Of cases that are green without it, 3 of 9 above 1.5 mm, and 2 of 513 below 1 mm.

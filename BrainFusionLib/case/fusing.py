@@ -58,6 +58,7 @@ def fuse_sources(fuser: Fuser, inputs: Inputs, sources: Sources, scale: tuple[fl
     if made.alpha is not None:
         weight = sources.completed(undo(made.alpha), 1.0)
         alpha = Volume(weight, mri.grid, None, f"weight of {inputs.ct.name} in {fused.name}")
+    del made, fused_unit  # the measures need as much memory again
     volumes = Volumes(fused, ct, alpha, None if mri is inputs.mri else mri)
     return Fused(volumes, _fidelity(array, ct, unit), _intensity_map(fuser.meaning, unit))
 

@@ -61,9 +61,10 @@ class WeightOutput:
 
     def finished(self, output: VoxelArray, stacks: Stacks) -> Fused:
         """See `slices.Network`."""
-        alpha = output if stacks.head is None else output * stacks.head
+        if stacks.head is not None:
+            output *= stacks.head
         # Blended here, in float32, so that a weight of exactly 0 or 1 gives back a source to the last bit.
-        return Fused(blend(alpha, stacks.ct_unit, stacks.mri_unit), alpha)
+        return Fused(blend(output, stacks.ct_unit, stacks.mri_unit), output)
 
 
 def margin_of(steps: int) -> int:
@@ -166,5 +167,7 @@ def greatest_near(image: Array, reach: int) -> Array:
 
 def blend(alpha: VoxelArray, ct: VoxelArray, mri: VoxelArray) -> VoxelArray:
     """Return ``α·ct + (1 − α)·mri``, float32: ct where α is 1 and mri where it is 0, to the last bit."""
-    fused: VoxelArray = alpha * ct + (1 - alpha) * mri
+    fused: VoxelArray = np.empty(alpha.shape, dtype=np.float32)
+    for weight, of_ct, of_mri, result in zip(alpha, ct, mri, fused, strict=True):  # slices stay in the cache
+        result[...] = weight * of_ct + (1 - weight) * of_mri
     return fused

@@ -146,7 +146,7 @@ def without_spikes(volume: Volume) -> Volume:
     rest = sample[sample > lowest]
     if rest.size < 8:
         return volume
-    low, high = (float(value) for value in np.percentile(rest, (0.1, 99.9)))
+    low, high = (float(value) for value in np.percentile(rest, (0.1, 99.9), overwrite_input=True))
     reach = _SPIKE * (high - low)
     if not reach > 0:
         return volume

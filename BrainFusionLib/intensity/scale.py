@@ -19,6 +19,9 @@ BONE_HU = 300.0
 # Over this range the bone-over-MRI rule changes from MRI to CT, so that the skull has no staircase rim.
 BONE_RAMP_HU = (200.0, BONE_HU)
 
+# Values mapped at once, so that what is between stays in the cache: a third of the time.
+AT_ONCE = 1 << 16
+
 # Air, soft tissue up to bone, bone, metal: each with its own slope, because a single line with brain in the lower half
 # would put dense bone at six times the brightest MRI value, outside any window that shows both.
 CT_KNOTS_HU = (-1000.0, -100.0, BONE_HU, 2000.0, 4000.0)
@@ -39,8 +42,18 @@ def hu_from_unit(unit: npt.ArrayLike) -> VoxelArray:
 
 
 def _piecewise_linear(values: npt.ArrayLike, xs: tuple[float, ...], ys: tuple[float, ...]) -> VoxelArray:
-    """Interpolate between knots and extrapolate outside them; a sum of clipped ramps, in float32 throughout."""
-    x = np.asarray(values, dtype=np.float32)
+    """Interpolate between knots and extrapolate outside them, in float32 throughout."""
+    x = np.asarray(values, dtype=np.float32, order="C")
+    y = np.empty_like(x)
+    flat_x, flat_y = x.reshape(-1), y.reshape(-1)
+    for first in range(0, x.size, AT_ONCE):
+        some = slice(first, first + AT_ONCE)
+        flat_y[some] = _ramps(flat_x[some], xs, ys)
+    return y
+
+
+def _ramps(x: VoxelArray, xs: tuple[float, ...], ys: tuple[float, ...]) -> VoxelArray:
+    """Return a sum of clipped ramps."""
     y = np.full_like(x, ys[0])
     last = len(xs) - 2
     for n in range(len(xs) - 1):
@@ -54,8 +67,9 @@ def _piecewise_linear(values: npt.ArrayLike, xs: tuple[float, ...], ys: tuple[fl
 def bone_weight(hu: npt.ArrayLike) -> VoxelArray:
     """Return the bone weight of each voxel: 0 up to 200 HU, 1 from 300 HU, linear between; float32, same shape."""
     low, high = BONE_RAMP_HU
-    weight: VoxelArray = np.clip((np.asarray(hu, dtype=np.float32) - np.float32(low)) / np.float32(high - low), 0, 1)
-    return weight
+    weight: VoxelArray = np.asarray(hu, dtype=np.float32) - np.float32(low)
+    weight /= np.float32(high - low)
+    return np.clip(weight, 0, 1, out=weight)
 
 
 def mri_scale(mri_kji: npt.NDArray[np.float32]) -> tuple[float, float]:

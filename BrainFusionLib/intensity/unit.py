@@ -90,7 +90,8 @@ class UnitPair(ByValue):
         fused_unit, mri_kji
             The fused volume on the unit scale, and the MRI that `mri_unit` was made from; shape ``grid.shape_kji``.
         """
-        fused: VoxelArray = np.float32(self.high - self.low) * (fused_unit - self.mri_unit)
+        fused: VoxelArray = fused_unit - self.mri_unit
+        fused *= np.float32(self.high - self.low)
         fused += mri_kji
         return fused
 
@@ -136,5 +137,6 @@ def unit_pair(
 
 def to_unit(mri_kji: VoxelArray, low: float, high: float) -> VoxelArray:
     """Convert MRI values to the unit scale, with `low` at 0 and `high` at 1; float32, same shape."""
-    unit: VoxelArray = (mri_kji - np.float32(low)) / np.float32(high - low)
+    unit: VoxelArray = mri_kji - np.float32(low)
+    unit /= np.float32(high - low)
     return unit

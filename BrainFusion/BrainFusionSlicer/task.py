@@ -17,6 +17,7 @@ from BrainFusionSlicer import (
     bridge,
     currency,
     decisions,
+    error_here,
     ownership,
     permission,
     pose_history,
@@ -135,6 +136,7 @@ class Task:
         pose_verdict.forget(ct, mri)  # this verdict is newer
         currency.store(fused, verdict)
         decisions.keep_result(fused, result)
+        error_here.note_frame(fused, mri)
         return self.outcome(result, fused, transformNode, alpha, resampled, moved, bone)
 
     def outcome(

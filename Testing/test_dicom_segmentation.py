@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import importlib.util
+from dataclasses import replace
 
 import numpy as np
 import pydicom
 import pytest
 
+from BrainFusionLib.case import dicom_results
+from BrainFusionLib.case.result import Bone
 from BrainFusionLib.errors import MissingDependencyError
 from BrainFusionLib.geometry import apply_affine
 from BrainFusionLib.io import dicom_segmentation
@@ -15,6 +18,7 @@ from BrainFusionLib.io.dicom_attributes import Doubt
 from BrainFusionLib.io.dicom_headers import read_series_headers
 from BrainFusionLib.io.dicom_segmentation import write_dicom_segmentation
 from BrainFusionLib.volume import Volume
+from Testing.report_case import result_of, small_head
 from Testing.test_dicom_registration import assert_dciodvfy_finds_no_error
 from Testing.test_dicom_writing import OBLIQUE, a_grid, a_volume, write_scan
 
@@ -78,6 +82,16 @@ def test_missing_package_is_named(written_without, tmp_path):
     bone, headers = written_without
     with pytest.raises(MissingDependencyError, match="dicom-seg"):
         write_dicom_segmentation(bone, tmp_path / "bone.dcm", headers, "rule")
+
+
+@pytest.mark.parametrize("is_installed", [False, True])
+def test_a_result_says_that_its_bone_is_not_written_and_how_it_would_be(monkeypatch, is_installed):
+    monkeypatch.setattr(dicom_results, "can_write_segmentations", lambda: is_installed)
+    headers = dicom_results.PairHeaders(ct=None, mri=object())
+    result = replace(result_of(*small_head()), bone=Bone(300.0, 100.0))
+    noted = dicom_results.noting_what_is_missing(result, headers).notes
+    assert ("brainfusion[dicom-seg]" in " ".join(noted)) is not is_installed
+    assert dicom_results.noting_what_is_missing(replace(result, bone=None), headers).notes == result.notes
 
 
 @pytest.fixture

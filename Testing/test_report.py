@@ -163,6 +163,16 @@ def test_outline_is_on_the_surface_of_the_bone(scene):
     assert all(np.abs(distances - radius).min() < 2.5 for radius in radii)
 
 
+def test_a_head_holder_is_not_outlined(scene):
+    """It is as dense as bone, and shown in the CT, but no bone of the head."""
+    ct, mri, fused = head(grid_of("LPS"))
+    held = ct.array_kji.copy()
+    held[:, -2:, :] = 900.0
+    shown = prepare_scene(ct.with_array(held), mri, fused)
+    before, after = plane_pictures(scene, "axial"), plane_pictures(shown, "axial")
+    assert (after.edges > 0).sum() == (before.edges > 0).sum()
+
+
 def test_shifted_ct_shifts_the_outline_only(scene):
     ct, mri, fused = head(grid_of("LPS"))
     shifted = prepare_scene(ct.with_array(np.roll(ct.array_kji, 3, axis=2)), mri, fused)

@@ -22,7 +22,7 @@ from BrainFusionLib.case import to_document
 from BrainFusionLib.cohort.decided import COLUMNS, Line, add_line, only_reviewer, read_lines
 from BrainFusionLib.cohort.one_case import SEAL, Seal
 from BrainFusionLib.cohort.review_server import POLICY, ReviewServer
-from BrainFusionLib.cohort.reviewed import Changed, decide_on, find_cases, look_at
+from BrainFusionLib.cohort.reviewed import Changed, decide_on, decisions_in, find_cases, look_at, refresh_overview
 from BrainFusionLib.cohort.row import Row
 from BrainFusionLib.cohort.running import table
 from BrainFusionLib.errors import BrainFusionError, ImageFileError, RecordError, SettingsError
@@ -104,6 +104,29 @@ def test_decisions_go_into_the_table_and_into_the_result(folder: Path) -> None:
     assert seen.standings[0].decision.comment == '=cmd("x") of\nmany lines'
     assert look_at(case_named(folder, "gone"), folder).state == "rejected"
     assert [line.name for line in read_lines(folder)] == ["A. Surgeon", "A. Surgeon"]
+
+
+def test_the_cohorts_page_shows_what_was_decided_and_what_is_void_by_now(folder: Path) -> None:
+    page = folder / "cohort.html"
+    refresh_overview(find_cases(folder), folder)
+    assert not page.exists()
+    page.write_text("of the run", encoding="utf-8")
+    refresh_overview(find_cases(folder), folder)
+    assert ">decision<" not in page.read_text(encoding="utf-8")
+    decide(folder, "amber", "approve", EVIL)
+    decide(folder, "red", "reject")
+    decide(folder, "red", "comment", "run it again")
+    refresh_overview(find_cases(folder), folder)
+    text = page.read_text(encoding="utf-8")
+    assert re.search(r"Approved by A. Surgeon, [^<]*: &lt;script&gt;", text)
+    assert re.search(r"Rejected by A. Surgeon, [^<;]*; Comment by A. Surgeon, [^<;]*: run it again", text)
+    assert 'href="amber/report.html"' in text
+    assert EVIL not in text
+    record = folder / "amber" / "result.json"
+    record.write_text(
+        record.read_text(encoding="utf-8").replace('"device": "cpu"', '"device": "cuda"'), encoding="utf-8"
+    )
+    assert decisions_in(folder)["amber"].startswith("Void: Approved by")
 
 
 def test_nobody_decides_on_what_is_not_shown(folder: Path) -> None:

@@ -144,11 +144,12 @@ def test_worker_and_own_process_give_equal_results(runner, ticker, inputs, pair)
 
 def test_given_pose_comes_back_with_its_evidence(runner, ticker, inputs):
     heard, here = Heard(), Heard()
-    request = replace(AS_THEY_ARE, check=True, settings=replace(QUICK, fusion=FusionSettings("average")))
+    request = replace(AS_THEY_ARE, check=True, settings=replace(QUICK, fusion=FusionSettings("average"), bone=True))
     runner.run(request, inputs, heard.on_progress, heard.on_done)
     wait(ticker, heard)
     InProcessRunner().run(request, inputs, here.on_progress, here.on_done)
     assert heard.done[0][0].evidence.given is not None
+    assert heard.done[0][0].bone.labels.array_kji.any()
     assert timeless(heard.done[0][0]) == timeless(here.done[0][0])
 
 

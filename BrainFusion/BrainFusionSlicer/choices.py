@@ -11,7 +11,11 @@ from enum import Enum
 from slicer.i18n import tr as _
 
 from BrainFusionLib.fusion.methods import METHODS
-from BrainFusionLib.settings import FusionSettings, OutputSettings
+from BrainFusionLib.settings import COARSEST_MM, FINEST_MM, FusionSettings, OutputSettings
+
+# What the parameter node keeps besides the choices of the boxes.
+SPACING, BONE = "outputSpacing", "bone"
+DEFAULT_SPACING_MM = 1.0
 
 
 class Choice(Enum):
@@ -53,15 +57,7 @@ class OutputGrid(Choice):
     mri = "MRI"
     ct = "CT"
     union = "Both fields of view"
-    mm_0_5 = "Isotropic, 0.5 mm"
-    mm_1 = "Isotropic, 1 mm"
-    mm_2 = "Isotropic, 2 mm"
-
-    @property
-    def settings(self) -> OutputSettings:
-        """The library's settings of this choice."""
-        millimetres = self.name.removeprefix("mm_").replace("_", ".")
-        return OutputSettings(grid=self.name if millimetres == self.name else float(millimetres))  # type: ignore[arg-type]
+    isotropic = "Isotropic"
 
 
 class TransformAs(Choice):
@@ -101,6 +97,27 @@ def chosen(parameters, name: str) -> Choice:
     """Return a choice of a section, which is kept in the parameter node beside those of the wrapper."""
     value = parameters.parameterNode.GetParameter(name)
     return CHOICES[name].__members__.get(value, next(iter(CHOICES[name])))
+
+
+def chosen_spacing_mm(parameters) -> float:
+    """Return the spacing of the isotropic output grid, as it is kept in the scene."""
+    try:
+        return min(max(float(parameters.parameterNode.GetParameter(SPACING)), FINEST_MM), COARSEST_MM)
+    except ValueError:  # of another version, or none yet
+        return DEFAULT_SPACING_MM
+
+
+def chosen_output(parameters) -> OutputSettings:
+    """Return the library's settings of the chosen output grid."""
+    grid = chosen(parameters, "outputGrid")
+    if grid is OutputGrid.isotropic:
+        return OutputSettings(grid=chosen_spacing_mm(parameters))
+    return OutputSettings(grid=grid.name)  # type: ignore[arg-type]
+
+
+def is_bone_chosen(parameters) -> bool:
+    """Say whether a segmentation of the bone is to be made."""
+    return bool(parameters.parameterNode.GetParameter(BONE) == "true")
 
 
 def replace_unknown(parameterNode) -> str | None:

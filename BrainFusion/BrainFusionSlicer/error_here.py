@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 
 import numpy as np
 import slicer
 import slicer.util
-import vtk
 from slicer.i18n import tr as _
 
 from BrainFusionLib.error_map import ErrorMap, LineError
 from BrainFusionLib.errors import GeometryError
-from BrainFusionLib.geometry import FloatArray, Grid, apply_affine
+from BrainFusionLib.geometry import FloatArray, apply_affine
 from BrainFusionLib.quantities import bound_length, error_length
 from BrainFusionSlicer import bridge, decisions, ownership
+from BrainFusionSlicer.companions import linear_parent
 
 # The role of the colour layer among the temporary volumes of `review`, which removes it when a view is chosen.
 LAYER_ROLE = "ERROR"
@@ -23,35 +24,44 @@ COLOURS, LEAST_SHOWN_MM = "vtkMRMLColorTableNodeIron", 0.01
 LEAST_WINDOW_MM = 2.0
 
 
+# On a fused volume: the 4x4 matrix of the linear transforms over the MRI when it was fused, to the world, RAS mm.
+FRAME_ATTRIBUTE = "BrainFusion.MRIFrame"
+
+
 @dataclass(frozen=True, eq=False)
 class ErrorOfPair:
-    """The map of a result, and the MRI's grid as it was when the result was made."""
+    """The map of a result, and where the frame of the transform over the MRI was when the result was made.
+
+    The MRI's own voxels do not count: a tilted one was resampled when it was read.
+    """
 
     errors: ErrorMap
-    grid: Grid
+    lps_from_frame: FloatArray
 
     def lps_from_world(self, world_ras_mm, mri) -> FloatArray:
         """Return points of the world as it is now, (n, 3) RAS mm, where the result has them, LPS mm."""
-        ras_to_ijk = vtk.vtkMatrix4x4()
-        mri.GetRASToIJKMatrix(ras_to_ijk)
-        world = bridge.world_ras_from_parent(mri.GetParentTransformNode(), mri.GetName())
-        ijk_from_world = slicer.util.arrayFromVTKMatrix(ras_to_ijk) @ np.linalg.inv(world)
+        world_from_frame = bridge.world_ras_from_parent(linear_parent(mri), mri.GetName())
         points = np.asarray(world_ras_mm, dtype=np.float64).reshape(-1, 3)
-        return apply_affine(self.grid.lps_from_ijk @ ijk_from_world, points)
+        return apply_affine(self.lps_from_frame @ np.linalg.inv(world_from_frame), points)
+
+
+def note_frame(fused, mri) -> None:
+    """Note on a fused volume where the frame of the transform over its MRI is."""
+    world = bridge.world_ras_from_parent(linear_parent(mri), mri.GetName())
+    fused.SetAttribute(FRAME_ATTRIBUTE, json.dumps(world.ravel().tolist()))
 
 
 def of_result(fused, mri) -> ErrorOfPair | None:
-    """Return the map of the result on a fused volume; None without one, or if the MRI has other voxels than it had."""
+    """Return the map of the result on a fused volume; None without one."""
     result = None if fused is None else decisions.result_of(fused)
     if result is None or result.error_map is None or mri.GetImageData() is None:
         return None
-    if tuple(mri.GetImageData().GetDimensions()) != tuple(result.grid.size_ijk):  # resampled, because it was tilted
-        return None
     try:
+        frame = np.array(json.loads(fused.GetAttribute(FRAME_ATTRIBUTE) or "[]"), dtype=np.float64).reshape(4, 4)
         result.error_map.expected_mm  # noqa: B018 - unpacked here, not while the cursor moves
-    except GeometryError:
+    except (ValueError, GeometryError):
         return None
-    return ErrorOfPair(result.error_map, result.grid)
+    return ErrorOfPair(result.error_map, bridge.LPS_FROM_RAS @ frame)
 
 
 def words_at(found: ErrorOfPair, world_ras_mm, mri) -> str:
@@ -117,12 +127,8 @@ def make_layer(found: ErrorOfPair, mri):
     display.SetAutoWindowLevel(False)
     volume = found.errors.volume()
     slicer.util.updateVolumeFromArray(node, volume.array_kji)
-    # From the coarse grid to the MRI's voxels as the result had them, and to where they are in its node.
-    ijk_to_ras = vtk.vtkMatrix4x4()
-    mri.GetIJKToRASMatrix(ijk_to_ras)
-    ras_from_lps = slicer.util.arrayFromVTKMatrix(ijk_to_ras) @ found.grid.ijk_from_lps
-    node.SetIJKToRASMatrix(bridge.vtk_matrix(ras_from_lps @ volume.grid.lps_from_ijk))
-    parent = mri.GetParentTransformNode()
+    node.SetIJKToRASMatrix(bridge.vtk_matrix(np.linalg.inv(found.lps_from_frame) @ volume.grid.lps_from_ijk))
+    parent = linear_parent(mri)
     node.SetAndObserveTransformNodeID(None if parent is None else parent.GetID())
     with slicer.util.NodeModify(display):
         display.SetWindowLevelMinMax(0.0, max(LEAST_WINDOW_MM, float(np.percentile(volume.array_kji, 99.5))))

@@ -25,12 +25,13 @@ DICOM_ATTRIBUTE = "DICOM.instanceUIDs"
 # On the temporary volumes of the review.
 REVIEW_ATTRIBUTE = "BrainFusion.Review"
 
-FUSED, TRANSFORM, ALPHA, RESAMPLED_CT = "fused", "transform", "alpha", "ct"
+FUSED, TRANSFORM, ALPHA, RESAMPLED_CT, BONE = "fused", "transform", "alpha", "ct", "bone"
 CLASSES = {
     FUSED: "vtkMRMLScalarVolumeNode",
     TRANSFORM: "vtkMRMLLinearTransformNode",
     ALPHA: "vtkMRMLScalarVolumeNode",
     RESAMPLED_CT: "vtkMRMLScalarVolumeNode",
+    BONE: "vtkMRMLSegmentationNode",
 }
 # On a fused volume that is not on the MRI's grid: which one it is on.
 GRID_ATTRIBUTE = "BrainFusion.OutputGrid"

@@ -13,6 +13,7 @@ from BrainFusionLib.errors import Cancelled
 from BrainFusionLib.settings import FusionSettings, RegistrationSettings, Settings
 from BrainFusionSlicer import (
     checks,
+    choices,
     departing,
     landmark_lists,
     ownership,
@@ -24,7 +25,7 @@ from BrainFusionSlicer import (
     selection,
     torch_setup,
 )
-from BrainFusionSlicer.choices import Start, chosen
+from BrainFusionSlicer.choices import Start
 from BrainFusionSlicer.registered_ct import Standing
 
 # The registration starts from the transform that is chosen.
@@ -86,7 +87,7 @@ class FusingControls:
             parameters.ctToMriTransform,
             alphaVolume=alpha,
             resampledCTVolume=resampled,
-            settings=self.chosenSettings(),
+            settings=self.chosenSettings(choices.is_bone_chosen(parameters)),
             keepAlignment=parameters.start is Start.skip,
             **self.chosenStart(),
             overwrite=allowed,
@@ -95,8 +96,8 @@ class FusingControls:
         )
         self.updatePanel()
 
-    def chosenSettings(self) -> Settings:
-        """Return the settings that are chosen."""
+    def chosenSettings(self, bone: bool = False) -> Settings:
+        """Return the settings that are chosen; the bone is made by a fusion alone."""
         parameters = self._parameterNode
         return Settings(
             registration=RegistrationSettings.preset(
@@ -107,7 +108,8 @@ class FusingControls:
             ),
             fusion=FusionSettings(rule=parameters.rule.name),
             device=parameters.device.name,
-            output=chosen(parameters, "outputGrid").settings,
+            output=choices.chosen_output(parameters),
+            bone=bone,
         )
 
     def chosenStart(self):

@@ -190,7 +190,7 @@ class ProcessRunner:
         """
         _refuse_second(self.busy)
         voxels = sum(volume.array_kji.nbytes for volume in inputs.by_role().values())
-        needed = voxels + 3 * 4 * inputs.mri.array_kji.size  # three results at most, float32
+        needed = voxels + 4 * 4 * inputs.mri.array_kji.size  # four results at most, float32
         self._begin(request, inputs.by_role(), needed, progress, done)
 
     def export(self, order: WritingOrder, inputs: ExportInputs, progress: Progress, done: ExportDone) -> None:

@@ -30,6 +30,8 @@ class OutputSection(Section):
             for member in kind:
                 box.addItem(member.label())
             box.connect("currentIndexChanged(int)", lambda index, name=name, kind=kind: self._choose(name, kind, index))
+        ui.spacingSpinBox.connect("valueChanged(double)", lambda mm: self._keep(choices.SPACING, f"{mm:g}"))
+        ui.boneCheckBox.connect("toggled(bool)", lambda on: self._keep(choices.BONE, "true" if on else "false"))
         ui.saveTransformButton.connect("clicked(bool)", self.onSaveTransform)
         ui.databaseButton.connect("clicked(bool)", self.onDatabase)
 
@@ -42,6 +44,7 @@ class OutputSection(Section):
                 blocked = box.blockSignals(True)
                 box.setCurrentIndex(list(kind).index(choices.chosen(parameters, name)))
                 box.blockSignals(blocked)
+            self._quietly(lambda: self._show_numbers(parameters))
         fused = self.panel.registeredNodes()[0]
         why_not = None if fused is not None else _("Fuse first")
         if why_not is None and departing.pose_of(fused) is None:
@@ -55,6 +58,14 @@ class OutputSection(Section):
         ui.databaseButton.setToolTip(
             why_not or _("Copy the fused volume, the registered CT and the pose into the database of the DICOM module")
         )
+
+    def _show_numbers(self, parameters) -> None:
+        ui = self.panel.ui
+        ui.spacingSpinBox.setValue(choices.chosen_spacing_mm(parameters))
+        ui.boneCheckBox.setChecked(choices.is_bone_chosen(parameters))
+        is_isotropic = choices.chosen(parameters, "outputGrid") is OutputGrid.isotropic
+        for widget in (ui.spacingLabel, ui.spacingSpinBox):
+            widget.setVisible(is_isotropic)
 
     def forget(self) -> None:
         """Ask again before what is in doubt is exported."""
@@ -118,6 +129,10 @@ class OutputSection(Section):
     def _boxes(self) -> tuple:
         ui = self.panel.ui
         return (ui.gridComboBox, "outputGrid", OutputGrid), (ui.transformAsComboBox, "transformAs", TransformAs)
+
+    def _keep(self, name: str, value: str) -> None:
+        if self.panel._parameterNode and not self._isShowing:
+            self.panel._parameterNode.parameterNode.SetParameter(name, value)
 
     def _choose(self, name: str, kind: type[choices.Choice], index: int) -> None:
         if self.panel._parameterNode and index >= 0:

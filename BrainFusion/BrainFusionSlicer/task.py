@@ -17,11 +17,13 @@ from BrainFusionSlicer import (
     bridge,
     currency,
     decisions,
+    error_here,
     ownership,
     permission,
     pose_history,
     pose_verdict,
     registered_ct,
+    segmentations,
     verdict_text,
 )
 from BrainFusionSlicer.companions import linear_parent
@@ -41,6 +43,7 @@ class BrainFusionOutcome:
     alphaVolume, resampledCTVolume - The weight of the CT, and the CT on the same grid, where they were asked for.
     movement - How the CT had to move, in words.
     moved - How many nodes that belong to the CT were moved with it.
+    boneSegmentation - The bone of the CT on the MRI's grid, if the settings ask for it.
     seconds - How long it took.
     result - BrainFusionLib's Result: request, pose, verdict, evidence and how it was made.
     """
@@ -53,6 +56,7 @@ class BrainFusionOutcome:
     seconds: float
     result: Result
     moved: int = 0
+    boneSegmentation: object = None
 
 
 class Task:
@@ -120,10 +124,11 @@ class Task:
         ownership.note_registered_ct(fused, ct if straight else resampled)
         output = result.request.settings.output
         fused.SetAttribute(ownership.GRID_ATTRIBUTE, None if output.is_mris else str(output.chosen))
-        for node in (fused, alpha, resampled, transformNode):
+        bone = self._bone(result, _("bone of {ct}").format(**names))
+        for node in (fused, alpha, resampled, bone, transformNode):
             if node is not None:
                 bridge.share_place(node, mri)
-        for node in (fused, alpha, resampled):
+        for node in (fused, alpha, resampled, bone):
             if node is not None:
                 permission.note_written(node)
         card = verdict_text.of_result(result, moved=transformNode is not None)
@@ -131,15 +136,23 @@ class Task:
         pose_verdict.forget(ct, mri)  # this verdict is newer
         currency.store(fused, verdict)
         decisions.keep_result(fused, result)
-        return self.outcome(result, fused, transformNode, alpha, resampled, moved)
+        error_here.note_frame(fused, mri)
+        return self.outcome(result, fused, transformNode, alpha, resampled, moved, bone)
 
     def outcome(
-        self, result: Result, fusedVolume=None, transformNode=None, alphaVolume=None, resampledCTVolume=None, moved=0
+        self,
+        result: Result,
+        fusedVolume=None,
+        transformNode=None,
+        alphaVolume=None,
+        resampledCTVolume=None,
+        moved=0,
+        boneSegmentation=None,
     ) -> BrainFusionOutcome:
         """Return what was made."""
         seconds = time.monotonic() - self._began
         made = fusedVolume, transformNode, alphaVolume, resampledCTVolume
-        return BrainFusionOutcome(*made, result.pose.movement, seconds, result, moved)
+        return BrainFusionOutcome(*made, result.pose.movement, seconds, result, moved, boneSegmentation)
 
     def requireUnmoved(self) -> None:
         """Refuse to write where a volume is gone or was moved meanwhile."""
@@ -201,6 +214,21 @@ class Task:
             ownership.mark(node, role, self.ctVolume, self.mriVolume)
             if like is not None:
                 bridge.share_display(node, like)
+        return node
+
+    def _bone(self, result: Result, name: str):
+        """Write the bone as a segmentation, if there is one: this pair's, or a new one if the user has changed that."""
+        if result.bone is None or result.bone.labels is None:
+            return None
+        node = ownership.find_output(ownership.BONE, self.ctVolume, self.mriVolume)
+        if node is None or permission.why_kept(node):
+            node = self._scene.AddNewNodeByClass("vtkMRMLSegmentationNode", self._scene.GenerateUniqueName(name))
+            ownership.mark(node, ownership.BONE, self.ctVolume, self.mriVolume)
+            node.CreateDefaultDisplayNodes()
+            segmentations.show_outline(node)
+        labels = result.bone.labels
+        parent = linear_parent(self.mriVolume)
+        segmentations.fill(node, labels.array_kji > 0, labels.grid, parent, segmentations.BONE_COLOUR)
         return node
 
     def _is_new(self, node) -> bool:

@@ -11,7 +11,6 @@ import slicer
 import slicer.util
 import vtk
 from slicer.i18n import tr as _
-from vtk.util.numpy_support import numpy_to_vtk
 
 from BrainFusionLib.errors import ImageContentError
 from BrainFusionLib.geometry import Grid
@@ -20,7 +19,7 @@ from BrainFusionLib.intensity.bone import bone_mask
 from BrainFusionLib.intensity.brain import brain_mask
 from BrainFusionLib.intensity.inside import inside_skull, pooled_to
 from BrainFusionLib.volume import Volume
-from BrainFusionSlicer import bridge, ownership
+from BrainFusionSlicer import bridge, ownership, segmentations
 
 MARK = "BrainFusion.ThreeD"
 PRESET = "CT-Bones"
@@ -28,7 +27,7 @@ PRESET = "CT-Bones"
 COARSE_MM = 2.0
 # Around the head.
 MARGIN_MM = 5.0
-BRAIN_COLOUR, BONE_COLOUR = (0.95, 0.75, 0.65), (1.0, 0.9, 0.3)
+BRAIN_COLOUR = (0.95, 0.75, 0.65)
 
 
 def show(ct, mri, shift_hu: float = 0.0) -> None:
@@ -181,11 +180,10 @@ def _outline_bone(ct, in_ct: Volume) -> None:
     """Show the outline of the bone on the slices, in the CT's own voxels: nothing is resampled."""
     bone = bone_mask(in_ct, ct_head_mask(in_ct))
     if bone.any():
-        node = _segmentation(ct, _("Bone of {name}").format(name=ct.GetName()), bone, in_ct.grid, BONE_COLOUR)
-        display = node.GetDisplayNode()
-        display.SetVisibility2DFill(False)
-        display.SetVisibility2DOutline(True)
-        display.SetVisibility3D(False)
+        node = _segmentation(
+            ct, _("Bone of {name}").format(name=ct.GetName()), bone, in_ct.grid, segmentations.BONE_COLOUR
+        )
+        segmentations.show_outline(node)
 
 
 def _surface_of_brain(mri, in_ct: Volume, in_mri: Volume) -> None:
@@ -211,17 +209,8 @@ def _segmentation(volume, name: str, mask_kji, grid: Grid, colour):
     """Return a segmentation of a mask on a grid in the world, under the transform of its volume."""
     node = _new("vtkMRMLSegmentationNode", name, volume)
     volume.GetScene().AddNode(node)
-    node.CreateDefaultDisplayNodes()
+    segmentations.fill(node, mask_kji, grid, volume.GetParentTransformNode(), colour)
     _mark(node.GetDisplayNode(), volume)
-    image = slicer.vtkOrientedImageData()
-    image.SetDimensions(*grid.size_ijk)
-    voxels = np.ascontiguousarray(mask_kji, dtype=np.uint8).ravel()
-    image.GetPointData().SetScalars(numpy_to_vtk(voxels, deep=True, array_type=vtk.VTK_UNSIGNED_CHAR))
-    world = bridge.world_ras_from_parent(volume.GetParentTransformNode(), volume.GetName())
-    ras_from_ijk = np.linalg.inv(world) @ bridge.LPS_FROM_RAS @ grid.lps_from_ijk
-    image.SetImageToWorldMatrix(bridge.vtk_matrix(ras_from_ijk))
-    node.AddSegmentFromBinaryLabelmapRepresentation(image, name, list(colour))
-    _put_under_parent(node, volume)
     return node
 
 

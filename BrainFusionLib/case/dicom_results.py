@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from BrainFusionLib.case.result import Result
@@ -68,6 +68,14 @@ def read_pair_headers(
 def segments_bone(result: Result, headers: PairHeaders) -> bool:
     """Return whether the bone is written as DICOM: it was made, the MRI is DICOM, and highdicom is installed."""
     return result.bone is not None and headers.mri is not None and can_write_segmentations()
+
+
+def noting_what_is_missing(result: Result, headers: PairHeaders) -> Result:
+    """Return a result with a note if its bone will not be written as DICOM, because a package is missing."""
+    if result.bone is None or headers.mri is None or can_write_segmentations():
+        return result
+    note = "the bone was not written as DICOM (SEG): install highdicom with pip install 'brainfusion[dicom-seg]'"
+    return replace(result, notes=(*result.notes, note))
 
 
 def write_dicom(result: Result, folder: Path, headers: PairHeaders, place: Grid | None, doubt: Doubt | None) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from BrainFusionLib.case import WARNING, run
+from BrainFusionLib.case.dicom_results import noting_what_is_missing
 from BrainFusionLib.cli.codes import DONE, NOT_FOUND
 from BrainFusionLib.cli.dicom import headers_of, say_dicom
 from BrainFusionLib.cli.error import add_points, points_of, say_points
@@ -132,6 +133,8 @@ def _fuse(options: argparse.Namespace) -> int:
             result = run(request, inputs, progress)
             progress("writing", 0.0)
             withheld = None if dicom is None or options.export_anyway else in_doubt(result, folder)
+            if dicom is not None and withheld is None:
+                result = noting_what_is_missing(result, dicom)
             files = write_case(
                 result,
                 inputs.mri,

@@ -12,7 +12,7 @@ from BrainFusionLib.case.decision import NO_SIGNATURE
 from BrainFusionLib.cli.codes import INTERRUPTED
 from BrainFusionLib.cohort.decided import TABLE
 from BrainFusionLib.cohort.review_server import ReviewServer
-from BrainFusionLib.cohort.reviewed import find_cases
+from BrainFusionLib.cohort.reviewed import find_cases, refresh_overview
 from BrainFusionLib.console import say
 
 # How long a decision that is being written may hold up the end.
@@ -48,5 +48,6 @@ def _review(options: argparse.Namespace) -> int:
             server.serve_forever(poll_interval=0.1)
         except KeyboardInterrupt:
             server.deciding.acquire(timeout=_LONGEST_DECISION_S)
+            refresh_overview(cases, folder)
             say(f"\nEnded; all decisions are in {folder / TABLE}.")
     return INTERRUPTED

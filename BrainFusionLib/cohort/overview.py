@@ -42,7 +42,12 @@ def thumbnail(result: Result, mri: Volume) -> str:
     return base64.b64encode(jpeg(image, 70)).decode("ascii")
 
 
-def overview(rows: Sequence[Row], thumbnails: Mapping[str, str], reports: Mapping[str, str] | None = None) -> str:
+def overview(
+    rows: Sequence[Row],
+    thumbnails: Mapping[str, str],
+    reports: Mapping[str, str] | None = None,
+    decisions: Mapping[str, str] | None = None,
+) -> str:
     """Return the page.
 
     Parameters
@@ -51,6 +56,8 @@ def overview(rows: Sequence[Row], thumbnails: Mapping[str, str], reports: Mappin
         As in ``cohort.tsv``.
     thumbnails, reports
         Small pictures, and where the reports are, by the cases' names.
+    decisions
+        What was decided about cases, in words, by their names; without any, the page has no column for it.
     """
     ordered = worst_first(rows)
     states = [state_of_row(row) for row in rows]
@@ -64,8 +71,16 @@ def overview(rows: Sequence[Row], thumbnails: Mapping[str, str], reports: Mappin
         summary=", ".join(f"{states.count(state)} {state}" for state in reversed(ORDER) if state in states),
         warning=WARNING,
         plots=[plot for label, values in plots for plot in _plot(label, values)],
-        head=[render("cohort-column", name=name) for name in COLUMNS],
-        body=[_row(row, thumbnails.get(row.case), (reports or {}).get(row.case)) for row in ordered],
+        head=[render("cohort-column", name=name) for name in (*COLUMNS, *(["decision"] if decisions else []))],
+        body=[
+            _row(
+                row,
+                thumbnails.get(row.case),
+                (reports or {}).get(row.case),
+                decisions.get(row.case, "") if decisions else None,
+            )
+            for row in ordered
+        ],
     )
     return page("cohort", body, "cohort.js")
 
@@ -89,7 +104,7 @@ def _expected_error(row: Row) -> float | None:
     return None if state_of_row(row) == "red" else row.expected_error_mm
 
 
-def _row(row: Row, picture: str | None, report: str | None) -> Html:
+def _row(row: Row, picture: str | None, report: str | None, decision: str | None) -> Html:
     state = state_of_row(row)
     linked = report is not None and row.status == "done"
     name = [render("cohort-link", address=report or "", name=row.case)] if linked else row.case
@@ -102,6 +117,7 @@ def _row(row: Row, picture: str | None, report: str | None) -> Html:
         _millimetres(row.local_errors_median_mm),
         (f"{row.seconds:g}", f"{row.seconds:.1f}"),
         (reasons, reasons),
+        *([] if decision is None else [(decision, decision or "–")]),
     )
     return render("row", cells=[render("cohort-cell", value=value, content=content) for value, content in cells])
 

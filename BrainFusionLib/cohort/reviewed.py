@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,10 +16,10 @@ from BrainFusionLib.case.result import Result
 from BrainFusionLib.case.standing import standings_of
 from BrainFusionLib.cohort.decided import Line, add_line, only_reviewer, read_lines
 from BrainFusionLib.cohort.one_case import SEAL, Seal
-from BrainFusionLib.cohort.overview import worst_first
-from BrainFusionLib.cohort.row import COLUMNS, Row
-from BrainFusionLib.cohort.running import TABLE
+from BrainFusionLib.cohort.overview import overview, worst_first
+from BrainFusionLib.cohort.row import COLUMNS, OVERVIEW, TABLE, Row
 from BrainFusionLib.errors import BrainFusionError, ImageFileError, RecordError, SettingsError
+from BrainFusionLib.io import write_text
 from BrainFusionLib.io.tables import parse_csv
 from BrainFusionLib.report.contents import ReportContents, report_contents
 from BrainFusionLib.signing import content_sha256, read_standings, record_sha256, sign_result
@@ -26,6 +27,8 @@ from BrainFusionLib.signing import content_sha256, read_standings, record_sha256
 # How deep below a cohort's folder results are looked for: sub-01/ses-a/anat in a derivative of BIDS.
 DEPTH = 3
 _MOST_BYTES = 200_000_000
+# A report stands beside its record, and is named like it.
+REPORT = re.compile(r"result\.json$")
 
 
 class Changed(SettingsError):  # noqa: N818  (an answer)
@@ -168,6 +171,57 @@ class States:
         state = state_of(standings)
         last = next((s.decision for s in reversed(standings) if s.decision.action != "comment"), None)
         return "void" if last is not None and last.signed.result != record_sha256(record) else state
+
+
+def decisions_in(folder: Path) -> dict[str, str]:
+    """Return what was decided about the cases of a cohort, in words, by their names; nothing if it cannot be read."""
+    try:
+        return decisions_about(find_cases(folder), folder) if read_lines(folder) else {}
+    except BrainFusionError:  # said by brainfusion review
+        return {}
+
+
+def decisions_about(cases: Sequence[Case], folder: Path) -> dict[str, str]:
+    """Return the last approval or rejection of each case, with the comments after it.
+
+    Raises
+    ------
+    ImageFileError, RecordError
+        The table of decisions cannot be read.
+    """
+    said: dict[str, list[str]] = {}
+    for line in read_lines(folder):
+        sentences = said.setdefault(line.case, [])
+        if line.action != "comment":
+            sentences.clear()
+        sentences.append(line.sentence)
+    decided = [case for case in cases if case.name in said]
+    states = States(folder).of(decided)
+    return {
+        case.name: ("Void: " if state == "void" else "") + "; ".join(said[case.name])
+        for case, state in zip(decided, states, strict=True)
+    }
+
+
+def refresh_overview(cases: Sequence[Case], folder: Path) -> None:
+    """Write the page of a cohort anew, if it has one: after decisions.
+
+    Raises
+    ------
+    ImageFileError, RecordError
+        The page cannot be written, or the table of decisions cannot be read.
+    """
+    path = folder / OVERVIEW
+    if path.is_symlink() or not path.is_file():
+        return
+    reports = {}
+    for case in cases:
+        report = None if case.record is None else case.record.with_name(REPORT.sub("report.html", case.record.name))
+        if report is not None and report.is_file():
+            reports[case.name] = report.relative_to(folder.resolve()).as_posix()
+    thumbnails = {case.name: case.thumbnail for case in cases if case.thumbnail}
+    page = overview([case.row for case in cases], thumbnails, reports, decisions_about(cases, folder))
+    write_text(page, path)
 
 
 def contents_of(case: Case, result: Result) -> ReportContents:

@@ -101,6 +101,8 @@ class Row(ByValue):
 
 
 COLUMNS = tuple(field.name for field in fields(Row))
+# The table of all rows, and the page, in the cohort's folder.
+TABLE, OVERVIEW = "cohort.tsv", "cohort.html"
 
 
 def cell_text(value: object) -> str:

@@ -19,7 +19,8 @@ from BrainFusionLib.cohort.bids import start_derivative
 from BrainFusionLib.cohort.manifest import Entry, Problem
 from BrainFusionLib.cohort.one_case import Fused, attempted, finished, fuse_case, fused, read, read_seal, store
 from BrainFusionLib.cohort.overview import overview
-from BrainFusionLib.cohort.row import COLUMNS, Row
+from BrainFusionLib.cohort.reviewed import decisions_in
+from BrainFusionLib.cohort.row import COLUMNS, OVERVIEW, TABLE, Row
 from BrainFusionLib.device import keep_freed_memory, pick_device
 from BrainFusionLib.errors import ImageFileError, MissingDependencyError, Remedy, SettingsError
 from BrainFusionLib.folder import complete_replacement, make_output_folder
@@ -30,7 +31,7 @@ from BrainFusionLib.locking import locked
 from BrainFusionLib.settings import Settings
 from BrainFusionLib.stopping import before_leaving, end_with_parent, signals_held_back
 
-TABLE, OVERVIEW, LOG, LOCK = "cohort.tsv", "cohort.html", "cohort.log", ".cohort.lock"
+LOG, LOCK = "cohort.log", ".cohort.lock"
 # Attempts for a case whose worker was killed (out of memory, for example).
 ATTEMPTS = 2
 # How long workers may take to end before they are killed.
@@ -121,7 +122,8 @@ def run_cohort(
             log(problem)
         done = [*(rows[entry.case] for entry in entries), *broken]
         pictures = {entry.case: seal.thumbnail for entry in entries if (seal := read_seal(entry, folder))}
-        write_text(overview(done, pictures, {entry.case: entry.report for entry in entries}), folder / OVERVIEW)
+        reports = {entry.case: entry.report for entry in entries}
+        write_text(overview(done, pictures, reports, decisions_in(folder)), folder / OVERVIEW)
     return [rows[entry.case] for entry in entries]
 
 

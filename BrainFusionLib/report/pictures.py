@@ -13,11 +13,12 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from BrainFusionLib.errors import GeometryError
+from BrainFusionLib.errors import GeometryError, ImageContentError
 from BrainFusionLib.geometry import FloatArray, Grid, anatomical_axes, apply_affine
-from BrainFusionLib.intensity import BONE_HU, CT_KNOTS_UNIT, ct_to_unit, mri_scale, otsu_threshold
+from BrainFusionLib.intensity import BONE_HU, CT_KNOTS_UNIT, ct_head_mask, ct_to_unit, mri_scale, otsu_threshold
+from BrainFusionLib.intensity.bone import bone_mask
 from BrainFusionLib.report.palette import COUNTS_RGB, EDGE_RGB
-from BrainFusionLib.volume import Volume, VoxelArray
+from BrainFusionLib.volume import AIR_HU, Volume, VoxelArray
 
 Plane = Literal["axial", "coronal", "sagittal"]
 Picture = npt.NDArray[np.uint8]
@@ -49,6 +50,8 @@ class Scene:
     ----------
     ct_spl, mri_spl, fused_spl
         Views (no copies) whose axes grow to superior, posterior and left.
+    bone_spl
+        The CT, with air in the place of what is dense and no bone of the head: holder, frame, pins, clips.
     spacing_spl_mm
         Voxel size along those axes.
     box_spl
@@ -68,6 +71,7 @@ class Scene:
     ct_spl: VoxelArray
     mri_spl: VoxelArray
     fused_spl: VoxelArray
+    bone_spl: VoxelArray
     spacing_spl_mm: tuple[float, float, float]
     box_spl: tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
     centre_spl: tuple[int, int, int]
@@ -129,6 +133,7 @@ def prepare_scene(ct_in_mri: Volume, mri: Volume, fused: Volume) -> Scene:
         ct_spl,
         mri_spl,
         fused_spl,
+        spl_view(_with_bone_alone(ct_in_mri), grid),
         spacing_spl,
         box,
         centre,
@@ -137,6 +142,16 @@ def prepare_scene(ct_in_mri: Volume, mri: Volume, fused: Volume) -> Scene:
         float(np.degrees(np.arccos(np.clip(cosines.min(), -1, 1)))),
         _spl_from_ijk(order, mri_spl.shape) @ grid.ijk_from_lps,
     )
+
+
+def _with_bone_alone(ct: Volume) -> VoxelArray:
+    """Return the voxels of a CT with air where it is dense without being bone of the head."""
+    try:
+        head = ct_head_mask(ct)
+    except ImageContentError:  # air alone
+        return ct.array_kji
+    is_other = (ct.array_kji > BONE_HU) & ~bone_mask(ct, head)
+    return np.where(is_other, np.float32(AIR_HU), ct.array_kji)
 
 
 def _spl_from_ijk(order: list[tuple[int, bool]], shape_spl: tuple[int, ...]) -> FloatArray:
@@ -230,7 +245,7 @@ def plane_pictures(
     rows, columns = np.indices(ct_grey.shape) // tile
     checkerboard = np.where((rows + columns) % 2 == 0, mri_grey, ct_grey)
     # The outline is found at twice the resolution and averaged, for a thin line without stairs.
-    twice = _cut(scene, scene.ct_spl, plane, index, mm_per_pixel / 2, ct.shape)
+    twice = _cut(scene, scene.bone_spl, plane, index, mm_per_pixel / 2, ct.shape)
     return PlanePictures(
         plane,
         ct_grey,

@@ -2,7 +2,10 @@
 
 from dataclasses import replace
 
+import numpy as np
+
 from BrainFusionLib.case import IntensityMap, Pose, Provenance, Result, Volumes
+from BrainFusionLib.case.result import Bone
 from BrainFusionLib.evidence import Evidence
 from BrainFusionLib.transform import RigidTransform
 from BrainFusionLib.verdict.judge import Verdict
@@ -36,6 +39,10 @@ class AnsweringRunner:
             provenance=Provenance("today", {}, "cpu"),
             landmarks=None if request.landmarks is None else request.landmarks.residuals(transform),
         )
+        if request.settings.bone:
+            labels = np.zeros_like(mri.array_kji)
+            labels[2:-2, 2:-2, 2:-2] = 1
+            result = replace(result, bone=Bone(300.0, 100.0, mri.with_array(labels, name="bone")))
         if request.fuse:
             made = Volumes(mri, mri.with_array(mri.array_kji * 0 - 1000, name="CT in MRI"))
             scale = IntensityMap("a mixture", (-1000.0, 3000.0), (0.0, 2.0), 0.0, 1.0, (0.0, 1.0))

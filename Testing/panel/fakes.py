@@ -69,6 +69,10 @@ class LineEdit(QtWidgets.QLineEdit):
     """QLineEdit."""
 
 
+class DoubleSpinBox(QtWidgets.QDoubleSpinBox):
+    """QDoubleSpinBox."""
+
+
 class FileDialog(QtWidgets.QFileDialog):
     """QFileDialog; PythonQt returns the chosen name alone, PySide6 with the filter (which is an argument in C++)."""
 
@@ -247,7 +251,8 @@ class NodeComboBox(QtWidgets.QWidget):
 
 CLASSES = {
     "QLabel": Label, "QFrame": Frame, "QPushButton": Button, "QCheckBox": CheckBox, "QComboBox": ComboBox,
-    "QProgressBar": ProgressBar, "QLineEdit": LineEdit, "QTableWidget": Table, "qMRMLWidget": MRMLWidget,
+    "QProgressBar": ProgressBar, "QLineEdit": LineEdit, "QTableWidget": Table,
+    "QDoubleSpinBox": DoubleSpinBox, "qMRMLWidget": MRMLWidget,
     "ctkCollapsibleButton": CollapsibleButton, "ctkSliderWidget": SliderWidget, "qMRMLNodeComboBox": NodeComboBox,
 }  # fmt: skip
 for _class in CLASSES.values():

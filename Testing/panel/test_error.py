@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import slicer
 import slicer.util
+import vtk
 from window import walk_self_test
 
 from BrainFusionLib import fuse
@@ -86,6 +87,21 @@ def test_the_number_is_that_of_the_anatomy_when_the_mri_is_moved(asking, nodes, 
     before = found.words_at(pair, [x, y, z], nodes[1])
     nodes[1].SetAndObserveTransformNodeID(moved.GetID())
     assert found.words_at(pair, [x + 100.0, y, z], nodes[1]) == before
+
+
+def test_a_tilted_mri_has_numbers_too(asking, nodes, made):
+    """Its voxels in the scene are sheared: they are not those of the result, which was straightened."""
+    panel, crosshair = asking
+    matrix = vtk.vtkMatrix4x4()
+    nodes[1].GetIJKToRASMatrix(matrix)
+    sheared = slicer.util.arrayFromVTKMatrix(matrix)
+    sheared[:3, 2] += 0.3 * sheared[:3, 1]
+    slicer.util.updateVTKMatrixFromArray(matrix, sheared)
+    nodes[1].SetIJKToRASMatrix(matrix)
+    panel.ui.fuseButton.click()
+    for dx, words in ((-20, "1.0 mm"), (20, "3.0 mm")):
+        crosshair.SetCursorPositionRAS(world(made, dx))
+        assert words in panel.ui.cursorErrorLabel.text
 
 
 def test_points_and_the_worst_along_a_line_are_listed_and_stay_as_they_are(asking, made):

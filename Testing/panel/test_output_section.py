@@ -9,6 +9,7 @@ import numpy as np
 import pydicom
 import pytest
 import slicer
+import slicer.util
 
 from BrainFusionLib import read_transform
 from BrainFusionLib.io.other_transforms import Between
@@ -104,14 +105,44 @@ def test_the_output_grid_reaches_the_logic_and_is_kept_in_the_scene(panel, nodes
     monkeypatch.setattr(
         panel.logic, "startFusion", lambda *volumes, **options: asked.append(options["settings"].output)
     )
-    for index, expected in ((0, None), (1, "ct"), (2, "union"), (3, 0.5), (4, 1.0), (5, 2.0)):
-        panel.ui.gridComboBox.setCurrentIndex(index)
+    ui = panel.ui
+    ui.outputCollapsibleButton.setCollapsed(False)
+    for index, expected in ((0, None), (1, "ct"), (2, "union"), (3, 1.0)):
+        ui.gridComboBox.setCurrentIndex(index)
+        assert ui.spacingSpinBox.isVisible() == (index == 3)
         panel.startFusion()
         assert asked[-1] == OutputSettings(grid=expected)
-    assert panel._parameterNode.parameterNode.GetParameter("outputGrid") == "mm_2"
+    ui.spacingSpinBox.setValue(0.75)
+    panel.startFusion()
+    assert asked[-1] == OutputSettings(grid=0.75)
     panel.exit()
     panel.enter()
-    assert panel.ui.gridComboBox.currentText == "Isotropic, 2 mm"
+    assert (ui.gridComboBox.currentText, ui.spacingSpinBox.value) == ("Isotropic", 0.75)
+
+
+def test_the_bone_is_a_segmentation_of_the_pair_and_a_changed_one_is_kept(chosen, nodes, runner):
+    above = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLinearTransformNode", "above the MRI")
+    nodes[1].SetAndObserveTransformNodeID(above.GetID())
+    chosen.ui.fuseButton.click()
+    assert not slicer.util.getNodesByClass("vtkMRMLSegmentationNode")
+    chosen.ui.boneCheckBox.click()
+    for _time in range(2):
+        chosen.ui.fuseButton.click()
+    (bone,) = slicer.util.getNodesByClass("vtkMRMLSegmentationNode")
+    assert (bone.GetName(), bone.GetParentTransformNode()) == ("bone of CT", above)
+    of_bone, of_mri = np.zeros(6), np.zeros(6)
+    bone.GetRASBounds(of_bone)
+    nodes[1].GetRASBounds(of_mri)
+    np.testing.assert_allclose(of_bone, of_mri, atol=1e-3)
+    assert bone.GetDisplayNode().GetVisibility2DOutline()
+    assert not bone.GetDisplayNode().GetVisibility2DFill()
+    bone.GetSegmentation().GetNthSegment(0).SetName("drilled")
+    chosen.ui.fuseButton.click()
+    assert len(slicer.util.getNodesByClass("vtkMRMLSegmentationNode")) == 2
+    assert bone.GetSegmentation().GetNthSegment(0).GetName() == "drilled"
+    chosen.exit()
+    chosen.enter()
+    assert chosen.ui.boneCheckBox.checked
 
 
 def test_a_grid_of_a_scene_that_is_not_offered_becomes_the_default(panel):

@@ -1,0 +1,71 @@
+"""Segmentation nodes of masks: one segment, on a grid of the world, under a linear transform."""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+import slicer
+import vtk
+from vtk.util.numpy_support import numpy_to_vtk, vtk_to_numpy
+
+from BrainFusionLib.geometry import Grid
+from BrainFusionLib.volume import BoolArray
+from BrainFusionSlicer import bridge
+
+BONE_COLOUR = (1.0, 0.9, 0.3)
+BINARY = "Binary labelmap"
+
+
+def fill(
+    node: slicer.vtkMRMLSegmentationNode,
+    mask_kji: BoolArray,
+    grid: Grid,
+    parent: slicer.vtkMRMLTransformNode | None,
+    colour: tuple[float, float, float],
+) -> None:
+    """Give a segmentation node one segment, with the node's name; others are removed.
+
+    Parameters
+    ----------
+    node
+        A segmentation in a scene.
+    mask_kji, grid
+        Where the segment is; the grid is in the world, LPS mm.
+    parent
+        The linear transform to put the node under; it stays where the grid is in the world.
+    colour
+        Red, green and blue, 0 to 1.
+    """
+    if node.GetDisplayNode() is None:
+        node.CreateDefaultDisplayNodes()
+    image = slicer.vtkOrientedImageData()
+    image.SetDimensions(*grid.size_ijk)
+    voxels = np.ascontiguousarray(mask_kji, dtype=np.uint8).ravel()
+    image.GetPointData().SetScalars(numpy_to_vtk(voxels, deep=True, array_type=vtk.VTK_UNSIGNED_CHAR))
+    world = bridge.world_ras_from_parent(parent, node.GetName())
+    image.SetImageToWorldMatrix(bridge.vtk_matrix(np.linalg.inv(world) @ bridge.RAS_FROM_LPS @ grid.lps_from_ijk))
+    node.GetSegmentation().RemoveAllSegments()
+    node.AddSegmentFromBinaryLabelmapRepresentation(image, node.GetName(), list(colour))
+    node.SetAndObserveTransformNodeID(None if parent is None else parent.GetID())
+
+
+def show_outline(node: slicer.vtkMRMLSegmentationNode) -> None:
+    """Show the outline alone, on the slices alone."""
+    display = node.GetDisplayNode()
+    display.SetVisibility2DFill(False)
+    display.SetVisibility2DOutline(True)
+    display.SetVisibility3D(False)
+
+
+def content_of(node: slicer.vtkMRMLSegmentationNode) -> str:
+    """Return a hash of all segments: their names and voxels."""
+    made, segmentation = hashlib.sha256(), node.GetSegmentation()
+    for n in range(segmentation.GetNumberOfSegments()):
+        segment = segmentation.GetNthSegment(n)
+        image = segment.GetRepresentation(BINARY)
+        made.update(f"{segment.GetName()} ".encode())
+        if image is not None and image.GetPointData().GetScalars() is not None:
+            made.update(f"{image.GetDimensions()} ".encode())
+            made.update(np.ascontiguousarray(vtk_to_numpy(image.GetPointData().GetScalars())).data)
+    return made.hexdigest()

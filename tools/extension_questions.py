@@ -73,7 +73,7 @@ def questions(root: Path) -> list[str]:
     data = [p for p in _tracked(root) if p.suffix == ".npz"]
     size = sum(p.stat().st_size for p in data) / 1e6
     return [
-        f"Which files open a network connection, and what is sent? {_network(root, shipped) or 'None that is shipped.'}",
+        f"Which files open a network connection, and what is sent? {_network(root, shipped) or 'None.'}",
         f"And which that are not shipped (the analysis reads all files)? {_network(root, others) or 'None.'}",
         f"Where is {', '.join(OPTIONAL)} imported at file scope? {', '.join(sorted(needing)) or 'Nowhere.'}",
         f"Which files are data? {len(data)} with the network's weights, {size:.1f} MB, read without unpickling.",

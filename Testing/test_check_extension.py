@@ -9,7 +9,7 @@ import pytest
 from tools.check_extension import ENTRY, problems
 
 ROOT = Path(__file__).parents[1]
-ICON, SCREENSHOT = "BrainFusion/Resources/Icons/BrainFusion.png", "docs/images/fused.png"
+ICON, SCREENSHOT = "BrainFusion/Resources/Icons/BrainFusion.png", "docs/images/in_slicer.png"
 
 
 def test_this_repository_is_ready_for_the_index():

@@ -370,6 +370,19 @@ def test_doctor_and_version_answer(capsys: pytest.CaptureFixture[str]) -> None:
     assert BrainFusionLib.__version__ in capsys.readouterr().out
 
 
+def test_sample_is_written_once_and_never_over_other_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from BrainFusionLib.cli import sample
+
+    monkeypatch.setattr(sample, "make_sample", lambda: make_pair(7, spacing_mm=12.0))
+    folder = tmp_path / "sample"
+    assert cli.main(["sample", "-o", str(folder)]) == 0
+    assert [path.name for path in sorted(folder.iterdir())] == ["ct.nrrd", "mri.nrrd"]
+    assert cli.main(["sample", "-o", str(folder)]) == 2
+    assert "is there already. Name another output folder with -o." in capsys.readouterr().err
+
+
 def test_doctors_json_is_what_the_documentation_lists(capsys: pytest.CaptureFixture[str]) -> None:
     from BrainFusionLib.cli.doctor import FIELDS
 

@@ -1,12 +1,16 @@
-"""The scripts in examples/ run as they stand, and say what their texts promise."""
+"""The scripts in examples/ and the Python in the pages run as they stand."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-pytest.importorskip("torch", reason="torch is not installed")
+from BrainFusionLib.fusion.methods import METHODS
+from BrainFusionLib.io import write_volume
+from BrainFusionLib.phantom import make_pair
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -29,3 +33,14 @@ def test_a_registration_that_is_4_mm_off_is_red():
 def test_a_cohort_on_dask_is_done():
     pytest.importorskip("distributed", reason="distributed is not installed: pip install 'brainfusion[cohort]'")
     assert output_of("cohort_on_dask.py") == "a done\nb done\n"
+
+
+def test_the_python_of_the_library_page_runs(tmp_path, monkeypatch):
+    pair = make_pair(3, spacing_mm=8.0)
+    write_volume(pair.ct, tmp_path / "ct.nrrd")
+    write_volume(pair.mri, tmp_path / "mri.nii.gz")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("BrainFusionLib.fusion.methods.METHODS", dict(METHODS))  # the page adds one
+    code = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "library.md").read_text(encoding="utf-8"), re.DOTALL)
+    exec("".join(code), {})
+    assert {"fused.nii.gz", "ct_to_mri.tfm"} <= {path.name for path in tmp_path.iterdir()}

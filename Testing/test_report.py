@@ -15,7 +15,7 @@ from BrainFusionLib.case import Result, Source
 from BrainFusionLib.errors import GeometryError
 from BrainFusionLib.geometry import RAS_FROM_LPS, Grid, anatomical_axes, rotation_matrix
 from BrainFusionLib.quantities import interval, length, number, position
-from BrainFusionLib.report import pictures, report_html, write_pictures, write_readme_picture, write_report
+from BrainFusionLib.report import pictures, report_html, write_pictures, write_report
 from BrainFusionLib.report.facts import quality_facts
 from BrainFusionLib.report.headers import acquisition_facts
 from BrainFusionLib.report.page import Html, data, render
@@ -499,14 +499,3 @@ def test_still_pictures_are_files_of_their_own(tmp_path):
     assert sorted(tmp_path.iterdir()) == sorted(written)
     with Image.open(tmp_path / "axial-outline.png") as outline:
         assert outline.mode == "RGB"
-
-
-def test_readme_picture_has_four_tiles_between_transparent_gaps(tmp_path):
-    write_readme_picture(*case(grid_of("LPS")), tmp_path / "row.png")
-    row = np.asarray(Image.open(tmp_path / "row.png"))
-    assert row.shape[2] == 4
-    opaque = row[row.shape[0] // 2, :, 3] > 0
-    assert np.count_nonzero(np.diff(opaque.astype(int)) == -1) == 3
-    tiles = np.split(row, np.flatnonzero(np.diff(opaque.astype(int)) == -1) + 1, axis=1)
-    coloured = [bool((np.ptp(tile[60:, :, :3].astype(int), axis=2) > 60).any()) for tile in tiles]
-    assert coloured == [False, False, False, True]

@@ -1,4 +1,4 @@
-"""The tutorial names the controls of the panel as the panel does."""
+"""The tutorial, and the steps of the README, name the controls of the panel as the panel does."""
 
 import re
 from pathlib import Path
@@ -8,7 +8,8 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 TUTORIAL = (ROOT / "docs" / "tutorial.md").read_text(encoding="utf-8")
-NAMED = sorted(set(re.findall(r"\*\*([^*]+)\*\*", TUTORIAL)) - {"bold", "Your own", "Our sample"})
+STEPS = (ROOT / "README.md").read_text(encoding="utf-8").split("## Six steps")[1].split("## ")[0]
+NAMED = sorted(set(re.findall(r"\*\*([^*]+)\*\*", TUTORIAL + STEPS)) - {"bold", "Your own", "Our sample"})
 
 
 def shown():

@@ -1,7 +1,7 @@
 """The questions that reviewers of Slicer's ExtensionsIndex ask about the code, answered from the code.
 
-They are those of scripts/extension_ai_analysis.py and of the pull-request template of Slicer/ExtensionsIndex (August
-2026). `faults` are answers that a reviewer would refuse; `questions` are what he would still ask a person.
+They are those of scripts/extension_ai_analysis.py and of the pull-request template of Slicer/ExtensionsIndex (07f1d1b,
+August 2026). `faults` are answers that a reviewer would refuse; `questions` are what he would still ask a person.
 """
 
 from __future__ import annotations
@@ -17,7 +17,10 @@ SHIPPED = ("BrainFusion", "BrainFusionLib")
 # What Slicer's Python brings; the index's own list, and the two that Slicer ships besides (Slicer 5.12: SuperBuild).
 WITH_SLICER = {"slicer", "vtk", "qt", "ctk", "mrml", "SimpleITK", "numpy", "scipy", "pydicom", "PIL", "DICOMLib"}
 OURS = {"BrainFusionLib", "BrainFusionSlicer", "BrainFusion"}
-NETWORK = {"urllib.request", "http.client", "ftplib", "requests", "smtplib", "socket", "websocket"}
+NETWORK = {
+    "distributed", "ftplib", "http.client", "http.server", "requests", "smtplib", "socket", "urllib.request",
+    "websocket",
+}  # fmt: skip
 # What a user has to add; a file that imports one is itself imported only where it is used.
 OPTIONAL = {"torch"}
 BINARIES = {
@@ -64,23 +67,28 @@ def faults(root: Path) -> Iterator[str]:
 
 def questions(root: Path) -> list[str]:
     """Return what a reviewer would still ask, with what the code says to it."""
-    network = sorted(
-        {
-            f"{path.relative_to(root).as_posix()} ({module})"
-            for path in _sources(root)
-            for module in _all_imports(ast.parse(path.read_text(encoding="utf-8")))
-            if module in NETWORK
-        }
-    )
+    shipped = set(_sources(root))
+    others = [path for path in _tracked(root) if path.suffix == ".py" and path not in shipped]
     needing = {path.parent.relative_to(root).as_posix() for path in _sources(root) if _needs_optional(path)}
     data = [p for p in _tracked(root) if p.suffix == ".npz"]
     size = sum(p.stat().st_size for p in data) / 1e6
     return [
-        f"Which files open a network connection, and what is sent? {', '.join(network) or 'None of those shipped.'}",
+        f"Which files open a network connection, and what is sent? {_network(root, shipped) or 'None.'}",
+        f"And which that are not shipped (the analysis reads all files)? {_network(root, others) or 'None.'}",
         f"Where is {', '.join(OPTIONAL)} imported at file scope? {', '.join(sorted(needing)) or 'Nowhere.'}",
         f"Which files are data? {len(data)} with the network's weights, {size:.1f} MB, read without unpickling.",
         *FOR_PEOPLE,
     ]
+
+
+def _network(root: Path, paths: Iterable[Path]) -> str:
+    found = {
+        f"{path.relative_to(root).as_posix()} ({module})"
+        for path in paths
+        for module in _all_imports(ast.parse(path.read_text(encoding="utf-8")))
+        if module in NETWORK
+    }
+    return ", ".join(sorted(found))
 
 
 def _modules(root: Path) -> list[str]:

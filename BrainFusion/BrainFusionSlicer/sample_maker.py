@@ -13,16 +13,15 @@ from pathlib import Path
 
 CT, MRI = "ct.mha", "mri.mha"
 SPACING_MM = 1.5
-SEED, ROTATION_DEG, TRANSLATION_MM = 7, 25.0, 35.0
 
 
 def make(folder: Path) -> Iterator[float]:
     """Write a CT and a T1 of the phantom, each in a pose of its own; yield how far it is, 0 to 1."""
     from BrainFusionLib.io import write_volume
-    from BrainFusionLib.phantom import make_pair
+    from BrainFusionLib.phantom import make_sample
 
     yield 0.1
-    pair = make_pair(seed=SEED, spacing_mm=SPACING_MM, rotation_deg=ROTATION_DEG, translation_mm=TRANSLATION_MM)
+    pair = make_sample(SPACING_MM)
     yield 0.7
     for name, volume in ((CT, pair.ct), (MRI, pair.mri)):
         write_volume(volume, folder / name)

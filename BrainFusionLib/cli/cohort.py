@@ -190,7 +190,7 @@ def _workers(wanted: str, entries: Sequence[Entry], output: OutputSettings) -> i
     try:
         workers, needed = workers_that_fit(entries, output)
     except ImportError:
-        say("One case at a time: to determine how many fit into the memory, pip install 'brainfusion[cohort]'.")
+        say("One case at a time: to determine how many fit into the memory, pip install distributed psutil.")
         return 1
     say(f"{workers} {'case' if workers == 1 else 'cases'} at once, each with up to {needed / 1e9:.1f} GB of memory.")
     return workers

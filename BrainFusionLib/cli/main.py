@@ -34,6 +34,7 @@ COMMANDS = {
     "validate": "measure a cohort with landmarks against the errors stated",
     "slices": "fuse folders of registered 8-bit CT and MRI slices",
     "metrics": "measure a fused image against its CT and MRI",
+    "sample": "make a CT and an MRI to try everything on",
     "doctor": "list the packages installed, the device and the weights",
 }
 

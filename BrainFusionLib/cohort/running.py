@@ -255,7 +255,7 @@ def _on_dask(entries: Sequence[Entry], folder: Path, settings: Settings, address
         from distributed import Client, KilledWorker, as_completed
     except ImportError as error:
         raise MissingDependencyError(
-            "a scheduler needs Dask. Run: pip install 'brainfusion[cohort]', here and on the machines of its workers."
+            "a scheduler needs Dask. Run: pip install distributed psutil, here and on the machines of its workers."
         ) from error
     try:
         client = Client(address, timeout=10)

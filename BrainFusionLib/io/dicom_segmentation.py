@@ -56,7 +56,7 @@ def write_dicom_segmentation(
         The file cannot be written.
     """
     if not can_write_segmentations():
-        raise MissingDependencyError("DICOM SEG needs highdicom. Install it: pip install 'brainfusion[dicom-seg]'.")
+        raise MissingDependencyError("DICOM SEG needs highdicom. Install it: pip install highdicom.")
     import highdicom as hd
     from highdicom.sr.coding import CodedConcept
     from pydicom.sr.codedict import codes

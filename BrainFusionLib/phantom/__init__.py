@@ -1,6 +1,14 @@
 """A head of our own making, as CT, MRI and labels, in any pose and on any grid, with exact truth."""
 
-from BrainFusionLib.phantom.phantom import LabelMap, Phantom, PhantomPair, head_grid, make_pair, make_phantom
+from BrainFusionLib.phantom.phantom import (
+    LabelMap,
+    Phantom,
+    PhantomPair,
+    head_grid,
+    make_pair,
+    make_phantom,
+    make_sample,
+)
 from BrainFusionLib.phantom.tissues import BRAIN_TISSUES, Tissue
 
 __all__ = [
@@ -12,4 +20,5 @@ __all__ = [
     "head_grid",
     "make_pair",
     "make_phantom",
+    "make_sample",
 ]

@@ -290,6 +290,11 @@ def make_pair(
     )
 
 
+def make_sample(spacing_mm: float = 1.5) -> PhantomPair:
+    """Make the pair that the panel and the command offer to try everything on: a CT and a T1, far from each other."""
+    return make_pair(seed=7, spacing_mm=spacing_mm, rotation_deg=25.0, translation_mm=35.0)
+
+
 def head_grid(spacing_mm: float = 1.0, pose: RigidTransform | None = None) -> Grid:
     """Return an axial grid (axes along LPS) that covers the head in a pose: 192 x 224 x 200 voxels at 1 mm unposed.
 

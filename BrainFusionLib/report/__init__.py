@@ -1,6 +1,6 @@
 """The report that a planner looks at before trusting a result: one HTML file that needs no network."""
 
 from BrainFusionLib.report.report import report_html, write_report
-from BrainFusionLib.report.stills import write_pictures, write_readme_picture
+from BrainFusionLib.report.stills import write_pictures
 
-__all__ = ["report_html", "write_pictures", "write_readme_picture", "write_report"]
+__all__ = ["report_html", "write_pictures", "write_report"]

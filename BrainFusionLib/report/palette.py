@@ -10,9 +10,6 @@ Rgb = tuple[int, int, int]
 EDGE_RGB: Rgb = (255, 140, 0)
 # Dark blue through orange to pale yellow: grows in lightness all the way, so it reads without colour vision.
 COUNTS_RGB: tuple[Rgb, ...] = ((16, 20, 34), (86, 60, 140), (236, 120, 70), (255, 244, 190))
-# Ground and caption of a tile that has to suit any page.
-TILE_RGB: Rgb = (30, 34, 40)
-CAPTION_RGB: Rgb = (225, 228, 232)
 
 # By the name of the style sheet's variable. Red, amber and green are the verdict's.
 LIGHT: Mapping[str, str] = {

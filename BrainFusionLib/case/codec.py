@@ -7,6 +7,7 @@ names the field.
 
 from __future__ import annotations
 
+import functools
 import math
 import types
 import typing
@@ -234,7 +235,8 @@ def _decoded_volume(plain: Any, owner: str, path: str, voxels: Mapping[str, Voxe
 def _decoded_array(plain: list[Any], owner: str, path: str) -> Any:
     def numbers(item: Any) -> Any:
         if isinstance(item, list):
-            return [numbers(one) for one in item]
+            # Most of a result are rows of plain numbers, and this is read at every change in the panel.
+            return item if all(type(one) is float for one in item) else [numbers(one) for one in item]
         return _decoded(item, float, owner, path, None)
 
     try:
@@ -245,6 +247,7 @@ def _decoded_array(plain: list[Any], owner: str, path: str) -> Any:
     return array.reshape(0, 3) if array.size == 0 else array
 
 
+@functools.cache  # the hints are text, which Python compiles anew each time
 def _types_of(kind: type[Any]) -> dict[str, Any]:
     return typing.get_type_hints(kind)
 

@@ -190,9 +190,7 @@ def _decoded_choice(
     raise RecordError(f"{_named(owner, path)}: must be {' or '.join(map(_wanted, kinds))}; got {_shown(plain)}")
 
 
-def _decoded_dataclass(
-    plain: Any, kind: type[Any], owner: str, path: str, voxels: Mapping[str, VoxelArray] | None
-) -> Any:
+def _decoded_dataclass(plain: Any, kind: Any, owner: str, path: str, voxels: Mapping[str, VoxelArray] | None) -> Any:
     if not isinstance(plain, dict):
         raise RecordError(f"{_named(owner, path)}: must be a {kind.__name__}; got {_shown(plain)}")
     hints = _types_of(kind)

@@ -1,8 +1,6 @@
 """The panel: real .ui, real buttons, a real worker process, real MRML nodes."""
 
-import json
 import sys
-from copy import deepcopy
 from dataclasses import replace
 
 import numpy as np
@@ -13,10 +11,8 @@ import vtk
 from PySide6 import QtCore
 from window import wait, walk_self_test
 
-from BrainFusionLib import case
 from BrainFusionLib.errors import Remedy, SettingsError
 from BrainFusionLib.fusion.methods import METHODS
-from BrainFusionLib.progress import stop_if
 from BrainFusionLib.settings import RegistrationSettings, SearchPass, Settings
 from BrainFusionLib.transform import RigidTransform
 
@@ -31,28 +27,12 @@ def in_worker(panel, nodes):
     return panel
 
 
-def remembered_run(request, inputs, progress=None, cancel=None, *, run=case.run, known={}):  # noqa: B006
-    """`case.run`, but equal requests are computed once for all tests: most of them fuse the same pair."""
-    voxels = {}
-    asked = [case.to_plain(value, voxels) for value in (request, inputs.ct, inputs.mri, inputs.mri_mask, inputs.sha256)]
-    key = json.dumps(asked), *(array.tobytes() for array in voxels.values())
-    if key not in known:
-        said = []
-        known[key] = run(request, inputs, lambda *words: said.append(words)), said
-    result, said = known[key]
-    for words in said:
-        progress(*words)
-        stop_if(cancel)
-    return deepcopy(result)
-
-
 @pytest.fixture
 def chosen(in_worker, monkeypatch):
     """The same, fusing quickly, at once and in this process: a worker takes seconds to start."""
     quick = RegistrationSettings(passes=(SearchPass(40, 8),), samples=10_000)
     monkeypatch.setattr(RegistrationSettings, "preset", classmethod(lambda cls, name, **more: quick))
     in_worker.logic._runner = sys.modules["BrainFusionSlicer.runner"].InProcessRunner()
-    monkeypatch.setattr(case, "run", remembered_run)
     return in_worker
 
 

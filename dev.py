@@ -20,8 +20,9 @@ import threading
 import urllib.request
 import venv
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 ROOT = Path(__file__).resolve().parent
 VENV = ROOT / ".venv"
@@ -49,7 +50,8 @@ CHECKS = {
     "mypy": ["mypy"],
 }
 # On all cores, but not more workers than memory: each of them imports torch.
-ALL_TESTS = ["--numprocesses=auto", "--maxprocesses=8"]
+# Each of them takes the files in their order, so that what a file's tests share is made once or twice.
+ALL_TESTS = ["--numprocesses=auto", "--maxprocesses=8", "--dist=worksteal"]
 # The self-test takes under three minutes; a Slicer that hangs is ended.
 SLICER_S = 900
 QUICK_TESTS = [*ALL_TESTS, "-m", "not slow"]
@@ -109,10 +111,20 @@ def main() -> int:
 
 def test_all(pytest_arguments: list[str]) -> int:
     """Run the checks and then pytest, whatever the checks say; 0 only if all of them pass."""
-    failed = failed_checks()
     # The processes of pytest share the cores: with threads of its own, numpy takes half as much time again.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    tests = run("-m", "pytest", *(pytest_arguments or ALL_TESTS))
+    # Tests start some hundred Pythons, and what they import is not compiled yet (see `install`).
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    os.environ.setdefault("PYTHONPYCACHEPREFIX", str(ROOT / ".cache" / "bytecode"))
+    failed = [name for name in CHECKS if name != "mypy" and not passes(name)]
+    # Beside the tests, because it takes half a minute on one core; its output follows theirs.
+    with ThreadPoolExecutor(1) as beside, tempfile.TemporaryFile("w+", encoding="utf-8") as output:
+        types = beside.submit(run, "-m", *CHECKS["mypy"], output=output)
+        tests = run("-m", "pytest", *(pytest_arguments or ALL_TESTS))
+        if types.result() != 0:
+            failed.append("mypy")
+        output.seek(0)
+        print(f"== mypy\n{output.read()}", end="", flush=True)
     if failed:
         print(f"dev.py: failed: {', '.join(failed)} (see above)", file=sys.stderr)
     return 1 if failed else tests
@@ -120,17 +132,21 @@ def test_all(pytest_arguments: list[str]) -> int:
 
 def failed_checks() -> list[str]:
     """Run the checks of style and types, say how each went, and return the names of those that failed."""
-    failed = []
-    for name, module in CHECKS.items():
-        print(f"== {name}", flush=True)
-        if run("-m", *module) != 0:
-            failed.append(name)
-    return failed
+    return [name for name in CHECKS if not passes(name)]
 
 
-def run(*arguments: str | Path) -> int:
+def passes(check: str) -> bool:
+    """Run one check, and say whether it passes."""
+    print(f"== {check}", flush=True)
+    return run("-m", *CHECKS[check]) == 0
+
+
+def run(*arguments: str | Path, output: IO[str] | None = None) -> int:
     """Run the environment's Python in the repository, without an input, and return its exit code."""
-    return subprocess.run([PYTHON, *arguments], cwd=ROOT, stdin=subprocess.DEVNULL, env=clean_environ()).returncode
+    command, into = [PYTHON, *arguments], None if output is None else subprocess.STDOUT
+    return subprocess.run(
+        command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=output, stderr=into, env=clean_environ()
+    ).returncode
 
 
 def make_site() -> int:

@@ -13,28 +13,33 @@ except ImportError:  # the tests in mrml/ run without torch, too
 
 TESTING = Path(__file__).parent
 
-# Left out by `dev.py test --quick`: the files that take longest, with the seconds that they took on one core (revision
-# 1d2534d, `--durations=0`). A single slow test of another file has the mark itself.
+# Left out by `dev.py test --quick`: the files that take longest, with the seconds of CPU that they took on one core,
+# processes of theirs included (November 2026). A single slow test of another file has the mark itself.
 SLOW = {
-    "panel/test_panel.py": 19,
-    "panel/test_pictures.py": 12,
-    "panel/test_sign.py": 10,
-    "test_benchmark_fidelity.py": 21,
-    "test_benchmark_fusion.py": 20,
-    "test_case.py": 57,
-    "test_cli.py": 49,
-    "test_cohort.py": 80,
-    "test_cohort_memory.py": 169,
-    "test_dicom_writing.py": 73,
-    "test_local_errors.py": 14,
-    "test_registration.py": 56,
-    "test_registration_hard.py": 26,
-    "test_review.py": 7,
-    "test_slicer_python.py": 20,
-    "test_training.py": 92,
-    "test_training_tools.py": 11,
+    "mrml/test_module.py": 12,
+    "panel/test_panel.py": 35,
+    "panel/test_pictures.py": 6,
+    "panel/test_sign.py": 6,
+    "test_benchmark_fidelity.py": 12,
+    "test_benchmark_fusion.py": 11,
+    "test_benchmark_verdict.py": 9,
+    "test_case.py": 17,
+    "test_cli.py": 34,
+    "test_cohort.py": 42,
+    "test_cohort_memory.py": 15,
+    "test_dicom_writing.py": 11,
+    "test_distortion.py": 16,
+    "test_examples.py": 14,
+    "test_local_errors.py": 4,
+    "test_registration.py": 20,
+    "test_registration_hard.py": 25,
+    "test_review.py": 4,
+    "test_slicer_python.py": 19,
+    "test_training.py": 28,
+    "test_training_tools.py": 5,
     "test_wheel.py": 35,
-    "test_worker.py": 35,
+    "test_without_torch.py": 7,
+    "test_worker.py": 12,
 }
 
 

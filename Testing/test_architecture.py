@@ -9,6 +9,7 @@ import ast
 import re
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,7 @@ def dotted(path: Path) -> str:
     return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
 
 
+@cache
 def imports(path: Path, *, at_load_only: bool = False) -> set[str]:
     """Return the dotted names that a module imports, those for types included; `at_load_only` leaves those out."""
     found: set[str] = set()
@@ -65,6 +67,11 @@ def imports(path: Path, *, at_load_only: bool = False) -> set[str]:
     return found
 
 
+def roots(names: set[str]) -> set[str]:
+    """Return the top-level names."""
+    return {name.split(".")[0] for name in names}
+
+
 def imported_modules(path: Path) -> set[Path]:
     """Return the library's files that a module imports."""
     found = set()
@@ -79,17 +86,19 @@ def test_every_package_has_a_floor() -> None:
     assert set(floors()) == {package_of(path) for path in MODULES}
 
 
-@pytest.mark.parametrize("path", MODULES, ids=relative)
-def test_imports_go_to_lower_floors(path: Path) -> None:
-    table, package = floors(), package_of(path)
+def test_imports_go_to_lower_floors() -> None:
+    table, wrong = floors(), []
     # The files of the lowest floor are ordered among themselves; the test of circles holds that.
-    for name in imports(path):
-        parts = name.split(".")
-        if parts[0] != "BrainFusionLib" or len(parts) < 2 or parts[1] in (package, "__version__"):
-            continue
-        assert parts[1] in table, f"{name}: import from a package by its full name"
-        lower = table[parts[1]] < table[package] or table[parts[1]] == table[package] == 1
-        assert lower, f"{package} (floor {table[package]}) must not import {parts[1]} (floor {table[parts[1]]})"
+    for path in MODULES:
+        package = package_of(path)
+        for name in imports(path):
+            parts = name.split(".")
+            if parts[0] != "BrainFusionLib" or len(parts) < 2 or parts[1] in (package, "__version__"):
+                continue
+            assert parts[1] in table, f"{relative(path)}, {name}: import from a package by its full name"
+            if not (table[parts[1]] < table[package] or table[parts[1]] == table[package] == 1):
+                wrong.append(f"{relative(path)} (floor {table[package]}) imports {name} (floor {table[parts[1]]})")
+    assert wrong == []
 
 
 def test_no_file_imports_itself_by_way_of_others() -> None:
@@ -108,21 +117,19 @@ def test_no_file_imports_itself_by_way_of_others() -> None:
         visit(path, [])
 
 
-@pytest.mark.parametrize("path", MODULES, ids=relative)
-def test_torch_is_loaded_where_it_computes(path: Path) -> None:
-    roots = {name.split(".")[0] for name in imports(path, at_load_only=True)}
-    assert "torch" not in roots or relative(path).startswith(TORCH_AT_LOAD)
+def test_torch_is_loaded_where_it_computes() -> None:
+    users = [relative(path) for path in MODULES if "torch" in roots(imports(path, at_load_only=True))]
+    assert [path for path in users if not path.startswith(TORCH_AT_LOAD)] == []
 
 
-@pytest.mark.parametrize("path", MODULES, ids=relative)
-def test_the_library_imports_nothing_above_it(path: Path) -> None:
-    roots = {name.split(".")[0] for name in imports(path)}
-    assert not roots & FORBIDDEN
+def test_the_library_imports_nothing_above_it() -> None:
+    found = {relative(path): roots(imports(path)) & FORBIDDEN for path in MODULES}
+    assert {path: names for path, names in found.items() if names} == {}
 
 
-@pytest.mark.parametrize("path", MODULES, ids=relative)
-def test_files_have_at_most_400_lines(path: Path) -> None:
-    assert len(path.read_text(encoding="utf-8").splitlines()) <= 400
+def test_files_have_at_most_400_lines() -> None:
+    lines = {relative(path): len(path.read_text(encoding="utf-8").splitlines()) for path in MODULES}
+    assert {path: number for path, number in lines.items() if number > 400} == {}
 
 
 @pytest.mark.parametrize("name", ["BrainFusionLib", "BrainFusionLib.case", "BrainFusionLib.verdict.judge"])
@@ -152,8 +159,8 @@ def test_init_files_only_hand_names_on() -> None:
         assert all(isinstance(node, kinds) for node in body), relative(path)
 
 
-@pytest.mark.parametrize("path", [p for p in MODULES if package_of(p) != "cli"], ids=relative)
-def test_options_of_the_command_are_named_in_cli_only(path: Path) -> None:
-    text = path.read_text(encoding="utf-8")
-    options = re.findall(r"(?<![\w<!-])--[a-z][a-z-]+\b|(?<=[\s(])-o(?= [A-Z])", text)
-    assert options == []
+def test_options_of_the_command_are_named_in_cli_only() -> None:
+    option = re.compile(r"(?<![\w<!-])--[a-z][a-z-]+\b|(?<=[\s(])-o(?= [A-Z])")
+    outside = [path for path in MODULES if package_of(path) != "cli"]
+    found = {relative(path): option.findall(path.read_text(encoding="utf-8")) for path in outside}
+    assert {path: options for path, options in found.items() if options} == {}

@@ -9,6 +9,7 @@ from benchmarks.fidelity import run
 from benchmarks.fidelity.run import AIMS, fused, main, unit_of
 from BrainFusionLib.intensity import ct_to_unit
 from BrainFusionLib.metrics import contrast_kept
+from BrainFusionLib.settings import FusionSettings
 from simulation.aligned import make_pair, stored_as, with_lesion
 from simulation.heads import phantom_head
 
@@ -19,7 +20,8 @@ def pair():
 
 
 def test_coarse_phantom_reaches_all_aims(tmp_path, monkeypatch):
-    monkeypatch.setattr(run, "DIAMETERS_MM", (6.0, 15.0))
+    monkeypatch.setattr(run, "RULES", (FusionSettings.rule, "wavelet"))
+    monkeypatch.setattr(run, "DIAMETERS_MM", (6.0,))
     monkeypatch.setattr(run, "CONTRASTS", (0.1,))
     monkeypatch.setattr(run, "EVERY", 24)
     assert main(["--phantoms", "1", "--spacing", "3", "-o", str(tmp_path)]) == 0

@@ -34,7 +34,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 @pytest.fixture(scope="module")
 def pair() -> PhantomPair:
-    return make_pair(3, spacing_mm=3.0)
+    return make_pair(3, spacing_mm=4.0)
 
 
 @pytest.fixture(scope="module")
@@ -239,7 +239,7 @@ def test_a_wrong_voxel_size_is_found_by_a_similarity(
     # The MRI's header says 3 % too much: its head looks larger than it is, and the CT has to grow.
     grid = pair.mri.grid
     size, direction = grid.size_ijk, grid.direction
-    wrong = Grid(size, (3.09, 3.09, 3.09), tuple(1.03 * x for x in grid.origin_lps_mm), direction)
+    wrong = Grid(size, (4.12, 4.12, 4.12), tuple(1.03 * x for x in grid.origin_lps_mm), direction)
     write_volume(Volume(pair.mri.array_kji, wrong, "MR"), tmp_path / "mri.nii.gz")
     command = ["register", str(inputs / "ct.nii.gz"), str(tmp_path / "mri.nii.gz"), "-o", str(tmp_path / "t.tfm")]
     command += ["--json", str(tmp_path / "q.json"), "--preset", "fast"]

@@ -3,6 +3,7 @@
 import csv
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,7 +21,6 @@ from BrainFusionLib.cohort.one_case import SEAL
 from BrainFusionLib.cohort.overview import overview
 from BrainFusionLib.cohort.row import Row
 from BrainFusionLib.errors import ImageFileError, SettingsError
-from BrainFusionLib.fusion.network import FusionNet, arrays_of
 from BrainFusionLib.fusion.weights import Manifest, save_weights
 from BrainFusionLib.settings import FusionSettings, RegistrationSettings, SearchPass, Settings
 from tools.make_cohort import make_cohort
@@ -40,6 +40,14 @@ def cohort(tmp_path_factory):
     """Three good pairs and two broken rows."""
     pytest.importorskip("torch", reason="torch is not installed")
     return make_cohort(tmp_path_factory.mktemp("cohort"), cases=5, spacing_mm=5.0)
+
+
+@pytest.fixture(scope="module")
+def plain(cohort, tmp_path_factory):
+    """The folder of the cohort done by one process without an accident."""
+    folder = tmp_path_factory.mktemp("plain")
+    run_cohort(read_manifest(cohort)[0], folder, QUICK)
+    return folder
 
 
 def rows_of(folder):
@@ -119,9 +127,8 @@ def test_dry_run_only_lists_cases_and_problems(cohort, tmp_path, capsys):
     assert not (tmp_path / "out").exists()
 
 
-def test_a_killed_and_resumed_cohort_has_the_same_table(cohort, tmp_path):
+def test_a_killed_and_resumed_cohort_has_the_same_table(cohort, plain, tmp_path):
     entries, _ = read_manifest(cohort)
-    run_cohort(entries, tmp_path / "whole", QUICK)
     command = [sys.executable, "-c", (
         "from Testing.test_cohort import *\n"
         f"run_cohort(read_manifest({str(cohort)!r})[0], {str(tmp_path / 'killed')!r}, QUICK)"
@@ -133,10 +140,9 @@ def test_a_killed_and_resumed_cohort_has_the_same_table(cohort, tmp_path):
         process.kill()
         process.wait()
     run_cohort(entries, tmp_path / "killed", QUICK)
-    assert rows_of(tmp_path / "killed") == rows_of(tmp_path / "whole")
+    assert rows_of(tmp_path / "killed") == rows_of(plain)
     whole, killed = (
-        sorted(p.relative_to(tmp_path / which).as_posix() for p in (tmp_path / which).rglob("*"))
-        for which in ("whole", "killed")
+        sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*")) for folder in (plain, tmp_path / "killed")
     )
     assert killed == whole
 
@@ -144,10 +150,9 @@ def test_a_killed_and_resumed_cohort_has_the_same_table(cohort, tmp_path):
 @pytest.mark.parametrize(
     "damage", ["a result is cut off", "a result is gone", "the seal is nonsense", "the input changed"]
 )
-def test_what_is_not_whole_is_done_again(cohort, tmp_path, damage, monkeypatch):
+def test_what_is_not_whole_is_done_again(cohort, plain, tmp_path, damage, monkeypatch):
     entries = [entry for entry in read_manifest(cohort)[0] if entry.case == "head00"]
-    run_cohort(entries, tmp_path, QUICK)
-    case = tmp_path / "head00"
+    case = shutil.copytree(plain / "head00", tmp_path / "head00")
     if damage == "a result is cut off":
         (case / "fused.nii.gz").write_bytes(b"half")
     elif damage == "a result is gone":
@@ -180,6 +185,9 @@ def test_leftovers_of_a_killed_run_are_removed(cohort, tmp_path):
 
 
 def test_weights_count_by_their_content(cohort, tmp_path, monkeypatch):
+    # Not at the top: the processes that are killed import this file, and torch takes a second.
+    from BrainFusionLib.fusion.network import FusionNet, arrays_of
+
     entries = read_manifest(cohort)[0][:1]
     places = [tmp_path / "a" / "weights.npz", tmp_path / "b" / "weights.npz", tmp_path / "c" / "other.npz"]
     for place, seed in zip(places, (1, 2, 1), strict=True):
@@ -194,18 +202,15 @@ def test_weights_count_by_their_content(cohort, tmp_path, monkeypatch):
     assert run_cohort(entries, tmp_path / "out", retrained)[0].verdict == "red", "other weights of the same name"
 
 
-def test_two_workers_give_the_results_of_one(cohort, tmp_path):
-    entries, _ = read_manifest(cohort)
-    run_cohort(entries, tmp_path / "one", QUICK)
-    run_cohort(entries, tmp_path / "two", QUICK, workers=2)
-    assert rows_of(tmp_path / "two") == rows_of(tmp_path / "one")
+def test_two_workers_give_the_results_of_one(cohort, plain, tmp_path):
+    run_cohort(read_manifest(cohort)[0], tmp_path, QUICK, workers=2)
+    assert rows_of(tmp_path) == rows_of(plain)
 
 
 @pytest.mark.parametrize("readers", [1, 3])
-def test_reading_ahead_gives_the_same_results(cohort, tmp_path, monkeypatch, readers):
+def test_reading_ahead_gives_the_same_results(cohort, plain, tmp_path, monkeypatch, readers):
     """As on a graphics card."""
     entries, _ = read_manifest(cohort)
-    run_cohort(entries, tmp_path / "plain", QUICK)
     monkeypatch.setattr(running, "pick_device", lambda device: SimpleNamespace(type="cuda"))
     waiting, most, readings = [0], [0], running.read
 
@@ -220,8 +225,8 @@ def test_reading_ahead_gives_the_same_results(cohort, tmp_path, monkeypatch, rea
 
     monkeypatch.setattr(running, "read", read)
     monkeypatch.setattr(running, "fused", fused)
-    run_cohort(entries, tmp_path / "ahead", QUICK, workers=readers)
-    assert rows_of(tmp_path / "ahead") == rows_of(tmp_path / "plain")
+    run_cohort(entries, tmp_path, QUICK, workers=readers)
+    assert rows_of(tmp_path) == rows_of(plain)
     assert most[0] <= readers + 1
 
 
@@ -253,7 +258,7 @@ def test_workers_fit_the_memory_and_the_cores(cohort, monkeypatch):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no signals")
-def test_killed_worker_loses_no_case(cohort, tmp_path):
+def test_killed_worker_loses_no_case(cohort, plain, tmp_path):
     entries = read_manifest(cohort)[0][:3]
     killed = []
 
@@ -267,8 +272,7 @@ def test_killed_worker_loses_no_case(cohort, tmp_path):
 
     rows = run_cohort(entries, tmp_path, QUICK, workers=2, report=tell)
     assert killed
-    plain = run_cohort(entries, tmp_path / "plain", QUICK)
-    assert [row.status for row in rows] == [row.status for row in plain]
+    assert [row.status for row in rows] == [row["status"] for row in rows_of(plain)[: len(rows)]]
     assert "failed" not in [row.status for row in rows]
 
 
@@ -327,10 +331,9 @@ def test_every_problem_is_reported_with_its_row(tmp_path, delimiter):
     ("what", "code"), [("all good", 0), ("a broken row", 1), ("no manifest", 2), ("a fault", 1), ("--help", 0)]
 )
 def test_slicer_batch_script_returns_the_exit_code(cohort, tmp_path, what, code):
-    manifest = cohort
-    if what == "all good":
-        manifest = cohort.with_name("good.csv")
-        manifest.write_text("case,ct,mri\nhead00,ct00.nii.gz,mri00.nii.gz\n", encoding="utf-8")
+    manifest = cohort.with_name(f"{code}.csv")
+    rows = ["case,ct,mri", "head00,ct00.nii.gz,mri00.nii.gz", *["gone,ct00.nii.gz,gone.nii.gz"] * code]
+    manifest.write_text("\n".join(rows), encoding="utf-8")
     words = {"no manifest": ["--", str(tmp_path / "none.csv"), "-o", str(tmp_path)], "--help": ["--help"]}.get(
         what, ["--", str(manifest), "-o", str(tmp_path / "out"), *COMMAND]
     )
@@ -349,10 +352,9 @@ def test_slicer_batch_script_returns_the_exit_code(cohort, tmp_path, what, code)
 
 @pytest.mark.filterwarnings("ignore")  # Dask's own, and the sockets of the worker that is killed
 @pytest.mark.skipif(sys.platform == "win32", reason="no signals")
-def test_killed_dask_worker_gives_the_same_table(cohort, tmp_path):
+def test_killed_dask_worker_gives_the_same_table(cohort, plain, tmp_path):
     pytest.importorskip("distributed", reason="distributed is not installed: pip install 'brainfusion[cohort]'")
     entries = read_manifest(cohort)[0]
-    run_cohort(entries, tmp_path / "plain", QUICK)
     killed = []
     with dask_cluster(workers=2) as (address, workers):
 
@@ -361,9 +363,9 @@ def test_killed_dask_worker_gives_the_same_table(cohort, tmp_path):
                 killed.append(workers[0].pid)
                 os.killpg(workers[0].pid, signal.SIGKILL)
 
-        run_cohort(entries, tmp_path / "dask", QUICK, scheduler=address, report=tell)
+        run_cohort(entries, tmp_path, QUICK, scheduler=address, report=tell)
     assert killed
-    assert rows_of(tmp_path / "dask") == rows_of(tmp_path / "plain")
+    assert rows_of(tmp_path) == rows_of(plain)
 
 
 def test_case_on_dask_stops_when_its_run_is_gone(tmp_path, monkeypatch):
@@ -379,7 +381,8 @@ def test_case_on_dask_stops_when_its_run_is_gone(tmp_path, monkeypatch):
     assert cancel()
 
 
-def test_unreachable_scheduler_is_an_error(cohort, tmp_path):
+def test_unreachable_scheduler_is_an_error(cohort, tmp_path, monkeypatch):
+    monkeypatch.setattr(running, "SCHEDULER_ANSWERS_S", 0.5)
     pytest.importorskip("distributed", reason="distributed is not installed: pip install 'brainfusion[cohort]'")
     with pytest.raises(SettingsError, match="no Dask scheduler answers at this address"):
         run_cohort(read_manifest(cohort)[0], tmp_path, QUICK, scheduler=free_address())

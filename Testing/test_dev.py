@@ -209,14 +209,18 @@ def test_old_python_gets_a_message(monkeypatch):
 def test_the_tests_pass_only_if_the_checks_do_too(monkeypatch, capfd, checks, tests, code):
     asked = []
 
-    def run(*arguments):
+    def run(*arguments, output=None):
         asked.append(arguments[1])
+        print("findings of mypy", file=output)
         return tests if arguments[1] == "pytest" else checks
 
     monkeypatch.setattr(dev, "run", run)
+    monkeypatch.setattr(os, "environ", dict(os.environ))
     assert dev.test_all([]) == code
-    assert asked == ["ruff", "ruff", "mypy", "pytest"]
-    assert ("failed: ruff check, ruff format, mypy" in capfd.readouterr().err) == bool(checks)
+    assert sorted(asked) == ["mypy", "pytest", "ruff", "ruff"]
+    said = capfd.readouterr()
+    assert said.out.endswith("== mypy\nfindings of mypy\n")
+    assert ("failed: ruff check, ruff format, mypy" in said.err) == bool(checks)
 
 
 def test_only_test_passes_options_to_pytest(monkeypatch, capsys):

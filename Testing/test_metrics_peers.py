@@ -1,11 +1,10 @@
-"""The fusion measures beside other people's implementations of the same formulas, and lesions, metal and flicker."""
+"""The fusion measures beside other people's implementations of the same formulas, and lesions, metal and flicker.
+
+Those are imported where they are used: together they take two seconds, which each process of pytest would spend.
+"""
 
 import numpy as np
 import pytest
-from sewar.full_ref import vifp
-from skimage.measure import shannon_entropy
-from skimage.metrics import normalized_mutual_information, structural_similarity
-from sklearn.metrics import mutual_info_score, normalized_mutual_info_score
 
 from BrainFusionLib.metrics import centroid_shift, contrast_kept, flicker, measure
 from BrainFusionLib.metrics.fusion import vif_of
@@ -30,12 +29,16 @@ def images(request):
 
 def ssim_map(a, b, **how):
     """scikit-image's, cut to where the window fits, as ours is."""
+    from skimage.metrics import structural_similarity
+
     _, full = structural_similarity(a, b, data_range=255, use_sample_covariance=False, full=True, **how)
     edge = 5 if how.get("gaussian_weights") else 3
     return full[edge:-edge, edge:-edge]
 
 
 def test_vif_is_sewars(images):
+    from sewar.full_ref import vifp
+
     fused, a, b = images
     assert vif_of(a, fused) == pytest.approx(vifp(a, fused), abs=TOLERANCE)
     assert measure(*images)["VIF"] == pytest.approx((vifp(a, fused) + vifp(b, fused)) / 2, abs=TOLERANCE)
@@ -59,6 +62,9 @@ def test_qy_is_made_of_scikit_images_ssim(images):
 
 
 def test_nmi_is_scikit_learns_and_scikit_images(images):
+    from skimage.metrics import normalized_mutual_information
+    from sklearn.metrics import normalized_mutual_info_score
+
     fused, *sources = (image.astype(np.uint8) for image in images)
     learned = [normalized_mutual_info_score(source.ravel(), fused.ravel()) for source in sources]
     assert measure(*images)["NMI"] == pytest.approx(sum(learned), abs=TOLERANCE)
@@ -68,6 +74,9 @@ def test_nmi_is_scikit_learns_and_scikit_images(images):
 
 
 def test_entropy_is_scikit_images_in_bits(images):
+    from skimage.measure import shannon_entropy
+    from sklearn.metrics import mutual_info_score
+
     assert measure(*images)["EN"] == pytest.approx(shannon_entropy(images[0]), abs=TOLERANCE)
     levels = images[0].astype(int).ravel()
     assert measure(*images)["EN"] == pytest.approx(mutual_info_score(levels, levels) / np.log(2), abs=TOLERANCE)

@@ -50,10 +50,11 @@ assert "torch" not in sys.modules
 
 
 @pytest.fixture(scope="session")
-def wheel(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the wheel, which is built once for all processes of a test run."""
     base = tmp_path_factory.getbasetemp()
-    folder = (base if worker_id == "master" else base.parent) / "wheel"
+    # xdist gives each of its processes a folder of its own below the run's.
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "wheel"
     python = python_of(f"{sys.version_info[0]}.{sys.version_info[1]}")
     if python is None:
         pytest.skip("no Python with a pip of its own")

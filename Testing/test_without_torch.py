@@ -29,7 +29,7 @@ def brainfusion(*words: object) -> subprocess.CompletedProcess[str]:
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("files")
-    pair = make_pair(5, spacing_mm=3.0, rotation_deg=8, translation_mm=10)
+    pair = make_pair(5, spacing_mm=4.0, rotation_deg=8, translation_mm=10)
     write_volume(pair.ct, folder / "ct.nii.gz")
     write_volume(pair.mri, folder / "mri.nii.gz")
     rows = [f"one,{folder}/ct.nii.gz,{folder}/mri.nii.gz"]

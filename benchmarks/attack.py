@@ -90,6 +90,7 @@ def in_child(seed: int, number: int) -> tuple[str, str]:
     """Read an input in a forked child with limits; return its outcome, and what it said."""
     folder = Path(tempfile.mkdtemp(prefix="attack-"))
     report_read, report_write = os.pipe()
+    inherited = _held_bytes()
     child = os.fork()
     if child == 0:
         _read_and_leave(seed, number, folder, report_write)
@@ -101,9 +102,18 @@ def in_child(seed: int, number: int) -> tuple[str, str]:
     if os.WIFSIGNALED(status):
         by = os.WTERMSIG(status)
         return (OUTCOMES[5], "") if by == signal.SIGALRM else ("killed", signal.Signals(by).name)
-    if usage.ru_maxrss * 1024 > MOST_BYTES:
-        return OUTCOMES[6], f"{usage.ru_maxrss * 1024 / 1e9:.1f} GB"
+    grown = usage.ru_maxrss * 1024 - inherited
+    if grown > MOST_BYTES:
+        return OUTCOMES[6], f"{grown / 1e9:.1f} GB"
     return outcome or "killed", said
+
+
+def _held_bytes() -> int:
+    """Return the memory that a forked child of this process counts as its own: what is held, without mapped files."""
+    if not _STATM.exists():
+        return 0
+    _, resident, shared, *_ = map(int, _STATM.read_text().split())
+    return (resident - shared) * resource.getpagesize()
 
 
 def _read_and_leave(seed: int, number: int, folder: Path, report: int) -> None:

@@ -14,7 +14,7 @@ from BrainFusionLib.phantom import make_pair
 if len(sys.argv) == 4:
     ct, mri, pose = read_volume(sys.argv[1]), read_volume(sys.argv[2]), read_transform(sys.argv[3])
 else:
-    pair = make_pair(spacing_mm=1.5, rotation_deg=20, translation_mm=15)
+    pair = make_pair(spacing_mm=2, rotation_deg=20, translation_mm=15)
     shifted = np.array(pair.transform.moving_from_fixed_lps)
     shifted[0, 3] += 4
     ct, mri, pose = pair.ct, pair.mri, RigidTransform(shifted)

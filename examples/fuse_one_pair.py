@@ -13,7 +13,7 @@ from BrainFusionLib.phantom import make_pair
 if len(sys.argv) == 4:
     ct, mri, folder = read_volume(sys.argv[1]), read_volume(sys.argv[2]), Path(sys.argv[3])
 else:
-    pair = make_pair(spacing_mm=1.5, rotation_deg=20, translation_mm=15)
+    pair = make_pair(spacing_mm=2, rotation_deg=20, translation_mm=15)
     ct, mri, folder = pair.ct, pair.mri, Path(tempfile.mkdtemp())
 
 result = fuse(ct, mri)

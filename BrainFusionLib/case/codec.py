@@ -7,6 +7,7 @@ names the field.
 
 from __future__ import annotations
 
+import functools
 import math
 import types
 import typing
@@ -189,9 +190,7 @@ def _decoded_choice(
     raise RecordError(f"{_named(owner, path)}: must be {' or '.join(map(_wanted, kinds))}; got {_shown(plain)}")
 
 
-def _decoded_dataclass(
-    plain: Any, kind: type[Any], owner: str, path: str, voxels: Mapping[str, VoxelArray] | None
-) -> Any:
+def _decoded_dataclass(plain: Any, kind: Any, owner: str, path: str, voxels: Mapping[str, VoxelArray] | None) -> Any:
     if not isinstance(plain, dict):
         raise RecordError(f"{_named(owner, path)}: must be a {kind.__name__}; got {_shown(plain)}")
     hints = _types_of(kind)
@@ -234,7 +233,8 @@ def _decoded_volume(plain: Any, owner: str, path: str, voxels: Mapping[str, Voxe
 def _decoded_array(plain: list[Any], owner: str, path: str) -> Any:
     def numbers(item: Any) -> Any:
         if isinstance(item, list):
-            return [numbers(one) for one in item]
+            # Most of a result are rows of plain numbers, and this is read at every change in the panel.
+            return item if all(type(one) is float for one in item) else [numbers(one) for one in item]
         return _decoded(item, float, owner, path, None)
 
     try:
@@ -245,6 +245,7 @@ def _decoded_array(plain: list[Any], owner: str, path: str) -> Any:
     return array.reshape(0, 3) if array.size == 0 else array
 
 
+@functools.cache  # the hints are text, which Python compiles anew each time
 def _types_of(kind: type[Any]) -> dict[str, Any]:
     return typing.get_type_hints(kind)
 

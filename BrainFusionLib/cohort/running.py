@@ -36,6 +36,8 @@ LOG, LOCK = "cohort.log", ".cohort.lock"
 ATTEMPTS = 2
 # How long workers may take to end before they are killed.
 LONGEST_END_S = 1.0
+# How long a Dask scheduler is waited for.
+SCHEDULER_ANSWERS_S = 10.0
 Report = Callable[[Row, int, int], None]
 Note = Callable[[Row], None]
 
@@ -258,7 +260,7 @@ def _on_dask(entries: Sequence[Entry], folder: Path, settings: Settings, address
             "a scheduler needs Dask. Run: pip install distributed psutil, here and on the machines of its workers."
         ) from error
     try:
-        client = Client(address, timeout=10)
+        client = Client(address, timeout=SCHEDULER_ANSWERS_S)
     except (OSError, ValueError) as error:
         raise SettingsError(
             f"{address}: no Dask scheduler answers at this address ({error}). Start one with: dask scheduler."

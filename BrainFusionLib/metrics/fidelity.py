@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -34,10 +34,6 @@ class Fidelity(ByValue):
     bone_error_hu: float | None
     soft_tissue_error: float | None
     overshoot: float
-
-    def to_dict(self) -> dict[str, float | None]:
-        """Return plain values, for JSON."""
-        return asdict(self)
 
 
 def fidelity(

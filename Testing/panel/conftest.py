@@ -14,7 +14,9 @@ pytest.importorskip("PySide6.QtWidgets", reason="PySide6-Essentials is not insta
 import slicer
 from PySide6 import QtWidgets
 
+from BrainFusionLib import case
 from BrainFusionLib.phantom import make_pair
+from Testing import remembered
 
 # PySide6 6.12 takes None for immortal, as it is from Python 3.12 on: each call of a method that returns nothing loses a
 # reference to it, and after some ten thousand calls Python ends ("deallocating None").
@@ -23,6 +25,12 @@ if sys.version_info < (3, 12):
 
 sys.path.append(str(Path(__file__).parent))
 from window import loaded_module, opened_panel
+
+
+@pytest.fixture(autouse=True)
+def _computed_once(monkeypatch):
+    """What runs in this process is computed once for all tests: most of them fuse the same pair."""
+    monkeypatch.setattr(case, "run", remembered.run)
 
 
 @pytest.fixture(scope="session")

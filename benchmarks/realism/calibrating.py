@@ -182,13 +182,6 @@ def by_head_and_site(cases: Sample) -> Iterator[tuple[Chosen, Chosen]]:
                 yield judge, fit
 
 
-def by_effect(cases: Sample) -> Iterator[tuple[Chosen, Chosen]]:
-    """Yield the cases with an effect, and those without it."""
-    for effect in effects_of(cases):
-        having = cases.having(effect)
-        yield having, ~having
-
-
 def effects_of(cases: Sample) -> list[str]:
     """Return the effects with enough cases to leave them out."""
     every = sorted(frozenset().union(*cases.effects)) if cases.effects else []

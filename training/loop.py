@@ -70,7 +70,7 @@ class Trainer:
         self.config, self.data, self.team, self.folder = config, data, team, folder
         self.progress = Progress()
         self.steps = training.epochs * data.stream.steps_per_epoch
-        self.network = _first_network(config).to(team.device)
+        self.network = first_network(config).to(team.device)
         if training.channels_last:
             self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.averaged = {name: tensor.clone() for name, tensor in self.network.state_dict().items()}
@@ -311,8 +311,14 @@ def pinned(tensor: torch.Tensor) -> torch.Tensor:
     return tensor if tensor.is_cuda else tensor.pin_memory()
 
 
-def _first_network(config: Config) -> FusionNetwork:
-    """Return the network before the first step: of random weights, or of those that the configuration names."""
+def first_network(config: Config) -> FusionNetwork:
+    """Return the network before the first step: of random weights, or of those that the configuration names.
+
+    Raises
+    ------
+    WeightsError
+        The weights are missing or damaged, or are not those of this network or of the sha256 given.
+    """
     network, start = build_network(config.network), config.training.start
     if not start:
         return network

@@ -61,7 +61,7 @@ BONE_OVER_MRI = rule(
 BONE_AND_RIM = rule(
     "bone_and_rim",
     "Bone and its rim over MRI",
-    "the same, with the pixels that touch bone shown as CT where that is not much darker",
+    "the same, with the pixels that touch bone as CT unless much darker",
     bone_and_rim,
     "the CT through this piecewise-linear map in bone (300 HU and above) and in the pixels that touch it; the MRI's "
     "value elsewhere; a blend of the two between, and where the CT is much darker",

@@ -59,7 +59,7 @@ def windowed_bone_weight(ct_levels: npt.ArrayLike, mri_levels: npt.ArrayLike | N
     low = min(LATEST_START, max(low, _brain_level(levels) + ABOVE_BRAIN))
     weight: VoxelArray = np.clip((levels - np.float32(low)) / np.float32(high - low), 0, 1)
     clipped: BoolArray = levels >= CLIPPED
-    if np.count_nonzero(clipped) >= LEAST_CLIPPED * max(1, np.count_nonzero(levels >= high)):
+    if clipped.any() and np.count_nonzero(clipped) >= LEAST_CLIPPED * np.count_nonzero(levels >= high):
         weight *= _near_squares(clipped)
     if mri_levels is not None:
         weight *= _head(np.maximum(levels, np.asarray(mri_levels, dtype=np.float32)) > AIR)
@@ -94,7 +94,8 @@ def _head(tissue: BoolArray) -> BoolArray:
     while np.count_nonzero(grown) > np.count_nonzero(head):
         head, grown = grown, _grown(grown) & coarse
     head = head | (_between(head) & _between(head.T).T)
-    return np.repeat(np.repeat(head, 2, axis=0), 2, axis=1)[:rows, :columns]
+    whole: BoolArray = np.repeat(np.repeat(head, 2, axis=0), 2, axis=1)[:rows, :columns]
+    return whole
 
 
 def _grown(mask: BoolArray) -> BoolArray:

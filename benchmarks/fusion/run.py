@@ -35,7 +35,7 @@ LABEL = "ours, the label itself"
 # What a result has to reach at once: a score counts only with all gates passed.
 AIMS = {"Qabf": 0.650, "VIF": 0.36, "NMI": 1.15, "Qy": 0.975}
 LEAST_CORRELATION = 0.995
-LIMITS = {"bone_error": 0.5, "soft_tissue_error": 0.5, "overshoot": 0.0}
+LIMITS = {"bone_error": 0.5, "soft_tissue_error": 0.5, "overshoot": 0.0, "dark_rim_60": 0.0, "dark_rim_30": 2.0}
 REPORTED = ("SSIM", "SCD", "EN", "SD", "SF", "AG")
 
 
@@ -165,7 +165,9 @@ def _table(measured: Mapping[str, Measured], count: int) -> str:
         f"Means over {count} registered 8-bit slice pairs, each method's 8-bit pictures; errors and overshoot in grey "
         "levels of 255. Sorted by Qabf. A score counts only where the picture tells the truth about both sources: "
         f"bone error and soft-tissue error at most {LIMITS['bone_error']:g}, correlation at least "
-        f"{LEAST_CORRELATION:g}, no overshoot; where all of that holds, *true* says yes. **Bold**: "
+        f"{LEAST_CORRELATION:g}, no overshoot, no black ring (of the pixels that touch bone and are bright in the MRI, "
+        f"{LIMITS['dark_rim_60']:g} % darker than it by more than 60 levels and at most {LIMITS['dark_rim_30']:g} % by "
+        "more than 30); where all of that holds, *true* says yes. **Bold**: "
         + ", ".join(f"{name} ≥ {AIMS[name]:.3g}" for name in AIMS)
         + " and true. EN, SD, SF and AG are reported only: noise raises them.",
         "",

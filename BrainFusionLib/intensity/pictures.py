@@ -62,7 +62,7 @@ def windowed_bone_weight(ct_levels: npt.ArrayLike, mri_levels: npt.ArrayLike | N
     if clipped.any() and np.count_nonzero(clipped) >= LEAST_CLIPPED * np.count_nonzero(levels >= high):
         weight *= _near_squares(clipped)
     if mri_levels is not None:
-        weight *= _head(np.maximum(levels, np.asarray(mri_levels, dtype=np.float32)) > AIR)
+        weight *= head_in_pictures(levels, mri_levels)
     return weight
 
 
@@ -78,8 +78,12 @@ def _near_squares(mask: BoolArray) -> BoolArray:
     return found
 
 
-def _head(tissue: BoolArray) -> BoolArray:
-    """Return a mask of the head: tissue connected to its bulk, and what has that on all four sides; all if no bulk."""
+def head_in_pictures(ct_levels: npt.ArrayLike, mri_levels: npt.ArrayLike) -> BoolArray:
+    """Return a mask of the head in registered pictures, (rows, columns), without head holder and frame.
+
+    The head is tissue connected to its bulk, and what has that on all four sides; everything, if there is no bulk.
+    """
+    tissue: BoolArray = np.maximum(np.asarray(ct_levels), np.asarray(mri_levels)) > AIR
     rows, columns = tissue.shape
     even = np.pad(tissue, ((0, rows % 2), (0, columns % 2)))
     # At half the resolution: a quarter of the time, and gaps of a pixel, as noise makes them, are closed.

@@ -77,8 +77,8 @@ def best_alpha(ct: torch.Tensor, mri: torch.Tensor, bone_weight: torch.Tensor, c
 
     Minimises, slice by slice, ``1 − Qabf + bone·|fused − CT| in bone + soft·|fused − MRI| in soft tissue`` (see
     `training.losses`) over ``fused = α·CT + (1 − α)·MRI``, 0 ≤ α ≤ `greatest_weight`, so that it stays between its
-    sources and nothing but bone is much darker than the MRI. Adam with a rate that falls along half a cosine, projected after each step, from bone and its rim: from bone alone it took
-    three times as many steps to the same Qabf.
+    sources and nothing but bone is much darker than the MRI. Adam with a rate that falls along half a cosine, projected
+    after each step, from bone and its rim: from bone alone it took three times as many steps to the same Qabf.
 
     Parameters
     ----------

@@ -11,11 +11,12 @@ import numpy.typing as npt
 
 from BrainFusionLib.errors import GeometryError, ImageContentError
 from BrainFusionLib.intensity import CT_KNOTS_UNIT, unit_pair, windowed_bone_weight
+from BrainFusionLib.intensity.pictures import head_in_pictures
 from BrainFusionLib.io import PICTURES, read_volume
 from BrainFusionLib.io.pictures import pair_names, read_alike
 from BrainFusionLib.io.reading import is_folder
 from BrainFusionLib.metrics import gates, measure, slices_with_head
-from BrainFusionLib.volume import Volume
+from BrainFusionLib.volume import BoolArray, Volume
 
 # Voxels of two grids may lie this far apart, of their size, and still be taken for the same.
 SAME_GRID = 0.01
@@ -81,13 +82,18 @@ def _slices_of(fused: Volume, ct: Volume, mri: Volume) -> Iterator[tuple[str, di
 
 def _measured_pictures(name: str, paths: Sequence[Path]) -> dict[str, float | None]:
     fused, ct, mri = read_alike(paths)
-    return _measured(name, fused, ct, mri, windowed_bone_weight(ct, mri))
+    return _measured(name, fused, ct, mri, windowed_bone_weight(ct, mri), head_in_pictures(ct, mri))
 
 
 def _measured(
-    name: str, fused: npt.ArrayLike, ct: npt.ArrayLike, mri: npt.ArrayLike, bone: npt.ArrayLike
+    name: str,
+    fused: npt.ArrayLike,
+    ct: npt.ArrayLike,
+    mri: npt.ArrayLike,
+    bone: npt.ArrayLike,
+    head: BoolArray | None = None,
 ) -> dict[str, float | None]:
     try:
-        return {**measure(fused, ct, mri), **asdict(gates(fused, ct, mri, bone))}
+        return {**measure(fused, ct, mri), **asdict(gates(fused, ct, mri, bone, head))}
     except ValueError as error:
         raise ImageContentError(f"{name}: {error}") from error

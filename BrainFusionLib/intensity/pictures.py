@@ -116,7 +116,8 @@ def _between(mask: BoolArray) -> BoolArray:
     """Return what has pixels of a mask on both sides in its row."""
     columns = mask.shape[1]
     number, first, last = np.arange(columns), mask.argmax(axis=1), columns - 1 - mask[:, ::-1].argmax(axis=1)
-    return mask.any(axis=1)[:, None] & (number >= first[:, None]) & (number <= last[:, None])
+    between: BoolArray = (number >= first[:, None]) & (number <= last[:, None])
+    return between & mask.any(axis=1, keepdims=True)
 
 
 def _brain_level(levels: VoxelArray) -> float:

@@ -92,12 +92,22 @@ class Gates:
     dark_rim_30: float | None
 
 
-def gates(fused: npt.ArrayLike, ct: npt.ArrayLike, mri: npt.ArrayLike, bone_weight: npt.ArrayLike) -> Gates:
-    """Compare a fused slice with its sources, grey levels of 255; the bone weight is 0 to 1."""
+def gates(
+    fused: npt.ArrayLike,
+    ct: npt.ArrayLike,
+    mri: npt.ArrayLike,
+    bone_weight: npt.ArrayLike,
+    head: npt.NDArray[np.bool_] | None = None,
+) -> Gates:
+    """Compare a fused slice with its sources, grey levels of 255; the bone weight is 0 to 1.
+
+    Where the head is given, what is outside (a head holder) is not soft tissue.
+    """
     f, c, m, weight = (np.asarray(image, dtype=np.float64) for image in (fused, ct, mri, bone_weight))
     bone = weight >= 1
     soft = (np.maximum(c, m) > HEAD_LEVEL) & ~_with_neighbours(weight >= 0.5)
     darker = (m - f)[_with_neighbours(bone) & ~bone & (m >= BRIGHT_LEVEL)]
+    soft = soft if head is None else soft & head
     outside = np.maximum(np.maximum(f - np.maximum(c, m), np.minimum(c, m) - f), 0)
     return Gates(
         bone_error=float(np.abs(f - c)[bone].mean()) if bone.any() else None,

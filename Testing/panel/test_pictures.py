@@ -125,6 +125,12 @@ def test_pictures_of_every_state(panel, application, module, picture, request):
             for button in (panel.ui.errorCollapsibleButton, panel.ui.threeDCollapsibleButton):
                 button.setCollapsed(True)
             panel.parent.resize(440, 620)
+    panel.ui.outputCollapsibleButton.setCollapsed(False)
+    panel.ui.gridComboBox.setCurrentIndex(3)
+    panel.ui.boneCheckBox.click()
+    panel.parent.resize(440, 780)
+    picture("output-grid")
+    panel.ui.outputCollapsibleButton.setCollapsed(True)
     show_signing(panel, True)
     panel.ui.signerEdit.setText("A. Surgeon")
     panel.ui.commentEdit.setText("3 mm off at the left orbit")

@@ -53,10 +53,16 @@ class StoredResult:
     result: Result
 
 
-def keep_result(fused: slicer.vtkMRMLNode, result: Result) -> None:
-    """Keep the record of a result on its fused volume, without the names of the inputs."""
-    record = StoredResult(replace(result.without_names(), volumes=None))
-    fused.SetAttribute(RESULT_ATTRIBUTE, json.dumps(to_document(record)))
+def record_of(result: Result) -> str:
+    """Return the record of a result as it is kept: without voxels, and without the names of the inputs."""
+    bone = None if result.bone is None else replace(result.bone, labels=None)
+    record = StoredResult(replace(result.without_names(), volumes=None, bone=bone))
+    return json.dumps(to_document(record))
+
+
+def keep_result(fused: slicer.vtkMRMLNode, record: str) -> None:
+    """Keep the record of a result on its fused volume."""
+    fused.SetAttribute(RESULT_ATTRIBUTE, record)
 
 
 def result_of(fused: slicer.vtkMRMLNode) -> Result | None:

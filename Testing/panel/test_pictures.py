@@ -68,7 +68,7 @@ def show_error_and_three_d(panel, fused):
     grid = Grid((20, 20, 20), (10.0, 10.0, 10.0), (-95.0, -95.0, -95.0))
     errors = np.linspace(0.3, 2.5, 20)[:, None, None] * np.ones(grid.shape_kji)
     result = replace(decisions.result_of(fused), error_map=ErrorMap.of(errors, grid, 1.9))
-    decisions.keep_result(fused, result)
+    decisions.keep_result(fused, decisions.record_of(result))
     line = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLMarkupsLineNode", "Trajectory")
     for label, point in (("entry", (40, 20, 70)), ("target", (5, 0, 5))):
         line.AddControlPoint(vtk.vtkVector3d(*point), label)

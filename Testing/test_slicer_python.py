@@ -13,6 +13,7 @@ import os
 import shutil
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -40,9 +41,11 @@ def sources() -> list[Path]:
     return sorted(path for folder in (MODULE, ROOT / "BrainFusionLib") for path in folder.rglob("*.py"))
 
 
-def imports(tree: ast.AST, *, at_load: bool) -> set[str]:
+@cache
+def imports(path: Path, *, at_load: bool) -> frozenset[str]:
     """Return the top-level names that a file imports, those in functions only where `at_load` is false."""
-    found, todo = set(), [tree]
+    found: set[str] = set()
+    todo: list[ast.AST] = [ast.parse(path.read_text(encoding="utf-8"))]
     while todo:
         node = todo.pop()
         if isinstance(node, ast.Import):
@@ -54,15 +57,13 @@ def imports(tree: ast.AST, *, at_load: bool) -> set[str]:
         if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
             continue
         todo.extend(ast.iter_child_nodes(node))
-    return found
+    return frozenset(found)
 
 
 def test_all_files_import_only_what_slicer_has() -> None:
     allowed = {*sys.stdlib_module_names, *IN_SLICER, *APPLICATION, *OURS, *OPTIONAL, "torch"}
     wrong = {
-        f"{path.relative_to(ROOT)}: {name}"
-        for path in sources()
-        for name in imports(ast.parse(path.read_text(encoding="utf-8")), at_load=False) - allowed
+        f"{path.relative_to(ROOT)}: {name}" for path in sources() for name in imports(path, at_load=False) - allowed
     }
     assert wrong == set()
 
@@ -72,17 +73,16 @@ def test_the_library_imports_nothing_of_the_application() -> None:
         f"{path.relative_to(ROOT)}: {name}"
         for path in sources()
         if MODULE not in path.parents
-        for name in imports(ast.parse(path.read_text(encoding="utf-8")), at_load=False) & APPLICATION
+        for name in imports(path, at_load=False) & APPLICATION
     }
     assert wrong == set()
 
 
 @pytest.mark.parametrize("name", OPTIONAL)
 def test_optional_package_is_imported_in_one_place_on_use(name: str) -> None:
-    trees = {path: ast.parse(path.read_text(encoding="utf-8")) for path in sources()}
-    users = [path for path, tree in trees.items() if name in imports(tree, at_load=False)]
+    users = [path for path in sources() if name in imports(path, at_load=False)]
     assert len(users) <= OPTIONAL[name], users
-    assert [path for path, tree in trees.items() if name in imports(tree, at_load=True)] == []
+    assert [path for path in sources() if name in imports(path, at_load=True)] == []
 
 
 # ---- in Slicer's Python ---------------------------------------------------------------------------------------------

@@ -294,6 +294,7 @@ def test_unknown_fields_are_named():
         (("ct", "name"), 3),
         (("settings", "device"), "tpu"),
         (("settings", "registration", "samples"), 2.5),
+        (("ct_offset",), 10**400),
         (("settings", "registration", "samples"), True),
         (("settings", "registration", "passes"), "many"),
         (("settings", "registration", "passes"), [3]),

@@ -50,12 +50,14 @@ def test_all_weights_that_ship_are_compared():
 
 def test_scores_need_all_gates():
     good = {"bone_error": 0.1, "soft_tissue_error": 0.5, "overshoot": 0.0, "soft_tissue_correlation": 0.999}
+    good |= {"dark_rim_60": 0.0, "dark_rim_30": 2.0}
     assert fails(good) == []
     assert fails({**good, "overshoot": 0.01, "soft_tissue_correlation": 0.99}) == [
         "overshoot",
         "soft_tissue_correlation",
     ]
-    assert fails({**good, "bone_error": None}) == []
+    assert fails({**good, "bone_error": None, "dark_rim_60": None}) == []
+    assert fails({**good, "dark_rim_60": 0.1}) == ["dark_rim_60"]
 
 
 def test_peers_without_slices_in_common_are_refused(folders, tmp_path, caplog):

@@ -129,6 +129,19 @@ def test_gates_separate_wrong_bone_wrong_tissue_and_halos():
     assert gates(rim, ct, mri, bone).soft_tissue_error == 0
 
 
+def test_a_dark_pixel_beside_bone_fails_the_gate_of_the_black_ring():
+    ct, mri = np.full((32, 32), 50.0), np.full((32, 32), 140.0)
+    mri[7, 12:17] = 100  # not bright
+    ct[8:16, 8:16] = 255.0
+    fused = np.where(ct > 200, ct, mri)
+    fused[7, 10] -= 61
+    fused[7, 11] -= 31
+    fused[7, 13] = fused[5, 5] = 0  # dark in the MRI, and away from bone
+    told = gates(fused, ct, mri, ct >= 200)
+    assert told.dark_rim_60 == pytest.approx(100 / 31)
+    assert told.dark_rim_30 == pytest.approx(200 / 31)
+
+
 def test_bright_brain_is_not_bone():
     levels = np.zeros((64, 64))
     levels[8:56, 8:56] = 255  # skull
@@ -140,7 +153,61 @@ def test_bright_brain_is_not_bone():
         weight = windowed_bone_weight(np.where((levels > 0) & ~skull, levels + brighter, levels))
         assert (weight[skull] == 1).all()
         assert weight[12:52, 12:52].max() == 0
-    np.testing.assert_array_equal(windowed_bone_weight([160, 180, 200]), [0, 0.5, 1])
+    np.testing.assert_array_equal(windowed_bone_weight([[160, 180, 200]]), [[0, 0.5, 1]])
+
+
+def narrow_window():
+    """A head with a bright brain: CT and MRI, and where its skull is; a head holder beside it."""
+    y, x = np.mgrid[:128, :128]
+    radius = np.hypot(x - 64, y - 56)
+    skull = (radius > 38) & (radius < 46)
+    ct = np.where(radius <= 38, 150.0, 0.0)
+    ct[skull] = 255
+    ct[np.abs(np.hypot(x - 64, y - 56) - 60) < 1.5] = 255  # head holder
+    ct[:30] = np.where(radius[:30] < 50, ct[:30], 0)
+    mri = np.where(radius < 50, np.where(skull, 0.0, 150.0), 0.0)
+    return ct, mri, skull
+
+
+def test_brain_and_haemorrhage_as_bright_as_bone_are_not_bone():
+    ct, mri, _ = narrow_window()
+    ct[70:80, 66:78] = 230  # touches nothing
+    ct[54:93, 60:62] = 220  # touches the skull
+    weight = windowed_bone_weight(ct, mri)
+    assert weight[50:90].max() == 1  # the skull
+    assert weight[70:80, 66:78].max() == 0
+    assert weight[54:90, 60:62].max() == 0
+
+
+def test_a_calcification_stays_bone():
+    ct, mri, _ = narrow_window()
+    ct[60:64, 60:64] = 255
+    assert (windowed_bone_weight(ct, mri)[60:64, 60:64] == 1).all()
+
+
+def test_a_head_holder_is_not_bone():
+    ct, mri, skull = narrow_window()
+    holder = (ct == 255) & ~skull
+    assert holder.any()
+    weight = windowed_bone_weight(ct, mri)
+    assert weight[holder].max() == 0
+    assert (weight[skull] == 1).all()
+
+
+def test_bone_that_no_window_clips_is_told_by_its_level():
+    ct, mri, skull = narrow_window()
+    assert (windowed_bone_weight(np.minimum(ct, 230), mri)[skull] == 1).all()
+
+
+def test_nose_and_septum_belong_to_the_head():
+    ct, mri, _ = narrow_window()
+    ct[2:12, 63:65] = 255  # reaches the skull
+    ct[50:54, 60:64] = 0  # air around what touches nothing
+    mri[50:54, 60:64] = 0
+    ct[51:53, 61:63] = 255
+    weight = windowed_bone_weight(ct, mri)
+    assert (weight[2:12, 63:65] == 1).all()
+    assert (weight[51:53, 61:63] == 1).all()
 
 
 def test_gates_without_bone_or_tissue_are_none():

@@ -12,7 +12,7 @@ from BrainFusionLib.fusion.network import FusionNetAlpha, arrays_of, build_netwo
 from BrainFusionLib.fusion.network.alpha import MARGIN, _CutOff
 from BrainFusionLib.fusion.rim import PlainRim, RimKernel, RimNetwork
 from BrainFusionLib.fusion.slices import fuse_slices
-from BrainFusionLib.fusion.weight_map import REACH, bone_and_rim, shapes_of
+from BrainFusionLib.fusion.weight_map import MOST_DARKENING, REACH, bone_and_rim, greatest_weight, shapes_of
 from BrainFusionLib.fusion.weights import Manifest, save_weights
 from BrainFusionLib.intensity import Stacks, bone_weight, ct_to_unit
 
@@ -64,7 +64,8 @@ def test_untrained_network_keeps_more_edges_than_the_rule():
     given = tensor_of(hu[None], ct_to_unit(hu)[None], mri[None].astype(np.float32))
     ct, mri, bone = given.split(1, dim=1)
     batch = Batch(ct, mri, bone, ct[:, :0], torch.zeros(1))
-    rule = bone_and_rim(bone) * ct + (1 - bone_and_rim(bone)) * mri
+    first = torch.minimum(bone_and_rim(bone), greatest_weight(ct, mri, bone))
+    rule = first * ct + (1 - first) * mri
     with torch.no_grad():
         assert qabf(FusionNetAlpha(4).eval()(given), batch) < qabf(rule, batch) - 0.002
 
@@ -109,13 +110,14 @@ def test_any_weights_keep_bone_and_tissue_without_overshoot(seed, training):
     assert alpha.max() <= 1
     assert (fused <= np.maximum(ct, mri) + 1e-6).all()
     assert (fused >= np.minimum(ct, mri) - 1e-6).all()
+    assert (mri - fused)[bone < 1].max() <= MOST_DARKENING + 1e-6  # no black ring
 
 
 def test_clamped_weights_have_gradients_up_to_the_margin():
     free = torch.tensor([-MARGIN - 0.1, -0.1, 0.5, 1.1, MARGIN + 1.1], requires_grad=True)
     for direction in (1.0, -1.0):
         free.grad = None
-        (direction * _CutOff.apply(free)).sum().backward()
+        (direction * _CutOff.apply(free, torch.ones_like(free))).sum().backward()
         # Descent goes against the gradient: downwards for 1, upwards for -1.
         passes = [0, 1, 1, 1, 1] if direction > 0 else [1, 1, 1, 1, 0]
         assert (free.grad * direction).tolist() == passes

@@ -11,7 +11,8 @@ import torch
 from PIL import Image
 
 from BrainFusionLib.errors import WeightsError
-from BrainFusionLib.fusion.weights import load_weights
+from BrainFusionLib.fusion.weight_map import MOST_DARKENING
+from BrainFusionLib.fusion.weights import find_weights, load_weights
 from BrainFusionLib.metrics import gates
 from BrainFusionLib.metrics.fusion import qabf
 from training import losses
@@ -23,6 +24,7 @@ from training.curves import main as curves
 from training.evaluate import main as evaluate
 from training.export import main as export
 from training.labels import best_alpha, make_labels, rule_label
+from training.loop import first_network
 from training.losses import Batch, loss_of
 from training.make_original_data import main as make_original_data
 from training.optimisers import build_optimiser, learning_rate_share
@@ -332,3 +334,24 @@ def test_missing_heads_of_original_data_are_rejected(tmp_path, caplog):
 
 def test_a_configuration_can_be_used_twice(config_file):
     assert replace(read_config(config_file)) == read_config(config_file)
+
+
+def test_training_can_start_from_weights_of_its_own_network():
+    config = read_config("training/configs/default.toml", ["--training.start", "fusion_net_alpha"])
+    shipped = load_weights(find_weights("fusion_net_alpha")).arrays
+    for name, array in first_network(config).arrays().items():
+        np.testing.assert_array_equal(array, shipped[name])
+    for name, value in (("network.width", "8"), ("training.start", "fusion_net"), ("training.start_sha256", "0" * 64)):
+        words = ["--training.start", "fusion_net_alpha", f"--{name}", value]
+        with pytest.raises(WeightsError):
+            first_network(read_config("training/configs/default.toml", words))
+
+
+def test_the_label_leaves_no_black_ring():
+    y, x = np.mgrid[:32, :32]
+    bone = (np.abs(np.hypot(x - 16, y - 16) - 8) < 2).astype(np.float32)
+    ct, mri, weight = (torch.from_numpy(a.astype(np.float32))[None, None] for a in (0.3 + 0.7 * bone, 1 - bone, bone))
+    alpha = best_alpha(ct, mri, weight, LabelConfig(kind="optimum", steps=10))
+    fused = alpha * ct + (1 - alpha) * mri
+    assert (alpha > 0)[weight == 0].any()
+    assert (mri - fused)[weight == 0].max() <= MOST_DARKENING + 1e-6

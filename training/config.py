@@ -246,6 +246,8 @@ class TrainingConfig:
         Bit-identical repetition on a GPU, too, at some cost. (On the CPU it is always so for one number of threads.)
     threads
         CPU threads; 0 leaves it to torch.
+    start, start_sha256
+        Weights (name or file) that the network starts from, of its own architecture, and their sha256; empty: random.
     """
 
     epochs: int = 100
@@ -261,6 +263,8 @@ class TrainingConfig:
     checkpoint_steps: int = 0
     deterministic: bool = False
     threads: int = 0
+    start: str = ""
+    start_sha256: str = ""
 
     def __post_init__(self) -> None:
         for name in ("epochs", "epoch_slices", "batch_size", "accumulate"):

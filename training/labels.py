@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from BrainFusionLib.fusion.methods import prepare
-from BrainFusionLib.fusion.weight_map import bone_and_rim
+from BrainFusionLib.fusion.weight_map import bone_and_rim, greatest_weight, within_limits
 from BrainFusionLib.intensity import Stacks
 from BrainFusionLib.settings import FusionSettings
 from BrainFusionLib.volume import VoxelArray
@@ -24,7 +24,7 @@ def label_key(config: LabelConfig) -> dict[str, Any]:
         return {"kind": config.kind}
     return {
         "kind": config.kind,
-        "version": 2,
+        "version": 3,
         "steps": config.steps,
         "learning_rate": config.learning_rate,
         "bone": config.bone,
@@ -76,9 +76,9 @@ def best_alpha(ct: torch.Tensor, mri: torch.Tensor, bone_weight: torch.Tensor, c
     """Search the weight of the CT at every pixel that makes the best fused slice.
 
     Minimises, slice by slice, ``1 − Qabf + bone·|fused − CT| in bone + soft·|fused − MRI| in soft tissue`` (see
-    `training.losses`) over ``fused = α·CT + (1 − α)·MRI``, 0 ≤ α ≤ 1, so that it stays between its sources. Adam with
-    a rate that falls along half a cosine, projected after each step, from bone and its rim: from bone alone it took
-    three times as many steps to the same Qabf.
+    `training.losses`) over ``fused = α·CT + (1 − α)·MRI``, 0 ≤ α ≤ `greatest_weight`, so that it stays between its
+    sources and nothing but bone is much darker than the MRI. Adam with a rate that falls along half a cosine, projected
+    after each step, from bone and its rim: from bone alone it took three times as many steps to the same Qabf.
 
     Parameters
     ----------
@@ -91,7 +91,8 @@ def best_alpha(ct: torch.Tensor, mri: torch.Tensor, bone_weight: torch.Tensor, c
         α, (B, 1, H, W).
     """
     batch = Batch(ct, mri, bone_weight, ct[:, :0], torch.zeros(len(ct), device=ct.device))
-    alpha = bone_and_rim(bone_weight).requires_grad_()
+    most = greatest_weight(ct, mri, bone_weight)
+    alpha = torch.minimum(bone_and_rim(bone_weight), most).requires_grad_()
     # A short memory of the gradient's size: it changes fast while edges form.
     optimiser = torch.optim.Adam([alpha], lr=config.learning_rate, betas=(0.9, 0.99))
     with torch.enable_grad():
@@ -105,6 +106,6 @@ def best_alpha(ct: torch.Tensor, mri: torch.Tensor, bone_weight: torch.Tensor, c
             terms.sum().backward()  # type: ignore[no-untyped-call]
             optimiser.step()
             with torch.no_grad():
-                alpha.clamp_(0, 1)
+                alpha.copy_(within_limits(alpha, most))
     found: torch.Tensor = alpha.detach()
     return found

@@ -14,7 +14,9 @@ import torch
 from torch.nn.parallel import DistributedDataParallel
 
 from BrainFusionLib.errors import SettingsError, WeightsError
-from BrainFusionLib.fusion.network import build_network
+from BrainFusionLib.fusion.architecture import check_arrays_fit
+from BrainFusionLib.fusion.network import FusionNetwork, build_network, network_from_weights
+from BrainFusionLib.fusion.weights import find_weights, load_weights
 from training.cache import SliceStore
 from training.checkpoint import load_checkpoint, save_checkpoint
 from training.config import Config
@@ -68,7 +70,7 @@ class Trainer:
         self.config, self.data, self.team, self.folder = config, data, team, folder
         self.progress = Progress()
         self.steps = training.epochs * data.stream.steps_per_epoch
-        self.network = build_network(config.network).to(team.device)
+        self.network = first_network(config).to(team.device)
         if training.channels_last:
             self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.averaged = {name: tensor.clone() for name, tensor in self.network.state_dict().items()}
@@ -307,3 +309,19 @@ class Trainer:
 def pinned(tensor: torch.Tensor) -> torch.Tensor:
     """Return a tensor that a GPU can fetch by itself."""
     return tensor if tensor.is_cuda else tensor.pin_memory()
+
+
+def first_network(config: Config) -> FusionNetwork:
+    """Return the network before the first step: of random weights, or of those that the configuration names.
+
+    Raises
+    ------
+    WeightsError
+        The weights are missing or damaged, or are not those of this network or of the sha256 given.
+    """
+    network, start = build_network(config.network), config.training.start
+    if not start:
+        return network
+    weights = load_weights(find_weights(start), config.training.start_sha256 or None)
+    check_arrays_fit({name: array.shape for name, array in network.arrays().items()}, weights)
+    return network_from_weights(weights).train()

@@ -30,6 +30,8 @@ MEANINGS = {
     "soft_tissue_error": "gate: mean distance from the MRI in soft tissue, levels of 255",
     "soft_tissue_correlation": "gate: correlation with the MRI in soft tissue",
     "overshoot": "gate: mean distance from the sources' range, levels of 255",
+    "dark_rim_60": "gate: bright pixels beside bone darker than the MRI by more than 60 levels, %",
+    "dark_rim_30": "gate: the same, by more than 30 levels, %",
 }
 
 

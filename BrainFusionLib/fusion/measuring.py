@@ -81,7 +81,7 @@ def _slices_of(fused: Volume, ct: Volume, mri: Volume) -> Iterator[tuple[str, di
 
 def _measured_pictures(name: str, paths: Sequence[Path]) -> dict[str, float | None]:
     fused, ct, mri = read_alike(paths)
-    return _measured(name, fused, ct, mri, windowed_bone_weight(ct))
+    return _measured(name, fused, ct, mri, windowed_bone_weight(ct, mri))
 
 
 def _measured(

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from functools import reduce
-
 import numpy as np
 
+from BrainFusionLib.fusion import weight_map
 from BrainFusionLib.fusion.method import rule
+from BrainFusionLib.fusion.weight_map import blend, greatest_weight
 from BrainFusionLib.volume import VoxelArray
 
 
@@ -22,21 +22,18 @@ def maximum(ct_unit: VoxelArray, mri_unit: VoxelArray, bone_weight: VoxelArray) 
 
 def bone_over_mri(ct_unit: VoxelArray, mri_unit: VoxelArray, bone_weight: VoxelArray) -> VoxelArray:
     """Return CT where it is bone and MRI elsewhere: ``w·ct + (1 − w)·mri``, exactly so at ``w`` = 0 and 1."""
-    return bone_weight * ct_unit + (1 - bone_weight) * mri_unit
+    return blend(bone_weight, ct_unit, mri_unit)
 
 
 def bone_and_rim(ct_unit: VoxelArray, mri_unit: VoxelArray, bone_weight: VoxelArray) -> VoxelArray:
     """Return `bone_over_mri` with the neighbours, within the slice, of what is at least half bone shown as CT, too.
 
     A pixel that touches bone holds some of both, and bone's edge, the strongest of the slice, lies in it: shown from
-    one source, the edge stays as steep as it was.
+    one source, the edge stays as steep as it was. What is not bone gets darker than the MRI by
+    `weight_map.MOST_DARKENING` at most.
     """
-    half = np.where(bone_weight >= 0.5, bone_weight, np.float32(0))
-    padded = np.pad(half, [(0, 0)] * (half.ndim - 2) + [(1, 1), (1, 1)])
-    rows, columns = half.shape[-2:]
-    shifted = (padded[..., y : y + rows, x : x + columns] for y in range(3) for x in range(3))
-    spread = reduce(np.maximum, shifted, bone_weight)
-    return bone_over_mri(ct_unit, mri_unit, spread)
+    most = greatest_weight(ct_unit, mri_unit, bone_weight)
+    return blend(np.minimum(weight_map.bone_and_rim(bone_weight), most), ct_unit, mri_unit)
 
 
 AVERAGE = rule(
@@ -64,8 +61,8 @@ BONE_OVER_MRI = rule(
 BONE_AND_RIM = rule(
     "bone_and_rim",
     "Bone and its rim over MRI",
-    "the same, with the pixels that touch bone shown as CT",
+    "the same, with the pixels that touch bone as CT unless much darker",
     bone_and_rim,
     "the CT through this piecewise-linear map in bone (300 HU and above) and in the pixels that touch it; the MRI's "
-    "value elsewhere; a blend of the two between",
+    "value elsewhere; a blend of the two between, and where the CT is much darker",
 )

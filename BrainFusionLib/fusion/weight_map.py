@@ -20,6 +20,10 @@ from BrainFusionLib.volume import VoxelArray
 
 # How far from what is at least half bone, pixels, anything but the MRI may be shown.
 REACH = 2
+# How much darker than the MRI anything but bone may be shown, unit scale: 29 levels of an 8-bit picture. The edges of
+# bright CSF and bone ask for a black line between the two (48 % of the bright pixels that touch bone came out more than
+# 30 levels too dark, one in three more than 60), which a reader takes for an artefact or a vessel.
+MOST_DARKENING = 0.115
 # Slopes are squashed to -1 to 1: half of that is reached at these (edge strength a unit of weight, unit scale).
 SQUASH = (0.2, 2.0)
 # Channels that the first layer takes: CT, MRI, bone weight, first and present α and the slope, squashed twice.
@@ -89,9 +93,10 @@ def channels(slices: Array) -> tuple[Array, Array, Array]:
     return slices[:, :1], slices[:, 1:2], slices[:, 2:]
 
 
-def within_0_and_1(free: Array) -> Array:
-    """Cut off at 0 and 1."""
-    return module_of(free).clip(free, 0, 1)
+def within_limits(free: Array, most: Array) -> Array:
+    """Cut off at 0 and at the greatest weight."""
+    xp = module_of(free)
+    return xp.minimum(xp.clip(free, 0, None), most)
 
 
 def weight_map(
@@ -99,7 +104,7 @@ def weight_map(
     steps: Sequence[Step],
     *,
     fixed: Callable[[], AbstractContextManager[Any]] = nullcontext,
-    cut: Callable[[Array], Array] = within_0_and_1,
+    cut: Callable[[Array, Array], Array] = within_limits,
 ) -> Array:
     """Return the weight of the CT, 0 to 1, (B, 1, H, W).
 
@@ -112,15 +117,16 @@ def weight_map(
     fixed
         The context of what no gradient goes through, in float32.
     cut
-        Keeps weights between 0 and 1.
+        Keeps weights between 0 and their greatest values.
     """
     xp = module_of(slices)
     ct, mri, bone = channels(slices)
     difference = ct - mri
     whole, free = as_float(bone >= 1), near(bone) * (bone < 1)
-    first = whole + bone_and_rim(bone) * free
-    alpha = first
     with fixed():
+        most = greatest_weight(as_float(ct), as_float(mri), bone)
+        first = xp.minimum(whole + bone_and_rim(bone) * free, most)
+        alpha = first
         sources = [edges(as_float(ct)), edges(as_float(mri))]
     for conv1, conv2, head in steps:
         with fixed():
@@ -129,8 +135,18 @@ def weight_map(
             present = alpha * 1  # without its gradient
         seen = relu(conv1(xp.concatenate([ct, mri, bone, first, present, *squashed], 1)))
         decided = shuffled(as_float(head(relu(conv2(seen)))))
-        alpha = whole + free * cut(alpha + decided[:, :1] + decided[:, 1:] * squashed[0])
+        alpha = whole + free * cut(alpha + decided[:, :1] + decided[:, 1:] * squashed[0], most)
     return alpha
+
+
+def greatest_weight(ct: Array, mri: Array, bone: Array) -> Array:
+    """Return the most that the CT may weigh, of the arrays' one shape: 1 in bone.
+
+    Elsewhere it may make no pixel darker than the MRI by more than `MOST_DARKENING`: no black ring around bone,
+    calcifications, clips and electrodes. To brighten, it may weigh 1.
+    """
+    xp = module_of(ct)
+    return xp.maximum(as_float(bone >= 1), MOST_DARKENING / xp.clip(mri - ct, MOST_DARKENING, None))
 
 
 def near(bone: Array) -> Array:

@@ -5,9 +5,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from BrainFusionLib.geometry import FloatArray
 from BrainFusionLib.intensity.unit import Stacks
-from BrainFusionLib.volume import VoxelArray
+from BrainFusionLib.volume import BoolArray, VoxelArray
 
 # This level is 1 on the unit scale.
 WHITE = 255
@@ -19,6 +18,14 @@ BONE_RAMP_LEVELS = (160.0, 200.0)
 ABOVE_BRAIN, LATEST_START = 30.0, 190.0
 # Possible levels of the brain (neither air nor clipped by the window), width of the smoothing, least number of pixels.
 BRAIN_LEVELS, SMOOTHED_LEVELS, LEAST_BRAIN = (20, 230), 9, 500
+# Bone, calcifications and metal are clipped by the window; brain, haemorrhage, muscle and skin are not, however bright
+# a narrow window makes them: a square of 2 by 2 pixels from this level upwards is the core of bone, and bone is what
+# lies this near to one, pixels.
+CLIPPED, BONE_REACH = 250.0, 2
+# A window that clips less than this share of what is as bright as bone ends above it: then the level alone decides.
+LEAST_CLIPPED = 0.1
+# Brighter than this in CT or MRI is not air, and this thick, pixels, the bulk of the head; head holders are thinner.
+AIR, BULK = 24.0, 14
 
 
 def picture_stacks(ct_levels: npt.ArrayLike, mri_levels: npt.ArrayLike) -> Stacks:
@@ -32,23 +39,87 @@ def picture_stacks(ct_levels: npt.ArrayLike, mri_levels: npt.ArrayLike) -> Stack
     ct, mri = (np.asarray(levels, dtype=np.float32) for levels in (ct_levels, mri_levels))
     bone: VoxelArray = np.zeros(ct.shape, dtype=np.float32)
     for number, picture in enumerate(ct):
-        bone[number] = windowed_bone_weight(picture)
+        bone[number] = windowed_bone_weight(picture, mri[number])
     return Stacks(ct / np.float32(WHITE), mri / np.float32(WHITE), bone)
 
 
-def windowed_bone_weight(ct_levels: npt.ArrayLike) -> FloatArray:
+def windowed_bone_weight(ct_levels: npt.ArrayLike, mri_levels: npt.ArrayLike | None = None) -> VoxelArray:
     """Return the bone weight of an 8-bit, brain-windowed CT: 0 up to level 160, 1 from 200, linear between.
 
-    If the brain is brighter than 130, bone starts 30 levels above the brain, at most at 190.
+    If the brain is brighter than 130, bone starts 30 levels above the brain, at most at 190. What is not near the core
+    of bone (`CLIPPED`) has weight 0, and, where the MRI is given, what is outside the head: head holder and frame.
+
+    Parameters
+    ----------
+    ct_levels, mri_levels
+        (rows, columns), 0 to 255, registered.
     """
-    levels = np.asarray(ct_levels, dtype=np.float64)
+    levels = np.asarray(ct_levels, dtype=np.float32)
     low, high = BONE_RAMP_LEVELS
     low = min(LATEST_START, max(low, _brain_level(levels) + ABOVE_BRAIN))
-    weight: FloatArray = np.clip((levels - low) / (high - low), 0, 1)
+    weight: VoxelArray = np.clip((levels - np.float32(low)) / np.float32(high - low), 0, 1)
+    clipped: BoolArray = levels >= CLIPPED
+    if clipped.any() and np.count_nonzero(clipped) >= LEAST_CLIPPED * np.count_nonzero(levels >= high):
+        weight *= _near_squares(clipped)
+    if mri_levels is not None:
+        weight *= head_in_pictures(levels, mri_levels)
     return weight
 
 
-def _brain_level(levels: FloatArray) -> float:
+def _near_squares(mask: BoolArray) -> BoolArray:
+    """Return what lies within `BONE_REACH` pixels of the squares of 2 by 2 pixels in a mask."""
+    found = mask
+    for _ in range(2):
+        found = (found[1:] & found[:-1]).T
+    for _ in range(2):
+        wide = np.pad(found, ((BONE_REACH + 1, BONE_REACH + 1), (0, 0)))
+        rows = len(found) + 1
+        found = np.logical_or.reduce([wide[n : n + rows] for n in range(2 * BONE_REACH + 2)]).T
+    return found
+
+
+def head_in_pictures(ct_levels: npt.ArrayLike, mri_levels: npt.ArrayLike) -> BoolArray:
+    """Return a mask of the head in registered pictures, (rows, columns), without head holder and frame.
+
+    The head is tissue connected to its bulk, and what has that on all four sides; everything, if there is no bulk.
+    """
+    tissue: BoolArray = np.maximum(np.asarray(ct_levels), np.asarray(mri_levels)) > AIR
+    rows, columns = tissue.shape
+    even = np.pad(tissue, ((0, rows % 2), (0, columns % 2)))
+    # At half the resolution: a quarter of the time, and gaps of a pixel, as noise makes them, are closed.
+    coarse: BoolArray = even[::2, ::2] | even[1::2, ::2] | even[::2, 1::2] | even[1::2, 1::2]
+    bulk, half = coarse, BULK // 4
+    for _ in range(2):
+        wide = np.pad(bulk, ((half, half), (0, 0)))
+        bulk = np.logical_and.reduce([wide[n : n + len(bulk)] for n in range(2 * half + 1)]).T
+    if not bulk.any():
+        return np.ones_like(tissue)
+    head, grown = bulk, _grown(bulk) & coarse
+    while np.count_nonzero(grown) > np.count_nonzero(head):
+        head, grown = grown, _grown(grown) & coarse
+    head = head | (_between(head) & _between(head.T).T)
+    whole: BoolArray = np.repeat(np.repeat(head, 2, axis=0), 2, axis=1)[:rows, :columns]
+    return whole
+
+
+def _grown(mask: BoolArray) -> BoolArray:
+    """Return a mask and its four neighbours."""
+    result = mask.copy()
+    result[1:] |= mask[:-1]
+    result[:-1] |= mask[1:]
+    result[:, 1:] |= mask[:, :-1]
+    result[:, :-1] |= mask[:, 1:]
+    return result
+
+
+def _between(mask: BoolArray) -> BoolArray:
+    """Return what has pixels of a mask on both sides in its row."""
+    columns = mask.shape[1]
+    number, first, last = np.arange(columns), mask.argmax(axis=1), columns - 1 - mask[:, ::-1].argmax(axis=1)
+    return mask.any(axis=1)[:, None] & (number >= first[:, None]) & (number <= last[:, None])
+
+
+def _brain_level(levels: VoxelArray) -> float:
     """Return the most frequent level that is neither air nor clipped by the window; 0 if there is none."""
     first, last = BRAIN_LEVELS
     counts = np.bincount(levels[(levels > first) & (levels < last)].astype(np.intp), minlength=last)[first:]

@@ -13,6 +13,8 @@ from BrainFusionLib.volume import VoxelArray
 
 # A pixel is inside the head if either source is above this grey level.
 HEAD_LEVEL = 10.0
+# From this grey level on, a pixel of the MRI is bright: a dark one beside it would be seen.
+BRIGHT_LEVEL = 120.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,12 +79,17 @@ class Gates:
         Pearson's correlation with the MRI in the same pixels; ``None`` if one of the two is constant.
     overshoot
         Mean distance from the range between both sources, grey levels of 255, over all pixels.
+    dark_rim_60, dark_rim_30
+        Of the pixels that touch bone, are not bone and are bright in the MRI (`BRIGHT_LEVEL`), the percentage that is
+        darker than the MRI by more than 60 and 30 grey levels: a black ring around bone; ``None`` if there are none.
     """
 
     bone_error: float | None
     soft_tissue_error: float | None
     soft_tissue_correlation: float | None
     overshoot: float
+    dark_rim_60: float | None
+    dark_rim_30: float | None
 
 
 def gates(fused: npt.ArrayLike, ct: npt.ArrayLike, mri: npt.ArrayLike, bone_weight: npt.ArrayLike) -> Gates:
@@ -90,12 +97,15 @@ def gates(fused: npt.ArrayLike, ct: npt.ArrayLike, mri: npt.ArrayLike, bone_weig
     f, c, m, weight = (np.asarray(image, dtype=np.float64) for image in (fused, ct, mri, bone_weight))
     bone = weight >= 1
     soft = (np.maximum(c, m) > HEAD_LEVEL) & ~_with_neighbours(weight >= 0.5)
+    darker = (m - f)[_with_neighbours(bone) & ~bone & (m >= BRIGHT_LEVEL)]
     outside = np.maximum(np.maximum(f - np.maximum(c, m), np.minimum(c, m) - f), 0)
     return Gates(
         bone_error=float(np.abs(f - c)[bone].mean()) if bone.any() else None,
         soft_tissue_error=float(np.abs(f - m)[soft].mean()) if soft.any() else None,
         soft_tissue_correlation=correlation(f[soft], m[soft]) if soft.any() else None,
         overshoot=float(outside.mean()),
+        dark_rim_60=float(100 * (darker > 60).mean()) if darker.size else None,
+        dark_rim_30=float(100 * (darker > 30).mean()) if darker.size else None,
     )
 
 

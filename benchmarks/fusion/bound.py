@@ -57,7 +57,7 @@ def bound(pairs: Path) -> str:
         config = LabelConfig(kind="optimum", steps=STEPS, bone=bone_price, soft=soft_price)
         rows = []
         for ct, mri in read:
-            bone = windowed_bone_weight(ct)
+            bone = windowed_bone_weight(ct, mri)
             a, b, weight = (torch.from_numpy(x.astype(np.float32))[None, None] for x in (ct / 255, mri / 255, bone))
             alpha = best_alpha(a, b, weight, config)[0, 0].numpy()
             fused = np.rint(alpha * ct + (1 - alpha) * mri)

@@ -19,7 +19,7 @@ from BrainFusionLib.fusion.weight_map import (
     margin_of,
     shapes_of,
     weight_map,
-    within_0_and_1,
+    within_limits,
 )
 from BrainFusionLib.volume import VoxelArray
 
@@ -33,18 +33,19 @@ MARGIN = 0.5
 
 
 class _CutOff(torch.autograd.Function):
-    """Cut off at 0 and 1; the gradient passes where it leads back, and outwards up to the margin."""
+    """Cut off at 0 and the greatest weight; the gradient passes where it leads back, and outwards up to the margin."""
 
     @staticmethod
-    def forward(ctx: Any, free: torch.Tensor) -> torch.Tensor:
-        ctx.save_for_backward(free)
-        return free.clamp(0, 1)
+    def forward(ctx: Any, free: torch.Tensor, most: torch.Tensor) -> torch.Tensor:
+        ctx.save_for_backward(free, most)
+        cut: torch.Tensor = within_limits(free, most)
+        return cut
 
     @staticmethod
-    def backward(ctx: Any, gradient: torch.Tensor) -> torch.Tensor:
-        (free,) = ctx.saved_tensors
-        outwards = ((free > 1 + MARGIN) & (gradient < 0)) | ((free < -MARGIN) & (gradient > 0))
-        return gradient.masked_fill(outwards, 0)
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None]:
+        free, most = ctx.saved_tensors
+        outwards = ((free > most + MARGIN) & (gradient < 0)) | ((free < -MARGIN) & (gradient > 0))
+        return gradient.masked_fill(outwards, 0), None
 
 
 class FusionNetAlpha(WeightOutput, FusionNetwork):
@@ -108,7 +109,7 @@ class FusionNetAlpha(WeightOutput, FusionNetwork):
                 yield
 
         steps = list(zip(self.conv1, self.conv2, self.head, strict=True))
-        alpha: torch.Tensor = weight_map(slices, steps, fixed=fixed, cut=_cut_off if self.training else within_0_and_1)
+        alpha: torch.Tensor = weight_map(slices, steps, fixed=fixed, cut=_cut_off if self.training else within_limits)
         return alpha
 
     def batch_output(self, slices: torch.Tensor) -> torch.Tensor:
@@ -120,6 +121,6 @@ class FusionNetAlpha(WeightOutput, FusionNetwork):
         return RimNetwork(self.arrays()).runner(device) if device == "cpu" else ready(self, torch.device(device))
 
 
-def _cut_off(free: torch.Tensor) -> torch.Tensor:
-    cut: torch.Tensor = _CutOff.apply(free)  # type: ignore[no-untyped-call]
+def _cut_off(free: torch.Tensor, most: torch.Tensor) -> torch.Tensor:
+    cut: torch.Tensor = _CutOff.apply(free, most)  # type: ignore[no-untyped-call]
     return cut

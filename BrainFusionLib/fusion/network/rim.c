@@ -20,7 +20,7 @@
 
 /* The constants of alpha.py and edges.py, in this order. */
 typedef struct {
-    float tiny, corner, strength[3], direction[3], squash[2];
+    float tiny, corner, strength[3], direction[3], squash[2], darkening;
 } Constants;
 
 typedef struct {
@@ -136,6 +136,12 @@ static inline void add_slopes(const Constants *c, float source, float source_tur
     const float q = source * qs * qd * (c->strength[0] * c->direction[0]);
     *by_strength -= q * (1 - qs) * c->strength[1] * (weaker ? 1 / source : -ratio / strength) * corner;
     *by_direction -= q * (1 - qd) * c->direction[1] * (2 / pi) * sign;
+}
+
+/* The most that the CT may weigh in what is not bone: weight_map.greatest_weight. */
+static inline float greatest_weight(const Constants *c, float difference)
+{
+    return -difference > c->darkening ? c->darkening / -difference : 1;
 }
 
 /* The slope of the total edge preservation, times CT minus MRI, squashed in two ways. */
@@ -337,7 +343,7 @@ static void conv2(const Workspace *space, const int32_t *list, int64_t n, const 
     }
 }
 
-static void head(const Workspace *space, const int32_t *list, int64_t n, const float *weights)
+static void head(const Workspace *space, const int32_t *list, int64_t n, const float *weights, const Constants *c)
 {
     const int64_t width = space->blocks * LANES;
     float *const *plane = space->plane;
@@ -354,8 +360,8 @@ static void head(const Workspace *space, const int32_t *list, int64_t n, const f
                 const int64_t at = pixel_of(space, list[first + k]) + pixel / 2 * space->wide + pixel % 2;
                 if (!space->free[at]) continue;
                 const float wanted = plane[ALPHA][at] + sum[k][pixel] + sum[k][4 + pixel] * plane[NEAR_SQUASHED][at];
-                const float alpha = wanted < 0 ? 0 : wanted > 1 ? 1 : wanted;
-                const float difference = plane[CT][at] - plane[MRI][at];
+                const float difference = plane[CT][at] - plane[MRI][at], most = greatest_weight(c, difference);
+                const float alpha = wanted < 0 ? 0 : wanted > most ? most : wanted;
                 plane[ALPHA][at] = alpha;
                 plane[FUSED][at] = alpha * difference + plane[MRI][at];
             }
@@ -407,9 +413,12 @@ EXPORTED void VARIANT(brainfusion_rim_alpha)(const float *ct, const float *mri, 
         const int64_t conv1_stride = (1 + 16 * SEEN_CHANNELS) * LANES, conv2_stride = (1 + 9 * padded) * LANES;
         load(&space, plane[CT], ct);
         load(&space, plane[MRI], mri);
-        memcpy(plane[ALPHA], plane[FIRST], sizeof(float) * (size_t)pixels);
-        for (int64_t at = 0; at < pixels; at++)
-            plane[FUSED][at] = plane[FIRST][at] * (plane[CT][at] - plane[MRI][at]) + plane[MRI][at];
+        for (int64_t at = 0; at < pixels; at++) {
+            const float difference = plane[CT][at] - plane[MRI][at], most = greatest_weight(&c, difference);
+            const float first = plane[FIRST][at], kept = first > most ? most : first;
+            plane[ALPHA][at] = plane[FIRST][at] = plane[BONE][at] >= 1 ? 1 : kept;
+            plane[FUSED][at] = plane[FIRST][at] * difference + plane[MRI][at];
+        }
         mark(&space);
         const int64_t conv1_count = list_of(&space, space.conv1_cells, space.list[0]);
         const int64_t conv2_count = list_of(&space, space.conv2_cells, space.list[1]);
@@ -422,7 +431,7 @@ EXPORTED void VARIANT(brainfusion_rim_alpha)(const float *ct, const float *mri, 
             weights += space.blocks * conv1_stride;
             conv2(&space, space.list[1], conv2_count, weights, conv2_stride);
             weights += space.blocks * conv2_stride;
-            head(&space, space.list[2], head_count, weights);
+            head(&space, space.list[2], head_count, weights, &c);
             weights += conv2_stride;
         }
     }

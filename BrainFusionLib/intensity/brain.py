@@ -31,7 +31,7 @@ LEAST_CONTRAST, LEAST_EXCESS = 0.25, 1.3
 # PD; of voxels below the rim, that are not bone, air or metal.
 LEAST_DENSER_HU, SOFT_HU = 2.0, 60.0
 # The bias is measured again, at all depths, against the means of three classes; from voxels this near their own.
-TURNS, NEAR_LOG = 2, 0.35
+TURNS, NEAR_LOG = 8, 0.35
 # Without contrast in the MRI (PD), and without a CT, what lies deeper than this is taken for brain.
 SHALLOW_MM = 3.0
 LEAST_VOXELS = 2_000
@@ -85,7 +85,10 @@ def brain_mask(mri: Volume, depth_kji: VoxelArray, hu_kji: VoxelArray | None = N
     if hu_kji is not None:
         hu = hu_kji[box]
         if csf is None or _lead_of_density(found, depth, hu) < LEAST_DENSER_HU:
-            csf, found[inside] = None, is_brain(signal[inside], hu[inside], depth[inside])
+            csf, found = None, inside.copy()
+        if csf != "dark":
+            # Beside bright CSF, vessels and dura are as dark as brain: both images must agree.
+            found[inside] &= is_brain(signal[inside], hu[inside], depth[inside])
     elif csf is None:
         found = depth > SHALLOW_MM
     mask: BoolArray = np.zeros(depth_kji.shape, bool)

@@ -3,7 +3,8 @@
 Brain is grey and white matter and lesions; the CSF of sulci, cisterns and ventricles is not, nor are dura and vessels.
 Whether CSF is dark (T1, FLAIR) or bright (T2) is read off the image: CSF lies at the rim more often than in the middle,
 and is less dense than brain in the CT. Where no such class is found (in PD the dark class is vessels, the bright one
-grey matter), CSF is told from brain by both images: two classes, whose signal in the MRI is learned from the CT.
+grey matter), CSF is told from brain by both images: two classes, whose signal in the MRI is learned from the CT. They
+must agree to it where CSF is bright, too.
 """
 
 from __future__ import annotations
@@ -175,10 +176,10 @@ def without_bias(mri: Volume, depth_kji: VoxelArray) -> VoxelArray:
 def _evened(signal: VoxelArray, depth: VoxelArray, spacing_ijk_mm: tuple[float, ...]) -> VoxelArray:
     """Return the signal without the bias that is left: with a strong coil, its rim is half as bright again.
 
-    Unlike `without_bias`, this sees the rim: each voxel is compared with the median of its class. Every second voxel is
-    used, every one along an axis of thick slices.
+    Unlike `without_bias`, this sees the rim: each voxel is compared with the median of its class. Voxels up to 3 mm
+    apart are used, every one along an axis of thick slices.
     """
-    steps = [2 if spacing < 2 else 1 for spacing in spacing_ijk_mm[::-1]]
+    steps = [max(1, int(3 / spacing)) for spacing in spacing_ijk_mm[::-1]]
     some = tuple(slice(None, None, step) for step in steps)
     blocks = [
         min(n, max(1, round(BLOCK_MM / s / step)))

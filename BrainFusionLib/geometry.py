@@ -83,10 +83,16 @@ class Grid(ByValue):
         """
         matrix = np.asarray(lps_from_ijk, dtype=np.float64)
         if matrix.shape != (4, 4) or not np.isfinite(matrix).all() or not np.allclose(matrix[3], [0, 0, 0, 1]):
-            raise GeometryError(f"an affine must be a finite 4x4 matrix with last row 0 0 0 1; got {matrix.tolist()}")
+            raise GeometryError(
+                f"an affine must be a finite 4x4 matrix with last row 0 0 0 1; got "
+                f"{matrix.tolist()}. Correct the header, or convert the original images again."
+            )
         spacing = np.linalg.norm(matrix[:3, :3], axis=0)
         if not (spacing > 0).all():
-            raise GeometryError(f"voxel spacing must be positive, in mm; the affine gives {tuple(spacing)}")
+            raise GeometryError(
+                f"voxel spacing must be positive, in mm; the affine gives {spacing.tolist()}. Correct the "
+                "header, or convert the original images again."
+            )
         return cls(size_ijk, tuple(spacing), tuple(matrix[:3, 3]), matrix[:3, :3] / spacing)
 
     @property

@@ -9,10 +9,11 @@ import ast
 import re
 import subprocess
 import sys
-from functools import cache
 from pathlib import Path
 
 import pytest
+
+from Testing.imports import imports, roots
 
 ROOT = Path(__file__).resolve().parents[1]
 LIBRARY = ROOT / "BrainFusionLib"
@@ -44,32 +45,6 @@ def package_of(path: Path) -> str:
 
 def dotted(path: Path) -> str:
     return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
-
-
-@cache
-def imports(path: Path, *, at_load_only: bool = False) -> set[str]:
-    """Return the dotted names that a module imports, those for types included; `at_load_only` leaves those out."""
-    found: set[str] = set()
-    todo: list[ast.AST] = [ast.parse(path.read_text(encoding="utf-8"), filename=str(path))]
-    while todo:
-        node = todo.pop()
-        if at_load_only and isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
-            continue
-        if at_load_only and isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
-            continue
-        if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{relative(path)}: a relative import"
-            module = node.module or ""
-            found |= {module, *(f"{module}.{alias.name}" for alias in node.names)}
-        todo.extend(ast.iter_child_nodes(node))
-    return found
-
-
-def roots(names: set[str]) -> set[str]:
-    """Return the top-level names."""
-    return {name.split(".")[0] for name in names}
 
 
 def imported_modules(path: Path) -> set[Path]:

@@ -9,12 +9,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from benchmarks import backends
 from benchmarks.registration import confidence, run
 from benchmarks.registration.measure import measure
 from benchmarks.registration.methods import METHODS, Method
 from benchmarks.registration.results import FIELDS, append_result, read_results, summary
 from benchmarks.stages import STEPS
 from BrainFusionLib.errors import MissingDependencyError
+from BrainFusionLib.evidence import Evidence, GivenPose
+from BrainFusionLib.io.tables import format_csv
+from BrainFusionLib.transform import RigidTransform
+from BrainFusionLib.verdict.judge import judge
+from BrainFusionLib.verdict.table import CRITERIA
 from simulation.cases import make_case
 from simulation.heads import Head, phantom_head
 
@@ -103,3 +109,28 @@ def test_refusals_are_counted(head: Head, capsys: pytest.CaptureFixture[str]) ->
 def test_each_step_that_is_timed_is_there(step):
     module, function = STEPS[step]
     assert callable(getattr(importlib.import_module(module), function))
+
+
+@pytest.mark.parametrize(("percent", "may_not"), [(0.1, False), (10, True)])
+def test_findings_of_two_backends_differ_only_close_to_a_limit(percent: float, may_not: bool) -> None:
+    def outcome(apart_mm: float) -> backends.Outcome:
+        evidence = Evidence(given=GivenPose(None, apart_mm, apart_mm))
+        verdict = judge(evidence)
+        levels = frozenset((finding.code, finding.level) for finding in verdict.findings)
+        return backends.Outcome(RigidTransform.identity(), verdict.colour, evidence, levels)
+
+    (limit,) = (criterion.amber for criterion in CRITERIA if criterion.code == "apart_from_registration")
+    assert limit is not None
+    above, below = (outcome(limit * (1 + sign * percent / 100)) for sign in (1, -1))
+    most, differing, far = backends.findings_apart(above, below)
+    assert most == pytest.approx(2 * percent / 100)
+    assert [words.split()[0] for words in differing] == ["apart_from_registration"]
+    assert far is may_not
+
+
+def test_a_kind_that_both_backends_fused_is_not_fused_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    row = {"kind": "plain", "pose_mm": "0.000001", "colours": "green, green", "agrees": "yes"}
+    (tmp_path / "records.csv").write_text(format_csv([row], backends.COLUMNS))
+    monkeypatch.setattr(backends, "row_of", None)
+    assert backends.main(["-o", str(tmp_path), "--kinds", "plain"]) == 0
+    assert "1 of 1 agree" in (tmp_path / "table.md").read_text()

@@ -294,6 +294,7 @@ def test_unknown_fields_are_named():
         (("ct", "name"), 3),
         (("settings", "device"), "tpu"),
         (("settings", "registration", "samples"), 2.5),
+        (("ct_offset",), 10**400),
         (("settings", "registration", "samples"), True),
         (("settings", "registration", "passes"), "many"),
         (("settings", "registration", "passes"), [3]),
@@ -371,6 +372,9 @@ def test_names_and_paths_are_removed_together():
     request = Request(
         Source("MILLER.nrrd", "/home/miller/MILLER.nrrd"), Source("MILLER_T1.nrrd", "/home/x"), settings=settings
     )
+    fused = Volume(
+        np.zeros((2, 2, 2), np.float32), Grid((2, 2, 2)), "MR", "MILLER_T1.nrrd", ("MILLER_T1.nrrd: no orientation",)
+    )
     told = Result(
         request,
         Pose(RigidTransform.identity(), RigidTransform.identity(), "given", "not moved"),
@@ -379,10 +383,11 @@ def test_names_and_paths_are_removed_together():
         Grid((2, 2, 2)),
         Provenance("today", {}, "cpu"),
         notes=("MILLER_T1.nrrd: no orientation",),
+        volumes=Volumes(fused, replace(fused, name="MILLER.nrrd in MILLER_T1.nrrd")),
     )
-    plain = json.dumps(to_plain(told.without_names()))
+    plain = json.dumps(to_plain(told.without_names(), {}))
     assert "MILLER" not in plain
     assert "home" not in plain
     assert told.without_names().notes == ("MRI: no orientation",)
-    assert "home" not in json.dumps(to_plain(told.without_paths()))
+    assert "home" not in json.dumps(to_plain(told.without_paths(), {}))
     assert replace(told.without_paths()).request.ct.name == "MILLER.nrrd"

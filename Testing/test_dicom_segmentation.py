@@ -80,7 +80,7 @@ def test_object_names_the_series_and_what_is_in_doubt(written, tmp_path):
 
 def test_missing_package_is_named(written_without, tmp_path):
     bone, headers = written_without
-    with pytest.raises(MissingDependencyError, match="dicom-seg"):
+    with pytest.raises(MissingDependencyError, match="pip install highdicom"):
         write_dicom_segmentation(bone, tmp_path / "bone.dcm", headers, "rule")
 
 
@@ -90,7 +90,7 @@ def test_a_result_says_that_its_bone_is_not_written_and_how_it_would_be(monkeypa
     headers = dicom_results.PairHeaders(ct=None, mri=object())
     result = replace(result_of(*small_head()), bone=Bone(300.0, 100.0))
     noted = dicom_results.noting_what_is_missing(result, headers).notes
-    assert ("brainfusion[dicom-seg]" in " ".join(noted)) is not is_installed
+    assert ("pip install highdicom" in " ".join(noted)) is not is_installed
     assert dicom_results.noting_what_is_missing(replace(result, bone=None), headers).notes == result.notes
 
 

@@ -543,6 +543,11 @@ def test_signed_mri_is_not_taken_for_a_ct(ct, mri, signed):
     check_pair(ct, _as(mri, signed(mri.array_kji, noise), modality=None))
 
 
+def test_inverted_ct_is_refused(ct, mri):
+    with pytest.raises(ImageContentError, match=r"tissue is above 300, as bone is, and its air is not near -1000"):
+        check_pair(_as(ct, -ct.array_kji), mri)
+
+
 def test_volume_without_bone_is_refused_as_no_ct(ct, mri):
     soft = _as(ct, np.minimum(ct.array_kji, 120), name="soft")
     with pytest.raises(ImageContentError, match=r"soft, given as CT, shows no bone"):

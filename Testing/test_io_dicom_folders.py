@@ -296,3 +296,38 @@ def test_damaged_zip_is_refused(folder, tmp_path, temporary):
         with pytest.raises(ImageFileError, match=r"CT\.zip: "):
             read_volume(tmp_path / "CT.zip")
     assert not list(temporary.iterdir())
+
+
+def test_colour_images_beside_the_slices_are_set_aside(folder, whole):
+    for photometric, samples in (("RGB", 3), ("PALETTE COLOR", 1)):
+        path = shutil.copy(folder / "IM0000", folder / f"screen {samples}")
+        changed(path, SOPInstanceUID=generate_uid(), SamplesPerPixel=samples, PhotometricInterpretation=photometric)
+        data = pydicom.dcmread(path)
+        data.PixelData = data.PixelData * samples
+        data.save_as(path)
+    assert_same(folder, whole, "2 colour images (screenshots?)")
+
+
+def test_numbers_with_a_decimal_comma_are_read(folder, whole):
+    for file in folder.iterdir():
+        content = file.read_bytes()
+        assert b"1.5\\1.25" in content
+        file.write_bytes(content.replace(b"1.5\\1.25", b"1,5\\1,25"))
+    volume = read_volume(folder)
+    assert volume.grid.same_as(whole.grid)
+
+
+def test_slices_of_two_patients_and_missing_files_of_a_volume_are_noted(folder, whole):
+    changed(folder / "IM0002", PatientID="another")
+    assert_same(folder, whole, "different patient IDs")
+    changed(folder / "IM0002", PatientID="ID-4711", InConcatenationNumber=2, InConcatenationTotalNumber=9)
+    assert_same(folder, whole, "2 of 9 files of a volume in several files are here")
+
+
+def test_values_given_by_a_table_are_refused(folder):
+    changed(folder / "IM0002", ModalityLUTSequence=[pydicom.Dataset()])
+    data = pydicom.dcmread(folder / "IM0002")
+    del data.RescaleSlope
+    data.save_as(folder / "IM0002")
+    with pytest.raises(ImageFileError, match="IM0002: its values are in a table"):
+        read_volume(folder)

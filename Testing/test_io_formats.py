@@ -199,6 +199,30 @@ def test_qform_replaces_an_sform_that_scales_to_a_template(tmp_path, code, qform
     assert any("to fit a template" in note for note in volume.notes)
 
 
+def test_sound_qform_replaces_an_sform_that_is_zero_or_not_of_numbers(tmp_path):
+    plain = ras_affine(OBLIQUES[0])
+    image = nib.Nifti1Image(VOXELS_IJK, plain)
+    image.set_qform(plain, code=1)
+    nib.save(image, tmp_path / "a.nii")
+    for number in (0.0, np.nan):
+        volume = read_volume(patch(tmp_path / "a.nii", 280, np.full(12, number, "<f4").tobytes()))
+        assert_read_as(volume, plain)
+        assert [note for note in volume.notes if "the qform was used" in note]
+    with pytest.raises(GeometryError, match="the sform, its orientation, is zero"):
+        read_volume(patch(tmp_path / "a.nii", 252, np.int16(0).tobytes()))
+
+
+@pytest.mark.parametrize(("unit", "factor"), [(1, 1e3), (3, 1e-3)])
+def test_units_are_converted_unless_only_mm_fit_a_patient(tmp_path, unit, factor):
+    head = np.diag([-40.0, 40, 40, 1])
+    noted = read_volume(save_nifti(tmp_path / "a.nii", head, xyzt_units=unit))
+    assert_read_as(noted, head)
+    assert [note for note in noted.notes if "mm were assumed" in note]
+    converted = read_volume(save_nifti(tmp_path / "b.nii", np.diag([*[40 / factor] * 3, 1]), xyzt_units=unit))
+    assert_read_as(converted, np.diag([40.0, 40, 40, 1]))
+    assert [note for note in converted.notes if "were converted to mm" in note]
+
+
 @pytest.mark.parametrize("code", [1, 2, 3])
 def test_sform_that_only_places_the_head_is_used(tmp_path, code):
     image = nib.Nifti1Image(VOXELS_IJK, ras_affine(OBLIQUES[0]))
@@ -533,6 +557,7 @@ def edited(tmp_path, name, old, new, image=None):
         ("a.mha", b"TransformMatrix = 1 0 0", b"TransformMatrix = 1 .2 0", "perpendicular"),
         ("a.nrrd", b"(1,0,0)", b"(1,0.2,0)", "perpendicular"),
         ("a.nrrd", b"space origin", b'space units: "m" "m" "m"\nspace origin', "must be in mm"),
+        ("a.mha", b"NDims = 3", b"NDims = 3\nDistanceUnits = cm", "must be in mm"),
         ("a.nrrd", b"(1,0,0)", b"none", "no direction in space"),
     ],
 )
@@ -556,6 +581,20 @@ def test_missing_spacing_and_axes_in_text_headers_are_noted(tmp_path):
         assert any("1 mm was assumed" in note for note in read_volume(edited(tmp_path, name, old, new)).notes)
     path = edited(tmp_path, "b.mha", b"TransformMatrix = 1 0 0 0 1 0 0 0 1\n", b"")
     assert any("assumed that i runs to the left" in note for note in read_volume(path).notes)
+    for name, old, new, words in (
+        ("a.mha", b"Offset = 0 0 0\n", b"", "no position"),
+        ("a.nrrd", b"space directions: (1,0,0) (0,1,0) (0,0,1)\n", b"spacings: 1 1 1\n", "no position"),
+        ("a.nrrd", b"space directions: (1,0,0) (0,1,0) (0,0,1)\n", b"axis mins: 1 2 3\n", "axis mins"),
+    ):
+        assert any(words in note for note in read_volume(edited(tmp_path, name, old, new)).notes), words
+
+
+def test_scale_of_values_in_a_metaimage_header_is_applied_with_a_note(tmp_path):
+    plain = read_volume(edited(tmp_path, "a.mha", b"", b""))
+    scale = b"ElementToIntensityFunctionSlope = 2\nElementToIntensityFunctionOffset = -1024\nDimSize"
+    volume = read_volume(edited(tmp_path, "a.mha", b"DimSize", scale))
+    np.testing.assert_array_equal(volume.array_kji, plain.array_kji * 2 - 1024)
+    assert [note for note in volume.notes if "they were scaled" in note]
 
 
 @pytest.mark.parametrize("suffix", [".nii", ".nrrd", ".mha"])

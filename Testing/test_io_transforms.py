@@ -59,6 +59,19 @@ def test_itks_files_are_read_as_by_itk(tmp_path, name, several):
         np.testing.assert_allclose(read.apply(point), made.TransformPoint(point), atol=1e-4)
 
 
+def test_composite_in_a_matlab_file_of_which_itk_keeps_the_last_part_is_refused(tmp_path):
+    parts = [sitk.TranslationTransform(3, (1, 2, 3)), sitk.TranslationTransform(3, (4, 5, 6))]
+    sitk.WriteTransform(sitk.CompositeTransform(parts), tmp_path / "a.mat")
+    with pytest.raises(ImageFileError, match="cannot hold a composite"):
+        read_transform(tmp_path / "a.mat")
+
+
+def test_mark_of_utf8_before_a_text_changes_nothing(tmp_path):
+    sitk.WriteTransform(sitk.TranslationTransform(3, (1, 2, 3)), tmp_path / "a.tfm")
+    (tmp_path / "a.tfm").write_bytes(b"\xef\xbb\xbf\r\n" + (tmp_path / "a.tfm").read_bytes())
+    np.testing.assert_array_equal(read_transform(tmp_path / "a.tfm").translation_mm, (1, 2, 3))
+
+
 @pytest.mark.parametrize("axes", AXES)
 @pytest.mark.parametrize("form", ["fsl", "lta"])
 def test_written_transform_of_another_program_is_read_again_in_any_orientation(tmp_path, form, axes):

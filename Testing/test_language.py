@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -60,11 +61,16 @@ def all_texts() -> dict[str, str]:
     return texts()
 
 
+@cache
+def with_words_apart(text: str) -> str:
+    return re.sub(r"(?<=\w)_(?=\w)", " ", text)
+
+
 def occurrences(pattern: str, text: str) -> list[tuple[int, str]]:
     """Return the line and the words of each place where a pattern stands, also across the ends of lines."""
     spread = pattern.replace(" ", r"(?:[ \t]+|[ \t]*\r?\n[ \t]*(?:(?:#|//|\*|>|\d+\.|-)[ \t]+)?)")
     # In names of tests and other identifiers words are joined by underscores.
-    joined = re.sub(r"(?<=\w)_(?=\w)", " ", text) if not re.search("_", pattern) else text
+    joined = text if "_" in pattern else with_words_apart(text)
     found = re.finditer(spread, joined, re.IGNORECASE)
     return [(joined.count("\n", 0, place.start()) + 1, " ".join(place[0].split())) for place in found]
 

@@ -239,6 +239,13 @@ def test_a_grid_beyond_the_memory_is_refused_before_the_work(pair, monkeypatch) 
     assert fused(pair).fused.grid is MRI_GRID
 
 
+def test_a_grid_of_too_many_voxels_is_refused_though_the_memory_is_not_known(pair, monkeypatch) -> None:
+    monkeypatch.setattr(output, "memory_bytes", lambda: None)
+    monkeypatch.setattr(output, "MOST_VOXELS", 1000)
+    with pytest.raises(GeometryError, match="more than the 0 million that are fused"):
+        fused(pair, grid="ct")
+
+
 def test_a_grid_that_the_pose_would_shear_is_refused(pair) -> None:
     sheared = POSE.moving_from_fixed_lps @ np.diag([1.02, 0.99, 1, 1])
     with pytest.raises(GeometryError, match="shear the CT's voxels"):

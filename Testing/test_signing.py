@@ -106,6 +106,7 @@ def test_decisions_are_carried_over_to_a_new_result_of_the_same_inputs_only() ->
     other = result()
     other = replace(other, request=replace(other.request, mri=replace(other.request.mri, sha256="other")))
     unknown = replace(result(), request=replace(result().request, ct=replace(result().request.ct, sha256=None)))
+    unknown = signed(unknown, "approve")
     assert carried_over(old, other) == carried_over(unknown, unknown) == ()
 
 

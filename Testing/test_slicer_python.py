@@ -7,7 +7,6 @@ loads, and that whatever needs torch says so. Skipped, with the reason, where th
 
 from __future__ import annotations
 
-import ast
 import json
 import os
 import shutil
@@ -21,6 +20,7 @@ import pytest
 from BrainFusionLib.case import Request, Source
 from BrainFusionLib.locking import locked
 from BrainFusionLib.settings import Settings
+from Testing.imports import imports, roots
 from Testing.pythons import clean_environ, problem_of, python_of
 from Testing.test_cmake_lists import LOAD_THE_MODULE
 
@@ -40,30 +40,10 @@ def sources() -> list[Path]:
     return sorted(path for folder in (MODULE, ROOT / "BrainFusionLib") for path in folder.rglob("*.py"))
 
 
-def imports(tree: ast.AST, *, at_load: bool) -> set[str]:
-    """Return the top-level names that a file imports, those in functions only where `at_load` is false."""
-    found, todo = set(), [tree]
-    while todo:
-        node = todo.pop()
-        if isinstance(node, ast.Import):
-            found |= {alias.name.partition(".")[0] for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
-            found.add(node.module.partition(".")[0])
-        if at_load and isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
-            continue
-        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
-            continue
-        todo.extend(ast.iter_child_nodes(node))
-    return found
-
-
 def test_all_files_import_only_what_slicer_has() -> None:
-    allowed = {*sys.stdlib_module_names, *IN_SLICER, *APPLICATION, *OURS, *OPTIONAL, "torch"}
-    wrong = {
-        f"{path.relative_to(ROOT)}: {name}"
-        for path in sources()
-        for name in imports(ast.parse(path.read_text(encoding="utf-8")), at_load=False) - allowed
-    }
+    # The last one is for types only, and never loaded.
+    allowed = {*sys.stdlib_module_names, *IN_SLICER, *APPLICATION, *OURS, *OPTIONAL, "torch", "_typeshed"}
+    wrong = {f"{path.relative_to(ROOT)}: {name}" for path in sources() for name in roots(imports(path)) - allowed}
     assert wrong == set()
 
 
@@ -72,17 +52,16 @@ def test_the_library_imports_nothing_of_the_application() -> None:
         f"{path.relative_to(ROOT)}: {name}"
         for path in sources()
         if MODULE not in path.parents
-        for name in imports(ast.parse(path.read_text(encoding="utf-8")), at_load=False) & APPLICATION
+        for name in roots(imports(path)) & APPLICATION
     }
     assert wrong == set()
 
 
 @pytest.mark.parametrize("name", OPTIONAL)
 def test_optional_package_is_imported_in_one_place_on_use(name: str) -> None:
-    trees = {path: ast.parse(path.read_text(encoding="utf-8")) for path in sources()}
-    users = [path for path, tree in trees.items() if name in imports(tree, at_load=False)]
+    users = [path for path in sources() if name in roots(imports(path))]
     assert len(users) <= OPTIONAL[name], users
-    assert [path for path, tree in trees.items() if name in imports(tree, at_load=True)] == []
+    assert [path for path in sources() if name in roots(imports(path, at_load_only=True))] == []
 
 
 # ---- in Slicer's Python ---------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,40 +16,13 @@ from BrainFusionLib.cohort.validation import coverage, validation_page, worst_fi
 from BrainFusionLib.io import write_volume
 from BrainFusionLib.phantom import make_pair
 
+GOOD = Row(
+    "good", "done", "green", 0.3, 0.9, stated_bound_mm=0.9, landmarks=5, landmarks_median_mm=0.8, landmarks_worst_mm=1.0
+)
 ROWS = [
-    Row(
-        "good",
-        "done",
-        "green",
-        0.3,
-        0.9,
-        stated_bound_mm=0.9,
-        landmarks=5,
-        landmarks_median_mm=0.8,
-        landmarks_worst_mm=1.0,
-    ),
-    Row(
-        "click",
-        "done",
-        "green",
-        0.3,
-        0.9,
-        stated_bound_mm=0.9,
-        landmarks=5,
-        landmarks_median_mm=1.2,
-        landmarks_worst_mm=2.0,
-    ),
-    Row(
-        "bad",
-        "done",
-        "green",
-        0.3,
-        0.9,
-        stated_bound_mm=0.9,
-        landmarks=5,
-        landmarks_median_mm=9.0,
-        landmarks_worst_mm=9.5,
-    ),
+    GOOD,
+    replace(GOOD, case="click", landmarks_median_mm=1.2, landmarks_worst_mm=2.0),
+    replace(GOOD, case="bad", landmarks_median_mm=9.0, landmarks_worst_mm=9.5),
     Row("red", "done", "red", landmarks=5, landmarks_median_mm=7.0, landmarks_worst_mm=9.0),
     Row("failed", "failed", error="no file"),
 ]

@@ -110,6 +110,13 @@ def test_a_misaligned_part_is_a_finding(changes, colour, words):
     assert words in verdict.reasons[0]
 
 
+def test_skulls_of_a_thin_slab_are_not_compared():
+    far = Distortion(3.0, 4.0, 1.0, 0.3, 6.0, 9.0, 0.2)
+    for thinnest_mm, codes in ((41.0, ["skull_mismatch"]), (39.0, [])):
+        found = judged(replace(GOOD, thinnest_mm=thinnest_mm), distortion=far).findings
+        assert [finding.code for finding in found if finding.code == "skull_mismatch"] == codes
+
+
 def test_local_errors_alone_are_not_red_where_the_skull_matches():
     matched = Distortion(0.5, 1.0, 1.2, 0.5, 1.0, 2.2, 0.3)
     for changes in ({"part_mm": 4.0}, {"median_mm": 5.0}):

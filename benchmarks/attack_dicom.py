@@ -56,7 +56,7 @@ def dicom(random: Random) -> Input:
 
 
 def export(random: Random) -> Input:
-    """Return a folder with more than the slices: copies, a report, raw data, notes, and a scout that lies across."""
+    """Return a folder with more than the slices: copies, a report, raw data, notes, a screenshot, a scout across."""
     import pydicom
     from pydicom import uid
 
@@ -78,6 +78,11 @@ def export(random: Random) -> Input:
         else:
             del other.PixelData
         files[f"AA{len(files)}"] = _written(other)
+    screen = pydicom.dcmread(io.BytesIO(made.files[names[0]]))
+    if not screen.file_meta.TransferSyntaxUID.is_encapsulated:
+        screen.SOPInstanceUID = screen.file_meta.MediaStorageSOPInstanceUID = uid.UID("1.2.3.4.7.1")
+        screen.PhotometricInterpretation = "PALETTE COLOR"
+        files["AAscreen"] = _written(screen)
     files["Thumbs.db"] = b"\xd0\xcf\x11\xe0" + bytes(99)
     return Input("dicom export", files, ".", made.voxels_kji, made.lps_from_ijk)
 

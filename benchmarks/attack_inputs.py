@@ -110,6 +110,7 @@ def _nifti(random: Random) -> Input:
     made = nib.Nifti1Pair if pair else nib.Nifti1Image
     header = made.header_class(endianness=random.choice(["<", ">"]))
     header.set_data_dtype(kind)
+    header["xyzt_units"] = random.choice([0, 2])
     image = made(np.asarray(voxels).T, ras, header, dtype=np.dtype(kind))
     image.set_sform(ras, 0 if form == "qform" else 1)
     image.set_qform(ras, 0 if form == "sform" else 1)
@@ -234,7 +235,8 @@ def _transform(random: Random) -> Input:
         "#Transform 1\nTransform: TranslationTransform_double_3_3\n"
         f"Parameters: {exact(shift)}\nFixedParameters: \n"
     )
-    return Input("transform", {"a.tfm": text.encode()}, "a.tfm", None, matrix)
+    mark = random.choice([b"", b"\xef\xbb\xbf"])
+    return Input("transform", {"a.tfm": mark + text.encode()}, "a.tfm", None, matrix)
 
 
 def _picture(random: Random) -> Input:

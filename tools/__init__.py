@@ -1,1 +1,1 @@
-"""What `dev.py` runs inside the environment: the demo, its images, and the simulated MRI."""
+"""What `dev.py` runs inside the environment: the demo and its images, and what developers run."""

@@ -1,5 +1,8 @@
 """Who approved or rejected a result in the scene, and whether that still holds: kept on the fused volume.
 
+What was registered without a fusion is decided on in the same way; then it is kept on the transform, and is about the
+pose alone. Below, `fused` may be such a transform, except in what is about records and exports.
+
 A decision is about the voxels of CT, MRI and fused volume, the pose of the CT on the MRI, and the verdict. Like the
 verdict it is saved with the scene, and is void while any of these is another one.
 """
@@ -22,6 +25,8 @@ from BrainFusionSlicer.fingerprint import Fingerprint, fingerprint_of, is_same_p
 
 DECISIONS_ATTRIBUTE = "BrainFusion.Decisions"
 RESULT_ATTRIBUTE = "BrainFusion.Result"
+# Of a result without a volume.
+_NO_PRINT = Fingerprint("", (), ())
 
 
 @dataclass(frozen=True)
@@ -48,10 +53,16 @@ class StoredResult:
     result: Result
 
 
-def keep_result(fused: slicer.vtkMRMLNode, result: Result) -> None:
-    """Keep the record of a result on its fused volume, without the names of the inputs."""
-    record = StoredResult(replace(result.without_names(), volumes=None))
-    fused.SetAttribute(RESULT_ATTRIBUTE, json.dumps(to_document(record)))
+def record_of(result: Result) -> str:
+    """Return the record of a result as it is kept: without voxels, and without the names of the inputs."""
+    bone = None if result.bone is None else replace(result.bone, labels=None)
+    record = StoredResult(replace(result.without_names(), volumes=None, bone=bone))
+    return json.dumps(to_document(record))
+
+
+def keep_result(fused: slicer.vtkMRMLNode, record: str) -> None:
+    """Keep the record of a result on its fused volume."""
+    fused.SetAttribute(RESULT_ATTRIBUTE, record)
 
 
 def result_of(fused: slicer.vtkMRMLNode) -> Result | None:
@@ -78,7 +89,7 @@ def _read(node, name, kind):
 
 def why_not_signed(fused, ct, mri) -> str | None:
     """Say why nothing can be decided about a fused volume of a pair, or return None."""
-    if fused is None or fused.GetImageData() is None:
+    if fused is None or not _has_voxels(fused):
         return _("Fuse first")
     verdict = currency.stored_on(fused)
     if verdict is None:
@@ -112,7 +123,7 @@ def standings_of(fused, ct, mri) -> tuple[Standing, ...]:
     if not stored:
         return ()
     names = ct.GetName(), mri.GetName()
-    gone = [node.GetName() for node in (ct, mri, fused) if node.GetImageData() is None]
+    gone = [node.GetName() for node in (ct, mri, fused) if not _has_voxels(node)]
     now = None if gone else _prints(fused, ct, mri)
     verdict = currency.stored_on(fused)
     standings = []
@@ -135,6 +146,8 @@ def standings_of(fused, ct, mri) -> tuple[Standing, ...]:
 
 def _is_red_by_now(fused, ct, mri) -> bool:
     """Say whether a check that is newer than the fused volume's verdict judges the pose red."""
+    if fused.IsA("vtkMRMLTransformNode"):  # a later check has replaced its verdict
+        return False
     shown = pose_verdict.shown(fused, ct, mri)
     return (
         shown.stored is not None and not shown.is_of_fused and not shown.changes and shown.stored.card.colour == "red"
@@ -162,4 +175,9 @@ def is_rejected(fused) -> bool:
 
 
 def _prints(fused, ct, mri) -> tuple[Fingerprint, ...]:
-    return (*currency.prints_of(ct, mri), fingerprint_of(fused, linear_parent(mri)))
+    of_result = _NO_PRINT if fused.IsA("vtkMRMLTransformNode") else fingerprint_of(fused, linear_parent(mri))
+    return (*currency.prints_of(ct, mri), of_result)
+
+
+def _has_voxels(node) -> bool:
+    return bool(node.IsA("vtkMRMLTransformNode")) or node.GetImageData() is not None

@@ -11,7 +11,7 @@ from slicer.i18n import tr as _
 
 from BrainFusionLib.case.decision import NO_SIGNATURE, Standing, state_of
 from BrainFusionLib.errors import BrainFusionError, Cancelled
-from BrainFusionSlicer import decisions, remedies, report_export
+from BrainFusionSlicer import decisions, ownership, registered_ct, remedies, report_export
 from BrainFusionSlicer.panel_state import COLOURS
 from BrainFusionSlicer.section import Section
 from BrainFusionSlicer.verdict_text import SYMBOLS
@@ -42,9 +42,15 @@ class SignSection(Section):
             # What was decided stays in view; what it is worth is asked again when the fusion has ended.
             self.enable(_("A fusion or an export is running"), _("A fusion or an export is running"))
             return
-        self.draw(() if fused is None else decisions.standings_of(fused, ct, mri))
-        why_not = self.why_not_now() or decisions.why_not_signed(fused, ct, mri)
-        self.enable(why_not, self.why_not_now() or report_export.what_is_missing(fused, ct, mri))
+        subject = self.subject()
+        # What was decided about an earlier pose stays in view, as void.
+        found = [decisions.standings_of(node, ct, mri) for node in (subject, self.pose(), fused) if node]
+        self.draw(next((standings for standings in found if standings), ()))
+        why_not = self.why_not_now() or decisions.why_not_signed(subject, ct, mri)
+        no_report = _("Fuse first: the report shows the fused volume")
+        if fused is not None:
+            no_report = report_export.what_is_missing(fused, ct, mri)
+        self.enable(why_not, self.why_not_now() or no_report)
 
     def forget(self) -> None:
         self.watch(None)
@@ -54,9 +60,23 @@ class SignSection(Section):
         self.watch(None)
 
     def nodes(self) -> tuple:
-        """Return the fused volume whose verdict is shown, the CT and the MRI; three times None without a result."""
+        """Return the fused volume of the pair, or None, the CT and the MRI; three times None without a pair."""
         fused, _registered, mri = self.panel.registeredNodes()
-        return (None, None, None) if fused is None else (fused, self.panel._parameterNode.ctVolume, mri)
+        return fused, None if mri is None else self.panel._parameterNode.ctVolume, mri
+
+    def subject(self):
+        """Return what is decided on: the fused volume, or, where its verdict does not hold, the registered pose."""
+        fused, ct, mri = self.nodes()
+        if ct is None or (fused is not None and decisions.why_not_signed(fused, ct, mri) is None):
+            return fused
+        pose = self.pose()
+        return pose if pose is not None and decisions.why_not_signed(pose, ct, mri) is None else fused
+
+    def pose(self):
+        """Return the transform that a result of this pair has put the CT under, or None."""
+        _fused, ct, mri = self.nodes()
+        transform = None if ct is None else registered_ct.result_transform_of(ct)
+        return transform if transform is not None and ownership.is_output_of(transform, ct, mri) else None
 
     def why_not_now(self) -> str | None:
         """Say why what is shown at this moment cannot be decided on, or return None."""
@@ -123,8 +143,8 @@ class SignSection(Section):
 
     def onSign(self, action: str) -> None:
         ui = self.panel.ui
-        fused, ct, mri = self.nodes()
-        why_not = self.why_not_now() or decisions.why_not_signed(fused, ct, mri)
+        subject, (_fused, ct, mri) = self.subject(), self.nodes()
+        why_not = self.why_not_now() or decisions.why_not_signed(subject, ct, mri)
         if why_not is not None or self.panel.logic.running:
             self.panel.updatePanel()
             return
@@ -133,7 +153,7 @@ class SignSection(Section):
             ui.signerEdit.setFocus()
             return
         try:
-            decisions.sign(fused, ct, mri, action, ui.signerEdit.text, ui.commentEdit.text)
+            decisions.sign(subject, ct, mri, action, ui.signerEdit.text, ui.commentEdit.text)
         except BrainFusionError as error:
             self.panel.say(_("Not signed: {error}").format(error=remedies.phrased(error)))
             return

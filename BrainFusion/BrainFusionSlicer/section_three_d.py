@@ -5,7 +5,7 @@ from __future__ import annotations
 import slicer
 from slicer.i18n import tr as _
 
-from BrainFusionSlicer import three_d
+from BrainFusionSlicer import remedies, three_d
 from BrainFusionSlicer.section import Section
 
 
@@ -61,7 +61,7 @@ class ThreeDSection(Section):
             else:
                 three_d.hide(slicer.mrmlScene)
         except Exception as error:
-            self.panel.showError(error)
+            self.panel.say(_("Not shown: {error}").format(error=remedies.phrased(error)))
         self.show()
 
     def onShift(self, hu: float) -> None:

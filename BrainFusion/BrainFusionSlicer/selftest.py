@@ -115,8 +115,12 @@ class BrainFusionTest(HarmTests, CorrectTests, ShownTests, SignTests, ScriptedLo
         self.delayDisplay("Fusing again, with every output, without a registration")
         ct, mri = self.addPhantom()
         bridge.move_ct_onto_mri(ct, mri, self.pair.transform)
-        outcome = self.logic.process(ct, mri, alphaVolume=True, resampledCTVolume=True, keepAlignment=True)
+        outcome = self.logic.process(
+            ct, mri, alphaVolume=True, resampledCTVolume=True, keepAlignment=True, settings=Settings(bone=True)
+        )
         assert outcome.transformNode is None
+        segments = outcome.boneSegmentation.GetSegmentation().GetNumberOfSegments()
+        assert segments == 1, f"the bone has {segments} segments"
         alpha = slicer.util.arrayFromVolume(outcome.alphaVolume)
         assert alpha.min() == 0, f"the least weight is {alpha.min()}"
         assert alpha.max() == 1, f"the greatest weight is {alpha.max()}"

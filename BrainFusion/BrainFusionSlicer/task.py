@@ -105,6 +105,7 @@ class Task:
         ct, mri = self.ctVolume, self.mriVolume
         names = {"ct": ct.GetName(), "mri": mri.GetName()}
         changed = self.changesSince()
+        record = decisions.record_of(result)  # what may fail, before anything is written
         straight = bridge.is_under_linear_transforms(ct)
         alpha = resampled = transformNode = None
         moved = 0
@@ -135,7 +136,7 @@ class Task:
         verdict = self.judgement(result, card, self._before if changed else currency.prints_of(ct, mri))
         pose_verdict.forget(ct, mri)  # this verdict is newer
         currency.store(fused, verdict)
-        decisions.keep_result(fused, result)
+        decisions.keep_result(fused, record)
         error_here.note_frame(fused, mri)
         return self.outcome(result, fused, transformNode, alpha, resampled, moved, bone)
 

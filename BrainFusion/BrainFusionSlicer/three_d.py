@@ -25,6 +25,8 @@ MARK = "BrainFusion.ThreeD"
 PRESET = "CT-Bones"
 # The head is looked for, and the brain's surface made, in voxels of this size.
 COARSE_MM = 2.0
+# The bone is outlined in voxels of about this size: in all of a CT of 512×512×200 it takes the window 2.4 s.
+FINE_MM = 1.0
 # Around the head.
 MARGIN_MM = 5.0
 BRAIN_COLOUR = (0.95, 0.75, 0.65)
@@ -177,11 +179,12 @@ def _preset():
 
 
 def _outline_bone(ct, in_ct: Volume) -> None:
-    """Show the outline of the bone on the slices, in the CT's own voxels: nothing is resampled."""
-    bone = bone_mask(in_ct, ct_head_mask(in_ct))
+    """Show the outline of the bone on the slices, along the CT's own axes."""
+    fine = Volume(*pooled_to(in_ct, FINE_MM), "CT", ct.GetName())
+    bone = bone_mask(fine, ct_head_mask(fine))
     if bone.any():
         node = _segmentation(
-            ct, _("Bone of {name}").format(name=ct.GetName()), bone, in_ct.grid, segmentations.BONE_COLOUR
+            ct, _("Bone of {name}").format(name=ct.GetName()), bone, fine.grid, segmentations.BONE_COLOUR
         )
         segmentations.show_outline(node)
 

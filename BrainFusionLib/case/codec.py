@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import math
+import sys
 import types
 import typing
 from collections.abc import Mapping, MutableMapping
@@ -30,6 +31,7 @@ Plain: TypeAlias = "bool | int | float | str | list[Plain] | dict[str, Plain] | 
 T = TypeVar("T")
 
 # JSON has no notation for these.
+_LARGEST = sys.float_info.max
 _NOT_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 # Key for the name of the class written, where the type is a union of classes.
 _KIND = "class"
@@ -143,7 +145,7 @@ def _decoded(plain: Any, kind: Any, owner: str, path: str, voxels: Mapping[str, 
     elif kind is float:
         if isinstance(plain, str) and plain in _NOT_FINITE:
             return _NOT_FINITE[plain]
-        if isinstance(plain, int | float) and not isinstance(plain, bool):
+        if isinstance(plain, int | float) and not isinstance(plain, bool) and not abs(plain) > _LARGEST:
             return float(plain)
     elif kind is Path:
         if isinstance(plain, str):

@@ -74,7 +74,7 @@ def noting_what_is_missing(result: Result, headers: PairHeaders) -> Result:
     """Return a result with a note if its bone will not be written as DICOM, because a package is missing."""
     if result.bone is None or headers.mri is None or can_write_segmentations():
         return result
-    note = "the bone was not written as DICOM (SEG): install highdicom with pip install highdicom"
+    note = "the bone was not written as DICOM (SEG). Run: pip install highdicom"
     return replace(result, notes=(*result.notes, note))
 
 

@@ -74,13 +74,16 @@ def check_output(settings: Settings, inputs: Inputs, given: Transform | None) ->
 
 def _check_size(voxels: int) -> None:
     needed, memory = voxels * BYTES_PER_VOXEL, memory_bytes()
-    if voxels > MOST_VOXELS or (memory is not None and needed > SHARE_OF_MEMORY * memory):
-        of_machine = "" if memory is None else f" of this machine's {memory / 1e9:.1f} GB"
-        raise GeometryError(
-            f"the output grid would have {voxels / 1e6:.0f} million voxels, and fusing them would take "
-            f"{needed / 1e9:.1f} GB{of_machine}; at most half of it is used.",
-            remedy=Remedy.COARSER_GRID,
-        )
+    if voxels > MOST_VOXELS:
+        why = f"more than the {MOST_VOXELS / 1e6:.0f} million that are fused"
+    elif memory is not None and needed > SHARE_OF_MEMORY * memory:
+        why = f"and fusing them would take {needed / 1e9:.1f} GB of this machine's {memory / 1e9:.1f} GB; "
+        why += "at most half of it is used"
+    else:
+        return
+    raise GeometryError(
+        f"the output grid would have {voxels / 1e6:.0f} million voxels, {why}.", remedy=Remedy.COARSER_GRID
+    )
 
 
 def sources_on_output(

@@ -270,7 +270,7 @@ def _line(entry: Entry, error: str) -> str:
         for name in (path, path.absolute(), path.resolve(), path.name) if path is not None else ():
             text = re.sub(rf"(?<![\w./\\-]){re.escape(shown(name))}(?![\w-]|\.\w)", role, text)
     # Slices of a folder, and files beside one, such as those of its voxels: numbers alone are no names.
-    names = {name: role for role, path in roles if path is not None for name in _names_at(path) if name in text}
+    names = {name: role for role, path in roles if path is not None for name in _names_at(path, role) if name in text}
     for name in sorted(names, key=len, reverse=True):
         text = re.sub(rf"(?<!\w){re.escape(name)}(?!\w)", f"a file of {names[name]}", text)
     for role, path in roles:  # of its name and another ending, but missing
@@ -282,11 +282,13 @@ def _line(entry: Entry, error: str) -> str:
     return " ".join(text.split())
 
 
-def _names_at(path: Path) -> set[str]:
-    """Return the names of all files in a folder and its folders, or beside a file, but no numbers and short words."""
+def _names_at(path: Path, role: str) -> set[str]:
+    """Return how a message may name a file in a folder, which `role` stands for by now, or one beside a file."""
     try:
-        files = path.rglob("*") if path.is_dir() else path.parent.iterdir()
-        names = {shown(file.name) for file in files if not file.is_dir()}
+        found = list(path.rglob("*") if path.is_dir() else path.parent.iterdir())
+        names = {shown(file.name) for file in found if not file.is_dir()}
+        below = {f"{role}/{shown(file.relative_to(path).as_posix())}" for file in found if path.is_dir()}
     except OSError:
         return set()
-    return {name for name in names if not name.isdecimal() and not (name.isalpha() and len(name) <= 4)}
+    # Numbers and short words would be found in any text.
+    return below | {name for name in names if not name.isdecimal() and not (name.isalpha() and len(name) <= 4)}

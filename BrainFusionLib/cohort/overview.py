@@ -31,6 +31,8 @@ COLUMNS = (
     "reasons",
 )
 BARS, BAR_WIDTH, PLOT_HEIGHT = 24, 12, 90
+# What no misalignment exceeds.
+_MOST_MM = 1e6
 
 
 def thumbnail(result: Result, mri: Volume) -> str:
@@ -138,7 +140,7 @@ def _millimetres(mm: float | None) -> tuple[str, str]:
 def _plot(label: str, values: Sequence[float | None]) -> list[Html]:
     """Return a histogram as SVG; nothing where there is no number."""
     numbers = np.array([value for value in values if value is not None], dtype=np.float64)
-    numbers = numbers[np.isfinite(numbers)]
+    numbers = numbers[(numbers >= 0) & (numbers <= _MOST_MM)]  # a record from elsewhere may say anything
     if not len(numbers):
         return []
     top = max(1.05 * float(numbers.max()), 1e-6)

@@ -3,7 +3,8 @@
 Brain is grey and white matter and lesions; the CSF of sulci, cisterns and ventricles is not, nor are dura and vessels.
 Whether CSF is dark (T1, FLAIR) or bright (T2) is read off the image: CSF lies at the rim more often than in the middle,
 and is less dense than brain in the CT. Where no such class is found (in PD the dark class is vessels, the bright one
-grey matter), CSF is told from brain by both images: two classes, whose signal in the MRI is learned from the CT.
+grey matter), CSF is told from brain by both images: two classes, whose signal in the MRI is learned from the CT. They
+must agree to it where CSF is bright, too.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ LEAST_CONTRAST, LEAST_EXCESS = 0.25, 1.3
 # PD; of voxels below the rim, that are not bone, air or metal.
 LEAST_DENSER_HU, SOFT_HU = 2.0, 60.0
 # The bias is measured again, at all depths, against the means of three classes; from voxels this near their own.
-TURNS, NEAR_LOG = 2, 0.35
+TURNS, NEAR_LOG = 8, 0.35
 # Without contrast in the MRI (PD), and without a CT, what lies deeper than this is taken for brain.
 SHALLOW_MM = 3.0
 LEAST_VOXELS = 2_000
@@ -85,7 +86,10 @@ def brain_mask(mri: Volume, depth_kji: VoxelArray, hu_kji: VoxelArray | None = N
     if hu_kji is not None:
         hu = hu_kji[box]
         if csf is None or _lead_of_density(found, depth, hu) < LEAST_DENSER_HU:
-            csf, found[inside] = None, is_brain(signal[inside], hu[inside], depth[inside])
+            csf, found = None, inside.copy()
+        if csf != "dark":
+            # Beside bright CSF, vessels and dura are as dark as brain: both images must agree.
+            found[inside] &= is_brain(signal[inside], hu[inside], depth[inside])
     elif csf is None:
         found = depth > SHALLOW_MM
     mask: BoolArray = np.zeros(depth_kji.shape, bool)
@@ -172,10 +176,10 @@ def without_bias(mri: Volume, depth_kji: VoxelArray) -> VoxelArray:
 def _evened(signal: VoxelArray, depth: VoxelArray, spacing_ijk_mm: tuple[float, ...]) -> VoxelArray:
     """Return the signal without the bias that is left: with a strong coil, its rim is half as bright again.
 
-    Unlike `without_bias`, this sees the rim: each voxel is compared with the median of its class. Every second voxel is
-    used, every one along an axis of thick slices.
+    Unlike `without_bias`, this sees the rim: each voxel is compared with the median of its class. Voxels up to 3 mm
+    apart are used, every one along an axis of thick slices.
     """
-    steps = [2 if spacing < 2 else 1 for spacing in spacing_ijk_mm[::-1]]
+    steps = [max(1, int(3 / spacing)) for spacing in spacing_ijk_mm[::-1]]
     some = tuple(slice(None, None, step) for step in steps)
     blocks = [
         min(n, max(1, round(BLOCK_MM / s / step)))

@@ -112,7 +112,9 @@ def check_pair(ct: Volume, mri: Volume, stated: Collection[str] = ()) -> None:
         )
     sample = sample_of(ct.array_kji)
     bone = bone_share(sample)
-    if bone > MOST_BONE and not has_air(sample):
+    # Where the air around the head is as dense as bone, the values are inverted, and bone passes for air.
+    is_inverted = (np.abs(sample - 1000) < 150).mean() > max(0.1, (np.abs(sample + 1000) < 150).mean())
+    if is_inverted or (bone > MOST_BONE and not has_air(sample)):
         raise ImageContentError(
             f"{ct.name}, given as CT, is not in Hounsfield units: {100 * bone:.0f} % of its tissue is above 300, as "
             "bone is, and its air is not near -1000. Export the CT with its rescale slope and intercept applied.",

@@ -122,6 +122,12 @@ def _notes_on_files(series: Series) -> tuple[str, ...]:
             f"the slices give {len(scales)} different rescale slopes or intercepts, as hardly any CT does; each was "
             "read with its own."
         )
+    if len({file.text("PatientID").strip() for file in series.files}) > 1:
+        notes.append("the slices give different patient IDs: check that they belong together.")
+    parts = {file.count("InConcatenationNumber", 0) for file in series.files}
+    total = max(file.count("InConcatenationTotalNumber", 0) for file in series.files)
+    if len(parts) < total:
+        notes.append(f"{len(parts)} of {total} files of a volume in several files are here: the others are missing.")
     aside = [*series.group.aside, *series.others]
     if aside:
         total = sum(count for _, count in aside)
@@ -159,7 +165,11 @@ def _load(series: Series) -> Slices:
     """Read all pixels of a series, with the position of each slice."""
     planes, first = series.planes, series.planes[0]
     for file in series.files:
-        if file.count("SamplesPerPixel", 1) != 1:
+        if "ModalityLUTSequence" in file.dataset and "RescaleSlope" not in file.dataset:
+            raise ImageFileError(
+                f"{file.path}: its values are in a table (Modality LUT), not read here. {_OTHER_EXPORT}"
+            )
+        if file.is_colour:
             raise ImageFileError(f"{file.path}: is a colour image; CT and MRI are gray. Choose another series.")
         # Inverted is how a CT is to be shown; its values are Hounsfield units nevertheless.
         if file.text("PhotometricInterpretation") == "MONOCHROME1" and file.text("Modality") != "CT":

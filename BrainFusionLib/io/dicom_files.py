@@ -83,6 +83,11 @@ class DicomFile:
         return self.count("NumberOfFrames", 1)
 
     @property
+    def is_colour(self) -> bool:
+        """Whether its pixels are colours, each by itself or by a table."""
+        return self.count("SamplesPerPixel", 1) != 1 or self.text("PhotometricInterpretation").startswith("PALETTE")
+
+    @property
     def size_ij(self) -> tuple[int, int]:
         """Columns and rows of a slice."""
         return self.count("Columns", 0), self.count("Rows", 0)
@@ -129,7 +134,9 @@ def values_in(holder: Dataset, keyword: str) -> list[float]:
     """Return the numbers of an attribute; none where it is missing or damaged, or where one is not finite."""
     try:
         value = holder.get(keyword)
-        values = [float(number) for number in (value if hasattr(value, "__iter__") else [value])]
+        texts = [value] if isinstance(value, str) or not hasattr(value, "__iter__") else value
+        # Some programs write numbers as their country does: 0,5.
+        values = [float(text.replace(",", ".") if isinstance(text, str) else text) for text in texts]
     except Exception:  # as above
         return []
     return values if np.isfinite(values).all() else []

@@ -142,16 +142,20 @@ def groups_of(files: Sequence[DicomFile]) -> list[Group]:
         As `planes_of`.
     """
     copies, planes = _without_copies(files)
+    aside = [("identical copy", "identical copies")] * copies
+    gray = [plane for plane in planes if not plane.file.is_colour]
+    if gray:
+        aside += [("colour image (a screenshot?)", "colour images (screenshots?)")] * (len(planes) - len(gray))
+        planes = gray
     placed = [plane for plane in planes if plane.is_placed]
     if not placed:
-        return [Group(tuple(planes), aside=_counted([("identical copy", "identical copies")] * copies))]
+        return [Group(tuple(planes), aside=_counted(aside))]
     alike = sorted(_alike(placed), key=len, reverse=True)
     main = len(alike[0])
     large = [
         group for group in alike if len(group) >= max(_LEAST_OF_A_VOLUME, _LEAST_SHARE * main) or group is alike[0]
     ]
     small = [plane for group in alike[len(large) :] for plane in group]
-    aside = [("identical copy", "identical copies")] * copies
     aside += [("image without a position (a screenshot?)", "images without a position (screenshots?)")] * (
         len(planes) - len(placed)
     )

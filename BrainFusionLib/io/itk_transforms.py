@@ -109,6 +109,8 @@ def read_mat_matrix(path: Path, wanted: str) -> FloatArray:
             waiting = None
         elif waiting is None:
             waiting = (_checked_kind(path, name, wanted), numbers_there)
+            if waiting[0] == _COMPOSITE:  # with the numbers of its last part: ITK leaves out the others
+                raise ImageFileError(f"{path}: a MATLAB file cannot hold a composite. Save it again as .tfm or .h5.")
         else:
             raise ImageFileError(f"{path}: a transform has no fixed parameters. {SAVE_OR_COPY}")
     if waiting is not None or not found:
@@ -149,6 +151,11 @@ def read_hdf5_matrix(path: Path, wanted: str) -> FloatArray:
     return composed(path, found)
 
 
+def without_mark(content: bytes) -> bytes:
+    """Return the content of a text file without the mark of UTF-8 and blank lines, which editors put before it."""
+    return content.removeprefix(b"\xef\xbb\xbf").lstrip(b"\r\n")
+
+
 def read_itk_matrix(path: Path, wanted: str) -> FloatArray:
     """Read a file of one or several linear transforms.
 
@@ -175,7 +182,7 @@ def read_itk_matrix(path: Path, wanted: str) -> FloatArray:
         A transform is not linear, or not 3D.
     """
     with open_regular(path) as stream:
-        content = stream.read(_LONGEST + 1)
+        content = without_mark(stream.read(_LONGEST + 1))
     if not content.startswith(MARK):
         raise ImageFileError(
             f"{path}: is not an ITK transform file (.tfm or .txt). In Slicer, save the transform as .tfm."

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from BrainFusionLib.errors import ImageFileError
+from BrainFusionLib.errors import GeometryError, ImageFileError
 from BrainFusionLib.geometry import ORTHOGONALITY_TOLERANCE, FloatArray, Grid, affine, orthonormalised
 from BrainFusionLib.io.budget import refuse_too_large
 from BrainFusionLib.io.data_files import data_file, is_pattern, numbered
@@ -30,6 +30,7 @@ from BrainFusionLib.io.text_headers import (
     LONGEST_LINE,
     MOST_LINES,
     NO_AXES,
+    NO_PLACE,
     NO_SPACING,
     PURPOSE,
     brief,
@@ -196,9 +197,13 @@ def _affine(path: Path, entries: dict[str, str]) -> tuple[FloatArray, list[str]]
         # A further axis of one element does not move the first three.
         return values.reshape((dimensions,) * default.ndim)[(slice(3),) * default.ndim]
 
+    if entries.get("DistanceUnits", "mm").strip("?") not in ("mm", ""):
+        raise GeometryError(
+            f"lengths must be in mm, but the header's units are {brief(entries['DistanceUnits'])}. Convert the file."
+        )
     spacing = entry(("ElementSpacing", "ElementSize"), np.ones(3), NO_SPACING)
     refuse_bad_spacing(spacing.tolist())
-    origin = entry(("Offset", "Position", "Origin"), np.zeros(3))
+    origin = entry(("Offset", "Position", "Origin"), np.zeros(3), NO_PLACE)
     # Each row of the matrix in the file is the direction of one index axis.
     direction = entry(("TransformMatrix", "Rotation", "Orientation"), np.eye(3), NO_AXES).T
     if np.abs((direction**2).sum(axis=0) - 1).max() > ORTHOGONALITY_TOLERANCE:
@@ -231,6 +236,14 @@ def _voxels(path: Path, header: _Header, size: tuple[int, int, int]) -> tuple[np
             raw, notes_on_data = read_span(file, count, start=start, packing=packing, floats=array[number])
         put_as_floats(array[number], raw.view(dtype))
         notes += [note for note in notes_on_data if note not in notes]
+    scale = {"Slope": 1.0, "Offset": 0.0}
+    for what in scale:
+        name = f"ElementToIntensityFunction{what}"
+        if name in entries:
+            (scale[what],) = _numbers(path, entries, name)
+    if tuple(scale.values()) != (1, 0):
+        notes.append("the header scales the values (ElementToIntensityFunction), as few readers do; they were scaled.")
+        array = array * np.float32(scale["Slope"]) + np.float32(scale["Offset"])
     return array.reshape(size[::-1]), notes
 
 

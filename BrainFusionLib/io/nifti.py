@@ -23,7 +23,16 @@ from BrainFusionLib.geometry import RAS_FROM_LPS, FloatArray, affine, orthonorma
 from BrainFusionLib.io.budget import refuse_too_large
 from BrainFusionLib.io.mat_files import is_mat, read_mat
 from BrainFusionLib.io.nifti_layout import ANALYZE, NIFTI1, NIFTI2
-from BrainFusionLib.io.reading import OTHER_FILE, exists, naming, open_regular, refuse_bad_spacing, shown, three_sizes
+from BrainFusionLib.io.reading import (
+    CONVERT_AGAIN,
+    OTHER_FILE,
+    exists,
+    naming,
+    open_regular,
+    refuse_bad_spacing,
+    shown,
+    three_sizes,
+)
 from BrainFusionLib.io.sidecar import read_sidecar, sidecar_of
 from BrainFusionLib.io.suffixes import suffix_of
 from BrainFusionLib.io.unpacking import is_gzip, put_as_floats, read_span, read_start
@@ -41,6 +50,8 @@ _REFUSED_TYPES = {
 _LAST_CODE = 5  # of sform and qform
 _MM_PER_UNIT = {0: 1.0, 1: 1000.0, 2: 1.0, 3: 0.001}
 _UNIT_NAMES = {1: "metres", 3: "micrometres"}
+# What the longest side of a volume can be.
+_PATIENT_MM = (20.0, 5000.0)
 
 # Of a voxel's edge by the sform from that by pixdim: 0.3 mm in a head. Rounding is a thousandth of it.
 _LARGEST_SCALE = 2e-3
@@ -232,11 +243,21 @@ def _affine(header: _Header, size: tuple[int, int, int]) -> tuple[FloatArray, li
                 notes.append(f"the {form} has the unknown code {code}; other readers ignore such a form.")
         unit = int(fields["xyzt_units"]) & 7
         if unit in _UNIT_NAMES:
-            notes.append(f"the header gives lengths in {_UNIT_NAMES[unit]}; they were converted to mm.")
-        ras_from_ijk = np.diag([*[_MM_PER_UNIT.get(unit, 1.0)] * 3, 1.0]) @ ras_from_ijk
+            ras_from_ijk = _in_mm(ras_from_ijk, unit, size, notes)
     else:
         ras_from_ijk = _analyze_affine(fields, spacing, size, notes)
     return RAS_FROM_LPS @ ras_from_ijk, notes
+
+
+def _in_mm(ras_from_ijk: FloatArray, unit: int, size: tuple[int, int, int], notes: list[str]) -> FloatArray:
+    """Return an affine that the header gives in another unit in mm, and note it."""
+    converted: FloatArray = np.diag([*[_MM_PER_UNIT[unit]] * 3, 1.0]) @ ras_from_ijk
+    wide, stated = (np.linalg.norm(matrix[:3, :3] * size, axis=0).max() for matrix in (converted, ras_from_ijk))
+    if not _PATIENT_MM[0] <= wide <= _PATIENT_MM[1] and _PATIENT_MM[0] <= stated <= _PATIENT_MM[1]:
+        notes.append(f"the header gives lengths in {_UNIT_NAMES[unit]}, which no patient fits; mm were assumed.")
+        return ras_from_ijk
+    notes.append(f"the header gives lengths in {_UNIT_NAMES[unit]}; they were converted to mm.")
+    return converted
 
 
 def _analyze_affine(fields: np.void, spacing: FloatArray, size: tuple[int, int, int], notes: list[str]) -> FloatArray:
@@ -295,8 +316,13 @@ def _right_to_left(spacing: FloatArray, origin_ijk: FloatArray) -> FloatArray:
 def _nifti_affine(fields: np.void, spacing: FloatArray, size: tuple[int, int, int], notes: list[str]) -> FloatArray:
     has_sform, has_qform = int(fields["sform_code"]) > 0, int(fields["qform_code"]) > 0
     qform = _qform_affine(fields, spacing) if has_qform else None
+    sform = affine(fields["srow"][:, :3], fields["srow"][:, 3])
+    if has_sform and not (np.isfinite(sform).all() and np.linalg.det(sform[:3, :3])):
+        if qform is None:
+            raise GeometryError(f"the sform, its orientation, is zero or not of numbers. {CONVERT_AGAIN}")
+        notes.append("the sform is zero or not of numbers; the qform was used instead.")
+        return qform
     if has_sform:
-        sform = affine(fields["srow"][:, :3], fields["srow"][:, 3])
         change = _template_fit(sform, spacing) if int(fields["sform_code"]) > 2 else ""
         if qform is not None and change:
             # A 12-parameter fit to a template. The scanner's own position is what a patient's head is measured in.

@@ -20,6 +20,7 @@ from BrainFusionLib.io.text_headers import (
     LONGEST_LINE,
     MOST_LINES,
     NO_AXES,
+    NO_PLACE,
     NO_SPACING,
     brief,
     numbers,
@@ -42,6 +43,7 @@ _LPS_FROM = {
 }  # fmt: skip
 _RIGHT_HANDED = "3d-right-handed"
 _NO_BODY = ("scanner-xyz", "3d-left-handed")
+_ENDS_UNREAD = "the ends of the axes (axis mins) were not read: the first voxel was put at the world's origin."
 _TIMED = {"lpst": "lps", "rast": "ras", "last": "las"}
 _NONE = "none"
 # Kinds of axes along which there are several numbers of one voxel.
@@ -51,7 +53,6 @@ _IN_ONE_VOXEL = re.compile(
 )
 _NOT_SPACE = ("list", "time")
 _MILLIMETRES = ("mm", "millimeter", "millimeters", "millimetre", "millimetres")
-_NO_PLACE = "the header gives no position: the first voxel was put at the world's origin."
 _VERSIONS = re.compile(rb"NRRD(00\.01|000[1-5])")
 _MOST_AXES = 16
 
@@ -239,7 +240,7 @@ def read_axes(header: NrrdHeader) -> NrrdAxes:
         if spacings is None:
             notes.append(NO_SPACING)
         lengths = [float(word) for word in spacings] if spacings else [1.0] * len(sizes)
-        notes.append(NO_AXES)
+        notes += [NO_AXES, _ENDS_UNREAD if "axismins" in fields else NO_PLACE]
         return NrrdAxes(size, np.diag([lengths[axis] for axis in axes]), np.zeros(3), _said(notes))
     flip, note = _space(header)
     notes.append(note)
@@ -259,7 +260,7 @@ def read_axes(header: NrrdHeader) -> NrrdAxes:
             raise ValueError(f"the space origin is {brief(fields['spaceorigin'])}")
         origin = np.array(vector[:3])
     else:
-        notes.append(_NO_PLACE)
+        notes.append(NO_PLACE)
     return NrrdAxes(size, flip[:, None] * vectors[:3], flip * origin, _said(notes))
 
 

@@ -81,7 +81,7 @@ def read_text(path: Path) -> str:
         content = stream.read(_LONGEST + 1)
     if len(content) > _LONGEST:
         raise ImageFileError(f"{path}: is longer than {_LONGEST} bytes, so it is not a linear transform. {GIVE_LINEAR}")
-    return content.decode("latin-1")
+    return content.removeprefix(b"\xef\xbb\xbf").decode("latin-1")
 
 
 def is_lta(text: str) -> bool:

@@ -13,7 +13,7 @@ from BrainFusionLib.geometry import ORTHOGONALITY_TOLERANCE, FloatArray, Grid, a
 from BrainFusionLib.io.dicom_files import looks_like_dicom
 from BrainFusionLib.io.dicom_registration import read_dicom_registration
 from BrainFusionLib.io.hdf5 import SIGNATURE
-from BrainFusionLib.io.itk_transforms import MARK, read_hdf5_matrix, read_itk_matrix, read_mat_matrix
+from BrainFusionLib.io.itk_transforms import MARK, read_hdf5_matrix, read_itk_matrix, read_mat_matrix, without_mark
 from BrainFusionLib.io.mat_files import is_mat
 from BrainFusionLib.io.other_transforms import (
     PLAIN_MARKS,
@@ -173,7 +173,7 @@ def _read_matrix(path: Path, wanted: str, between: Between) -> FloatArray:
         start = stream.read(_LONGEST_START)
     if looks_like_dicom(start):
         return read_dicom_registration(path, between.headers, between.maps)
-    if start.startswith(MARK):
+    if without_mark(start).startswith(MARK):
         return read_itk_matrix(path, wanted)
     if start.startswith(SIGNATURE):
         return read_hdf5_matrix(path, wanted)

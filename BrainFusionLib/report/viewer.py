@@ -183,4 +183,4 @@ def _voxels_of(scene: Scene, points_lps_mm: FloatArray, step_mm: float) -> Float
 def _packed(unit: VoxelArray) -> str:
     """Return values on the unit scale as 8 bits, compressed, as text."""
     grey = np.clip(np.rint(unit * np.float32((LEVELS - 1) / WHITE_UNIT)), 0, LEVELS - 1).astype(np.uint8)
-    return base64.b64encode(zlib.compress(grey.tobytes(), 6)).decode("ascii")
+    return base64.b64encode(zlib.compress(grey.tobytes(), 4)).decode("ascii")

@@ -523,7 +523,8 @@ def test_the_self_test_passes(module, monkeypatch):
     quick = Settings(registration=RegistrationSettings(passes=(SearchPass(40, 8),), samples=10_000))
 
     def run_quickly(request, *rest):
-        return remembered.run(replace(request, settings=replace(quick, output=request.settings.output)), *rest)
+        asked = request.settings
+        return remembered.run(replace(request, settings=replace(quick, output=asked.output, bone=asked.bone)), *rest)
 
     monkeypatch.setattr(case, "run", run_quickly)
     test = module.BrainFusionTest()

@@ -38,8 +38,9 @@ def as_in_pythonqt(kind):
         )
 
     meta = kind.staticMetaObject
-    names = {meta.property(n).name() for n in range(meta.propertyCount())}
-    for name in names - set(vars(kind)) - {"sizeHint", "minimumSizeHint"}:  # which C++ would call
+    names = {meta.property(n).name() for n in range(meta.propertyCount())} - set(vars(kind))
+    virtual = {"sizeHint", "minimumSizeHint"} | ({"text"} if issubclass(kind, QtWidgets.QProgressBar) else set())
+    for name in names - virtual:  # C++ calls those, and would find the property
         setattr(kind, name, made(name))
     kind.connect = connect
     return kind

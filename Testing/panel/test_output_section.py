@@ -128,6 +128,7 @@ def test_the_bone_is_a_segmentation_of_the_pair_and_a_changed_one_is_kept(chosen
     chosen.ui.boneCheckBox.click()
     for _time in range(2):
         chosen.ui.fuseButton.click()
+        assert chosen.ui.statusLabel.text.startswith("Fused in"), chosen.ui.statusLabel.text
     (bone,) = slicer.util.getNodesByClass("vtkMRMLSegmentationNode")
     assert (bone.GetName(), bone.GetParentTransformNode()) == ("bone of CT", above)
     of_bone, of_mri = np.zeros(6), np.zeros(6)

@@ -68,7 +68,7 @@ def show_error_and_three_d(panel, fused):
     grid = Grid((20, 20, 20), (10.0, 10.0, 10.0), (-95.0, -95.0, -95.0))
     errors = np.linspace(0.3, 2.5, 20)[:, None, None] * np.ones(grid.shape_kji)
     result = replace(decisions.result_of(fused), error_map=ErrorMap.of(errors, grid, 1.9))
-    decisions.keep_result(fused, result)
+    decisions.keep_result(fused, decisions.record_of(result))
     line = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLMarkupsLineNode", "Trajectory")
     for label, point in (("entry", (40, 20, 70)), ("target", (5, 0, 5))):
         line.AddControlPoint(vtk.vtkVector3d(*point), label)
@@ -125,6 +125,12 @@ def test_pictures_of_every_state(panel, application, module, picture, request):
             for button in (panel.ui.errorCollapsibleButton, panel.ui.threeDCollapsibleButton):
                 button.setCollapsed(True)
             panel.parent.resize(440, 620)
+    panel.ui.outputCollapsibleButton.setCollapsed(False)
+    panel.ui.gridComboBox.setCurrentIndex(3)
+    panel.ui.boneCheckBox.click()
+    panel.parent.resize(440, 780)
+    picture("output-grid")
+    panel.ui.outputCollapsibleButton.setCollapsed(True)
     show_signing(panel, True)
     panel.ui.signerEdit.setText("A. Surgeon")
     panel.ui.commentEdit.setText("3 mm off at the left orbit")

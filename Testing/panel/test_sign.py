@@ -221,3 +221,26 @@ def test_a_report_of_another_grid_shows_the_mris(signing, module, nodes, phantom
     signing.ui.saveReportButton.click()
     assert signing.ui.statusLabel.text.startswith("The report was saved: ")
     assert "isotropic voxels of 6 mm" in (tmp_path / "report.html").read_text(encoding="utf-8")
+
+
+def test_what_was_only_registered_is_signed_and_any_move_makes_it_void(chosen, nodes, runner, tmp_path):
+    ui = chosen.ui
+    ui.registerButton.click()
+    ui.signerEdit.setText("A. Surgeon")
+    assert not ui.saveReportButton.isEnabled()
+    ui.approveButton.click()
+    assert shown(chosen)[0] == "✔ Approved"
+    move(nodes[0], 3)
+    assert "Void" in shown(chosen)[0]
+    move(nodes[0], -3)
+    path = str(tmp_path / "scene.mrb")
+    assert slicer.mrmlScene.WriteToMRB(path)
+    slicer.mrmlScene.Clear()
+    assert slicer.mrmlScene.ReadFromMRB(path, True)
+    assert shown(chosen)[0] == "✔ Approved"
+    ct = ui.ctSelector.currentNode()
+    move(ct, 3)
+    ui.checkButton.click()
+    assert "Void" in shown(chosen)[0], "the approval of another pose holds"
+    ui.rejectButton.click()
+    assert shown(chosen)[0] == "✖ Rejected"

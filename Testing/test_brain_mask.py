@@ -80,6 +80,23 @@ def test_dark_vessels_in_pd_are_not_taken_for_csf(head, hu):
     assert brain_mask(mri, depth, hu).csf == "dark"
 
 
+def test_orbit_behind_a_roof_too_thin_to_be_seen_is_left_out(head, hu):
+    phantom, depth, brain = head
+    mri = phantom.mri("T1", GRID)
+    k, j, i = (int(at) for at in np.argwhere(brain).mean(axis=0))
+    j = int(np.flatnonzero(depth[k, :, i] > 0)[0]) - 4
+    away = np.linalg.norm(np.stack(np.indices(GRID.shape_kji), axis=-1) - (k, j, i), axis=-1)
+    muscle, orbit = away < 3.5, (away < 6) & (depth <= 0)
+    # As bright as brain, connected to it by 4 mm, with fat on all sides but towards the brain.
+    muscle[k : k + 2, j : j + 14, i : i + 2] = True
+    signal = np.where(muscle, np.float32(np.median(mri.array_kji[brain])), mri.array_kji)
+    fat = orbit & ~muscle & (np.arange(GRID.shape_kji[1])[:, None] < j + 2)
+    dense = np.where(fat, np.float32(-100), np.where(orbit, np.float32(0), hu))
+    found = brain_mask(mri.with_array(signal), np.where(orbit, np.float32(2), depth), dense)
+    assert (found.mask_kji & muscle & orbit).sum() < 0.1 * (muscle & orbit).sum()
+    assert dice(found.mask_kji, brain) > 0.9
+
+
 def test_no_brain_outside_the_skull(head):
     phantom, _, _ = head
     assert brain_mask(phantom.mri("T1", GRID), np.full(GRID.shape_kji, np.float32(-1000))) is None

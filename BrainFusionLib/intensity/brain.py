@@ -3,8 +3,8 @@
 Brain is grey and white matter and lesions; the CSF of sulci, cisterns and ventricles is not, nor are dura and vessels.
 Whether CSF is dark (T1, FLAIR) or bright (T2) is read off the image: CSF lies at the rim more often than in the middle,
 and is less dense than brain in the CT. Where no such class is found (in PD the dark class is vessels, the bright one
-grey matter), CSF is told from brain by both images: two classes, whose signal in the MRI is learned from the CT. They
-must agree to it where CSF is bright, too.
+grey matter), CSF is told from brain by both images: two classes, whose signal in the MRI is learned from the CT.
+Where CSF is bright, what is brain in both images is taken.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from BrainFusionLib.geometry import FloatArray, Grid
+from BrainFusionLib.intensity.inside import grown, shrunk
 from BrainFusionLib.intensity.two_images import is_brain
 from BrainFusionLib.values import ByValue
 from BrainFusionLib.volume import BoolArray, Volume, VoxelArray
@@ -35,6 +36,9 @@ LEAST_DENSER_HU, SOFT_HU = 2.0, 60.0
 TURNS, NEAR_LOG = 8, 0.35
 # Without contrast in the MRI (PD), and without a CT, what lies deeper than this is taken for brain.
 SHALLOW_MM = 3.0
+# Orbits: fat in the CT; the least share of a piece that is near fat (8 to 80 %; of pieces of the brain 0); by how much
+# the mask is made smaller, to cut them off.
+FAT_HU, LEAST_FAT, SHRUNK_MM = (-160.0, -50.0), 0.03, 2.0
 LEAST_VOXELS = 2_000
 
 
@@ -93,7 +97,9 @@ def brain_mask(mri: Volume, depth_kji: VoxelArray, hu_kji: VoxelArray | None = N
     elif csf is None:
         found = depth > SHALLOW_MM
     mask: BoolArray = np.zeros(depth_kji.shape, bool)
-    mask[box] = found if csf is None and hu_kji is None else _largest(found)
+    if hu_kji is not None:
+        found &= ~_orbits(found, hu_kji[box], part.grid.spacing_ijk_mm)
+    mask[box] = found if csf is None and hu_kji is None else _pieces(found) == 1
     return BrainMask(mask, csf)
 
 
@@ -237,10 +243,31 @@ def _smoothed(array: VoxelArray) -> VoxelArray:
     return array
 
 
-def _largest(mask: BoolArray) -> BoolArray:
-    """Return the largest piece of a mask."""
+def _orbits(brain: BoolArray, hu: VoxelArray, spacing_ijk_mm: tuple[float, ...]) -> BoolArray:
+    """Return what of a mask lies in the orbits: where their roof is too thin to be seen, the inside leaks into them.
+
+    Such a piece is connected to the brain by less than 4 mm and has fat beside it in the CT; the fat is returned, too.
+    """
+    turns = max(1, round(SHRUNK_MM / min(spacing_ijk_mm)))
+    core, fat = brain, (hu > FAT_HU[0]) & (hu < FAT_HU[1])
+    if turns > 1:  # less fat than that is noise, or the border of air; voxels of 2 mm have less noise
+        fat = grown(shrunk(fat))
+    for _ in range(turns):
+        core, fat = shrunk(core), grown(fat)
+    pieces = _pieces(core)
+    sizes = np.bincount(pieces.ravel())
+    in_orbit = np.bincount(pieces[grown(fat)], minlength=sizes.size) > LEAST_FAT * sizes
+    in_orbit[:2] = False
+    orbit, other = in_orbit[pieces], (pieces > 0) & ~in_orbit[pieces]
+    for _ in range(turns + 1):
+        orbit, other = grown(orbit), grown(other)
+    return fat | (orbit & ~other)
+
+
+def _pieces(mask: BoolArray) -> npt.NDArray[np.uint32]:
+    """Return the numbers of the connected pieces of a mask: 1 the largest, 0 outside."""
     import SimpleITK as sitk
 
     pieces = sitk.ConnectedComponent(sitk.GetImageFromArray(mask.astype(np.uint8)))
-    found: BoolArray = sitk.GetArrayFromImage(sitk.RelabelComponent(pieces)) == 1
-    return found
+    numbers: npt.NDArray[np.uint32] = sitk.GetArrayFromImage(sitk.RelabelComponent(pieces))
+    return numbers

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from BrainFusionLib.errors import ImageContentError, ImageFileError, SettingsError
-from BrainFusionLib.intensity import BONE_HU, bone_weight, hu_from_unit
+from BrainFusionLib.intensity import BONE_HU, bone_weight, hu_from_unit, windowed_bone_weight
 from BrainFusionLib.io import read_volume, write_volume
 from BrainFusionLib.phantom import head_grid, make_phantom
 from BrainFusionLib.volume import Volume
@@ -266,8 +266,8 @@ def test_pictures_are_split_by_patient_and_their_levels_kept(pictures, cache):
     assert len(store) == 2
     levels = np.asarray(Image.open(pictures / "CT" / "1002.png"), np.float32)
     np.testing.assert_allclose(batch.ct[1, 0].numpy() * 255, levels, atol=0.1)
-    assert (batch.bone[1, 0].numpy()[levels >= 201] == 1).all()
-    assert (batch.bone[1, 0].numpy()[levels <= 160] == 0).all()
+    mri = np.asarray(Image.open(pictures / "MRI" / "1002.png"), np.float32)
+    np.testing.assert_allclose(batch.bone[1, 0].numpy(), windowed_bone_weight(levels, mri), atol=1e-6)
 
 
 def test_slices_that_are_excluded_are_not_there(pictures, cache):

@@ -90,26 +90,26 @@ def in_child(seed: int, number: int) -> tuple[str, str]:
     """Read an input in a forked child with limits; return its outcome, and what it said."""
     folder = Path(tempfile.mkdtemp(prefix="attack-"))
     report_read, report_write = os.pipe()
-    inherited = _held_bytes()
     child = os.fork()
     if child == 0:
         _read_and_leave(seed, number, folder, report_write)
     os.close(report_write)
     with os.fdopen(report_read, "rb") as stream:
-        outcome, _, said = stream.read().decode("utf-8", "replace").partition("\n")
+        inherited, _, report = stream.read().decode("utf-8", "replace").partition("\n")
+    outcome, _, said = report.partition("\n")
     _, status, usage = os.wait4(child, 0)
     shutil.rmtree(folder, ignore_errors=True)
     if os.WIFSIGNALED(status):
         by = os.WTERMSIG(status)
         return (OUTCOMES[5], "") if by == signal.SIGALRM else ("killed", signal.Signals(by).name)
-    grown = usage.ru_maxrss * 1024 - inherited
+    grown = usage.ru_maxrss * 1024 - int(inherited or 0)
     if grown > MOST_BYTES:
         return OUTCOMES[6], f"{grown / 1e9:.1f} GB"
     return outcome or "killed", said
 
 
 def _held_bytes() -> int:
-    """Return the memory that a forked child of this process counts as its own: what is held, without mapped files."""
+    """Return the memory that this process holds, without mapped files."""
     if not _STATM.exists():
         return 0
     _, resident, shared, *_ = map(int, _STATM.read_text().split())
@@ -119,6 +119,8 @@ def _held_bytes() -> int:
 def _read_and_leave(seed: int, number: int, folder: Path, report: int) -> None:
     signal.signal(signal.SIGALRM, signal.SIG_DFL)  # ends the process; no Python runs to delay it
     signal.setitimer(signal.ITIMER_REAL, LONGEST_S)
+    # Counted here and not before the fork, at which OpenBLAS gives its memory back.
+    os.write(report, f"{_held_bytes()}\n".encode())
     if _STATM.exists():  # so that nothing eats the memory of the machine before it is counted
         most = 4 * MOST_BYTES + int(_STATM.read_text().split()[0]) * resource.getpagesize()
         resource.setrlimit(resource.RLIMIT_AS, (most, most))

@@ -62,7 +62,10 @@ def loaded_module(application, layers):
         patch.setattr(slicer.util, "childWidgetVariables", fakes.child_widget_variables, raising=False)
         patch.setattr(slicer.util, "setSliceViewerLayers", lambda **shown: layers.append(shown), raising=False)
         found = shutil.which
-        patch.setattr("shutil.which", lambda name, *more: sys.executable if name == "PythonSlicer" else found(name))
+        patch.setattr(
+            "shutil.which",
+            lambda name, *more, **options: sys.executable if name == "PythonSlicer" else found(name, *more, **options),
+        )
         patch.syspath_prepend(str(MODULE))
         spec = importlib.util.spec_from_file_location("BrainFusion", MODULE / "BrainFusion.py")
         loaded = importlib.util.module_from_spec(spec)

@@ -217,9 +217,8 @@ def report(cases: Sequence[Judged]) -> str:
         f"{len(cases)} cases, seeds {min(seeds)} to {max(seeds)}: {simulated} simulated pairs, and "
         f"{len(cases) - simulated} wrong cases made of them; {wrong} are wrong (anatomy's 95th percentile more than "
         f"{WRONG_MM:g} mm off, or no right pose). {np.mean(cpu):.1f} CPU s a case. Truth and evidence of each stand in "
-        "records.csv, from which `--table-only` makes all of this again. The evidence of the first 1,000 is of the "
-        "revision before cells of the mastoid were left out of the air inside the skull; limits and calibration are "
-        "of this revision.",
+        "records.csv, from which `--table-only` makes all of this again, with the limits and the calibration "
+        "of the revision it is run on.",
         "",
         "Errors are in mm, medians over the cases. *Pose*: median over the brain of the distance to the best rigid fit "
         "of the skull. *Anatomy*: the same, and its 95th percentile, between where the pose puts the CT's anatomy and "

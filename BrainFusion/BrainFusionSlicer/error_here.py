@@ -59,7 +59,10 @@ def of_result(fused, mri) -> ErrorOfPair | None:
     try:
         frame = np.array(json.loads(fused.GetAttribute(FRAME_ATTRIBUTE) or "[]"), dtype=np.float64).reshape(4, 4)
         result.error_map.expected_mm  # noqa: B018 - unpacked here, not while the cursor moves
-    except (ValueError, GeometryError):
+        np.linalg.inv(frame)
+    except (TypeError, ValueError, GeometryError):  # a matrix without an inverse is a ValueError, too
+        return None
+    if not np.isfinite(frame).all():
         return None
     return ErrorOfPair(result.error_map, bridge.LPS_FROM_RAS @ frame)
 

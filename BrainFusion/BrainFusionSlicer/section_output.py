@@ -60,8 +60,9 @@ class OutputSection(Section):
         )
 
     def _show_numbers(self, parameters) -> None:
-        ui = self.panel.ui
-        ui.spacingSpinBox.setValue(choices.chosen_spacing_mm(parameters))
+        ui, spacing = self.panel.ui, choices.chosen_spacing_mm(parameters)
+        if ui.spacingSpinBox.value != spacing:  # else what is being typed would be written anew: 0.7 as 0.70
+            ui.spacingSpinBox.setValue(spacing)
         ui.boneCheckBox.setChecked(choices.is_bone_chosen(parameters))
         is_isotropic = choices.chosen(parameters, "outputGrid") is OutputGrid.isotropic
         for widget in (ui.spacingLabel, ui.spacingSpinBox):

@@ -59,13 +59,19 @@ def show_outline(node: slicer.vtkMRMLSegmentationNode) -> None:
 
 
 def content_of(node: slicer.vtkMRMLSegmentationNode) -> str:
-    """Return a hash of all segments: their names and voxels."""
+    """Return a hash of all segments: their names and voxels, without empty margins, which saving cuts off."""
     made, segmentation = hashlib.sha256(), node.GetSegmentation()
     for n in range(segmentation.GetNumberOfSegments()):
         segment = segmentation.GetNthSegment(n)
         image = segment.GetRepresentation(BINARY)
         made.update(f"{segment.GetName()} ".encode())
         if image is not None and image.GetPointData().GetScalars() is not None:
-            made.update(f"{image.GetDimensions()} ".encode())
-            made.update(np.ascontiguousarray(vtk_to_numpy(image.GetPointData().GetScalars())).data)
+            voxels = vtk_to_numpy(image.GetPointData().GetScalars()).reshape(image.GetDimensions()[::-1])
+            filled = [np.flatnonzero(voxels.any(axis=axes)) for axes in ((1, 2), (0, 2), (0, 1))]
+            if filled[0].size:
+                low, high = [at[0] for at in filled], [at[-1] + 1 for at in filled]
+                first = [start + at for start, at in zip(image.GetExtent()[4::-2], low, strict=True)]
+                voxels = voxels[tuple(slice(*ends) for ends in zip(low, high, strict=True))]
+                made.update(f"{[int(at) for at in first]} {voxels.shape} ".encode())
+                made.update(np.ascontiguousarray(voxels).data)
     return made.hexdigest()

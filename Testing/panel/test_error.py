@@ -104,6 +104,14 @@ def test_a_tilted_mri_has_numbers_too(asking, nodes, made):
         assert words in panel.ui.cursorErrorLabel.text
 
 
+@pytest.mark.parametrize("frame", ["", "null", "{}", "[1, 2]", "[" + ", ".join(["NaN"] * 16) + "]", str([0] * 16)])
+def test_a_broken_frame_in_a_scene_gives_no_numbers(asking, nodes, frame):
+    found, fused = sys.modules["BrainFusionSlicer.error_here"], asking[0].registeredNodes()[0]
+    assert found.of_result(fused, nodes[1]) is not None
+    fused.SetAttribute(found.FRAME_ATTRIBUTE, frame)
+    assert found.of_result(fused, nodes[1]) is None
+
+
 def test_points_and_the_worst_along_a_line_are_listed_and_stay_as_they_are(asking, made):
     panel, _ = asking
     points = listed(made)

@@ -10,8 +10,10 @@ import pydicom
 import pytest
 import slicer
 import slicer.util
+from PySide6 import QtTest
 
 from BrainFusionLib import read_transform
+from BrainFusionLib.geometry import Grid
 from BrainFusionLib.io.other_transforms import Between
 from BrainFusionLib.settings import OutputSettings
 
@@ -118,6 +120,34 @@ def test_the_output_grid_reaches_the_logic_and_is_kept_in_the_scene(panel, nodes
     panel.exit()
     panel.enter()
     assert (ui.gridComboBox.currentText, ui.spacingSpinBox.value) == ("Isotropic", 0.75)
+
+
+def test_a_spacing_is_typed_digit_by_digit(panel):
+    ui = panel.ui
+    ui.outputCollapsibleButton.setCollapsed(False)
+    ui.gridComboBox.setCurrentIndex(3)
+    for typed in ("0.75", "1.25", "10"):
+        ui.spacingSpinBox.selectAll()
+        QtTest.QTest.keyClicks(ui.spacingSpinBox, typed)
+        assert ui.spacingSpinBox.value == float(typed)
+        assert float(panel._parameterNode.parameterNode.GetParameter("outputSpacing")) == float(typed)
+
+
+def test_a_bone_that_was_saved_and_loaded_is_not_taken_for_a_changed_one(module, tmp_path):
+    segmentations = sys.modules["BrainFusionSlicer.segmentations"]
+    mask = np.zeros((9, 8, 7), bool)
+    mask[3:6, 2:5, 4:6] = True
+    bone, loaded = (slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", "bone") for _n in range(2))
+    segmentations.fill(bone, mask, Grid((7, 8, 9), (0.5, 0.5, 2.0), (10.0, 20.0, 30.0)), None, (1.0, 1.0, 1.0))
+    storage = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationStorageNode")
+    storage.SetFileName(str(tmp_path / "bone.seg.nrrd"))
+    assert storage.WriteData(bone)
+    assert storage.ReadData(loaded)
+    image = loaded.GetSegmentation().GetNthSegment(0).GetRepresentation("Binary labelmap")
+    assert image.GetDimensions() != (7, 8, 9)  # Slicer has cut the margins off
+    assert segmentations.content_of(loaded) == segmentations.content_of(bone)
+    image.GetPointData().GetScalars().SetTuple1(0, 0)
+    assert segmentations.content_of(loaded) != segmentations.content_of(bone)
 
 
 def test_the_bone_is_a_segmentation_of_the_pair_and_a_changed_one_is_kept(chosen, nodes, runner):

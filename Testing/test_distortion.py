@@ -10,6 +10,7 @@ from BrainFusionLib.geometry import Grid, apply_affine
 from BrainFusionLib.phantom import make_pair
 from BrainFusionLib.resample import sampled
 from BrainFusionLib.transform import RigidTransform
+from BrainFusionLib.verdict.displaced import coarse_voxel_mm
 from BrainFusionLib.verdict.distortion import scale_and_distortion
 from BrainFusionLib.verdict.judge import judge
 from BrainFusionLib.volume import Volume
@@ -138,3 +139,7 @@ def test_scale_in_a_pose_that_is_far_off_is_not_said():
     assert "scale" in said(Evidence(scale=scale, distortion=FITS))
     far = Distortion(3.0, 4.0, 1.0, 0.3, 6.0, 9.0, 0.2)
     assert set(said(Evidence(scale=scale, distortion=far))) == {"skull_mismatch"}
+
+
+def test_unknown_size_of_the_voxels_is_no_measure():
+    assert coarse_voxel_mm(Evidence(distortion=FITS)) is None

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from BrainFusionLib import resample
 from BrainFusionLib.backend import on_cpu, on_torch
+from BrainFusionLib.backend.formulas import nearest_rows, trilinear
 from BrainFusionLib.backend.on_torch import OnTorch
 from BrainFusionLib.backend.plain import Plain
 from BrainFusionLib.geometry import Grid, rotation_matrix
@@ -175,3 +176,11 @@ def test_points_are_sampled_alike_in_c_and_numpy():
     both = [b.sample(volume.array_kji, volume.grid.ijk_from_lps, points) for b in (on_cpu(), Plain())]
     assert 0 < np.isnan(both[0]).sum() < 360
     np.testing.assert_allclose(*both, rtol=0, atol=1e-6)
+
+
+def test_indices_that_are_no_numbers_are_outside():
+    image, points = np.ones((2, 3, 4), np.float32), np.zeros((3, 2), np.float32)
+    affines = np.full((1, 3, 4), np.nan, np.float32)
+    place = list(np.array([[0.5, np.nan], [0.5, 0.5], [0.5, np.inf]], np.float32))
+    assert (nearest_rows(np, (4, 3, 2), affines, points) == 24).all()
+    assert trilinear(np, image, place, slopes=False)[1].tolist() == [True, False]

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from BrainFusionLib.errors import GeometryError
 from BrainFusionLib.geometry import rotation_matrix
 from BrainFusionLib.intensity import (
     bone_weight,
@@ -75,3 +76,24 @@ def test_pictures_come_on_the_unit_scale_with_their_bone():
     for picture, bone in zip(ct, stacks.bone_weight, strict=True):
         np.testing.assert_array_equal(bone, windowed_bone_weight(picture).astype(np.float32))
     assert stacks.head is None
+
+
+@pytest.mark.parametrize("mri_shape", [(2, 40, 30), (3, 40, 31), (40, 30)])
+def test_pictures_of_other_shapes_are_refused(mri_shape):
+    with pytest.raises(GeometryError, match="stacks of one shape"):
+        picture_stacks(np.full((3, 40, 30), 255.0), np.zeros(mri_shape))
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 5), (3, 3), (5, 2)])
+@pytest.mark.parametrize("level", [0.0, 255.0])
+def test_tiny_pictures_have_a_bone_weight(shape, level):
+    picture = np.full(shape, level)
+    weight = windowed_bone_weight(picture, picture)
+    assert weight.shape == shape
+    # Without a square of 2 by 2 pixels there is no core of bone.
+    assert (weight == float(level > 0 and min(shape) > 1)).all()
+
+
+def test_bone_weight_of_a_single_number():
+    assert bone_weight(250) == pytest.approx(0.5)
+    assert bone_weight(np.float32(100)) == 0

@@ -51,7 +51,7 @@ def nearest_rows(xp: Any, size_ijk: Sequence[int], affines: Array, points: Array
     ni, nj, nk = size_ijk
     i, j, k = (xp.floor(each + 0.5) for each in placed(affines, points))
     inside = (i >= 0) & (i < ni) & (j >= 0) & (j < nj) & (k >= 0) & (k < nk)
-    i, j, k = (xp.asarray(xp.where(inside, each, 0 * each), dtype=xp.int64) for each in (i, j, k))
+    i, j, k = (xp.asarray(xp.where(inside, each, xp.zeros_like(each)), dtype=xp.int64) for each in (i, j, k))
     return xp.where(inside, (k * nj + j) * ni + i, ni * nj * nk)
 
 
@@ -63,7 +63,7 @@ def trilinear(xp: Any, image: Array, place: Array, *, slopes: bool) -> tuple[Arr
         inside = inside & (each <= n - 1)
     low, part = [], []
     for each, n in zip(place, size, strict=True):
-        each = xp.where(inside, each, 0 * each)
+        each = xp.where(inside, each, xp.zeros_like(each))
         # At the last voxel, interpolate from the one before it.
         low.append(xp.clip(xp.asarray(each, dtype=xp.int64), None, max(n - 2, 0)))
         part.append(xp.asarray(each - low[-1], dtype=xp.float32))

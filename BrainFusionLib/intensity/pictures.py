@@ -38,9 +38,10 @@ def picture_stacks(ct_levels: npt.ArrayLike, mri_levels: npt.ArrayLike) -> Stack
     """
     ct, mri = (np.asarray(levels, dtype=np.float32) for levels in (ct_levels, mri_levels))
     bone: VoxelArray = np.zeros(ct.shape, dtype=np.float32)
+    stacks = Stacks(ct / np.float32(WHITE), mri / np.float32(WHITE), bone)
     for number, picture in enumerate(ct):
         bone[number] = windowed_bone_weight(picture, mri[number])
-    return Stacks(ct / np.float32(WHITE), mri / np.float32(WHITE), bone)
+    return stacks
 
 
 def windowed_bone_weight(ct_levels: npt.ArrayLike, mri_levels: npt.ArrayLike | None = None) -> VoxelArray:

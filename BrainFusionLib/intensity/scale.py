@@ -67,7 +67,8 @@ def _ramps(x: VoxelArray, xs: tuple[float, ...], ys: tuple[float, ...]) -> Voxel
 def bone_weight(hu: npt.ArrayLike) -> VoxelArray:
     """Return the bone weight of each voxel: 0 up to 200 HU, 1 from 300 HU, linear between; float32, same shape."""
     low, high = BONE_RAMP_HU
-    weight: VoxelArray = np.asarray(hu, dtype=np.float32) - np.float32(low)
+    values: VoxelArray = np.asarray(hu, dtype=np.float32)
+    weight = np.subtract(values, np.float32(low), out=np.empty_like(values))
     weight /= np.float32(high - low)
     return np.clip(weight, 0, 1, out=weight)
 

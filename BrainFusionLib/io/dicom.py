@@ -165,7 +165,7 @@ def _load(series: Series) -> Slices:
     """Read all pixels of a series, with the position of each slice."""
     planes, first = series.planes, series.planes[0]
     for file in series.files:
-        if "ModalityLUTSequence" in file.dataset and "RescaleSlope" not in file.dataset:
+        if file.dataset.get("ModalityLUTSequence") and "RescaleSlope" not in file.dataset:
             raise ImageFileError(
                 f"{file.path}: its values are in a table (Modality LUT), not read here. {_OTHER_EXPORT}"
             )

@@ -205,8 +205,8 @@ def distortion_p95_mm(evidence: Evidence) -> float | None:
 
 
 def coarse_voxel_mm(evidence: Evidence) -> float | None:
-    """Return the shortest edge of the voxels, along which scale and distortion are measured best."""
-    return None if evidence.distortion is None else evidence.distortion.voxel_mm
+    """Return the shortest edge of the voxels, along which scale and distortion are measured best, if it is known."""
+    return None if evidence.distortion is None else evidence.distortion.voxel_mm or None
 
 
 def tolerance_of_distortion(evidence: Evidence) -> float:

@@ -38,7 +38,20 @@ def why_kept(node: slicer.vtkMRMLNode) -> str:
         return _("{name} was changed since it was made").format(name=node.GetName())
     if ownership.role_of(node) == ownership.FUSED and decisions.state_of(node) == "approved":
         return _("{name} was approved").format(name=node.GetName())
+    if _belongs_to_an_approved_one(node):
+        return _("{name} belongs to a fused volume that was approved").format(name=node.GetName())
     return ""
+
+
+def _belongs_to_an_approved_one(node: slicer.vtkMRMLNode) -> bool:
+    """Whether an output shows the CT of an approved fused volume, and would be exported beside it."""
+    fused = slicer.util.getNodesByClass(ownership.CLASSES[ownership.FUSED]) if ownership.role_of(node) else ()
+    return any(
+        ownership.role_of(one) == ownership.FUSED
+        and ownership.registered_ct_of(one) == node
+        and decisions.state_of(one) == "approved"
+        for one in fused
+    )
 
 
 def _why_not_written(node: slicer.vtkMRMLNode, ct: slicer.vtkMRMLNode | None, mri: slicer.vtkMRMLNode | None) -> str:

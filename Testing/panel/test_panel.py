@@ -291,7 +291,11 @@ def test_a_ct_under_a_transform_that_is_not_linear_is_shown_as_it_was_registered
     ui.showUnregisteredButton.click()
     assert layers[-1]["foreground"].GetImageData() == ct.GetImageData()
     assert ct.GetParentTransformNode() == warp
-    slicer.mrmlScene.RemoveNode(registered)
+    ui.signerEdit.setText("A. Surgeon")
+    ui.approveButton.click()
+    fuse(chosen, application)
+    assert ui.resampledSelector.currentNode() != registered, "an approved volume keeps its CT"
+    slicer.mrmlScene.RemoveNode(ui.resampledSelector.currentNode())
     assert not ui.overlayButton.isEnabled()
     assert "registered CT was removed" in ui.overlayButton.toolTip
 

@@ -27,6 +27,7 @@ from BrainFusionLib.case import (
     to_document,
     to_plain,
 )
+from BrainFusionLib.case.codec import _decoded_array
 from BrainFusionLib.case.decision import Signed
 from BrainFusionLib.case.result import Bone
 from BrainFusionLib.error_map import ErrorMap
@@ -391,3 +392,8 @@ def test_names_and_paths_are_removed_together():
     assert told.without_names().notes == ("MRI: no orientation",)
     assert "home" not in json.dumps(to_plain(told.without_paths(), {}))
     assert replace(told.without_paths()).request.ct.name == "MILLER.nrrd"
+
+
+def test_number_too_large_is_refused_in_an_array_as_elsewhere():
+    with pytest.raises(RecordError):
+        _decoded_array([[1e999, 1.0, 2.0]], "owner", "path")

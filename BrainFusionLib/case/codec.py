@@ -236,7 +236,8 @@ def _decoded_array(plain: list[Any], owner: str, path: str) -> Any:
     def numbers(item: Any) -> Any:
         if isinstance(item, list):
             # Most of a result are rows of plain numbers, and this is read at every change in the panel.
-            return item if all(type(one) is float for one in item) else [numbers(one) for one in item]
+            plainly = all(type(one) is float for one in item) and all(map(math.isfinite, item))
+            return item if plainly else [numbers(one) for one in item]
         return _decoded(item, float, owner, path, None)
 
     try:

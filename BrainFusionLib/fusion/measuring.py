@@ -82,7 +82,8 @@ def _slices_of(fused: Volume, ct: Volume, mri: Volume) -> Iterator[tuple[str, di
 
 def _measured_pictures(name: str, paths: Sequence[Path]) -> dict[str, float | None]:
     fused, ct, mri = read_alike(paths)
-    return _measured(name, fused, ct, mri, windowed_bone_weight(ct, mri), head_in_pictures(ct, mri))
+    head = head_in_pictures(ct, mri)
+    return _measured(name, fused, ct, mri, windowed_bone_weight(ct) * head, head)
 
 
 def _measured(

@@ -339,11 +339,11 @@ def _mask(
 
 
 def grown(mask: BoolArray) -> BoolArray:
-    """Return a mask and its six neighbours."""
+    """Return a mask of any number of axes and its neighbours along them."""
     result = mask.copy()
-    for axis in range(3):
-        low = tuple(slice(None, -1) if a == axis else slice(None) for a in range(3))
-        high = tuple(slice(1, None) if a == axis else slice(None) for a in range(3))
+    for axis in range(mask.ndim):
+        low = tuple(slice(None, -1) if a == axis else slice(None) for a in range(mask.ndim))
+        high = tuple(slice(1, None) if a == axis else slice(None) for a in range(mask.ndim))
         result[low] |= mask[high]
         result[high] |= mask[low]
     return result

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from BrainFusionLib.intensity.inside import grown
 from BrainFusionLib.intensity.unit import Stacks
 from BrainFusionLib.volume import BoolArray, VoxelArray
 
@@ -95,22 +96,12 @@ def head_in_pictures(ct_levels: npt.ArrayLike, mri_levels: npt.ArrayLike) -> Boo
         bulk = np.logical_and.reduce([wide[n : n + len(bulk)] for n in range(2 * half + 1)]).T
     if not bulk.any():
         return np.ones_like(tissue)
-    head, grown = bulk, _grown(bulk) & coarse
-    while np.count_nonzero(grown) > np.count_nonzero(head):
-        head, grown = grown, _grown(grown) & coarse
+    head, wider = bulk, grown(bulk) & coarse
+    while np.count_nonzero(wider) > np.count_nonzero(head):
+        head, wider = wider, grown(wider) & coarse
     head = head | (_between(head) & _between(head.T).T)
     whole: BoolArray = np.repeat(np.repeat(head, 2, axis=0), 2, axis=1)[:rows, :columns]
     return whole
-
-
-def _grown(mask: BoolArray) -> BoolArray:
-    """Return a mask and its four neighbours."""
-    result = mask.copy()
-    result[1:] |= mask[:-1]
-    result[:-1] |= mask[1:]
-    result[:, 1:] |= mask[:, :-1]
-    result[:, :-1] |= mask[:, 1:]
-    return result
 
 
 def _between(mask: BoolArray) -> BoolArray:

@@ -35,7 +35,7 @@ CONSTRAINTS = ROOT / "constraints.txt"
 BASE_PYTHON = Path(getattr(sys, "_base_executable", sys.executable)).resolve()
 
 EXTRAS = {
-    "demo": {"torch", "wavelet", "build", "fast"},
+    "demo": {"build", "fast"},
     "check": {"torch", "wavelet", "dev"},
     "test": {"torch", "wavelet", "dev"},
     "docs": {"torch", "docs"},
@@ -334,7 +334,7 @@ def install(extras: list[str]) -> None:
     # Not compiled here: Python does that for the modules that it imports, which are few (measured: 120 s become 77).
     command = [*pip_command(), "install", "--no-compile", "--constraint", CONSTRAINTS]
     code = 0
-    if sys.platform == "linux" and answers(f"{CPU_TORCH_INDEX}/torch/", seconds=3):
+    if "torch" in extras and sys.platform == "linux" and answers(f"{CPU_TORCH_INDEX}/torch/", seconds=3):
         # On its own, and nothing else from there: with two indexes at once either could offer any package.
         torch = [*command, "--no-deps", "--index-url", CPU_TORCH_INDEX, "torch"]
         code = subprocess.run(torch, cwd=ROOT, stdin=subprocess.DEVNULL, env=clean_environ()).returncode

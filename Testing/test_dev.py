@@ -35,7 +35,7 @@ def test_a_second_run_makes_and_installs_nothing(checkout, monkeypatch):
     dev.make_environment(dev.EXTRAS["demo"])
     monkeypatch.setattr(dev, "create", lambda: pytest.fail("made again"))
     dev.make_environment(dev.EXTRAS["demo"])
-    assert installed == [["build", "fast", "torch", "wavelet"]]
+    assert installed == [["build", "fast"]]
 
 
 def test_the_environment_has_a_python_that_runs(checkout):
@@ -49,7 +49,7 @@ def test_demo_keeps_but_does_not_install_test_tools(checkout):
     dev.make_environment(dev.EXTRAS["demo"])
     dev.make_environment(dev.EXTRAS["test"])
     dev.make_environment(dev.EXTRAS["demo"])
-    assert installed == [["build", "fast", "torch", "wavelet"], ["build", "dev", "fast", "torch", "wavelet"]]
+    assert installed == [["build", "fast"], ["build", "dev", "fast", "torch", "wavelet"]]
 
 
 @pytest.mark.parametrize("name", ["pyproject.toml", "constraints.txt"])
@@ -76,7 +76,7 @@ def test_environment_is_rebuilt_after_an_interruption(checkout, monkeypatch, err
             dev.make_environment(dev.EXTRAS["demo"])
     dev.make_environment(dev.EXTRAS["demo"])
     assert not (dev.VENV / "half-installed").exists()
-    assert installed == [["build", "fast", "torch", "wavelet"]]
+    assert installed == [["build", "fast"]]
 
 
 def test_interrupted_installation_is_not_taken_as_complete(checkout, monkeypatch):
@@ -176,6 +176,12 @@ def test_cpu_index_is_used_on_linux_if_it_answers(tmp_path, monkeypatch, platfor
     assert all(f"--no-deps --index-url {dev.CPU_TORCH_INDEX} torch" in line for line in of_torch)
     assert "index-url" not in rest
     assert "--editable" in rest
+
+
+def test_the_cpu_index_is_not_asked_where_torch_is_not_wanted(monkeypatch):
+    monkeypatch.setattr(dev, "pip_command", lambda: [sys.executable, "-c", ""])
+    monkeypatch.setattr(dev, "answers", lambda url, seconds: pytest.fail("asked"))
+    dev.install(sorted(dev.EXTRAS["demo"]))
 
 
 def test_without_pip_one_is_put_into_the_environment(tmp_path, monkeypatch):

@@ -8,7 +8,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 TUTORIAL = (ROOT / "docs" / "tutorial.md").read_text(encoding="utf-8")
-STEPS = (ROOT / "README.md").read_text(encoding="utf-8").split("## Six steps")[1].split("## ")[0]
+STEPS = (ROOT / "README.md").read_text(encoding="utf-8").split("## Five steps")[1].split("## ")[0]
 NAMED = sorted(set(re.findall(r"\*\*([^*]+)\*\*", TUTORIAL + STEPS)) - {"bold", "Your own", "Our sample"})
 
 

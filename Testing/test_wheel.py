@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from email.parser import BytesParser
 from pathlib import Path
 
 import pytest
@@ -74,6 +75,20 @@ def test_the_wheel_holds_the_library_and_no_sources(wheel: Path) -> None:
     assert [name for name in names if re.search(r"\.(c|h|new|pyc)$|CMakeLists", name)] == []
     kept = {path.relative_to(ROOT).as_posix() for path in (ROOT / "BrainFusionLib").rglob("*.py")}
     assert kept == {name for name in names if name.endswith(".py")}
+
+
+def test_links_of_the_description_on_pypi_lead_to_files_of_the_release(wheel: Path) -> None:
+    metadata = BytesParser().parsebytes(
+        zipfile.Path(wheel, f"{wheel.name.rsplit('-', 3)[0]}.dist-info/METADATA").read_bytes()
+    )
+    assert metadata["Description-Content-Type"] == "text/markdown"
+    linked = re.findall(r"(!?)\[[^\]]*\]\(([^)]+)\)", metadata.get_payload())
+    home, tag = "BrainFusion/SlicerBrainFusion", f"v{metadata['Version']}"
+    places = {"!": f"https://raw.githubusercontent.com/{home}/{tag}/", "": f"https://github.com/{home}/blob/{tag}/"}
+    ours = [link.removeprefix(places[kind]) for kind, link in linked if link.startswith(places[kind])]
+    assert "docs/tutorial.md" in ours
+    assert [name for name in ours if not (ROOT / name.partition("#")[0]).is_file()] == []
+    assert [link for _, link in linked if not link.startswith("https://")] == []
 
 
 @pytest.mark.skipif(os.name == "nt", reason="paths of POSIX")

@@ -304,8 +304,7 @@ def test_seal_from_elsewhere_reads_no_file_outside_of_its_folder(tmp_path, monke
 BESIDE = {
     "landmarks": ("l.csv", "l.csv"), "CT": ("ct.nii", "ct.nii"), "sidecar": ("ct.nii", "ct.json"),
     "voxels": ("mri.mhd", "mri.raw"), "mask": ("mask.nhdr", "mask.raw.gz"), "pair": ("ct.hdr", "ct.img"),
-    "matrix of SPM": ("ct.hdr", "ct.mat"), "slice of the series": ("mri.dcm", "other.dcm"),
-    "initial transform": ("t.txt", "first.txt"),
+    "matrix of SPM": ("ct.hdr", "ct.mat"), "initial transform": ("t.txt", "first.txt"),
 }  # fmt: skip
 CONTENTS = {
     "mri.mhd": b"DimSize = 2 2 2\nElementType = MET_SHORT\nElementDataFile = mri.raw\n",
@@ -318,7 +317,7 @@ CONTENTS = {
 def _entry_of(folder, **given):
     named = {"ct": "ct.nii", "mri": "m.nii", "mask": None, "transform": None, "landmarks": ()} | given
     for name in (*CONTENTS, "ct.nii", "ct.hdr", "ct.img", "ct.mat", "ct.json", "m.nii", "mri.raw", "mask.raw.gz",
-                 "mri.dcm", "other.dcm", "l.csv"):  # fmt: skip
+                 "l.csv"):  # fmt: skip
         (folder / name).write_bytes(CONTENTS.get(name, name.encode()))
     mask, transform = (None if named[role] is None else folder / named[role] for role in ("mask", "transform"))
     return Entry(

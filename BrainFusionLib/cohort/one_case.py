@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import time
 import traceback
@@ -30,7 +31,7 @@ from BrainFusionLib.folder import (
 from BrainFusionLib.fusion.methods import pinned
 from BrainFusionLib.io import read_transform, read_volume, write_json
 from BrainFusionLib.io.formats import sha256_of_volume
-from BrainFusionLib.io.hashing import sha256_of, sha256_of_files
+from BrainFusionLib.io.hashing import sha256_of, sha256_of_bytes, sha256_of_files
 from BrainFusionLib.io.landmark_files import read_landmarks
 from BrainFusionLib.io.reading import shown
 from BrainFusionLib.io.suffixes import with_suffix
@@ -150,8 +151,9 @@ def contents(entry: Entry) -> dict[str, str]:
     OSError, BrainFusionError
         A file cannot be read.
     """
-    volumes = {"ct": entry.ct, "mri": entry.mri, "mri_mask": entry.mri_mask}
-    found = {role: sha256_of_volume(path) for role, path in volumes.items() if path is not None}
+    found = {"ct": sha256_of_volume(entry.ct, entry.ct_series), "mri": sha256_of_volume(entry.mri, entry.mri_series)}
+    if entry.mri_mask is not None:
+        found["mri_mask"] = sha256_of_volume(entry.mri_mask)
     if entry.transform is not None:
         found["transform"] = sha256_of_files(transform_files(entry.transform))
     return found | {f"landmarks {n}": sha256_of(path) for n, path in enumerate(entry.landmarks)}
@@ -243,8 +245,8 @@ def _made_from(
     # The number of threads does not change the result.
     settings = replace(settings, fusion=replace(fusion, weights=weights), threads=None)
     request = Request(
-        Source("CT", series=entry.ct_series, sha256=sha256["ct"]),
-        Source("MRI", series=entry.mri_series, sha256=sha256["mri"]),
+        Source("CT", series=_unnamed(entry.ct_series), sha256=sha256["ct"]),
+        Source("MRI", series=_unnamed(entry.mri_series), sha256=sha256["mri"]),
         None if entry.mri_mask is None else Source("mask", sha256=sha256["mri_mask"]),
         settings,
         ct_offset=entry.ct_offset,
@@ -256,6 +258,11 @@ def _made_from(
     # The same file is another pose, if its numbers are said to be in another frame.
     words = (sha256["transform"], entry.transform_frame, entry.transform_maps)
     return request, " ".join(word for word in words if word), landmarks
+
+
+def _unnamed(series: str | None) -> str | None:
+    """Return a choice of a series, which may be a UID, so that it can only be compared."""
+    return None if series is None else sha256_of_bytes(os.fsencode(series))
 
 
 def _line(entry: Entry, error: str) -> str:

@@ -49,6 +49,8 @@ class Series:
         DICOM files in the same folders that hold no image, how many of each kind in words.
     dead_links
         Links in the same folders that lead nowhere.
+    images
+        All files with images under its UID, also those that are set aside: what decides which slices it has.
     """
 
     uid: str
@@ -56,6 +58,7 @@ class Series:
     left_out: int = 0
     others: tuple[tuple[str, int], ...] = ()
     dead_links: int = 0
+    images: tuple[Path, ...] = ()
 
     @property
     def planes(self) -> tuple[Plane, ...]:
@@ -111,12 +114,23 @@ def find_series(path: Path, choice: str | int | None = None) -> Series:
         No DICOM images, several series and no choice, or a file that is damaged.
     """
     with naming(path), quiet_pydicom():
-        if path.is_dir():
-            return _choose(path, _all_series(path, whole_tree=True), choice)
-        found = _all_series(path.parent, whole_tree=False)
-        if choice is None:
+        found = series_at(path)
+        if choice is None and not path.is_dir():
             found = _series_of_file(path, found)
         return _choose(path, found, choice)
+
+
+def series_at(path: Path) -> list[Series]:
+    """Return every series of a folder and the folders in it, or of the folder of a file.
+
+    Raises
+    ------
+    ImageFileError
+        No DICOM images, or a file that is damaged.
+    """
+    with naming(path), quiet_pydicom():
+        is_folder = path.is_dir()
+        return _all_series(path if is_folder else path.parent, whole_tree=is_folder)
 
 
 @dataclass
@@ -161,6 +175,7 @@ def _all_series(folder: Path, *, whole_tree: bool) -> list[Series]:
                 left_out=sum(stranger in ends for stranger in strangers),
                 others=tuple(sorted(kinds.items())),
                 dead_links=sum(link.parent in folders for link in found.dead_links),
+                images=tuple(file.path for file in files),
             )
             for group in groups_of(files)
         ]

@@ -404,18 +404,20 @@ def test_errors_in_the_table_name_inputs_by_their_role(tmp_path):
     def refuse():
         raise ImageFileError(
             f"{tmp_path}/doe/IM1: is empty; doe.nii, given as MRI, and objects too; {tmp_path}/roe.csv: no; 'doe.raw'."
-            f" {tmp_path}/doe/Jane Doe/7: no; Jane^Doe.CT.0001.IMA, 'Jane_Doe', an encoding 'bzip3' of 'scanner-xyz'"
+            f" {tmp_path}/doe/Jane Doe/7: no; Jane^Doe.CT.0001.IMA, 'Jane_Doe', 'mueller', \"o'brien\", 'o\\'br\"ien',"
+            f" 'hans mueller...', 04711, 1.2.840.113619.2.55.3, '.mueller', no '.nrrd' in 'scanner-xyz', 25.5, 'cut"
         )
 
     (tmp_path / "doe" / "Jane Doe").mkdir(parents=True)
     (tmp_path / "doe" / "Jane Doe" / "7").write_bytes(b"")
-    (tmp_path / "doe" / "Jane^Doe.CT.0001.IMA").write_bytes(b"")
+    for name in ("Jane^Doe.CT.0001.IMA", "04711"):
+        (tmp_path / "doe" / name).write_bytes(b"")
 
     entry = Entry(1, "a", tmp_path / "doe", tmp_path / "doe.nii", landmarks=(tmp_path / "roe.csv",))
     row = one_case.attempted(entry, 0.0, refuse)
     assert (
-        row.error
-        == "CT/IM1: is empty; MRI, given as MRI, and objects too; the landmarks: no; 'MRI.raw'. a file of CT: no; "
-        "a file of CT, "
-        "(not shown here), an encoding 'bzip3' of 'scanner-xyz'"
+        row.error == "a file of CT: is empty; MRI, given as MRI, and objects too; the landmarks: no; (not shown here). "
+        "a file of CT: no; a file of CT, "
+        + "(not shown here), " * 5
+        + "a file of CT, (not shown here), (not shown here), no '.nrrd' in 'scanner-xyz', 25.5, (not shown here)"
     )

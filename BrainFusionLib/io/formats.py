@@ -21,6 +21,7 @@ from BrainFusionLib.io.nifti_writing import write_nifti, write_pair
 from BrainFusionLib.io.nrrd import nrrd_files, nrrd_size, read_nrrd, write_nrrd
 from BrainFusionLib.io.reading import COPY_AGAIN, naming, open_regular, shown
 from BrainFusionLib.io.suffixes import suffix_of, with_suffix
+from BrainFusionLib.io.text_headers import brief
 from BrainFusionLib.io.zipped import ZIP_SUFFIXES
 from BrainFusionLib.volume import Volume
 
@@ -200,7 +201,7 @@ def format_of(path: Path) -> Format:
     for form in FORMATS:
         if suffix in form.suffixes or (form.recognises is not None and form.recognises(start)):
             return form
-    raise ImageFileError(f"{shown(path)}: files of this kind ('{suffix}') are not read. Give {readable()}.")
+    raise ImageFileError(f"{shown(path)}: files of this kind ({brief(suffix)}) are not read. Give {readable()}.")
 
 
 def written_format_of(path: Path) -> Format:
@@ -215,7 +216,9 @@ def written_format_of(path: Path) -> Format:
     for form in FORMATS:
         if suffix in form.written:
             return form
-    raise ImageFileError(f"{path}: a volume cannot be written as '{suffix}'. Choose a name that ends in {writable()}.")
+    raise ImageFileError(
+        f"{path}: a volume cannot be written as {brief(suffix)}. Choose a name that ends in {writable()}."
+    )
 
 
 def size_ijk(path: Path, series: str | int | None = None) -> Size:

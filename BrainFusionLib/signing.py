@@ -15,7 +15,7 @@ from BrainFusionLib.case.standing import inputs_sha256, pose_sha256
 from BrainFusionLib.errors import BrainFusionError, ImageFileError, RecordError
 from BrainFusionLib.folder import complete_replacement
 from BrainFusionLib.io import write_json, write_text
-from BrainFusionLib.io.formats import sha256_of_volume
+from BrainFusionLib.io.formats import sha256_of_each_volume
 from BrainFusionLib.io.hashing import sha256_of, sha256_of_bytes
 from BrainFusionLib.locking import locked
 from BrainFusionLib.report.decisions import with_decisions, without_decisions
@@ -102,8 +102,10 @@ def read_standings(
     if not result.decisions:
         return ()
     now = _signed(document, result, _files_of(record.parent, result))
-    given = {role: sha256_of_volume(Path(file)) for role, file in (("ct", ct), ("mri", mri)) if file is not None}
-    now = Signed({**now.inputs, **given}, now.pose, now.result, now.files)
+    given = {role: sha256_of_each_volume(Path(file)) for role, file in (("ct", ct), ("mri", mri)) if file is not None}
+    # Which series of a folder it was is not recorded: its UID may identify the patient.
+    same = {role: now.inputs[role] if now.inputs.get(role) in each else each[0] for role, each in given.items()}
+    now = Signed({**now.inputs, **same}, now.pose, now.result, now.files)
     return _compared(result.decisions, now, result)
 
 

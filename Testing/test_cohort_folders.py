@@ -304,8 +304,7 @@ def test_seal_from_elsewhere_reads_no_file_outside_of_its_folder(tmp_path, monke
 BESIDE = {
     "landmarks": ("l.csv", "l.csv"), "CT": ("ct.nii", "ct.nii"), "sidecar": ("ct.nii", "ct.json"),
     "voxels": ("mri.mhd", "mri.raw"), "mask": ("mask.nhdr", "mask.raw.gz"), "pair": ("ct.hdr", "ct.img"),
-    "matrix of SPM": ("ct.hdr", "ct.mat"), "slice of the series": ("mri.dcm", "other.dcm"),
-    "initial transform": ("t.txt", "first.txt"),
+    "matrix of SPM": ("ct.hdr", "ct.mat"), "initial transform": ("t.txt", "first.txt"),
 }  # fmt: skip
 CONTENTS = {
     "mri.mhd": b"DimSize = 2 2 2\nElementType = MET_SHORT\nElementDataFile = mri.raw\n",
@@ -318,7 +317,7 @@ CONTENTS = {
 def _entry_of(folder, **given):
     named = {"ct": "ct.nii", "mri": "m.nii", "mask": None, "transform": None, "landmarks": ()} | given
     for name in (*CONTENTS, "ct.nii", "ct.hdr", "ct.img", "ct.mat", "ct.json", "m.nii", "mri.raw", "mask.raw.gz",
-                 "mri.dcm", "other.dcm", "l.csv"):  # fmt: skip
+                 "l.csv"):  # fmt: skip
         (folder / name).write_bytes(CONTENTS.get(name, name.encode()))
     mask, transform = (None if named[role] is None else folder / named[role] for role in ("mask", "transform"))
     return Entry(
@@ -405,18 +404,20 @@ def test_errors_in_the_table_name_inputs_by_their_role(tmp_path):
     def refuse():
         raise ImageFileError(
             f"{tmp_path}/doe/IM1: is empty; doe.nii, given as MRI, and objects too; {tmp_path}/roe.csv: no; 'doe.raw'."
-            f" {tmp_path}/doe/Jane Doe/7: no; Jane^Doe.CT.0001.IMA, 'Jane_Doe', an encoding 'bzip3' of 'scanner-xyz'"
+            f" {tmp_path}/doe/Jane Doe/7: no; Jane^Doe.CT.0001.IMA, 'Jane_Doe', 'mueller', \"o'brien\", 'o\\'br\"ien',"
+            f" 'hans mueller...', 04711, 1.2.840.113619.2.55.3, '.mueller', no '.nrrd' in 'scanner-xyz', 25.5, 'cut"
         )
 
     (tmp_path / "doe" / "Jane Doe").mkdir(parents=True)
     (tmp_path / "doe" / "Jane Doe" / "7").write_bytes(b"")
-    (tmp_path / "doe" / "Jane^Doe.CT.0001.IMA").write_bytes(b"")
+    for name in ("Jane^Doe.CT.0001.IMA", "04711"):
+        (tmp_path / "doe" / name).write_bytes(b"")
 
     entry = Entry(1, "a", tmp_path / "doe", tmp_path / "doe.nii", landmarks=(tmp_path / "roe.csv",))
     row = one_case.attempted(entry, 0.0, refuse)
     assert (
-        row.error
-        == "CT/IM1: is empty; MRI, given as MRI, and objects too; the landmarks: no; 'MRI.raw'. a file of CT: no; "
-        "a file of CT, "
-        "(not shown here), an encoding 'bzip3' of 'scanner-xyz'"
+        row.error == "a file of CT: is empty; MRI, given as MRI, and objects too; the landmarks: no; (not shown here). "
+        "a file of CT: no; a file of CT, "
+        + "(not shown here), " * 5
+        + "a file of CT, (not shown here), (not shown here), no '.nrrd' in 'scanner-xyz', 25.5, (not shown here)"
     )

@@ -361,8 +361,8 @@ def scaled(factor):
 @pytest.mark.parametrize(
     ("transform", "words"),
     [
-        (sitk.BSplineTransform(3), "rigid 3D transform is needed, but this is a 3D BSpline"),
-        (sitk.Euler2DTransform(), "rigid 3D transform is needed, but this is a 2D Euler2D"),
+        (sitk.BSplineTransform(3), "rigid 3D transform is needed, but this is a 3D 'BSpline"),
+        (sitk.Euler2DTransform(), "rigid 3D transform is needed, but this is a 2D 'Euler2D"),
         (scaled([1.01, 1, 1]), "scales or shears"),
         (scaled([-1, 1, 1]), "mirrors left and right"),
         (sitk.Similarity3DTransform(1.2, (0, 0, 1), 0.1, (0, 0, 0)), "scales or shears"),
@@ -411,8 +411,8 @@ def test_itks_similarity_is_read(tmp_path):
 @pytest.mark.parametrize(
     ("transform", "words"),
     [
-        (sitk.BSplineTransform(3), "linear 3D transform is needed, but this is a 3D BSpline"),
-        (sitk.Euler2DTransform(), "linear 3D transform is needed, but this is a 2D Euler2D"),
+        (sitk.BSplineTransform(3), "linear 3D transform is needed, but this is a 3D 'BSpline"),
+        (sitk.Euler2DTransform(), "linear 3D transform is needed, but this is a 2D 'Euler2D"),
         (scaled([-1, 1, 1]), "mirrors left and right"),
         (scaled([1, 1, 0]), "invertible"),
     ],
@@ -522,7 +522,7 @@ def test_several_transforms_are_composed_as_itk_composes_them(tmp_path, composit
 def test_deformation_among_several_transforms_is_refused(tmp_path):
     both = transform_text(("Euler3DTransform", "0 0 0 1 2 3", "0 0 0"), ("BSplineTransform", "0 " * 400_000, ""))
     (tmp_path / "a.tfm").write_text(both)
-    with pytest.raises(GeometryError, match=r"a\.tfm: .*this is a 3D BSplineTransform"):
+    with pytest.raises(GeometryError, match=r"a\.tfm: .*this is a 3D 'BSplineTransform'"):
         read_transform(tmp_path / "a.tfm")
 
 

@@ -29,6 +29,7 @@ from BrainFusionLib.transform import RigidTransform
 from BrainFusionLib.version import __version__
 from BrainFusionLib.volume import Volume
 from Testing.report_case import result_of, small_head
+from Testing.test_io_dicom import above, write_series, write_slice
 
 HEAD = small_head()
 CUBE = Volume(np.zeros((2, 2, 2), np.float32), Grid((2, 2, 2)), None, "cube")
@@ -233,6 +234,24 @@ def test_voxels_beside_a_header_are_inputs_of_a_decision(folder: Path, tmp_path:
     assert state_of(read_standings(folder, ct=header)) == "approved"
     (tmp_path / "ct.raw").write_bytes(bytes(15) + b"\1")
     assert "the CT is another one" in read_standings(folder, ct=header)[0].sentence
+
+
+@pytest.mark.parametrize("given", ["head", "head/IM0002", "."])
+def test_litter_beside_dicom_slices_voids_no_decision_and_a_slice_does(
+    folder: Path, tmp_path: Path, given: str
+) -> None:
+    slices = write_series(tmp_path / "head", heights=range(0, 12, 2))
+    ct = tmp_path / given
+    edit_record(folder, lambda d: d["request"]["ct"].update(sha256=sha256_of_volume(ct)))
+    sign_result(folder, "approve", "A. Surgeon")
+    for name in (".DS_Store", "Thumbs.db", "result.json", "fused.nii.gz"):
+        (slices / name).write_bytes(b"litter")
+    write_series(slices / "results", heights=range(0, 8, 2), SeriesInstanceUID="1.2.7", Modality="OT")
+    (slices / "results" / "IM0000").rename(slices / "fused.dcm")
+    (slices / "IM0003").rename(slices / "renamed")
+    assert state_of(read_standings(folder, ct=ct)) == "approved"
+    write_slice(slices / "more", above(12))
+    assert "the CT is another one" in read_standings(folder, ct=ct)[0].sentence
 
 
 def test_a_result_with_missing_files_is_not_signed(folder: Path) -> None:

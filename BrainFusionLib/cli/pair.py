@@ -73,9 +73,12 @@ def check_transform_name(path: Path, form: TransformFormat = "itk") -> None:
 
 def inputs_of(options: argparse.Namespace) -> Inputs:
     """Read the volumes of a pair; the sha256 of their files is taken first, so that it is never a later file's."""
+    series = dict(zip(("ct", "mri"), series_of(options), strict=True))
     given = {"ct": options.ct, "mri": options.mri, "mri_mask": options.mri_mask}
     try:
-        sha256 = {role: sha256_of_volume(Path(file)) for role, file in given.items() if file is not None}
+        sha256 = {
+            role: sha256_of_volume(Path(file), series.get(role)) for role, file in given.items() if file is not None
+        }
     except BrainFusionError:
         sha256 = {}  # reading it says what is wrong
     ct, mri = read_pair(options.ct, options.mri, *series_of(options))

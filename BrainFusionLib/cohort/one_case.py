@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -29,12 +30,13 @@ from BrainFusionLib.folder import (
 )
 from BrainFusionLib.fusion.methods import pinned
 from BrainFusionLib.io import read_transform, read_volume, write_json
-from BrainFusionLib.io.formats import sha256_of_volume
-from BrainFusionLib.io.hashing import sha256_of, sha256_of_files
+from BrainFusionLib.io.formats import FORMATS, sha256_of_volume
+from BrainFusionLib.io.hashing import sha256_of, sha256_of_bytes, sha256_of_files
 from BrainFusionLib.io.landmark_files import read_landmarks
+from BrainFusionLib.io.nrrd_header import FIELDS, SPACES_WITHOUT_BODY
 from BrainFusionLib.io.reading import shown
 from BrainFusionLib.io.suffixes import with_suffix
-from BrainFusionLib.io.transforms import transform_files
+from BrainFusionLib.io.transforms import READ_TRANSFORM_SUFFIXES, transform_files
 from BrainFusionLib.progress import Cancel, stop_if
 from BrainFusionLib.settings import Settings
 from BrainFusionLib.signing import content_sha256
@@ -63,9 +65,13 @@ PHRASES: dict[Remedy, str] = {
 
 # Written last, beside a case's results. A case is done if this file exists and matches the results.
 SEAL = "cohort-case.json"
-# Quoted in a message is what a file says: words of its format, or a name.
-_QUOTED = re.compile(r"(?<!\w)(['\"])((?:(?!\1).)+)\1(?!\w)")
-_HARMLESS = re.compile(r"\.?[a-z0-9 =+-]{1,24}|(CT|MRI|(the|a file of) \w+)(\.\w+)*")
+# Quoted in a message is what a file says, or a name (`text_headers.brief`); only words of our own may be shown.
+_QUOTED = re.compile(r"(?<!\w)(['\"])((?:\\.|(?!\1).)*)(\1|$)")
+_OURS = {"endian", "type", "nxforms", "BSplineTransform", "DisplacementFieldTransform", *FIELDS, *SPACES_WITHOUT_BODY}
+_OURS |= {suffix for form in FORMATS for suffix in form.suffixes} | set(READ_TRANSFORM_SUFFIXES)
+_UID = re.compile(r"(?<![\w.])\d+(\.\d+){4,}(?![\w.]*\w)")
+_SHORTEST_BARE = 5
+_NOT_SHOWN = "(not shown here)"
 # The result, the MRI, and the sha256 of the inputs, as `contents` returns them.
 Fused = tuple[Result, Volume, Mapping[str, str]]
 
@@ -127,7 +133,7 @@ def attempted(entry: Entry, began: float, work: Callable[[], Row]) -> Row:
         row = Row(entry.case, "failed", error="not enough memory")
     except Exception as error:  # one case's fault must not stop the others
         traceback.print_exc()
-        row = Row(entry.case, "failed", error=_line(entry, f"a fault of the program ({type(error).__name__}: {error})"))
+        row = Row(entry.case, "failed", error=f"a fault of the program ({type(error).__name__})")
     return replace(row, seconds=round(time.monotonic() - began, 1))
 
 
@@ -150,8 +156,9 @@ def contents(entry: Entry) -> dict[str, str]:
     OSError, BrainFusionError
         A file cannot be read.
     """
-    volumes = {"ct": entry.ct, "mri": entry.mri, "mri_mask": entry.mri_mask}
-    found = {role: sha256_of_volume(path) for role, path in volumes.items() if path is not None}
+    found = {"ct": sha256_of_volume(entry.ct, entry.ct_series), "mri": sha256_of_volume(entry.mri, entry.mri_series)}
+    if entry.mri_mask is not None:
+        found["mri_mask"] = sha256_of_volume(entry.mri_mask)
     if entry.transform is not None:
         found["transform"] = sha256_of_files(transform_files(entry.transform))
     return found | {f"landmarks {n}": sha256_of(path) for n, path in enumerate(entry.landmarks)}
@@ -243,8 +250,8 @@ def _made_from(
     # The number of threads does not change the result.
     settings = replace(settings, fusion=replace(fusion, weights=weights), threads=None)
     request = Request(
-        Source("CT", series=entry.ct_series, sha256=sha256["ct"]),
-        Source("MRI", series=entry.mri_series, sha256=sha256["mri"]),
+        Source("CT", series=_unnamed(entry.ct_series), sha256=sha256["ct"]),
+        Source("MRI", series=_unnamed(entry.mri_series), sha256=sha256["mri"]),
         None if entry.mri_mask is None else Source("mask", sha256=sha256["mri_mask"]),
         settings,
         ct_offset=entry.ct_offset,
@@ -258,27 +265,36 @@ def _made_from(
     return request, " ".join(word for word in words if word), landmarks
 
 
+def _unnamed(series: str | None) -> str | None:
+    """Return a choice of a series, which may be a UID, so that it can only be compared."""
+    return None if series is None else sha256_of_bytes(os.fsencode(series))
+
+
 def _line(entry: Entry, error: str) -> str:
     """Return an error on one line, without tabs: a cell of the table, with each input named by its role.
 
     Table, page and log are shown to others, and names of files may identify the patient; the manifest has them.
     """
-    roles = [("CT", entry.ct), ("MRI", entry.mri), ("the transform", entry.transform), ("the mask", entry.mri_mask)]
+    given = [("CT", entry.ct), ("MRI", entry.mri), ("the transform", entry.transform), ("the mask", entry.mri_mask)]
+    roles = [(role, path) for role, path in given if path is not None]
     roles += [("the landmarks", path) for path in entry.landmarks]
     text = shown(error)
     for role, path in roles:
-        for name in (path, path.absolute(), path.resolve(), path.name) if path is not None else ():
+        for name in (str(path), str(path.absolute()), str(path.resolve()), *_bare([path.name])):
             text = re.sub(rf"(?<![\w./\\-]){re.escape(shown(name))}(?![\w-]|\.\w)", role, text)
-    # Slices of a folder, and files beside one, such as those of its voxels: numbers alone are no names.
-    names = {name: role for role, path in roles if path is not None for name in _names_at(path, role) if name in text}
+    # Slices of a folder, and files beside one, such as those of its voxels.
+    names = {name: role for role, path in roles for name in _names_at(path, role) if name in text}
     for name in sorted(names, key=len, reverse=True):
         text = re.sub(rf"(?<!\w){re.escape(name)}(?!\w)", f"a file of {names[name]}", text)
     for role, path in roles:  # of its name and another ending, but missing
-        if path is not None and path.suffix:
+        if path.suffix:
             stem = with_suffix(path, "").name
             text = re.sub(rf"(?<![\w./\\-]){re.escape(shown(stem))}(?=\.\w)", role, text)
+    for role, _ in roles:  # files that are gone, such as those that a zip was unpacked to
+        text = re.sub(rf"(?<![\w./\\-]){role}[/\\](.*?(?=: |$)|\S+)", f"a file of {role}", text)
+    text = _UID.sub(_NOT_SHOWN, text)
     # What a header says, such as a file that is not there.
-    text = _QUOTED.sub(lambda match: match[0] if _HARMLESS.fullmatch(match[2]) else "(not shown here)", text)
+    text = _QUOTED.sub(lambda match: match[0] if match[2] in _OURS else _NOT_SHOWN, text)
     return " ".join(text.split())
 
 
@@ -286,9 +302,13 @@ def _names_at(path: Path, role: str) -> set[str]:
     """Return how a message may name a file in a folder, which `role` stands for by now, or one beside a file."""
     try:
         found = list(path.rglob("*") if path.is_dir() else path.parent.iterdir())
-        names = {shown(file.name) for file in found if not file.is_dir()}
+        names = _bare(shown(file.name) for file in found if not file.is_dir())
         below = {f"{role}/{shown(file.relative_to(path).as_posix())}" for file in found if path.is_dir()}
     except OSError:
         return set()
-    # Numbers and short words would be found in any text.
-    return below | {name for name in names if not name.isdecimal() and not (name.isalpha() and len(name) <= 4)}
+    return below | names
+
+
+def _bare(names: Iterable[str]) -> set[str]:
+    """Return the names that are looked for without a path: words and short numbers would be found in any text."""
+    return {name for name in names if not name.isalpha() and (len(name) >= _SHORTEST_BARE or not name.isalnum())}

@@ -18,7 +18,7 @@ from BrainFusionLib.io.dicom_acquisition import read_acquisition
 from BrainFusionLib.io.dicom_files import quiet_pydicom, values_in
 from BrainFusionLib.io.dicom_pixels import read_pixels, spikes, undecodable
 from BrainFusionLib.io.dicom_planes import Plane
-from BrainFusionLib.io.dicom_series import Series, find_series
+from BrainFusionLib.io.dicom_series import Series, find_series, series_at
 from BrainFusionLib.io.reading import SAVE_OR_COPY, naming, quiet_itk, refuse_undecodable
 from BrainFusionLib.io.slice_stack import Slices, stack_slices
 from BrainFusionLib.io.zipped import is_zip, unpacked
@@ -92,9 +92,32 @@ def dicom_size(path: Path, *, series: str | int | None = None) -> tuple[int, int
         return _size(place, series)
 
 
-def dicom_files(path: Path) -> list[Path]:
-    """Return the files that may be of the series of a file: those of its folder; of a zip, itself."""
-    return [path] if is_zip(path) else sorted(file for file in path.parent.iterdir() if file.is_file())
+def dicom_files(path: Path, *, series: str | int | None = None) -> list[Path]:
+    """Return the files that decide what reading a series gives: all images under its UID; of a zip, itself.
+
+    Raises
+    ------
+    ImageFileError
+        As `find_series`.
+    """
+    return [path] if _is_zip_file(path) else list(find_series(path, series).images)
+
+
+def dicom_files_of_each(path: Path) -> list[list[Path]]:
+    """Return the files as `dicom_files` does, of every series that could be chosen.
+
+    Raises
+    ------
+    ImageFileError
+        As `series_at`.
+    """
+    if _is_zip_file(path):
+        return [[path]]
+    return [list(images) for images in dict.fromkeys(series.images for series in series_at(path))]
+
+
+def _is_zip_file(path: Path) -> bool:
+    return is_zip(path) and not path.is_dir()
 
 
 def _size(path: Path, series: str | int | None) -> tuple[int, int, int]:

@@ -38,6 +38,16 @@ _GROUPS = {
     "RescaleSlope": "PixelValueTransformationSequence",
     "RescaleIntercept": "PixelValueTransformationSequence",
 }
+# Defined terms of Modality (0008,0060), those that were retired among them.
+_MODALITIES = frozenset({
+    "ANN", "AR", "ASMT", "AU", "BDUS", "BI", "BMD", "CD", "CR", "CT", "CTPROTOCOL", "DD", "DG", "DM", "DMS",
+    "DOC", "DX", "EC", "ECG", "EEG", "EMG", "EOG", "EPS", "ES", "FA", "FID", "FS", "GM", "HC", "HD", "IO", "IOL",
+    "IVOCT", "IVUS", "KER", "KO", "LEN", "LP", "LS", "MA", "MG", "MR", "MS", "NM", "OAM", "OCT", "OP", "OPM",
+    "OPR", "OPT", "OPTBSV", "OPTENF", "OPV", "OSS", "OT", "PA", "PLAN", "POS", "PR", "PT", "PX", "REG", "RESP",
+    "RF", "RG", "RTDOSE", "RTIMAGE", "RTINTENT", "RTPLAN", "RTRAD", "RTRECORD", "RTSEGANN", "RTSTRUCT", "RWV",
+    "SC", "SEG", "SM", "SMR", "SR", "SRF", "ST", "STAIN", "TEXTUREMAP", "TG", "US", "VA", "VF", "XA",
+    "XAPROTOCOL", "XC",
+})  # fmt: skip
 _INDEX = "1.2.840.10008.1.3.10"
 # The first elements of a data set without the mark: of group 2 (file meta) or 8 (the identifying group).
 _FIRST_GROUPS = (b"\x02\x00", b"\x08\x00")
@@ -76,6 +86,11 @@ class DicomFile:
             return int(self.text(keyword))
         except ValueError:
             return default
+
+    @property
+    def modality(self) -> str:
+        """The modality, if it is one of the standard's defined terms; else nothing: it stands in reports."""
+        return defined_modality(self.text("Modality"))
 
     @property
     def frames(self) -> int:
@@ -149,6 +164,11 @@ class OtherObject:
     kind: str
 
 
+def defined_modality(text: str) -> str:
+    """Return the modality if it is a defined term of the standard, else nothing: any other text may be a name."""
+    return text if text in _MODALITIES else ""
+
+
 def looks_like_dicom(start: bytes) -> bool:
     """Return whether the first 132 bytes of a file are those of a DICOM file."""
     return start[128:132] == b"DICM"
@@ -209,7 +229,7 @@ def read_header(path: Path, stream: BinaryIO) -> DicomFile | OtherObject | None:
         return DicomFile(path, dataset, pixels)
     if is_image or (marked and not len(dataset)):
         raise undecodable(path)
-    return OtherObject(dataset.get("Modality") or "unknown kind") if marked else None
+    return OtherObject(defined_modality(str(dataset.get("Modality"))) or "unknown kind") if marked else None
 
 
 def read_image_header(path: Path, stream: BinaryIO) -> DicomFile | None:

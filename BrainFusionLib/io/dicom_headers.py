@@ -166,7 +166,7 @@ def _headers_of(files: Sequence[DicomFile]) -> DicomHeaders:
                     )
             if file.text("SeriesInstanceUID") != first.text("SeriesInstanceUID"):
                 raise ImageFileError(
-                    f"{file.path}: is of another series than {first.path.name}. Give the files of one series only."
+                    f"{file.path}: is of another series than {first.path}. Give the files of one series only."
                 )
         axes, to_centre = _plane(first)
         instances = tuple(

@@ -20,6 +20,7 @@ from BrainFusionLib.geometry import FloatArray
 from BrainFusionLib.io.dicom_files import DicomFile, values_in
 from BrainFusionLib.io.dicom_pixels import read_pixels, undecodable
 from BrainFusionLib.io.reading import open_regular
+from BrainFusionLib.io.text_headers import brief
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
@@ -224,7 +225,7 @@ def _alike(planes: Sequence[Plane]) -> list[list[Plane]]:
 def _oddity(plane: Plane, usual: Plane) -> tuple[str, str]:
     """Say, for one and for many, why a plane is not of the volume."""
     if plane.file.text("Modality") != usual.file.text("Modality"):
-        word = plane.file.text("Modality") or "no"
+        word = plane.file.modality or "unknown"
         return (f"image of modality {word}", f"images of modality {word}")
     if np.abs(plane.orientation - usual.orientation).max() > _SAME_DIRECTION:
         return ("image that points in another direction (a scout?)", "images that point in other directions (scouts?)")
@@ -249,7 +250,7 @@ def _told_apart(planes: Sequence[Plane]) -> list[tuple[str, list[Plane]]]:
         for value, plane in zip(values, planes, strict=True):
             parts.setdefault(value, []).append(plane)
         if all(_one_each(part) for part in parts.values()):
-            return [(f"{keyword} {value[:40] or '(none)'}", part) for value, part in parts.items()]
+            return [(f"{keyword} {brief(value) if value else '(none)'}", part) for value, part in parts.items()]
     return [("", list(planes))]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -22,7 +23,7 @@ from BrainFusionLib.io.dicom_files import (
 )
 from BrainFusionLib.io.dicom_pixels import undecodable
 from BrainFusionLib.io.dicom_planes import Group, Plane, groups_of
-from BrainFusionLib.io.reading import naming, open_regular, shown
+from BrainFusionLib.io.reading import naming, open_regular
 from BrainFusionLib.io.text_headers import brief
 from BrainFusionLib.io.zipped import is_zip
 
@@ -31,6 +32,7 @@ _DEEPEST_FOLDER = 4
 _MOST_SERIES_LISTED = 12
 # Where a header names its series, and the shortest name that is not found by chance.
 _SEARCHED, _SHORTEST_UID = 1 << 16, 6
+_NUMBER = re.compile(r"[+-]?\d{1,12}")
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,8 @@ class Series:
         DICOM files in the same folders that hold no image, how many of each kind in words.
     dead_links
         Links in the same folders that lead nowhere.
+    images
+        All files with images under its UID, also those that are set aside: what decides which slices it has.
     """
 
     uid: str
@@ -56,6 +60,7 @@ class Series:
     left_out: int = 0
     others: tuple[tuple[str, int], ...] = ()
     dead_links: int = 0
+    images: tuple[Path, ...] = ()
 
     @property
     def planes(self) -> tuple[Plane, ...]:
@@ -69,8 +74,9 @@ class Series:
 
     @property
     def number(self) -> str:
-        """The series' number, or nothing."""
-        return self.planes[0].file.text("SeriesNumber")
+        """The series' number, or nothing; texts that are no number may be names."""
+        text = self.planes[0].file.text("SeriesNumber")
+        return text if _NUMBER.fullmatch(text) else ""
 
     @property
     def slices(self) -> int:
@@ -82,8 +88,8 @@ class Series:
         first = self.planes[0].file
         label = f"{self.group.label}, " if self.group.label else ""
         return (
-            f"series {self.number or '(no number)'}, '{first.text('SeriesDescription')}', "
-            f"{first.text('Modality') or 'no modality'}, {self.slices} slices, {label}{self.uid}"
+            f"series {self.number or '(no number)'}, {brief(first.text('SeriesDescription'))}, "
+            f"{first.modality or 'no modality'}, {self.slices} slices, {label}{self.uid}"
         )
 
 
@@ -111,12 +117,23 @@ def find_series(path: Path, choice: str | int | None = None) -> Series:
         No DICOM images, several series and no choice, or a file that is damaged.
     """
     with naming(path), quiet_pydicom():
-        if path.is_dir():
-            return _choose(path, _all_series(path, whole_tree=True), choice)
-        found = _all_series(path.parent, whole_tree=False)
-        if choice is None:
+        found = series_at(path)
+        if choice is None and not path.is_dir():
             found = _series_of_file(path, found)
         return _choose(path, found, choice)
+
+
+def series_at(path: Path) -> list[Series]:
+    """Return every series of a folder and the folders in it, or of the folder of a file.
+
+    Raises
+    ------
+    ImageFileError
+        No DICOM images, or a file that is damaged.
+    """
+    with naming(path), quiet_pydicom():
+        is_folder = path.is_dir()
+        return _all_series(path if is_folder else path.parent, whole_tree=is_folder)
 
 
 @dataclass
@@ -161,6 +178,7 @@ def _all_series(folder: Path, *, whole_tree: bool) -> list[Series]:
                 left_out=sum(stranger in ends for stranger in strangers),
                 others=tuple(sorted(kinds.items())),
                 dead_links=sum(link.parent in folders for link in found.dead_links),
+                images=tuple(file.path for file in files),
             )
             for group in groups_of(files)
         ]
@@ -200,7 +218,7 @@ def _nothing_there(folder: Path, found: _Found, depth: int) -> str:
     """Return the message for a folder without images: how deep it was searched, and what was there instead."""
     kinds = [f"{count} {kind}" for kind, count in sorted(Counter(kind for _, kind in found.objects).items())]
     files = f"{found.looked_at} file{'' if found.looked_at == 1 else 's'} looked at"
-    links = [shown(link.relative_to(folder).as_posix()) for link in found.dead_links]
+    links = [brief(link.relative_to(folder).as_posix()) for link in found.dead_links]
     named = f"{', '.join(links[:3])}{', ...' if len(links) > 3 else ''}"
     zips = [path.name for path in found.others if path.suffix.lower() == ".zip"]
     looked = [
@@ -253,7 +271,7 @@ def _choose(path: Path, found: list[Series], choice: str | int | None) -> Series
     lines = [f"  {place}. {series.describe()}" for place, series in enumerate(found[:_MOST_SERIES_LISTED], 1)]
     if len(found) > _MOST_SERIES_LISTED:
         lines.append(f"  ... and {len(found) - _MOST_SERIES_LISTED} more")
-    problem = "one is needed" if choice is None else f"no single one of them is {str(choice)!r}"
+    problem = "one is needed" if choice is None else f"no single one of them is {brief(str(choice))}"
     raise ImageFileError(
         f"{path}: holds {len(found)} DICOM series, and {problem}.",
         remedy=Remedy.CHOOSE_SERIES,

@@ -11,9 +11,9 @@ from math import prod
 from pathlib import Path
 
 from BrainFusionLib.errors import ImageFileError, Remedy
-from BrainFusionLib.io.dicom import dicom_files, dicom_size, read_dicom
+from BrainFusionLib.io.dicom import dicom_files, dicom_files_of_each, dicom_size, read_dicom
 from BrainFusionLib.io.dicom_files import DICOM_SUFFIXES, looks_like_dicom
-from BrainFusionLib.io.hashing import sha256_of_files, sha256_of_folder
+from BrainFusionLib.io.hashing import sha256_of_files, sha256_of_set
 from BrainFusionLib.io.metaimage import metaimage_files, metaimage_size, read_metaimage, write_metaimage
 from BrainFusionLib.io.mgh import mgh_size, read_mgh
 from BrainFusionLib.io.nifti import nifti_files, nifti_size, read_nifti
@@ -21,6 +21,7 @@ from BrainFusionLib.io.nifti_writing import write_nifti, write_pair
 from BrainFusionLib.io.nrrd import nrrd_files, nrrd_size, read_nrrd, write_nrrd
 from BrainFusionLib.io.reading import COPY_AGAIN, naming, open_regular, shown
 from BrainFusionLib.io.suffixes import suffix_of, with_suffix
+from BrainFusionLib.io.text_headers import brief
 from BrainFusionLib.io.zipped import ZIP_SUFFIXES
 from BrainFusionLib.volume import Volume
 
@@ -44,7 +45,10 @@ class Format:
     size
         Returns the size (i, j, k) from the header alone; with `slices` it takes ``series=``, too.
     files
-        Returns all files that `read` reads of a file, itself among them; ``None`` where it is the only one.
+        Returns all files that `read` reads of a file, itself among them; ``None`` where it is the only one. With
+        `slices` it takes ``series=``, too, and their order means nothing.
+    files_of_each
+        With `slices`: returns the files as `files` does, of every series that could be chosen.
     write
         Writes a volume to a file, whole or not at all; ``None`` where the format is only read.
     written
@@ -65,7 +69,8 @@ class Format:
     suffixes: tuple[str, ...]
     read: Callable[..., Volume]
     size: Callable[..., Size]
-    files: Callable[[Path], list[Path]] | None = None
+    files: Callable[..., list[Path]] | None = None
+    files_of_each: Callable[[Path], list[list[Path]]] | None = None
     write: Callable[[Volume, Path], None] | None = None
     written: tuple[str, ...] = ()
     results: tuple[str, ...] = ()
@@ -142,6 +147,7 @@ FORMATS: tuple[Format, ...] = (
         read=read_dicom,
         size=dicom_size,
         files=dicom_files,
+        files_of_each=dicom_files_of_each,
         slices=True,
         recognises=looks_like_dicom,
     ),
@@ -195,7 +201,7 @@ def format_of(path: Path) -> Format:
     for form in FORMATS:
         if suffix in form.suffixes or (form.recognises is not None and form.recognises(start)):
             return form
-    raise ImageFileError(f"{shown(path)}: files of this kind ('{suffix}') are not read. Give {readable()}.")
+    raise ImageFileError(f"{shown(path)}: files of this kind ({brief(suffix)}) are not read. Give {readable()}.")
 
 
 def written_format_of(path: Path) -> Format:
@@ -210,7 +216,9 @@ def written_format_of(path: Path) -> Format:
     for form in FORMATS:
         if suffix in form.written:
             return form
-    raise ImageFileError(f"{path}: a volume cannot be written as '{suffix}'. Choose a name that ends in {writable()}.")
+    raise ImageFileError(
+        f"{path}: a volume cannot be written as {brief(suffix)}. Choose a name that ends in {writable()}."
+    )
 
 
 def size_ijk(path: Path, series: str | int | None = None) -> Size:
@@ -275,30 +283,38 @@ def files_of(path: Path) -> list[Path]:
     return [header, *(file for file in dict.fromkeys(voxels) if file.exists())]
 
 
-def files_read(path: Path) -> list[Path]:
-    """Return all files that reading a volume takes into account, by its header; of a folder, all files in it.
+def sha256_of_volume(path: Path, series: str | int | None = None) -> str:
+    """Return one sha256 of the content of all files that decide what reading a volume gives.
+
+    Of DICOM, these are all images of the series: what else is in its folder does not count, nor do names.
 
     Raises
     ------
     ImageFileError
-        The header cannot be read, or a file that it names is missing.
-    """
-    if path.is_dir():
-        return sorted(file for file in path.rglob("*") if file.is_file())
-    form = format_of(path)
-    return [path] if form.files is None else form.files(path)
-
-
-def sha256_of_volume(path: Path) -> str:
-    """Return one sha256 of all that reading a volume takes into account: `files_read`, or a folder with its names.
-
-    Raises
-    ------
-    ImageFileError
-        As `files_read`, or a file cannot be read.
+        The header or a file cannot be read, a file that the header names is missing, or a series must be chosen.
     """
     with naming(path):
-        return sha256_of_folder(path) if path.is_dir() else sha256_of_files(files_read(path))
+        form = format_of(path)
+        if form.files is None:
+            return sha256_of_files([path])
+        if form.slices:
+            return sha256_of_set(form.files(path, series=series))
+        return sha256_of_files(form.files(path))
+
+
+def sha256_of_each_volume(path: Path) -> list[str]:
+    """Return the sha256 as `sha256_of_volume` does, of every series that could be chosen at a path.
+
+    Raises
+    ------
+    ImageFileError
+        The header or a file cannot be read, or a file that the header names is missing.
+    """
+    form = format_of(path)
+    if form.files_of_each is None:
+        return [sha256_of_volume(path)]
+    with naming(path):
+        return [sha256_of_set(files) for files in form.files_of_each(path)]
 
 
 def volumes_in(folder: Path) -> list[Path]:

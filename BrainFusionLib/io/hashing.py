@@ -57,6 +57,18 @@ def sha256_of_files(files: Sequence[Path]) -> str:
     return sha256_of_bytes("".join(f"{sha256_of_file(path)}\n" for path in files).encode())
 
 
+def sha256_of_set(files: Sequence[Path]) -> str:
+    """Return one sha256 for the contents of several files, whatever their order and names; of one, that of its bytes.
+
+    Raises
+    ------
+    OSError
+        A file cannot be read.
+    """
+    digests = sorted(sha256_of_file(path) for path in files)
+    return digests[0] if len(digests) == 1 else sha256_of_bytes("".join(f"{one}\n" for one in digests).encode())
+
+
 def sha256_of(path: str | os.PathLike[str]) -> str:
     """Return the sha256 of a file, or of a folder as `sha256_of_folder` does.
 

@@ -250,8 +250,8 @@ def _checked_kind(path: Path, text: str, wanted: str) -> str:
     name, dimensions = match.group(1), match.group(2)
     if match.groups()[1:] != ("3", "3") or name not in (*_KINDS, _COMPOSITE):
         raise GeometryError(
-            f"{wanted} 3D transform is needed, but this is a {dimensions}D {name}. Harden it into the volume, or give "
-            f"{wanted} one."
+            f"{wanted} 3D transform is needed, but this is a {dimensions}D {brief(name)}. Harden it into the volume, "
+            f"or give {wanted} one."
         )
     return name
 

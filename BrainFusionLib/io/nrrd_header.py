@@ -27,7 +27,7 @@ from BrainFusionLib.io.text_headers import (
     whole_numbers,
 )
 
-_FIELDS = frozenset({
+FIELDS = frozenset({
     "axismaxs", "axismins", "blocksize", "byteskip", "centerings", "centers", "content", "datafile", "dimension",
     "encoding", "endian", "kinds", "labels", "lineskip", "max", "measurementframe", "min", "number", "oldmax", "oldmin",
     "sampleunits", "sizes", "space", "spacedimension", "spacedirections", "spaceorigin", "spaceunits", "spacings",
@@ -42,7 +42,7 @@ _LPS_FROM = {
     "left-anterior-superior": (1, -1, 1), "las": (1, -1, 1),
 }  # fmt: skip
 _RIGHT_HANDED = "3d-right-handed"
-_NO_BODY = ("scanner-xyz", "3d-left-handed")
+SPACES_WITHOUT_BODY = ("scanner-xyz", "3d-left-handed")
 _ENDS_UNREAD = "the ends of the axes (axis mins) were not read: the first voxel was put at the world's origin."
 _TIMED = {"lpst": "lps", "rast": "ras", "last": "las"}
 _NONE = "none"
@@ -156,7 +156,7 @@ def read_header(path: Path) -> NrrdHeader:
 def _add(fields: dict[str, str], line: str, number: int) -> None:
     match = _FIELD.fullmatch(line)
     name = match.group(1).lower().replace(" ", "") if match else ""
-    if match and name in _FIELDS:
+    if match and name in FIELDS:
         if name in fields:
             raise ValueError(f"the field '{name}' stands there twice")
         fields[name] = match.group(2).strip()
@@ -274,7 +274,7 @@ def _space(header: NrrdHeader) -> tuple[FloatArray, str]:
     name = _TIMED.get(name, name.removesuffix("-time"))
     if name in _LPS_FROM:
         return np.array(_LPS_FROM[name], dtype=np.float64), ""
-    if name in _NO_BODY:
+    if name in SPACES_WITHOUT_BODY:
         raise GeometryError(
             f"the header gives positions in the space '{name}', which says nothing of the patient's left and right. "
             "Convert the original DICOM images again."

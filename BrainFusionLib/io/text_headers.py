@@ -53,7 +53,11 @@ def whole_numbers(text: str) -> list[int]:
 
 
 def brief(text: str) -> str:
-    """Return a text out of a file, quoted, so that it can be printed: its first letters, on one line."""
+    """Return a text out of a file, or a name, quoted, so that it can be printed: its first letters, on one line.
+
+    Quotes inside are replaced: where it ends must be clear to those who leave it out.
+    """
+    text = text.replace("'", "\N{RIGHT SINGLE QUOTATION MARK}")
     return repr(text if len(text) <= _MOST_SHOWN else text[:_MOST_SHOWN] + "...")
 
 

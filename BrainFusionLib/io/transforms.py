@@ -29,6 +29,7 @@ from BrainFusionLib.io.other_transforms import (
 )
 from BrainFusionLib.io.reading import SAVE_AGAIN, exists, naming, open_regular
 from BrainFusionLib.io.suffixes import suffix_of
+from BrainFusionLib.io.text_headers import brief
 from BrainFusionLib.io.transform_writing import SUFFIXES, TransformFormat, write_other_transform
 from BrainFusionLib.io.writing import write_text
 from BrainFusionLib.settings import Side
@@ -77,7 +78,7 @@ def write_transform(
     path = Path(path)
     if suffix_of(path) not in SUFFIXES[form]:
         raise ImageFileError(
-            f"{path}: a transform cannot be written as '{suffix_of(path)}'. Use a name that ends in "
+            f"{path}: a transform cannot be written as {brief(suffix_of(path))}. Use a name that ends in "
             f"{' or '.join(SUFFIXES[form])}."
         )
     if moved == "mri":

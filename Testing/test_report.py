@@ -173,6 +173,22 @@ def test_a_head_holder_is_not_outlined(scene):
     assert (after.edges > 0).sum() == (before.edges > 0).sum()
 
 
+def test_the_head_that_a_run_has_found_is_not_looked_for_again(monkeypatch):
+    from BrainFusionLib.intensity import head as heads
+
+    looked, find = [], heads.ct_head_mask
+    monkeypatch.setattr(heads, "ct_head_mask", lambda ct: looked.append(ct) or find(ct))
+    volumes = head(grid_of("LPS"))
+    found = heads.head_of(volumes[0])
+    for _time in range(2):
+        prepare_scene(*volumes)
+    assert looked == [volumes[0]]
+    assert (found == find(volumes[0])).all()
+    kept = len(heads._known)
+    del volumes, looked[:]
+    assert len(heads._known) == kept - 1
+
+
 def test_shifted_ct_shifts_the_outline_only(scene):
     ct, mri, fused = head(grid_of("LPS"))
     shifted = prepare_scene(ct.with_array(np.roll(ct.array_kji, 3, axis=2)), mri, fused)

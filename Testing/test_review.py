@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 
 from BrainFusionLib.case import to_document
+from BrainFusionLib.cli.main import main
 from BrainFusionLib.cohort.decided import COLUMNS, Line, add_line, only_reviewer, read_lines
 from BrainFusionLib.cohort.one_case import SEAL, Seal
 from BrainFusionLib.cohort.review_server import POLICY, ReviewServer
@@ -450,6 +451,23 @@ def test_a_port_in_use_is_refused(client: Client, folder: Path) -> None:
     for port in (client.server.server_port, 70_000):
         with pytest.raises(BrainFusionError, match="Give another one"):
             ReviewServer(folder, client.server.cases, port)
+
+
+def test_a_page_that_cannot_be_written_at_the_end_loses_no_word(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(server: ReviewServer, poll_interval: float) -> None:
+        raise KeyboardInterrupt
+
+    def full(cases: object, folder: Path) -> None:
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(ReviewServer, "serve_forever", interrupted)
+    monkeypatch.setattr("BrainFusionLib.cli.review.refresh_overview", full)
+    assert main(["review", str(folder), "--no-browser"]) == 130
+    said = capsys.readouterr()
+    assert "Ended; all decisions are in" in said.out + said.err
+    assert "cohort.html does not show them all: No space left on device" in said.out + said.err
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Ctrl-C cannot be sent there")

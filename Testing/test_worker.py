@@ -24,7 +24,7 @@ from BrainFusionLib.errors import (
     SettingsError,
 )
 from BrainFusionLib.phantom import make_pair
-from BrainFusionLib.settings import FusionSettings, RegistrationSettings, SearchPass, Settings
+from BrainFusionLib.settings import FusionSettings, OutputSettings, RegistrationSettings, SearchPass, Settings
 from BrainFusionLib.transform import AffineTransform, RigidTransform
 
 pytest.importorskip("torch", reason="torch is not installed")
@@ -34,7 +34,13 @@ sys.path.append(str(ROOT / "BrainFusion"))
 
 from BrainFusionSlicer import jobs, torch_setup, worker  # noqa: E402
 from BrainFusionSlicer.jobs import RawInputs, RawVolume  # noqa: E402
-from BrainFusionSlicer.runner import CANCELLED, InProcessRunner, ProcessRunner, remove_abandoned_folders  # noqa: E402
+from BrainFusionSlicer.runner import (  # noqa: E402
+    CANCELLED,
+    InProcessRunner,
+    ProcessRunner,
+    bytes_of_job,
+    remove_abandoned_folders,
+)
 
 QUICK = Settings(
     registration=RegistrationSettings(passes=(SearchPass(40, 8),), samples=10_000),
@@ -270,6 +276,26 @@ def test_the_worker_ends_in_the_middle_of_its_job_when_its_parent_is_gone(runner
     child.stdin.close()  # as the system does when the parent is killed
     assert child.wait(60) == 0
     assert not folder.exists()
+
+
+def test_the_space_that_is_asked_for_is_that_of_the_chosen_grid():
+    axes = np.diag([0.5, 0.5, 2.0, 1.0])
+    ct = RawVolume(np.zeros((10, 100, 100), np.int16), axes, "CT", "ct")
+    mri = RawVolume(np.zeros((40, 40, 40), np.float32), np.eye(4), "MR", "mri")
+    sent = 2 * 100_000 + 4 * 64_000
+    inputs = RawInputs(ct, mri)
+
+    def asked(reference="mri", grid=None, **changes):
+        settings = replace(QUICK, output=OutputSettings(reference, grid), bone=changes.pop("bone", False))
+        return (bytes_of_job(Request(Source("ct"), Source("mri"), settings=settings, **changes), inputs) - sent) / 4
+
+    assert asked() == 4 * 64_000
+    assert asked(grid="ct") == asked("ct") == 4 * 100_000
+    assert asked(grid=0.5) == 4 * 80**3
+    assert asked("ct", 0.5) == 4 * 100 * 100 * 40
+    assert asked(grid="union") == 4 * (80**3 + 100 * 100 * 40)
+    assert asked(grid="union", fuse=False) == 0
+    assert asked(fuse=False, bone=True) == 64_000
 
 
 def test_voxels_are_readable_by_their_owner_only(tmp_path, inputs):

@@ -93,7 +93,7 @@ def is_on(transform: slicer.vtkMRMLNode | None) -> bool:
 def moved(transform: slicer.vtkMRMLLinearTransformNode) -> tuple[float, float]:
     """Return how far the pose is from that at `begin`: at the middle of the head, mm, and as an angle, degrees."""
     note = _note(transform)
-    if note is None:
+    if note is None or not transform.IsLinear():
         return 0.0, 0.0
     before = note.before.matrix
     now = slicer.util.arrayFromTransformMatrix(transform)

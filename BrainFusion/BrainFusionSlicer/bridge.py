@@ -205,6 +205,8 @@ def _place_under_mri(
     above = linear_parent(mri_node)
     world_from_above = world_ras_from_parent(above, mri_node.GetName())
     node.SetAndObserveTransformNodeID(None if above is None else above.GetID())
+    if not node.IsLinear():  # one that was hardened with a warp takes no matrix
+        node.SetAndObserveTransformToParent(None)
     node.SetMatrixTransformToParent(vtk_matrix(np.linalg.inv(world_from_above) @ world))
 
 

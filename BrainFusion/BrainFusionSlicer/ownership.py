@@ -66,8 +66,13 @@ def registered_ct_of(fused: slicer.vtkMRMLNode | None) -> slicer.vtkMRMLNode | N
 
 
 def role_of(node: slicer.vtkMRMLNode) -> str | None:
-    """Return which output of this module a node is, or None for the user's own and for copies of outputs."""
+    """Return which output of this module a node is, or None for the user's own and for copies of outputs.
+
+    A transform that was hardened with one that is not linear is the user's by then: a pose is a matrix.
+    """
     role: str | None = node.GetAttribute(OUTPUT_ATTRIBUTE)
+    if role == TRANSFORM and not node.IsLinear():
+        return None
     return role if role and node.GetNodeReferenceID(SELF_ROLE) == node.GetID() else None
 
 

@@ -178,6 +178,7 @@ class FusingControls:
         if outcome.moved:
             words.append(_("Moved with the CT: {count}.").format(count=outcome.moved))
         words += [_("{reason}: it was kept, and this is a new volume.").format(reason=why) for why in self._kept if why]
+        words += [_("{reason}: it was kept, and a new one was made.").format(reason=why) for why in outcome.kept]
         self.say(" ".join(words))
         if self.parent.isEntered:
             self.showUnseen()

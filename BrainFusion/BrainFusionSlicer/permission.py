@@ -127,4 +127,6 @@ def _content_of(node: slicer.vtkMRMLNode) -> object:
     if node.IsA("vtkMRMLVolumeNode"):
         image = node.GetImageData()
         return None if image is None else image.GetMTime()
+    if not node.IsLinear():  # hardened with one that is not: it has no matrix any more
+        return node.GetTransformToParent().GetMTime()
     return tuple(slicer.util.arrayFromTransformMatrix(node).ravel())

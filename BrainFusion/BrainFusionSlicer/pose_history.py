@@ -77,7 +77,7 @@ def entry_of(transform: slicer.vtkMRMLLinearTransformNode) -> EarlierPose:
 
 def push(transform: slicer.vtkMRMLLinearTransformNode, before: EarlierPose, what: str) -> bool:
     """Note a pose that something has replaced; say whether it was another one."""
-    if np.array_equal(before.matrix, slicer.util.arrayFromTransformMatrix(transform)):
+    if not transform.IsLinear() or np.array_equal(before.matrix, slicer.util.arrayFromTransformMatrix(transform)):
         return False
     _keep(transform, (*_poses(transform), replace(before, what=what)))
     return True

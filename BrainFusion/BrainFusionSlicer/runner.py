@@ -17,10 +17,14 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any, Protocol
 
+import numpy as np
+
 from BrainFusionLib import case
 from BrainFusionLib.case import Request, Result
 from BrainFusionLib.errors import BrainFusionError, Cancelled, ImageFileError, SettingsError
+from BrainFusionLib.geometry import FloatArray
 from BrainFusionLib.progress import Progress
+from BrainFusionLib.settings import OutputSettings
 from BrainFusionSlicer import jobs
 from BrainFusionSlicer.exporting import ExportInputs, export, holds_no_series, remove_what_a_kill_left
 from BrainFusionSlicer.jobs import ExportOrder, RawInputs, RawVolume, WritingOrder
@@ -41,6 +45,8 @@ CLOSING_S = 0.05
 # After so long the window gets a turn.
 FEEDING_S = 0.02
 OLDEST_JOB_S = 24 * 3600
+# Of a fusion: fused volume, weight, CT and MRI on its grid, float32.
+MOST_RESULTS, BYTES_PER_VOXEL = 4, 4
 
 
 class _EndedError(BrainFusionError):
@@ -189,9 +195,7 @@ class ProcessRunner:
             There is not enough space for its voxels, or the worker cannot be started.
         """
         _refuse_second(self.busy)
-        voxels = sum(volume.array_kji.nbytes for volume in inputs.by_role().values())
-        needed = voxels + 4 * 4 * inputs.mri.array_kji.size  # four results at most, float32
-        self._begin(request, inputs.by_role(), needed, progress, done)
+        self._begin(request, inputs.by_role(), bytes_of_job(request, inputs), progress, done)
 
     def export(self, order: WritingOrder, inputs: ExportInputs, progress: Progress, done: ExportDone) -> None:
         """Start an export and return at once; else as `run`."""
@@ -405,6 +409,36 @@ class ProcessRunner:
         if folder is not None:
             # Windows keeps files that are still looked at; the system's cleaning of temporary files gets those.
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def bytes_of_job(request: Request, inputs: RawInputs) -> int:
+    """Return about how many bytes the voxels of a job take: what is sent, and what comes back at most."""
+    sent = sum(volume.array_kji.nbytes for volume in inputs.by_role().values())
+    made = inputs.mri.array_kji.size if request.settings.bone else 0
+    if request.fuse:
+        made += MOST_RESULTS * _voxels_of_output(request.settings.output, inputs)
+    return sent + BYTES_PER_VOXEL * made
+
+
+def _voxels_of_output(output: OutputSettings, inputs: RawInputs) -> int:
+    """Return how many voxels the output grid has; for the union, those of both fields of view, wherever they are."""
+    if isinstance(output.chosen, float):
+        return _voxels_at(inputs.mri if output.reference == "mri" else inputs.ct, output.chosen)
+    if output.chosen == "union":
+        both = inputs.ct, inputs.mri
+        finest = min(float(_spacing_of(volume).min()) for volume in both)
+        return sum(_voxels_at(volume, finest) for volume in both)
+    return int((inputs.mri if output.chosen == "mri" else inputs.ct).array_kji.size)
+
+
+def _voxels_at(volume: RawVolume, mm: float) -> int:
+    edges = _spacing_of(volume) * volume.array_kji.shape[::-1]
+    return int(np.prod(np.maximum(1, np.ceil(edges / mm))))
+
+
+def _spacing_of(volume: RawVolume) -> FloatArray:
+    spacing: FloatArray = np.linalg.norm(volume.lps_from_ijk[:3, :3], axis=0)
+    return spacing
 
 
 def _refuse_second(busy: bool) -> None:

@@ -130,8 +130,7 @@ class CorrectTests:
         self.logic.close()
 
     def test_thePanelCorrects(self):
-        if slicer.util.mainWindow() is None:
-            return
+        self.requireWindow()
         self.delayDisplay("Register only, Adjust, Refine and Undo by their buttons")
         panel = self.openedPanel()
         ui = panel.ui

@@ -105,8 +105,7 @@ class HarmTests:
         self.logic.close()
 
     def test_thePanelLosesNothing(self):
-        if slicer.util.mainWindow() is None:
-            return
+        self.requireWindow()
         self.delayDisplay("Deleting an output that the panel has chosen")
         panel = self.openedPanel()
         ui = panel.ui
@@ -197,8 +196,7 @@ class HarmTests:
         self.logic.close()
 
     def test_thePanelShowsWhatWasRegistered(self):
-        if slicer.util.mainWindow() is None:
-            return
+        self.requireWindow()
         self.delayDisplay("The views of the review")
         panel = self.openedPanel()
         ui = panel.ui

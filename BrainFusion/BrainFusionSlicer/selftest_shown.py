@@ -7,7 +7,7 @@ import slicer
 import slicer.util
 
 from BrainFusionSlicer import bridge, three_d
-from BrainFusionSlicer.selftest_tools import chooseIn
+from BrainFusionSlicer.selftest_tools import chooseIn, idsOfUsers
 
 NUMBER = "(at most"  # is in what is said of a point whose error is known
 
@@ -24,11 +24,10 @@ class ShownTests:
         )
 
     def test_theSampleIsMadeAndChosen(self):
-        if slicer.util.mainWindow() is None:
-            return
+        self.requireWindow()
         self.delayDisplay("The sample")
         ui = self.openedPanel().ui
-        assert ui.sampleDataButton.visible, "an empty panel does not offer the sample"
+        assert not ui.sampleDataButton.isHidden(), "an empty panel does not offer the sample"
         ui.sampleDataButton.click()
         ct, mri = ui.ctSelector.currentNode(), ui.mriSelector.currentNode()
         assert ct is not None, "the sample's CT was not chosen"
@@ -39,19 +38,18 @@ class ShownTests:
         assert slicer.util.arrayFromVolume(mri).max() > 0, "the sample's MRI is empty"
 
     def test_skullAndBrainAreShownIn3D(self):
-        if slicer.util.mainWindow() is None:
-            return
+        self.requireWindow()
         self.delayDisplay("Skull and brain in 3D")
         ct, mri = self.addPhantom()
         transform = bridge.move_ct_onto_mri(ct, mri, self.pair.transform)
         ui = self.openedPanel().ui
         ui.ctSelector.setCurrentNode(ct)
         ui.mriSelector.setCurrentNode(mri)
-        before = self.idsOfNodes()
+        before = idsOfUsers()
         ui.threeDButton.click()
         assert ui.threeDButton.checked, f"nothing is shown in 3D: {ui.statusLabel.text}"
         slicer.app.processEvents()
-        (display,) = slicer.util.getNodesByClass("vtkMRMLVolumeRenderingDisplayNode")
+        display = self.rendering()
         shown = display.GetVolumeNode()
         assert display.GetVisibility(), "the skull is not rendered"
         assert display.GetCroppingEnabled(), "the CT is not cropped to the head"
@@ -62,17 +60,16 @@ class ShownTests:
         ui.boneShiftSlider.setValue(200.0)
         assert abs(self.leastVisible(opacity) - least - 200.0) < 1.0, "the slider does not move the preset"
         ui.boneShiftSlider.setValue(0.0)
-        outlined = [n.GetName() for n in slicer.util.getNodesByClass("vtkMRMLSegmentationNode")]
+        outlined = [n.GetName() for n in three_d.made(slicer.mrmlScene) if n.IsA("vtkMRMLSegmentationNode")]
         assert len(outlined) == 2, f"bone and brain are not both shown: {outlined}"
         ui.threeDButton.click()
         slicer.app.processEvents()
         assert not three_d.is_shown(slicer.mrmlScene), "what was shown in 3D is still there"
-        assert self.idsOfNodes() == before, f"left behind: {self.idsOfNodes() ^ before}"
+        assert idsOfUsers() == before, f"left behind: {idsOfUsers() ^ before}"
         assert ct.GetParentTransformNode() == transform, "showing the CT in 3D moved it"
 
     def test_theExpectedErrorIsTold(self):
-        if slicer.util.mainWindow() is None:
-            return
+        self.requireWindow()
         self.delayDisplay("Expected error at the cursor, at points and along a line")
         ct, mri = self.addPhantom()
         bridge.move_ct_onto_mri(ct, mri, self.pair.transform)
@@ -95,13 +92,19 @@ class ShownTests:
         ui.errorPointsSelector.setCurrentNode(line)
         assert "Worst between them" in ui.errorPointsLabel.text, f"along a line: {ui.errorPointsLabel.text}"
         assert line.GetNumberOfControlPoints() == 2, "the line was changed"
-        before = self.idsOfNodes()
+        before = idsOfUsers()
         ui.errorLayerButton.click()
         assert ui.errorLayerButton.checked, "the colours are not shown"
         slicer.app.processEvents()
         ui.errorLayerButton.click()
         slicer.app.processEvents()
-        assert self.idsOfNodes() == before, f"left behind: {self.idsOfNodes() ^ before}"
+        assert idsOfUsers() == before, f"left behind: {idsOfUsers() ^ before}"
+
+    def rendering(self):
+        """Return how the skull is rendered."""
+        shown = [n for n in three_d.made(slicer.mrmlScene) if n.IsA("vtkMRMLVolumeRenderingDisplayNode")]
+        assert len(shown) == 1, f"the skull is rendered {len(shown)} times"
+        return shown[0]
 
     def placed(self, kind, positions):
         """Return a list of points, or a line, at places of the world, RAS mm."""
@@ -113,8 +116,3 @@ class ShownTests:
     def leastVisible(self, opacity):
         """Return the Hounsfield unit from which a rendering shows anything."""
         return next(hu for hu in np.arange(-1100.0, 4000.0) if opacity.GetValue(hu) > 1e-3)
-
-    def idsOfNodes(self):
-        """Return the ids of all nodes of the scene."""
-        scene = slicer.mrmlScene
-        return {scene.GetNthNode(n).GetID() for n in range(scene.GetNumberOfNodes())}

@@ -10,7 +10,7 @@ import slicer
 import slicer.util
 
 from BrainFusionSlicer import decisions
-from BrainFusionSlicer.selftest_tools import TIMEOUT_S, moveBy
+from BrainFusionSlicer.selftest_tools import NO_WINDOW, TIMEOUT_S, moveBy
 
 
 class SignTests:
@@ -28,6 +28,7 @@ class SignTests:
         moveBy(transform, -3)
         assert decisions.state_of(fused) == "approved", "a decision is void though its pose is the same again"
         if slicer.util.mainWindow() is None:
+            self.delayDisplay(f"Signing in the panel: {NO_WINDOW}")
             decisions.sign(fused, ct, mri, "reject", "Self-test", "")
         else:
             self.rejectInThePanel(ct, mri, transform)

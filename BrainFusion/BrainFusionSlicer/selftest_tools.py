@@ -10,6 +10,7 @@ import slicer.util
 import vtk
 
 TIMEOUT_S = 300
+NO_WINDOW = "skipped: no main window"
 # What a user may have in a scene. Slicer's own nodes of these classes (the planes of the slice views) are hidden.
 USERS_CLASSES = ("Volume", "Transform", "Model", "Segmentation", "Markups", "Table", "Text", "Sequence")
 
@@ -25,6 +26,11 @@ def usersNodes():
     """Return the nodes of the scene that may be a user's."""
     found = [node for name in USERS_CLASSES for node in slicer.util.getNodesByClass(f"vtkMRML{name}Node")]
     return [node for node in found if not node.GetHideFromEditors()]
+
+
+def idsOfUsers():
+    """Return the ids of the nodes that may be a user's; Slicer adds others of its own at any time."""
+    return {node.GetID() for node in usersNodes()}
 
 
 def refusal(users):

@@ -44,6 +44,7 @@ class BrainFusionOutcome:
     movement - How the CT had to move, in words.
     moved - How many nodes that belong to the CT were moved with it.
     boneSegmentation - The bone of the CT on the MRI's grid, if the settings ask for it.
+    kept - Why outputs of an earlier run, that nobody had chosen, were kept, and new ones made in their place.
     seconds - How long it took.
     result - BrainFusionLib's Result: request, pose, verdict, evidence and how it was made.
     """
@@ -57,6 +58,7 @@ class BrainFusionOutcome:
     result: Result
     moved: int = 0
     boneSegmentation: object = None
+    kept: tuple[str, ...] = ()
 
 
 class Task:
@@ -68,6 +70,7 @@ class Task:
         self.finishedCallback = finishedCallback
         self.removed = False
         self._new: set[str] = set()
+        self._kept: list[str] = []
         # As they are sent: what changes meanwhile is not what will be judged.
         self._before = currency.prints_of(ctVolume, mriVolume)
         self._places = self._placesNow()
@@ -153,7 +156,9 @@ class Task:
         """Return what was made."""
         seconds = time.monotonic() - self._began
         made = fusedVolume, transformNode, alphaVolume, resampledCTVolume
-        return BrainFusionOutcome(*made, result.pose.movement, seconds, result, moved, boneSegmentation)
+        return BrainFusionOutcome(
+            *made, result.pose.movement, seconds, result, moved, boneSegmentation, tuple(self._kept)
+        )
 
     def requireUnmoved(self) -> None:
         """Refuse to write where a volume is gone or was moved meanwhile."""
@@ -221,8 +226,8 @@ class Task:
         """Write the bone as a segmentation, if there is one: this pair's, or a new one if the user has changed that."""
         if result.bone is None or result.bone.labels is None:
             return None
-        node = ownership.find_output(ownership.BONE, self.ctVolume, self.mriVolume)
-        if node is None or permission.why_kept(node):
+        node = self._unless_kept(ownership.find_output(ownership.BONE, self.ctVolume, self.mriVolume))
+        if node is None:
             node = self._scene.AddNewNodeByClass("vtkMRMLSegmentationNode", self._scene.GenerateUniqueName(name))
             ownership.mark(node, ownership.BONE, self.ctVolume, self.mriVolume)
             node.CreateDefaultDisplayNodes()
@@ -240,8 +245,14 @@ class Task:
         """Return the CT of an earlier run that is made again although nobody asked for it, or None."""
         if role != "ct" or self.outputs[role] is not None:
             return None
-        node = ownership.find_output(role, self.ctVolume, self.mriVolume)
-        return None if node is None or permission.why_kept(node) else node
+        return self._unless_kept(ownership.find_output(role, self.ctVolume, self.mriVolume))
+
+    def _unless_kept(self, node):
+        """Return an output of an earlier run; None, and note why, if it is the user's by now."""
+        why_kept = "" if node is None else permission.why_kept(node)
+        if why_kept:
+            self._kept.append(why_kept)
+        return None if why_kept else node
 
 
 def _middle_of_head(result: Result):

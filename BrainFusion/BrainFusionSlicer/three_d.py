@@ -58,38 +58,38 @@ def show(ct, mri, shift_hu: float = 0.0) -> None:
 
 def hide(scene) -> None:
     """Remove everything that `show` made."""
-    for node in _made(scene):
+    for node in made(scene):
         scene.RemoveNode(node)
 
 
 def is_shown(scene) -> bool:
     """Say whether something is shown in 3D."""
-    return bool(_made(scene))
+    return bool(made(scene))
 
 
 def is_of(scene, *volumes) -> bool:
     """Say whether what is shown is of these volumes."""
-    shown = {node.GetAttribute(MARK) for node in _made(scene)}
+    shown = {node.GetAttribute(MARK) for node in made(scene)}
     return shown <= {_key(node) for node in volumes if node is not None}
 
 
 def volumes(scene) -> list:
     """Return the volumes that are shown in 3D and still in the scene."""
-    found = (scene.GetNodeByID(key) for key in sorted({node.GetAttribute(MARK) for node in _made(scene)}))
+    found = (scene.GetNodeByID(key) for key in sorted({node.GetAttribute(MARK) for node in made(scene)}))
     return [node for node in found if node is not None]
 
 
 def follow(*volumes) -> None:
     """Keep what is shown under the transforms of the volumes that it shows."""
     for volume in volumes:
-        for node in _made(volume.GetScene()):
+        for node in made(volume.GetScene()):
             if node.IsA("vtkMRMLTransformableNode") and node.GetAttribute(MARK) == _key(volume):
                 _put_under_parent(node, volume)
 
 
 def set_shift(scene, shift_hu: float) -> None:
     """Render what is denser, or less dense, than the preset does."""
-    for node in _made(scene):
+    for node in made(scene):
         if node.IsA("vtkMRMLVolumePropertyNode"):
             _shift(node, _preset(), shift_hu)
 
@@ -239,7 +239,8 @@ def _key(volume) -> str:
     return str(volume.GetID())
 
 
-def _made(scene) -> list:
+def made(scene) -> list:
+    """Return the nodes that are shown in 3D by this module."""
     nodes = [scene.GetNthNode(n) for n in range(scene.GetNumberOfNodes())]
     return [node for node in nodes if node.GetAttribute(MARK)]
 

@@ -216,7 +216,7 @@ def _resampled(inputs: Inputs, pose: Pose, registration: Registration | None, de
         evidence = None if registration is None else registration.evidence
         _refuse(Evidence(pose=evidence, coverage=coverage), inputs, pose.transform)
         # The table and the head holder are as dense as bone.
-        return _Pulled(ct_in_mri, intensity.ct_head_mask(ct_in_mri), coverage, low, high)
+        return _Pulled(ct_in_mri, intensity.head_of(ct_in_mri), coverage, low, high)
 
 
 def _fused(

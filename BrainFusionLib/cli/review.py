@@ -13,6 +13,7 @@ from BrainFusionLib.cli.codes import INTERRUPTED
 from BrainFusionLib.cohort.decided import TABLE
 from BrainFusionLib.cohort.review_server import ReviewServer
 from BrainFusionLib.cohort.reviewed import find_cases, refresh_overview
+from BrainFusionLib.cohort.row import OVERVIEW
 from BrainFusionLib.console import say
 
 # How long a decision that is being written may hold up the end.
@@ -48,6 +49,9 @@ def _review(options: argparse.Namespace) -> int:
             server.serve_forever(poll_interval=0.1)
         except KeyboardInterrupt:
             server.deciding.acquire(timeout=_LONGEST_DECISION_S)
-            refresh_overview(cases, folder)
             say(f"\nEnded; all decisions are in {folder / TABLE}.")
+            try:
+                refresh_overview(cases, folder)
+            except Exception as error:  # the decisions are kept, and nothing else is lost
+                say(f"{folder / OVERVIEW} does not show them all: {error or type(error).__name__}")
     return INTERRUPTED

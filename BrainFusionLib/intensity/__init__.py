@@ -1,7 +1,7 @@
 """The meaning of voxel values: the unit scale, the head in a CT, and checks that reject bad input."""
 
 from BrainFusionLib.intensity.checks import check_mask, check_pair, looks_like_ct, looks_like_labels
-from BrainFusionLib.intensity.head import HEAD_THRESHOLD_HU, ct_head_mask
+from BrainFusionLib.intensity.head import HEAD_THRESHOLD_HU, ct_head_mask, head_of
 from BrainFusionLib.intensity.hounsfield import in_hounsfield_units, without_spikes
 from BrainFusionLib.intensity.pictures import picture_stacks, windowed_bone_weight
 from BrainFusionLib.intensity.scale import (
@@ -31,6 +31,7 @@ __all__ = [
     "check_pair",
     "ct_head_mask",
     "ct_to_unit",
+    "head_of",
     "hu_from_unit",
     "in_hounsfield_units",
     "looks_like_ct",

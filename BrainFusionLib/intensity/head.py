@@ -2,17 +2,31 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
 
 from BrainFusionLib.errors import ImageContentError
-from BrainFusionLib.volume import BoolArray, Volume
+from BrainFusionLib.geometry import Grid
+from BrainFusionLib.volume import BoolArray, Volume, VoxelArray
 
 HEAD_THRESHOLD_HU = -300.0
 # Tissue further than this from the bulk of the head, and connected by a thin bridge, is taken for table or holder.
 REGROW_MM = 16.0
+# By the arrays of the CTs, while these live.
+_known: dict[int, tuple[weakref.ref[VoxelArray], Grid, BoolArray]] = {}
+
+
+def head_of(ct: Volume) -> BoolArray:
+    """Return `ct_head_mask` of a CT whose voxels nobody changes: found once, for the work and for the pictures of it."""
+    key = id(ct.array_kji)
+    known = _known.get(key)
+    if known is None or known[0]() is not ct.array_kji or not known[1].same_as(ct.grid):
+        gone = weakref.ref(ct.array_kji, lambda _: _known.pop(key, None))
+        known = _known[key] = gone, ct.grid, ct_head_mask(ct)
+    return known[2]
 
 
 def ct_head_mask(ct: Volume, resolution_mm: float = 4.0, margin_mm: float = 0.0) -> BoolArray:

@@ -15,7 +15,7 @@ from PIL import Image
 
 from BrainFusionLib.errors import GeometryError, ImageContentError
 from BrainFusionLib.geometry import FloatArray, Grid, anatomical_axes, apply_affine
-from BrainFusionLib.intensity import BONE_HU, CT_KNOTS_UNIT, ct_head_mask, ct_to_unit, mri_scale, otsu_threshold
+from BrainFusionLib.intensity import BONE_HU, CT_KNOTS_UNIT, ct_to_unit, head_of, mri_scale, otsu_threshold
 from BrainFusionLib.intensity.bone import bone_mask
 from BrainFusionLib.report.palette import COUNTS_RGB, EDGE_RGB
 from BrainFusionLib.volume import AIR_HU, Volume, VoxelArray
@@ -147,7 +147,7 @@ def prepare_scene(ct_in_mri: Volume, mri: Volume, fused: Volume) -> Scene:
 def _with_bone_alone(ct: Volume) -> VoxelArray:
     """Return the voxels of a CT with air where it is dense without being bone of the head."""
     try:
-        head = ct_head_mask(ct)
+        head = head_of(ct)
     except ImageContentError:  # air alone
         return ct.array_kji
     is_other = (ct.array_kji > BONE_HU) & ~bone_mask(ct, head)

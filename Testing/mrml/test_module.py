@@ -529,7 +529,9 @@ def test_the_self_test_passes(module, monkeypatch):
     monkeypatch.setattr(case, "run", run_quickly)
     test = module.BrainFusionTest()
     test.runTest()
-    assert test.said[-1] == "Test passed"
+    passed, _, skipped = test.said[-1].partition("; skipped: ")
+    assert passed == "Test passed"
+    assert "test_thePanelCorrects (skipped: no main window)" in skipped.split(", ")
 
 
 @pytest.mark.usefixtures("no_second_phantom")

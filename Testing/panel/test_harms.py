@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 import slicer
 import slicer.util
+import vtk
+from vtk.util.numpy_support import vtk_to_numpy
 
 from BrainFusionLib.errors import GeometryError, SettingsError
 
@@ -104,6 +106,50 @@ def test_a_transform_that_moves_anything_else_is_not_written_even_if_allowed(cho
         np.testing.assert_array_equal(slicer.util.arrayFromTransformMatrix(plan), before)
         assert nodes[0].GetParentTransformNode() is None
         slicer.mrmlScene.RemoveNode(moved)
+
+
+def test_a_transform_that_was_allowed_and_then_hardened_with_one_that_is_not_linear_is_asked_about_again(chosen):
+    plan = slicer.mrmlScene.AddNewNodeByClass(TRANSFORM, "plan")
+    chosen.ui.transformSelector.setCurrentNode(plan)
+    chosen.ui.overwriteButton.click()
+    assert chosen.ui.fuseButton.isEnabled()
+    harden_with_a_warp(plan)
+    chosen.updatePanel()
+    assert "plan would be overwritten" in chosen.ui.statusLabel.text
+    chosen.ui.overwriteButton.click()
+    chosen.ui.fuseButton.click()
+    assert plan.IsLinear(), "the pose was not written"
+
+
+def test_a_result_transform_that_is_not_linear_any_more_is_the_users(fused, nodes):
+    panel, _volume = fused
+    ct, ours = nodes[0], nodes[0].GetParentTransformNode()
+    panel.ui.adjustButton.click()
+    harden_with_a_warp(ours)
+    panel.updatePanel()
+    assert "Changed since" in panel.ui.verdictLabel.text
+    assert not panel.ui.adjustButton.isEnabled()
+    assert not panel.ui.undoButton.isVisible()
+    panel.ui.transformSelector.setCurrentNode(None)
+    panel.ui.fuseButton.click()
+    assert not ours.IsLinear(), "the user's warp was overwritten"
+    assert ct.GetParentTransformNode() == ours
+
+
+def harden_with_a_warp(transform):
+    warp = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLGridTransformNode", "warp")
+    field = vtk.vtkImageData()
+    field.SetDimensions(2, 2, 2)
+    field.SetOrigin(-500, -500, -500)
+    field.SetSpacing(1000, 1000, 1000)
+    field.AllocateScalars(vtk.VTK_DOUBLE, 3)
+    vtk_to_numpy(field.GetPointData().GetScalars())[:] = (3.0, 0.0, 0.0)
+    shifting = slicer.vtkOrientedGridTransform()
+    shifting.SetDisplacementGridData(field)
+    warp.SetAndObserveTransformToParent(shifting)
+    transform.SetAndObserveTransformNodeID(warp.GetID())
+    transform.HardenTransform()
+    assert not transform.IsLinear()
 
 
 def test_volumes_named_like_ours_are_not_taken_for_ours(chosen):

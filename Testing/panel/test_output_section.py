@@ -170,6 +170,7 @@ def test_the_bone_is_a_segmentation_of_the_pair_and_a_changed_one_is_kept(chosen
     bone.GetSegmentation().GetNthSegment(0).SetName("drilled")
     chosen.ui.fuseButton.click()
     assert len(slicer.util.getNodesByClass("vtkMRMLSegmentationNode")) == 2
+    assert "bone of CT was changed since it was made: it was kept, and a new one" in chosen.ui.statusLabel.text
     assert bone.GetSegmentation().GetNthSegment(0).GetName() == "drilled"
     chosen.exit()
     chosen.enter()

@@ -17,7 +17,16 @@ from benchmarks.realism.calibrating import (
 from benchmarks.realism.judging import Judged, judged
 from benchmarks.realism.row import columns, evidence_of, row_of
 from benchmarks.realism.truth import air_ml, defect_cm2, truth_of_case, why_wrong
-from BrainFusionLib.evidence import Evidence, GivenPose, LocalErrors, LocalFit, PoseEvidence, SkullFit
+from BrainFusionLib.evidence import (
+    BrainShift,
+    Evidence,
+    GivenPose,
+    Inside,
+    LocalErrors,
+    LocalFit,
+    PoseEvidence,
+    SkullFit,
+)
 from BrainFusionLib.geometry import Grid
 from BrainFusionLib.io.tables import format_csv, parse_csv
 from BrainFusionLib.transform import RigidTransform
@@ -230,6 +239,12 @@ def test_physics_that_no_case_shows_still_counts(drawn):
     assert (drawn.true_mm <= fit.bound_mm(drawn.values))[drawn.having("bent")].mean() > 0.6
 
 
+def test_the_bound_holds_in_three_quarters_of_physics_that_the_fit_knows_nothing_of(drawn):
+    bent = drawn.having("bent")
+    fit = replace(fitted(drawn, ~bent), factor=calibrated(drawn).factor)
+    assert (drawn.true_mm[bent] <= fit.bound_mm(drawn.values[bent])).mean() >= 0.75
+
+
 def test_the_library_states_what_was_fitted(drawn):
     fit = calibrated(drawn)
     table = from_plain(fit.plain(len(drawn)))
@@ -245,6 +260,22 @@ def test_what_was_not_measured_is_unknown_and_what_could_not_be_is_bad():
     assert found["skull_mm"] is None
     assert found["local_bias_mm"] == 3.0
     assert features(Evidence(local=LOCAL)) is None
+
+
+def test_a_shift_that_its_noise_explains_is_none_but_widens_the_bound():
+    clear, noisy = (
+        replace(WHOLE, brain_shift=BrainShift(True, p95_mm=1.0, median_mm=0.35, noise_mm=noise, gain_nats=0.0))
+        for noise in (0.05, 0.9)
+    )
+    assert features(noisy)["brain_shift_mm"] < features(clear)["brain_shift_mm"]
+    assert features(noisy)["largest_shift_mm"] == 0
+    assert bound_mm(noisy) > bound_mm(replace(WHOLE, brain_shift=BrainShift(True)))
+
+
+def test_a_hidden_shift_counts_as_larger_where_the_skull_was_opened():
+    hidden = replace(WHOLE, brain_shift=BrainShift(False, "the CT's brain has too little contrast"))
+    whole, opened = (replace(hidden, inside=Inside(air, 0.0, 0)) for air in (0.0, 12.0))
+    assert features(whole)["brain_shift_mm"] < features(opened)["brain_shift_mm"]
 
 
 def test_an_unknown_feature_counts_as_a_rather_bad_one(drawn):

@@ -11,8 +11,9 @@ from BrainFusionLib.phantom import make_pair
 from BrainFusionLib.resample import sampled
 from BrainFusionLib.transform import RigidTransform
 from BrainFusionLib.verdict.displaced import coarse_voxel_mm
-from BrainFusionLib.verdict.distortion import scale_and_distortion
+from BrainFusionLib.verdict.distortion import both_of
 from BrainFusionLib.verdict.judge import judge
+from BrainFusionLib.verdict.skull_field import skull_field
 from BrainFusionLib.volume import Volume
 
 CODES = {"scale", "distortion", "distortion_not_judged", "skull_mismatch", "skull", "skull_far"}
@@ -30,7 +31,9 @@ def coarse_pair():
 
 def measured(mri, ct=None, transform=None, of=None):
     found = of or pair()
-    scale, distortion = scale_and_distortion(ct or found.ct, mri, transform or found.transform)
+    given = ct or found.ct, mri, transform or found.transform
+    field = skull_field(*given)
+    scale, distortion = (None, None) if field is None else both_of(field, *given)
     return Evidence(scale=scale, distortion=distortion)
 
 

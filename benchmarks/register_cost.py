@@ -40,7 +40,8 @@ PARTS = (
     ("BrainFusionLib.verdict.skull", "skull_fit", "skull band"),
     ("BrainFusionLib.verdict.inside", "inside_evidence", "air and holes"),
     ("BrainFusionLib.verdict.brain_shift", "brain_shift", "brain shift"),
-    ("BrainFusionLib.verdict.distortion", "scale_and_distortion", "scale and distortion"),
+    ("BrainFusionLib.verdict.skull_field", "skull_field", "scale and distortion"),
+    ("BrainFusionLib.verdict.distortion", "both_of", "scale and distortion"),
 )
 # What 1d2534d did not have.
 NEW = ("inside of the skull", "air and holes", "brain shift", "scale and distortion")
@@ -84,7 +85,8 @@ def serve() -> None:
             home = importlib.import_module(module)
         except ImportError:
             continue
-        setattr(home, function, watch.around(name, getattr(home, function)))
+        if hasattr(home, function):
+            setattr(home, function, watch.around(name, getattr(home, function)))
     for line in sys.stdin:
         ct, mri = _loaded(Path(line.strip()))
         watch.seconds.clear()

@@ -9,7 +9,7 @@ import numpy as np
 from BrainFusionLib.evidence import Distortion, Scale
 from BrainFusionLib.geometry import FloatArray
 from BrainFusionLib.transform import Transform
-from BrainFusionLib.verdict.skull_field import SkullField, skull_field
+from BrainFusionLib.verdict.skull_field import SkullField
 from BrainFusionLib.volume import Volume
 
 # Uncertainty of the scale across slices for each mm beyond 2 mm of their distance, %: the tables of a vertex or a
@@ -19,22 +19,6 @@ SLICE_PERCENT_PER_MM, THIN_SLICE_MM = 0.25, 2.0
 # so much for each millimetre of the shortest edge beyond thin ones (phantoms of 2 to 3 mm: 2.4 %). It is no distortion.
 ALIKE_PERCENT_A_MM, THIN_VOXEL_MM = 1.0, 1.25
 DRAWS = 8
-
-
-def scale_and_distortion(ct: Volume, mri: Volume, transform: Transform) -> tuple[Scale | None, Distortion | None]:
-    """Measure both; ``None`` if too little of the skull is in view.
-
-    Parameters
-    ----------
-    ct
-        Hounsfield units, on its own grid.
-    mri
-        Any sequence.
-    transform
-        The pose: maps MRI points to CT points.
-    """
-    field = skull_field(ct, mri, transform)
-    return (None, None) if field is None else both_of(field, ct, mri, transform)
 
 
 def both_of(field: SkullField, ct: Volume, mri: Volume, transform: Transform) -> tuple[Scale, Distortion]:

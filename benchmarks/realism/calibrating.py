@@ -6,6 +6,7 @@ and are pulled towards what is assumed of them without data, so that a kind of p
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -35,6 +36,9 @@ HIGH = 0.9
 # Share of cases of other heads and sites in which the bound is to hold: more than 9 of 10, because other simulators,
 # scanners and patients differ from these.
 HELD = 0.95
+# Share of each kind of physics in which the bound is to hold if the fit knows nothing of it, and how many cases make a
+# kind count.
+HELD_LEFT_OUT, MANY_CASES = 0.75, 8
 # Strength of the pull towards what is assumed, and width over which the loss is rounded, in logarithms.
 PULL, ROUNDED = 0.01, 0.05
 # An unknown feature counts as this quantile of the known ones.
@@ -167,9 +171,19 @@ def fitted(cases: Sample, chosen: Chosen | None = None) -> Fit:
 
 
 def calibrated(cases: Sample) -> Fit:
-    """Fit to all cases, with the factor that holds in heads and sites that were left out."""
-    factor = max(1.0, _quantile(_ratios(cases, by_head_and_site(cases)), HELD))
+    """Fit to all cases, with the factor that holds in heads and sites left out, and in each kind left out."""
+    factor = max(
+        1.0, _quantile(_ratios(cases, by_head_and_site(cases)), HELD),
+        *(_least_factor(cases, cases.having(effect)) for effect in effects_of(cases)),
+    )  # fmt: skip
     return replace(fitted(cases), factor=factor)
+
+
+def _least_factor(cases: Sample, having: Chosen) -> float:
+    """Return the factor with which a fit to the other cases holds in enough of some; 0 if those are few."""
+    count = int(having.sum())
+    ratios = _ratios(cases, [(having, ~having)])
+    return float(ratios[math.ceil(HELD_LEFT_OUT * count) - 1]) if count >= MANY_CASES else 0.0
 
 
 def by_head_and_site(cases: Sample) -> Iterator[tuple[Chosen, Chosen]]:

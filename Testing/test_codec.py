@@ -397,3 +397,12 @@ def test_names_and_paths_are_removed_together():
 def test_number_too_large_is_refused_in_an_array_as_elsewhere():
     with pytest.raises(RecordError):
         _decoded_array([[1e999, 1.0, 2.0]], "owner", "path")
+
+
+@pytest.mark.parametrize(
+    ("rows", "words"),
+    [([[1.0, 2.0], [1.0]], "uneven lists"), ([[1.0, "x"]], "got .x."), ([[1e999]], "inf")],
+)
+def test_wrong_numbers_of_an_array_are_refused_with_the_true_reason(rows, words):
+    with pytest.raises(RecordError, match=words):
+        _decoded_array(rows, "owner", "path")

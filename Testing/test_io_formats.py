@@ -595,6 +595,16 @@ def test_scale_of_values_in_a_metaimage_header_is_applied_with_a_note(tmp_path):
     volume = read_volume(edited(tmp_path, "a.mha", b"DimSize", scale))
     np.testing.assert_array_equal(volume.array_kji, plain.array_kji * 2 - 1024)
     assert [note for note in volume.notes if "they were scaled" in note]
+    with pytest.raises(ImageFileError, match=r"makes all values equal \(ElementToIntensityFunctionSlope is 0\)"):
+        read_volume(edited(tmp_path, "b.mha", b"DimSize", scale.replace(b"= 2", b"= 0")))
+
+
+@pytest.mark.parametrize("unit", [b"MM", b"?", b"Millimeter", b"mm "])
+def test_millimetres_in_a_metaimage_header_are_known_in_every_spelling(tmp_path, unit):
+    plain = read_volume(edited(tmp_path, "a.mha", b"", b""))
+    assert (
+        read_volume(edited(tmp_path, "a.mha", b"DimSize", b"DistanceUnits = " + unit + b"\nDimSize")).grid == plain.grid
+    )
 
 
 @pytest.mark.parametrize("suffix", [".nii", ".nrrd", ".mha"])

@@ -90,8 +90,14 @@ def test_tiny_pictures_have_a_bone_weight(shape, level):
     picture = np.full(shape, level)
     weight = windowed_bone_weight(picture, picture)
     assert weight.shape == shape
-    # Without a square of 2 by 2 pixels there is no core of bone.
-    assert (weight == float(level > 0 and min(shape) > 1)).all()
+    assert (weight == float(level > 0)).all()
+
+
+@pytest.mark.parametrize(("size", "kept"), [(64, True), (256, False)])
+def test_line_of_clipped_pixels_is_bone_in_small_pictures_only(size, kept):
+    picture = np.full((size, size), 60.0)
+    picture[10:-10, 10] = 255
+    assert (windowed_bone_weight(picture)[20:-20, 10] == float(kept)).all()
 
 
 def test_bone_weight_of_a_single_number():

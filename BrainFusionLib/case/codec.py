@@ -242,6 +242,8 @@ def _decoded_array(plain: list[Any], owner: str, path: str) -> Any:
 
     try:
         array = np.array(numbers(plain), dtype=np.float64)
+    except RecordError:  # one item is not a number, and the message says so
+        raise
     except ValueError as error:
         raise RecordError(f"{_named(owner, path)}: must be an array of numbers; got uneven lists") from error
     # All arrays that may be empty are lists of points.

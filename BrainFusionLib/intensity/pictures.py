@@ -21,8 +21,8 @@ ABOVE_BRAIN, LATEST_START = 30.0, 190.0
 BRAIN_LEVELS, SMOOTHED_LEVELS, LEAST_BRAIN = (20, 230), 9, 500
 # Bone, calcifications and metal are clipped by the window; brain, haemorrhage, muscle and skin are not, however bright
 # a narrow window makes them: a square of 2 by 2 pixels from this level upwards is the core of bone, and bone is what
-# lies this near to one, pixels.
-CLIPPED, BONE_REACH = 250.0, 2
+# lies this near to one, pixels. In small pictures, a pixel is as wide as bone is thick, and is its core.
+CLIPPED, BONE_REACH, SMALL = 250.0, 2, 128
 # A window that clips less than this share of what is as bright as bone ends above it: then the level alone decides.
 LEAST_CLIPPED = 0.1
 # Brighter than this in CT or MRI is not air, and this thick, pixels, the bulk of the head; head holders are thinner.
@@ -69,14 +69,14 @@ def windowed_bone_weight(ct_levels: npt.ArrayLike, mri_levels: npt.ArrayLike | N
 
 
 def _near_squares(mask: BoolArray) -> BoolArray:
-    """Return what lies within `BONE_REACH` pixels of the squares of 2 by 2 pixels in a mask."""
-    found = mask
+    """Return what lies within `BONE_REACH` pixels of the squares of 2 by 2 pixels in a mask, of 1 in a small one."""
+    found, side = mask, 1 if max(mask.shape) < SMALL else 2
     for _ in range(2):
-        found = (found[1:] & found[:-1]).T
+        found = (found[side - 1 :] & found[: len(found) + 1 - side]).T
     for _ in range(2):
-        wide = np.pad(found, ((BONE_REACH + 1, BONE_REACH + 1), (0, 0)))
-        rows = len(found) + 1
-        found = np.logical_or.reduce([wide[n : n + rows] for n in range(2 * BONE_REACH + 2)]).T
+        margin = BONE_REACH + side - 1
+        wide = np.pad(found, ((margin, margin), (0, 0)))
+        found = np.logical_or.reduce([wide[n : n + len(found) + side - 1] for n in range(margin + BONE_REACH + 1)]).T
     return found
 
 

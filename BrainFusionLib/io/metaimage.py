@@ -28,6 +28,7 @@ from BrainFusionLib.io.reading import (
 from BrainFusionLib.io.text_headers import (
     LONGEST_HEADER,
     LONGEST_LINE,
+    MILLIMETRES,
     MOST_LINES,
     NO_AXES,
     NO_PLACE,
@@ -197,7 +198,7 @@ def _affine(path: Path, entries: dict[str, str]) -> tuple[FloatArray, list[str]]
         # A further axis of one element does not move the first three.
         return values.reshape((dimensions,) * default.ndim)[(slice(3),) * default.ndim]
 
-    if entries.get("DistanceUnits", "mm").strip("?") not in ("mm", ""):
+    if entries.get("DistanceUnits", "mm").strip("? ").lower() not in ("", *MILLIMETRES):
         raise GeometryError(
             f"lengths must be in mm, but the header's units are {brief(entries['DistanceUnits'])}. Convert the file."
         )
@@ -241,6 +242,11 @@ def _voxels(path: Path, header: _Header, size: tuple[int, int, int]) -> tuple[np
         name = f"ElementToIntensityFunction{what}"
         if name in entries:
             (scale[what],) = _numbers(path, entries, name)
+    if scale["Slope"] == 0:
+        raise ImageFileError(
+            f"{path}: its header makes all values equal (ElementToIntensityFunctionSlope is 0). Remove this line from "
+            "the header, if the values are meant as they are stored."
+        )
     if tuple(scale.values()) != (1, 0):
         notes.append("the header scales the values (ElementToIntensityFunction), as few readers do; they were scaled.")
         array = array * np.float32(scale["Slope"]) + np.float32(scale["Offset"])

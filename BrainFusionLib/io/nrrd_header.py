@@ -18,6 +18,7 @@ from BrainFusionLib.io.reading import COPY_AGAIN, OTHER_FILE, open_regular, thre
 from BrainFusionLib.io.text_headers import (
     LONGEST_HEADER,
     LONGEST_LINE,
+    MILLIMETRES,
     MOST_LINES,
     NO_AXES,
     NO_PLACE,
@@ -52,7 +53,6 @@ _IN_ONE_VOXEL = re.compile(
     r"complex|quaternion|stub|(rgb|hsv|xyz|rgba)-color|[234]-(color|vector|gradient|normal)|scalar|point"
 )
 _NOT_SPACE = ("list", "time")
-_MILLIMETRES = ("mm", "millimeter", "millimeters", "millimetre", "millimetres")
 _VERSIONS = re.compile(rb"NRRD(00\.01|000[1-5])")
 _MOST_AXES = 16
 
@@ -321,8 +321,8 @@ def _units(header: NrrdHeader, name: str) -> str:
         return ""
     words = re.findall(r'"([^"]*)"|([^\s"]+)', fields[name])
     units = {(quoted or bare).strip().lower() for quoted, bare in words}
-    if units - {*_MILLIMETRES, "", "none", "???", "s", "ms"}:
+    if units - {*MILLIMETRES, "", "none", "???", "s", "ms"}:
         raise GeometryError(
             f"lengths must be in mm, but the header's units are {brief(fields[name])}. Convert the file."
         )
-    return "" if units & {*_MILLIMETRES} else "the header's units are empty: mm were assumed."
+    return "" if units & {*MILLIMETRES} else "the header's units are empty: mm were assumed."

@@ -16,6 +16,9 @@ _LONGEST_NUMBER = 400
 _WHOLE = re.compile(r"[+-]?\d{1,18}")
 _MOST_SHOWN = 40
 
+# Spellings of the one unit of length that is read, lower case.
+MILLIMETRES = ("mm", "millimeter", "millimeters", "millimetre", "millimetres")
+
 NO_SPACING = "the header gives no voxel spacing: 1 mm was assumed along every axis."
 NO_PLACE = "the header gives no position: the first voxel was put at the world's origin."
 NO_AXES = "the header gives no orientation: assumed that i runs to the left, j to the back and k to the head (LPS)."

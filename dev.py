@@ -164,6 +164,8 @@ def test_in_slicer(executable: Path, pictures: Path) -> int:
     SetupError
         It cannot be started, or does not end.
     """
+    if shutil.which(executable) is None:
+        raise SetupError(f"{executable}: cannot be started (no such program). Give the path of Slicer.")
     script, module = ROOT / "tools" / "in_slicer.py", ROOT / "BrainFusion"
     command: list[str | Path] = [executable, "--no-splash", "--ignore-slicerrc", "--additional-module-paths", module]
     command += ["--python-script", script, pictures]

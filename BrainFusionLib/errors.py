@@ -15,7 +15,7 @@ class Remedy(Enum):
     """What a user can do about an error; the value is the sentence for callers of the library in Python."""
 
     REGISTER = "Register the two, or check the transform and the volumes."
-    USE_TRANSFORM_AS_IT_IS = "Give a rigid one, or use this one unchanged."
+    USE_TRANSFORM_AS_IT_IS = "Give a rigid one, or read this one with rigid=False and use it unchanged."
     OMIT_MASK_OR_TRANSFORM = "Omit one of the two."
     OMIT_WEIGHTS_OR_USE_NETWORK = "Omit the weights, or choose the rule 'network'."
     CHOOSE_SERIES = (

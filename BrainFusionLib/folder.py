@@ -354,8 +354,9 @@ def make_output_folder(folder: Path) -> list[Path]:
         made_for_results(made)
     except OSError as error:
         remove_if_empty(made)
+        why = "it is a file" if isinstance(error, FileExistsError) else error.strerror or error
         raise ImageFileError(
-            f"{folder}: cannot write there ({error.strerror or error}).", remedy=Remedy.OTHER_OUTPUT_FOLDER
+            f"{folder}: cannot write there ({why}).", remedy=Remedy.OTHER_OUTPUT_FOLDER
         ) from error
     return made
 

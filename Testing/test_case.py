@@ -53,6 +53,11 @@ def test_the_result_lies_on_the_mris_grid(pair: PhantomPair, result: Result) -> 
     assert result.ct_in_mri.grid.same_as(pair.mri.grid)
 
 
+def test_a_path_in_the_place_of_a_volume_is_refused() -> None:
+    with pytest.raises(SettingsError, match=r"the CT must be a Volume; got 'ct\.nii'\. Read it first: read_volume"):
+        fuse("ct.nii", "mri.nii")  # type: ignore[arg-type]
+
+
 def test_soft_tissue_equals_the_mri_exactly(pair: PhantomPair, result: Result) -> None:
     bone = intensity.bone_weight(result.ct_in_mri.array_kji) * intensity.ct_head_mask(result.ct_in_mri) >= 0.5
     padded, (_, rows, columns) = np.pad(bone, ((0, 0), (2, 2), (2, 2))), bone.shape

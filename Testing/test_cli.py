@@ -378,6 +378,33 @@ def test_doctor_and_version_answer(capsys: pytest.CaptureFixture[str]) -> None:
     assert BrainFusionLib.__version__ in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (
+            ["fuse", "a", "b", "--presets", "fast", "-o", "o"],
+            "unrecognized arguments: --presets fast. Did you mean --preset?",
+        ),
+        (["fuse", "a"], "required: MRI, -o/--output.\nUsage: brainfusion fuse CT MRI -o FOLDER [OPTION ...]"),
+        (
+            ["error", "a", "--at", "1"],
+            "brainfusion error: argument --at: expected 3 arguments.\nUsage: brainfusion error RESULT",
+        ),
+        (["fusee"], "Did you mean fuse?"),
+        ([], "Usage: brainfusion COMMAND [OPTION ...]"),
+    ],
+)
+def test_wrong_arguments_are_named_in_two_lines(
+    given: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        cli.main(given)
+    message = capsys.readouterr().err
+    assert caught.value.code == 2
+    assert said in message
+    assert len(message.splitlines()) == 2
+
+
 def test_sample_is_written_once_and_never_over_other_files(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -536,7 +563,7 @@ def test_output_that_is_a_file_is_an_error_and_kept(
 ) -> None:
     (tmp_path / "out").write_text("mine", encoding="utf-8")
     assert fuse_unregistered(inputs, tmp_path / "out") == 2
-    assert str(tmp_path / "out") in capsys.readouterr().err
+    assert f"{tmp_path / 'out'}: cannot write there (it is a file). Name another" in capsys.readouterr().err
     assert (tmp_path / "out").read_text(encoding="utf-8") == "mine"
 
 

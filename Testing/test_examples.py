@@ -22,12 +22,12 @@ def output_of(name):
 
 def test_fusing_one_pair_writes_the_results():
     said = output_of("fuse_one_pair.py")
-    assert said.startswith("green: Green: no sign of misalignment")
+    assert said.startswith("Green: no sign of misalignment")
     assert "fused.nii.gz" in [path.name for path in Path(said.rsplit(" ", 1)[-1].strip()).iterdir()]
 
 
 def test_a_registration_that_is_4_mm_off_is_red():
-    assert output_of("check_a_registration.py").startswith("red:")
+    assert output_of("check_a_registration.py").startswith("Red:")
 
 
 def test_a_cohort_on_dask_is_done():

@@ -223,8 +223,8 @@ def test_elastix_with_the_ct_as_fixed_image_is_turned_round(tmp_path):
         (lta(np.eye(4), 14), ImageFileError, "type 14"),
         (lta(np.eye(4), 0), ImageFileError, "between voxels"),
         ("1 0 0 0\n0 1 0 0\n0 0 1 0\n0 0 0 2\n", ImageFileError, "not that of a transform"),
-        ("MNI Transform File\n\nTransform_Type = Linear;\n", ImageFileError, "is no transform file that is read"),
-        ("1 0 0\n0 1 0\n", ImageFileError, "is no transform file that is read"),
+        ("MNI Transform File\n\nTransform_Type = Linear;\n", ImageFileError, "is not a transform file of a kind"),
+        ("1 0 0\n0 1 0\n", ImageFileError, "is not a transform file of a kind"),
     ],
 )
 def test_other_files_are_refused_with_the_reason(tmp_path, text, error, words):

@@ -427,7 +427,7 @@ def test_other_transform_files_are_refused(tmp_path):
     with pytest.raises(ImageFileError, match=r"gone\.tfm: there is no such file"):
         read_transform(tmp_path / "gone.tfm")
     (tmp_path / "a.tfm").write_text("hello")
-    with pytest.raises(ImageFileError, match=r"a\.tfm: is no transform file that is read"):
+    with pytest.raises(ImageFileError, match=r"a\.tfm: is not a transform file of a kind"):
         read_transform(tmp_path / "a.tfm")
     with pytest.raises(ImageFileError, match=r"a\.mat: a transform cannot be written.*\.tfm"):
         write_transform(RigidTransform.identity(), tmp_path / "a.mat")

@@ -30,13 +30,16 @@ def main() -> int:
     """Run the cohort; return 1 if a case failed."""
     from distributed import LocalCluster
 
+    if len(sys.argv) not in (1, 3):
+        sys.exit("Usage: python cohort_on_dask.py MANIFEST FOLDER")
     if len(sys.argv) == 3:
         manifest, results = Path(sys.argv[1]), Path(sys.argv[2])
     else:
         manifest = phantoms(Path(tempfile.mkdtemp()))
         results = manifest.parent / "results"
     entries, problems = read_manifest(manifest)
-    print(*problems, sep="\n", end="")
+    for problem in problems:
+        print(problem)
     with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster:
         rows = run_cohort(entries, results, Settings(), scheduler=cluster.scheduler_address)
     for row in rows:

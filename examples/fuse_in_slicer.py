@@ -33,6 +33,8 @@ def main(ct: str, mri: str, folder: str) -> int:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) != 4:
+        sys.exit("Usage: Slicer --no-splash --no-main-window --python-script fuse_in_slicer.py CT MRI FOLDER")
     try:
         code = main(*sys.argv[1:4])
     except BaseException:

@@ -76,18 +76,17 @@ def criteria() -> str:
 def commands() -> str:
     """Return what each command is for and all its options, from the command's own parser."""
     from BrainFusionLib.cli.main import make_parser
+    from BrainFusionLib.cli.parser import usage_of
 
     parts = []
     for name, parser in _subparsers(make_parser()).items():
-        positional = [action.metavar or action.dest for action in parser._positionals._group_actions]
-        usage = " ".join(["brainfusion", name, *(str(word) for word in positional), "[OPTION ...]"])
         rows = [
             (_option(action), _in_table(parser._get_formatter()._expand_help(action) if action.help else ""))
             for action in parser._actions
             if not isinstance(action, argparse._HelpAction)
         ]
         about = _in_table(parser.description or "")
-        parts.append(f"## brainfusion {name}\n\n{about}\n\n```sh\n{usage}\n```\n\n")
+        parts.append(f"## brainfusion {name}\n\n{about}\n\n```sh\n{usage_of(parser)}\n```\n\n")
         parts[-1] += markdown_table(("argument", "meaning"), rows)
     return "\n\n".join(parts)
 

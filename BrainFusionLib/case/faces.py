@@ -5,6 +5,7 @@ from __future__ import annotations
 from BrainFusionLib.case.request import Inputs, Request, Source
 from BrainFusionLib.case.result import Result
 from BrainFusionLib.case.run import run
+from BrainFusionLib.errors import SettingsError
 from BrainFusionLib.landmarks import Landmarks
 from BrainFusionLib.progress import Cancel, Progress
 from BrainFusionLib.settings import RegistrationSettings, Settings
@@ -53,7 +54,7 @@ def fuse(
         As `run`.
     """
     request = Request(
-        Source(ct.name), Source(mri.name), None if mri_mask is None else Source(mri_mask.name), settings or Settings(),
+        _source(ct, "CT"), _source(mri, "MRI"), _source_of_mask(mri_mask), settings or Settings(),
         start=start, given=transform, check=check, landmarks=landmarks,
     )  # fmt: skip
     return run(request, Inputs(ct, mri, mri_mask), progress, cancel)
@@ -87,7 +88,18 @@ def register(
     """
     chosen = Settings(registration=settings or RegistrationSettings(), device=device)  # type: ignore[arg-type]
     request = Request(
-        Source(ct.name), Source(mri.name), None if mri_mask is None else Source(mri_mask.name), chosen,
+        _source(ct, "CT"), _source(mri, "MRI"), _source_of_mask(mri_mask), chosen,
         start=start, fuse=False, landmarks=landmarks,
     )  # fmt: skip
     return run(request, Inputs(ct, mri, mri_mask), progress, cancel)
+
+
+def _source_of_mask(mask: Volume | None) -> Source | None:
+    return None if mask is None else _source(mask, "mask")
+
+
+def _source(volume: Volume, role: str) -> Source:
+    """Return where a volume comes from; refuse what is not one, such as the name of a file."""
+    if not isinstance(volume, Volume):
+        raise SettingsError(f"the {role} must be a Volume; got {volume!r:.80}. Read it first: read_volume(path).")
+    return Source(volume.name)

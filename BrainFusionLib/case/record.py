@@ -31,10 +31,15 @@ def read_document(path: str | Path) -> dict[str, Plain]:
     path = Path(path)
     try:
         content = json.loads(path.read_bytes())
+    except FileNotFoundError as error:
+        raise ImageFileError(
+            f"{path}: there is no such file. Give the folder of a result, or its {path.name}."
+        ) from error
     except OSError as error:
         raise ImageFileError(f"{path}: cannot be read ({error.strerror}).") from error
     except (ValueError, RecursionError) as error:
-        raise RecordError(f"{path}: is not a valid JSON file ({error}). Run the case again.") from error
+        again = "Run the case again." if path.suffix == ".json" else "Give the folder of a result, or its result.json."
+        raise RecordError(f"{path}: is not a valid JSON file ({error}). {again}") from error
     if not isinstance(content, dict):
         raise RecordError(f"{path}: must contain a JSON object; it contains a {type(content).__name__}.")
     return content

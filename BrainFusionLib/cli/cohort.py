@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
-from BrainFusionLib.cli.codes import DONE, FAULT, WRONG_INPUT
+from BrainFusionLib.cli.codes import DONE, FAULT, WRONG_INPUT, fail
 from BrainFusionLib.cli.output import add_output_options, output_settings
 from BrainFusionLib.cli.pair import add_stated, stated_by
 from BrainFusionLib.cli.remedies import PHRASES
@@ -83,10 +83,10 @@ def _cohort(options: argparse.Namespace) -> int:
     if options.dry_run:
         for entry in entries:
             say("\t".join((entry.case, str(entry.ct), str(entry.mri), *_said_of(entry))))
-        say(f"{len(entries)} cases to do, {_counted(problems)}.")
+        say(f"{len(entries)} case{'' if len(entries) == 1 else 's'} to do, {_counted(problems)}.")
         return WRONG_INPUT if problems else DONE
     if not entries:
-        return WRONG_INPUT
+        return fail(f"{options.cohort}: no case can be run: {_counted(problems)}, listed above.", WRONG_INPUT)
     rows = run_entries(options, entries, problems)
     bad = [row for row in rows if row.status != "done"]
     say(f"{len(rows) - len(bad)} done, {len(bad)} failed; {_counted(problems)} in the cohort; see cohort.tsv.")

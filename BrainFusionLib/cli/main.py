@@ -14,6 +14,7 @@ import sys
 from collections.abc import Sequence
 
 from BrainFusionLib.cli.codes import DONE, FAULT, INTERRUPTED, NOT_FOUND, TERMINATED, WRONG_INPUT, fail
+from BrainFusionLib.cli.parser import Parser
 from BrainFusionLib.console import close_output, lost_output, say
 from BrainFusionLib.device import keep_freed_memory
 from BrainFusionLib.errors import BrainFusionError, Cancelled, RegistrationError, Remedy
@@ -91,12 +92,12 @@ def _done(options: argparse.Namespace) -> int:
         raise
 
 
-def make_parser(command: str | None = None) -> argparse.ArgumentParser:
+def make_parser(command: str | None = None) -> Parser:
     """Return the parser of the whole command, or, quickly, one that knows the options of `command` only.
 
     docs/cli.md is made from it, too.
     """
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="brainfusion",
         description="Registers a head CT to an MRI of the same patient and fuses the two; rejects wrong pairs with an "
         "explanation.",

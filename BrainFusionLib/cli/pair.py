@@ -146,11 +146,14 @@ def _say_landmarks(landmarks: LandmarkErrors) -> None:
 
 
 def series_of(options: argparse.Namespace) -> tuple[str | None, str | None]:
-    """Return the series to read for CT and MRI; ``--series`` applies to the one of the two that is a folder."""
+    """Return the series to read for CT and MRI; ``--series`` applies to the one of the two that is a folder.
+
+    If neither is, it goes to the CT, whose reader refuses it.
+    """
     # Not Path.is_dir, which raises if a parent folder cannot be read; the reader gives a better message.
     ct_is_folder, mri_is_folder = (os.path.isdir(path) or is_zip(Path(path)) for path in (options.ct, options.mri))  # noqa: PTH112
     return (
-        options.ct_series or (options.series if ct_is_folder else None),
+        options.ct_series or (options.series if ct_is_folder or not mri_is_folder else None),
         options.mri_series or (options.series if mri_is_folder and not ct_is_folder else None),
     )
 

@@ -73,6 +73,8 @@ def _sign(options: argparse.Namespace) -> int:
 def _show(options: argparse.Namespace) -> int:
     standings = read_standings(options.result, options.ct, options.mri)
     _say(standings)
+    if (options.ct or options.mri) and not standings:
+        say("CT and MRI were not compared: there is no decision yet.")
     state = state_of(standings)
     say(SENTENCES[state])
     return FAULT if state == "void" else DONE

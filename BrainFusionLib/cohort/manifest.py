@@ -11,7 +11,7 @@ from typing import cast, get_args
 from BrainFusionLib.case.request import offset_in, stated_in
 from BrainFusionLib.errors import ImageFileError, SettingsError
 from BrainFusionLib.io.other_transforms import Frame, Maps
-from BrainFusionLib.io.reading import exists, shown
+from BrainFusionLib.io.reading import exists, naming, shown
 from BrainFusionLib.io.tables import parse_csv
 from BrainFusionLib.io.transforms import READ_TRANSFORM_SUFFIXES
 
@@ -147,11 +147,11 @@ def read_manifest(path: str | Path) -> tuple[list[Entry], list[Problem]]:
         The table cannot be read, is empty, or lacks a column.
     """
     path = Path(path)
-    try:
+    with naming(path):
         # Bytes that are not UTF-8 spoil their own row only.
         text = path.read_bytes().decode("utf-8-sig", "surrogateescape")
-    except OSError as error:
-        raise ImageFileError(f"{path}: cannot be read ({error.strerror or error}).") from error
+    if "\0" in text:
+        raise ImageFileError(f"{path}: is not a table. Give a CSV or TSV file, a folder of cases or a BIDS dataset.")
     lines = text.splitlines()
     if not lines:
         raise ImageFileError(f"{path}: is empty. Its first line must name the columns: {', '.join(REQUIRED)}.")
@@ -165,8 +165,8 @@ def read_manifest(path: str | Path) -> tuple[list[Entry], list[Problem]]:
     unknown = [name for name in columns if name not in (*REQUIRED, *OPTIONAL)]
     if missing or unknown or len(set(columns)) < len(columns):
         raise ImageFileError(
-            f"{path}: the table must have the columns {', '.join(REQUIRED)}, and may have {', '.join(OPTIONAL)}, each "
-            f"once; it has {', '.join(columns)}."
+            f"{path}: the first line must name the columns: {', '.join(REQUIRED)}, and any of {', '.join(OPTIONAL)}, "
+            f"each once. It has {', '.join(shown(name) for name in columns)}. Correct the names, or add the line."
         )
     entries: list[Entry] = []
     problems: list[Problem] = []

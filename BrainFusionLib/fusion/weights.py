@@ -112,6 +112,11 @@ def find_weights(name: str | Path | None = None) -> Path:
             f"there are no weights called {str(name)!r}: name a weights file (NAME.npz), or one of those that ship: "
             f"{', '.join(SHIPPED)}"
         )
+    if not Path(name).is_file():
+        raise WeightsError(
+            f"{name}: there is no such file. Give the path of a weights file (NAME.npz, with NAME.json beside it), or "
+            f"one of those that ship: {', '.join(SHIPPED)}"
+        )
     return Path(name)
 
 

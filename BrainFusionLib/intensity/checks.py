@@ -150,7 +150,8 @@ def _check_voxels(volume: Volume, role: str) -> None:
         )
     if low == high:
         raise ImageContentError(
-            f"{volume.name}, given as {role}, is empty: every voxel is {low:g}. Choose a volume that contains an image."
+            f"{volume.name}, given as {role}, is empty: every voxel is {low + 0.0:g}. "
+            "Choose a volume that contains an image."
         )
     if looks_like_labels(array):
         raise ImageContentError(

@@ -181,8 +181,8 @@ def _read_matrix(path: Path, wanted: str, between: Between) -> FloatArray:
     if is_mat(start):
         return read_mat_matrix(path, wanted)
     unknown = (
-        f"{path}: is no transform file that is read: ITK (.tfm, .txt, .h5, .mat), FreeSurfer (.lta), FSL (.mat), "
-        "elastix, DICOM (REG) or a 4x4 matrix. In Slicer, save the transform as .tfm."
+        f"{path}: is not a transform file of a kind that is read: ITK (.tfm, .txt, .h5, .mat), FreeSurfer (.lta), "
+        "FSL (.mat), elastix, DICOM (REG) or a 4x4 matrix. In Slicer, save the transform as .tfm."
     )
     if b"\0" in start:
         raise ImageFileError(unknown)

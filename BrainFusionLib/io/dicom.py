@@ -192,6 +192,11 @@ def _load(series: Series) -> Slices:
             raise ImageFileError(
                 f"{file.path}: its values are in a table (Modality LUT), not read here. {_OTHER_EXPORT}"
             )
+        if "MOSAIC" in file.text("ImageType"):
+            raise ImageFileError(
+                f"{file.path}: is a mosaic of Siemens, many slices side by side in one picture, as of functional and "
+                "diffusion MRI. Choose another series, or convert it to NIfTI with dcm2niix."
+            )
         if file.is_colour:
             raise ImageFileError(f"{file.path}: is a colour image; CT and MRI are gray. Choose another series.")
         # Inverted is how a CT is to be shown; its values are Hounsfield units nevertheless.

@@ -15,7 +15,7 @@ import numpy as np
 from BrainFusionLib.errors import ImageFileError
 from BrainFusionLib.geometry import FloatArray
 from BrainFusionLib.io.dicom_pixels import PixelData, find_pixels, undecodable
-from BrainFusionLib.io.dicom_streams import open_data_set
+from BrainFusionLib.io.dicom_streams import open_data_set, start_of
 from BrainFusionLib.io.reading import naming, open_regular
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pydicom.uid import UID
 
 # Files of these names are read as DICOM even without its mark.
-DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
+DICOM_SUFFIXES = (".dcm", ".dicom", ".ima", ".dcm.gz")
 
 # What a message calls an attribute, and the sequence of functional groups that holds it in a multi-frame file.
 _MEANINGS = {
@@ -209,8 +209,7 @@ def read_header(path: Path, stream: BinaryIO) -> DicomFile | OtherObject | None:
     """
     import pydicom
 
-    marked = looks_like_dicom(stream.read(132))
-    stream.seek(0)
+    marked = looks_like_dicom(start_of(stream))
     try:
         data_set_bytes = open_data_set(path, stream)
         dataset = pydicom.dcmread(data_set_bytes, stop_before_pixels=True, force=True)
@@ -241,10 +240,9 @@ def read_image_header(path: Path, stream: BinaryIO) -> DicomFile | None:
 def open_image_header(path: Path) -> DicomFile | None:
     """Read a file's header, as `read_image_header`; ``None`` also for a file that does not look like DICOM."""
     with naming(path), open_regular(path) as stream:
-        start = stream.read(132)
+        start = start_of(stream)
         if not (looks_like_dicom(start) or may_be_unmarked(start)):
             return None
-        stream.seek(0)
         return read_image_header(path, stream)
 
 

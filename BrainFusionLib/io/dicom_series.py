@@ -23,7 +23,9 @@ from BrainFusionLib.io.dicom_files import (
 )
 from BrainFusionLib.io.dicom_pixels import undecodable
 from BrainFusionLib.io.dicom_planes import Group, Plane, groups_of
+from BrainFusionLib.io.dicom_streams import start_of
 from BrainFusionLib.io.reading import naming, open_regular
+from BrainFusionLib.io.suffixes import suffix_of
 from BrainFusionLib.io.text_headers import brief
 from BrainFusionLib.io.zipped import is_zip
 
@@ -95,10 +97,10 @@ class Series:
 
 def is_dicom(path: Path) -> bool:
     """Return whether a path is a folder, or a file that is read as DICOM."""
-    if path.is_dir() or is_zip(path) or path.suffix.lower() in DICOM_SUFFIXES:
+    if path.is_dir() or is_zip(path) or suffix_of(path) in DICOM_SUFFIXES:
         return True
     with naming(path), open_regular(path) as stream:
-        return looks_like_dicom(stream.read(132))
+        return looks_like_dicom(start_of(stream))
 
 
 def find_series(path: Path, choice: str | int | None = None) -> Series:
@@ -164,10 +166,10 @@ def _all_series(folder: Path, *, whole_tree: bool) -> list[Series]:
         return (float(series.number) if series.number.isdecimal() else np.inf, series.uid)
 
     accepted = {file.path for files in found.images.values() for file in files}
-    strangers = [(path.parent, path.suffix.lower()) for path in found.others if path not in accepted]
+    strangers = [(path.parent, suffix_of(path)) for path in found.others if path not in accepted]
     series = []
     for uid, files in found.images.items():
-        ends = {(file.path.parent, file.path.suffix.lower()) for file in files}
+        ends = {(file.path.parent, suffix_of(file.path)) for file in files}
         folders = {file.path.parent for file in files}
         is_only_one = len(found.images) == 1
         kinds = Counter(kind for path, kind in found.objects if is_only_one or path.parent in folders)
@@ -192,10 +194,9 @@ def _found_in(folder: Path, depth: int) -> _Found:
     for path in _files_in(folder, depth, found.dead_links):
         found.looked_at += 1
         with naming(path), path.open("rb") as stream:
-            start = stream.read(132)
+            start = start_of(stream)
             if looks_like_dicom(start):
                 is_marked = True
-                stream.seek(0)
                 found.add(path, read_header(path, stream))
             else:
                 found.others.append(path)

@@ -13,6 +13,7 @@ from pathlib import Path
 from BrainFusionLib.errors import ImageFileError, Remedy
 from BrainFusionLib.io.dicom import dicom_files, dicom_files_of_each, dicom_size, read_dicom
 from BrainFusionLib.io.dicom_files import DICOM_SUFFIXES, looks_like_dicom
+from BrainFusionLib.io.dicom_streams import start_of
 from BrainFusionLib.io.hashing import sha256_of_files, sha256_of_set
 from BrainFusionLib.io.metaimage import metaimage_files, metaimage_size, read_metaimage, write_metaimage
 from BrainFusionLib.io.mgh import mgh_size, read_mgh
@@ -61,7 +62,7 @@ class Format:
     slices
         Whether a volume is a folder of files, one a slice, and the folder may hold several series.
     recognises
-        Returns whether a file is of the format, by its first 132 bytes, where its suffix says nothing.
+        Returns whether a file is of the format, by its first 132 bytes (unpacked), where its suffix says nothing.
     """
 
     name: str
@@ -194,8 +195,10 @@ def format_of(path: Path) -> Format:
         if path.is_dir():
             return next(form for form in FORMATS if form.slices)
         with open_regular(path) as stream:
-            start = stream.read(132)
-    if not start:
+            is_empty = not stream.read(1)
+            stream.seek(0)
+            start = start_of(stream)
+    if is_empty:
         raise ImageFileError(f"{shown(path)}: is empty (0 bytes). {COPY_AGAIN}")
     suffix = suffix_of(path)
     for form in FORMATS:

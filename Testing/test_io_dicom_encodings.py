@@ -92,6 +92,21 @@ def test_gzip_that_is_cut_damaged_or_a_bomb_is_refused(folder):
             read_volume(folder)
 
 
+@pytest.mark.parametrize(
+    ("syntax", "words"),
+    [("1.2.840.10008.1.2.4.201", "High-Throughput JPEG 2000"), ("1.3.46.670589.33.1.4.1", "a private way")],
+)
+def test_encodings_that_are_not_read_are_named(folder, syntax, words):
+    def change(data):
+        data.PixelData = encapsulate([data.PixelData])
+        data["PixelData"].is_undefined_length = True
+        data["PixelData"].VR = "OB"
+        data.file_meta.TransferSyntaxUID = syntax
+
+    with pytest.raises(ImageFileError, match=f"pixels are encoded in {words}.*, which is not read. Export"):
+        read_volume(rewrite(folder, change))
+
+
 def test_mosaic_is_refused_as_what_it_is(folder):
     for file in folder.iterdir():
         changed(file, ImageType=["ORIGINAL", "PRIMARY", "M", "ND", "MOSAIC"])

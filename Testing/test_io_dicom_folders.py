@@ -134,6 +134,37 @@ def test_two_reconstructions_under_one_uid_are_listed(folder, whole):
     assert {read_volume(folder, series=n).grid.size_ijk[2] for n in (1, 2)} == {6}
 
 
+def test_slices_with_a_series_uid_each_are_put_together_with_a_note(tmp_path):
+    folder = write_series(tmp_path / "head", heights=range(0, 16, 2))
+    whole = read_volume(folder)
+    for file in folder.iterdir():
+        changed(file, SeriesInstanceUID=generate_uid())
+    assert_same(folder, whole, "the slices give 8 different series UIDs")
+    changed(folder / "IM0003", SeriesDescription="another one")
+    with pytest.raises(ImageFileError, match="holds 8 DICOM series"):
+        read_volume(folder)
+
+
+@pytest.mark.parametrize("name", ["DICOMDIR", "dicomdir"])
+def test_index_file_stands_for_the_folders_beside_it(folder, whole, tmp_path, name):
+    index = new_dataset("1.2.840.10008.1.3.10", "1.2.9")
+    index.save_as(tmp_path / name, enforce_file_format=True)
+    volume = read_volume(tmp_path / name)
+    np.testing.assert_array_equal(volume.array_kji, whole.array_kji)
+
+
+@pytest.mark.parametrize(
+    ("keyword", "values"), [("KVP", (80, 140)), ("TriggerTime", (0, 50)), ("SliceThickness", (1, 2))]
+)
+def test_volumes_at_one_place_are_told_apart_by_what_differs(folder, keyword, values):
+    for file in folder.iterdir():
+        changed(file, **{keyword: values[0]})
+    for height in range(0, 12, 2):
+        write_slice(folder / f"B{height}", above(height), **{keyword: values[1]})
+    with pytest.raises(ImageFileError, match=rf"2 DICOM series(.|\n)*{keyword} '{values[1]}"):
+        read_volume(folder)
+
+
 def test_stacks_of_a_multi_frame_file_are_listed(tmp_path):
     axial, coronal = [1, 0, 0, 0, 1, 0], [1, 0, 0, 0, 0, -1]
     positions = [above(z) for z in (0, 2, 4, 6)] + [above(0) + np.array([0, y, 0]) for y in (0, 3, 6, 9)]

@@ -145,6 +145,12 @@ def _notes_on_files(series: Series) -> tuple[str, ...]:
             f"the slices give {len(scales)} different rescale slopes or intercepts, as hardly any CT does; each was "
             "read with its own."
         )
+    uids = len({file.text("SeriesInstanceUID") for file in series.files})
+    if uids > 1:
+        notes.append(
+            f"the slices give {uids} different series UIDs, as some de-identification makes them: they were put "
+            "together by modality, number, description and size of the images."
+        )
     if len({file.text("PatientID").strip() for file in series.files}) > 1:
         notes.append("the slices give different patient IDs: check that they belong together.")
     parts = {file.count("InConcatenationNumber", 0) for file in series.files}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, MutableSequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +14,7 @@ import numpy as np
 
 from BrainFusionLib.errors import ImageFileError
 from BrainFusionLib.geometry import FloatArray
-from BrainFusionLib.io.dicom_pixels import PixelData, find_pixels, undecodable
+from BrainFusionLib.io.dicom_pixels import PixelData, find_pixels, undecodable, unread_encoding
 from BrainFusionLib.io.dicom_streams import open_data_set, start_of
 from BrainFusionLib.io.reading import naming, open_regular
 
@@ -77,7 +77,8 @@ class DicomFile:
             value = self.dataset.get(keyword)
         except Exception:  # pydicom raises errors of many kinds for values that do not parse
             return ""
-        words = "" if value is None else str(value).strip(" \0")
+        several = isinstance(value, MutableSequence)
+        words = "" if value is None else "/".join(map(str, value)) if several else str(value).strip(" \0")
         return "".join(letter if letter.isprintable() else "?" for letter in words)
 
     def count(self, keyword: str, default: int) -> int:
@@ -227,7 +228,7 @@ def read_header(path: Path, stream: BinaryIO) -> DicomFile | OtherObject | None:
     if pixels is not None:
         return DicomFile(path, dataset, pixels)
     if is_image or (marked and not len(dataset)):
-        raise undecodable(path)
+        raise unread_encoding(path, dataset) or undecodable(path)
     return OtherObject(defined_modality(str(dataset.get("Modality"))) or "unknown kind") if marked else None
 
 

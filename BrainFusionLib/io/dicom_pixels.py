@@ -38,6 +38,11 @@ _UNDEFINED = 0xFFFFFFFF
 # Padding to whole blocks; more says that rows, columns or frames in the header are not those of the pixels.
 _LONGEST_TAIL = 4096
 _LONGEST_JPEG_HEADER = 1 << 16
+# Transfer syntaxes that are read: plain, RLE, and those of GDCM.
+_ENCODINGS = frozenset(
+    f"1.2.840.10008.1.2{end}"
+    for end in ("", ".1", ".1.98", ".1.99", ".2", ".5", *(f".4.{n}" for n in (50, 51, 57, 70, 80, 81, 90, 91, 92, 93)))
+)
 _TYPES = {(8, 0): "u1", (8, 1): "i1", (16, 0): "u2", (16, 1): "i2", (32, 0): "u4", (32, 1): "i4"}
 
 
@@ -208,6 +213,9 @@ def _read(path: Path, dataset: Dataset, pixels: PixelData) -> npt.NDArray[np.flo
 
     shape = int(dataset.get("NumberOfFrames") or 1), int(dataset.Rows), int(dataset.Columns)
     syntax = dataset.file_meta.get("TransferSyntaxUID")
+    unread = unread_encoding(path, dataset) if pixels.start is None else None
+    if unread is not None:
+        raise unread
     if min(shape) < 1 or (syntax is not None and syntax.is_encapsulated != (pixels.start is None)):
         raise undecodable(path)
     refuse_too_large(path, shape, 4)
@@ -334,6 +342,19 @@ def _as_stored(path: Path, dataset: Dataset, pixels: PixelData) -> Iterator[Path
         copy = Path(folder) / "slice"
         copy.write_bytes(content[:start].replace(b"MONOCHROME1", b"MONOCHROME2") + content[start:])
         yield copy
+
+
+def unread_encoding(path: Path, dataset: Dataset) -> ImageFileError | None:
+    """Return the error for a file whose pixels are encoded in a way that is not read here; ``None`` for all others."""
+    syntax = dataset.file_meta.get("TransferSyntaxUID")
+    if not isinstance(syntax, str) or syntax in _ENCODINGS:
+        return None
+    name = getattr(syntax, "name", "")
+    words = "a private way" if name == syntax or not name else name
+    return ImageFileError(
+        f"{path}: its pixels are encoded in {words}, which is not read. Export the series uncompressed, or convert "
+        "it to NIfTI with dcm2niix."
+    )
 
 
 def undecodable(path: Path) -> ImageFileError:

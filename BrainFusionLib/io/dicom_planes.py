@@ -35,6 +35,8 @@ _SAME_POSITION = 0.05
 _APART = (
     ("", "SeriesDescription"), ("", "ConvolutionKernel"), ("", "EchoTime"), ("", "ImageType"),
     ("", "AcquisitionNumber"), ("", "TemporalPositionIdentifier"), ("", "InversionTime"), ("", "ContentTime"),
+    ("", "KVP"), ("", "FilterType"), ("", "SliceThickness"), ("", "FlipAngle"), ("", "RepetitionTime"),
+    ("", "DiffusionBValue"), ("", "TriggerTime"), ("", "AcquisitionTime"), ("", "SeriesTime"),
     ("FrameContentSequence", "StackID"), ("FrameContentSequence", "TemporalPositionIndex"),
     ("MREchoSequence", "EffectiveEchoTime"), ("MRImageFrameTypeSequence", "FrameType"),
     ("CTImageFrameTypeSequence", "FrameType"), ("CTReconstructionSequence", "ConvolutionKernel"),

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -34,6 +35,7 @@ _DEEPEST_FOLDER = 4
 _MOST_SERIES_LISTED = 12
 # Where a header names its series, and the shortest name that is not found by chance.
 _SEARCHED, _SHORTEST_UID = 1 << 16, 6
+_LEAST_UNITED = 8
 _NUMBER = re.compile(r"[+-]?\d{1,12}")
 
 
@@ -120,7 +122,7 @@ def find_series(path: Path, choice: str | int | None = None) -> Series:
     """
     with naming(path), quiet_pydicom():
         found = series_at(path)
-        if choice is None and not path.is_dir():
+        if choice is None and not path.is_dir() and not _is_index(path):
             found = _series_of_file(path, found)
         return _choose(path, found, choice)
 
@@ -135,7 +137,12 @@ def series_at(path: Path) -> list[Series]:
     """
     with naming(path), quiet_pydicom():
         is_folder = path.is_dir()
-        return _all_series(path if is_folder else path.parent, whole_tree=is_folder)
+        return _all_series(path if is_folder else path.parent, whole_tree=is_folder or _is_index(path))
+
+
+def _is_index(path: Path) -> bool:
+    """Return whether a file is the index of the folders beside it, by its name, which the standard gives."""
+    return path.name.upper() == "DICOMDIR"
 
 
 @dataclass
@@ -165,6 +172,7 @@ def _all_series(folder: Path, *, whole_tree: bool) -> list[Series]:
     def by_number(series: Series) -> tuple[float, str]:
         return (float(series.number) if series.number.isdecimal() else np.inf, series.uid)
 
+    found.images = _united(found.images)
     accepted = {file.path for files in found.images.values() for file in files}
     strangers = [(path.parent, suffix_of(path)) for path in found.others if path not in accepted]
     series = []
@@ -185,6 +193,20 @@ def _all_series(folder: Path, *, whole_tree: bool) -> list[Series]:
             for group in groups_of(files)
         ]
     return sorted(series, key=by_number)
+
+
+def _united(images: dict[str, list[DicomFile]]) -> dict[str, list[DicomFile]]:
+    """Return images by series, those put together that have a UID each, as some de-identification writes."""
+    alike: dict[tuple[Any, ...], list[str]] = {}
+    for uid, (first, *others) in images.items():
+        if not others and first.frames == 1 and first.modality in ("CT", "MR"):
+            words = (first.text(word) for word in ("Modality", "SeriesNumber", "SeriesDescription", "PatientID"))
+            alike.setdefault((*words, first.size_ij), []).append(uid)
+    of_one = {uid: uids[0] for uids in alike.values() if len(uids) >= _LEAST_UNITED for uid in uids}
+    united: dict[str, list[DicomFile]] = {}
+    for uid, files in images.items():
+        united.setdefault(of_one.get(uid, uid), []).extend(files)
+    return united
 
 
 def _found_in(folder: Path, depth: int) -> _Found:
@@ -237,7 +259,7 @@ def _nothing_there(folder: Path, found: _Found, depth: int) -> str:
 def _files_in(folder: Path, depth: int, dead_links: list[Path]) -> Iterable[Path]:
     entries = sorted(folder.iterdir())
     for entry in entries:
-        if entry.name.startswith(".") or entry.name.upper() == "DICOMDIR":
+        if entry.name.startswith(".") or _is_index(entry):
             continue
         if entry.is_file():
             yield entry

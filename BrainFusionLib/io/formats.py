@@ -155,6 +155,24 @@ FORMATS: tuple[Format, ...] = (
 )
 
 
+# What helps with files that people have instead, by the ends of their names.
+_HINTS = {
+    (".gz", ".tar", ".tgz", ".bz2", ".xz", ".7z", ".rar", ".iso"): "Unpack it first. ",
+    (
+        ".jpg",
+        ".jpeg",
+        ".png",
+        ".bmp",
+        ".tif",
+        ".tiff",
+        ".pdf",
+    ): "Positions and Hounsfield units are lost in it: export the DICOM series. ",
+    (".par", ".rec"): "Convert it to NIfTI with dcm2niix. ",
+    (".mnc", ".brik", ".head", ".vmr"): "Convert it to NIfTI with the program that it comes from. ",
+    (".mrb", ".mrml", ".itksnap", ".vtk", ".vti", ".h5", ".raw"): "Save the volume as NIfTI or NRRD in its program. ",
+}
+
+
 def readable() -> str:
     """Return all formats that are read, in words for help and messages."""
     *most, last = [form.described for form in FORMATS]
@@ -204,7 +222,8 @@ def format_of(path: Path) -> Format:
     for form in FORMATS:
         if suffix in form.suffixes or (form.recognises is not None and form.recognises(start)):
             return form
-    raise ImageFileError(f"{shown(path)}: files of this kind ({brief(suffix)}) are not read. Give {readable()}.")
+    hint = next((words for ends, words in _HINTS.items() if suffix.endswith(ends)), "")
+    raise ImageFileError(f"{shown(path)}: files of this kind ({brief(suffix)}) are not read. {hint}Give {readable()}.")
 
 
 def written_format_of(path: Path) -> Format:

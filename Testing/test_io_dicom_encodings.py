@@ -107,6 +107,21 @@ def test_encodings_that_are_not_read_are_named(folder, syntax, words):
         read_volume(rewrite(folder, change))
 
 
+@pytest.mark.parametrize("unit", ["MGML", "Z_EFF"])
+def test_maps_of_spectral_ct_are_noted_not_to_be_hounsfield_units(folder, unit):
+    for file in folder.iterdir():
+        changed(file, RescaleType=unit)
+    assert f"its values are not Hounsfield units but {unit}" in " ".join(read_volume(folder).notes)
+
+
+def test_frames_under_one_position_are_refused(folder):
+    data = pydicom.dcmread(folder / "IM0000")
+    data.NumberOfFrames, data.PixelData = 4, 4 * data.PixelData
+    data.save_as(folder.parent / "dental.dcm", enforce_file_format=True)
+    with pytest.raises(ImageFileError, match=r"the 4 frames of this multi-frame DICOM file cannot be positioned"):
+        read_volume(folder.parent / "dental.dcm")
+
+
 def test_mosaic_is_refused_as_what_it_is(folder):
     for file in folder.iterdir():
         changed(file, ImageType=["ORIGINAL", "PRIMARY", "M", "ND", "MOSAIC"])

@@ -126,6 +126,13 @@ def test_two_volumes_under_one_uid_are_listed(folder, whole):
     assert read_volume(folder, series=2).modality == "MR"
 
 
+def test_two_halves_of_a_head_at_two_tilts_are_told_apart(folder):
+    for height in range(12, 24, 2):
+        write_slice(folder / f"B{height}", above(height), rotation_matrix((1, 0, 0), 12))
+    with pytest.raises(ImageFileError, match=r"2 DICOM series(.|\n)*turned by 12\.00 degrees against the first"):
+        read_volume(folder)
+
+
 def test_two_reconstructions_under_one_uid_are_listed(folder, whole):
     for height in range(0, 12, 2):
         write_slice(folder / f"B{height}", above(height), ConvolutionKernel="B70")

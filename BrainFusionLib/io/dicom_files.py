@@ -77,9 +77,7 @@ class DicomFile:
             value = self.dataset.get(keyword)
         except Exception:  # pydicom raises errors of many kinds for values that do not parse
             return ""
-        several = isinstance(value, MutableSequence)
-        words = "" if value is None else "/".join(map(str, value)) if several else str(value).strip(" \0")
-        return "".join(letter if letter.isprintable() else "?" for letter in words)
+        return as_text(value)
 
     def count(self, keyword: str, default: int) -> int:
         """Return an attribute that is a whole number, or `default` where the file does not give one."""
@@ -144,6 +142,12 @@ class DicomFile:
                 "in the body is unknown (a screenshot or a scanned document?). Export the original images."
             )
         return values
+
+
+def as_text(value: object) -> str:
+    """Return a value of an attribute as text that can be printed, several with slashes between them."""
+    words = "" if value is None else "/".join(map(str, value)) if isinstance(value, MutableSequence) else str(value)
+    return "".join(letter if letter.isprintable() else "?" for letter in words.strip(" \0"))
 
 
 def values_in(holder: Dataset, keyword: str) -> list[float]:

@@ -66,7 +66,7 @@ def read_pair(
     """
     ct_path, mri_path = Path(ct_path), Path(mri_path)
     has_series = is_folder(ct_path) or is_zip(ct_path)
-    if _same_file(ct_path, mri_path) and (not has_series or ct_series == mri_series):
+    if _same_file(ct_path, mri_path) and ct_series == mri_series:
         raise ImageContentError(
             f"{ct_path} was given both as CT and as MRI." + ("" if has_series else " Give two different volumes."),
             remedy=Remedy.CHOOSE_SERIES_OF_EACH if has_series else None,

@@ -510,7 +510,7 @@ def test_pixels_that_cannot_be_decoded_are_refused(tmp_path):
         data.compress(RLELossless)
         data.file_meta.TransferSyntaxUID = "1.2.840.10008.1.2.4.100"  # MPEG-2
         data.save_as(file, enforce_file_format=True)
-    with pytest.raises(ImageFileError, match=r"IM0000: this DICOM file is .*of a kind that cannot be decoded"):
+    with pytest.raises(ImageFileError, match=r"IM0000: its pixels are encoded in MPEG2.*, which is not read"):
         read_volume(folder)
 
 

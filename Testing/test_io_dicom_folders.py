@@ -126,12 +126,50 @@ def test_two_volumes_under_one_uid_are_listed(folder, whole):
     assert read_volume(folder, series=2).modality == "MR"
 
 
+def test_two_halves_of_a_head_at_two_tilts_are_told_apart(folder):
+    for height in range(12, 24, 2):
+        write_slice(folder / f"B{height}", above(height), rotation_matrix((1, 0, 0), 12))
+    with pytest.raises(ImageFileError, match=r"2 DICOM series(.|\n)*turned by 12\.00 degrees against the first"):
+        read_volume(folder)
+
+
 def test_two_reconstructions_under_one_uid_are_listed(folder, whole):
     for height in range(0, 12, 2):
         write_slice(folder / f"B{height}", above(height), ConvolutionKernel="B70")
     with pytest.raises(ImageFileError, match=r"2 DICOM series(.|\n)*ConvolutionKernel 'B70"):
         read_volume(folder)
     assert {read_volume(folder, series=n).grid.size_ijk[2] for n in (1, 2)} == {6}
+
+
+def test_slices_with_a_series_uid_each_are_put_together_with_a_note(tmp_path):
+    folder = write_series(tmp_path / "head", heights=range(0, 16, 2))
+    whole = read_volume(folder)
+    for file in folder.iterdir():
+        changed(file, SeriesInstanceUID=generate_uid())
+    assert_same(folder, whole, "the slices give 8 different series UIDs")
+    changed(folder / "IM0003", SeriesDescription="another one")
+    with pytest.raises(ImageFileError, match="holds 8 DICOM series"):
+        read_volume(folder)
+
+
+@pytest.mark.parametrize("name", ["DICOMDIR", "dicomdir"])
+def test_index_file_stands_for_the_folders_beside_it(folder, whole, tmp_path, name):
+    index = new_dataset("1.2.840.10008.1.3.10", "1.2.9")
+    index.save_as(tmp_path / name, enforce_file_format=True)
+    volume = read_volume(tmp_path / name)
+    np.testing.assert_array_equal(volume.array_kji, whole.array_kji)
+
+
+@pytest.mark.parametrize(
+    ("keyword", "values"), [("KVP", (80, 140)), ("TriggerTime", (0, 50)), ("SliceThickness", (1, 2))]
+)
+def test_volumes_at_one_place_are_told_apart_by_what_differs(folder, keyword, values):
+    for file in folder.iterdir():
+        changed(file, **{keyword: values[0]})
+    for height in range(0, 12, 2):
+        write_slice(folder / f"B{height}", above(height), **{keyword: values[1]})
+    with pytest.raises(ImageFileError, match=rf"2 DICOM series(.|\n)*{keyword} '{values[1]}"):
+        read_volume(folder)
 
 
 def test_stacks_of_a_multi_frame_file_are_listed(tmp_path):

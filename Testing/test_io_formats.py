@@ -498,6 +498,16 @@ def test_an_unknown_ending_is_refused_with_the_known_ones(tmp_path):
         read_volume(tmp_path / "a.docx")
 
 
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [("a.tar.gz", "Unpack it first"), ("a.PAR", "dcm2niix"), ("a.png", "export the DICOM"), ("a.mrb", "Save")],
+)
+def test_files_that_people_have_instead_are_refused_with_what_helps(tmp_path, name, words):
+    (tmp_path / name).write_text("hello")
+    with pytest.raises(ImageFileError, match=rf"are not read\. .*{words}.* Give NIfTI"):
+        read_volume(tmp_path / name)
+
+
 def test_a_series_can_be_chosen_in_dicom_only(tmp_path):
     with pytest.raises(ImageFileError, match=r"a\.nii: a series can be chosen in a DICOM folder only"):
         read_volume(save_nifti(tmp_path / "a.nii"), series=1)

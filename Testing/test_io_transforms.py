@@ -125,6 +125,28 @@ def test_plain_matrix_needs_its_frame_and_direction(tmp_path, frame, maps):
             read_transform(tmp_path / "a.txt", between=missing)
 
 
+@pytest.mark.parametrize("maps", ["ct-to-mri", "mri-to-ct"])
+def test_mni_file_maps_ras_points_and_needs_its_direction(tmp_path, maps):
+    matrix = RAS_MRI_FROM_CT if maps == "ct-to-mri" else np.linalg.inv(RAS_MRI_FROM_CT)
+    rows = "\n".join(exact(row, " ") for row in matrix[:3])
+    text = f"MNI Transform File\n% made by hand; a = b\n\nTransform_Type = Linear;\nLinear_Transform =\n{rows};\n"
+    (tmp_path / "a.xfm").write_text(text)
+    assert_truth(read_transform(tmp_path / "a.xfm", between=Between(maps=maps)))
+    with pytest.raises(ImageFileError, match="does not say in which direction"):
+        read_transform(tmp_path / "a.xfm")
+    inverted = text.replace("Linear;", "Linear;\nInvert_Flag = True;")
+    (tmp_path / "a.xfm").write_text(inverted)
+    other = {"ct-to-mri": "mri-to-ct", "mri-to-ct": "ct-to-mri"}[maps]
+    assert_truth(read_transform(tmp_path / "a.xfm", between=Between(maps=other)))
+
+
+def test_mni_file_of_itk_needs_its_frame_as_its_numbers_are_lps(tmp_path):
+    sitk.WriteTransform(affine_transform(), str(tmp_path / "a.xfm"))
+    with pytest.raises(ImageFileError, match="does not say between which coordinates"):
+        read_transform(tmp_path / "a.xfm", between=Between(maps="mri-to-ct"))
+    assert_truth(read_transform(tmp_path / "a.xfm", between=Between(frame="lps", maps="mri-to-ct")))
+
+
 def test_fsls_matrix_without_nifti_grids_is_refused(tmp_path):
     write_transform(TRUTH, tmp_path / "a.mat", "fsl", ct=CT, mri=MRI)
     for between in (Between(), Between(CT, MRI, in_nifti_order=False)):
@@ -223,7 +245,8 @@ def test_elastix_with_the_ct_as_fixed_image_is_turned_round(tmp_path):
         (lta(np.eye(4), 14), ImageFileError, "type 14"),
         (lta(np.eye(4), 0), ImageFileError, "between voxels"),
         ("1 0 0 0\n0 1 0 0\n0 0 1 0\n0 0 0 2\n", ImageFileError, "not that of a transform"),
-        ("MNI Transform File\n\nTransform_Type = Linear;\n", ImageFileError, "is not a transform file of a kind"),
+        ("MNI Transform File\n\nTransform_Type = Linear;\n", ImageFileError, "must be 12 numbers, but there are 0"),
+        ("MNI Transform File\n\nTransform_Type = Grid_Transform;\n", GeometryError, "one linear transform is needed"),
         ("1 0 0\n0 1 0\n", ImageFileError, "is not a transform file of a kind"),
     ],
 )

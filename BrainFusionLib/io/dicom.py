@@ -25,6 +25,8 @@ from BrainFusionLib.io.zipped import is_zip, unpacked
 from BrainFusionLib.volume import Modality, Volume
 
 _OTHER_EXPORT = "Export it again as single-frame DICOM, or convert it to NIfTI with dcm2niix."
+# Terms of Rescale Type for maps that spectral CTs make: iodine in mg/mL, effective atomic number, electron density, ...
+_OTHER_UNITS = frozenset({"OD", "MGML", "Z_EFF", "ED", "EDW", "PCT"})
 _MODALITIES: dict[str, Modality] = {"CT": "CT", "MR": "MR"}
 _IMAGES: dict[Modality, str] = {"CT": "a CT", "MR": "an MRI"}
 
@@ -145,6 +147,15 @@ def _notes_on_files(series: Series) -> tuple[str, ...]:
             f"the slices give {len(scales)} different rescale slopes or intercepts, as hardly any CT does; each was "
             "read with its own."
         )
+    units = {file.text("RescaleType") for file in series.files} & _OTHER_UNITS
+    if units and series.files[0].text("Modality") == "CT":
+        notes.append(f"by its header, its values are not Hounsfield units but {' and '.join(sorted(units))}.")
+    uids = len({file.text("SeriesInstanceUID") for file in series.files})
+    if uids > 1:
+        notes.append(
+            f"the slices give {uids} different series UIDs, as some de-identification makes them: they were put "
+            "together by modality, number, description and size of the images."
+        )
     if len({file.text("PatientID").strip() for file in series.files}) > 1:
         notes.append("the slices give different patient IDs: check that they belong together.")
     parts = {file.count("InConcatenationNumber", 0) for file in series.files}
@@ -191,6 +202,11 @@ def _load(series: Series) -> Slices:
         if file.dataset.get("ModalityLUTSequence") and "RescaleSlope" not in file.dataset:
             raise ImageFileError(
                 f"{file.path}: its values are in a table (Modality LUT), not read here. {_OTHER_EXPORT}"
+            )
+        if "MOSAIC" in file.text("ImageType"):
+            raise ImageFileError(
+                f"{file.path}: is a mosaic of Siemens, many slices side by side in one picture, as of functional and "
+                "diffusion MRI. Choose another series, or convert it to NIfTI with dcm2niix."
             )
         if file.is_colour:
             raise ImageFileError(f"{file.path}: is a colour image; CT and MRI are gray. Choose another series.")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, MutableSequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +14,8 @@ import numpy as np
 
 from BrainFusionLib.errors import ImageFileError
 from BrainFusionLib.geometry import FloatArray
-from BrainFusionLib.io.dicom_pixels import PixelData, find_pixels, undecodable
-from BrainFusionLib.io.dicom_streams import open_data_set
+from BrainFusionLib.io.dicom_pixels import PixelData, find_pixels, undecodable, unread_encoding
+from BrainFusionLib.io.dicom_streams import open_data_set, start_of
 from BrainFusionLib.io.reading import naming, open_regular
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pydicom.uid import UID
 
 # Files of these names are read as DICOM even without its mark.
-DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
+DICOM_SUFFIXES = (".dcm", ".dicom", ".ima", ".dcm.gz")
 
 # What a message calls an attribute, and the sequence of functional groups that holds it in a multi-frame file.
 _MEANINGS = {
@@ -77,8 +77,7 @@ class DicomFile:
             value = self.dataset.get(keyword)
         except Exception:  # pydicom raises errors of many kinds for values that do not parse
             return ""
-        words = "" if value is None else str(value).strip(" \0")
-        return "".join(letter if letter.isprintable() else "?" for letter in words)
+        return as_text(value)
 
     def count(self, keyword: str, default: int) -> int:
         """Return an attribute that is a whole number, or `default` where the file does not give one."""
@@ -145,6 +144,12 @@ class DicomFile:
         return values
 
 
+def as_text(value: object) -> str:
+    """Return a value of an attribute as text that can be printed, several with slashes between them."""
+    words = "" if value is None else "/".join(map(str, value)) if isinstance(value, MutableSequence) else str(value)
+    return "".join(letter if letter.isprintable() else "?" for letter in words.strip(" \0"))
+
+
 def values_in(holder: Dataset, keyword: str) -> list[float]:
     """Return the numbers of an attribute; none where it is missing or damaged, or where one is not finite."""
     try:
@@ -209,8 +214,7 @@ def read_header(path: Path, stream: BinaryIO) -> DicomFile | OtherObject | None:
     """
     import pydicom
 
-    marked = looks_like_dicom(stream.read(132))
-    stream.seek(0)
+    marked = looks_like_dicom(start_of(stream))
     try:
         data_set_bytes = open_data_set(path, stream)
         dataset = pydicom.dcmread(data_set_bytes, stop_before_pixels=True, force=True)
@@ -228,7 +232,7 @@ def read_header(path: Path, stream: BinaryIO) -> DicomFile | OtherObject | None:
     if pixels is not None:
         return DicomFile(path, dataset, pixels)
     if is_image or (marked and not len(dataset)):
-        raise undecodable(path)
+        raise unread_encoding(path, dataset) or undecodable(path)
     return OtherObject(defined_modality(str(dataset.get("Modality"))) or "unknown kind") if marked else None
 
 
@@ -241,10 +245,9 @@ def read_image_header(path: Path, stream: BinaryIO) -> DicomFile | None:
 def open_image_header(path: Path) -> DicomFile | None:
     """Read a file's header, as `read_image_header`; ``None`` also for a file that does not look like DICOM."""
     with naming(path), open_regular(path) as stream:
-        start = stream.read(132)
+        start = start_of(stream)
         if not (looks_like_dicom(start) or may_be_unmarked(start)):
             return None
-        stream.seek(0)
         return read_image_header(path, stream)
 
 

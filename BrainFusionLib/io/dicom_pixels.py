@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
 _PIXEL_DATA = 0x7FE00010
+# Float and Double Float Pixel Data: type and bits of a value.
+_FLOATS = {0x7FE00008: ("f4", 32), 0x7FE00009: ("f8", 64)}
+_ENCAPSULATED_PLAIN = "1.2.840.10008.1.2.1.98"
 _ITEM, _END_OF_ITEMS = 0xFFFEE000, 0xFFFEE0DD
 # What 12 bits hold: a CT has no larger step, but at metal in the few scanners that store more.
 _LEAST_SPIKE = 4096
@@ -35,6 +38,11 @@ _UNDEFINED = 0xFFFFFFFF
 # Padding to whole blocks; more says that rows, columns or frames in the header are not those of the pixels.
 _LONGEST_TAIL = 4096
 _LONGEST_JPEG_HEADER = 1 << 16
+# Transfer syntaxes that are read: plain, RLE, and those of GDCM.
+_ENCODINGS = frozenset(
+    f"1.2.840.10008.1.2{end}"
+    for end in ("", ".1", ".1.98", ".1.99", ".2", ".5", *(f".4.{n}" for n in (50, 51, 57, 70, 80, 81, 90, 91, 92, 93)))
+)
 _TYPES = {(8, 0): "u1", (8, 1): "i1", (16, 0): "u2", (16, 1): "i2", (32, 0): "u4", (32, 1): "i4"}
 
 
@@ -54,6 +62,8 @@ class PixelData:
         Bytes behind plain pixels that are no elements of the data set.
     was_deflated
         Whether the data set was deflated: without a checksum, a changed byte changes any number of pixels.
+    floats
+        The type of floating-point values; empty for whole numbers.
     """
 
     start: int | None
@@ -62,6 +72,7 @@ class PixelData:
     fragments: tuple[tuple[int, int], ...] = ()
     behind: int = 0
     was_deflated: bool = False
+    floats: str = ""
 
     @property
     def tail(self) -> int:
@@ -94,7 +105,9 @@ def find_pixels(path: Path, dataset: Dataset, stream: WholeReads) -> PixelData |
     def tag() -> int:
         return number(2) << 16 | number(2)
 
-    if tag() != _PIXEL_DATA:
+    found = tag()
+    floats, bits = _FLOATS.get(found, ("", int(dataset.get("BitsAllocated") or 0)))
+    if found != _PIXEL_DATA and not floats:
         return None
     if not implicit:
         stream.seek(4, os.SEEK_CUR)  # the type of the values
@@ -112,7 +125,10 @@ def find_pixels(path: Path, dataset: Dataset, stream: WholeReads) -> PixelData |
             behind -= behind == 1
         if stream.was_deflated and behind:
             raise ValueError(f"{behind} bytes behind the data set: a damaged stream unpacks to more or fewer")
-        return _checked(path, PixelData(start, _wanted(dataset), length, (), behind, stream.was_deflated))
+        wanted = _wanted(dataset, bits)
+        return _checked(path, PixelData(start, wanted, length, (), behind, stream.was_deflated, floats))
+    if floats:  # the standard packs whole numbers only
+        return None
     fragments = []
     while (item := tag()) == _ITEM:
         length = number(4)
@@ -151,8 +167,7 @@ def spikes(frames: npt.NDArray[np.float32]) -> list[int]:
     return found
 
 
-def _wanted(dataset: Dataset) -> int:
-    bits = int(dataset.get("BitsAllocated") or 0)
+def _wanted(dataset: Dataset, bits: int) -> int:
     counts = [int(dataset.get(name) or 1) for name in ("SamplesPerPixel", "NumberOfFrames")]
     return (int(dataset.Rows) * int(dataset.Columns) * counts[0] * counts[1] * bits + 7) // 8
 
@@ -198,13 +213,21 @@ def _read(path: Path, dataset: Dataset, pixels: PixelData) -> npt.NDArray[np.flo
 
     shape = int(dataset.get("NumberOfFrames") or 1), int(dataset.Rows), int(dataset.Columns)
     syntax = dataset.file_meta.get("TransferSyntaxUID")
+    unread = unread_encoding(path, dataset) if pixels.start is None else None
+    if unread is not None:
+        raise unread
     if min(shape) < 1 or (syntax is not None and syntax.is_encapsulated != (pixels.start is None)):
         raise undecodable(path)
     refuse_too_large(path, shape, 4)
-    if syntax != RLELossless and pixels.start is None:
+    if pixels.start is not None:
+        raw = _plain(path, pixels)
+    elif syntax == RLELossless:
+        raw = _rle(path, dataset, pixels, shape)
+    elif syntax == _ENCAPSULATED_PLAIN:
+        raw = _unwrapped(path, dataset, pixels, shape)
+    else:
         return _decoded(path, dataset, pixels, shape)
-    raw = _plain(path, pixels) if pixels.start is not None else _rle(path, dataset, pixels, shape)
-    stored = _that_count(path, dataset, raw).reshape(shape)
+    stored = _that_count(path, dataset, raw, pixels.floats).reshape(shape)
     rescaled = np.empty(shape, np.float32)
     for k, (frame, (slope, intercept)) in enumerate(zip(stored, _rescales(dataset, shape[0]), strict=True)):
         rescaled[k] = frame * np.float64(slope) + intercept
@@ -226,22 +249,34 @@ def _rle(path: Path, dataset: Dataset, pixels: PixelData, shape: tuple[int, int,
     return b"".join(decode_rle(frame, rows * columns, value_bytes).tobytes() for frame in _fragments(path, pixels))
 
 
+def _unwrapped(path: Path, dataset: Dataset, pixels: PixelData, shape: tuple[int, int, int]) -> bytes:
+    """Return plain pixels that are wrapped as compressed ones are, one frame in each fragment."""
+    frame_bytes = _wanted(dataset, int(dataset.BitsAllocated)) // shape[0]
+    lengths = [length for _, length in pixels.fragments]
+    if lengths != [frame_bytes + frame_bytes % 2] * shape[0]:
+        raise undecodable(path)
+    return b"".join(frame[:frame_bytes] for frame in _fragments(path, pixels))
+
+
 def _fragments(path: Path, pixels: PixelData, most: int = _UNDEFINED) -> Iterator[bytes]:
     """Yield the pieces of compressed pixels, or the first bytes of each, at most so many."""
-    with open_regular(path) as stream:
+    with open_regular(path) as file:
+        stream = open_data_set(path, file)
         for start, length in pixels.fragments:
             stream.seek(start)
             yield stream.read(min(length, most))
 
 
-def _that_count(path: Path, dataset: Dataset, raw: bytes) -> npt.NDArray[Any]:
-    """Return the values in bytes of pixels: the bits that count, with their sign."""
+def _that_count(path: Path, dataset: Dataset, raw: bytes, floats: str) -> npt.NDArray[Any]:
+    """Return the values in bytes of pixels: the bits that count, with their sign; of floats all bits."""
+    order = "<" if dataset.original_encoding[1] else ">"
+    if floats:
+        return np.frombuffer(raw, order + floats)
     allocated, signed = int(dataset.BitsAllocated), int(dataset.get("PixelRepresentation") or 0)
     used = int(dataset.get("BitsStored") or allocated)
     high = int(dataset.get("HighBit", used - 1))
     if (allocated, signed) not in _TYPES or not 1 <= used <= high + 1 <= allocated:
         raise undecodable(path)
-    order = "<" if dataset.original_encoding[1] else ">"
     values = np.frombuffer(raw, order + _TYPES[allocated, signed])
     if used < allocated:  # shifted up, and down again with the sign
         values = np.right_shift(np.left_shift(values, allocated - 1 - high), allocated - used)
@@ -293,15 +328,33 @@ def _decoded(path: Path, dataset: Dataset, pixels: PixelData, shape: tuple[int, 
 
 @contextmanager
 def _as_stored(path: Path, dataset: Dataset, pixels: PixelData) -> Iterator[Path]:
-    """Give a file in which GDCM finds the values as they are stored: of MONOCHROME1 it inverts them, for display."""
-    if dataset.get("PhotometricInterpretation") != "MONOCHROME1":
-        yield path
-        return
-    content, start = path.read_bytes(), pixels.fragments[0][0]
+    """Give a file in which GDCM finds the values as they are stored: of MONOCHROME1 it inverts them, for display.
+
+    It does not read what is packed with gzip.
+    """
+    with open_regular(path) as file:
+        stream = open_data_set(path, file)
+        if dataset.get("PhotometricInterpretation") != "MONOCHROME1" and not stream.was_gzipped:
+            yield path
+            return
+        content, start = stream.read(), pixels.fragments[0][0]
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / "slice"
         copy.write_bytes(content[:start].replace(b"MONOCHROME1", b"MONOCHROME2") + content[start:])
         yield copy
+
+
+def unread_encoding(path: Path, dataset: Dataset) -> ImageFileError | None:
+    """Return the error for a file whose pixels are encoded in a way that is not read here; ``None`` for all others."""
+    syntax = dataset.file_meta.get("TransferSyntaxUID")
+    if not isinstance(syntax, str) or syntax in _ENCODINGS:
+        return None
+    name = getattr(syntax, "name", "")
+    words = "a private way" if name == syntax or not name else name
+    return ImageFileError(
+        f"{path}: its pixels are encoded in {words}, which is not read. Export the series uncompressed, or convert "
+        "it to NIfTI with dcm2niix."
+    )
 
 
 def undecodable(path: Path) -> ImageFileError:

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from BrainFusionLib.errors import ImageFileError
 from BrainFusionLib.geometry import FloatArray
-from BrainFusionLib.io.dicom_files import DicomFile, values_in
+from BrainFusionLib.io.dicom_files import DicomFile, as_text, values_in
 from BrainFusionLib.io.dicom_pixels import read_pixels, undecodable
 from BrainFusionLib.io.reading import open_regular
 from BrainFusionLib.io.text_headers import brief
@@ -29,12 +29,16 @@ if TYPE_CHECKING:
 _SAME_DIRECTION, _SAME_SPACING = 1e-3, 1e-4
 # A group beside the largest that has so many slices, and this share of the largest's, may be what is wanted.
 _LEAST_OF_A_VOLUME, _LEAST_SHARE = 4, 0.25
+# Up to here two groups of slices differ by the gantry's tilt, not by their kind.
+_TILT_DEG = 45
 # Slices closer than this share of the usual distance are at one position.
 _SAME_POSITION = 0.05
 # What tells slices at one position from each other, by the attribute: of the file, or of a frame and its sequence.
 _APART = (
     ("", "SeriesDescription"), ("", "ConvolutionKernel"), ("", "EchoTime"), ("", "ImageType"),
     ("", "AcquisitionNumber"), ("", "TemporalPositionIdentifier"), ("", "InversionTime"), ("", "ContentTime"),
+    ("", "KVP"), ("", "FilterType"), ("", "SliceThickness"), ("", "FlipAngle"), ("", "RepetitionTime"),
+    ("", "DiffusionBValue"), ("", "TriggerTime"), ("", "AcquisitionTime"), ("", "SeriesTime"),
     ("FrameContentSequence", "StackID"), ("FrameContentSequence", "TemporalPositionIndex"),
     ("MREchoSequence", "EffectiveEchoTime"), ("MRImageFrameTypeSequence", "FrameType"),
     ("CTImageFrameTypeSequence", "FrameType"), ("CTReconstructionSequence", "ConvolutionKernel"),
@@ -78,7 +82,7 @@ class Plane:
         for holder in self.holders:
             for item in holder.get(sequence, []):
                 if keyword in item:
-                    return str(item.get(keyword))
+                    return as_text(item.get(keyword))
         return ""
 
 
@@ -108,6 +112,8 @@ def planes_of(file: DicomFile) -> list[Plane]:
                 f"there are groups of attributes for {len(frames)}. Export it again as single-frame DICOM, or convert "
                 "it to NIfTI with dcm2niix."
             )
+        if file.frames != 1 and not frames:  # the one position that there may be is not that of all
+            return [Plane(file, 0, (*shared, file.dataset), *(np.empty(0) for _ in range(3)))]
         count = len(frames) or 1
         return [_plane(file, n, (*frames[n : n + 1], *shared)) for n in range(count)]
     except ImageFileError:
@@ -235,7 +241,12 @@ def _oddity(plane: Plane, usual: Plane) -> tuple[str, str]:
 def _described(plane: Plane, usual: Plane) -> str:
     size = " x ".join(str(n) for n in plane.file.size_ij)
     normal = np.abs(np.cross(plane.orientation[:3], plane.orientation[3:]))
-    return f"{('sagittal', 'coronal', 'axial')[int(np.argmax(normal))]} slices of {size} pixels"
+    cosine = float(
+        np.cross(plane.orientation[:3], plane.orientation[3:]) @ np.cross(usual.orientation[:3], usual.orientation[3:])
+    )
+    turned = np.degrees(np.arccos(np.clip(cosine, -1, 1)))
+    words = f", turned by {turned:.2f} degrees against the first" if 0 < turned < _TILT_DEG else ""
+    return f"{('sagittal', 'coronal', 'axial')[int(np.argmax(normal))]} slices of {size} pixels{words}"
 
 
 def _told_apart(planes: Sequence[Plane]) -> list[tuple[str, list[Plane]]]:

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -23,7 +24,9 @@ from BrainFusionLib.io.dicom_files import (
 )
 from BrainFusionLib.io.dicom_pixels import undecodable
 from BrainFusionLib.io.dicom_planes import Group, Plane, groups_of
+from BrainFusionLib.io.dicom_streams import start_of
 from BrainFusionLib.io.reading import naming, open_regular
+from BrainFusionLib.io.suffixes import suffix_of
 from BrainFusionLib.io.text_headers import brief
 from BrainFusionLib.io.zipped import is_zip
 
@@ -32,6 +35,7 @@ _DEEPEST_FOLDER = 4
 _MOST_SERIES_LISTED = 12
 # Where a header names its series, and the shortest name that is not found by chance.
 _SEARCHED, _SHORTEST_UID = 1 << 16, 6
+_LEAST_UNITED = 8
 _NUMBER = re.compile(r"[+-]?\d{1,12}")
 
 
@@ -95,10 +99,10 @@ class Series:
 
 def is_dicom(path: Path) -> bool:
     """Return whether a path is a folder, or a file that is read as DICOM."""
-    if path.is_dir() or is_zip(path) or path.suffix.lower() in DICOM_SUFFIXES:
+    if path.is_dir() or is_zip(path) or suffix_of(path) in DICOM_SUFFIXES:
         return True
     with naming(path), open_regular(path) as stream:
-        return looks_like_dicom(stream.read(132))
+        return looks_like_dicom(start_of(stream))
 
 
 def find_series(path: Path, choice: str | int | None = None) -> Series:
@@ -118,7 +122,7 @@ def find_series(path: Path, choice: str | int | None = None) -> Series:
     """
     with naming(path), quiet_pydicom():
         found = series_at(path)
-        if choice is None and not path.is_dir():
+        if choice is None and not path.is_dir() and not _is_index(path):
             found = _series_of_file(path, found)
         return _choose(path, found, choice)
 
@@ -133,7 +137,12 @@ def series_at(path: Path) -> list[Series]:
     """
     with naming(path), quiet_pydicom():
         is_folder = path.is_dir()
-        return _all_series(path if is_folder else path.parent, whole_tree=is_folder)
+        return _all_series(path if is_folder else path.parent, whole_tree=is_folder or _is_index(path))
+
+
+def _is_index(path: Path) -> bool:
+    """Return whether a file is the index of the folders beside it, by its name, which the standard gives."""
+    return path.name.upper() == "DICOMDIR"
 
 
 @dataclass
@@ -163,11 +172,12 @@ def _all_series(folder: Path, *, whole_tree: bool) -> list[Series]:
     def by_number(series: Series) -> tuple[float, str]:
         return (float(series.number) if series.number.isdecimal() else np.inf, series.uid)
 
+    found.images = _united(found.images)
     accepted = {file.path for files in found.images.values() for file in files}
-    strangers = [(path.parent, path.suffix.lower()) for path in found.others if path not in accepted]
+    strangers = [(path.parent, suffix_of(path)) for path in found.others if path not in accepted]
     series = []
     for uid, files in found.images.items():
-        ends = {(file.path.parent, file.path.suffix.lower()) for file in files}
+        ends = {(file.path.parent, suffix_of(file.path)) for file in files}
         folders = {file.path.parent for file in files}
         is_only_one = len(found.images) == 1
         kinds = Counter(kind for path, kind in found.objects if is_only_one or path.parent in folders)
@@ -185,6 +195,20 @@ def _all_series(folder: Path, *, whole_tree: bool) -> list[Series]:
     return sorted(series, key=by_number)
 
 
+def _united(images: dict[str, list[DicomFile]]) -> dict[str, list[DicomFile]]:
+    """Return images by series, those put together that have a UID each, as some de-identification writes."""
+    alike: dict[tuple[Any, ...], list[str]] = {}
+    for uid, (first, *others) in images.items():
+        if not others and first.frames == 1 and first.modality in ("CT", "MR"):
+            words = (first.text(word) for word in ("Modality", "SeriesNumber", "SeriesDescription", "PatientID"))
+            alike.setdefault((*words, first.size_ij), []).append(uid)
+    of_one = {uid: uids[0] for uids in alike.values() if len(uids) >= _LEAST_UNITED for uid in uids}
+    united: dict[str, list[DicomFile]] = {}
+    for uid, files in images.items():
+        united.setdefault(of_one.get(uid, uid), []).extend(files)
+    return united
+
+
 def _found_in(folder: Path, depth: int) -> _Found:
     found = _Found()
     unmarked = []
@@ -192,10 +216,9 @@ def _found_in(folder: Path, depth: int) -> _Found:
     for path in _files_in(folder, depth, found.dead_links):
         found.looked_at += 1
         with naming(path), path.open("rb") as stream:
-            start = stream.read(132)
+            start = start_of(stream)
             if looks_like_dicom(start):
                 is_marked = True
-                stream.seek(0)
                 found.add(path, read_header(path, stream))
             else:
                 found.others.append(path)
@@ -236,7 +259,7 @@ def _nothing_there(folder: Path, found: _Found, depth: int) -> str:
 def _files_in(folder: Path, depth: int, dead_links: list[Path]) -> Iterable[Path]:
     entries = sorted(folder.iterdir())
     for entry in entries:
-        if entry.name.startswith(".") or entry.name.upper() == "DICOMDIR":
+        if entry.name.startswith(".") or _is_index(entry):
             continue
         if entry.is_file():
             yield entry

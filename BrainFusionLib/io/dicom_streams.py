@@ -10,6 +10,8 @@ from typing import BinaryIO
 
 from BrainFusionLib.errors import ImageFileError
 
+_GZIP = b"\x1f\x8b"
+_START = 132
 _DEFLATED, _EXPLICIT = b"1.2.840.10008.1.2.1.99", b"1.2.840.10008.1.2.1\0\0\0"
 _CHUNK = 1 << 20
 # Tag, type and length of an element: what a reader asks for at the end of a file to see that it is the end.
@@ -35,12 +37,15 @@ class WholeReads(io.BufferedIOBase):
     was_deflated
         Whether it is an unpacked copy. Deflate alone has no checksum: that the copy ends where its data set does is all
         that can be checked.
+    was_gzipped
+        Whether it is a copy, unpacked from gzip.
     """
 
-    def __init__(self, stream: BinaryIO, path: Path, *, was_deflated: bool = False) -> None:
+    def __init__(self, stream: BinaryIO, path: Path, *, was_deflated: bool = False, was_gzipped: bool = False) -> None:
         super().__init__()
         self._stream = stream
         self.was_deflated = was_deflated
+        self.was_gzipped = was_gzipped
         self.name = str(path)
         here = stream.tell()
         self.length = stream.seek(0, os.SEEK_END)
@@ -80,8 +85,25 @@ class WholeReads(io.BufferedIOBase):
         return True
 
 
+def start_of(stream: BinaryIO) -> bytes:
+    """Return the first 132 bytes of a file that is open at its start, where the mark of DICOM ends; unpacked of gzip.
+
+    The stream is at its start again. Nothing is returned of gzip that is damaged there.
+    """
+    start = stream.read(_START)
+    if start.startswith(_GZIP):
+        try:
+            start = zlib.decompressobj(16 + zlib.MAX_WBITS).decompress(start + stream.read(_CHUNK), _START)
+        except zlib.error:
+            start = b""
+    stream.seek(0)
+    return start
+
+
 def open_data_set(path: Path, stream: BinaryIO) -> WholeReads:
     """Return what pydicom is to read of a file that is open at its start: the file, or its unpacked copy in memory.
+
+    A file may be packed with gzip, and its data set be deflated.
 
     Raises
     ------
@@ -91,15 +113,22 @@ def open_data_set(path: Path, stream: BinaryIO) -> WholeReads:
         Its compressed data are cut short or damaged.
     """
     start = stream.read(_LONGEST_META)
+    was_gzipped = start.startswith(_GZIP)
+    if was_gzipped:
+        whole = io.BytesIO()
+        stream.seek(0)
+        _inflate(path, stream, whole, 16 + zlib.MAX_WBITS)
+        whole.seek(0)
+        stream, start = whole, whole.read(_LONGEST_META)
     end = _end_of_meta(start)
     if _DEFLATED not in start[:end]:
         stream.seek(0)
-        return WholeReads(stream, path)
+        return WholeReads(stream, path, was_gzipped=was_gzipped)
     # The copy says that it is not deflated, in as many bytes.
     copy = io.BytesIO()
     copy.write(start[:end].replace(_DEFLATED, _EXPLICIT))
     stream.seek(end)
-    _inflate(path, stream, copy)
+    _inflate(path, stream, copy, -zlib.MAX_WBITS)
     copy.seek(0)
     return WholeReads(copy, path, was_deflated=True)
 
@@ -117,22 +146,24 @@ def _end_of_meta(start: bytes) -> int:
     return min(position, len(start))
 
 
-def _inflate(path: Path, stream: BinaryIO, copy: io.BytesIO) -> None:
-    packed = os.fstat(stream.fileno()).st_size
+def _inflate(path: Path, stream: BinaryIO, copy: io.BytesIO, window: int) -> None:
+    here = stream.tell()
+    packed = stream.seek(0, os.SEEK_END)
+    stream.seek(here)
     most = max(_ALWAYS_UNPACKED, _MOST_RATIO * packed)
-    decoder = zlib.decompressobj(-zlib.MAX_WBITS)
+    decoder = zlib.decompressobj(window)
     data = stream.read(_CHUNK)
     while not decoder.eof:
         piece = decoder.decompress(data, _CHUNK)
         copy.write(piece)
         if copy.tell() > most:
             raise ImageFileError(
-                f"{path}: its {packed} bytes of deflated DICOM unpack to more than {most}, as no images do. "
+                f"{path}: its {packed} bytes of compressed DICOM unpack to more than {most}, as no images do. "
                 "Export the original images."
             )
         data = decoder.unconsumed_tail or stream.read(_CHUNK)
         if not data and not piece and not decoder.eof:
-            raise EOFError("the deflated data end before their end mark")
+            raise EOFError("the compressed data end before their end mark")
     left = len(decoder.unused_data) + packed - stream.tell()
     if left > 1:  # one makes the length even
-        raise EOFError(f"the deflated data have their end mark {left} bytes before their end")
+        raise EOFError(f"the compressed data have their end mark {left} bytes before their end")

@@ -13,6 +13,7 @@ from pathlib import Path
 from BrainFusionLib.errors import ImageFileError, Remedy
 from BrainFusionLib.io.dicom import dicom_files, dicom_files_of_each, dicom_size, read_dicom
 from BrainFusionLib.io.dicom_files import DICOM_SUFFIXES, looks_like_dicom
+from BrainFusionLib.io.dicom_streams import start_of
 from BrainFusionLib.io.hashing import sha256_of_files, sha256_of_set
 from BrainFusionLib.io.metaimage import metaimage_files, metaimage_size, read_metaimage, write_metaimage
 from BrainFusionLib.io.mgh import mgh_size, read_mgh
@@ -61,7 +62,7 @@ class Format:
     slices
         Whether a volume is a folder of files, one a slice, and the folder may hold several series.
     recognises
-        Returns whether a file is of the format, by its first 132 bytes, where its suffix says nothing.
+        Returns whether a file is of the format, by its first 132 bytes (unpacked), where its suffix says nothing.
     """
 
     name: str
@@ -154,6 +155,24 @@ FORMATS: tuple[Format, ...] = (
 )
 
 
+# What helps with files that people have instead, by the ends of their names.
+_HINTS = {
+    (".gz", ".tar", ".tgz", ".bz2", ".xz", ".7z", ".rar", ".iso"): "Unpack it first. ",
+    (
+        ".jpg",
+        ".jpeg",
+        ".png",
+        ".bmp",
+        ".tif",
+        ".tiff",
+        ".pdf",
+    ): "Positions and Hounsfield units are lost in it: export the DICOM series. ",
+    (".par", ".rec"): "Convert it to NIfTI with dcm2niix. ",
+    (".mnc", ".brik", ".head", ".vmr"): "Convert it to NIfTI with the program that it comes from. ",
+    (".mrb", ".mrml", ".itksnap", ".vtk", ".vti", ".h5", ".raw"): "Save the volume as NIfTI or NRRD in its program. ",
+}
+
+
 def readable() -> str:
     """Return all formats that are read, in words for help and messages."""
     *most, last = [form.described for form in FORMATS]
@@ -194,14 +213,17 @@ def format_of(path: Path) -> Format:
         if path.is_dir():
             return next(form for form in FORMATS if form.slices)
         with open_regular(path) as stream:
-            start = stream.read(132)
-    if not start:
+            is_empty = not stream.read(1)
+            stream.seek(0)
+            start = start_of(stream)
+    if is_empty:
         raise ImageFileError(f"{shown(path)}: is empty (0 bytes). {COPY_AGAIN}")
     suffix = suffix_of(path)
     for form in FORMATS:
         if suffix in form.suffixes or (form.recognises is not None and form.recognises(start)):
             return form
-    raise ImageFileError(f"{shown(path)}: files of this kind ({brief(suffix)}) are not read. Give {readable()}.")
+    hint = next((words for ends, words in _HINTS.items() if suffix.endswith(ends)), "")
+    raise ImageFileError(f"{shown(path)}: files of this kind ({brief(suffix)}) are not read. {hint}Give {readable()}.")
 
 
 def written_format_of(path: Path) -> Format:

@@ -129,10 +129,10 @@ def read_matrix(path: Path, text: str, matrix: FloatArray, between: Between) -> 
             remedy=Remedy.STATE_FRAME,
         )
     in_lps = RAS_FROM_LPS @ matrix @ RAS_FROM_LPS if frame == "ras" else matrix
-    return _directed(in_lps, maps)
+    return directed(in_lps, maps)
 
 
-def _directed(matrix: FloatArray, maps: Maps) -> FloatArray:
+def directed(matrix: FloatArray, maps: Maps) -> FloatArray:
     """Return a matrix from MRI to CT points."""
     return inverse(matrix) if maps == "ct-to-mri" else matrix
 
@@ -163,7 +163,7 @@ def _from_fsl(path: Path, matrix: FloatArray, between: Between) -> FloatArray:
     if between.maps == "mri-to-ct":
         ends.reverse()
     source, target = (lps_from_fsl(grid) for grid in ends)
-    return _directed(target @ matrix @ np.linalg.inv(source), between.maps or "ct-to-mri")
+    return directed(target @ matrix @ np.linalg.inv(source), between.maps or "ct-to-mri")
 
 
 def lps_from_fsl(grid: Grid) -> FloatArray:
@@ -227,7 +227,7 @@ def read_lta(path: Path, text: str, between: Between) -> FloatArray:
             f"{path}: neither the volumes described in this LTA file nor anything else says which of them is the CT.",
             remedy=Remedy.STATE_DIRECTION,
         )
-    return _directed(matrix, maps)
+    return directed(matrix, maps)
 
 
 def _maps_by_grids(source: Grid | None, target: Grid | None, between: Between) -> Maps | None:

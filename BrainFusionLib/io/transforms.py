@@ -15,6 +15,7 @@ from BrainFusionLib.io.dicom_registration import read_dicom_registration
 from BrainFusionLib.io.hdf5 import SIGNATURE
 from BrainFusionLib.io.itk_transforms import MARK, read_hdf5_matrix, read_itk_matrix, read_mat_matrix, without_mark
 from BrainFusionLib.io.mat_files import is_mat
+from BrainFusionLib.io.mni_transforms import is_mni, read_mni
 from BrainFusionLib.io.other_transforms import (
     PLAIN_MARKS,
     Between,
@@ -106,8 +107,8 @@ def read_transform(path: str | os.PathLike[str], rigid: bool, *, between: Betwee
 def read_transform(path: str | os.PathLike[str], rigid: bool = True, *, between: Between | None = None) -> Transform:
     """Read a transform file.
 
-    Formats: ITK's text, MATLAB (ANTs) and HDF5 files, FreeSurfer's .lta, elastix, FSL, a 4x4 matrix, and DICOM's
-    Spatial Registration. The content says which it is, not the name. Several transforms in a file are composed.
+    Formats: ITK's text, MATLAB (ANTs) and HDF5 files, FreeSurfer's .lta, MNI's .xfm, elastix, FSL, a 4x4 matrix, and
+    DICOM's Spatial Registration. The content says which it is, not the name. Several transforms in a file are composed.
 
     Parameters
     ----------
@@ -182,7 +183,7 @@ def _read_matrix(path: Path, wanted: str, between: Between) -> FloatArray:
         return read_mat_matrix(path, wanted)
     unknown = (
         f"{path}: is not a transform file of a kind that is read: ITK (.tfm, .txt, .h5, .mat), FreeSurfer (.lta), "
-        "FSL (.mat), elastix, DICOM (REG) or a 4x4 matrix. In Slicer, save the transform as .tfm."
+        "FSL (.mat), MNI (.xfm), elastix, DICOM (REG) or a 4x4 matrix. In Slicer, save the transform as .tfm."
     )
     if b"\0" in start:
         raise ImageFileError(unknown)
@@ -191,6 +192,8 @@ def _read_matrix(path: Path, wanted: str, between: Between) -> FloatArray:
         return read_lta(path, text, between)
     if is_elastix(text):
         return read_elastix(path, text, between)
+    if is_mni(text):
+        return read_mni(path, text, between)
     matrix = matrix_of(text)
     if matrix is None:
         raise ImageFileError(unknown)

@@ -18,7 +18,7 @@ from BrainFusionLib.case import from_document, to_document
 from BrainFusionLib.errors import BrainFusionError
 from BrainFusionLib.geometry import FloatArray
 from BrainFusionLib.intensity import HEAD_THRESHOLD_HU
-from BrainFusionSlicer import pose_history
+from BrainFusionSlicer import ownership, pose_history
 
 ADJUSTING_ATTRIBUTE = "BrainFusion.Adjusting"
 # What is shown meanwhile: handles that turn and shift, in slices and in 3D, and none that scale. A field that this
@@ -53,7 +53,7 @@ class Adjustment:
 
 
 def begin(transform: slicer.vtkMRMLLinearTransformNode, ct: slicer.vtkMRMLScalarVolumeNode) -> None:
-    """Show the handles on a result's transform, in the middle of the CT's head."""
+    """Show the handles on a result's transform, in the middle of the CT's head, whichever of the pair it moves."""
     if is_on(transform):
         return
     before, centre = pose_history.entry_of(transform), tuple(transform.GetCenterOfTransformation())
@@ -64,7 +64,11 @@ def begin(transform: slicer.vtkMRMLLinearTransformNode, ct: slicer.vtkMRMLScalar
     else:
         fields = {name: bool(getattr(display, f"Get{name}")()) for name in SHOWN if hasattr(display, f"Get{name}")}
     transform.SetAttribute(ADJUSTING_ATTRIBUTE, json.dumps(to_document(Adjustment(before, centre, fields))))
-    transform.SetCenterOfTransformation(*(float(mm) for mm in head_centre(ct)))
+    moved = ownership.moved_of(transform)
+    between = vtk.vtkGeneralTransform()
+    if moved is not None and moved != ct:  # then the CT's frame is not the one that the transform takes
+        slicer.vtkMRMLTransformNode.GetTransformBetweenNodes(ct.GetParentTransformNode(), transform, between)
+    transform.SetCenterOfTransformation(*between.TransformPoint(*(float(mm) for mm in head_centre(ct))))
     with slicer.util.NodeModify(display):
         _set(display, SHOWN)
 

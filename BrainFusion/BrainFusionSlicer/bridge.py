@@ -15,13 +15,14 @@ import vtk
 
 from BrainFusionLib.errors import GeometryError, ImageContentError, Remedy
 from BrainFusionLib.geometry import RAS_FROM_LPS, FloatArray
+from BrainFusionLib.settings import Side
 from BrainFusionLib.tilt import check_axes
 from BrainFusionLib.transform import RigidTransform, Transform
 from BrainFusionLib.volume import Modality, Volume
 from BrainFusionSlicer import ownership, registered_ct
-from BrainFusionSlicer.companions import linear_parent, transforms_above
+from BrainFusionSlicer.companions import linear_from, linear_parent, transforms_above
 from BrainFusionSlicer.jobs import RawVolume
-from BrainFusionSlicer.ownership import MOVED_CT_ROLE, TRANSFORM
+from BrainFusionSlicer.ownership import TRANSFORM
 from BrainFusionSlicer.registered_ct import users_parent
 from BrainFusionSlicer.warped import WarpedVoxels
 
@@ -37,9 +38,8 @@ def volume_from_node(node: slicer.vtkMRMLScalarVolumeNode) -> Volume:
 def raw_from_node(node: slicer.vtkMRMLScalarVolumeNode, labels: bool = False, as_shown: bool = False) -> RawVolume:
     """Look at a volume node's voxels, placed where Slicer shows them.
 
-    Linear parent transforms are baked into the grid, except one that an earlier result put over this node: a CT
-    that was fused before is read as it was before. Under a transform that is not linear (a tilted gantry) the voxels
-    are those of a resampled copy.
+    All transforms over it count, except one that an earlier result put over this node: a CT that was fused before is
+    read as it was before. Else as `raw_under`.
 
     Parameters
     ----------
@@ -49,6 +49,26 @@ def raw_from_node(node: slicer.vtkMRMLScalarVolumeNode, labels: bool = False, as
         Whether it may be a label map.
     as_shown
         Whether an earlier result's transform counts like any other.
+    """
+    return raw_under(node, node.GetParentTransformNode() if as_shown else users_parent(node), labels)
+
+
+def raw_under(
+    node: slicer.vtkMRMLScalarVolumeNode, parent: slicer.vtkMRMLTransformNode | None, labels: bool = False
+) -> RawVolume:
+    """Look at a volume node's voxels, placed in the world as if the node were under `parent`.
+
+    Linear transforms are baked into the grid. Under one that is not linear (a tilted gantry) the voxels are those of a
+    resampled copy.
+
+    Parameters
+    ----------
+    node
+        A scalar volume node in a scene.
+    parent
+        A transform, with all that are above it; ``None`` for none.
+    labels
+        Whether it may be a label map.
 
     Returns
     -------
@@ -73,7 +93,6 @@ def raw_from_node(node: slicer.vtkMRMLScalarVolumeNode, labels: bool = False, as
         raise ImageContentError(f"{name}: the volume has no voxels. Load it again, or choose another one.")
     if node.GetImageData().GetNumberOfScalarComponents() != 1:
         raise ImageContentError(f"{name}: the volume has several values per voxel (colours?). Choose a scalar volume.")
-    parent = node.GetParentTransformNode() if as_shown else users_parent(node)
     if parent is not None and not parent.IsTransformToWorldLinear():
         return _straightened(node, parent)
     ras_from_ijk = vtk.vtkMatrix4x4()
@@ -162,57 +181,108 @@ def move_ct_onto_mri(
     transform: Transform,
     name: str = "CT to MRI",
     into: slicer.vtkMRMLLinearTransformNode | None = None,
+    reference: Side = "mri",
 ) -> slicer.vtkMRMLLinearTransformNode:
     """Put the CT under a linear transform node that moves it onto the MRI; a second call replaces the first.
 
-    What belongs to the CT moves with it. The transform stands under the MRI's own, so that whatever moves the MRI
-    moves both. Where the CT was before is noted on it, and is never lost.
+    With the CT as reference it is the MRI that is put onto the CT. What belongs to the one that is moved moves with it.
+    The transform stands under the other's own, so that whatever moves that one moves both. Where the volume was before
+    is noted on it, and is never lost.
 
     Parameters
     ----------
     ct_node, mri_node
         The pair, in one scene.
     transform
-        Maps MRI points to CT points, world LPS mm, as `raw_from_node` gave both: without an earlier result.
+        Maps MRI points to CT points, world LPS mm, as both were read (`registered_ct.parents_as_read`).
     name
         What to call a new transform node; one that is there keeps its name.
     into
         The transform node to write to; that of an earlier result of this pair, or else a new one, when ``None``.
+    reference
+        The one that stays where it is.
 
     Returns
     -------
     vtkMRMLLinearTransformNode
-        The transform that the CT is under now.
+        The transform that the moved volume is under now.
 
     Raises
     ------
     GeometryError
-        The CT is under a transform of the user's that is not linear, `into` is one that the CT or the MRI is under, or
-        `into` carries another CT.
+        The volume is under a transform of the user's that is not linear, `into` is one that the CT or the MRI is under,
+        or carries another volume, or the two cannot be put onto each other.
     """
-    world_from_ct = world_ras_from_parent(users_parent(ct_node), ct_node.GetName())
-    node = _transform_to_write(ct_node, mri_node, name, into)
-    # The CT shall be at mri_from_ct @ world_from_ct, and will be at world_from_above @ (what is asked for here).
-    _place_under_mri(node, mri_node, mri_from_ct_ras(transform) @ world_from_ct)
-    registered_ct.put_under(node, ct_node, mri_node)
+    moved, fixed = (mri_node, ct_node) if reference == "ct" else (ct_node, mri_node)
+    world_from_moved = world_ras_from_parent(users_parent(moved), moved.GetName())
+    node = _transform_to_write(ct_node, mri_node, name, into, reference)
+    if ownership.is_output_of(registered_ct.result_transform_of(fixed) or node, ct_node, mri_node):
+        registered_ct.take_back(fixed)  # an earlier result has moved the other one; this one replaces it
+    ownership.note_in_force(node)
+    onto = mri_from_ct_ras(transform)
+    # The volume shall be at onto @ world_from_moved, and will be at world_from_above @ (what is asked for here).
+    _place_under(node, fixed, (np.linalg.inv(onto) if reference == "ct" else onto) @ world_from_moved)
+    registered_ct.put_under(node, moved, fixed)
     return node
 
 
-def _place_under_mri(
-    node: slicer.vtkMRMLLinearTransformNode, mri_node: slicer.vtkMRMLScalarVolumeNode, world: FloatArray
+def why_not_reference(
+    ct_node: slicer.vtkMRMLScalarVolumeNode, mri_node: slicer.vtkMRMLScalarVolumeNode, reference: Side
+) -> str | None:
+    """Say why a volume of a pair cannot be the one that stays where it is, or return ``None``."""
+    for node in (ct_node, mri_node) if reference == "ct" else ():
+        if not is_under_linear_transforms(node):
+            return (
+                f"{node.GetName()} is under a transform that is not linear, and so the MRI cannot be put onto the CT. "
+                "Choose Reference: MRI"
+            )
+    return None
+
+
+def why_not_onto(
+    ct_node: slicer.vtkMRMLScalarVolumeNode, mri_node: slicer.vtkMRMLScalarVolumeNode, reference: Side
+) -> str | None:
+    """Say why one volume of a pair cannot be moved onto the other, whatever the pose, or return ``None``."""
+    why_not = why_not_reference(ct_node, mri_node, reference)
+    if why_not is not None:
+        return why_not
+    moved, fixed = (mri_node, ct_node) if reference == "ct" else (ct_node, mri_node)
+    ours = registered_ct.result_transform_of(fixed)
+    if ours is not None and ownership.is_output_of(ours, ct_node, mri_node):
+        if registered_ct.can_be_taken_back(fixed):
+            return None
+        other = "MRI" if reference == "ct" else "CT"
+        return (
+            f"{fixed.GetName()} was moved onto {moved.GetName()} and cannot be moved back. Choose Reference: {other}, "
+            f"or take it out of {ours.GetName()} (Transforms module)"
+        )
+    carrier = registered_ct.carries(moved, fixed)
+    if carrier is not None:
+        return (
+            f"{fixed.GetName()} stands on {moved.GetName()} by {carrier.GetName()}. Take it out of that transform "
+            "(Transforms module), or choose another reference"
+        )
+    return None
+
+
+def _place_under(
+    node: slicer.vtkMRMLLinearTransformNode, fixed: slicer.vtkMRMLScalarVolumeNode, world: FloatArray
 ) -> None:
-    """Give a transform node the effect `world`, a 4x4 matrix in RAS mm, under the MRI's transform."""
-    above = linear_parent(mri_node)
-    world_from_above = world_ras_from_parent(above, mri_node.GetName())
+    """Give a transform node the effect `world`, a 4x4 matrix in RAS mm, under the transform of a volume."""
+    above = linear_parent(fixed)
+    world_from_above = world_ras_from_parent(above, fixed.GetName())
     node.SetAndObserveTransformNodeID(None if above is None else above.GetID())
     if not node.IsLinear():  # one that was hardened with a warp takes no matrix
         node.SetAndObserveTransformToParent(None)
     node.SetMatrixTransformToParent(vtk_matrix(np.linalg.inv(world_from_above) @ world))
 
 
-def mri_frame_from_lps(point_lps_mm: FloatArray, mri_node: slicer.vtkMRMLScalarVolumeNode) -> tuple[float, ...]:
-    """Return a point of the world, LPS mm, in the frame of the linear transform over the MRI, RAS mm."""
-    world = world_ras_from_parent(linear_parent(mri_node), mri_node.GetName())
+def mri_frame_from_lps(point_lps_mm: FloatArray, mri_parent: slicer.vtkMRMLTransformNode | None) -> tuple[float, ...]:
+    """Return a point of the world, LPS mm, in the frame of the linear transform over the MRI, RAS mm.
+
+    :param mri_parent: what the MRI was read under; that it is moved since changes nothing of this frame
+    """
+    world = world_ras_from_parent(linear_from(mri_parent), "the MRI")
     left, posterior, superior = (float(mm) for mm in point_lps_mm)
     return tuple(float(mm) for mm in (np.linalg.inv(world) @ (-left, -posterior, superior, 1.0))[:3])
 
@@ -225,18 +295,18 @@ def world_from_mri_frame(point_mm: Sequence[float], mri_node: slicer.vtkMRMLScal
 
 
 def carried_by(
-    transform_node: slicer.vtkMRMLLinearTransformNode, ct_node: slicer.vtkMRMLScalarVolumeNode
+    transform_node: slicer.vtkMRMLLinearTransformNode, volume: slicer.vtkMRMLScalarVolumeNode
 ) -> slicer.vtkMRMLNode | None:
-    """Return what else than `ct_node` would be moved if the transform were written: anything, or None."""
-    moved = transform_node.GetNodeReference(MOVED_CT_ROLE)
+    """Return what else than `volume` would be moved if the transform were written: anything, or None."""
+    moved = ownership.moved_of(transform_node)
     if moved is not None:
-        # A result of ours: what else the user put under it shall move with its CT.
-        return None if moved == ct_node else moved
-    scene = ct_node.GetScene()
+        # A result of ours: what else the user put under it shall move with its volume.
+        return None if moved == volume else moved
+    scene = volume.GetScene()
     for index in range(scene.GetNumberOfNodesByClass("vtkMRMLTransformableNode")):
         node = scene.GetNthNodeByClass(index, "vtkMRMLTransformableNode")
         is_temporary = node.GetHideFromEditors() and not node.GetSaveWithScene()
-        if node != ct_node and not is_temporary and node.GetParentTransformNode() == transform_node:
+        if node != volume and not is_temporary and node.GetParentTransformNode() == transform_node:
             return node
     return None
 
@@ -246,31 +316,37 @@ def _transform_to_write(
     mri_node: slicer.vtkMRMLScalarVolumeNode,
     name: str,
     into: slicer.vtkMRMLLinearTransformNode | None,
+    reference: Side = "mri",
 ) -> slicer.vtkMRMLLinearTransformNode:
     """Return the node for the transform of a pair, marked as theirs."""
-    node = into if into is not None else ownership.find_output(TRANSFORM, ct_node, mri_node)
+    moved, fixed = (mri_node, ct_node) if reference == "ct" else (ct_node, mri_node)
+    why_not = why_not_onto(ct_node, mri_node, reference)
+    if why_not is not None:
+        raise GeometryError(f"{why_not}.")
+    node = into if into is not None else ownership.find_transform(ct_node, mri_node, reference)
     if node is None:
         node = ct_node.GetScene().AddNewNodeByClass("vtkMRMLLinearTransformNode", name)
-    parent = users_parent(ct_node)
+    words = ("MRI", "CT") if reference == "ct" else ("CT", "MRI")
+    parent = users_parent(moved)
     if parent is not None and node in (parent, *transforms_above(parent)):
         raise GeometryError(
-            f"{node.GetName()}: the CT is under this transform already, and its own pose would be lost. Choose "
+            f"{node.GetName()}: the {words[0]} is under this transform already, and its own pose would be lost. Choose "
             "another output transform, or a new one."
         )
-    if node in transforms_above(mri_node):
+    if node in transforms_above(fixed):
         raise GeometryError(
-            f"{node.GetName()}: the MRI is under this transform, and would be moved. Take it out (Transforms module), "
-            "or choose another output transform, or a new one."
+            f"{node.GetName()}: the {words[1]} is under this transform, and would be moved. Take it out (Transforms "
+            "module), or choose another output transform, or a new one."
         )
-    other = carried_by(node, ct_node)
+    other = carried_by(node, moved)
     if other is not None:
         raise GeometryError(
             f"{node.GetName()}: {other.GetName()} is moved by this transform, and would be misaligned. Choose another "
             "output transform, or a new one."
         )
-    ownership.mark(node, TRANSFORM, ct_node, mri_node)
-    node.SetNodeReferenceID(slicer.vtkMRMLTransformNode.GetMovingNodeReferenceRole(), ct_node.GetID())
-    node.SetNodeReferenceID(slicer.vtkMRMLTransformNode.GetFixedNodeReferenceRole(), mri_node.GetID())
+    ownership.mark(node, TRANSFORM, ct_node, mri_node, reference)
+    node.SetNodeReferenceID(slicer.vtkMRMLTransformNode.GetMovingNodeReferenceRole(), moved.GetID())
+    node.SetNodeReferenceID(slicer.vtkMRMLTransformNode.GetFixedNodeReferenceRole(), fixed.GetID())
     return node
 
 
@@ -289,7 +365,8 @@ def store_transform(
 ) -> slicer.vtkMRMLLinearTransformNode:
     """Write a transform from CT to MRI, world RAS mm, into a node, without putting the CT under it; else as above."""
     node = _transform_to_write(ct_node, mri_node, name, into)
-    _place_under_mri(node, mri_node, mri_from_ct_ras(transform))
+    ownership.note_in_force(node)
+    _place_under(node, mri_node, mri_from_ct_ras(transform))
     return node
 
 
@@ -301,7 +378,7 @@ def start_from_node(node: slicer.vtkMRMLTransformNode) -> RigidTransform:
     GeometryError
         It is not linear, or no rotation with a shift.
     """
-    matrix = world_ras_from_parent(node, node.GetName())
+    matrix = mri_from_ct_of(node)
     try:
         return RigidTransform(np.linalg.inv(LPS_FROM_RAS @ matrix @ RAS_FROM_LPS))
     except GeometryError as error:
@@ -310,18 +387,44 @@ def start_from_node(node: slicer.vtkMRMLTransformNode) -> RigidTransform:
         ) from error
 
 
-def mask_from_node(node: slicer.vtkMRMLNode, mri_node: slicer.vtkMRMLScalarVolumeNode) -> RawVolume:
+def mri_from_ct_of(node: slicer.vtkMRMLTransformNode) -> FloatArray:
+    """Return what a transform node does in the world, 4x4, RAS mm, as a movement of the CT onto the MRI.
+
+    One that a result made moves the MRI onto the CT where the CT is the reference.
+    """
+    matrix = world_ras_from_parent(node, node.GetName())
+    moves_mri = ownership.role_of(node) == TRANSFORM and ownership.reference_of(node) == "ct"
+    return np.linalg.inv(matrix) if moves_mri else matrix
+
+
+def mask_from_node(
+    node: slicer.vtkMRMLNode,
+    mri_node: slicer.vtkMRMLScalarVolumeNode,
+    mri_parent: slicer.vtkMRMLTransformNode | None,
+) -> RawVolume:
     """Return a registration mask on the MRI's grid.
 
     It comes from a label map, a scalar volume, or the visible segments of a segmentation.
+
+    Parameters
+    ----------
+    node, mri_node
+        The mask and the MRI.
+    mri_parent
+        What the MRI is read under: so is a mask that stands under the same transform as the MRI.
 
     Raises
     ------
     ImageContentError
         It is none of these.
     """
+
+    def read(mask: slicer.vtkMRMLScalarVolumeNode) -> RawVolume:
+        above = mask.GetParentTransformNode()
+        return raw_under(mask, mri_parent if above == mri_node.GetParentTransformNode() else above, labels=True)
+
     if node.GetClassName() != "vtkMRMLSegmentationNode":
-        return raw_from_node(node, labels=True)
+        return read(node)
     scene = mri_node.GetScene()
     labels = scene.AddNewNodeByClass("vtkMRMLLabelMapVolumeNode", node.GetName())
     try:
@@ -330,7 +433,7 @@ def mask_from_node(node: slicer.vtkMRMLNode, mri_node: slicer.vtkMRMLScalarVolum
             raise ImageContentError(
                 f"{node.GetName()}: no segment of it is visible. Show the segment that is the registration mask."
             )
-        raw = raw_from_node(labels, labels=True)
+        raw = read(labels)
         return RawVolume(np.array(raw.array_kji), raw.lps_from_ijk, None, node.GetName())
     finally:
         scene.RemoveNode(labels)

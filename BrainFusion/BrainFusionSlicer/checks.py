@@ -6,7 +6,7 @@ import slicer.util
 from slicer.i18n import tr as _
 
 from BrainFusionLib.intensity import looks_like_ct
-from BrainFusionSlicer import bridge, landmark_lists
+from BrainFusionSlicer import bridge, choices, landmark_lists
 
 # Every fourth voxel along each axis is enough to tell a CT from an MRI, and takes a millisecond.
 STEP = 4
@@ -39,8 +39,12 @@ def what_is_missing(parameters) -> str | None:
             return _("{name} is not an image volume: choose a scalar volume").format(name=node.GetName())
         if node.GetImageData() is None:
             return _("{name} has no voxels: load it again, or choose another volume").format(name=node.GetName())
+    pair, reference = (parameters.ctVolume, parameters.mriVolume), choices.chosen_reference(parameters)
+    skips = parameters.start.name == "skip"
+    why_not = (bridge.why_not_reference if skips else bridge.why_not_onto)(*pair, reference)
+    if why_not is not None:
+        return why_not
     if parameters.start.name == "landmarks":
-        pair = parameters.ctVolume, parameters.mriVolume
         why_not = landmark_lists.why_no_start(parameters.parameterNode, *pair)
         if why_not is not None:
             return _("Start from landmarks: {reason}").format(reason=why_not.rstrip(".:"))

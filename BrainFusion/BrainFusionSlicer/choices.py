@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from enum import Enum
 
+import slicer.util
 from slicer.i18n import tr as _
 
 from BrainFusionLib.fusion.methods import METHODS
-from BrainFusionLib.settings import COARSEST_MM, FINEST_MM, FusionSettings, OutputSettings
+from BrainFusionLib.settings import COARSEST_MM, FINEST_MM, FusionSettings, OutputSettings, Side
 
 # What the parameter node keeps besides the choices of the boxes.
 SPACING, BONE = "outputSpacing", "bone"
@@ -60,6 +61,13 @@ class OutputGrid(Choice):
     isotropic = "Isotropic"
 
 
+class Reference(Choice):
+    """The volume that stays where it is, and in whose frame the results are."""
+
+    mri = "MRI"
+    ct = "CT"
+
+
 class TransformAs(Choice):
     """The format of a transform that is saved."""
 
@@ -89,7 +97,7 @@ def available_rules() -> type[Choice]:
 Rule = available_rules()
 CHOICES: dict[str, type[Choice]] = {
     "preset": Preset, "align": Align, "rule": Rule, "device": Device, "start": Start, "outputGrid": OutputGrid,
-    "transformAs": TransformAs,
+    "transformAs": TransformAs, "reference": Reference,
 }  # fmt: skip
 
 
@@ -108,11 +116,25 @@ def chosen_spacing_mm(parameters) -> float:
 
 
 def chosen_output(parameters) -> OutputSettings:
-    """Return the library's settings of the chosen output grid."""
-    grid = chosen(parameters, "outputGrid")
+    """Return the library's settings of the chosen reference and output grid."""
+    grid, reference = chosen(parameters, "outputGrid"), chosen_reference(parameters)
     if grid is OutputGrid.isotropic:
-        return OutputSettings(grid=chosen_spacing_mm(parameters))
-    return OutputSettings(grid=grid.name)  # type: ignore[arg-type]
+        return OutputSettings(reference, chosen_spacing_mm(parameters))
+    return OutputSettings(reference, grid.name)  # type: ignore[arg-type]
+
+
+def chosen_reference(parameters) -> Side:
+    """Return the volume that is to stay where it is."""
+    return "ct" if chosen(parameters, "reference") is Reference.ct else "mri"
+
+
+def choose_reference(parameters, reference: Side) -> None:
+    """Choose the volume that is to stay where it is; its own voxels are taken in the place of the other's own."""
+    node, before = parameters.parameterNode, chosen_reference(parameters)
+    with slicer.util.NodeModify(node):
+        if reference != before and chosen(parameters, "outputGrid").name == before:
+            node.SetParameter("outputGrid", reference)
+        node.SetParameter("reference", reference)
 
 
 def is_bone_chosen(parameters) -> bool:

@@ -1,8 +1,8 @@
-"""What belongs to a CT and has to move with it: segmentations, points and models of the same patient's CT.
+"""What belongs to the volume that is moved, and has to move with it: the CT, unless the CT is the reference.
 
-Four things say so: a node stands under the same transform, which is the CT's own; it is a child of the CT in the
-subject hierarchy; it is a segmentation whose voxels are the CT's; or it is the point list that was chosen as the CT's
-landmarks. Nothing else is moved.
+Four things say so: a node stands under the same transform, which is the volume's own; it is a child of the volume in
+the subject hierarchy; it is a segmentation whose voxels are the volume's; or it is the point list that was chosen as
+the volume's landmarks. Nothing else of the user's is moved. Results of this module in the volume's frame are, too.
 """
 
 from __future__ import annotations
@@ -14,41 +14,54 @@ import vtk
 
 from BrainFusionSlicer import ownership
 
-# References of the module's parameter node: the point list of the CT's landmarks, the CT that it was chosen for, and
-# the list of the MRI's.
-CT_POINTS_ROLE, CT_POINTS_OF_ROLE = "BrainFusion.CTPoints", "BrainFusion.CTPointsOf"
-MRI_POINTS_ROLE = "BrainFusion.MRIPoints"
+# References of the module's parameter node: the point lists of the CT's landmarks and of the MRI's, and the volumes
+# that they were chosen for.
+LIST_ROLES = ("BrainFusion.CTPoints", "BrainFusion.MRIPoints")
+VOLUME_ROLES = ("BrainFusion.CTPointsOf", "BrainFusion.MRIPointsOf")
 
 
 def companions_of(
-    ct: slicer.vtkMRMLScalarVolumeNode,
-    mri: slicer.vtkMRMLScalarVolumeNode,
+    moved: slicer.vtkMRMLScalarVolumeNode,
+    fixed: slicer.vtkMRMLScalarVolumeNode,
     parent: slicer.vtkMRMLTransformNode | None,
 ) -> list[slicer.vtkMRMLTransformableNode]:
-    """Return the nodes that have to move with a CT.
+    """Return the user's nodes that have to move with a volume.
 
     Parameters
     ----------
-    ct, mri
+    moved, fixed
         The pair.
     parent
-        The transform that the CT is under, or was before an earlier result. Only what is under the same is moved.
+        The transform that the former is under, or was before an earlier result. Only what is under the same is moved.
     """
-    above_mri = {node.GetID() for node in transforms_above(mri)}
-    belonging = [*_segmentations_of(ct), *_children_in_hierarchy(ct)]
-    if ct.GetParentTransformNode() == parent:  # else they were placed on the CT as it was moved
-        belonging += _landmarks_of(ct)
-    if parent is not None and parent.GetID() not in above_mri:
+    above_fixed = {node.GetID() for node in transforms_above(fixed)}
+    belonging = [*_segmentations_of(moved), *_children_in_hierarchy(moved)]
+    if moved.GetParentTransformNode() == parent:  # else they were placed on the volume as it was moved
+        belonging += _landmarks_of(moved)
+    if parent is not None and parent.GetID() not in above_fixed:
         belonging += _all_under(parent)
     found = {
         node.GetID(): node
         for node in belonging
         if node.GetParentTransformNode() == parent
-        and node not in (ct, mri)
-        and node.GetID() not in above_mri
+        and node not in (moved, fixed)
+        and node.GetID() not in above_fixed
         and not ownership.is_made_here(node)
     }
     return list(found.values())
+
+
+def results_in_frame_of(
+    volume: slicer.vtkMRMLScalarVolumeNode, parent: slicer.vtkMRMLTransformNode | None
+) -> list[slicer.vtkMRMLTransformableNode]:
+    """Return the outputs of any pair that were put beside a volume, which stayed where it was, and under its parent."""
+    return [
+        node
+        for node in _nodes(volume, "vtkMRMLTransformableNode")
+        if node.GetParentTransformNode() == parent
+        and ownership.role_of(node) is not None
+        and ownership.fixed_of(node) == volume
+    ]
 
 
 def transforms_above(node: slicer.vtkMRMLTransformableNode) -> Iterator[slicer.vtkMRMLTransformNode]:
@@ -61,21 +74,29 @@ def transforms_above(node: slicer.vtkMRMLTransformableNode) -> Iterator[slicer.v
 
 def linear_parent(node: slicer.vtkMRMLTransformableNode) -> slicer.vtkMRMLTransformNode | None:
     """Return the nearest transform over a node from which on all are linear, or None."""
-    return next((above for above in transforms_above(node) if above.IsTransformToWorldLinear()), None)
+    return linear_from(node.GetParentTransformNode())
+
+
+def linear_from(parent: slicer.vtkMRMLTransformNode | None) -> slicer.vtkMRMLTransformNode | None:
+    """Return the nearest transform from which on all are linear: this one, or one above it, or None."""
+    while parent is not None and not parent.IsTransformToWorldLinear():
+        parent = parent.GetParentTransformNode()
+    return parent
 
 
 def _all_under(parent: slicer.vtkMRMLTransformNode) -> list[slicer.vtkMRMLTransformableNode]:
     return [node for node in _nodes(parent, "vtkMRMLTransformableNode") if node.GetParentTransformNode() == parent]
 
 
-def _segmentations_of(ct: slicer.vtkMRMLScalarVolumeNode) -> list[slicer.vtkMRMLTransformableNode]:
+def _segmentations_of(volume: slicer.vtkMRMLScalarVolumeNode) -> list[slicer.vtkMRMLTransformableNode]:
     role = slicer.vtkMRMLSegmentationNode.GetReferenceImageGeometryReferenceRole()
-    return [node for node in _nodes(ct, "vtkMRMLSegmentationNode") if node.GetNodeReferenceID(role) == ct.GetID()]
+    found = _nodes(volume, "vtkMRMLSegmentationNode")
+    return [node for node in found if node.GetNodeReferenceID(role) == volume.GetID()]
 
 
-def _children_in_hierarchy(ct: slicer.vtkMRMLScalarVolumeNode) -> list[slicer.vtkMRMLTransformableNode]:
-    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(ct.GetScene())
-    item = hierarchy.GetItemByDataNode(ct)
+def _children_in_hierarchy(volume: slicer.vtkMRMLScalarVolumeNode) -> list[slicer.vtkMRMLTransformableNode]:
+    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(volume.GetScene())
+    item = hierarchy.GetItemByDataNode(volume)
     if not item:
         return []
     children = vtk.vtkIdList()
@@ -84,14 +105,16 @@ def _children_in_hierarchy(ct: slicer.vtkMRMLScalarVolumeNode) -> list[slicer.vt
     return [node for node in nodes if node is not None and node.IsA("vtkMRMLTransformableNode")]
 
 
-def _landmarks_of(ct: slicer.vtkMRMLScalarVolumeNode) -> list[slicer.vtkMRMLTransformableNode]:
-    """Return the point list that was chosen for a CT (`landmark_lists.choose`)."""
-    node = ct.GetScene().GetSingletonNode("BrainFusion", "vtkMRMLScriptedModuleNode")
-    if node is None or node.GetNodeReference(CT_POINTS_OF_ROLE) != ct:
+def _landmarks_of(volume: slicer.vtkMRMLScalarVolumeNode) -> list[slicer.vtkMRMLTransformableNode]:
+    """Return the point list that was chosen for a volume (`landmark_lists.choose`)."""
+    node = volume.GetScene().GetSingletonNode("BrainFusion", "vtkMRMLScriptedModuleNode")
+    if node is None:
         return []
-    points = node.GetNodeReference(CT_POINTS_ROLE)
-    # One list chosen for both is a mistake, and belongs to none.
-    return [] if points is None or points == node.GetNodeReference(MRI_POINTS_ROLE) else [points]
+    lists = [node.GetNodeReference(role) for role in LIST_ROLES]
+    if lists[0] == lists[1]:  # one list chosen for both is a mistake, and belongs to none
+        return []
+    chosen = zip(VOLUME_ROLES, lists, strict=True)
+    return [points for role, points in chosen if points is not None and node.GetNodeReference(role) == volume]
 
 
 def _nodes(node: slicer.vtkMRMLNode, kind: str) -> Iterator[slicer.vtkMRMLTransformableNode]:

@@ -78,13 +78,13 @@ class SecondPress:
 def pose_of(fusedNode: slicer.vtkMRMLScalarVolumeNode | None) -> Transform | None:
     """Return the pose in the frames of the two files: maps MRI points to CT points, LPS mm.
 
-    The transforms that both are under in the scene are taken out of it. None if the CT is not where the registration
-    moved it, or is under a transform that is not linear (a tilted gantry).
+    The transforms that both are under in the scene are taken out of it. None if the CT (or the MRI) is not where the
+    registration moved it, or is under a transform that is not linear (a tilted gantry).
     """
     ct, mri = (None if fusedNode is None else fusedNode.GetNodeReference(role) for role in ownership.INPUT_ROLES)
     if ct is None or mri is None or registered_ct.standing_of(ct, mri) not in _AS_REGISTERED:
         return None
-    parents = ct.GetParentTransformNode(), registered_ct.users_parent(mri)
+    parents = ct.GetParentTransformNode(), mri.GetParentTransformNode()
     if not all(parent is None or parent.IsTransformToWorldLinear() for parent in parents):
         return None
     world_from_ct, world_from_mri = (bridge.world_ras_from_parent(parent, "") for parent in parents)

@@ -1,4 +1,4 @@
-"""DICOM export: the fused volume and the registered CT as derived series in the MRI's study.
+"""DICOM export: the fused volume and the moved one as derived series in the study of the one that stayed.
 
 The library writes them (`exporting`, in the worker process). Here the MRI's files are looked up in Slicer's DICOM
 database, and the volumes are taken from the world to where the MRI's own slices are. Nothing in the scene changes.
@@ -26,6 +26,8 @@ from BrainFusionSlicer.registered_ct import Standing
 
 def exportResults(results: Any, folder: str | Path, exportAnyway: bool = False) -> list[Path]:
     """Write the fused volume and the registered CT into `folder`, as ``fused/*.dcm`` and ``ct_in_mri/*.dcm``.
+
+    Where the CT is the reference, the MRI is written in the CT's place, as ``mri_in_ct/*.dcm``, into the CT's study.
 
     If the CT is from DICOM, too, the pose is written as ``registration.dcm`` (Spatial Registration). Returns when it is
     done; `BrainFusionLogic.startExport` has it done by the worker process.
@@ -63,7 +65,7 @@ def orderFor(results: Any, folder: str | Path, exportAnyway: bool = False) -> tu
     SettingsError
         The CT and the MRI of the volume are not in the scene, or cannot be exported, or are in doubt; says why.
     ImageFileError
-        The MRI's files are not where the DICOM database has them.
+        The reference's files are not where the DICOM database has them.
     ImageContentError
         The CT is not where the registration moved it.
     GeometryError
@@ -74,32 +76,39 @@ def orderFor(results: Any, folder: str | Path, exportAnyway: bool = False) -> tu
     if reason is not None:
         raise SettingsError(reason + ".")
     mriNode, ctNode = _inputsOf(fusedNode)
+    reference = ownership.reference_of(fusedNode)
+    fixed = ctNode if reference == "ct" else mriNode
     doubt = departing.doubt_of(fusedNode)
     require_decision(doubt, exportAnyway)
-    mriFiles = _filesOf(mriNode)
-    if not mriFiles:
+    mriFiles, ctFiles = _filesOf(mriNode), _filesOf(ctNode)
+    if not (ctFiles if reference == "ct" else mriFiles):
         raise ImageFileError(
             _(
-                "The DICOM files of {mri} are not where Slicer's DICOM database has them. Import them again in the "
+                "The DICOM files of {volume} are not where Slicer's DICOM database has them. Import them again in the "
                 "DICOM module, and try again."
-            ).format(mri=mriNode.GetName())
+            ).format(volume=fixed.GetName())
         )
     fused = bridge.raw_from_node(fusedNode)
-    mriFromWorld = np.linalg.inv(_worldLpsFromDicom(mriNode))
-    fused = replace(fused, lps_from_ijk=mriFromWorld @ fused.lps_from_ijk)
-    ct, ctFromMri = registeredCt(results, fusedNode, ctNode, mriFromWorld)
-    ctFiles = _filesOf(ctNode)
+    fixedFromWorld = np.linalg.inv(_worldLpsFromDicom(fixed))
+    fused = replace(fused, lps_from_ijk=fixedFromWorld @ fused.lps_from_ijk)
+    if reference == "ct":
+        moved, movedFromFixed = movedMri(results, fusedNode, ctNode, mriNode, fixedFromWorld)
+        inputs = ExportInputs(fused, None, moved)
+    else:
+        moved, movedFromFixed = registeredCt(results, fusedNode, ctNode, fixedFromWorld)
+        inputs = ExportInputs(fused, moved)
     order = ExportOrder(
         target=Path(folder),
         mri_files=tuple(mriFiles),
         ct_files=tuple(ctFiles),
-        ct_from_mri=ctFromMri,
+        moved_from_fixed=movedFromFixed,
         window=_windowOf(fusedNode),
-        pose=departing.pose_of(fusedNode) if ctFiles else None,
-        place=departing.own_grid(mriNode) if fusedNode.GetAttribute(ownership.GRID_ATTRIBUTE) else None,
+        pose=departing.pose_of(fusedNode) if ctFiles and mriFiles else None,
+        place=departing.own_grid(fixed) if fusedNode.GetAttribute(ownership.GRID_ATTRIBUTE) else None,
         doubt=doubt,
+        reference=reference,
     )
-    return order, ExportInputs(fused, ct)
+    return order, inputs
 
 
 def whatIsMissingForExport(results: Any) -> str | None:
@@ -110,20 +119,21 @@ def whatIsMissingForExport(results: Any) -> str | None:
     mriNode, ctNode = _inputsOf(fusedNode)
     if mriNode is None or ctNode is None:
         return _("The CT and the MRI that {fused} was made from are not in the scene").format(fused=fusedNode.GetName())
-    if not bridge.is_under_linear_transforms(mriNode):
+    fixed = ownership.fixed_of(fusedNode)
+    if not bridge.is_under_linear_transforms(fixed):
         return _(
-            "{mri} is under a transform that is not linear, so what was fused is not where its DICOM slices are, and "
-            "cannot be written into its study. Export to DICOM in the Data module can still export it"
-        ).format(mri=mriNode.GetName())
+            "{volume} is under a transform that is not linear, so what was fused is not where its DICOM slices are, "
+            "and cannot be written into its study. Export to DICOM in the Data module can still export it"
+        ).format(volume=fixed.GetName())
     if ownership.registered_ct_of(fusedNode) is None:
         return _("The registered CT of {fused} was removed from the scene. Fuse again").format(
             fused=fusedNode.GetName()
         )
-    if not (mriNode.GetAttribute(ownership.DICOM_ATTRIBUTE) or "").split():
+    if not (fixed.GetAttribute(ownership.DICOM_ATTRIBUTE) or "").split():
         return _(
-            "{mri} was not loaded from DICOM, so there is no patient and no study to write into. Export to "
+            "{volume} was not loaded from DICOM, so there is no patient and no study to write into. Export to "
             "DICOM in the Data module can still export it"
-        ).format(mri=mriNode.GetName())
+        ).format(volume=fixed.GetName())
     return None
 
 
@@ -147,8 +157,8 @@ def _filesOf(node: slicer.vtkMRMLScalarVolumeNode) -> list[str]:
 
 
 def _worldLpsFromDicom(node: slicer.vtkMRMLScalarVolumeNode) -> FloatArray:
-    """Return the 4x4 matrix of the transforms that the user put a volume under: DICOM's LPS to the world's LPS, mm."""
-    matrix = bridge.world_ras_from_parent(registered_ct.users_parent(node), node.GetName())
+    """Return the 4x4 matrix of the transforms that a volume is under: DICOM's LPS to the world's LPS, mm."""
+    matrix = bridge.world_ras_from_parent(node.GetParentTransformNode(), node.GetName())
     return RAS_FROM_LPS @ matrix @ RAS_FROM_LPS
 
 
@@ -166,16 +176,36 @@ def registeredCt(
     if registered != ctNode:  # resampled: the CT is under a transform that is not linear
         raw = bridge.raw_from_node(registered)
         return replace(raw, lps_from_ijk=mriFromWorld @ raw.lps_from_ijk), None
-    standing = registered_ct.standing_of(ctNode, fusedNode.GetNodeReference(ownership.TARGET_MRI_ROLE))
+    _requireRegistered(ctNode, fusedNode.GetNodeReference(ownership.TARGET_MRI_ROLE))
+    raw = bridge.raw_from_node(ctNode, as_shown=True)
+    return raw, AffineTransform(np.linalg.inv(mriFromWorld))
+
+
+def movedMri(
+    results: Any,
+    fusedNode: slicer.vtkMRMLScalarVolumeNode,
+    ctNode: slicer.vtkMRMLScalarVolumeNode,
+    mriNode: slicer.vtkMRMLScalarVolumeNode,
+    ctFromWorld: FloatArray,
+) -> tuple[RawVolume, AffineTransform | None]:
+    """Return the MRI as it was put onto the CT, and the transform from the CT's points to its points; else as above."""
+    volumes = getattr(getattr(results, "result", None), "volumes", None)
+    if volumes is not None and volumes.mri is not None:  # the run's own
+        made = volumes.mri
+        return RawVolume(made.array_kji, ctFromWorld @ made.grid.lps_from_ijk, "MR", made.name), None
+    _requireRegistered(ctNode, mriNode)
+    return bridge.raw_from_node(mriNode, as_shown=True), AffineTransform(np.linalg.inv(ctFromWorld))
+
+
+def _requireRegistered(ctNode: slicer.vtkMRMLScalarVolumeNode, mriNode: slicer.vtkMRMLScalarVolumeNode) -> None:
+    standing = registered_ct.standing_of(ctNode, mriNode)
     if standing not in (Standing.REGISTERED, Standing.HOMELESS, Standing.NOT_MOVED):
         raise ImageContentError(
             _(
-                "{ct} is not under the transform any more that moved it onto the MRI, so it cannot be exported as "
-                "registered. Fuse again, and export then."
-            ).format(ct=ctNode.GetName())
+                "{volume} is not under the transform any more that moved it, so it cannot be exported as registered. "
+                "Fuse again, and export then."
+            ).format(volume=registered_ct.moved_of_pair(ctNode, mriNode).GetName())
         )
-    raw = bridge.raw_from_node(ctNode, as_shown=True)
-    return raw, AffineTransform(np.linalg.inv(mriFromWorld))
 
 
 def _windowOf(node: slicer.vtkMRMLScalarVolumeNode) -> tuple[float, float] | None:

@@ -15,7 +15,7 @@ from BrainFusionLib.errors import GeometryError
 from BrainFusionLib.geometry import FloatArray, apply_affine
 from BrainFusionLib.quantities import bound_length, error_length
 from BrainFusionSlicer import bridge, decisions, ownership
-from BrainFusionSlicer.companions import linear_parent
+from BrainFusionSlicer.companions import linear_from, linear_parent
 
 # The role of the colour layer among the temporary volumes of `review`, which removes it when a view is chosen.
 LAYER_ROLE = "ERROR"
@@ -45,9 +45,9 @@ class ErrorOfPair:
         return apply_affine(self.lps_from_frame @ np.linalg.inv(world_from_frame), points)
 
 
-def note_frame(fused, mri) -> None:
-    """Note on a fused volume where the frame of the transform over its MRI is."""
-    world = bridge.world_ras_from_parent(linear_parent(mri), mri.GetName())
+def note_frame(fused, mri_parent) -> None:
+    """Note on a fused volume where the frame of the transform over its MRI was, as the MRI was read under it."""
+    world = bridge.world_ras_from_parent(linear_from(mri_parent), fused.GetName())
     fused.SetAttribute(FRAME_ATTRIBUTE, json.dumps(world.ravel().tolist()))
 
 

@@ -15,7 +15,9 @@ import numpy as np
 
 from BrainFusionLib.case import Inputs, Volumes
 from BrainFusionLib.errors import GeometryError
+from BrainFusionLib.intensity import mri_scale
 from BrainFusionLib.progress import Progress
+from BrainFusionLib.settings import OutputSettings
 from BrainFusionLib.transform import Transform
 from BrainFusionLib.volume import AIR_HU, Volume
 from BrainFusionSlicer.jobs import RawVolume, ReportOrder, WritingOrder
@@ -25,13 +27,13 @@ REGISTRATION = "registration.dcm"
 
 @dataclass(frozen=True, eq=False)
 class ExportInputs:
-    """The volumes of an export, with their places in the MRI's DICOM frame of reference (the CT's in its own world).
+    """The volumes of an export: the fused one in the DICOM frame of the reference, the moved one in its own world.
 
-    A report has the MRI, too, and all places are in the world.
+    A report has both CT and MRI, and all places are in the world.
     """
 
     fused: RawVolume
-    ct: RawVolume
+    ct: RawVolume | None
     mri: RawVolume | None = None
 
     def by_role(self) -> dict[str, RawVolume]:
@@ -53,7 +55,7 @@ def export(
     if isinstance(order, ReportOrder):
         progress("exporting", 0.0)
         return (str(_write_report(order, inputs)),)
-    from BrainFusionLib.io.dicom_attributes import CT_IN_MRI, FUSED, REGISTERED_CT
+    from BrainFusionLib.io.dicom_attributes import kinds_of
     from BrainFusionLib.io.dicom_headers import read_headers
     from BrainFusionLib.io.dicom_registration import write_dicom_registration
     from BrainFusionLib.io.dicom_writing import write_dicom_results
@@ -65,28 +67,33 @@ def export(
 
             raise Cancelled("Cancelled; nothing was written.")
 
-    mri = read_headers(order.mri_files)
+    of_ct = order.reference == "ct"
+    reference = read_headers(order.ct_files if of_ct else order.mri_files)
     step("exporting", 0.0)
     fused = inputs.fused.copied()
-    mri.check_same_place(order.place or fused.grid, fused.name)  # before the work
-    ct = read_headers(order.ct_files) if order.ct_files else None
+    reference.check_same_place(order.place or fused.grid, fused.name)  # before the work
+    others = order.mri_files if of_ct else order.ct_files
+    other = read_headers(others) if others else None
+    moved = inputs.mri if of_ct else inputs.ct
+    assert moved is not None
     folders = write_dicom_results(
         fused,
-        _registered(inputs.ct.copied(), fused, order.ct_from_mri),
+        (_moved_mri if of_ct else _registered)(moved.copied(), fused, order.moved_from_fixed),
         order.target,
-        mri,
-        other=ct,
-        kinds=(FUSED, REGISTERED_CT if order.place is None else CT_IN_MRI),
+        reference,
+        other=other,
+        kinds=kinds_of(OutputSettings(order.reference, None if order.place is None else "union")),
         place=order.place,
         doubt=order.doubt,
         fused_window=order.window,
         progress=step,
     )
     files = [file for made in folders.values() for file in sorted(made.iterdir())]
-    if ct is not None and order.pose is not None:
+    if other is not None and order.pose is not None:
         path = order.target / REGISTRATION
+        ct, mri = (reference, other) if of_ct else (other, reference)
         try:
-            write_dicom_registration(order.pose, path, ct, mri, doubt=order.doubt)
+            write_dicom_registration(order.pose, path, ct, mri, reference=order.reference, doubt=order.doubt)
         except BaseException:
             for made in folders.values():
                 shutil.rmtree(made, ignore_errors=True)
@@ -101,6 +108,7 @@ def _write_report(order: ReportOrder, inputs: ExportInputs) -> Path:
     from BrainFusionLib.report import report_html
 
     assert inputs.mri is not None
+    assert inputs.ct is not None
     result = order.result
     # As the run did: the CT in Hounsfield units. Its landmarks are where the volumes were then.
     pair = put_right(replace(result.request, landmarks=None), Inputs(inputs.ct.copied(), inputs.mri.copied()))
@@ -118,20 +126,21 @@ def _write_report(order: ReportOrder, inputs: ExportInputs) -> Path:
 
 def holds_no_series(target: Path) -> bool:
     """Say whether a folder holds nothing called as the results are: what is there later is an export's."""
-    from BrainFusionLib.io.dicom_attributes import FUSED, REGISTERED_CT
+    from BrainFusionLib.io.dicom_attributes import FUSED, MRI_IN_CT, REGISTERED_CT
 
-    return not any((target / name).exists() for name in (FUSED.folder, REGISTERED_CT.folder, REGISTRATION))
+    names = FUSED.folder, REGISTERED_CT.folder, MRI_IN_CT.folder, REGISTRATION
+    return not any((target / name).exists() for name in names)
 
 
 def remove_what_a_kill_left(target: Path) -> None:
     """Remove what an export that was ended in the middle left in its folder: temporary files, and one series of two."""
-    from BrainFusionLib.io.dicom_attributes import FUSED, REGISTERED_CT
+    from BrainFusionLib.io.dicom_attributes import FUSED, MRI_IN_CT, REGISTERED_CT
     from BrainFusionLib.io.leftovers import remove_leftovers
 
     remove_leftovers(target)
-    made, missing = target / FUSED.folder, target / REGISTERED_CT.folder
+    made, others = target / FUSED.folder, [target / kind.folder for kind in (REGISTERED_CT, MRI_IN_CT)]
     with contextlib.suppress(OSError):
-        if made.is_dir() and not (missing.is_dir() and any(missing.iterdir())):
+        if made.is_dir() and not any(other.is_dir() and any(other.iterdir()) for other in others):
             shutil.rmtree(made, ignore_errors=True)
 
 
@@ -143,3 +152,12 @@ def _registered(ct: Volume, fused: Volume, ct_from_mri: Transform | None) -> Vol
 
     pulled = resample_onto(ct, fused.grid, ct_from_mri, fill=AIR_HU)
     return Volume(np.rint(pulled.array_kji), fused.grid, "CT", ct.name)
+
+
+def _moved_mri(mri: Volume, fused: Volume, mri_from_ct: Transform | None) -> Volume:
+    """Return the MRI on the fused volume's grid, on its own scale, and black where it has no voxels."""
+    if mri_from_ct is None and mri.grid.same_as(fused.grid, 0.01):
+        return Volume(mri.array_kji, fused.grid, "MR", mri.name)
+    from BrainFusionLib.resample import resample_onto
+
+    return resample_onto(mri, fused.grid, mri_from_ct, fill=mri_scale(mri.array_kji)[0])

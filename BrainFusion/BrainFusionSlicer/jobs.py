@@ -24,6 +24,7 @@ from BrainFusionLib.case.decision import Standing
 from BrainFusionLib.errors import BrainFusionError, RegistrationError, Remedy
 from BrainFusionLib.geometry import FloatArray, Grid
 from BrainFusionLib.io.dicom_attributes import Doubt
+from BrainFusionLib.settings import Side
 from BrainFusionLib.tilt import placed
 from BrainFusionLib.transform import Transform
 from BrainFusionLib.volume import Modality, Volume, VoxelArray
@@ -104,24 +105,26 @@ def _copied(raw: dict[str, RawVolume]) -> Inputs:
 class ExportOrder:
     """What to export as DICOM series, and where to.
 
-    target - A folder that holds nothing called ``fused`` or ``ct_in_mri``.
-    mri_files - The files of the MRI's series, whose patient, study and position the results get.
-    ct_files - The files of the CT's series; none if it is not DICOM.
-    ct_from_mri - From points of the MRI to points of the CT, LPS mm; None if the CT is on the fused volume's grid.
+    target - A folder that holds nothing called ``fused``, ``ct_in_mri`` or ``mri_in_ct``.
+    mri_files, ct_files - The files of the two series; none if that one is not DICOM.
+    moved_from_fixed - From points of the fused volume to points of the one that was moved, and is written, too (the CT,
+        or with the CT as reference the MRI), LPS mm; None if it is on the fused volume's grid.
     window - Lowest and highest value that the fused volume is shown with.
     pose - The same between the frames of the two series, for the registration object; None without one.
-    place - The MRI's own grid, if the fused volume is on another one.
+    place - The reference's own grid, if the fused volume is on another one.
     doubt - What each object says of itself, or None.
+    reference - Whose patient, study and position the results get.
     """
 
     target: Path
     mri_files: tuple[str, ...]
     ct_files: tuple[str, ...]
-    ct_from_mri: Transform | None
+    moved_from_fixed: Transform | None
     window: tuple[float, float] | None
     pose: Transform | None = None
     place: Grid | None = None
     doubt: Doubt | None = None
+    reference: Side = "mri"
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,7 +134,7 @@ class ReportOrder:
     path - The page.
     result - The record of the result, without voxels.
     standings - The decisions about it, with whether they hold.
-    ct_from_mri - As in `ExportOrder`.
+    ct_from_mri - From points of the fused volume to points of the CT, LPS mm; None if the CT is on its grid.
     """
 
     path: Path

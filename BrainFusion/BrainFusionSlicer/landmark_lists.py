@@ -20,12 +20,9 @@ from BrainFusionLib.geometry import FloatArray
 from BrainFusionLib.landmarks import LandmarkErrors, Landmarks, Marked, pair_landmarks
 from BrainFusionLib.transform import RigidTransform
 from BrainFusionSlicer import registered_ct
-from BrainFusionSlicer.companions import CT_POINTS_OF_ROLE, CT_POINTS_ROLE, MRI_POINTS_ROLE
+from BrainFusionSlicer.companions import LIST_ROLES, VOLUME_ROLES
 
 LIST_CLASS = "vtkMRMLMarkupsFiducialNode"
-# References of the parameter node: the two lists, and the two volumes that they were chosen for.
-LIST_ROLES = (CT_POINTS_ROLE, MRI_POINTS_ROLE)
-VOLUME_ROLES = (CT_POINTS_OF_ROLE, "BrainFusion.MRIPointsOf")
 
 
 def choose(parameterNode: slicer.vtkMRMLScriptedModuleNode, index: int, points, volume) -> None:
@@ -125,23 +122,21 @@ def left_out(lists) -> int:
     return _paired(lists).left_out
 
 
-def as_read(lists, ct, mri, as_shown: bool = False) -> Landmarks:
-    """Return landmarks in the frames in which `bridge.raw_from_node` gives the two volumes, LPS mm.
+def as_read(lists, ct, mri, above: tuple | None = None) -> Landmarks:
+    """Return landmarks in the frames in which the two volumes are read, LPS mm.
 
-    :param as_shown: as there
+    :param above: the transforms under which they are read (`registered_ct.parents_as_read`, which is the default)
     :raises GeometryError: a list is not under its volume's transform, or there are fewer than two pairs
     """
     reason = why_not(lists, ct, mri)
     if reason is not None:
         raise GeometryError(reason)
     landmarks = _paired(lists)
-    above = (
-        ct.GetParentTransformNode() if as_shown else registered_ct.users_parent(ct),
-        registered_ct.users_parent(mri),
-    )
     read = [
         _through(parent, None, points)
-        for parent, points in zip(above, (landmarks.ct_lps_mm, landmarks.mri_lps_mm), strict=True)
+        for parent, points in zip(
+            above or registered_ct.parents_as_read(ct, mri), (landmarks.ct_lps_mm, landmarks.mri_lps_mm), strict=True
+        )
     ]
     return Landmarks(landmarks.names, *read, landmarks.left_out)
 

@@ -16,8 +16,8 @@ from slicer.ScriptedLoadableModule import ScriptedLoadableModuleLogic
 
 import BrainFusionLib
 from BrainFusionLib.case import Request, Result, Source
-from BrainFusionLib.errors import Cancelled, SettingsError
-from BrainFusionLib.settings import Settings
+from BrainFusionLib.errors import Cancelled, GeometryError, SettingsError
+from BrainFusionLib.settings import Settings, Side
 from BrainFusionLib.transform import RigidTransform
 from BrainFusionSlicer import (
     acquired,
@@ -60,28 +60,56 @@ class QtTicker:
 
 
 def requested(
-    ctVolume, mriVolume, *, settings: Settings | None = None, mask=None, landmarks=None, as_shown: bool = False
+    ctVolume,
+    mriVolume,
+    *,
+    settings: Settings | None = None,
+    mask=None,
+    landmarks=None,
+    reference: Side | None = None,
+    as_shown: bool = False,
 ) -> tuple[Request, RawInputs]:
     """Return a request for a pair of nodes, and the pair's voxels.
 
-    :param as_shown: whether an earlier result's transform over the CT counts like any other
+    :param reference: the volume that is to stay where it is; that of the pair's last result if None
+    :param as_shown: whether an earlier result's transform counts like any other
     :raises BrainFusionError: a node cannot be used; says why
     :raises MissingDependencyError: torch is not installed
     """
     torch_setup.require_torch((settings or Settings()).device)
+    above = registered_ct.parents_as_read(ctVolume, mriVolume, reference, as_shown)
     rawInputs = RawInputs(
-        ct=acquired.with_acquisition(bridge.raw_from_node(ctVolume, as_shown=as_shown), ctVolume),
-        mri=acquired.with_acquisition(bridge.raw_from_node(mriVolume), mriVolume),
-        mri_mask=None if mask is None else bridge.mask_from_node(mask, mriVolume),
+        ct=acquired.with_acquisition(bridge.raw_under(ctVolume, above[0]), ctVolume),
+        mri=acquired.with_acquisition(bridge.raw_under(mriVolume, above[1]), mriVolume),
+        mri_mask=None if mask is None else bridge.mask_from_node(mask, mriVolume, above[1]),
     )
     request = Request(
         ct=Source(rawInputs.ct.name),
         mri=Source(rawInputs.mri.name),
         mri_mask=None if rawInputs.mri_mask is None else Source(rawInputs.mri_mask.name),
         settings=settings or Settings(),
-        landmarks=None if landmarks is None else landmark_lists.as_read(landmarks, ctVolume, mriVolume, as_shown),
+        landmarks=None if landmarks is None else landmark_lists.as_read(landmarks, ctVolume, mriVolume, above),
     )
     return request, rawInputs
+
+
+def requireMovable(ctVolume, mriVolume, reference: Side, transform=None, moves: bool = True) -> None:
+    """Refuse a pair of which one cannot be moved onto the other, and a transform that moves something else.
+
+    :param moves: whether it is to be moved at all
+    :raises GeometryError: it cannot be moved
+    :raises SettingsError: the transform moves something else
+    """
+    why_not = (bridge.why_not_onto if moves else bridge.why_not_reference)(ctVolume, mriVolume, reference)
+    if why_not is not None:
+        raise GeometryError(f"{why_not}.")
+    moved = mriVolume if reference == "ct" else ctVolume
+    if transform is not None and (other := bridge.carried_by(transform, moved)) is not None:
+        raise SettingsError(
+            _("{transform} moves {other}: choose another output transform, or a new one.").format(
+                transform=transform.GetName(), other=other.GetName()
+            )
+        )
 
 
 def make_runner() -> Runner:
@@ -134,7 +162,9 @@ class FusionLogic(ScriptedLoadableModuleLogic):
 
         The voxels and geometry of the inputs are not changed. The CT is put under a linear transform, ``CT to MRI``,
         that moves it onto the MRI; running again replaces it. (A CT under a transform that is not linear stays where it
-        is: the result is the resampled CT then, and a transform that it is not under.)
+        is: the result is the resampled CT then, and a transform that it is not under.) With the CT as reference in
+        ``settings.output`` it is the MRI that is put onto the CT, by ``MRI to CT``, and the results are in the CT's
+        frame.
 
         :param ctVolume: CT in Hounsfield units; under any transforms
         :param mriVolume: MRI of the same head; under any transforms
@@ -144,7 +174,8 @@ class FusionLogic(ScriptedLoadableModuleLogic):
         :param fusedVolume: overwritten with the result, in world coordinates; a new volume if None
         :param transform: linear transform node to write to; this pair's earlier one or a new one if None
         :param alphaVolume: gets the weight of the CT, 0 to 1; True for a new volume, None for none
-        :param resampledCTVolume: gets the CT on the grid of the result; True for a new volume, None for none
+        :param resampledCTVolume: gets the CT on the grid of the result (with the CT as reference the MRI); True for a
+            new volume, None for none
         :param settings: BrainFusionLib's; the default ones if None
         :param startTransform: linear transform node, CT to MRI, to try as starting pose besides all others
         :param keepAlignment: skip the registration: fuse the two as they are in the scene
@@ -176,18 +207,18 @@ class FusionLogic(ScriptedLoadableModuleLogic):
                 )
             )
         permission.require_permission(outputs, ctVolume, mriVolume, overwrite)
-        if transform is not None and (other := bridge.carried_by(transform, ctVolume)) is not None:
-            raise SettingsError(
-                _("{transform} moves {other}: choose another output transform, or a new one.").format(
-                    transform=transform.GetName(), other=other.GetName()
-                )
-            )
-        if (settings or Settings()).output.reference != "mri":
-            raise SettingsError(_("In a scene the MRI stays where it is: choose the reference 'mri'."))
+        reference = (settings or Settings()).output.reference
+        requireMovable(ctVolume, mriVolume, reference, transform, moves=not keepAlignment)
         if startFromLandmarks and (landmarks is None or startTransform is not None or keepAlignment):
             raise SettingsError(_("A start from landmarks needs landmarks, and no other start."))
         request, rawInputs = requested(
-            ctVolume, mriVolume, settings=settings, mask=mask, landmarks=landmarks, as_shown=keepAlignment
+            ctVolume,
+            mriVolume,
+            settings=settings,
+            mask=mask,
+            landmarks=landmarks,
+            reference=reference,
+            as_shown=keepAlignment,
         )
         start = None if startTransform is None else bridge.start_from_node(startTransform)
         if startFromLandmarks:
@@ -196,7 +227,7 @@ class FusionLogic(ScriptedLoadableModuleLogic):
         request = replace(request, start=start, given=given, check=check)
         logging.info("BrainFusion: fusing %s and %s", request.ct.name, request.mri.name)
         outputsByRole = {"fused": fusedVolume, "transform": transform, "alpha": alphaVolume, "ct": resampledCTVolume}
-        task = Task(ctVolume, mriVolume, outputsByRole, keepAlignment, self.cancel, finishedCallback)
+        task = Task(ctVolume, mriVolume, outputsByRole, keepAlignment, self.cancel, finishedCallback, reference)
         self._begin(task, request, rawInputs, progressCallback)
 
     def _begin(self, task: Task, request: Request, rawInputs: RawInputs, progressCallback) -> None:
@@ -324,12 +355,12 @@ class FusionLogic(ScriptedLoadableModuleLogic):
         assert outcome is not None
         return outcome
 
-    def undo(self, ctVolume) -> bool:
-        """Take the CT back to where it was before it was registered; say whether it had been moved."""
-        return registered_ct.take_back(ctVolume)
+    def undo(self, volume) -> bool:
+        """Take a CT (or an MRI that was put onto a CT) back to where it was before; say whether it had been moved."""
+        return registered_ct.take_back(volume)
 
     def redo(self, ctVolume, mriVolume) -> bool:
-        """Put the CT onto the MRI again, by the transform of their last result; say whether there is one."""
+        """Put the one onto the other again, by the transform of their last result; say whether there is one."""
         return registered_ct.bring_again(ctVolume, mriVolume)
 
     def _finished(self, result: Result | None, problem: Exception | None) -> None:

@@ -6,7 +6,11 @@ Slicer's selectors move to a neighbour by themselves when their node is removed.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import slicer
+
+from BrainFusionLib.settings import Side
 
 # References from an output to the inputs that it was made of.
 MOVED_CT_ROLE = "BrainFusion.CT"
@@ -26,25 +30,54 @@ DICOM_ATTRIBUTE = "DICOM.instanceUIDs"
 REVIEW_ATTRIBUTE = "BrainFusion.Review"
 
 FUSED, TRANSFORM, ALPHA, RESAMPLED_CT, BONE = "fused", "transform", "alpha", "ct", "bone"
+RESAMPLED_MRI = "mri"
 CLASSES = {
     FUSED: "vtkMRMLScalarVolumeNode",
     TRANSFORM: "vtkMRMLLinearTransformNode",
     ALPHA: "vtkMRMLScalarVolumeNode",
     RESAMPLED_CT: "vtkMRMLScalarVolumeNode",
     BONE: "vtkMRMLSegmentationNode",
+    RESAMPLED_MRI: "vtkMRMLScalarVolumeNode",
 }
+# On an output in the CT's frame, where the MRI is moved onto the CT: whose frame it is.
+REFERENCE_ATTRIBUTE = "BrainFusion.Reference"
+# On the transform of a result that a later result of its pair has replaced, which moves the other volume.
+REPLACED_ATTRIBUTE = "BrainFusion.Replaced"
 # On a fused volume that is not on the MRI's grid: which one it is on.
 GRID_ATTRIBUTE = "BrainFusion.OutputGrid"
 
 
-def mark(node: slicer.vtkMRMLNode, role: str, ct: slicer.vtkMRMLNode, mri: slicer.vtkMRMLNode) -> None:
-    """Note on a node that it is an output of a CT and an MRI."""
+def mark(
+    node: slicer.vtkMRMLNode, role: str, ct: slicer.vtkMRMLNode, mri: slicer.vtkMRMLNode, reference: Side = "mri"
+) -> None:
+    """Note on a node that it is an output of a CT and an MRI, in the frame of one of them."""
     if not is_output_of(node, ct, mri):
         _part_from_file(node)
     node.SetAttribute(OUTPUT_ATTRIBUTE, role)
     node.SetNodeReferenceID(SELF_ROLE, node.GetID())
     node.SetNodeReferenceID(MOVED_CT_ROLE, ct.GetID())
     node.SetNodeReferenceID(TARGET_MRI_ROLE, mri.GetID())
+    node.SetAttribute(REFERENCE_ATTRIBUTE, None if reference == "mri" else reference)
+
+
+def reference_of(output: slicer.vtkMRMLNode) -> Side:
+    """Return in whose frame an output is; the other volume is the one that was moved."""
+    return "ct" if output.GetAttribute(REFERENCE_ATTRIBUTE) == "ct" else "mri"
+
+
+def moved_role(output: slicer.vtkMRMLNode) -> str:
+    """Return the role of an output's reference to the volume that was moved."""
+    return TARGET_MRI_ROLE if reference_of(output) == "ct" else MOVED_CT_ROLE
+
+
+def moved_of(output: slicer.vtkMRMLNode) -> slicer.vtkMRMLNode | None:
+    """Return the volume that was moved: the CT, unless the output is in the CT's frame."""
+    return output.GetNodeReference(moved_role(output))
+
+
+def fixed_of(output: slicer.vtkMRMLNode) -> slicer.vtkMRMLNode | None:
+    """Return the volume in whose frame an output is."""
+    return output.GetNodeReference(MOVED_CT_ROLE if reference_of(output) == "ct" else TARGET_MRI_ROLE)
 
 
 def _part_from_file(node: slicer.vtkMRMLNode) -> None:
@@ -107,12 +140,32 @@ def is_output_of(node: slicer.vtkMRMLNode, ct: slicer.vtkMRMLNode | None, mri: s
 
 
 def find_output(role: str, ct: slicer.vtkMRMLNode | None, mri: slicer.vtkMRMLNode | None) -> slicer.vtkMRMLNode | None:
-    """Return the newest output of a pair in a role, or None."""
+    """Return the newest output of a pair in a role, or None; a transform that was replaced is none."""
+    found = (node for node in _outputs(role, ct, mri) if not node.GetAttribute(REPLACED_ATTRIBUTE))
+    return next(found, None)
+
+
+def find_transform(
+    ct: slicer.vtkMRMLNode, mri: slicer.vtkMRMLNode, reference: Side
+) -> slicer.vtkMRMLLinearTransformNode | None:
+    """Return the newest transform of a pair that moves one of the two onto the other, replaced or not."""
+    return next((node for node in _outputs(TRANSFORM, ct, mri) if reference_of(node) == reference), None)
+
+
+def note_in_force(transform: slicer.vtkMRMLLinearTransformNode) -> None:
+    """Note that a transform is that of the last result of its pair, and that those which move the other one are not."""
+    reference = reference_of(transform)
+    ct, mri = (transform.GetNodeReference(role) for role in INPUT_ROLES)
+    for one in _outputs(TRANSFORM, ct, mri):
+        one.SetAttribute(REPLACED_ATTRIBUTE, None if reference_of(one) == reference else "true")
+
+
+def _outputs(role: str, ct: slicer.vtkMRMLNode | None, mri: slicer.vtkMRMLNode | None) -> Iterator[slicer.vtkMRMLNode]:
+    """Yield the outputs of a pair in a role, the newest first."""
     if ct is None or mri is None:
-        return None
+        return
     scene = ct.GetScene()
-    for index in reversed(range(scene.GetNumberOfNodesByClass(CLASSES[role]))):
-        node = scene.GetNthNodeByClass(index, CLASSES[role])
+    nodes = [scene.GetNthNodeByClass(n, CLASSES[role]) for n in range(scene.GetNumberOfNodesByClass(CLASSES[role]))]
+    for node in reversed(nodes):
         if role_of(node) == role and is_output_of(node, ct, mri):
-            return node
-    return None
+            yield node

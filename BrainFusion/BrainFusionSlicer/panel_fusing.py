@@ -84,7 +84,7 @@ class FusingControls:
             parameters.ctVolume,
             parameters.mriVolume,
             None if fused is True else fused,
-            parameters.ctToMriTransform,
+            self.chosenTransform(),
             alphaVolume=alpha,
             resampledCTVolume=resampled,
             settings=self.chosenSettings(choices.is_bone_chosen(parameters)),
@@ -95,6 +95,11 @@ class FusingControls:
             finishedCallback=self.onFinished,
         )
         self.updatePanel()
+
+    def chosenTransform(self):
+        """Return the output transform that is chosen; not one of this pair's that moves the reference."""
+        selection.follow_reference(self._parameterNode, choices.chosen_reference(self._parameterNode))
+        return self._parameterNode.ctToMriTransform
 
     def chosenSettings(self, bone: bool = False) -> Settings:
         """Return the settings that are chosen; the bone is made by a fusion alone."""
@@ -176,7 +181,7 @@ class FusingControls:
         if (parameters.ctVolume, parameters.mriVolume) == (ct, mri):
             words = [_("Fused in {seconds:.0f} s.").format(seconds=outcome.seconds)]
         if outcome.moved:
-            words.append(_("Moved with the CT: {count}.").format(count=outcome.moved))
+            words.append(_("Moved with the {volume}: {count}.").format(volume=self._state.moved, count=outcome.moved))
         words += [_("{reason}: it was kept, and this is a new volume.").format(reason=why) for why in self._kept if why]
         words += [_("{reason}: it was kept, and a new one was made.").format(reason=why) for why in outcome.kept]
         self.say(" ".join(words))

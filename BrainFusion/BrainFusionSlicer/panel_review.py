@@ -60,7 +60,7 @@ class ReviewControls:
             self.updatePanel()
             return
         if view is View.UNREGISTERED:
-            registered_ct.take_back(ct, to_look=True)
+            registered_ct.take_back(registered_ct.moved_of_pair(ct, mri), to_look=True)
         self._view = view
         fused, registered, _mri = self.registeredNodes()
         stored = currency.stored_on(fused)
@@ -111,17 +111,18 @@ class ReviewControls:
     def onUndoButton(self, checked: bool = False) -> None:
         parameters = self._parameterNode
         pair = parameters.ctVolume, parameters.mriVolume
+        volume, word = registered_ct.moved_of_pair(*pair), self._state.moved
         for section in self.sections:  # an adjustment that is going on is a step of its own
             section.put_away()
-        step = pose_history.step_back(pair[0])
+        step = pose_history.step_back(volume)
         if step is not None:
-            self.say(_("Undone: the CT is where it was before {step}.").format(step=step))
+            self.say(_("Undone: the {volume} is where it was before {step}.").format(volume=word, step=step))
             return
-        why_not, moved = self._state.why_not_moved, registered_ct.moved_with(pair[0])
+        why_not, moved = self._state.why_not_moved, registered_ct.moved_with(volume)
         self.putAwayReview()
         self._view = View.FUSED
         if registered_ct.leave_unregistered(*pair):
-            words = [_("Undone: the CT is where it was before the registration.")]
+            words = [_("Undone: the {volume} is where it was before the registration.").format(volume=word)]
             if moved:
                 words.append(_("Moved back with it: {count}.").format(count=moved))
             self.say(" ".join(words))

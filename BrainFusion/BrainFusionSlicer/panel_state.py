@@ -26,7 +26,7 @@ from BrainFusionSlicer.registered_ct import Standing
 from BrainFusionSlicer.review import View
 from BrainFusionSlicer.verdict_text import Card
 
-SHORTCUT = "Ctrl+Return"
+SHORTCUT, UNREGISTERED_SHORTCUT = "Ctrl+Return", "Alt+5"
 # Where the CT is when there is something that Undo can do, or a reason to tell why it cannot.
 UNDOABLE = (Standing.REGISTERED, Standing.SHOWN_UNREGISTERED, Standing.HARDENED, Standing.HOMELESS)
 # Background and letters of a card's heading: the same in a light and a dark theme.
@@ -52,7 +52,8 @@ class PanelState:
     starts_from_transform - Whether the registration starts from a transform.
     view - What the slice views show.
     not_viewable - For each view that cannot be shown, why not.
-    standing - Where the CT is with respect to its registration.
+    standing - Where the volume that the registration moved is with respect to that.
+    moved - What that volume is called in words: the CT, or with the CT as reference the MRI.
     why_not_moved - Why it cannot be taken back, or None.
     undoes - What Undo takes back first, in words, or None if that is the registration.
     card - The words in the place of the verdict, or None.
@@ -72,6 +73,7 @@ class PanelState:
     view: View
     not_viewable: Mapping[View, str]
     standing: Standing
+    moved: str
     why_not_moved: str | None
     undoes: str | None
     card: Card | None
@@ -118,11 +120,13 @@ def state_of(
         missing = why_blocked(blocked[0])
     fused = judged(parameters.fusedVolume, pair) if is_pair else None
     standing = registered_ct.standing_of(*pair) if is_pair else Standing.NOT_MOVED
+    moved = registered_ct.moved_of_pair(*pair) if is_pair else None
     shown = pose_verdict.shown(fused, *pair) if is_pair and not running else pose_verdict.Shown()
     stored, changes = shown.stored, list(shown.changes)
     of_fused = None if running else currency.stored_on(fused)
     unregistered = standing is Standing.SHOWN_UNREGISTERED
-    card = None if stored is None else _card(stored, changes, unregistered)
+    word = _("MRI") if is_pair and moved == pair[1] else _("CT")
+    card = None if stored is None else _card(stored, changes, word if unregistered else None)
     holds = stored is not None and not changes and not unregistered
     return PanelState(
         running=running,
@@ -134,12 +138,15 @@ def state_of(
         is_empty=bool(parameters) and pair == (None, None),
         starts_from_transform=bool(parameters) and parameters.start.name in ("transform", "refine"),
         view=View.UNREGISTERED if unregistered else view,
-        not_viewable=_not_viewable(fused, pair, standing, of_fused is not None and not _has_changed(of_fused, pair))
+        not_viewable=_not_viewable(
+            fused, pair, (standing, moved, word), of_fused is not None and not _has_changed(of_fused, pair)
+        )
         if is_pair
         else dict.fromkeys(View, _("Fuse first")),
         standing=standing,
-        why_not_moved=verdict_text.why_not_moved(standing, pair[0].GetName()) if is_pair else None,
-        undoes=pose_history.last_step(pair[0]) if is_pair else None,
+        moved=word,
+        why_not_moved=verdict_text.why_not_moved(standing, moved.GetName()) if is_pair else None,
+        undoes=pose_history.last_step(moved) if is_pair else None,
         card=card,
         jump=_jump(stored) if holds else _("Largest misalignment"),
         jump_mri_mm=_jump_to(stored) if holds else None,
@@ -214,8 +221,15 @@ def _draw_review(ui, state: PanelState) -> None:
         View.CT: (ui.overlayButton, _("Show the bone of the CT in colour over the MRI")),
         View.OUTLINE: (ui.outlineButton, _("Show the outline of the CT bone on the MRI")),
         View.SQUARES: (ui.checkerboardButton, _("Show CT and MRI in squares of 20 mm")),
-        View.UNREGISTERED: (ui.showUnregisteredButton, _("Show the CT where it was before the registration")),
+        View.UNREGISTERED: (
+            ui.showUnregisteredButton,
+            _("Show the {volume} where it was before the registration").format(volume=state.moved),
+        ),
     }
+    text = _("Show unregistered {volume}").format(volume=state.moved)
+    if ui.showUnregisteredButton.text != text:
+        ui.showUnregisteredButton.setText(text)
+        ui.showUnregisteredButton.setShortcut(qt.QKeySequence(UNREGISTERED_SHORTCUT))
     viewable = len(state.not_viewable) < len(views) and state.card is not None
     ui.reviewFrame.setVisible(viewable or state.standing in UNDOABLE)
     ui.reviewFrame.setEnabled(not state.running)
@@ -228,14 +242,18 @@ def _draw_review(ui, state: PanelState) -> None:
     ui.undoButton.setEnabled(state.standing in UNDOABLE and not state.running)
     ui.undoButton.setVisible(state.standing in UNDOABLE)
     before = state.undoes or _("the registration")
-    tip = _("Move the CT back to where it was before {step}").format(step=before)
+    tip = _("Move the {volume} back to where it was before {step}").format(volume=state.moved, step=before)
     ui.undoButton.setToolTip((state.why_not_moved if state.undoes is None else None) or tip)
     _set_quietly(ui.linkCheckBox, state.are_linked)
 
 
-def _not_viewable(fused, pair, standing: Standing, holds: bool) -> dict[View, str]:
-    """Say of each view that cannot be shown why not."""
+def _not_viewable(fused, pair, moving: tuple, holds: bool) -> dict[View, str]:
+    """Say of each view that cannot be shown why not.
+
+    :param moving: where the volume is that the registration moved, this volume, and what it is called
+    """
     reasons: dict[View, str] = {}
+    standing, moved, word = moving
     registered = ownership.registered_ct_of(fused)
     if fused is None and standing in (Standing.REGISTERED, Standing.SHOWN_UNREGISTERED):
         reasons = dict.fromkeys((View.FUSED, View.OUTLINE, View.SQUARES), _("Fuse first"))
@@ -250,8 +268,10 @@ def _not_viewable(fused, pair, standing: Standing, holds: bool) -> dict[View, st
     if standing not in (Standing.REGISTERED, Standing.SHOWN_UNREGISTERED):
         if fused is not None and registered is not None and registered != pair[0]:
             return reasons  # a resampled CT is the registered one, and the CT itself was never moved
-        why_not = verdict_text.why_not_moved(standing, pair[0].GetName())
-        reasons[View.UNREGISTERED] = why_not or _("The CT is where it was before: it was not moved, or that was undone")
+        why_not = verdict_text.why_not_moved(standing, moved.GetName())
+        reasons[View.UNREGISTERED] = why_not or _(
+            "The {volume} is where it was before: it was not moved, or that was undone"
+        ).format(volume=word)
     elif standing is Standing.SHOWN_UNREGISTERED:
         reasons.pop(View.UNREGISTERED, None)
         # What is there is shown by switching it off.
@@ -266,9 +286,9 @@ def _has_changed(stored: currency.StoredVerdict, pair) -> bool:
     return bool(currency.changes_since(stored, *pair))
 
 
-def _card(stored: currency.StoredVerdict, changes: list[str], unregistered: bool) -> Card:
-    if unregistered:
-        return verdict_text.of_unregistered()
+def _card(stored: currency.StoredVerdict, changes: list[str], unregistered: str | None) -> Card:
+    if unregistered is not None:
+        return verdict_text.of_unregistered(unregistered)
     return verdict_text.of_changes(changes) if changes else stored.card
 
 

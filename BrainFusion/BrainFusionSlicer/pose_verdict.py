@@ -37,7 +37,9 @@ def store(ct: slicer.vtkMRMLScalarVolumeNode, mri: slicer.vtkMRMLScalarVolumeNod
     forget(ct, mri)
     transform = ownership.find_output(ownership.TRANSFORM, ct, mri)
     has_moved = transform is not None and bool(transform.GetAttribute(registered_ct.GEOMETRY_ATTRIBUTE))
-    is_theirs = transform is not None and (not has_moved or registered_ct.result_transform_of(ct) == transform)
+    is_theirs = transform is not None and (
+        not has_moved or registered_ct.result_transform_of(ownership.moved_of(transform)) == transform
+    )
     carrier = transform if is_theirs else _parameter_node(ct.GetScene())
     if carrier is not None:
         currency.store(carrier, verdict)

@@ -7,6 +7,7 @@ import slicer
 from slicer.i18n import tr as _
 
 from BrainFusionLib.errors import GeometryError
+from BrainFusionLib.settings import Side
 from BrainFusionLib.transform import AffineTransform, RigidTransform, Transform
 from BrainFusionSlicer import bridge, registered_ct
 
@@ -14,24 +15,38 @@ from BrainFusionSlicer import bridge, registered_ct
 LEAST_DETERMINANT = 1e-9
 
 
-def shown_pose(ct: slicer.vtkMRMLScalarVolumeNode) -> RigidTransform:
-    """Return the pose in which a CT is shown: maps MRI points to CT points, LPS mm, as `bridge.raw_from_node` reads it.
+def shown_pose(
+    ct: slicer.vtkMRMLScalarVolumeNode, mri: slicer.vtkMRMLScalarVolumeNode, reference: Side | None = None
+) -> RigidTransform:
+    """Return the pose in which a CT is shown on an MRI: maps MRI points to CT points, LPS mm.
 
-    That is the identity unless a result's transform is over the CT.
+    The points are those of the volumes as they are read (`registered_ct.parents_as_read`). It is the identity unless a
+    result's transform is over one of them.
+
+    Parameters
+    ----------
+    ct, mri, reference
+        As there.
 
     Raises
     ------
     GeometryError
         The transform has been given a scale or a shear.
     """
-    ours = registered_ct.result_transform_of(ct)
-    if ours is None:
-        return RigidTransform.identity()
-    before = bridge.world_ras_from_parent(registered_ct.former_parent(ours), ct.GetName())
-    moved = bridge.world_ras_from_parent(ours, ct.GetName()) @ np.linalg.inv(before)
+    moves = []
+    for volume, read in zip((ct, mri), registered_ct.parents_as_read(ct, mri, reference), strict=True):
+        now = volume.GetParentTransformNode()
+        if now == read:  # also where that is not linear
+            moves.append(np.eye(4))
+            continue
+        worlds = (bridge.world_ras_from_parent(parent, volume.GetName()) for parent in (now, read))
+        shown, before = worlds
+        moves.append(shown @ np.linalg.inv(before))
+    ct_from_mri = np.linalg.inv(moves[0]) @ moves[1]
     try:
-        return RigidTransform(np.linalg.inv(bridge.LPS_FROM_RAS @ moved @ bridge.RAS_FROM_LPS))
+        return RigidTransform(bridge.LPS_FROM_RAS @ ct_from_mri @ bridge.RAS_FROM_LPS)
     except GeometryError as error:
+        ours = registered_ct.result_transform_of(ct) or registered_ct.result_transform_of(mri)
         raise GeometryError(
             _(
                 "{transform} does not only rotate and shift: it scales or shears, or a transform above it does. The "
@@ -54,7 +69,7 @@ def pose_from_node(node: slicer.vtkMRMLTransformNode) -> Transform:
                 transform=node.GetName()
             )
         )
-    moved = bridge.world_ras_from_parent(node, node.GetName())
+    moved = bridge.mri_from_ct_of(node)
     if abs(float(np.linalg.det(moved[:3, :3]))) < LEAST_DETERMINANT:
         raise GeometryError(_("{transform} cannot be inverted.").format(transform=node.GetName()))
     ct_from_mri = np.linalg.inv(bridge.LPS_FROM_RAS @ moved @ bridge.RAS_FROM_LPS)

@@ -10,7 +10,7 @@ from slicer.i18n import tr as _
 
 from BrainFusionLib.case import Result
 from BrainFusionLib.errors import SettingsError
-from BrainFusionLib.settings import Settings
+from BrainFusionLib.settings import Settings, Side
 from BrainFusionSlicer import (
     bridge,
     currency,
@@ -22,7 +22,7 @@ from BrainFusionSlicer import (
     registered_ct,
     verdict_text,
 )
-from BrainFusionSlicer.logic import FusionLogic, requested
+from BrainFusionSlicer.logic import FusionLogic, requested, requireMovable
 from BrainFusionSlicer.task import BrainFusionOutcome, Task
 
 Finished = Callable[[BrainFusionOutcome | None, Exception | None], None]
@@ -56,12 +56,18 @@ class PosingLogic(FusionLogic):
         if startFromLandmarks and (landmarks is None or startTransform is not None):
             raise SettingsError(_("A start from landmarks needs landmarks, and no other start."))
         self._requireWritable(transform, ctVolume, mriVolume, overwrite, inputs=(startTransform,))
-        request, rawInputs = requested(ctVolume, mriVolume, settings=settings, mask=mask, landmarks=landmarks)
+        reference = (settings or Settings()).output.reference
+        requireMovable(ctVolume, mriVolume, reference, transform)
+        request, rawInputs = requested(
+            ctVolume, mriVolume, settings=settings, mask=mask, landmarks=landmarks, reference=reference
+        )
         start = None if startTransform is None else bridge.start_from_node(startTransform)
         if startFromLandmarks:
             start = request.landmarks.rigid_fit()
         request = replace(request, fuse=False, start=start)
-        task = PoseTask(ctVolume, mriVolume, transform, pose_history.REGISTRATION, self.cancel, finishedCallback)
+        task = PoseTask(
+            ctVolume, mriVolume, transform, pose_history.REGISTRATION, self.cancel, finishedCallback, reference
+        )
         self._begin(task, request, rawInputs, progressCallback)
 
     def startRefinement(
@@ -77,18 +83,28 @@ class PosingLogic(FusionLogic):
     ) -> None:
         """Start to register the CT from where it is shown, within 20 mm and 15 degrees of it, and to judge the pose.
 
+        What the pair's last result moved is moved again; where there is none, what the settings say.
+
         :raises GeometryError: the CT is shown in a pose that is not rigid
         """
         self._requirePair(ctVolume, mriVolume)
-        start = poses.shown_pose(ctVolume)
         settings = settings or Settings()
-        settings = replace(settings, registration=replace(settings.registration, search="local"))
-        request, rawInputs = requested(ctVolume, mriVolume, settings=settings, mask=mask, landmarks=landmarks)
-        request = replace(request, fuse=False, start=start)
         # Not another transform that is chosen as an output: what is refined is what is shown.
-        ours = registered_ct.result_transform_of(ctVolume)
+        ours = registered_ct.result_transform_of(registered_ct.moved_of_pair(ctVolume, mriVolume))
         into = ours if ours is not None and ownership.is_output_of(ours, ctVolume, mriVolume) else None
-        task = PoseTask(ctVolume, mriVolume, into, pose_history.REFINEMENT, self.cancel, finishedCallback)
+        reference = settings.output.reference if into is None else ownership.reference_of(into)
+        requireMovable(ctVolume, mriVolume, reference)
+        start = poses.shown_pose(ctVolume, mriVolume, reference)
+        settings = replace(
+            settings,
+            registration=replace(settings.registration, search="local"),
+            output=replace(settings.output, reference=reference),
+        )
+        request, rawInputs = requested(
+            ctVolume, mriVolume, settings=settings, mask=mask, landmarks=landmarks, reference=reference
+        )
+        request = replace(request, fuse=False, start=start)
+        task = PoseTask(ctVolume, mriVolume, into, pose_history.REFINEMENT, self.cancel, finishedCallback, reference)
         self._begin(task, request, rawInputs, progressCallback)
 
     def startCheck(
@@ -109,7 +125,7 @@ class PosingLogic(FusionLogic):
         :raises GeometryError: the CT is shown in a pose that is not rigid, or the transform is not linear
         """
         self._requirePair(ctVolume, mriVolume)
-        given = poses.shown_pose(ctVolume) if poseTransform is None else poses.pose_from_node(poseTransform)
+        given = poses.shown_pose(ctVolume, mriVolume) if poseTransform is None else poses.pose_from_node(poseTransform)
         settings = settings or Settings()
         # A given pose is used unchanged.
         settings = replace(settings, registration=replace(settings.registration, align="skull", model="rigid"))
@@ -130,41 +146,40 @@ class PosingLogic(FusionLogic):
         if transform in [node for node in inputs if node is not None]:
             raise SettingsError(_("The output transform must not be the one that the registration starts from."))
         permission.require_permission([transform], ctVolume, mriVolume, overwrite)
-        if (other := bridge.carried_by(transform, ctVolume)) is not None:
-            raise SettingsError(
-                _("{transform} moves {other}: choose another output transform, or a new one.").format(
-                    transform=transform.GetName(), other=other.GetName()
-                )
-            )
 
 
 class PoseTask(Task):
-    """A registration without a fusion: it writes the transform, and keeps the verdict on it."""
+    """A registration without a fusion: it writes the transform, and keeps the verdict on it.
 
-    def __init__(self, ctVolume, mriVolume, transform, what: str, cancel, finishedCallback) -> None:
-        super().__init__(ctVolume, mriVolume, {"transform": transform}, False, cancel, finishedCallback)
+    :param what: what it is to `pose_history`
+    """
+
+    def __init__(
+        self, ctVolume, mriVolume, transform, what: str, cancel, finishedCallback, reference: Side = "mri"
+    ) -> None:
+        super().__init__(ctVolume, mriVolume, {"transform": transform}, False, cancel, finishedCallback, reference)
         self._what = what
 
     def write(self, result: Result) -> BrainFusionOutcome:
-        """Put the CT where the result has it."""
+        """Put the CT, or the MRI, where the result has it."""
         self.requireUnmoved()
         ct, mri = self.ctVolume, self.mriVolume
-        changed = self.changesSince()
+        changed, read = self.changesSince(), self._parentsNow()[1]
         transform = self.move(result, self._what)
-        bridge.share_place(transform, mri)
-        card = verdict_text.of_result(result, moved=True)
-        pose_verdict.store(
-            ct, mri, self.judgement(result, card, self._before if changed else currency.prints_of(ct, mri))
-        )
+        bridge.share_place(transform, self.fixed)
+        card = verdict_text.of_result(result, self.movedName)
+        prints = self._before if changed else currency.prints_of(ct, mri)
+        pose_verdict.store(ct, mri, self.judgement(result, card, prints, read))
         logging.info("BrainFusion: registered without a fusion, %s", self._what)
-        return self.outcome(result, transformNode=transform, moved=registered_ct.moved_with(ct))
+        return self.outcome(result, transformNode=transform, moved=registered_ct.moved_with(self.moved))
 
 
 class CheckTask(Task):
     """A check of a pose: it keeps the verdict, and writes nothing else."""
 
     def __init__(self, ctVolume, mriVolume, poseTransform, cancel, finishedCallback) -> None:
-        super().__init__(ctVolume, mriVolume, {}, False, cancel, finishedCallback)
+        reference = registered_ct.reference_of_pair(ctVolume, mriVolume)
+        super().__init__(ctVolume, mriVolume, {}, False, cancel, finishedCallback, reference)
         self._poseTransform = poseTransform
 
     def write(self, result: Result) -> BrainFusionOutcome:
@@ -172,6 +187,6 @@ class CheckTask(Task):
         self.requireUnmoved()
         if self._poseTransform is None:
             card = verdict_text.of_check(result)
-            verdict = self.judgement(result, card, self._before)
+            verdict = self.judgement(result, card, self._before, self._parentsNow()[1])
             pose_verdict.store(self.ctVolume, self.mriVolume, verdict)
         return self.outcome(result)

@@ -1,7 +1,8 @@
-"""Where a CT is with respect to its registration: under the result's transform, taken out of it, or changed since.
+"""Where the volume that a registration moves is: under the result's transform, taken out of it, or changed since.
 
-A CT is moved only between the two places that were noted when it was registered, and only while its own geometry is
-what it was then. One that was hardened stays where it is. What belongs to the CT (`companions`) moves with it.
+That is the CT, unless the CT is the reference; then it is the MRI. It is moved only between the two places that were
+noted when it was registered, and only while its own geometry is what it was then. One that was hardened stays where it
+is. What belongs to it (`companions`) moves with it.
 """
 
 from __future__ import annotations
@@ -12,24 +13,25 @@ from enum import Enum
 
 import slicer
 
+from BrainFusionLib.settings import Side
 from BrainFusionSlicer import ownership
-from BrainFusionSlicer.companions import companions_of
+from BrainFusionSlicer.companions import companions_of, results_in_frame_of, transforms_above
 from BrainFusionSlicer.fingerprint import is_same_place, own_points
-from BrainFusionSlicer.ownership import MOVED_CT_ROLE, TARGET_MRI_ROLE, TRANSFORM
+from BrainFusionSlicer.ownership import INPUT_ROLES, TRANSFORM
 
-# On the transform of a result: points of the CT in its own frame as it was registered, and whether it is only shown
-# unregistered for now.
+# On the transform of a result: points of what it moves in its own frame as it was registered, and whether that is only
+# shown unregistered for now.
 GEOMETRY_ATTRIBUTE = "BrainFusion.CTGeometry"
 SHOWN_ATTRIBUTE = "BrainFusion.ShownUnregistered"
-# On the same: the transform that the CT was under, its name (a reference to a removed node is empty), and the nodes
-# that were moved with the CT.
+# On the same: the transform that this volume was under, its name (a reference to a removed node is empty), and the
+# nodes that were moved with it.
 FORMER_PARENT_ROLE = "BrainFusion.FormerParent"
 FORMER_PARENT_ATTRIBUTE = "BrainFusion.FormerParentName"
 COMPANION_ROLE = "BrainFusion.MovedWithCT"
 
 
 class Standing(Enum):
-    """Where the CT of a pair is."""
+    """Where the volume is that the last result of a pair moved."""
 
     NOT_MOVED = "no result has moved it"
     REGISTERED = "under the transform of the result"
@@ -42,52 +44,115 @@ class Standing(Enum):
 
 def put_under(
     transform: slicer.vtkMRMLLinearTransformNode,
-    ct: slicer.vtkMRMLScalarVolumeNode,
-    mri: slicer.vtkMRMLScalarVolumeNode,
+    moved: slicer.vtkMRMLScalarVolumeNode,
+    fixed: slicer.vtkMRMLScalarVolumeNode,
 ) -> None:
-    """Put a CT, and what belongs to it, under the transform of a result, and note how and where they were."""
-    parent = users_parent(ct)
-    before = result_transform_of(ct)
-    if before is not None and before != transform:  # another MRI's: what moved with the CT then moves with it now
+    """Put a volume, and what belongs to it, under the transform of a result, and note how and where they were."""
+    parent = users_parent(moved)
+    before = result_transform_of(moved)
+    if before is not None and before != transform:  # another pair's: what moved with it then moves with it now
         for node in _companions_under(before, before):
             node.SetAndObserveTransformNodeID(_id_of(parent))
-    moved = companions_of(ct, mri, parent)
-    transform.SetAttribute(GEOMETRY_ATTRIBUTE, json.dumps([float(mm) for mm in own_points(ct).ravel()]))
+    companions = companions_of(moved, fixed, parent)
+    results = results_in_frame_of(moved, moved.GetParentTransformNode())
+    transform.SetAttribute(GEOMETRY_ATTRIBUTE, json.dumps([float(mm) for mm in own_points(moved).ravel()]))
     transform.RemoveAttribute(SHOWN_ATTRIBUTE)
     transform.SetNodeReferenceID(FORMER_PARENT_ROLE, _id_of(parent))
     transform.SetAttribute(FORMER_PARENT_ATTRIBUTE, None if parent is None else parent.GetName())
     known = {node.GetID() for node in _companions(transform)}
-    for node in moved:
+    for node in companions:
         if node.GetID() not in known:
             transform.AddNodeReferenceID(COMPANION_ROLE, node.GetID())
-    for node in (ct, *moved):
+    for node in (moved, *companions, *results):
         node.SetAndObserveTransformNodeID(transform.GetID())
 
 
+def carries(
+    moved: slicer.vtkMRMLScalarVolumeNode, fixed: slicer.vtkMRMLScalarVolumeNode
+) -> slicer.vtkMRMLTransformableNode | None:
+    """Return what would move a volume along with the other of its pair, on which it was put by other results, or None.
+
+    Then neither can be put onto the other: both would move for ever.
+    """
+    results = results_in_frame_of(moved, moved.GetParentTransformNode())
+    above = list(transforms_above(fixed))
+    return next((node for node in results if node in above), None)
+
+
 def standing_of(ct: slicer.vtkMRMLScalarVolumeNode | None, mri: slicer.vtkMRMLScalarVolumeNode | None) -> Standing:
-    """Say where the CT of a pair is."""
+    """Say where the volume of a pair is that the last result moved."""
     transform = ownership.find_output(TRANSFORM, ct, mri)
     if ct is None or transform is None or not transform.GetAttribute(GEOMETRY_ATTRIBUTE):
         return Standing.NOT_MOVED
-    if not _is_as_registered(ct, transform):
+    moved = ownership.moved_of(transform)
+    if not _is_as_registered(moved, transform):
         return Standing.HARDENED
-    if ct.GetParentTransformNode() == transform:
+    if moved.GetParentTransformNode() == transform:
         return Standing.HOMELESS if _is_homeless(transform) else Standing.REGISTERED
-    if _is_homeless(transform) or ct.GetParentTransformNode() != former_parent(transform):
+    if _is_homeless(transform) or moved.GetParentTransformNode() != former_parent(transform):
         return Standing.ELSEWHERE
     return Standing.SHOWN_UNREGISTERED if transform.GetAttribute(SHOWN_ATTRIBUTE) else Standing.UNDONE
 
 
-def result_transform_of(ct: slicer.vtkMRMLTransformableNode) -> slicer.vtkMRMLLinearTransformNode | None:
-    """Return the ``CT to MRI`` node that an earlier result put this very CT under, or ``None``.
+def moved_of_pair(
+    ct: slicer.vtkMRMLScalarVolumeNode, mri: slicer.vtkMRMLScalarVolumeNode
+) -> slicer.vtkMRMLScalarVolumeNode:
+    """Return the volume of a pair that the last result moved: the CT where there is none."""
+    return mri if reference_of_pair(ct, mri) == "ct" else ct
 
-    A copy of the CT under the same transform is not "this very CT": to the copy, the transform is like a user's own.
-    Nor is a copy of the transform the result's.
+
+def reference_of_pair(ct: slicer.vtkMRMLScalarVolumeNode, mri: slicer.vtkMRMLScalarVolumeNode) -> Side:
+    """Return which volume of a pair stayed where it was in the last result: the MRI where there is none."""
+    transform = ownership.find_output(TRANSFORM, ct, mri)
+    return "mri" if transform is None else ownership.reference_of(transform)
+
+
+def parents_as_read(
+    ct: slicer.vtkMRMLScalarVolumeNode,
+    mri: slicer.vtkMRMLScalarVolumeNode,
+    reference: Side | None = None,
+    as_shown: bool = False,
+) -> tuple[slicer.vtkMRMLTransformNode | None, slicer.vtkMRMLTransformNode | None]:
+    """Return the transforms under which CT and MRI are read, to be registered or judged.
+
+    What an earlier result did to the one that is to be moved is left out, and what the pair's own last result did.
+
+    Parameters
+    ----------
+    ct, mri
+        The pair.
+    reference
+        The one that is to stay where it is; that of the last result when ``None``.
+    as_shown
+        Whether all transforms count.
     """
-    parent = ct.GetParentTransformNode()
+    if as_shown:
+        return ct.GetParentTransformNode(), mri.GetParentTransformNode()
+    reference = reference or reference_of_pair(ct, mri)
+    fixed = ct if reference == "ct" else mri
+
+    def above(node: slicer.vtkMRMLScalarVolumeNode) -> slicer.vtkMRMLTransformNode | None:
+        ours = result_transform_of(node)
+        stays = ours is not None and node == fixed and not (_is_of(ours, ct, mri) and can_be_taken_back(node))
+        return node.GetParentTransformNode() if stays else users_parent(node)
+
+    return above(ct), above(mri)
+
+
+def _is_of(transform: slicer.vtkMRMLNode, ct: slicer.vtkMRMLNode, mri: slicer.vtkMRMLNode) -> bool:
+    return [transform.GetNodeReferenceID(role) for role in INPUT_ROLES] == [ct.GetID(), mri.GetID()]
+
+
+def result_transform_of(volume: slicer.vtkMRMLTransformableNode) -> slicer.vtkMRMLLinearTransformNode | None:
+    """Return the ``CT to MRI`` or ``MRI to CT`` node that an earlier result put this very volume under, or ``None``.
+
+    A copy of the volume under the same transform is not "this very volume": to the copy, the transform is like a user's
+    own. Nor is a copy of the transform the result's.
+    """
+    parent = volume.GetParentTransformNode()
     if parent is None or ownership.role_of(parent) != TRANSFORM:
         return None
-    return parent if parent.GetNodeReferenceID(MOVED_CT_ROLE) == ct.GetID() else None
+    return parent if parent.GetNodeReferenceID(ownership.moved_role(parent)) == volume.GetID() else None
 
 
 def former_parent(transform: slicer.vtkMRMLLinearTransformNode) -> slicer.vtkMRMLTransformNode | None:
@@ -101,77 +166,87 @@ def users_parent(node: slicer.vtkMRMLTransformableNode) -> slicer.vtkMRMLTransfo
     return node.GetParentTransformNode() if ours is None else former_parent(ours)
 
 
-def moved_with(ct: slicer.vtkMRMLScalarVolumeNode) -> int:
-    """Return how many nodes are moved with a registered CT."""
-    ours = result_transform_of(ct)
+def moved_with(volume: slicer.vtkMRMLScalarVolumeNode) -> int:
+    """Return how many of the user's nodes are moved with a registered volume."""
+    ours = result_transform_of(volume)
     return 0 if ours is None else len(list(_companions_under(ours, ours)))
 
 
-def take_back(ct: slicer.vtkMRMLScalarVolumeNode, to_look: bool = False) -> bool:
-    """Take the CT, and what was moved with it, to where the user had them; say if they were moved.
+def can_be_taken_back(volume: slicer.vtkMRMLScalarVolumeNode) -> bool:
+    """Say whether a volume was moved by a result, and it is known where it was before."""
+    ours = result_transform_of(volume)
+    return ours is not None and not _is_homeless(ours) and _is_as_registered(volume, ours)
+
+
+def take_back(volume: slicer.vtkMRMLScalarVolumeNode, to_look: bool = False) -> bool:
+    """Take a volume, and what was moved with it, to where the user had them; say if they were moved.
 
     The transform node stays, for `bring_again` and for the user.
 
     Parameters
     ----------
-    ct
-        A CT that was registered.
+    volume
+        One that was registered.
     to_look
         Whether it is shown so only for a while.
     """
-    ours = result_transform_of(ct)
-    if ours is None or _is_homeless(ours) or not _is_as_registered(ct, ours):
+    if not can_be_taken_back(volume):
         return False
+    ours = result_transform_of(volume)
     if to_look:
         ours.SetAttribute(SHOWN_ATTRIBUTE, "true")
     parent = former_parent(ours)
-    for node in (ct, *_companions_under(ours, ours)):
+    for node in (volume, *_companions_under(ours, ours), *results_in_frame_of(volume, ours)):
         node.SetAndObserveTransformNodeID(_id_of(parent))
     return True
 
 
 def take_back_from(transform: slicer.vtkMRMLNode) -> slicer.vtkMRMLScalarVolumeNode | None:
-    """Take the CT of a result out of a transform that is about to be removed; return the CT if it was moved."""
+    """Take the volume of a result out of a transform that is about to be removed; return it if it was moved."""
     if ownership.role_of(transform) != TRANSFORM:
         return None
-    ct = transform.GetNodeReference(MOVED_CT_ROLE)
-    return ct if ct is not None and result_transform_of(ct) == transform and take_back(ct) else None
+    moved = ownership.moved_of(transform)
+    return moved if moved is not None and result_transform_of(moved) == transform and take_back(moved) else None
 
 
 def bring_again(ct: slicer.vtkMRMLScalarVolumeNode, mri: slicer.vtkMRMLScalarVolumeNode) -> bool:
-    """Put a CT that was taken back under the transform of the pair's last result again; say if it was moved."""
+    """Put a volume that was taken back under the transform of the pair's last result again; say if it was moved."""
     if standing_of(ct, mri) not in (Standing.SHOWN_UNREGISTERED, Standing.UNDONE):
         return False
     ours = ownership.find_output(TRANSFORM, ct, mri)
-    for node in (ct, *_companions_under(ours, former_parent(ours))):
+    moved, parent = ownership.moved_of(ours), former_parent(ours)
+    results = results_in_frame_of(moved, parent)
+    if any(node in results for node in (ours, *transforms_above(ours))):  # other results have put its partner onto it
+        return False
+    for node in (moved, *_companions_under(ours, parent), *results):
         node.SetAndObserveTransformNodeID(ours.GetID())
     ours.RemoveAttribute(SHOWN_ATTRIBUTE)
     return True
 
 
 def bring_all_again(scene: slicer.vtkMRMLScene) -> None:
-    """Put every CT that is only shown unregistered back under its transform: a loaded scene is registered."""
+    """Put every volume that is only shown unregistered back under its transform: a loaded scene is registered."""
     for index in range(scene.GetNumberOfNodesByClass("vtkMRMLLinearTransformNode")):
         node = scene.GetNthNodeByClass(index, "vtkMRMLLinearTransformNode")
-        ct, mri = (node.GetNodeReference(role) for role in (MOVED_CT_ROLE, TARGET_MRI_ROLE))
+        ct, mri = (node.GetNodeReference(role) for role in INPUT_ROLES)
         if node.GetAttribute(SHOWN_ATTRIBUTE) and ct is not None and mri is not None:
             bring_again(ct, mri)
 
 
 def leave_unregistered(ct: slicer.vtkMRMLScalarVolumeNode, mri: slicer.vtkMRMLScalarVolumeNode) -> bool:
-    """Undo the registration: leave the CT where the user had it, for good; say if it was registered."""
+    """Undo the registration: leave the volume where the user had it, for good; say if it was registered."""
     standing = standing_of(ct, mri)
     if standing is Standing.REGISTERED:
-        return take_back(ct)
+        return take_back(moved_of_pair(ct, mri))
     if standing is Standing.SHOWN_UNREGISTERED:
         ownership.find_output(TRANSFORM, ct, mri).RemoveAttribute(SHOWN_ATTRIBUTE)
         return True
     return False
 
 
-def note_companion(ct: slicer.vtkMRMLScalarVolumeNode, node: slicer.vtkMRMLTransformableNode) -> None:
-    """Have a node that was put under the transform of a registered CT moved back with it, too."""
-    ours = result_transform_of(ct)
+def note_companion(volume: slicer.vtkMRMLScalarVolumeNode, node: slicer.vtkMRMLTransformableNode) -> None:
+    """Have a node that was put under the transform of a registered volume moved back with it, too."""
+    ours = result_transform_of(volume)
     if ours is not None and node not in list(_companions(ours)):
         ours.AddNodeReferenceID(COMPANION_ROLE, node.GetID())
 
@@ -186,7 +261,7 @@ def _companions(transform: slicer.vtkMRMLLinearTransformNode) -> Iterator[slicer
 def _companions_under(
     transform: slicer.vtkMRMLLinearTransformNode, parent: slicer.vtkMRMLTransformNode | None
 ) -> list[slicer.vtkMRMLTransformableNode]:
-    """Return what moved with the CT and is under `parent` now: what the user moved since stays where it is."""
+    """Return what moved with the volume and is under `parent` now: what the user moved since stays where it is."""
     return [node for node in _companions(transform) if node.GetParentTransformNode() == parent]
 
 
@@ -198,8 +273,10 @@ def _id_of(node: slicer.vtkMRMLNode | None) -> str | None:
     return None if node is None else node.GetID()
 
 
-def _is_as_registered(ct: slicer.vtkMRMLScalarVolumeNode, transform: slicer.vtkMRMLLinearTransformNode) -> bool:
-    if ct.GetImageData() is None:
+def _is_as_registered(
+    moved: slicer.vtkMRMLScalarVolumeNode | None, transform: slicer.vtkMRMLLinearTransformNode
+) -> bool:
+    if moved is None or moved.GetImageData() is None:
         return False
     stored = tuple(json.loads(transform.GetAttribute(GEOMETRY_ATTRIBUTE) or "[]"))
-    return is_same_place(stored, tuple(own_points(ct).ravel()))
+    return is_same_place(stored, tuple(own_points(moved).ravel()))

@@ -60,15 +60,19 @@ class CorrectSection(Section):
             panel.updatePanel()
             return
         if self.whyNotAdjustable() is None:
-            ct = self.pair()[0]
             if panel._state.standing is Standing.SHOWN_UNREGISTERED:
                 registered_ct.bring_again(*self.pair())
-            self._adjusting = registered_ct.result_transform_of(ct)
-            adjusting.begin(self._adjusting, ct)
+            self._adjusting = self.ours()
+            adjusting.begin(self._adjusting, self.pair()[0])
             panel.updatePanel()
             if View.CT not in panel._state.not_viewable:  # the fused volume does not move
                 panel.showView(View.CT)
         panel.updatePanel()
+
+    def ours(self):
+        """Return the transform that the last result of the pair has put one of the two under, or None."""
+        pair = self.pair()
+        return None if None in pair else registered_ct.result_transform_of(registered_ct.moved_of_pair(*pair))
 
     def endAdjusting(self) -> None:
         transform, self._adjusting = self._adjusting, None
@@ -109,7 +113,7 @@ class CorrectSection(Section):
             lambda **calls: panel.logic.startRegistration(
                 ct,
                 mri,
-                panel._parameterNode.ctToMriTransform,
+                panel.chosenTransform(),
                 settings=panel.chosenSettings(),
                 overwrite=panel._permitted.nodes(),
                 **panel.chosenStart(),
@@ -173,7 +177,7 @@ class CorrectSection(Section):
             panel._drawn = selection.chosen_ids(parameters)
         words = [_("Registered in {seconds:.0f} s.").format(seconds=outcome.seconds)]
         if outcome.moved:
-            words.append(_("Moved with the CT: {count}.").format(count=outcome.moved))
+            words.append(_("Moved with the {volume}: {count}.").format(volume=panel._state.moved, count=outcome.moved))
         panel.say(" ".join(words))
         if is_chosen and panel._parameterNode and View.CT not in panel._state.not_viewable:
             panel.showView(View.CT)
@@ -214,18 +218,20 @@ class CorrectSection(Section):
     def update(self) -> None:
         panel, ui = self.panel, self.panel.ui
         running = panel.logic.running
-        ct, _mri = self.pair()
-        if self._adjusting is not None and (
-            running or ct is None or registered_ct.result_transform_of(ct) != self._adjusting
-        ):
+        ours = self.ours()
+        if self._adjusting is not None and (running or ours != self._adjusting):
             self.endAdjusting()
-        ours = None if ct is None else registered_ct.result_transform_of(ct)
         if self._adjusting is None and adjusting.is_on(ours):  # a scene that was saved meanwhile
             adjusting.end(ours)
         missing = self._whatIsMissing()
         why_not = missing or self.whyNotAdjustable()
         tips = {
-            ui.adjustButton: (why_not, _("Show handles to shift and rotate the CT in the slice and 3D views")),
+            ui.adjustButton: (
+                why_not,
+                _("Show handles to shift and rotate the {volume} in the slice and 3D views").format(
+                    volume=panel._state.moved
+                ),
+            ),
             ui.checkButton: (missing, _("Judge the pose as it stands; nothing is moved")),
             ui.refineButton: (missing, _("Register from the pose shown, within 20 mm and 15 degrees, and judge it")),
             ui.registerButton: (
@@ -306,10 +312,9 @@ class CorrectSection(Section):
 
 def _about(pose, ct, mri) -> tuple:
     """Return what a verdict on a transform is about: the pair, its voxels, and all places."""
-    points = fingerprint.own_points(mri)
+    points, above = fingerprint.own_points(mri), registered_ct.parents_as_read(ct, mri)
     places = [
-        *fingerprint.place_of(ct, registered_ct.users_parent(ct)),
-        *fingerprint.place_of(mri, registered_ct.users_parent(mri)),
+        *(mm for at in zip((ct, mri), above, strict=True) for mm in fingerprint.place_of(*at)),
         *fingerprint.through(pose, points),
     ]
     voxels = tuple(fingerprint.fingerprint_of(node).voxels for node in (ct, mri))

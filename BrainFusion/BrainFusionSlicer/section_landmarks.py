@@ -191,7 +191,9 @@ class LandmarksSection(Section):
         reason = landmark_lists.why_not(lists, *pair)
         unregistered = self.panel._state.standing is Standing.SHOWN_UNREGISTERED
         if reason is None and unregistered:
-            reason = _("Switch off Show unregistered CT to see the residuals.")
+            reason = _("Switch off Show unregistered {volume} to see the residuals.").format(
+                volume=self.panel._state.moved
+            )
         errors = None if reason is not None else landmark_lists.residuals(lists, *pair)
         ui.landmarksLabel.setText(reason if errors is None else _words_of(errors, landmark_lists.left_out(lists)))
         ui.landmarksTable.setVisible(errors is not None)

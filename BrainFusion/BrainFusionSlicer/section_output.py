@@ -13,8 +13,8 @@ from slicer.i18n import tr as _
 from BrainFusionLib.errors import BrainFusionError, Cancelled, ImageFileError
 from BrainFusionLib.io import write_transform
 from BrainFusionLib.io.transform_writing import SUFFIXES
-from BrainFusionSlicer import choices, departing, ownership, remedies
-from BrainFusionSlicer.choices import OutputGrid, TransformAs
+from BrainFusionSlicer import choices, departing, ownership, remedies, selection
+from BrainFusionSlicer.choices import OutputGrid, Reference, TransformAs
 from BrainFusionSlicer.section import Section
 
 
@@ -29,7 +29,11 @@ class OutputSection(Section):
         for box, name, kind in self._boxes():
             for member in kind:
                 box.addItem(member.label())
-            box.connect("currentIndexChanged(int)", lambda index, name=name, kind=kind: self._choose(name, kind, index))
+            if kind is not Reference:
+                box.connect(
+                    "currentIndexChanged(int)", lambda index, name=name, kind=kind: self._choose(name, kind, index)
+                )
+        ui.referenceComboBox.connect("currentIndexChanged(int)", self.onReference)
         ui.spacingSpinBox.connect("valueChanged(double)", lambda mm: self._keep(choices.SPACING, f"{mm:g}"))
         ui.boneCheckBox.connect("toggled(bool)", lambda on: self._keep(choices.BONE, "true" if on else "false"))
         ui.saveTransformButton.connect("clicked(bool)", self.onSaveTransform)
@@ -64,9 +68,42 @@ class OutputSection(Section):
         if ui.spacingSpinBox.value != spacing:  # else what is being typed would be written anew: 0.7 as 0.70
             ui.spacingSpinBox.setValue(spacing)
         ui.boneCheckBox.setChecked(choices.is_bone_chosen(parameters))
+        self._show_reference(choices.chosen_reference(parameters))
         is_isotropic = choices.chosen(parameters, "outputGrid") is OutputGrid.isotropic
         for widget in (ui.spacingLabel, ui.spacingSpinBox):
             widget.setVisible(is_isotropic)
+
+    def _show_reference(self, reference) -> None:
+        """Name the outputs by what they are."""
+        ui = self.panel.ui
+        moved, fixed = (_("MRI"), _("CT")) if reference == "ct" else (_("CT"), _("MRI"))
+        names = {
+            ui.transformLabel: (ui.transformSelector, _("{moved} to {fixed} transform")),
+            ui.resampledLabel: (ui.resampledSelector, _("{moved} on the {fixed}'s grid")),
+        }
+        for label, (selector, words) in names.items():
+            name = words.format(moved=moved, fixed=fixed)
+            label.setText(f"{name}:")
+            selector.setAccessibleName(name)
+        ui.transformSelector.setToolTip(
+            _(
+                "Overwritten with the transform that moves the {moved} onto the {fixed}. The one of the last run, or a "
+                "new one, if none is chosen."
+            ).format(moved=moved, fixed=fixed)
+        )
+        ui.resampledSelector.setToolTip(
+            _("The MRI on the voxels of the fused volume, on its own scale")
+            if reference == "ct"
+            else _("The CT, resampled onto the MRI's voxels, in Hounsfield units")
+        )
+
+    def onReference(self, index: int) -> None:
+        """Choose which of the two stays where it is."""
+        parameters = self.panel._parameterNode
+        if parameters and index >= 0:
+            reference = list(Reference)[index].name
+            choices.choose_reference(parameters, reference)
+            selection.follow_reference(parameters, reference)
 
     def forget(self) -> None:
         """Ask again before what is in doubt is exported."""
@@ -129,7 +166,11 @@ class OutputSection(Section):
 
     def _boxes(self) -> tuple:
         ui = self.panel.ui
-        return (ui.gridComboBox, "outputGrid", OutputGrid), (ui.transformAsComboBox, "transformAs", TransformAs)
+        return (
+            (ui.gridComboBox, "outputGrid", OutputGrid),
+            (ui.referenceComboBox, "reference", Reference),
+            (ui.transformAsComboBox, "transformAs", TransformAs),
+        )
 
     def _keep(self, name: str, value: str) -> None:
         if self.panel._parameterNode and not self._isShowing:

@@ -75,7 +75,8 @@ class SignSection(Section):
     def pose(self):
         """Return the transform that a result of this pair has put the CT under, or None."""
         _fused, ct, mri = self.nodes()
-        transform = None if ct is None else registered_ct.result_transform_of(ct)
+        moved = None if ct is None else registered_ct.moved_of_pair(ct, mri)
+        transform = None if moved is None else registered_ct.result_transform_of(moved)
         return transform if transform is not None and ownership.is_output_of(transform, ct, mri) else None
 
     def why_not_now(self) -> str | None:
@@ -84,7 +85,7 @@ class SignSection(Section):
         if card is None:
             return _("Fuse first")
         if card.colour == "none":
-            return _("The unregistered CT is shown")
+            return _("The unregistered {volume} is shown").format(volume=self.panel._state.moved)
         if card.colour == "stale":
             return _("Something has changed since: check or fuse again")
         return None

@@ -9,7 +9,7 @@ import slicer
 import vtk
 from vtk.util.numpy_support import numpy_to_vtk, vtk_to_numpy
 
-from BrainFusionLib.geometry import Grid
+from BrainFusionLib.geometry import FloatArray
 from BrainFusionLib.volume import BoolArray
 from BrainFusionSlicer import bridge
 
@@ -20,7 +20,7 @@ BINARY = "Binary labelmap"
 def fill(
     node: slicer.vtkMRMLSegmentationNode,
     mask_kji: BoolArray,
-    grid: Grid,
+    lps_from_ijk: FloatArray,
     parent: slicer.vtkMRMLTransformNode | None,
     colour: tuple[float, float, float],
 ) -> None:
@@ -30,8 +30,8 @@ def fill(
     ----------
     node
         A segmentation in a scene.
-    mask_kji, grid
-        Where the segment is; the grid is in the world, LPS mm.
+    mask_kji, lps_from_ijk
+        Where the segment is, and the 4x4 matrix of its voxels to the world, LPS mm.
     parent
         The linear transform to put the node under; it stays where the grid is in the world.
     colour
@@ -40,11 +40,11 @@ def fill(
     if node.GetDisplayNode() is None:
         node.CreateDefaultDisplayNodes()
     image = slicer.vtkOrientedImageData()
-    image.SetDimensions(*grid.size_ijk)
+    image.SetDimensions(*mask_kji.shape[::-1])
     voxels = np.ascontiguousarray(mask_kji, dtype=np.uint8).ravel()
     image.GetPointData().SetScalars(numpy_to_vtk(voxels, deep=True, array_type=vtk.VTK_UNSIGNED_CHAR))
     world = bridge.world_ras_from_parent(parent, node.GetName())
-    image.SetImageToWorldMatrix(bridge.vtk_matrix(np.linalg.inv(world) @ bridge.RAS_FROM_LPS @ grid.lps_from_ijk))
+    image.SetImageToWorldMatrix(bridge.vtk_matrix(np.linalg.inv(world) @ bridge.RAS_FROM_LPS @ lps_from_ijk))
     node.GetSegmentation().RemoveAllSegments()
     node.AddSegmentFromBinaryLabelmapRepresentation(image, node.GetName(), list(colour))
     node.SetAndObserveTransformNodeID(None if parent is None else parent.GetID())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import slicer.util
 
+from BrainFusionLib.settings import Side
 from BrainFusionSlicer import ownership
 
 # The parameter that holds each output, and the output's role.
@@ -40,6 +41,13 @@ def follow_pair(parameters) -> None:
             is_of_another = node is not None and ownership.role_of(node) and not ownership.is_output_of(node, ct, mri)
             if node is None or is_of_another:
                 setattr(parameters, name, ownership.find_output(role, ct, mri))
+
+
+def follow_reference(parameters, reference: Side) -> None:
+    """Choose the pair's transform that leaves the reference where it is, in the place of one that moves it."""
+    ct, mri, node = parameters.ctVolume, parameters.mriVolume, parameters.ctToMriTransform
+    if node is not None and ownership.is_output_of(node, ct, mri) and ownership.reference_of(node) != reference:
+        parameters.ctToMriTransform = ownership.find_transform(ct, mri, reference)
 
 
 def leave_out(parameters, node) -> bool:

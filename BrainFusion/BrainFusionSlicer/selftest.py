@@ -17,12 +17,12 @@ from slicer.ScriptedLoadableModule import ScriptedLoadableModuleTest
 
 from BrainFusionLib.errors import Cancelled, SettingsError
 from BrainFusionLib.settings import FusionSettings, OutputSettings, Settings
-from BrainFusionSlicer import bridge, departing, registered_ct, selftest_tools
+from BrainFusionSlicer import bridge, currency, departing, registered_ct, selftest_tools
 from BrainFusionSlicer.selftest_correct import CorrectTests
 from BrainFusionSlicer.selftest_harms import HarmTests
 from BrainFusionSlicer.selftest_shown import ShownTests
 from BrainFusionSlicer.selftest_sign import SignTests
-from BrainFusionSlicer.selftest_tools import TIMEOUT_S, contentOf, displayable, refusal, usersNodes
+from BrainFusionSlicer.selftest_tools import TIMEOUT_S, contentOf, displayable, moveBy, refusal, usersNodes
 
 # The largest error allowed at a point of the brain. The phantom's voxels are 4 mm wide; 0.3 mm was measured.
 WORST_ERROR_MM = 1.0
@@ -57,6 +57,7 @@ class BrainFusionTest(HarmTests, CorrectTests, ShownTests, SignTests, ScriptedLo
             self.test_aPhantomIsFusedAndUndone,
             self.test_everyOutputIsMade,
             self.test_theFusedVolumeCanHaveTheVoxelsOfTheCT,
+            self.test_theMriIsPutOntoTheCt,
             self.test_cancelChangesNothing,
             self.test_removingAVolumeEndsTheFusion,
             self.test_aSecondFusionIsRefused,
@@ -160,6 +161,34 @@ class BrainFusionTest(HarmTests, CorrectTests, ShownTests, SignTests, ScriptedLo
         np.testing.assert_allclose(pose.moving_from_fixed_lps, self.pair.transform.moving_from_fixed_lps, atol=1e-6)
         self.logic.close()
 
+    def test_theMriIsPutOntoTheCt(self):
+        self.delayDisplay("Putting the MRI onto the CT")
+        ct, mri = self.addPhantom()
+        above = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLinearTransformNode", "above the CT")
+        moveBy(above, 20.0)
+        ct.SetAndObserveTransformNodeID(above.GetID())
+        before = [contentOf(node) for node in (ct, mri)]
+        outcome = self.logic.process(ct, mri, settings=Settings(output=OutputSettings("ct")))
+        assert ct.GetParentTransformNode() == above, "the CT was moved"
+        assert mri.GetParentTransformNode() == outcome.transformNode, "the MRI was not moved"
+        assert outcome.transformNode.GetName() == "MRI to CT"
+        self.checkAlignment(ct, mri=mri)
+        for node in (outcome.fusedVolume, outcome.transformNode):
+            assert node.GetParentTransformNode() == above, f"{node.GetName()} does not belong to the CT"
+        np.testing.assert_allclose(contentOf(outcome.fusedVolume)[1], before[0][1], atol=1e-6)
+        changes = currency.changes_since(currency.stored_on(outcome.fusedVolume), ct, mri)
+        assert not changes, f"nothing was changed, but: {changes}"
+        assert self.logic.undo(mri)
+        assert mri.GetParentTransformNode() is None, "undo left the MRI under a transform"
+        assert self.logic.redo(ct, mri)
+        bridge.move_ct_onto_mri(ct, mri, outcome.result.transform)
+        assert mri.GetParentTransformNode() is None, "both were moved"
+        self.checkAlignment(ct, mri=mri)
+        for node, (voxels, geometry) in zip((ct, mri), before, strict=True):
+            np.testing.assert_array_equal(contentOf(node)[0], voxels, f"the voxels of {node.GetName()} were changed")
+            np.testing.assert_array_equal(contentOf(node)[1], geometry, f"{node.GetName()} was changed")
+        self.logic.close()
+
     def test_cancelChangesNothing(self):
         self.delayDisplay("Cancel")
         ct, mri = self.addPhantom()
@@ -237,10 +266,11 @@ class BrainFusionTest(HarmTests, CorrectTests, ShownTests, SignTests, ScriptedLo
         assert np.isfinite(voxels).all(), "the fused volume has voxels that are not numbers"
         assert voxels.max() > mriVoxels.max(), "no bone was written above the MRI's intensities"
 
-    def checkAlignment(self, ct, ofItsOwn=False):
+    def checkAlignment(self, ct, ofItsOwn=False, mri=None):
         """Points of the brain must be at the same place in the world on the CT (moved by its transform) and the MRI.
 
         :param ofItsOwn: whether the CT was hardened: its own geometry has the movement
+        :param mri: the MRI, if it may be under a transform, too
         """
         rasFromLps = np.array([-1.0, -1.0, 1.0])
         brain = self.pair.target_points()
@@ -253,5 +283,8 @@ class BrainFusionTest(HarmTests, CorrectTests, ShownTests, SignTests, ScriptedLo
             before = np.diag([-1.0, -1.0, 1.0, 1.0]) @ self.pair.ct.grid.lps_from_ijk
             toWorld = toWorld @ contentOf(ct)[1] @ np.linalg.inv(before)
         moved = onCt @ toWorld[:3, :3].T + toWorld[:3, 3]
+        if mri is not None and mri.GetParentTransformNode() is not None:
+            ofMri = slicer.util.arrayFromTransformMatrix(mri.GetParentTransformNode(), toWorld=True)
+            onMri = onMri @ ofMri[:3, :3].T + ofMri[:3, 3]
         worst = float(np.linalg.norm(moved - onMri, axis=1).max())
         assert worst < WORST_ERROR_MM, f"the CT is misaligned: {worst:.1f} mm off in the brain"

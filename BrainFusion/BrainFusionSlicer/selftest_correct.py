@@ -11,7 +11,7 @@ import vtk
 
 from BrainFusionLib.errors import GeometryError
 from BrainFusionSlicer import adjusting, bridge, landmark_lists, placing, pose_history, pose_verdict, registered_ct
-from BrainFusionSlicer.selftest_tools import TIMEOUT_S, errorOf, moveBy, usersNodes
+from BrainFusionSlicer.selftest_tools import TIMEOUT_S, chooseIn, errorOf, moveBy, usersNodes
 
 POINTS = 4
 
@@ -39,6 +39,7 @@ class CorrectTests:
             self.test_handlesLeaveNothingBehind,
             self.test_landmarksMoveWithTheirVolumes,
             self.test_thePanelCorrects,
+            self.test_thePanelPutsTheMriOntoTheCt,
         )
 
     def addLandmarks(self, ct, mri):
@@ -164,6 +165,39 @@ class CorrectTests:
         assert len(left) == volumes, "a volume was written"
         ui.undoButton.click()
         assert ct.GetParentTransformNode() is None, "the CT is not where it was before the registration"
+
+    def test_thePanelPutsTheMriOntoTheCt(self):
+        self.requireWindow()
+        self.delayDisplay("Reference: CT")
+        panel = self.openedPanel()
+        ui = panel.ui
+        ct, mri = self.addPhantom()
+        ui.ctSelector.setCurrentNode(ct)
+        ui.mriSelector.setCurrentNode(mri)
+        chooseIn(ui.referenceComboBox, "CT")
+        assert ui.gridComboBox.currentText == "CT", "the voxels of the reference were not chosen"
+        self.press(panel, ui.registerButton)
+        transform = mri.GetParentTransformNode()
+        assert transform is not None, f"the MRI was not moved: {ui.statusLabel.text}"
+        assert transform.GetName() == "MRI to CT"
+        assert ct.GetParentTransformNode() is None, "the CT was moved"
+        self.checkAlignment(ct, mri=mri)
+        ui.adjustButton.click()
+        moveBy(transform, 6.0)
+        slicer.app.processEvents()
+        assert "Changed since" in ui.verdictLabel.text, ui.verdictLabel.text
+        self.press(panel, ui.refineButton)
+        self.checkAlignment(ct, mri=mri)
+        ui.undoButton.click()
+        ui.undoButton.click()
+        self.checkAlignment(ct, mri=mri)
+        ui.showUnregisteredButton.click()
+        assert mri.GetParentTransformNode() is None, "the registered MRI is shown"
+        ui.showUnregisteredButton.click()
+        self.checkAlignment(ct, mri=mri)
+        ui.undoButton.click()
+        assert mri.GetParentTransformNode() is None, "the MRI is not where it was before the registration"
+        chooseIn(ui.referenceComboBox, "MRI")
 
     def press(self, panel, button):
         """Click a button that starts a job, and wait until it is done."""

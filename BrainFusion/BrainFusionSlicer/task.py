@@ -13,6 +13,7 @@ from BrainFusionLib.case import Result
 from BrainFusionLib.errors import Cancelled, GeometryError
 from BrainFusionLib.geometry import apply_affine
 from BrainFusionLib.intensity import HEAD_THRESHOLD_HU
+from BrainFusionLib.settings import Side
 from BrainFusionSlicer import (
     bridge,
     currency,
@@ -41,7 +42,7 @@ class BrainFusionOutcome:
     fusedVolume - The fused volume, on the MRI's grid unless the settings say another; None if nothing was fused.
     transformNode - The transform that the CT is under now; None if nothing was registered.
     alphaVolume, resampledCTVolume - The weight of the CT, and the CT on the same grid, where they were asked for.
-    movement - How the CT had to move, in words.
+    movement - How the CT, or with the CT as reference the MRI, had to move, in words.
     moved - How many nodes that belong to the CT were moved with it.
     boneSegmentation - The bone of the CT on the MRI's grid, if the settings ask for it.
     kept - Why outputs of an earlier run, that nobody had chosen, were kept, and new ones made in their place.
@@ -64,8 +65,11 @@ class BrainFusionOutcome:
 class Task:
     """A fusion that is running: its nodes, which it watches, and where its results go."""
 
-    def __init__(self, ctVolume, mriVolume, outputs, keepAlignment, cancel, finishedCallback) -> None:
+    def __init__(
+        self, ctVolume, mriVolume, outputs, keepAlignment, cancel, finishedCallback, reference: Side = "mri"
+    ) -> None:
         self.ctVolume, self.mriVolume, self.outputs = ctVolume, mriVolume, outputs
+        self.reference = reference
         self.keepAlignment = keepAlignment
         self.finishedCallback = finishedCallback
         self.removed = False
@@ -81,6 +85,21 @@ class Task:
             self._scene.AddObserver(slicer.vtkMRMLScene.NodeRemovedEvent, self._onNodeRemoved),
             self._scene.AddObserver(slicer.vtkMRMLScene.StartCloseEvent, self._onStartClose),
         ]
+
+    @property
+    def fixed(self):
+        """The volume in whose frame the results are."""
+        return self.ctVolume if self.reference == "ct" else self.mriVolume
+
+    @property
+    def moved(self):
+        """The other one, which a registration moves."""
+        return self.mriVolume if self.reference == "ct" else self.ctVolume
+
+    @property
+    def movedName(self) -> str:
+        """What it is called in words."""
+        return _("MRI") if self.reference == "ct" else _("CT")
 
     def nodes(self) -> list:
         chosen = [node for node in self.outputs.values() if node is not None and node is not True]
@@ -109,12 +128,14 @@ class Task:
         names = {"ct": ct.GetName(), "mri": mri.GetName()}
         changed = self.changesSince()
         record = decisions.record_of(result)  # what may fail, before anything is written
+        read = self._parentsNow()[1]
+        # With the CT as reference nothing else is allowed.
         straight = bridge.is_under_linear_transforms(ct)
         alpha = resampled = transformNode = None
         moved = 0
         if not self.keepAlignment:  # first, because it may be impossible by now
             transformNode = self.move(result, pose_history.FUSION)
-            moved = registered_ct.moved_with(ct)
+            moved = registered_ct.moved_with(self.moved)
         fused = self._volume("fused", result.fused, _("{mri} fused with {ct}").format(**names), like=mri)
         if result.intensity and self._is_new(fused):
             # The MRI's own window would show all bone white.
@@ -124,23 +145,26 @@ class Task:
             if self._is_new(alpha):
                 alpha.GetDisplayNode().SetWindowLevelMinMax(0.0, 1.0)
         if self.outputs["ct"] is not None or not straight:
-            resampled = self._volume("ct", result.ct_in_mri, _("{ct} on {mri}").format(**names), like=ct)
+            if self.reference == "ct":
+                resampled = self._volume("ct", result.volumes.mri, _("{mri} on {ct}").format(**names), like=mri)
+            else:
+                resampled = self._volume("ct", result.ct_in_mri, _("{ct} on {mri}").format(**names), like=ct)
         ownership.note_registered_ct(fused, ct if straight else resampled)
         output = result.request.settings.output
         fused.SetAttribute(ownership.GRID_ATTRIBUTE, None if output.is_mris else str(output.chosen))
         bone = self._bone(result, _("bone of {ct}").format(**names))
         for node in (fused, alpha, resampled, bone, transformNode):
             if node is not None:
-                bridge.share_place(node, mri)
+                bridge.share_place(node, self.fixed)
         for node in (fused, alpha, resampled, bone):
             if node is not None:
                 permission.note_written(node)
-        card = verdict_text.of_result(result, moved=transformNode is not None)
-        verdict = self.judgement(result, card, self._before if changed else currency.prints_of(ct, mri))
+        card = verdict_text.of_result(result, None if transformNode is None else self.movedName)
+        verdict = self.judgement(result, card, self._before if changed else currency.prints_of(ct, mri), read)
         pose_verdict.forget(ct, mri)  # this verdict is newer
         currency.store(fused, verdict)
         decisions.keep_result(fused, record)
-        error_here.note_frame(fused, mri)
+        error_here.note_frame(fused, read)
         return self.outcome(result, fused, transformNode, alpha, resampled, moved, bone)
 
     def outcome(
@@ -157,7 +181,7 @@ class Task:
         seconds = time.monotonic() - self._began
         made = fusedVolume, transformNode, alphaVolume, resampledCTVolume
         return BrainFusionOutcome(
-            *made, result.pose.movement, seconds, result, moved, boneSegmentation, tuple(self._kept)
+            *made, verdict_text.movement_of(result), seconds, result, moved, boneSegmentation, tuple(self._kept)
         )
 
     def requireUnmoved(self) -> None:
@@ -180,21 +204,25 @@ class Task:
         return currency.changes_between((ct.GetName(), mri.GetName()), self._before, currency.prints_of(ct, mri))
 
     def move(self, result: Result, what: str):
-        """Put the CT where the result has it, as a step that can be undone; return the transform."""
-        ct, mri = self.ctVolume, self.mriVolume
-        put = bridge.move_ct_onto_mri if bridge.is_under_linear_transforms(ct) else bridge.store_transform
-        with pose_history.step(ct, what):
-            return put(ct, mri, result.transform, _("CT to MRI"), into=self.outputs["transform"])
+        """Put the CT, or the MRI, where the result has it, as a step that can be undone; return the transform."""
+        ct, mri, into = self.ctVolume, self.mriVolume, self.outputs["transform"]
+        if self.reference == "mri" and not bridge.is_under_linear_transforms(ct):
+            return bridge.store_transform(ct, mri, result.transform, _("CT to MRI"), into)
+        name = _("MRI to CT") if self.reference == "ct" else _("CT to MRI")
+        with pose_history.step(self.moved, what):
+            return bridge.move_ct_onto_mri(ct, mri, result.transform, name, into, self.reference)
 
-    def judgement(self, result: Result, card: verdict_text.Card, prints: tuple) -> currency.StoredVerdict:
-        """Return the verdict of a result as it is stored, with the fingerprints of what was judged."""
-        mri = self.mriVolume
+    def judgement(self, result: Result, card: verdict_text.Card, prints: tuple, read) -> currency.StoredVerdict:
+        """Return the verdict of a result as it is stored, with the fingerprints of what was judged.
+
+        :param read: the transform that the MRI was read under
+        """
         worst = result.evidence.local.worst if result.evidence.local else None
         return currency.StoredVerdict(
             card=card,
-            worst_mri_mm=bridge.mri_frame_from_lps(worst[0], mri) if worst else None,
+            worst_mri_mm=bridge.mri_frame_from_lps(worst[0], read) if worst else None,
             worst_mm=worst[1] if worst else None,
-            middle_mri_mm=bridge.mri_frame_from_lps(_middle_of_head(result), mri),
+            middle_mri_mm=bridge.mri_frame_from_lps(_middle_of_head(result), read),
             scale=(result.intensity.mri_low, result.intensity.mri_high) if result.intensity else (0.0, 1.0),
             ct=prints[0],
             mri=prints[1],
@@ -202,22 +230,29 @@ class Task:
 
     def _placesNow(self) -> list:
         """Return where CT and MRI are, as they are read: without an earlier result, unless that is what is fused."""
-        ct, mri = self.ctVolume, self.mriVolume
-        above = ct.GetParentTransformNode() if self.keepAlignment else registered_ct.users_parent(ct)
-        pairs = ((ct, above), (mri, registered_ct.users_parent(mri)))
+        pairs = zip((self.ctVolume, self.mriVolume), self._parentsNow(), strict=True)
         return [place_of(node, parent) if node.GetImageData() else () for node, parent in pairs]
+
+    def _parentsNow(self) -> tuple:
+        """Return the transforms that CT and MRI are read under."""
+        return registered_ct.parents_as_read(self.ctVolume, self.mriVolume, self.reference, self.keepAlignment)
 
     def _volume(self, role: str, volume, name: str, like=None):
         """Write an output; if it is new, with the window and colours of the node `like`."""
         node = self.outputs[role]
+        kind = ownership.RESAMPLED_MRI if role == "ct" and self.reference == "ct" else role
         if node is None or node is True:
             node = self._earlier(role)
-            if node is None:
-                node = self._scene.AddNewNodeByClass(SCALAR_VOLUME, self._scene.GenerateUniqueName(name))
-        bridge.node_from_volume(volume, node, linear_parent(self.mriVolume))
-        if not ownership.is_output_of(node, self.ctVolume, self.mriVolume):
+        elif ownership.is_output_of(node, self.ctVolume, self.mriVolume) and ownership.role_of(node) != kind:
+            # The CT on the MRI's voxels, and now it is the MRI on the CT's.
+            node = self._unless_kept(ownership.find_output(kind, self.ctVolume, self.mriVolume))
+        if node is None:
+            node = self._scene.AddNewNodeByClass(SCALAR_VOLUME, self._scene.GenerateUniqueName(name))
+        bridge.node_from_volume(volume, node, linear_parent(self.fixed))
+        is_new = not ownership.is_output_of(node, self.ctVolume, self.mriVolume)
+        ownership.mark(node, kind, self.ctVolume, self.mriVolume, self.reference)
+        if is_new:
             self._new.add(node.GetID())
-            ownership.mark(node, role, self.ctVolume, self.mriVolume)
             if like is not None:
                 bridge.share_display(node, like)
         return node
@@ -229,12 +264,14 @@ class Task:
         node = self._unless_kept(ownership.find_output(ownership.BONE, self.ctVolume, self.mriVolume))
         if node is None:
             node = self._scene.AddNewNodeByClass("vtkMRMLSegmentationNode", self._scene.GenerateUniqueName(name))
-            ownership.mark(node, ownership.BONE, self.ctVolume, self.mriVolume)
             node.CreateDefaultDisplayNodes()
             segmentations.show_outline(node)
+        ownership.mark(node, ownership.BONE, self.ctVolume, self.mriVolume, self.reference)
         labels = result.bone.labels
-        parent = linear_parent(self.mriVolume)
-        segmentations.fill(node, labels.array_kji > 0, labels.grid, parent, segmentations.BONE_COLOUR)
+        parent, lps_from_ijk = linear_parent(self.fixed), labels.grid.lps_from_ijk
+        if self.reference == "ct":  # it is on the MRI's voxels, which are put onto the CT
+            lps_from_ijk = result.transform.moving_from_fixed_lps @ lps_from_ijk
+        segmentations.fill(node, labels.array_kji > 0, lps_from_ijk, parent, segmentations.BONE_COLOUR)
         return node
 
     def _is_new(self, node) -> bool:
@@ -256,10 +293,11 @@ class Task:
 
 
 def _middle_of_head(result: Result):
-    """Return the middle of the CT's tissue on the grid of the result, LPS mm; that of the MRI's if there is none."""
+    """Return the middle of the CT's tissue, in the MRI's LPS mm; that of the MRI's grid if there is none."""
     if result.volumes is None:
         return result.grid.centre_lps_mm
     tissue = np.argwhere(result.ct_in_mri.array_kji[::STEP, ::STEP, ::STEP] > HEAD_THRESHOLD_HU)
     if not len(tissue):
         return result.grid.centre_lps_mm
-    return apply_affine(result.ct_in_mri.grid.lps_from_ijk, STEP * tissue.mean(axis=0)[::-1])
+    middle = apply_affine(result.ct_in_mri.grid.lps_from_ijk, STEP * tissue.mean(axis=0)[::-1])
+    return result.transform.inverse().apply(middle) if result.reference == "ct" else middle

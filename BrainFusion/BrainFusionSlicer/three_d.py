@@ -212,7 +212,7 @@ def _segmentation(volume, name: str, mask_kji, grid: Grid, colour):
     """Return a segmentation of a mask on a grid in the world, under the transform of its volume."""
     node = _new("vtkMRMLSegmentationNode", name, volume)
     volume.GetScene().AddNode(node)
-    segmentations.fill(node, mask_kji, grid, volume.GetParentTransformNode(), colour)
+    segmentations.fill(node, mask_kji, grid.lps_from_ijk, volume.GetParentTransformNode(), colour)
     _mark(node.GetDisplayNode(), volume)
     return node
 

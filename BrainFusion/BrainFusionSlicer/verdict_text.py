@@ -36,14 +36,19 @@ class Card:
         return "\n".join(filter(None, (self.heading, self.error, *self.findings)))
 
 
-def of_result(result: Result, moved: bool) -> Card:
-    """Return what is said of a result; `moved` says whether the CT was registered, or only fused as it was."""
-    last = (
-        _("The CT was {movement}.").format(movement=result.pose.movement)
-        if moved
-        else _("The registration was skipped: the current alignment was used.")
-    )
-    return _card(result, last)
+def of_result(result: Result, moved: str | None) -> Card:
+    """Return what is said of a result; `moved` is the volume that was registered, or None if it was fused as it was."""
+    if moved is None:
+        return _card(result, _("The registration was skipped: the current alignment was used."))
+    return _card(result, _("The {volume} was {movement}.").format(volume=moved, movement=movement_of(result)))
+
+
+def movement_of(result: Result) -> str:
+    """Say how the volume that was moved had to move: the CT, or the MRI where the CT is the reference."""
+    if result.reference == "mri":
+        return result.pose.movement
+    transform = result.transform
+    return transform.inverse().describe(transform.apply(result.grid.centre_lps_mm))
 
 
 def of_check(result: Result, name: str = "") -> Card:
@@ -77,10 +82,11 @@ def of_changes(changes: Sequence[str]) -> Card:
     return Card("stale", headed("stale", _("Changed since: check again")), "", tuple(changes))
 
 
-def of_unregistered() -> Card:
-    """Return what is said in the place of a verdict while the CT is shown where it was before the registration."""
-    then = _("Switch off Show unregistered CT to see the verdict.")
-    return Card("none", headed("none", _("The unregistered CT is shown")), "", (then,))
+def of_unregistered(volume: str) -> Card:
+    """Return what is said in the place of a verdict while the CT, or the MRI, is shown where it was before."""
+    then = _("Switch off Show unregistered {volume} to see the verdict.").format(volume=volume)
+    heading = _("The unregistered {volume} is shown").format(volume=volume)
+    return Card("none", headed("none", heading), "", (then,))
 
 
 def headed(colour: str, words: str) -> str:
@@ -95,7 +101,7 @@ def sentence(words: str) -> str:
 
 
 def why_not_moved(standing: Standing, name: str) -> str | None:
-    """Say why a CT can be neither taken back nor shown unregistered, or return None."""
+    """Say why a volume can be neither taken back nor shown unregistered, or return None."""
     if standing is Standing.HARDENED:
         return _(
             "{name} cannot be moved back: its own geometry was changed after the registration, for example by "

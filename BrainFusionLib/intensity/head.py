@@ -20,7 +20,7 @@ _known: dict[int, tuple[weakref.ref[VoxelArray], Grid, BoolArray]] = {}
 
 
 def head_of(ct: Volume) -> BoolArray:
-    """Return `ct_head_mask` of a CT whose voxels nobody changes: found once, for the work and for the pictures of it."""
+    """Return `ct_head_mask` of a CT whose voxels nobody changes: found once, for the work and for its pictures."""
     key = id(ct.array_kji)
     known = _known.get(key)
     if known is None or known[0]() is not ct.array_kji or not known[1].same_as(ct.grid):

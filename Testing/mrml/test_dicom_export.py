@@ -374,3 +374,47 @@ def test_a_fused_volume_on_the_cts_voxels_is_written_into_the_mris_frame(scan):
     (scan.out / "more").mkdir()
     with pytest.raises(GeometryError, match="cannot share their frame of reference"):
         scan.export.exportResults(scan.fused, scan.out / "more")
+
+
+@pytest.mark.parametrize("turned", [False, True], ids=["as loaded", "under transforms"])
+def test_with_the_ct_as_reference_the_mri_is_written_into_the_cts_study(scan, turned):
+    from BrainFusionSlicer import ownership
+
+    lps = np.diag([-1.0, -1, 1, 1])
+    scan.scene.RemoveNode(scan.ct.GetParentTransformNode())
+    scan.scene.RemoveNode(scan.fused)
+    ct_world, mri_world = np.eye(4), np.eye(4)
+    if turned:
+        ct_world, mri_world = under_a_transform(scan, scan.ct, -50.0), under_a_transform(scan, scan.mri)
+    parent = scan.ct.GetParentTransformNode()
+    pose = RigidTransform(lps @ ct_world @ lps @ POSE.moving_from_fixed_lps @ lps @ np.linalg.inv(mri_world) @ lps)
+    bridge.move_ct_onto_mri(scan.ct, scan.mri, pose, "MRI to CT", reference="ct")
+    node = scan.scene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "fused")
+    ct = bridge.volume_from_node(scan.ct)
+    bridge.node_from_volume(ct.with_array(ct.array_kji + 0.25), node, parent)
+    ownership.mark(node, "fused", scan.ct, scan.mri, "ct")
+    ownership.note_registered_ct(node, scan.ct)
+    node.SetAttribute(ownership.GRID_ATTRIBUTE, "ct")
+    judge(scan, node)
+    files = scan.export.exportResults(node, scan.out)
+    assert {f.parent for f in files[:-1]} == {scan.out / "fused", scan.out / "mri_in_ct"}
+    fused, mri = (load_as_slicer_does(part, scan.scene) for part in (files[:20], files[20:40]))
+    for loaded in (fused, mri):
+        np.testing.assert_allclose(ijk_to_ras(loaded), ijk_to_ras(scan.ct), atol=1e-6)
+    np.testing.assert_array_equal(slicer.util.arrayFromVolume(fused), slicer.util.arrayFromVolume(scan.ct) + 0.25)
+    from BrainFusionLib.resample import resample_onto
+
+    scan.mri.SetAndObserveTransformNodeID(None)
+    own = bridge.volume_from_node(scan.mri)
+    wanted = resample_onto(own, CT_GRID, POSE.inverse(), fill=0.0).array_kji
+    there = slicer.util.arrayFromVolume(mri)
+    inside = wanted > 0
+    assert np.abs(there - wanted)[inside].max() < 1
+    assert pydicom.dcmread(files[0]).StudyInstanceUID == pydicom.dcmread(dicom_files(scan, scan.ct)[0]).StudyInstanceUID
+    headers = [read_headers(dicom_files(scan, volume)) for volume in (scan.ct, scan.mri)]
+    matrix = read_dicom_registration(files[-1], lambda: tuple(headers))
+    np.testing.assert_allclose(matrix, POSE.moving_from_fixed_lps, atol=1e-5)
+    scan.mri.RemoveAttribute("DICOM.instanceUIDs")
+    assert scan.export.whatIsMissingForExport(node) is None
+    scan.ct.RemoveAttribute("DICOM.instanceUIDs")
+    assert "was not loaded from DICOM" in scan.export.whatIsMissingForExport(node)

@@ -636,11 +636,6 @@ def test_a_fused_volume_on_the_cts_voxels_lies_where_the_registered_ct_does(
         np.testing.assert_allclose(voxels_in_the_world(outcome.fusedVolume), voxels_in_the_world(ct), atol=1e-6)
 
 
-def test_in_a_scene_the_mri_is_the_reference(module, calls, pair):
-    with pytest.raises(SettingsError, match="the MRI stays where it is"):
-        module.BrainFusionLogic().process(*pair, settings=Settings(output=OutputSettings("ct")))
-
-
 def test_the_squares_of_another_grid_show_the_mri_where_it_is(module, calls, pair, monkeypatch):
     from BrainFusionSlicer import ownership, review
 

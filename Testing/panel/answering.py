@@ -5,7 +5,8 @@ from dataclasses import replace
 import numpy as np
 
 from BrainFusionLib.case import IntensityMap, Pose, Provenance, Result, Volumes
-from BrainFusionLib.case.result import Bone
+from BrainFusionLib.case.output import sources_on_output
+from BrainFusionLib.case.result import Bone, Output
 from BrainFusionLib.evidence import Evidence
 from BrainFusionLib.transform import RigidTransform
 from BrainFusionLib.verdict.judge import Verdict
@@ -43,10 +44,15 @@ class AnsweringRunner:
             labels = np.zeros_like(mri.array_kji)
             labels[2:-2, 2:-2, 2:-2] = 1
             result = replace(result, bone=Bone(300.0, 100.0, mri.with_array(labels, name="bone")))
+        output = request.settings.output
         if request.fuse:
             made = Volumes(mri, mri.with_array(mri.array_kji * 0 - 1000, name="CT in MRI"))
+            if output.reference == "ct":
+                on_grid = sources_on_output(output, volumes, transform, 0.0, "cpu")
+                made = Volumes(on_grid.mri, on_grid.ct, mri=on_grid.mri)
             scale = IntensityMap("a mixture", (-1000.0, 3000.0), (0.0, 2.0), 0.0, 1.0, (0.0, 1.0))
-            result = replace(result, volumes=made, intensity=scale)
+            place = Output.of(output.reference, made.fused.grid)
+            result = replace(result, volumes=made, intensity=scale, output=place)
         done(result, None)
 
     def warm_up(self):

@@ -138,7 +138,9 @@ def test_a_bone_that_was_saved_and_loaded_is_not_taken_for_a_changed_one(module,
     mask = np.zeros((9, 8, 7), bool)
     mask[3:6, 2:5, 4:6] = True
     bone, loaded = (slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", "bone") for _n in range(2))
-    segmentations.fill(bone, mask, Grid((7, 8, 9), (0.5, 0.5, 2.0), (10.0, 20.0, 30.0)), None, (1.0, 1.0, 1.0))
+    segmentations.fill(
+        bone, mask, Grid((7, 8, 9), (0.5, 0.5, 2.0), (10.0, 20.0, 30.0)).lps_from_ijk, None, (1.0, 1.0, 1.0)
+    )
     storage = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationStorageNode")
     storage.SetFileName(str(tmp_path / "bone.seg.nrrd"))
     assert storage.WriteData(bone)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 # MRI voxels above this value on the unit scale are tissue.
 MRI_TISSUE = 0.1
-SLICES_AT_ONCE = 32
+SLICES_AT_ONCE = 16
 
 
 @dataclass(frozen=True)

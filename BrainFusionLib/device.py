@@ -14,9 +14,10 @@ from typing import Any
 
 from BrainFusionLib.errors import MissingDependencyError, SettingsError
 
-# Parameters of glibc's mallopt (malloc.h), and the largest block that the process keeps.
-_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
-KEPT_BYTES = 1 << 30
+# Parameters of glibc's mallopt (malloc.h) and their values: how much freed memory the process keeps, and in blocks of
+# what size (larger ones, parts of a large CT, would leave holes that nothing else fits into); one pool for all threads,
+# because none can use what another one has freed in its own.
+_KEPT = {-1: 1 << 30, -3: 1 << 26, -8: 1}
 
 
 def keep_freed_memory() -> bool:
@@ -30,7 +31,7 @@ def keep_freed_memory() -> bool:
         mallopt = ctypes.CDLL(None).mallopt if sys.platform == "linux" else None
     except (OSError, AttributeError):
         return False
-    return mallopt is not None and all(mallopt(which, KEPT_BYTES) for which in (_MMAP_THRESHOLD, _TRIM_THRESHOLD))
+    return mallopt is not None and all(mallopt(*each) for each in _KEPT.items())
 
 
 def give_memory_back() -> None:

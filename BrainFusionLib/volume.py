@@ -69,6 +69,12 @@ class Volume(ByValue):
         return replace(self, array_kji=array_kji, **changes)
 
 
+def extremes(array_kji: npt.NDArray[S]) -> tuple[float, float]:
+    """Return the least and the greatest value, NaN where one is NaN; plane by plane, so that memory is read once."""
+    both = np.array([(plane.min(), plane.max()) for plane in array_kji])
+    return float(both[:, 0].min()), float(both[:, 1].max())
+
+
 def axial_stack(array_kji: npt.NDArray[S], grid: Grid) -> tuple[npt.NDArray[S], Callable[[VoxelArray], VoxelArray]]:
     """Reorient a volume to axial slices, whatever its storage order, so that networks see all heads the same way.
 

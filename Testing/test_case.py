@@ -154,6 +154,17 @@ def test_storage_order_does_not_change_the_result(pair: PhantomPair) -> None:
     assert np.abs(back - one).max() < 1e-4 * np.ptp(one)
 
 
+def test_the_number_of_slices_fused_at_once_makes_no_difference(
+    pair: PhantomPair, result: Result, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("BrainFusionLib.case.fusing.SLICES_AT_ONCE", 7)
+    given = fuse(pair.ct, pair.mri, transform=result.transform, check=False)
+    assert np.array_equal(given.fused.array_kji, result.fused.array_kji)
+    assert given.fidelity is not None
+    assert result.fidelity is not None
+    assert given.fidelity.soft_tissue_error == pytest.approx(result.fidelity.soft_tissue_error)
+
+
 def test_sha256_of_named_weights_is_recorded(pair: PhantomPair, tmp_path: Path) -> None:
     network = FusionNet(width=2)
     manifest = Manifest(

@@ -11,7 +11,7 @@ import torch
 from BrainFusionLib import cli, device
 
 ROOT = Path(__file__).parents[1]
-# How many pages are fetched when an array of 100 MB is made and freed once more.
+# How many pages are fetched when an array of 50 MB is made and freed once more.
 FAULTS = """
 import resource, sys
 import numpy as np
@@ -20,11 +20,11 @@ if sys.argv[1] != "as it is":
     assert keep_freed_memory()
 faults = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 for _ in range(2):
-    np.ones(100_000_000, np.uint8)
+    np.ones(50_000_000, np.uint8)
 if sys.argv[1] == "given back":
     give_memory_back()
 before = faults()
-np.ones(100_000_000, np.uint8)
+np.ones(50_000_000, np.uint8)
 print(faults() - before)
 """
 

@@ -1,7 +1,10 @@
+from dataclasses import astuple
+
 import numpy as np
 import pytest
 
 from BrainFusionLib.metrics import fidelity, target_registration_errors_mm
+from BrainFusionLib.metrics.fidelity import Compared, whole_fidelity
 from BrainFusionLib.transform import RigidTransform
 
 TRUE = RigidTransform.from_axis_angle((1, 2, 3), 40, (10, 20, 30))
@@ -55,6 +58,23 @@ def test_fidelity_by_hand():
     assert found.bone_error_hu == pytest.approx((10 + 30) / 2)
     assert found.soft_tissue_error == pytest.approx((0.1 + 0.4) / 2, abs=1e-6)
     assert found.overshoot == pytest.approx((0.1 + 0 + 0.1 + 0.2) / 4, abs=5e-6)
+
+
+def test_fidelity_of_a_volume_is_that_of_its_parts():
+    values = np.random.default_rng(0).random((3, 60)).astype(np.float32)
+    bone, tissue = values[1] > 0.7, values[1] < 0.5
+
+    def part(some):
+        fused, ct, mri = values[:, some]
+        b, t = bone[some], tissue[some]
+        found = fidelity(fused, ct, mri, bone=b, soft_tissue=t, fused_hu_in_bone=fused[b], ct_hu_in_bone=ct[b])
+        return found, Compared(int(b.sum()), int(t.sum()), fused.size)
+
+    no_bone = part(np.flatnonzero(~bone)[:5])
+    rest = part(np.setdiff1d(np.arange(60), np.flatnonzero(~bone)[:5]))
+    assert no_bone[0].bone_error_hu is None
+    assert astuple(whole_fidelity([no_bone, rest])) == pytest.approx(astuple(part(slice(None))[0]))
+    assert whole_fidelity([no_bone]).bone_error_hu is None
 
 
 def test_errors_of_opposite_sign_do_not_cancel():

@@ -44,9 +44,9 @@ class Sources:
     head: BoolArray
     ct_only: BoolArray | None = None
 
-    def completed(self, values: VoxelArray, of_ct: VoxelArray | float) -> VoxelArray:
-        """Return fused values or weights with those of the CT where the MRI has none."""
-        return values if self.ct_only is None else np.where(self.ct_only, np.float32(of_ct), values)
+    def completed(self, values: VoxelArray, of_ct: VoxelArray | float, part: tuple[slice, ...]) -> VoxelArray:
+        """Return fused values or weights of a part, with those of the CT where the MRI has none."""
+        return values if self.ct_only is None else np.where(self.ct_only[part], np.float32(of_ct), values)
 
 
 def check_output(settings: Settings, inputs: Inputs, given: Transform | None) -> None:

@@ -164,7 +164,7 @@ def _posed(
     with clock.stage("registration"):
         found = register(
             inputs.ct, inputs.mri, request.settings.registration,
-            start=request.start, mri_mask=inputs.mri_mask, stated=request.stated, inside=inside, device=device,
+            start=request.start, mri_mask=inputs.mri_mask, inside=inside, device=device,
             progress=clock.progress, cancel=clock.cancel,
         )  # fmt: skip
         transform = found.affine or found.transform
@@ -209,8 +209,10 @@ def _resampled(inputs: Inputs, pose: Pose, registration: Registration | None, de
     ct, mri = inputs.ct, inputs.mri
     with clock.stage("resampling"):
         pulled = resample_onto(ct, mri.grid, pose.transform, fill=AIR_HU, device=device)
-        # Rounded to whole Hounsfield units, so that the CT stored is exactly the CT fused.
-        ct_in_mri = Volume(np.rint(pulled.array_kji), mri.grid, "CT", f"{ct.name} in {mri.name}")
+        # Rounded to whole Hounsfield units, so that the CT stored is exactly the CT fused; in place, but not in the CT.
+        hu = pulled.array_kji
+        hu = np.rint(hu, out=None if hu is ct.array_kji else hu)
+        ct_in_mri = Volume(hu, mri.grid, "CT", f"{ct.name} in {mri.name}")
         low, high = intensity.mri_scale(mri.array_kji)
         coverage = _coverage(ct_in_mri.array_kji, mri.array_kji, low, high)
         evidence = None if registration is None else registration.evidence
@@ -257,8 +259,8 @@ def _check_given(request: Request, inputs: Inputs, pose: Pose, device: str, cloc
 
     settings = replace(request.settings.registration, search="global")  # a local one would only confirm the pose
     found = register(
-        inputs.ct, inputs.mri, settings, start=pose.rigid, stated=request.stated,
-        device=device, progress=clock.under("checking"), cancel=clock.cancel,
+        inputs.ct, inputs.mri, settings, start=pose.rigid, device=device,
+        progress=clock.under("checking"), cancel=clock.cancel,
     )  # fmt: skip
     if refusal(Evidence(pose=found.evidence)) is not None:
         return REFUSED

@@ -131,13 +131,15 @@ def _fuse(options: argparse.Namespace) -> int:
             request = request_of(options, inputs)
             request = replace(request, settings=settings, start=start, given=given, landmarks=landmarks)
             result = run(request, inputs, progress)
+            mri, ct_grid = inputs.mri, inputs.ct.grid
+            del inputs  # the CT may be most of the memory
             progress("writing", 0.0)
             withheld = None if dicom is None or options.export_anyway else in_doubt(result, folder)
             if dicom is not None and withheld is None:
                 result = noting_what_is_missing(result, dicom)
             files = write_case(
                 result,
-                inputs.mri,
+                mri,
                 folder,
                 options.format,
                 save_alpha=options.save_alpha,
@@ -146,7 +148,7 @@ def _fuse(options: argparse.Namespace) -> int:
                 pictures=options.pictures,
                 identify=options.identify,
                 transform_format=options.transform_format,
-                ct_grid=inputs.ct.grid,
+                ct_grid=ct_grid,
             )
     except BaseException:
         remove_if_empty(made)

@@ -9,8 +9,8 @@ import numpy.typing as npt
 
 from BrainFusionLib.errors import GeometryError, ImageContentError, Remedy
 from BrainFusionLib.geometry import Grid
-from BrainFusionLib.intensity.hounsfield import LEAST_BONE, bone_share, has_air, is_surely_ct, sample_of
-from BrainFusionLib.volume import BoolArray, Volume
+from BrainFusionLib.intensity.hounsfield import LEAST_BONE, Sample, bone_share, has_air, is_surely_ct, sample_of
+from BrainFusionLib.volume import BoolArray, Volume, extremes
 
 # Plausible longest edge of a volume. Wide on purpose: only spacings in metres or micrometres are outside.
 PLAUSIBLE_EXTENT_MM = (3.0, 10_000.0)
@@ -31,13 +31,13 @@ def looks_like_ct(array_kji: npt.NDArray[np.float32]) -> bool:
     return is_surely_ct(sample_of(array_kji))
 
 
-def _may_be_ct(array_kji: npt.NDArray[np.float32]) -> bool:
+def _may_be_ct(sample: Sample) -> bool:
     """Return whether the values may be Hounsfield units: those of a cone-beam CT are not exact."""
-    return _has_air(array_kji) and bool((array_kji[::2, ::2, ::2] > -50).mean() > 1e-2)
+    return _has_air(sample) and bool((sample > -50).mean() > 1e-2)
 
 
-def _has_air(array_kji: npt.NDArray[np.float32]) -> bool:
-    return bool((array_kji[::2, ::2, ::2] < -200).mean() > 1e-3)
+def _has_air(sample: Sample) -> bool:
+    return bool((sample < -200).mean() > 1e-3)
 
 
 def looks_like_labels(array_kji: npt.NDArray[np.float32]) -> bool:
@@ -83,7 +83,8 @@ def check_pair(ct: Volume, mri: Volume, stated: Collection[str] = ()) -> None:
         raise ImageContentError(
             f"{ct.name} was given both as CT and as MRI (the voxels are the same). Choose two different volumes."
         )
-    ct_is_ct = "CT" in stated or ct.modality == "CT" or (ct.modality is None and _may_be_ct(ct.array_kji))
+    sample = sample_of(ct.array_kji)
+    ct_is_ct = "CT" in stated or ct.modality == "CT" or (ct.modality is None and _may_be_ct(sample))
     mri_is_ct = "MRI" not in stated and (
         mri.modality == "CT" or (mri.modality is None and looks_like_ct(mri.array_kji))
     )
@@ -102,15 +103,14 @@ def check_pair(ct: Volume, mri: Volume, stated: Collection[str] = ()) -> None:
     if "CT" in stated:
         return
     # Even if DICOM says CT: without the rescale intercept water is 1024, and the whole head would count as bone.
-    if not ct_is_ct or not _has_air(ct.array_kji):
-        low, high = float(ct.array_kji.min()), float(ct.array_kji.max())
+    if not ct_is_ct or not _has_air(sample):
+        low, high = extremes(ct.array_kji)
         raise ImageContentError(
             f"{ct.name}, given as CT, is not in Hounsfield units: its values range from {low:g} to {high:g}, but a CT "
             "has air near -1000 and bone above 300. Export the CT with its rescale slope and intercept applied "
             "(without a window, not as 8 bits), or check that this is the CT.",
             remedy=Remedy.STATE_OFFSET,
         )
-    sample = sample_of(ct.array_kji)
     bone = bone_share(sample)
     # Where the air around the head is as dense as bone, the values are inverted, and bone passes for air.
     is_inverted = (np.abs(sample - 1000) < 150).mean() > max(0.1, (np.abs(sample + 1000) < 150).mean())
@@ -141,7 +141,7 @@ def _check_voxels(volume: Volume, role: str) -> None:
             f"{volume.name}, given as {role}, is {longest_mm:g} mm long: its voxel spacing "
             f"{volume.grid.spacing_ijk_mm} is not in millimetres. Correct the header."
         )
-    low, high = float(array.min()), float(array.max())  # not a mask of all, which takes longer and memory
+    low, high = extremes(array)  # not a mask of all, which takes longer and memory
     if not np.isfinite([low, high]).all():
         bad = int(array.size - np.isfinite(array).sum())
         raise ImageContentError(

@@ -29,10 +29,11 @@ Edges = list[npt.NDArray[np.float32]]
 def unwrapped(ct: Volume) -> Volume:
     """Return a CT in which metal is above 3071 where it was wrapped, with a note; others unchanged."""
     array = ct.array_kji
-    if not _may_be_wrapped(array):
+    tops = np.array([plane.max() for plane in array])
+    if not _may_be_wrapped(array, tops):
         return ct
     changed, count, left = array, 0, 0
-    for number, box in enumerate(_boxes(array)):
+    for number, box in enumerate(_boxes(array, tops)):
         changed = changed if number else array.copy()  # hundreds of MB, and hardly any CT has such a box
         part = changed[box]
         for _ in range(_MOST_WRAPS if part.size <= _MOST_VOXELS else 0):
@@ -58,11 +59,12 @@ def unwrapped(ct: Volume) -> Volume:
     return ct.with_array(changed, notes=tuple(notes))
 
 
-def _may_be_wrapped(array: VoxelArray) -> bool:
-    highest = float(array.max())
+def _may_be_wrapped(array: VoxelArray, tops: VoxelArray) -> bool:
+    highest = float(tops.max())
     if not _RIM < highest <= _HIGHEST:
         return False
-    near = np.concatenate([plane[plane > highest - _NEAR_HIGHEST] for plane in array])
+    lowest = highest - _NEAR_HIGHEST
+    near = np.concatenate([plane[plane > lowest] for plane, top in zip(array, tops, strict=True) if top > lowest])
     at_highest = int((near == highest).sum())
     return highest < _LOWEST_CUT_OFF or at_highest < 3 or at_highest < _CUT_OFF_SHARE * near.size
 
@@ -82,14 +84,13 @@ def _seeds(part: VoxelArray) -> BoolArray:
     return beside & (part < _AIRY)
 
 
-def _seeds_of(array: VoxelArray) -> npt.NDArray[np.int64]:
+def _seeds_of(array: VoxelArray, tops: VoxelArray) -> npt.NDArray[np.int64]:
     """Return the indices kji of what `_seeds` marks, (n, 3): three planes at a time, as masks of all take long."""
     found = []
     for k in range(len(array)):
         below = min(k, 1)
-        near = array[k - below : k + 2]
-        if float(near.max()) > _DENSE:
-            ji = np.argwhere(_seeds(near)[below])
+        if tops[k - below : k + 2].max() > _DENSE:
+            ji = np.argwhere(_seeds(array[k - below : k + 2])[below])
             found.append(np.column_stack([np.full(len(ji), k), ji]))
     return np.concatenate(found) if found else np.zeros((0, 3), np.int64)
 
@@ -122,18 +123,26 @@ def _pair(axis: int) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
     return (*before, slice(None, -1)), (*before, slice(1, None))
 
 
-def _boxes(array: VoxelArray) -> list[tuple[slice, ...]]:
-    """Return a box around each piece of metal and what is airy beside it."""
+def _boxes(array: VoxelArray, tops: VoxelArray) -> list[tuple[slice, ...]]:
+    """Return a box around each piece of metal and what is airy beside it; `tops`: the greatest value of each plane."""
     import SimpleITK as sitk
 
-    seeds = _seeds_of(array)
+    seeds = _seeds_of(array, tops)
     if not len(seeds):
         return []
-    mask = (array > _DENSE).astype(np.uint8)
-    mask[tuple(seeds.T)] = 1
-    where = [np.flatnonzero(mask.any(axis=tuple({0, 1, 2} - {axis}))) for axis in range(3)]
+    # The box around all of it first: a mask of the whole volume takes long, and memory.
+    marked = [np.zeros(size, bool) for size in array.shape]
+    marked[0] |= tops > _DENSE
+    for k in np.flatnonzero(marked[0]):
+        dense = array[k] > _DENSE
+        marked[1] |= dense.any(axis=1)
+        marked[2] |= dense.any(axis=0)
+    for line, at in zip(marked, seeds.T, strict=True):
+        line[at] = True
+    where = [np.flatnonzero(line) for line in marked]
     corner = np.array([line[0] for line in where])
-    mask = mask[tuple(slice(line[0], line[-1] + 1) for line in where)]
+    mask = (array[tuple(slice(line[0], line[-1] + 1) for line in where)] > _DENSE).view(np.uint8)
+    mask[tuple((seeds - corner).T)] = 1
     labels = sitk.ConnectedComponent(sitk.BinaryDilate(sitk.GetImageFromArray(mask), (1, 1, 1)))
     shapes = sitk.LabelShapeStatisticsImageFilter()
     shapes.Execute(labels)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -60,6 +61,30 @@ def fidelity(
         bone_error_hu=float(np.abs(fused_hu_in_bone - ct_hu_in_bone).mean()) if bone.any() else None,
         soft_tissue_error=float(wrong) / tissue if tissue else None,
         overshoot=float(np.maximum(outside, 0).sum(dtype=np.float64)) / fused_unit.size,
+    )
+
+
+@dataclass(frozen=True)
+class Compared:
+    """How many voxels a `Fidelity` is the mean of: bone, soft tissue, all."""
+
+    bone: int
+    soft_tissue: int
+    voxels: int
+
+
+def whole_fidelity(parts: Sequence[tuple[Fidelity, Compared]]) -> Fidelity:
+    """Return the fidelity of a volume from those of its parts."""
+
+    def mean(values: list[float | None], counts: list[int]) -> float | None:
+        total = sum(counts)
+        return sum(v * n for v, n in zip(values, counts, strict=True) if v is not None) / total if total else None
+
+    found, counts = zip(*parts, strict=True)
+    return Fidelity(
+        mean([f.bone_error_hu for f in found], [c.bone for c in counts]),
+        mean([f.soft_tissue_error for f in found], [c.soft_tissue for c in counts]),
+        mean([f.overshoot for f in found], [c.voxels for c in counts]) or 0.0,
     )
 
 

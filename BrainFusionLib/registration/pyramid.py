@@ -244,7 +244,9 @@ def _ct_head(ct: Volume, backend: Backend, check: Callable[[], None]) -> Prepare
     values = backend.host(finest.values)
     head = ct_head_mask(Volume(values, finest.grid, "CT", ct.name), margin_mm=MASK_MARGIN_MM)
     check()
-    levels = _pyramid(Level(backend.put(np.where(head, values, np.float32(AIR_HU))), finest.grid), backend)
+    values = values.copy() if np.may_share_memory(values, ct.array_kji) else values
+    values[~head] = AIR_HU
+    levels = _pyramid(Level(backend.put(values), finest.grid), backend)
     check()
     grid = levels[MASK_LEVEL].grid
     core = backend.host(levels[MASK_LEVEL].values) > -500

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from dataclasses import dataclass
 from functools import partial
 
@@ -13,7 +12,7 @@ from BrainFusionLib.device import pick_device
 from BrainFusionLib.errors import Remedy, SettingsError
 from BrainFusionLib.evidence import PoseEvidence
 from BrainFusionLib.geometry import affine
-from BrainFusionLib.intensity import check_mask, check_pair
+from BrainFusionLib.intensity import check_mask
 from BrainFusionLib.intensity.inside import FindInside, inside_skull
 from BrainFusionLib.progress import Cancel, Progress
 from BrainFusionLib.registration.confidence import around
@@ -68,7 +67,6 @@ def register(
     start: RigidTransform | None = None,
     mri_mask: Volume | None = None,
     inside: FindInside | None = None,
-    stated: Collection[str] = (),
     device: str | Backend = "auto",
     progress: Progress | None = None,
     cancel: Cancel | None = None,
@@ -82,7 +80,7 @@ def register(
     ct
         Hounsfield units. Table, head holder and frame may be in view.
     mri
-        Any sequence, any scale.
+        Any sequence, any scale. Neither is checked here: see `intensity.check_pair`.
     start
         A pose to try in addition to those found by the search; a wrong one does no harm.
     mri_mask
@@ -90,8 +88,6 @@ def register(
     inside
         Finds the inside of the skull in the CT, for a caller that needs it later, too; called only where the outline of
         the head may mislead.
-    stated
-        Which of "CT" and "MRI" are not judged by their values; see `intensity.check_pair`.
     device
         ``"auto"``, ``"cpu"``, ``"cuda"``; on ``"mps"``, which has no float64, the CPU is used. Or a backend.
     progress
@@ -102,7 +98,7 @@ def register(
     Raises
     ------
     ImageContentError
-        The volumes cannot be a CT in Hounsfield units and an MRI; see `intensity.check_pair`.
+        One of the volumes shows no head, or the registration mask is empty.
     SettingsError
         This machine does not have the device, or a local search has no start.
     Cancelled
@@ -111,7 +107,6 @@ def register(
     settings = settings or RegistrationSettings()
     if settings.search == "local" and start is None:
         raise SettingsError("a local search refines a starting pose, but none was given.", remedy=Remedy.GIVE_START)
-    check_pair(ct, mri, stated)
     backend = backend_of(pick_device(device)) if isinstance(device, str) else device
     run = Run(settings, progress, cancel)
     with backend.alone():

@@ -6,22 +6,22 @@ Mutual information does not use this, so it is independent evidence for or again
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
 from BrainFusionLib.evidence import SkullFit
 from BrainFusionLib.geometry import FloatArray
 from BrainFusionLib.intensity import BONE_RAMP_HU, ct_head_mask
 from BrainFusionLib.verdict.local import pooled
 from BrainFusionLib.verdict.matching import means_around
-from BrainFusionLib.volume import Volume
+from BrainFusionLib.volume import BoolArray, Volume, VoxelArray
 
 # Size of the voxels, and longest shift along each axis in voxels.
 VOXEL_MM, REACH = 2.0, 4
+LAYERS_AT_ONCE = 8
 # Least number of bone voxels.
 LEAST_BONE = 500
 
 
-def skull_fit(ct_in_mri: Volume, mri: Volume, head: npt.NDArray[np.bool_] | None = None) -> SkullFit | None:
+def skull_fit(ct_in_mri: Volume, mri: Volume, head: BoolArray | None = None) -> SkullFit | None:
     """Find the shift of the CT's skull at which the MRI is darkest; ``None`` if no skull is in view.
 
     Parameters
@@ -37,7 +37,7 @@ def skull_fit(ct_in_mri: Volume, mri: Volume, head: npt.NDArray[np.bool_] | None
         head = ct_head_mask(ct_in_mri)
     steps_kji = [max(1, round(VOXEL_MM / spacing)) for spacing in mri.grid.spacing_ijk_mm][::-1]
     voxel_kji = np.array([s * n for s, n in zip(mri.grid.spacing_ijk_mm[::-1], steps_kji, strict=True)])
-    bone = pooled(np.where(head, ct_in_mri.array_kji, np.float32(-1000)), steps_kji) > BONE_RAMP_HU[1]
+    bone = _bone(ct_in_mri.array_kji, head, steps_kji)
     if np.count_nonzero(bone) < LEAST_BONE:
         return None
     signal = pooled(mri.array_kji, steps_kji)
@@ -58,6 +58,14 @@ def skull_fit(ct_in_mri: Volume, mri: Volume, head: npt.NDArray[np.bool_] | None
         offset.append(place - reach + _between(line, place))
     shift = float(np.linalg.norm(np.array(offset) * voxel_kji))
     return SkullFit(shift, depth, brightness, at_edge, float(voxel_kji.max()))
+
+
+def _bone(hu: VoxelArray, head: BoolArray, steps_kji: list[int]) -> BoolArray:
+    """Return which blocks of voxels are bone of the head; a few layers at a time, which takes less memory."""
+    count, some = len(hu) // steps_kji[0] * steps_kji[0], steps_kji[0] * LAYERS_AT_ONCE
+    layers = [slice(first, min(count, first + some)) for first in range(0, count, some)]
+    parts = [pooled(np.where(head[part], hu[part], np.float32(-1000)), steps_kji) for part in layers]
+    return np.asarray(np.concatenate(parts) > BONE_RAMP_HU[1])
 
 
 def _between(line: FloatArray, place: int) -> float:

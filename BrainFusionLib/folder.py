@@ -355,9 +355,7 @@ def make_output_folder(folder: Path) -> list[Path]:
     except OSError as error:
         remove_if_empty(made)
         why = "it is a file" if isinstance(error, FileExistsError) else error.strerror or error
-        raise ImageFileError(
-            f"{folder}: cannot write there ({why}).", remedy=Remedy.OTHER_OUTPUT_FOLDER
-        ) from error
+        raise ImageFileError(f"{folder}: cannot write there ({why}).", remedy=Remedy.OTHER_OUTPUT_FOLDER) from error
     return made
 
 

@@ -21,6 +21,12 @@ NETWORK = {
     "distributed", "ftplib", "http.client", "http.server", "requests", "smtplib", "socket", "urllib.request",
     "websocket",
 }  # fmt: skip
+# What these files do with the network; a shipped file without a line here is printed with a question mark.
+CONNECTIONS = {
+    "BrainFusionLib/cohort/review_server.py": "listens on 127.0.0.1 alone",
+    "BrainFusionLib/cohort/running.py": "sends a cohort's cases to the Dask scheduler that the user names",
+    "BrainFusionLib/stopping.py": "a pair of sockets within the process, on Windows",
+}
 # What a user has to add; a file that imports one is itself imported only where it is used.
 OPTIONAL = {"torch"}
 BINARIES = {
@@ -73,7 +79,7 @@ def questions(root: Path) -> list[str]:
     data = [p for p in _tracked(root) if p.suffix == ".npz"]
     size = sum(p.stat().st_size for p in data) / 1e6
     return [
-        f"Which files open a network connection, and what is sent? {_network(root, shipped) or 'None.'}",
+        f"Which files can open a network connection, and what is sent? {_network(root, shipped) or 'None.'}",
         f"And which that are not shipped (the analysis reads all files)? {_network(root, others) or 'None.'}",
         f"Where is {', '.join(OPTIONAL)} imported at file scope? {', '.join(sorted(needing)) or 'Nowhere.'}",
         f"Which files are data? {len(data)} with the network's weights, {size:.1f} MB, read without unpickling.",
@@ -82,12 +88,12 @@ def questions(root: Path) -> list[str]:
 
 
 def _network(root: Path, paths: Iterable[Path]) -> str:
-    found = {
-        f"{path.relative_to(root).as_posix()} ({module})"
-        for path in paths
-        for module in _all_imports(ast.parse(path.read_text(encoding="utf-8")))
-        if module in NETWORK
-    }
+    found = set()
+    for path in paths:
+        name = path.relative_to(root).as_posix()
+        use = "" if path.parts[len(root.parts)] not in SHIPPED else f": {CONNECTIONS.get(name, '?')}"
+        modules = NETWORK.intersection(_all_imports(ast.parse(path.read_text(encoding="utf-8"))))
+        found |= {f"{name} ({module}{use})" for module in modules}
     return ", ".join(sorted(found))
 
 

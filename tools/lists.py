@@ -70,7 +70,7 @@ def criteria() -> str:
         )
         for row in CRITERIA
     ]
-    return markdown_table(("code", "what is measured", "wanted", "told", "amber", "red", "refused", "unit"), rows)
+    return markdown_table(("code", "what is measured", "wanted", "remark", "amber", "red", "refused", "unit"), rows)
 
 
 def commands() -> str:

@@ -89,7 +89,8 @@ def _cohort(options: argparse.Namespace) -> int:
         return fail(f"{options.cohort}: no case can be run: {_counted(problems)}, listed above.", WRONG_INPUT)
     rows = run_entries(options, entries, problems)
     bad = [row for row in rows if row.status != "done"]
-    say(f"{len(rows) - len(bad)} done, {len(bad)} failed; {_counted(problems)} in the cohort; see cohort.tsv.")
+    say(f"{len(rows) - len(bad)} done, {len(bad)} failed; {_counted(problems)} in the cohort.")
+    say(f"  all cases  {Path(options.output) / 'cohort.html'}")
     for row in bad:
         say(f"  {row.case}: {row.status}: {row.error}", error=True)
     return FAULT if bad or problems else DONE

@@ -543,6 +543,12 @@ def test_signed_mri_is_not_taken_for_a_ct(ct, mri, signed):
     check_pair(ct, _as(mri, signed(mri.array_kji, noise), modality=None))
 
 
+@pytest.mark.parametrize("slope", [2, 10])
+def test_ct_with_a_wrong_slope_is_refused(ct, mri, slope):
+    with pytest.raises(ImageContentError, match=r"its air is not near -1000\. Export the CT with its rescale slope"):
+        check_pair(ct.with_array(ct.array_kji * np.float32(slope)), mri)
+
+
 def test_inverted_ct_is_refused(ct, mri):
     with pytest.raises(ImageContentError, match=r"tissue is above 300, as bone is, and its air is not near -1000"):
         check_pair(_as(ct, -ct.array_kji), mri)

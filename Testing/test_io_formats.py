@@ -508,6 +508,13 @@ def test_files_that_people_have_instead_are_refused_with_what_helps(tmp_path, na
         read_volume(tmp_path / name)
 
 
+def test_voxels_beside_a_header_are_refused_with_the_name_of_the_header(tmp_path):
+    for name in ("a.raw.gz", "a.nhdr"):
+        (tmp_path / name).write_text("hello")
+    with pytest.raises(ImageFileError, match=r"are not read\. It holds the voxels of 'a\.nhdr': give that file"):
+        read_volume(tmp_path / "a.raw.gz")
+
+
 def test_a_series_can_be_chosen_in_dicom_only(tmp_path):
     with pytest.raises(ImageFileError, match=r"a\.nii: a series can be chosen in a DICOM folder only"):
         read_volume(save_nifti(tmp_path / "a.nii"), series=1)

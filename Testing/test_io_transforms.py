@@ -7,6 +7,7 @@ import itertools
 import nibabel as nib
 import numpy as np
 import pytest
+import scipy.io
 import SimpleITK as sitk
 
 from BrainFusionLib.errors import GeometryError, ImageFileError
@@ -254,6 +255,17 @@ def test_other_files_are_refused_with_the_reason(tmp_path, text, error, words):
     (tmp_path / "a.txt").write_text(text)
     with pytest.raises(error, match=words):
         read_transform(tmp_path / "a.txt", between=Between(frame="lps", maps="ct-to-mri"))
+
+
+def test_matrix_of_spm_and_itk_text_without_a_line_are_refused_as_what_they_are(tmp_path):
+    scipy.io.savemat(tmp_path / "a.mat", {"M": np.eye(4)})
+    with pytest.raises(ImageFileError, match=r"but not of ITK or ANTs: it holds 'M'"):
+        read_transform(tmp_path / "a.mat")
+    sitk.WriteTransform(affine_transform(), str(tmp_path / "a.tfm"))
+    text = (tmp_path / "a.tfm").read_text()
+    (tmp_path / "a.tfm").write_text(text[: text.index("FixedParameters")])
+    with pytest.raises(ImageFileError, match="lacks a line of Parameters or FixedParameters"):
+        read_transform(tmp_path / "a.tfm")
 
 
 @pytest.mark.parametrize("name", ["a.h5", "a.mat"])

@@ -16,6 +16,7 @@ from BrainFusionLib.cohort.one_case import SEAL
 from BrainFusionLib.errors import BrainFusionError
 from BrainFusionLib.folder import complete_replacement, read_case
 from BrainFusionLib.io.leftovers import STAGING, TEMPORARY
+from BrainFusionLib.signing import content_sha256
 
 RESULTS = ("fused.nii.gz", "ct_in_mri.nii.gz", "ct_to_mri.tfm")
 
@@ -89,7 +90,7 @@ def case_is_whole(case: Path, new: Path, former: Path | None) -> None:
         raise ValueError("the report is cut off")
     if (case / SEAL).exists():
         sealed = json.loads((case / SEAL).read_text(encoding="utf-8"))["files"]
-        if any(_sha256(case / name) != wanted for name, wanted in sealed.items()):
+        if any(content_sha256(case / name) != wanted for name, wanted in sealed.items()):
             raise ValueError("the seal is of other files")
 
 

@@ -9,7 +9,15 @@ import numpy.typing as npt
 
 from BrainFusionLib.errors import GeometryError, ImageContentError, Remedy
 from BrainFusionLib.geometry import Grid
-from BrainFusionLib.intensity.hounsfield import LEAST_BONE, Sample, bone_share, has_air, is_surely_ct, sample_of
+from BrainFusionLib.intensity.hounsfield import (
+    LEAST_BONE,
+    Sample,
+    bone_share,
+    has_air,
+    is_surely_ct,
+    is_too_low,
+    sample_of,
+)
 from BrainFusionLib.volume import BoolArray, Volume, extremes
 
 # Plausible longest edge of a volume. Wide on purpose: only spacings in metres or micrometres are outside.
@@ -114,7 +122,7 @@ def check_pair(ct: Volume, mri: Volume, stated: Collection[str] = ()) -> None:
     bone = bone_share(sample)
     # Where the air around the head is as dense as bone, the values are inverted, and bone passes for air.
     is_inverted = (np.abs(sample - 1000) < 150).mean() > max(0.1, (np.abs(sample + 1000) < 150).mean())
-    if is_inverted or (bone > MOST_BONE and not has_air(sample)):
+    if is_inverted or is_too_low(sample) or (bone > MOST_BONE and not has_air(sample)):
         raise ImageContentError(
             f"{ct.name}, given as CT, is not in Hounsfield units: {100 * bone:.0f} % of its tissue is above 300, as "
             "bone is, and its air is not near -1000. Export the CT with its rescale slope and intercept applied.",

@@ -19,6 +19,8 @@ _OFFSETS = (1024.0, 1000.0, -1024.0, -1000.0, 32768.0)
 # The most frequent value of a head's soft tissue, HU.
 _BRAIN_HU = 35.0
 _BONE_HU, _TISSUE_HU = 300.0, -200.0
+# No air of a CT is below this; and outside of a field of view, a few values stand.
+_BELOW_AIR_HU, _MOST_PADDINGS = -1500.0, 16
 # Least share of bone in the tissue of a head: in heads it is 5 % or more, and of a cropped top of a head, 2 %.
 LEAST_BONE = 3e-3
 # Spikes lie further above all others than so many times their range.
@@ -41,6 +43,12 @@ def has_air(sample: Sample) -> bool:
     if low.size < 1e-3 * sample.size:
         return False
     return bool(((low > -1150) & (low < -800)).mean() > 0.2)
+
+
+def is_too_low(sample: Sample) -> bool:
+    """Return whether much is far below air, and no padding, which is of few values: as in a CT with a wrong slope."""
+    far = sample[sample < _BELOW_AIR_HU]
+    return far.size > 0.02 * sample.size and np.unique(far).size > _MOST_PADDINGS
 
 
 def bone_share(sample: Sample) -> float:

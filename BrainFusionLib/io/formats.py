@@ -222,7 +222,10 @@ def format_of(path: Path) -> Format:
     for form in FORMATS:
         if suffix in form.suffixes or (form.recognises is not None and form.recognises(start)):
             return form
+    header = header_of(path)
     hint = next((words for ends, words in _HINTS.items() if suffix.endswith(ends)), "")
+    if header is not None:
+        hint = f"It holds the voxels of {brief(header.name)}: give that file. "
     raise ImageFileError(f"{shown(path)}: files of this kind ({brief(suffix)}) are not read. {hint}Give {readable()}.")
 
 

@@ -108,6 +108,11 @@ def read_mat_matrix(path: Path, wanted: str) -> FloatArray:
             found.append(ItkTransform(waiting[0], waiting[1], numbers_there))
             waiting = None
         elif waiting is None:
+            if _KIND.fullmatch(name) is None:
+                raise ImageFileError(
+                    f"{path}: is a MATLAB file, but not of ITK or ANTs: it holds {brief(name)} (SPM's?). Save the "
+                    "transform as a 4x4 matrix in text."
+                )
             waiting = (_checked_kind(path, name, wanted), numbers_there)
             if waiting[0] == _COMPOSITE:  # with the numbers of its last part: ITK leaves out the others
                 raise ImageFileError(f"{path}: a MATLAB file cannot hold a composite. Save it again as .tfm or .h5.")
@@ -191,7 +196,12 @@ def read_itk_matrix(path: Path, wanted: str) -> FloatArray:
     if len(content) > _LONGEST:
         raise ImageFileError(f"{path}: is longer than {_LONGEST} bytes, so it is not a linear transform. {GIVE_LINEAR}")
     # ITK takes half a last number for a whole one.
-    if not blocks or not content.endswith(b"\n") or any(None in (b.parameters, b.fixed) for b in blocks):
+    lacking = any(None in (b.parameters, b.fixed) for b in blocks)
+    if content.endswith(b"\n") and (lacking or not blocks):
+        raise ImageFileError(
+            f"{path}: lacks {'a line of Parameters or FixedParameters' if blocks else 'its transform'}. {SAVE_OR_COPY}"
+        )
+    if lacking or not content.endswith(b"\n"):
         raise ImageFileError(
             f"{path}: the transform file may be cut short: its last line does not end. {COPY_AGAIN} If it is whole, "
             "add a line break to its end."

@@ -304,13 +304,17 @@ def read_elastix(path: Path, text: str, between: Between, depth: int = 0) -> Flo
             raise ImageFileError(f"{path}: in {key}, {error}. {SAVE_OR_COPY}") from error
 
     kind = word("Transform", "")
-    if kind not in _ELASTIX_KINDS or {word("FixedImageDimension", "3"), word("MovingImageDimension", "3")} != {"3"}:
+    dimensions = {word("FixedImageDimension", "3"), word("MovingImageDimension", "3")}
+    if kind not in _ELASTIX_KINDS or dimensions != {"3"}:
         raise GeometryError(
-            f"a linear 3D transform is needed, but this is elastix's {brief(kind)}. Harden it into the volume, or give "
-            "a linear one."
+            f"a linear 3D transform is needed, but this is elastix's {brief(kind)}"
+            f"{'' if dimensions == {'3'} else ' of other dimensions'}. Harden it into the volume, or give a linear one."
         )
     if word("UseDirectionCosines", "true") != "true":
-        raise ImageFileError(f"{path}: was made without direction cosines, so positions in it are not the patient's.")
+        raise ImageFileError(
+            f"{path}: was made without direction cosines, so positions in it are not the patient's. "
+            "Register again with UseDirectionCosines."
+        )
     parameters, centre = values("TransformParameters"), values("CenterOfRotationPoint")
     if len(parameters) != int(float(word("NumberOfParameters", str(len(parameters))))):
         raise ImageFileError(f"{path}: holds another number of parameters than it says. {SAVE_AGAIN}")

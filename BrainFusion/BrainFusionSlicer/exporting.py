@@ -1,4 +1,4 @@
-"""The exports as jobs, DICOM and the report: what is sent, and what is done with it.
+"""The exports as jobs, DICOM and the report, and what is shown in 3D: what is sent, and what is done with it.
 
 Imports no slicer: the worker runs it, too.
 """
@@ -20,7 +20,7 @@ from BrainFusionLib.progress import Progress
 from BrainFusionLib.settings import OutputSettings
 from BrainFusionLib.transform import Transform
 from BrainFusionLib.volume import AIR_HU, Volume
-from BrainFusionSlicer.jobs import RawVolume, ReportOrder, WritingOrder
+from BrainFusionSlicer.jobs import RawVolume, ReportOrder, Shapes, ShapesOrder, WritingOrder
 
 REGISTRATION = "registration.dcm"
 
@@ -29,11 +29,11 @@ REGISTRATION = "registration.dcm"
 class ExportInputs:
     """The volumes of an export: the fused one in the DICOM frame of the reference, the moved one in its own world.
 
-    A report has both CT and MRI, and all places are in the world.
+    A report has both CT and MRI, and all places are in the world; what is shown in 3D is of these two alone.
     """
 
-    fused: RawVolume
-    ct: RawVolume | None
+    fused: RawVolume | None = None
+    ct: RawVolume | None = None
     mri: RawVolume | None = None
 
     def by_role(self) -> dict[str, RawVolume]:
@@ -44,14 +44,22 @@ class ExportInputs:
 
 def export(
     order: WritingOrder, inputs: ExportInputs, progress: Progress, cancel: Callable[[], bool] | None = None
-) -> tuple[str, ...]:
+) -> tuple[str, ...] | Shapes:
     """Write the two series, both or none, and the registration, or the report; return the files.
+
+    Nothing is written for what is shown in 3D: that is returned.
 
     Raises
     ------
     BrainFusionError
         As `io.dicom_writing.write_dicom_results` and `io.dicom_headers.read_headers`, or `report.write_report`.
     """
+    if isinstance(order, ShapesOrder):
+        from BrainFusionSlicer.shapes import shapes_of
+
+        assert inputs.ct is not None
+        assert inputs.mri is not None
+        return shapes_of(inputs.ct.copied(), inputs.mri.copied(), progress, cancel)
     if isinstance(order, ReportOrder):
         progress("exporting", 0.0)
         return (str(_write_report(order, inputs)),)
@@ -70,6 +78,7 @@ def export(
     of_ct = order.reference == "ct"
     reference = read_headers(order.ct_files if of_ct else order.mri_files)
     step("exporting", 0.0)
+    assert inputs.fused is not None
     fused = inputs.fused.copied()
     reference.check_same_place(order.place or fused.grid, fused.name)  # before the work
     others = order.mri_files if of_ct else order.ct_files
@@ -109,6 +118,7 @@ def _write_report(order: ReportOrder, inputs: ExportInputs) -> Path:
 
     assert inputs.mri is not None
     assert inputs.ct is not None
+    assert inputs.fused is not None
     result = order.result
     # As the run did: the CT in Hounsfield units. Its landmarks are where the volumes were then.
     pair = put_right(replace(result.request, landmarks=None), Inputs(inputs.ct.copied(), inputs.mri.copied()))

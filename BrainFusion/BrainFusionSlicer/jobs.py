@@ -143,7 +143,26 @@ class ReportOrder:
     ct_from_mri: Transform | None
 
 
-WritingOrder = ExportOrder | ReportOrder
+@dataclass(frozen=True)
+class ShapesOrder:
+    """Skull and brain to be found in a CT and an MRI, to be shown in 3D (`shapes`)."""
+
+
+@dataclass(frozen=True, eq=False)
+class Shapes:
+    """What is shown in 3D, in the frame that the CT and the MRI were given in, LPS mm.
+
+    head_lps_mm - The corners of a box around the head, along the CT's axes, shape (8, 3).
+    bone - 1 in the bone, on a grid of the CT's; None if there is none.
+    brain - 1 in the brain, on a grid of the MRI's; None if it was not found.
+    """
+
+    head_lps_mm: FloatArray
+    bone: Volume | None
+    brain: Volume | None
+
+
+WritingOrder = ExportOrder | ReportOrder | ShapesOrder
 
 
 # ---- the messages ---------------------------------------------------------------------------------------------------
@@ -170,7 +189,7 @@ class JobMessage:
 
 @dataclass(frozen=True, eq=False)
 class ExportMessage:
-    """To the worker: write DICOM series, or the report, of what is in a folder."""
+    """To the worker: write DICOM series, or the report, of what is in a folder, or find what to show of it in 3D."""
 
     folder: Path
     order: WritingOrder
@@ -232,7 +251,14 @@ class Exported:
     files: tuple[str, ...]
 
 
-Said = Ready | Stage | Notice | Failure | Done | Exported
+@dataclass(frozen=True, eq=False)
+class Found:
+    """Skull and brain were found; their voxels are in the job's folder."""
+
+    shapes: Shapes
+
+
+Said = Ready | Stage | Notice | Failure | Done | Exported | Found
 
 
 @dataclass(frozen=True, eq=False)

@@ -29,7 +29,7 @@ from BrainFusionSlicer import (
     report_export,
     torch_setup,
 )
-from BrainFusionSlicer.jobs import RawInputs
+from BrainFusionSlicer.jobs import RawInputs, ShapesOrder
 from BrainFusionSlicer.runner import InProcessRunner, ProcessRunner, Runner
 from BrainFusionSlicer.task import BrainFusionOutcome, Task
 
@@ -275,6 +275,18 @@ class FusionLogic(ScriptedLoadableModuleLogic):
         if self.running:
             raise SettingsError(_("A fusion is running: wait for it to finish, or cancel it first."))
         self._startWriting(*report_export.order_for(results, path), progressCallback, finishedCallback)
+
+    def startThreeD(self, asked, *, progressCallback=None, finishedCallback=None) -> None:
+        """Start to find skull and brain of a pair, to be shown in 3D; return at once.
+
+        :param asked: the pair, `three_d.Asked`
+        :param progressCallback: called with a stage's name and the fraction done, 0 to 1
+        :param finishedCallback: called once with what was found (`jobs.Shapes`) and None, or with None and the error
+        :raises BrainFusionError: a volume cannot be used; says why
+        """
+        if self.running:
+            raise SettingsError(_("A fusion is running: wait for it to finish, or cancel it first."))
+        self._startWriting(ShapesOrder(), asked.inputs, progressCallback, finishedCallback)
 
     def _startWriting(self, order, inputs, progressCallback, finishedCallback) -> None:
         """Hand an export to the runner."""

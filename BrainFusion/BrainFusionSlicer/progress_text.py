@@ -12,7 +12,7 @@ LEAST_DONE = 0.1
 
 def fraction_done(stage: str, fraction: float) -> float:
     """Return the fraction of the whole that is done, 0 to 1, from a stage and its own fraction."""
-    if stage == "exporting":  # a work of its own
+    if stage in ("exporting", "shapes"):  # a work of its own
         return fraction
     before = 0.0
     for name, share in SHARES.items():
@@ -31,6 +31,7 @@ def words(stage: str, done: float, elapsed_s: float) -> str:
         "fusion": _("Fusing"),
         "checking": _("Checking the alignment"),
         "exporting": _("Exporting"),
+        "shapes": _("Finding skull and brain"),
     }
     name = names.get(stage, stage)
     if done <= LEAST_DONE:

@@ -32,7 +32,7 @@ from BrainFusionSlicer.jobs import ExportOrder, RawInputs, RawVolume, WritingOrd
 logger = logging.getLogger(__name__)
 
 Done = Callable[[Result | None, Exception | None], None]
-ExportDone = Callable[[tuple[str, ...] | None, Exception | None], None]
+ExportDone = Callable[[tuple[str, ...] | jobs.Shapes | None, Exception | None], None]
 
 PREPARING = "preparing"
 CANCELLED = "Cancelled; nothing was changed."
@@ -68,7 +68,7 @@ class Runner(Protocol):
         """Start a job."""
 
     def export(self, order: WritingOrder, inputs: ExportInputs, progress: Progress, done: ExportDone) -> None:
-        """Start an export, which is a job, too."""
+        """Start an export, or what is shown in 3D: these are jobs, too."""
 
     def warm_up(self) -> None:
         """Make ready for a job; returns at once."""
@@ -115,7 +115,7 @@ class InProcessRunner:
         """Export, and return when it is done."""
         _refuse_second(self.busy)
         self.busy, self._cancelled = True, False
-        files: tuple[str, ...] | None = None
+        files: tuple[str, ...] | jobs.Shapes | None = None
         problem: Exception | None = None
         try:
             files = export(order, inputs, progress, lambda: self._cancelled)
@@ -352,6 +352,8 @@ class ProcessRunner:
                 self._finish(result, None)
             case jobs.Exported(files):
                 self._finish(files, None)
+            case jobs.Found(shapes):
+                self._finish(shapes, None)
             case jobs.Ready():
                 pass
 

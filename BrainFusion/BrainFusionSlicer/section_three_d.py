@@ -5,6 +5,7 @@ from __future__ import annotations
 import slicer
 from slicer.i18n import tr as _
 
+from BrainFusionLib.errors import Cancelled
 from BrainFusionSlicer import remedies, three_d
 from BrainFusionSlicer.section import Section
 
@@ -17,6 +18,7 @@ class ThreeDSection(Section):
     def setup(self) -> None:
         ui = self.panel.ui
         self._is_showing = False
+        self._asked = None  # the pair whose skull and brain are being found
         ui.threeDButton.connect("toggled(bool)", self.onToggled)
         ui.boneShiftSlider.connect("valueChanged(double)", self.onShift)
 
@@ -55,14 +57,46 @@ class ThreeDSection(Section):
         if self._is_showing:
             return
         ct, mri = self.pair()
-        try:
-            if on and ct is not None and mri is not None:
-                three_d.show(ct, mri, self.panel.ui.boneShiftSlider.value)
-            else:
-                three_d.hide(slicer.mrmlScene)
-        except Exception as error:
-            self.panel.say(_("Not shown: {error}").format(error=remedies.phrased(error)))
+        if on and ct is not None and mri is not None and not self.panel.logic.running:
+            self.start(ct, mri)
+        elif not on:
+            three_d.hide(slicer.mrmlScene)
         self.show()
+
+    def start(self, ct, mri) -> None:
+        """Have skull and brain found; they are shown when that is done."""
+        panel = self.panel
+        panel.beginProgress()
+        try:
+            asked = self._asked = three_d.Asked.of(ct, mri)
+            panel.logic.startThreeD(
+                asked,
+                progressCallback=panel.showProgress,
+                finishedCallback=lambda shapes, error: self.onFound(asked, shapes, error),
+            )
+        except Exception as error:
+            self.onFound(self._asked, None, error)
+        panel.updatePanel()
+
+    def onFound(self, asked, shapes, error) -> None:
+        """Show what was found, unless the scene is being closed, or something else was chosen meanwhile."""
+        panel = self.panel
+        panel.ui.progressBar.setVisible(False)
+        if asked is not self._asked:
+            return
+        self._asked = None
+        try:
+            if error is not None:
+                raise error
+            why_not = asked.why_not()
+            is_chosen = not panel._parameterNode or self.pair() == (asked.ct, asked.mri)
+            if why_not is None and is_chosen:
+                three_d.show(asked, shapes, panel.ui.boneShiftSlider.value)
+            panel.say(why_not or "")
+        except Cancelled as cancelled:
+            panel.say(remedies.phrased(cancelled))
+        except Exception as problem:
+            panel.say(_("Not shown: {error}").format(error=remedies.phrased(problem)))
 
     def onShift(self, hu: float) -> None:
         if three_d.is_shown(slicer.mrmlScene):
@@ -70,5 +104,8 @@ class ThreeDSection(Section):
 
     def forget(self) -> None:
         """The scene is being closed, or the module ends."""
+        if self._asked is not None:
+            self._asked = None
+            self.panel.logic.cancel()
         three_d.hide(slicer.mrmlScene)
         self.show()

@@ -42,11 +42,12 @@ class ShownTests:
         self.delayDisplay("Skull and brain in 3D")
         ct, mri = self.addPhantom()
         transform = bridge.move_ct_onto_mri(ct, mri, self.pair.transform)
-        ui = self.openedPanel().ui
+        panel = self.openedPanel()
+        ui = panel.ui
         ui.ctSelector.setCurrentNode(ct)
         ui.mriSelector.setCurrentNode(mri)
         before = idsOfUsers()
-        ui.threeDButton.click()
+        self.press(panel, ui.threeDButton)
         assert ui.threeDButton.checked, f"nothing is shown in 3D: {ui.statusLabel.text}"
         slicer.app.processEvents()
         display = self.rendering()

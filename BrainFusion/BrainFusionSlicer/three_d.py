@@ -1,10 +1,13 @@
 """Skull and brain in 3D: the CT's volume rendering, the brain's surface, and the bone's outline on the slices.
 
-All nodes are made here, marked, hidden from lists and not saved; `hide` removes them all. The CT is rendered through a
-node of its own that shares the CT's voxels, so that the user's nodes, views, cameras and layout stay as they are.
+What is to be found in the volumes is found by the worker process (`shapes`). All nodes are made here, marked, hidden
+from lists and not saved; `hide` removes them all. The CT is rendered through a node of its own that shares the CT's
+voxels, so that the user's nodes, views, cameras and layout stay as they are.
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import numpy as np
 import slicer
@@ -13,44 +16,97 @@ import vtk
 from slicer.i18n import tr as _
 
 from BrainFusionLib.errors import ImageContentError
-from BrainFusionLib.geometry import Grid
-from BrainFusionLib.intensity import ct_head_mask
-from BrainFusionLib.intensity.bone import bone_mask
-from BrainFusionLib.intensity.brain import brain_mask
-from BrainFusionLib.intensity.inside import inside_skull, pooled_to
+from BrainFusionLib.geometry import FloatArray
 from BrainFusionLib.volume import Volume
 from BrainFusionSlicer import bridge, ownership, segmentations
+from BrainFusionSlicer.exporting import ExportInputs
+from BrainFusionSlicer.jobs import Shapes
 
 MARK = "BrainFusion.ThreeD"
 PRESET = "CT-Bones"
-# The head is looked for, and the brain's surface made, in voxels of this size.
-COARSE_MM = 2.0
-# The bone is outlined in voxels of about this size: in all of a CT of 512×512×200 it takes the window 2.4 s.
-FINE_MM = 1.0
 # Around the head.
 MARGIN_MM = 5.0
 BRAIN_COLOUR = (0.95, 0.75, 0.65)
 
 
-def show(ct, mri, shift_hu: float = 0.0) -> None:
-    """Show the pair in 3D, where the two are now.
+@dataclass(frozen=True, eq=False)
+class Asked:
+    """A pair whose skull and brain are being found.
+
+    ct, mri - The volumes.
+    worlds - The 4x4 matrices of the transforms over them, RAS mm, when they were sent.
+    voxels - What names their voxels, and their geometry, then.
+    """
+
+    ct: slicer.vtkMRMLScalarVolumeNode
+    mri: slicer.vtkMRMLScalarVolumeNode
+    worlds: tuple[FloatArray, FloatArray]
+    voxels: tuple
+
+    @classmethod
+    def of(cls, ct, mri) -> Asked:
+        """Return a pair as it is now.
+
+        Raises
+        ------
+        ImageContentError
+            Slicer's preset for bone is missing.
+        GeometryError
+            A volume is under a transform that is not linear.
+        """
+        _preset()
+        ct_world, mri_world = (
+            bridge.world_ras_from_parent(node.GetParentTransformNode(), node.GetName()) for node in (ct, mri)
+        )
+        return cls(ct, mri, (ct_world, mri_world), _content_of(ct, mri))
+
+    @property
+    def inputs(self) -> ExportInputs:
+        """What is sent."""
+        ct, mri = (bridge.raw_from_node(node, as_shown=True) for node in (self.ct, self.mri))
+        return ExportInputs(ct=ct, mri=mri)
+
+    def why_not(self) -> str | None:
+        """Say why what was found cannot be shown any more, or return None."""
+        gone = [node.GetScene() is None or node.GetImageData() is None for node in (self.ct, self.mri)]
+        if any(gone):
+            return _("A volume was removed from the scene meanwhile; nothing is shown.")
+        if _content_of(self.ct, self.mri) != self.voxels:
+            return _("A volume was changed meanwhile: click Skull and brain in 3D again.")
+        return None
+
+
+def _content_of(*volumes) -> tuple:
+    found: list = []
+    for node in volumes:
+        matrix = vtk.vtkMatrix4x4()
+        node.GetIJKToRASMatrix(matrix)
+        found += [node.GetImageData().GetMTime(), *slicer.util.arrayFromVTKMatrix(matrix).ravel()]
+    return tuple(found)
+
+
+def show(asked: Asked, shapes: Shapes, shift_hu: float = 0.0) -> None:
+    """Show what was found of a pair in 3D, where the two are now.
 
     Raises
     ------
     ImageContentError
-        No head is in the CT, or Slicer's preset for bone is missing.
+        Slicer's preset for bone is missing.
     """
-    scene = ct.GetScene()
+    scene = asked.ct.GetScene()
     hide(scene)
-    in_ct, in_mri = (bridge.raw_from_node(node, as_shown=True).copied() for node in (ct, mri))
-    coarse = Volume(*pooled_to(in_ct, COARSE_MM), "CT", ct.GetName())
-    head = ct_head_mask(coarse)
-    if not head.any():
-        raise ImageContentError(f"{ct.GetName()}: there is no head in this CT.")
     try:
-        _render(ct, coarse.grid, head, shift_hu)
-        _outline_bone(ct, in_ct)
-        _surface_of_brain(mri, in_ct, in_mri)
+        _render(asked, shapes, shift_hu)
+        if shapes.bone is not None:
+            name = _("Bone of {name}").format(name=asked.ct.GetName())
+            bone = _segmentation(asked.ct, asked.worlds[0], name, shapes.bone, segmentations.BONE_COLOUR)
+            segmentations.show_outline(bone)
+        if shapes.brain is not None:
+            name = _("Brain of {name}").format(name=asked.mri.GetName())
+            brain = _segmentation(asked.mri, asked.worlds[1], name, shapes.brain, BRAIN_COLOUR)
+            brain.CreateClosedSurfaceRepresentation()
+            brain.GetDisplayNode().SetVisibility2DFill(False)
+            brain.GetDisplayNode().SetVisibility2DOutline(False)
     except BaseException:
         hide(scene)
         raise
@@ -97,7 +153,8 @@ def set_shift(scene, shift_hu: float) -> None:
 # --- the skull -------------------------------------------------------------------------------------------------------
 
 
-def _render(ct, grid: Grid, head, shift_hu: float) -> None:
+def _render(asked: Asked, shapes: Shapes, shift_hu: float) -> None:
+    ct = asked.ct
     scene, logic, preset = ct.GetScene(), _rendering(), _preset()
     shown = _new("vtkMRMLScalarVolumeNode", _("{name} in 3D").format(name=ct.GetName()), ct)
     ownership.mark_for_review(shown, ownership.THREE_D_ROLE)
@@ -110,7 +167,7 @@ def _render(ct, grid: Grid, head, shift_hu: float) -> None:
     properties = _new("vtkMRMLVolumePropertyNode", PRESET, ct)
     scene.AddNode(properties)
     _shift(properties, preset, shift_hu)
-    region = _region(ct, grid, head)
+    region = _region(asked, shapes)
     display = logic.CreateVolumeRenderingDisplayNode()
     display.UnRegister(None)
     _mark(display, ct)
@@ -122,14 +179,10 @@ def _render(ct, grid: Grid, head, shift_hu: float) -> None:
     shown.AddAndObserveDisplayNodeID(display.GetID())
 
 
-def _region(ct, grid: Grid, head):
+def _region(asked: Asked, shapes: Shapes):
     """Return a box around the head, in the frame of the CT's node; it is not seen."""
-    at = np.argwhere(head)
-    low, high = at.min(axis=0)[::-1], at.max(axis=0)[::-1]
-    corners = np.array([[x, y, z] for x in (low[0], high[0]) for y in (low[1], high[1]) for z in (low[2], high[2])])
-    lps = corners @ grid.lps_from_ijk[:3, :3].T + grid.lps_from_ijk[:3, 3]
-    world = bridge.world_ras_from_parent(ct.GetParentTransformNode(), ct.GetName())
-    points = np.column_stack([lps * (-1, -1, 1), np.ones(len(lps))]) @ np.linalg.inv(world).T
+    ct, lps = asked.ct, shapes.head_lps_mm
+    points = np.column_stack([lps * (-1, -1, 1), np.ones(len(lps))]) @ np.linalg.inv(asked.worlds[0]).T
     first, last = points[:, :3].min(axis=0) - MARGIN_MM, points[:, :3].max(axis=0) + MARGIN_MM
     region = _new("vtkMRMLMarkupsROINode", _("Head in 3D"), ct)
     ct.GetScene().AddNode(region)
@@ -175,44 +228,13 @@ def _preset():
     return preset
 
 
-# --- bone and brain ---------------------------------------------------------------------------------------------------
-
-
-def _outline_bone(ct, in_ct: Volume) -> None:
-    """Show the outline of the bone on the slices, along the CT's own axes."""
-    fine = Volume(*pooled_to(in_ct, FINE_MM), "CT", ct.GetName())
-    bone = bone_mask(fine, ct_head_mask(fine))
-    if bone.any():
-        node = _segmentation(
-            ct, _("Bone of {name}").format(name=ct.GetName()), bone, fine.grid, segmentations.BONE_COLOUR
-        )
-        segmentations.show_outline(node)
-
-
-def _surface_of_brain(mri, in_ct: Volume, in_mri: Volume) -> None:
-    """Show the brain's surface, if the inside of the skull and the brain in it are found."""
-    inside = inside_skull(in_ct)
-    if inside is None:
-        return
-    coarse = Volume(*pooled_to(in_mri, COARSE_MM), "MR", mri.GetName())
-    # Both are in the world, where they are shown: no transform lies between them.
-    found = brain_mask(coarse, inside.depth_on(coarse.grid), inside.hu_on(coarse.grid))
-    if found is None or not found.mask_kji.any():
-        return
-    node = _segmentation(
-        mri, _("Brain of {name}").format(name=mri.GetName()), found.mask_kji, coarse.grid, BRAIN_COLOUR
-    )
-    node.CreateClosedSurfaceRepresentation()
-    display = node.GetDisplayNode()
-    display.SetVisibility2DFill(False)
-    display.SetVisibility2DOutline(False)
-
-
-def _segmentation(volume, name: str, mask_kji, grid: Grid, colour):
-    """Return a segmentation of a mask on a grid in the world, under the transform of its volume."""
+def _segmentation(volume, world: FloatArray, name: str, mask: Volume, colour):
+    """Return a segmentation of a mask that was found in a volume under the matrix `world`, under its transform now."""
     node = _new("vtkMRMLSegmentationNode", name, volume)
     volume.GetScene().AddNode(node)
-    segmentations.fill(node, mask_kji, grid.lps_from_ijk, volume.GetParentTransformNode(), colour)
+    own_lps = bridge.LPS_FROM_RAS @ np.linalg.inv(world) @ bridge.RAS_FROM_LPS
+    segmentations.fill(node, mask.array_kji > 0, own_lps @ mask.grid.lps_from_ijk, None, colour)
+    _put_under_parent(node, volume)
     _mark(node.GetDisplayNode(), volume)
     return node
 

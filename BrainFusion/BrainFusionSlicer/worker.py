@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from BrainFusionLib.case import Result
-    from BrainFusionSlicer.jobs import ExportMessage, JobMessage, Said
+    from BrainFusionSlicer.jobs import ExportMessage, JobMessage, Said, Shapes
 
 
 def main(library_folder: str) -> int:
@@ -52,7 +52,8 @@ def main(library_folder: str) -> int:
             job = jobs.job_from_line(line)
             at_work[:] = [job.folder]
             if isinstance(job, jobs.ExportMessage):
-                say(jobs.Exported(exported(job, say)))
+                made = exported(job, say)
+                say(jobs.Found(made), job.folder) if isinstance(made, jobs.Shapes) else say(jobs.Exported(made))
             else:
                 torch_setup.require_torch(job.request.settings.device)
                 say(jobs.Done(work(job, say)), job.folder)
@@ -81,8 +82,8 @@ def _listen(lines: queue.SimpleQueue[str], at_work: list[Path]) -> None:
     os._exit(0)
 
 
-def exported(job: ExportMessage, say: Callable[[Said], None]) -> tuple[str, ...]:
-    """Do one export, and report how far it is."""
+def exported(job: ExportMessage, say: Callable[[Said], None]) -> tuple[str, ...] | Shapes:
+    """Do one export, or find what is shown in 3D, and report how far it is."""
     from BrainFusionSlicer.exporting import ExportInputs, export
     from BrainFusionSlicer.jobs import Stage, read_raw
 

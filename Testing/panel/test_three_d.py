@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 import slicer
 import slicer.util
-from window import walk_self_test
+from window import wait, walk_self_test
 
 pytestmark = pytest.mark.filterwarnings("ignore:Setting the shape on a NumPy array:DeprecationWarning")
 
 # Of Slicer's presets.xml.
+FOUND = {}
 OPACITY = ((-1000, 0), (152.19, 0), (278.93, 0.190476), (952, 0.2))
 
 
@@ -33,6 +34,18 @@ def three_d(panel, nodes, application, monkeypatch):
         raising=False,
     )  # fmt: skip
     application.processEvents()  # chooses the pair
+    panel.logic._runner = sys.modules["BrainFusionSlicer.runner"].InProcessRunner()
+    from BrainFusionSlicer import shapes
+
+    find = shapes.shapes_of
+
+    def found_once(ct, mri, *more):  # the same pair in most tests
+        key = tuple((volume.array_kji.tobytes(), volume.grid.lps_from_ijk.tobytes()) for volume in (ct, mri))
+        if key not in FOUND:
+            FOUND[key] = find(ct, mri, *more)
+        return FOUND[key]
+
+    monkeypatch.setattr(shapes, "shapes_of", found_once)
     yield panel
     sys.modules["BrainFusionSlicer.three_d"].hide(slicer.mrmlScene)
     for logic in (rendering, segmentations):
@@ -145,6 +158,96 @@ def test_it_goes_with_the_module(three_d):
     three_d.exit()
     three_d.cleanup()
     assert not of_class("vtkMRMLVolumeRenderingDisplayNode")
+
+
+@pytest.fixture
+def slow(three_d):
+    """The panel, and what to call when skull and brain have been found."""
+    runner = three_d.logic._runner
+    later, export = [], runner.export
+
+    def held(order, inputs, progress, done):
+        progress("shapes", 0.4)
+        later.append(lambda: export(order, inputs, progress, done))
+
+    runner.export = held
+    runner.cancel = lambda: later.clear()
+    return three_d, later
+
+
+def test_meanwhile_the_window_shows_the_progress_and_nothing_in_3d(slow):
+    panel, later = slow
+    before = ids()
+    panel.ui.threeDButton.click()
+    assert ids() == before
+    assert panel.ui.progressBar.isVisible()
+    assert "Finding skull and brain" in panel.ui.statusLabel.text
+    assert panel.ui.fuseButton.text == "Cancel"
+    assert not panel.ui.threeDButton.isEnabled()
+    later.pop()()
+    assert panel.ui.threeDButton.isChecked()
+    assert not panel.ui.progressBar.isVisible()
+
+
+def test_a_volume_that_is_moved_meanwhile_is_shown_where_it_is(slow, nodes):
+    panel, later = slow
+    panel.ui.threeDButton.click()
+    moved = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLinearTransformNode")
+    matrix = np.eye(4)
+    matrix[:3, 3] = (40, 0, 0)
+    slicer.util.updateTransformMatrixFromArray(moved, matrix)
+    nodes[1].SetAndObserveTransformNodeID(moved.GetID())
+    later.pop()()
+    brain = next(node for node in of_class("vtkMRMLSegmentationNode") if node.GetName() == "Brain of MRI")
+    surface, whole = np.zeros(6), np.zeros(6)
+    brain.GetRASBounds(surface)
+    nodes[1].GetRASBounds(whole)
+    assert (surface[::2] > whole[::2]).all()
+    assert (surface[1::2] < whole[1::2]).all()
+
+
+@pytest.mark.parametrize("what", ["changed", "removed", "another pair", "closed"])
+def test_what_is_not_there_any_more_is_not_shown(slow, nodes, what):
+    panel, later = slow
+    panel.ui.threeDButton.click()
+    found = later.pop()
+    if what == "changed":
+        slicer.util.arrayFromVolume(nodes[1])[0, 0, 0] += 1
+        slicer.util.arrayFromVolumeModified(nodes[1])
+    elif what == "removed":
+        slicer.mrmlScene.RemoveNode(nodes[1])
+    elif what == "another pair":
+        panel.ui.mriSelector.setCurrentNode(None)
+    else:
+        slicer.mrmlScene.Clear()
+    found()
+    assert not of_class("vtkMRMLVolumeRenderingDisplayNode")
+    assert not panel.ui.threeDButton.isChecked()
+    assert ("click Skull and brain in 3D again" in panel.ui.statusLabel.text) == (what == "changed")
+
+
+def test_the_worker_finds_skull_and_brain_and_can_be_cancelled(three_d, nodes):
+    panel = three_d
+    panel.logic._runner.close()
+    panel.logic._runner = sys.modules["BrainFusionSlicer.logic"].make_runner()
+    before = ids()
+    panel.ui.threeDButton.click()
+    panel.ui.fuseButton.click()
+    assert "Cancelled; nothing was changed" in panel.ui.statusLabel.text
+    assert ids() == before
+    panel.ui.threeDButton.click()
+    wait(panel, lambda: not panel.logic.running)
+    assert panel.ui.threeDButton.isChecked(), panel.ui.statusLabel.text
+    assert {node.GetName() for node in of_class("vtkMRMLSegmentationNode")} == {"Bone of CT", "Brain of MRI"}
+    panel.logic.close()
+
+
+def test_a_pair_without_a_head_is_explained(three_d, nodes):
+    slicer.util.arrayFromVolume(nodes[0])[:] = -1000
+    slicer.util.arrayFromVolumeModified(nodes[0])
+    three_d.ui.threeDButton.click()
+    assert "Not shown: " in three_d.ui.statusLabel.text
+    assert not three_d.ui.threeDButton.isChecked()
 
 
 def test_the_self_test_walks_the_3d_section(three_d, nodes, module, phantom, monkeypatch):

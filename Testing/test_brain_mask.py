@@ -87,8 +87,8 @@ def test_orbit_behind_a_roof_too_thin_to_be_seen_is_left_out(head, hu):
     j = int(np.flatnonzero(depth[k, :, i] > 0)[0]) - 4
     away = np.linalg.norm(np.stack(np.indices(GRID.shape_kji), axis=-1) - (k, j, i), axis=-1)
     muscle, orbit = away < 3.5, (away < 6) & (depth <= 0)
-    # As bright as brain, connected to it by 4 mm, with fat on all sides but towards the brain.
-    muscle[k : k + 2, j : j + 14, i : i + 2] = True
+    # As bright as brain, connected to it by 6 mm, with fat on all sides but towards the brain.
+    muscle[k : k + 3, j : j + 14, i : i + 3] = True
     signal = np.where(muscle, np.float32(np.median(mri.array_kji[brain])), mri.array_kji)
     fat = orbit & ~muscle & (np.arange(GRID.shape_kji[1])[:, None] < j + 2)
     dense = np.where(fat, np.float32(-100), np.where(orbit, np.float32(0), hu))

@@ -37,8 +37,9 @@ TURNS, NEAR_LOG = 8, 0.35
 # Without contrast in the MRI (PD), and without a CT, what lies deeper than this is taken for brain.
 SHALLOW_MM = 3.0
 # Orbits: fat in the CT; the least share of a piece that is near fat (8 to 80 %; of pieces of the brain 0); by how much
-# the mask is made smaller, to cut them off.
-FAT_HU, LEAST_FAT, SHRUNK_MM = (-160.0, -50.0), 0.03, 2.0
+# the mask is made smaller, to cut them off, and by how many voxels at least: in 2 mm, what lies between is blurred.
+# What is left of more than this is a lobe.
+FAT_HU, LEAST_FAT, SHRUNK_MM, LEAST_TURNS, MOST_ORBIT_MM3 = (-160.0, -50.0), 0.03, 2.0, 2, 4_000.0
 LEAST_VOXELS = 2_000
 
 
@@ -74,10 +75,7 @@ def brain_mask(mri: Volume, depth_kji: VoxelArray, hu_kji: VoxelArray | None = N
     there = depth_kji > 0
     if not there.any():
         return None
-    box = tuple(
-        slice(int(at[0]), int(at[-1]) + 1)
-        for at in (np.flatnonzero(there.any(axis=tuple({0, 1, 2} - {axis}))) for axis in range(3))
-    )
+    box = _box_around(there)
     depth, inside = np.ascontiguousarray(depth_kji[box]), there[box]
     middle, rim = depth > MIDDLE_MM, (depth > RIM_MM[0]) & (depth < RIM_MM[1])
     if min(np.count_nonzero(middle), np.count_nonzero(rim)) < LEAST_VOXELS:
@@ -246,22 +244,40 @@ def _smoothed(array: VoxelArray) -> VoxelArray:
 def _orbits(brain: BoolArray, hu: VoxelArray, spacing_ijk_mm: tuple[float, ...]) -> BoolArray:
     """Return what of a mask lies in the orbits: where their roof is too thin to be seen, the inside leaks into them.
 
-    Such a piece is connected to the brain by less than 4 mm and has fat beside it in the CT; the fat is returned, too.
+    Such a piece is small, connected to the brain by less than 4 mm, 8 mm in voxels of 2 mm, and has fat beside it in the
+    CT; the fat is returned, too.
     """
-    turns = max(1, round(SHRUNK_MM / min(spacing_ijk_mm)))
-    core, fat = brain, (hu > FAT_HU[0]) & (hu < FAT_HU[1])
-    if turns > 1:  # less fat than that is noise, or the border of air; voxels of 2 mm have less noise
+    reach = max(1, round(SHRUNK_MM / min(spacing_ijk_mm)))
+    fat = (hu > FAT_HU[0]) & (hu < FAT_HU[1])
+    if reach > 1:  # less fat than that is noise, or the border of air; voxels of 2 mm have less noise
         fat = grown(shrunk(fat))
+    for _ in range(reach):
+        fat = grown(fat)
+    if not fat.any():
+        return fat
+    core, turns = brain, max(LEAST_TURNS, reach)
     for _ in range(turns):
-        core, fat = shrunk(core), grown(fat)
+        core = shrunk(core)
     pieces = _pieces(core)
-    sizes = np.bincount(pieces.ravel())
+    sizes = np.bincount(pieces[core])
     in_orbit = np.bincount(pieces[grown(fat)], minlength=sizes.size) > LEAST_FAT * sizes
+    in_orbit &= sizes * float(np.prod(spacing_ijk_mm)) < MOST_ORBIT_MM3
     in_orbit[:2] = False
-    orbit, other = in_orbit[pieces], (pieces > 0) & ~in_orbit[pieces]
+    if not in_orbit.any():
+        return fat
+    orbit = in_orbit[pieces]
+    near = _box_around(orbit, 2 * (turns + 1))
+    orbit, other = orbit[near], (pieces[near] > 0) & ~orbit[near]
     for _ in range(turns + 1):
         orbit, other = grown(orbit), grown(other)
-    return fat | (orbit & ~other)
+    fat[near] |= orbit & ~other
+    return fat
+
+
+def _box_around(mask: BoolArray, margin: int = 0) -> tuple[slice, ...]:
+    """Return the slices that hold all of a mask that is not empty, and so many voxels around it."""
+    ends = (np.flatnonzero(mask.any(axis=tuple({0, 1, 2} - {axis})))[[0, -1]] for axis in range(3))
+    return tuple(slice(max(0, int(first) - margin), int(last) + 1 + margin) for first, last in ends)
 
 
 def _pieces(mask: BoolArray) -> npt.NDArray[np.uint32]:

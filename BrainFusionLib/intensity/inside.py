@@ -125,15 +125,20 @@ class InsideSkull(ByValue):
         """Return the nearest voxel's value of an array on `grid` at the voxels of another grid, -1000 outside."""
         moving_from_fixed = np.eye(4) if transform is None else transform.moving_from_fixed_lps
         matrix = (self.grid.ijk_from_lps @ moving_from_fixed @ grid.lps_from_ijk).astype(np.float64)
-        axes = [np.arange(n) for n in grid.size_ijk]
-        flat: npt.NDArray[np.int32] = np.zeros(grid.shape_kji, np.int32)
-        inside: BoolArray = np.ones(grid.shape_kji, bool)
-        for row, size, stride in zip(matrix[:3], self.grid.size_ijk, _strides_ijk(values_kji), strict=True):
-            plane = (row[2] * axes[2])[:, None, None] + (row[1] * axes[1])[:, None] + (row[3] + 0.5)
-            at = (plane.astype(np.float32) + (row[0] * axes[0]).astype(np.float32)).astype(np.float32)
-            flat += np.clip(at, 0, size - 1).astype(np.int32) * np.int32(stride)
-            inside &= (at >= 0) & (at < size)
-        found: VoxelArray = np.where(inside, values_kji.ravel()[flat], np.float32(-1000))
+        i, j = (np.arange(n) for n in grid.size_ijk[:2])
+        along, across = ([row[axis] * at for row in matrix[:3]] for axis, at in enumerate((i, j)))
+        values, strides = values_kji.ravel(), _strides_ijk(values_kji)
+        found: VoxelArray = np.full(grid.shape_kji, np.float32(-1000))
+        # A slice at a time: its arrays stay in the processor's cache.
+        for k in range(grid.size_ijk[2]):
+            flat: npt.NDArray[np.int32] = np.zeros(grid.shape_kji[1:], np.int32)
+            inside: BoolArray = np.ones(flat.shape, bool)
+            for row, x, y, size, stride in zip(matrix[:3], along, across, self.grid.size_ijk, strides, strict=True):
+                at = (row[2] * k + y + (row[3] + 0.5)).astype(np.float32)[:, None] + x.astype(np.float32)
+                flat += np.clip(at, 0, size - 1).astype(np.int32) * np.int32(stride)
+                inside &= (at >= 0) & (at < size)
+            if inside.any():
+                np.copyto(found[k], values.take(flat), where=inside)
         return found
 
 

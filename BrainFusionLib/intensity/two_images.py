@@ -40,7 +40,9 @@ def is_brain(signal: VoxelArray, hu: VoxelArray, depth: VoxelArray) -> BoolArray
     at = _binned(signal, low, max(high, low + 1e-6), MRI_BINS)
     at = at * CT_BINS + _binned(hu, middle - REACH_HU, middle + REACH_HU, CT_BINS)
     layers = len(DEPTHS_MM) + 1
-    at = at * layers + np.searchsorted(DEPTHS_MM, depth)
+    # The limits are whole halves: a table of them takes half the time of a search.
+    layer = np.searchsorted(2 * DEPTHS_MM, np.arange(2 * int(DEPTHS_MM[-1]) + 2))
+    at = at * layers + layer[np.clip(np.ceil(2 * depth), 0, len(layer) - 1).astype(np.intp)]
     counts = np.bincount(at, minlength=MRI_BINS * CT_BINS * layers).reshape(MRI_BINS, CT_BINS, layers)
     found: BoolArray = (_learned(counts.astype(np.float64)) > 0.5).ravel()[at]
     return found

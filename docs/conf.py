@@ -26,6 +26,7 @@ autosummary_generate = False  # numpydoc loads it
 numpydoc_show_class_members = False
 autodoc_typehints = "none"  # the docstrings say it
 autodoc_member_order = "bysource"
+smartquotes_action = "qe"  # an option keeps its two dashes
 html_theme = "alabaster"
 html_static_path = ["_static"]  # custom.css, which the theme loads
 html_theme_options = {"description": "CT and MRI in one volume, and how far to trust it", "page_width": "1100px"}

@@ -17,6 +17,9 @@ PAGES = (
     "docs/library.md",
     "docs/results.md",
     "docs/report.md",
+    "docs/slicer.md",
+    "docs/how_it_works.md",
+    "docs/measured.md",
 )
 MEAN_WORDS, MOST_WORDS, README_WORDS = 25, 40, 760
 

@@ -10,6 +10,7 @@ import SimpleITK as sitk
 import torch
 
 from BrainFusionLib import fuse, intensity, registration
+from BrainFusionLib import register as registration_only
 from BrainFusionLib.case import Result
 from BrainFusionLib.errors import (
     Cancelled,
@@ -53,9 +54,17 @@ def test_the_result_lies_on_the_mris_grid(pair: PhantomPair, result: Result) -> 
     assert result.ct_in_mri.grid.same_as(pair.mri.grid)
 
 
-def test_a_path_in_the_place_of_a_volume_is_refused() -> None:
-    with pytest.raises(SettingsError, match=r"the CT must be a Volume; got 'ct\.nii'\. Read it first: read_volume"):
+def test_arguments_of_another_kind_are_refused_by_name(pair: PhantomPair) -> None:
+    with pytest.raises(SettingsError, match=r"CT must be a Volume; got a str: read_volume\(path\) reads one"):
         fuse("ct.nii", "mri.nii")  # type: ignore[arg-type]
+    with pytest.raises(SettingsError, match="mask must be a Volume"):
+        fuse(pair.ct, pair.mri, mri_mask="mask.nii")  # type: ignore[arg-type]
+    with pytest.raises(SettingsError, match="transform must be a RigidTransform or AffineTransform; got a ndarray"):
+        fuse(pair.ct, pair.mri, transform=np.eye(4))  # type: ignore[arg-type]
+    with pytest.raises(SettingsError, match="settings must be a Settings; got a RegistrationSettings"):
+        fuse(pair.ct, pair.mri, RegistrationSettings())  # type: ignore[arg-type]
+    with pytest.raises(SettingsError, match="settings must be a RegistrationSettings; got a Settings"):
+        registration_only(pair.ct, pair.mri, Settings())  # type: ignore[arg-type]
 
 
 def test_soft_tissue_equals_the_mri_exactly(pair: PhantomPair, result: Result) -> None:

@@ -27,7 +27,7 @@ PHRASES: dict[Remedy, str] = {
     Remedy.OTHER_OUTPUT_FOLDER: _("Choose another folder."),
     Remedy.OMIT_DICOM: _("Import the MRI with the DICOM module, load it from there, and fuse again."),
     Remedy.STATE_MODALITY: _(
-        "If it is an MRI after all, fuse the two with the console command, and state the modality there."
+        "If the one given as MRI is an MRI, fuse the two with the console command, and state the modality there."
     ),
     Remedy.STATE_OFFSET: _(
         "If it is the CT, load it with the right rescale intercept, or fuse the two with the console command, and "

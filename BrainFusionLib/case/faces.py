@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from BrainFusionLib.case.request import Inputs, Request, Source
 from BrainFusionLib.case.result import Result
 from BrainFusionLib.case.run import run
@@ -53,8 +55,10 @@ def fuse(
     BrainFusionError
         As `run`.
     """
+    _require(Settings, "Settings(registration=…, fusion=…) holds the others", settings=settings)
+    _require(Transform, "read_transform(path) reads one", start=start, transform=transform)
     request = Request(
-        _source(ct, "CT"), _source(mri, "MRI"), _source_of_mask(mri_mask), settings or Settings(),
+        *_sources(ct, mri, mri_mask), settings or Settings(),
         start=start, given=transform, check=check, landmarks=landmarks,
     )  # fmt: skip
     return run(request, Inputs(ct, mri, mri_mask), progress, cancel)
@@ -86,20 +90,25 @@ def register(
     BrainFusionError
         As `run`.
     """
+    _require(RegistrationSettings, "RegistrationSettings.preset(name) makes one", settings=settings)
+    _require(Transform, "read_transform(path) reads one", start=start)
     chosen = Settings(registration=settings or RegistrationSettings(), device=device)  # type: ignore[arg-type]
     request = Request(
-        _source(ct, "CT"), _source(mri, "MRI"), _source_of_mask(mri_mask), chosen,
+        *_sources(ct, mri, mri_mask), chosen,
         start=start, fuse=False, landmarks=landmarks,
     )  # fmt: skip
     return run(request, Inputs(ct, mri, mri_mask), progress, cancel)
 
 
-def _source_of_mask(mask: Volume | None) -> Source | None:
-    return None if mask is None else _source(mask, "mask")
+def _sources(ct: Volume, mri: Volume, mask: Volume | None) -> tuple[Source, Source, Source | None]:
+    """Return where the volumes come from; refuse what is not one, such as the name of a file."""
+    _require(Volume, "read_volume(path) reads one", CT=ct, MRI=mri, **({} if mask is None else {"mask": mask}))
+    return Source(ct.name), Source(mri.name), None if mask is None else Source(mask.name)
 
 
-def _source(volume: Volume, role: str) -> Source:
-    """Return where a volume comes from; refuse what is not one, such as the name of a file."""
-    if not isinstance(volume, Volume):
-        raise SettingsError(f"the {role} must be a Volume; got {volume!r:.80}. Read it first: read_volume(path).")
-    return Source(volume.name)
+def _require(kind: Any, remedy: str, **given: object) -> None:
+    """Refuse arguments of another kind, ``None`` excepted, before they are met deep inside."""
+    for role, value in given.items():
+        if value is not None and not isinstance(value, kind):
+            wanted = getattr(kind, "__name__", "RigidTransform or AffineTransform")
+            raise SettingsError(f"{role} must be a {wanted}; got a {type(value).__name__}: {remedy}.")

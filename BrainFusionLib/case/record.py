@@ -33,7 +33,7 @@ def read_document(path: str | Path) -> dict[str, Plain]:
         content = json.loads(path.read_bytes())
     except FileNotFoundError as error:
         raise ImageFileError(
-            f"{path}: there is no such file. Give the folder of a result, or its {path.name}."
+            f"{path}: there is no such file. Give the folder of a result, or its result.json."
         ) from error
     except OSError as error:
         raise ImageFileError(f"{path}: cannot be read ({error.strerror}).") from error

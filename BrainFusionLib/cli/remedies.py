@@ -14,7 +14,7 @@ PHRASES: dict[Remedy, str] = {
     Remedy.CHOOSE_SERIES_OF_EACH: "Choose a series for each with --ct-series and --mri-series, or give two folders.",
     Remedy.OMIT_SERIES: "Omit --series for this file.",
     Remedy.NAME_PATTERN: "Give its name with --ct-pattern or --mri-pattern.",
-    Remedy.STATE_MODALITY: "If it is an MRI after all, add --modality mri=MR.",
+    Remedy.STATE_MODALITY: "If the one given as MRI is an MRI, add --modality mri=MR.",
     Remedy.STATE_OFFSET: "If it is the CT, say with --ct-offset what to subtract from its values, or add "
     "--modality ct=CT to take them as they are.",
     Remedy.STATE_FRAME: "Say it with --transform-frame (lps or ras) and --transform-maps (ct-to-mri or mri-to-ct).",

@@ -46,8 +46,8 @@ from BrainFusionLib.volume import Volume
 
 # Remedies in terms of a cohort: columns of its table.
 PHRASES: dict[Remedy, str] = {
-    Remedy.STATE_MODALITY: "If it is an MRI after all, write mri=MR into the column modality, or give the option of "
-    "that name for all cases.",
+    Remedy.STATE_MODALITY: "If the one given as MRI is an MRI, write mri=MR into the column modality, or give the "
+    "option of that name for all cases.",
     Remedy.STATE_OFFSET: "If it is the CT, write into the column ct_offset what to subtract from its values, or ct=CT "
     "into the column modality to take them as they are; or give the options of those names for all cases.",
     Remedy.STATE_FRAME: "Write lps or ras into the column transform_frame, and ct-to-mri or mri-to-ct into "

@@ -9,6 +9,9 @@ def main() -> int:
     """Run the command; Ctrl-C while it is being loaded prints no traceback either."""
     with ending_on_signals():
         try:
+            from BrainFusionLib.device import multiply_on_one_thread
+
+            multiply_on_one_thread()
             from BrainFusionLib.cli import main as command
 
             return command()

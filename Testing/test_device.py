@@ -1,5 +1,6 @@
 """Memory that a process frees stays with it where it was asked for, and goes back where that was asked for."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -40,6 +41,18 @@ def test_kept_memory_is_not_fetched_again():
     assert fetched["kept"] < 100
     assert fetched["kept"] < fetched["as it is"] / 10
     assert fetched["kept"] < fetched["given back"] / 10
+
+
+@pytest.mark.parametrize(("of_user", "used"), [(None, "1"), ("2", "2")])
+def test_command_multiplies_on_one_thread_unless_told_otherwise(of_user, used):
+    environment = {name: value for name, value in os.environ.items() if name != "OPENBLAS_NUM_THREADS"}
+    environment |= {} if of_user is None else {"OPENBLAS_NUM_THREADS": of_user}
+    code = "import os, sys; from BrainFusionLib.__main__ import main; sys.argv = ['', '--help']\ntry: main()\n"
+    code += "except SystemExit: pass\nprint(os.environ['OPENBLAS_NUM_THREADS'], 'numpy' in sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.splitlines()[-1] == f"{used} False"
 
 
 def test_nothing_changes_without_glibc(monkeypatch):

@@ -9,10 +9,10 @@ import platform
 import sys
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cache, partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -25,7 +25,7 @@ from BrainFusionLib.case.output import Sources, check_output, output_note, sourc
 from BrainFusionLib.case.request import Inputs, Request
 from BrainFusionLib.case.result import Output, Pose, Provenance, Result
 from BrainFusionLib.case.values import notes_of, put_right
-from BrainFusionLib.device import pick_device, use_threads
+from BrainFusionLib.device import pick_device, threads, use_threads
 from BrainFusionLib.errors import RegistrationError, Remedy, SettingsError
 from BrainFusionLib.evidence import BrainAlignment, Evidence, GivenPose
 from BrainFusionLib.intensity.inside import FindInside, InsideSkull, inside_skull
@@ -39,6 +39,9 @@ from BrainFusionLib.volume import AIR_HU, BoolArray, Volume, VoxelArray
 if TYPE_CHECKING:
     from BrainFusionLib.fusion.method import Fuser
     from BrainFusionLib.registration import Registration
+
+
+R = TypeVar("R")
 
 
 def run(request: Request, inputs: Inputs, progress: Progress | None = None, cancel: Cancel | None = None) -> Result:
@@ -76,15 +79,14 @@ def run(request: Request, inputs: Inputs, progress: Progress | None = None, canc
     clock = Clock(progress, cancel)
     inputs = put_right(request, inputs)
     request, fuser, device = _ready(request, inputs)
-    with use_threads(request.settings.threads):
-        inside = cache(partial(inside_skull, inputs.ct))
+    with use_threads(request.settings.threads), ThreadPoolExecutor(1) as pool:
+        # Beside registration and fusion, which do not always use all cores.
+        inside = _beside(pool, inside_skull, inputs.ct)
         pose, registration, brain = _posed(request, inputs, inside, device, clock)
         pulled = _resampled(inputs, pose, registration, device, clock)
-        with ThreadPoolExecutor(1) as beside:
-            # In parallel with the fusion, which does not always use all cores.
-            measuring = beside.submit(local_evidence, pulled.ct_in_mri, pulled.head, inputs, inside, pose)
-            fused = None if fuser is None else _fused(fuser, request, inputs, pose, pulled, device, clock)
-            measured, given = _checked(request, inputs, pose, measuring.result, device, clock)
+        measuring = _beside(pool, local_evidence, pulled.ct_in_mri, pulled.head, inputs, inside, pose)
+        fused = None if fuser is None else _fused(fuser, request, inputs, pose, pulled, device, clock)
+        measured, given = _checked(request, inputs, pose, measuring, device, clock)
     landmarks = None if request.landmarks is None else request.landmarks.residuals(pose.transform)
     evidence = Evidence(
         pose=None if registration is None else registration.evidence,
@@ -121,6 +123,11 @@ def run(request: Request, inputs: Inputs, progress: Progress | None = None, canc
         volumes=None if fused is None else fused.volumes,
         output=Output.of(output.reference, grid),
     )
+
+
+def _beside(pool: Executor, work: Callable[..., R], *given: Any) -> Callable[[], R]:
+    """Start work in another thread, if there is to be one, and return what waits for its result, always the same."""
+    return pool.submit(work, *given).result if threads() > 1 else cache(partial(work, *given))
 
 
 # --- the steps -----------------------------------------------------------------------------------------------------

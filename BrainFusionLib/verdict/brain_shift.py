@@ -48,6 +48,9 @@ LEAST_NATS, LEAST_COVERED, MOST_VOXEL_MM = 0.03, 0.5, 7.0
 TOO_SMALL, RANGE = (1.02, 0.164), (0.87, 1.3)
 
 
+Voxels = tuple[npt.NDArray[np.intp], ...]
+
+
 @dataclass(frozen=True)
 class _Pair:
     """Both images on one grid, padded to whole blocks.
@@ -215,9 +218,10 @@ def _matched(pair: _Pair, blocks: _Blocks) -> tuple[FloatArray, float, list[floa
     """Return the shifts of the prediction (n, 3) kji mm, their noise, and the information of none, affine and all."""
     shifts = shifts_within(REACH_MM, pair.spacing)
     field: FloatArray = np.zeros((len(blocks.at), 3))
-    noise, started = 0.0, _predicted(pair, blocks, field)[2]
-    for _ in range(ROUNDS):
-        values, variance, _ = _predicted(pair, blocks, field)
+    noise, started, at = 0.0, 0.0, np.nonzero(pair.weight)
+    for turn in range(ROUNDS):
+        values, variance, information = _predicted(pair, blocks, field, at)
+        started = started if turn else information
         weight = np.float32(TEMPERATURE / variance)
         gained = gains(
             pair.ct * weight, pair.weight * (np.float32(-0.5) * weight), values, blocks.at * pair.edge_kji,
@@ -228,16 +232,15 @@ def _matched(pair: _Pair, blocks: _Blocks) -> tuple[FloatArray, float, list[floa
     field = _between_voxels(gained, blocks, shifts, field)
     design = np.column_stack([np.ones(len(blocks.at)), blocks.at - blocks.at.mean(axis=0)])
     affine = design @ np.linalg.lstsq(design, field, rcond=None)[0]
-    informed = [started, *(_predicted(pair, blocks, shift)[2] for shift in (affine, field))]
+    informed = [started, *(_predicted(pair, blocks, shift, at)[2] for shift in (affine, field))]
     return field, noise, informed
 
 
-def _predicted(pair: _Pair, blocks: _Blocks, field: FloatArray) -> tuple[VoxelArray, float, float]:
+def _predicted(pair: _Pair, blocks: _Blocks, field: FloatArray, at: Voxels) -> tuple[VoxelArray, float, float]:
     """Return the CT predicted from the unshifted MRI, the variance left in the CT, and the information, nats a voxel.
 
-    The prediction is learned at the shifts given.
+    The prediction is learned at the shifts given, from the voxels `at`: those with a weight.
     """
-    at = np.nonzero(pair.weight)
     seen = at
     if field.any():
         moved = _at_voxels(pair, blocks, field, at) / pair.spacing
@@ -261,7 +264,7 @@ def _with_neighbours(line: FloatArray) -> FloatArray:
     return mixed
 
 
-def _at_voxels(pair: _Pair, blocks: _Blocks, field: FloatArray, at: tuple[npt.NDArray[np.intp], ...]) -> FloatArray:
+def _at_voxels(pair: _Pair, blocks: _Blocks, field: FloatArray, at: Voxels) -> FloatArray:
     """Interpolate a field of the blocks linearly at voxels, (n, 3)."""
     dense = np.zeros((*pair.blocks_kji, 3))
     dense[tuple(blocks.at.T)] = field

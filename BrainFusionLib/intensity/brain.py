@@ -244,8 +244,8 @@ def _smoothed(array: VoxelArray) -> VoxelArray:
 def _orbits(brain: BoolArray, hu: VoxelArray, spacing_ijk_mm: tuple[float, ...]) -> BoolArray:
     """Return what of a mask lies in the orbits: where their roof is too thin to be seen, the inside leaks into them.
 
-    Such a piece is small, connected to the brain by less than 4 mm, 8 mm in voxels of 2 mm, and has fat beside it in the
-    CT; the fat is returned, too.
+    Such a piece is small, connected to the brain by less than 4 mm (8 mm in voxels of 2 mm), and has fat beside it in
+    the CT; the fat is returned, too.
     """
     reach = max(1, round(SHRUNK_MM / min(spacing_ijk_mm)))
     fat = (hu > FAT_HU[0]) & (hu < FAT_HU[1])

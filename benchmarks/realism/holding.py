@@ -41,8 +41,9 @@ def report(cases: Sequence[Judged], fit: Fit) -> str:
         "",
         *own_lines(ours, fit),
         "",
-        "Physics left out: fitted to the cases without it, and judged on those with it (heads that calibrate). The bound's "
-        f"factor was chosen so that it holds in {100 * HELD_LEFT_OUT:.0f} % of each kind of {MANY_CASES} cases and more.",
+        "Physics left out: fitted to the cases without it, and judged on those with it (heads that calibrate). The "
+        f"bound's factor was chosen so that it holds in {100 * HELD_LEFT_OUT:.0f} % of each kind of {MANY_CASES} cases "
+        "and more.",
         "",
         left_out_table(ours, fit),
         "",

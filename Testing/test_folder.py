@@ -86,5 +86,5 @@ def test_a_damaged_record_is_refused_with_its_name(tmp_path: Path, content: str,
 
 
 def test_a_folder_without_a_result_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ImageFileError, match=r"result\.json: cannot be read"):
+    with pytest.raises(ImageFileError, match=r"result\.json: there is no such file"):
         read_case(tmp_path)

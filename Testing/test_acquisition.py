@@ -354,5 +354,7 @@ def test_a_result_holds_what_the_headers_say_and_no_date():
     assert result.evidence.acquisition == pair_acquisition(ct_volume.acquisition, mri.acquisition)
     document = to_document(result.without_names(), {})
     assert document["evidence"]["acquisition"]["mri"]["distortion_correction"] == "3D"
+    kept = document["evidence"]["acquisition"]["ct"]
+    assert result.evidence.acquisition.ct.kernel and not kept["kernel"] and not kept["model"]
     text = json.dumps(document["evidence"]) + json.dumps(document["volumes"])
     assert str(ct_volume.acquisition.day) not in text

@@ -86,6 +86,11 @@ def test_identical_copies_are_set_aside(folder, whole):
     assert_same(folder, whole, "2 identical copies")
 
 
+def test_link_to_the_folder_itself_is_not_followed(folder, whole):
+    (folder / "again").symlink_to(folder)
+    assert read_volume(folder).notes == whole.notes
+
+
 def test_other_image_under_the_uid_of_a_slice_is_no_copy(folder):
     other = pydicom.dcmread(folder / "IM0001")
     other.PixelData = bytes(len(other.PixelData))

@@ -314,4 +314,9 @@ class Result(ByValue):
         if bone is not None and bone.labels is not None:
             bone = replace(bone, labels=renamed(bone.labels))
         notes = tuple(anonymous(note) for note in self.notes)
-        return replace(self, request=request, notes=notes, volumes=volumes, landmarks=landmarks, bone=bone)
+        evidence, pair = self.evidence, self.evidence.acquisition
+        if pair is not None and pair.ct is not None:  # free text in the header, which anything may stand in
+            evidence = replace(evidence, acquisition=replace(pair, ct=replace(pair.ct, model=None, kernel=None)))
+        return replace(
+            self, request=request, evidence=evidence, notes=notes, volumes=volumes, landmarks=landmarks, bone=bone
+        )

@@ -96,8 +96,8 @@ def add_to(commands: Any) -> None:
     fuse_command.add_argument(
         "--identify",
         action="store_true",
-        help="include the names of the input files in the report and result.json; without it, nothing there "
-        "identifies the patient",
+        help="include the names of the input files, and of CT scanner and kernel, in the report and result.json; "
+        "without it, nothing there identifies the patient",
     )
     fuse_command.set_defaults(run=_fuse)
 

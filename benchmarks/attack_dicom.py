@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import zipfile
 from typing import Any
@@ -123,6 +124,35 @@ def enhanced(random: Random) -> Input:
     data.BitsAllocated, data.BitsStored, data.HighBit, data.PixelRepresentation = 16, 16, 15, 1
     data.PixelData = voxels[order].tobytes()
     return Input("enhanced dicom", {"a.dcm": _written(data)}, "a.dcm", voxels, affine)
+
+
+def rare(random: Random) -> Input:
+    """Return a folder of slices packed with gzip, of floating-point numbers, or of plain pixels in an envelope."""
+    import pydicom
+    from pydicom import uid
+    from pydicom.encaps import encapsulate
+
+    made = dicom(random)
+    way = str(random.choice(["gzip", "floats", "doubles", "envelope"]))
+    files: dict[str, bytes] = {}
+    for name, content in made.files.items():
+        if way == "gzip":
+            files[f"{name}.gz"] = gzip.compress(content, mtime=0)
+            continue
+        data = pydicom.dcmread(io.BytesIO(content))
+        stored = data.pixel_array
+        data.file_meta.TransferSyntaxUID = uid.ExplicitVRLittleEndian
+        if way == "envelope":
+            data.file_meta.TransferSyntaxUID = uid.UID("1.2.840.10008.1.2.1.98")
+            data.PixelData = encapsulate([stored.tobytes()])
+            data["PixelData"].VR, data["PixelData"].is_undefined_length = "OB", True
+        else:
+            kind, keyword = ("<f4", "FloatPixelData") if way == "floats" else ("<f8", "DoubleFloatPixelData")
+            del data.PixelData, data.BitsStored, data.HighBit, data.PixelRepresentation
+            data.BitsAllocated = 8 * np.dtype(kind).itemsize
+            setattr(data, keyword, stored.astype(kind).tobytes())
+        files[name] = _written(data)
+    return Input("rare dicom", files, ".", made.voxels_kji, made.lps_from_ijk)
 
 
 def _written(data: Any) -> bytes:

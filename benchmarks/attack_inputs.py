@@ -19,9 +19,9 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.attack_damages import DAMAGES
-from benchmarks.attack_dicom import dicom, enhanced, export, zipped
+from benchmarks.attack_dicom import dicom, enhanced, export, rare, zipped
 from benchmarks.attack_parts import Input, Random, exact, geometry, voxels_of
-from BrainFusionLib.geometry import FloatArray, Grid, rotation_matrix
+from BrainFusionLib.geometry import RAS_FROM_LPS, FloatArray, Grid, rotation_matrix
 from BrainFusionLib.io.other_transforms import Between
 from BrainFusionLib.io.transform_writing import write_other_transform
 from BrainFusionLib.transform import RigidTransform
@@ -223,6 +223,16 @@ def _elastix(random: Random) -> Input:
     return Input("transform", {"a.txt": end.join(lines).encode()}, "a.txt", None, matrix, options)
 
 
+def _mni(random: Random) -> Input:
+    """Return a linear transform of the MNI's programs, in RAS, from the points of the MRI to those of the CT."""
+    matrix = np.eye(4)
+    matrix[:3, :3] = rotation_matrix(random.uniform(0.1, 1, 3), random.uniform(-180, 180))
+    matrix[:3, 3] = random.uniform(-200, 200, 3)
+    rows = "\n".join(f" {exact(row)}" for row in (RAS_FROM_LPS @ matrix @ RAS_FROM_LPS)[:3])
+    text = f"MNI Transform File\n%made\n\nTransform_Type = Linear;\nLinear_Transform =\n{rows};\n"
+    return Input("transform", {"a.xfm": text.encode()}, "a.xfm", None, matrix, {"between": Between(maps="mri-to-ct")})
+
+
 def _transform(random: Random) -> Input:
     turn = rotation_matrix(random.uniform(0.1, 1, 3), random.uniform(-180, 180))
     matrix = np.eye(4)
@@ -249,5 +259,5 @@ def _picture(random: Random) -> Input:
 _MAKERS = (
     _nrrd, _nrrd, _metaimage, _metaimage, _nifti, _nifti, dicom, _transform, _picture,
     enhanced, zipped, _mgh, _slice_list, _other_transform, _sheared, export,
-    _elastix,
+    _elastix, _mni, rare,
 )  # fmt: skip

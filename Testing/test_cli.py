@@ -391,6 +391,10 @@ def test_doctor_and_version_answer(capsys: pytest.CaptureFixture[str]) -> None:
             "brainfusion error: argument --at: expected 3 arguments.\nUsage: brainfusion error RESULT",
         ),
         (["fusee"], "Did you mean fuse?"),
+        (
+            ["fuse", "a", "b", "-o", "o", "--ct-offset", "nan"],
+            "--ct-offset: must be a number, for example 1024; got 'nan'",
+        ),
         ([], "Usage: brainfusion COMMAND [OPTION ...]"),
     ],
 )
@@ -536,6 +540,12 @@ def test_wrong_input_is_named_with_exit_code_2(
     assert "Traceback" not in message
     assert len(message.splitlines()) <= 12
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("given", [["", "b", "-o", "o"], ["a", "", "-o", "o"], ["a", "b", "-o", ""]])
+def test_empty_path_is_not_the_folder_of_the_command(given: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["fuse", *given]) == 2
+    assert "is empty. Was a variable of the shell not set?" in capsys.readouterr().err
 
 
 def test_swapped_and_equal_inputs_are_errors(inputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

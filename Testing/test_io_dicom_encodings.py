@@ -7,12 +7,13 @@ import gzip
 import numpy as np
 import pydicom
 import pytest
-from pydicom.encaps import encapsulate
+import SimpleITK as sitk
+from pydicom.encaps import encapsulate, generate_frames
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from BrainFusionLib.errors import ImageFileError
 from BrainFusionLib.io import read_volume
-from Testing.test_io_dicom import changed, compress, write_series
+from Testing.test_io_dicom import above, changed, compress, write_enhanced, write_series
 
 WRAPPED = "1.2.840.10008.1.2.1.98"
 
@@ -54,6 +55,26 @@ def test_floating_point_pixels_are_read(folder, whole, keyword, kind, syntax):
             data.file_meta.TransferSyntaxUID = syntax
 
     np.testing.assert_array_equal(read_volume(rewrite(folder, change)).array_kji, whole + 0.125)
+
+
+def test_compressed_frames_are_rescaled_each_by_its_own_slope(tmp_path):
+    path = write_enhanced(tmp_path / "a.dcm", [above(z) for z in (0, 2, 4)], slopes=[0.5, 0.75, 2])
+    whole = read_volume(path).array_kji
+    data, frames = pydicom.dcmread(path), []
+    for number, frame in enumerate(data.pixel_array):
+        writer = sitk.ImageFileWriter()
+        writer.SetFileName(str(tmp_path / f"{number}.dcm"))
+        writer.SetImageIO("GDCMImageIO")
+        writer.UseCompressionOn()
+        writer.SetCompressor("JPEG2000")
+        writer.Execute(sitk.GetImageFromArray(frame[None].astype(np.int16)))
+        made = pydicom.dcmread(tmp_path / f"{number}.dcm")
+        frames += generate_frames(made.PixelData, number_of_frames=1)
+        (tmp_path / f"{number}.dcm").unlink()
+    data.PixelData, data.file_meta.TransferSyntaxUID = encapsulate(frames), made.file_meta.TransferSyntaxUID
+    data["PixelData"].VR, data["PixelData"].is_undefined_length = "OB", True
+    data.save_as(path, enforce_file_format=True)
+    np.testing.assert_array_equal(read_volume(path).array_kji, whole)
 
 
 @pytest.mark.parametrize("odd", [False, True])

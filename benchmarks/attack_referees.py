@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from BrainFusionLib.geometry import FloatArray
+from BrainFusionLib.geometry import RAS_FROM_LPS, FloatArray
 from BrainFusionLib.volume import VoxelArray
 
 # Relative to the largest number.
@@ -118,7 +118,10 @@ def _transform_by_itk(path: Path) -> Read:
     head, *parts = content.split(b"\nTransform:") if content.startswith(b"#Insight Transform File") else [content]
     head = head.partition(b"\n")[0]
     if not parts:
-        return _one_transform(path), np.zeros(0, np.float32)
+        matrix = _one_transform(path)
+        if path.suffix == ".xfm":  # ITK takes the numbers as they are, which are RAS
+            matrix = RAS_FROM_LPS @ matrix @ RAS_FROM_LPS
+        return matrix, np.zeros(0, np.float32)
     matrix = np.eye(4)
     for part in parts:
         alone = path.with_name("part.tfm")

@@ -17,7 +17,7 @@ from BrainFusionLib.cli.codes import DONE, FAULT, INTERRUPTED, NOT_FOUND, TERMIN
 from BrainFusionLib.cli.parser import Parser
 from BrainFusionLib.console import close_output, lost_output, say
 from BrainFusionLib.device import keep_freed_memory
-from BrainFusionLib.errors import BrainFusionError, Cancelled, RegistrationError, Remedy
+from BrainFusionLib.errors import BrainFusionError, Cancelled, RegistrationError, Remedy, SettingsError
 from BrainFusionLib.stopping import ending_on_signals
 from BrainFusionLib.version import INTENDED_USE, __version__
 
@@ -66,6 +66,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _done(options: argparse.Namespace) -> int:
     try:
+        empty = [name for name in ("ct", "mri", "output", "cohort", "result") if getattr(options, name, None) == ""]
+        if empty:  # it would stand for the folder that the command runs in
+            raise SettingsError(f"the path of the {empty[0]} is empty. Was a variable of the shell not set?")
         code: int = options.run(options)
         return code
     except RegistrationError as error:

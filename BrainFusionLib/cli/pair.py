@@ -158,6 +158,13 @@ def series_of(options: argparse.Namespace) -> tuple[str | None, str | None]:
     )
 
 
+def _offset(text: str) -> float:
+    try:
+        return offset_in(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"must be a number, for example 1024; got {text!r}") from error
+
+
 def add_stated(parser: argparse.ArgumentParser) -> None:
     """Add what a user may say of the values."""
     parser.add_argument(
@@ -170,7 +177,7 @@ def add_stated(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--ct-offset",
-        type=offset_in,
+        type=_offset,
         metavar="N",
         help="subtract N from the CT's values to get Hounsfield units, for example 1024 (default: worked out)",
     )

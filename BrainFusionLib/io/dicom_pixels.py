@@ -34,6 +34,7 @@ _ITEM, _END_OF_ITEMS = 0xFFFEE000, 0xFFFEE0DD
 # What 12 bits hold: a CT has no larger step, but at metal in the few scanners that store more.
 _LEAST_SPIKE = 4096
 _MOST_NOISE = 0.02
+_ROUNDING = 0.01
 _UNDEFINED = 0xFFFFFFFF
 # Padding to whole blocks; more says that rows, columns or frames in the header are not those of the pixels.
 _LONGEST_TAIL = 4096
@@ -316,14 +317,22 @@ def _decoded(path: Path, dataset: Dataset, pixels: PixelData, shape: tuple[int, 
         jpeg = jpeg_size(start)
         if jpeg is not None and (jpeg[1:] != shape[1:] or jpeg[0] > int(dataset.BitsAllocated)):
             raise undecodable(path)
-    if len(set(_rescales(dataset, shape[0]))) > 1:  # GDCM applies one to all frames
-        raise ValueError("frames with values of several scales")
+    rescales = _rescales(dataset, shape[0])
+    are_alike = len(set(rescales)) == 1
+    refuse_too_large(path, shape, 4 if are_alike else 8)
     with _as_stored(path, dataset, pixels) as readable:
-        image = sitk.ReadImage(os.fspath(readable), sitk.sitkFloat32, "GDCMImageIO")
-    array: npt.NDArray[np.float32] = sitk.GetArrayFromImage(image)
+        kind = sitk.sitkFloat32 if are_alike else sitk.sitkFloat64
+        array = sitk.GetArrayFromImage(sitk.ReadImage(os.fspath(readable), kind, "GDCMImageIO"))
     if array.shape != shape:
         raise undecodable(path)
-    return array
+    if not are_alike:  # GDCM applies that of the first frame to all
+        stored = (array - rescales[0][1]) / rescales[0][0]
+        if np.abs(stored - np.rint(stored)).max() > _ROUNDING:
+            raise undecodable(path)
+        for frame, (slope, intercept) in zip(stored, rescales, strict=True):
+            frame[...] = np.rint(frame) * slope + intercept
+    rescaled: npt.NDArray[np.float32] = (array if are_alike else stored).astype(np.float32, copy=False)
+    return rescaled
 
 
 @contextmanager

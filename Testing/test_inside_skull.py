@@ -9,7 +9,7 @@ import pytest
 
 from BrainFusionLib.geometry import Grid, apply_affine, rotation_matrix
 from BrainFusionLib.intensity.inside import inside_skull
-from BrainFusionLib.intensity.openings import air_ml, holes_cm2
+from BrainFusionLib.intensity.openings import air_ml, holes_cm2, upright
 from BrainFusionLib.phantom import BRAIN_TISSUES, Tissue, head_grid, make_phantom
 from BrainFusionLib.transform import RigidTransform
 from BrainFusionLib.volume import Volume
@@ -144,6 +144,26 @@ def test_air_at_the_base_counts_only_if_it_is_not_in_bone(head, around_hu, is_co
     found = inside_skull(head[0])
     assert found is not None
     assert (air_ml(replace(found, hu_kji=hu)) > 1.0) == is_counted
+
+
+def test_air_behind_bone_at_the_base_is_a_cell_of_the_mastoid(head):
+    ct, labels = head
+    towards = np.array([0.6, 0.2, -0.77])
+    point = on_skull(labels, towards) - 14 * towards
+    wall = near(point - 8 * towards, 7) & truth(labels)  # of less bone around the air than is taken for a cell
+    hu = np.where(near(point, 7), np.float32(-1000), np.where(wall, np.float32(900), ct.array_kji))
+    found = inside_skull(ct)
+    assert found is not None
+    assert air_ml(replace(found, hu_kji=hu)) == 0
+
+
+@pytest.mark.parametrize("header_up", [(0, 0, 1), (0.3, -0.4, 0.87), (0, 0, -1), (0, -0.8, -0.6)])
+def test_top_of_the_head_is_found_where_the_header_is_wrong(head, header_up):
+    found = inside_skull(head[0])
+    assert found is not None
+    up = upright(found, header_up)
+    assert up[2] > 0.6
+    assert (up @ header_up > 0.99) == (header_up[2] > 0)
 
 
 @pytest.mark.parametrize("radius_mm", [20.0, 45.0])

@@ -8,7 +8,7 @@ import numpy as np
 
 from BrainFusionLib.evidence import Inside, LocalErrors
 from BrainFusionLib.intensity.inside import InsideSkull
-from BrainFusionLib.intensity.openings import BURR_HOLE_CM2, air_ml, holes_cm2
+from BrainFusionLib.intensity.openings import BURR_HOLE_CM2, air_ml, holes_cm2, upright
 from BrainFusionLib.transform import Transform
 
 # A block of `local_errors` this deep shows nothing of the skull, and a part of the head is at least this many blocks.
@@ -54,8 +54,7 @@ def inside_evidence(inside: InsideSkull | None, transform: Transform) -> Inside 
     """
     if inside is None:
         return None
-    up = transform.moving_from_fixed_lps[:3, 2]
-    up = up / np.linalg.norm(up)
+    up = upright(inside, transform.moving_from_fixed_lps[:3, 2])
     holes = holes_cm2(inside, up)
     large = holes > BURR_HOLE_CM2
     return Inside(air_ml(inside, up), float(holes[large].sum()), int(np.count_nonzero(~large)))

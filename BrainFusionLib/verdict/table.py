@@ -208,7 +208,7 @@ CRITERIA: tuple[Criterion, ...] = (
         amber=displaced.PART_LIMIT_MM, unit="mm",
         text="a part of the brain lies about {low}–{high} mm from where the MRI shows it, most at the {place}: it has "
         "moved, or the MRI is distorted there",
-        words=displaced.brain_shift_words,
+        scale=displaced.limit_of_part, words=displaced.brain_shift_words,
     ),
     Criterion(
         "brain_shift_not_judged", "shift of the brain not judged", displaced.brain_shift_not_judged, "at most",

@@ -152,7 +152,8 @@ class RigidTransform(_Linear):
         ]
         main = AXIS_NAMES[int(np.argmax(np.abs(axis)))]
         turn = f"rotated by {angle:.1f} degrees (mainly about the {main} axis)" if angle >= 0.05 else "not rotated"
-        return f"{turn}, {'shifted by ' + ', '.join(steps) if steps else 'not shifted'}"
+        joined = ", " if steps or angle >= 0.05 else " and "
+        return f"{turn}{joined}{'shifted by ' + ', '.join(steps) if steps else 'not shifted'}"
 
 
 @dataclass(frozen=True, eq=False)

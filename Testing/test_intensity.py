@@ -456,6 +456,11 @@ def test_shifted_ct_is_put_right_with_a_note(ct, mri, offset, modality):
     check_pair(shifted, mri)
 
 
+def test_an_offset_of_the_user_that_is_wrong_is_named(ct, mri):
+    with pytest.raises(ImageContentError, match=r"not in Hounsfield units \(1024 was subtracted from the values"):
+        check_pair(in_hounsfield_units(ct, 1024), mri)
+
+
 def test_offset_of_the_user_is_subtracted(ct):
     moved = in_hounsfield_units(_as(ct, ct.array_kji + 512), 512)
     np.testing.assert_allclose(moved.array_kji, ct.array_kji, atol=1e-3)

@@ -114,9 +114,9 @@ def check_pair(ct: Volume, mri: Volume, stated: Collection[str] = ()) -> None:
     if not ct_is_ct or not _has_air(sample):
         low, high = extremes(ct.array_kji)
         raise ImageContentError(
-            f"{ct.name}, given as CT, is not in Hounsfield units: its values range from {low:g} to {high:g}, but a CT "
-            "has air near -1000 and bone above 300. Export the CT with its rescale slope and intercept applied "
-            "(without a window, not as 8 bits), or check that this is the CT.",
+            f"{ct.name}, given as CT, is not in Hounsfield units{_shifted(ct)}: its values range from {low:g} to "
+            f"{high:g}, but a CT has air near -1000 and bone above 300. Export the CT with its rescale slope and "
+            "intercept applied (without a window, not as 8 bits), or check that this is the CT.",
             remedy=Remedy.STATE_OFFSET,
         )
     bone = bone_share(sample)
@@ -124,16 +124,22 @@ def check_pair(ct: Volume, mri: Volume, stated: Collection[str] = ()) -> None:
     is_inverted = (np.abs(sample - 1000) < 150).mean() > max(0.1, (np.abs(sample + 1000) < 150).mean())
     if is_inverted or is_too_low(sample) or (bone > MOST_BONE and not has_air(sample)):
         raise ImageContentError(
-            f"{ct.name}, given as CT, is not in Hounsfield units: {100 * bone:.0f} % of its tissue is above 300, as "
-            "bone is, and its air is not near -1000. Export the CT with its rescale slope and intercept applied.",
+            f"{ct.name}, given as CT, is not in Hounsfield units{_shifted(ct)}: {100 * bone:.0f} % of its tissue is "
+            "above 300, as bone is, and its air is not near -1000. Export the CT with its rescale slope and intercept "
+            "applied.",
             remedy=Remedy.STATE_OFFSET,
         )
     if bone < LEAST_BONE:
         raise ImageContentError(
-            f"{ct.name}, given as CT, shows no bone: only {100 * bone:.2g} % of its tissue is above 300 HU, in a head "
-            "5 % or more. Check that this is the CT, whole and in Hounsfield units.",
+            f"{ct.name}, given as CT, shows no bone{_shifted(ct)}: only {100 * bone:.2g} % of its tissue is above 300 "
+            "HU, in a head 5 % or more. Check that this is the CT, whole and in Hounsfield units.",
             remedy=Remedy.STATE_OFFSET,
         )
+
+
+def _shifted(ct: Volume) -> str:
+    """Return in brackets what was subtracted from a CT's values before they were looked at."""
+    return "".join(f" ({note.rstrip('.')})" for note in ct.notes if "was subtracted" in note)
 
 
 def _check_voxels(volume: Volume, role: str) -> None:

@@ -16,7 +16,7 @@ BLOCK_DEPTH_MM, LEAST_BLOCKS = 11.0, 8
 
 
 def errors_inside(local: LocalErrors, inside: InsideSkull, transform: Transform) -> LocalErrors:
-    """Return the local misalignment of the brain alone, for a pose of the brain: skull and skin lie elsewhere.
+    """Return the local misalignment of the brain alone, for a pose of the brain: skull and skin are misaligned.
 
     Parameters
     ----------

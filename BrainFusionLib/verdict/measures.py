@@ -185,7 +185,7 @@ def tolerance_of_parts(evidence: Evidence) -> float:
 
 
 def skull_is_off(evidence: Evidence) -> bool:
-    """Return whether the skull, too, may lie elsewhere in the MRI: local errors alone, in a poor image, make no red."""
+    """Return whether the skull, too, may be misaligned: local errors alone, in a poor image, make no red."""
     distortion = evidence.distortion
     return distortion is None or distortion.pose_median_mm > MATCHED_SKULL_MM
 

@@ -128,7 +128,7 @@ CRITERIA: tuple[Criterion, ...] = (
         # right, shifted, distorted or scaled (docs/realism; 24 of 40, and none, on heads of another source).
         "head_misaligned", "misalignment of the regions, if the skull is off, too", measures.regions_with_skull_mm,
         "at most", red=3.0, unit="mm",
-        text="skull and brain both lie elsewhere: half of the regions tested would align better if shifted by "
+        text="skull and brain are both misaligned: half of the regions tested would align better if shifted by "
         "{value:.1f} mm or more (limit {limit:.1f} mm), and the skulls do not coincide",
         scale=measures.coarse_local_voxels,
     ),

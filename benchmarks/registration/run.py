@@ -21,7 +21,7 @@ import numpy as np
 from benchmarks.registration.measure import measure, single_threaded
 from benchmarks.registration.methods import METHODS
 from benchmarks.registration.plotting import check_matplotlib, plot_errors
-from benchmarks.registration.results import Row, append_result, read_results, summary
+from benchmarks.registration.results import REFERENCE, Row, append_result, read_results, summary
 from BrainFusionLib.errors import BrainFusionError
 from BrainFusionLib.io import write_text
 from simulation.cases import KINDS, POSITIVE, Case, case_name, check_kind, make_case
@@ -138,7 +138,8 @@ def write_docs(table: Path, folder: Path) -> None:
     rows = read_results(table)
     plot_errors(rows, folder / "curves.png")
     write_text(table.read_text(encoding="utf-8"), folder / "results.csv")
-    write_text("# Registration: measured\n\n" + summary(rows), folder / "table.md")
+    title = "beside other tools" if any(row["method"] == REFERENCE for row in rows) else "measured"
+    write_text(f"# Registration: {title}\n\n" + summary(rows), folder / "table.md")
 
 
 def _describe(case: Case, resolution: str) -> Row:

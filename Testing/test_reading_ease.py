@@ -20,6 +20,7 @@ PAGES = (
     "docs/slicer.md",
     "docs/how_it_works.md",
     "docs/measured.md",
+    "docs/grids.md",
 )
 MEAN_WORDS, MOST_WORDS, README_WORDS = 25, 40, 760
 

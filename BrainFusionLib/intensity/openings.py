@@ -28,7 +28,8 @@ BONE_HU, MOST_BONE_AROUND = 250.0, 0.5
 TOWARDS_MM, TOWARDS_STEP_MM, MOST_BEHIND_BONE = 25.0, 1.5, 0.45
 # Face and neck, up to this thick, lie in front of and below the brain. What they say of "up" was 25 to 45 degrees too
 # far back in 16 cases, and is taken where the header's "up" is further away than this: the header is wrong then.
-THIN_COVER_MM, MOST_COVER_MM, ANATOMICAL_COSINE = 20.0, 60.0, 0.25
+# Sums of less than 30 mm steradian were never seen with a face in view: they show no direction.
+THIN_COVER_MM, MOST_COVER_MM, ANATOMICAL_COSINE, LEAST_SUM = 20.0, 60.0, 0.25, 20.0
 # Between these depths below the inner table any bone counts, also thin bone under partial volume.
 BEFORE_MM, BEHIND_MM = 5.0, 18.0
 THIN_BONE_HU, NOISE_FACTOR = 120.0, 5.0
@@ -60,8 +61,9 @@ def upright(inside: InsideSkull, up: npt.ArrayLike) -> FloatArray:
     last = np.where(tissue, rays.radii_mm, np.float32(0)).max(axis=1)
     cover = np.clip(last - inside.radii_mm - THIN_COVER_MM, 0, MOST_COVER_MM)
     away: FloatArray = -(unit_directions() * (solid_angles() * cover)[:, None]).sum(axis=0)
-    shown: FloatArray = inside.grid.direction @ away / max(1e-6, float(np.linalg.norm(away)))
-    return given if shown @ given > ANATOMICAL_COSINE else shown
+    size = float(np.linalg.norm(away))
+    shown: FloatArray = inside.grid.direction @ away / max(1e-6, size)
+    return given if size < LEAST_SUM or shown @ given > ANATOMICAL_COSINE else shown
 
 
 def air_ml(inside: InsideSkull, up: npt.ArrayLike = (0, 0, 1)) -> float:

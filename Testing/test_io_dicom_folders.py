@@ -88,7 +88,9 @@ def test_identical_copies_are_set_aside(folder, whole):
 
 def test_link_to_the_folder_itself_is_not_followed(folder, whole):
     (folder / "again").symlink_to(folder)
-    assert read_volume(folder).notes == whole.notes
+    (folder / "itself").symlink_to(folder / "itself")
+    np.testing.assert_array_equal(read_volume(folder).array_kji, whole.array_kji)
+    assert read_volume(folder).notes == ("1 broken link is beside the slices: if one was a slice, it is missing.",)
 
 
 def test_other_image_under_the_uid_of_a_slice_is_no_copy(folder):

@@ -266,8 +266,9 @@ def _files_in(folder: Path, depth: int, dead_links: list[Path]) -> Iterable[Path
         elif entry.is_symlink() and not entry.exists():
             dead_links.append(entry)
     for entry in entries:
-        is_loop = entry.is_symlink() and folder.resolve().is_relative_to(entry.resolve())
-        if depth > 0 and not entry.name.startswith(".") and entry.is_dir() and not is_loop:
+        if depth <= 0 or entry.name.startswith(".") or not entry.is_dir():
+            continue
+        if not (entry.is_symlink() and folder.resolve().is_relative_to(entry.resolve())):  # a link into itself
             yield from _files_in(entry, depth - 1, dead_links)
 
 

@@ -19,7 +19,7 @@ from BrainFusionLib.metrics.fusion import DIRECTION, STRENGTH
 TINY = 1e-8
 # What is kept has its peak, a corner, where the fused edge is the source's: so near to it (share of the strength, and
 # radians) the slope goes to 0, or rounding would decide which way it points.
-CORNER = 1e-3
+CORNER = 5e-2
 
 
 class Edges(NamedTuple):

@@ -109,7 +109,10 @@ class FusionNetAlpha(WeightOutput, FusionNetwork):
                 yield
 
         steps = list(zip(self.conv1, self.conv2, self.head, strict=True))
-        alpha: torch.Tensor = weight_map(slices, steps, fixed=fixed, cut=_cut_off if self.training else within_limits)
+        if self.training:  # plain steps have nothing to learn, and no gradient
+            alpha: torch.Tensor = weight_map(slices, steps, plain_steps=0, fixed=fixed, cut=_cut_off)
+        else:
+            alpha = weight_map(slices, steps, fixed=fixed, cut=within_limits)
         return alpha
 
     def batch_output(self, slices: torch.Tensor) -> torch.Tensor:

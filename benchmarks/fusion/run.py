@@ -185,17 +185,17 @@ def _table(measured: Mapping[str, Measured], count: int) -> str:
         "# Fusion: measured beside other methods",
         "",
         f"Means over {count} registered 8-bit slice pairs, each method's 8-bit pictures; errors and overshoot in grey "
-        "levels of 255. Sorted by Qabf of the head alone. A score counts only where the picture tells the truth about both sources: "
-        f"bone error and soft-tissue error at most {LIMITS['bone_error']:g}, correlation at least "
+        "levels of 255. Sorted by Qabf of the head alone. A score counts only where the picture tells the truth about "
+        f"both sources: bone error and soft-tissue error at most {LIMITS['bone_error']:g}, correlation at least "
         f"{LEAST_CORRELATION:g}, no overshoot, no black ring (of the pixels that touch bone and are bright in the MRI, "
         f"{LIMITS['dark_rim_60']:g} % darker than it by more than 60 levels and at most {LIMITS['dark_rim_30']:g} % by "
         "more than 30); where all of that holds, *true* says yes. **Bold**: "
         + ", ".join(f"{name} ≥ {AIMS[name]:.3g}" for name in AIMS)
         + " and true. EN, SD, SF and AG are reported only: noise raises them.",
         "",
-        "*Head alone*: measured on copies of the CT and of every method's pictures without what is outside the head (one "
-        "mask for all, of CT and MRI), where most methods show the arcs of the head holder and ours does not. On whole "
-        "pictures these arcs count as edges to keep.",
+        "*Head alone*: measured on copies of the CT and of every method's pictures without what is outside the head "
+        "(one mask for all, of CT and MRI), where most methods show the arcs of the head holder and ours does not. On "
+        "whole pictures these arcs count as edges to keep.",
         "",
         f"BrainFusion {__version__}; `python -m benchmarks.fusion PAIRS PEERS -o docs/fusion --optimum`. The default "
         "weights were never trained on these pairs.",

@@ -101,7 +101,7 @@ def _rim_window(ct: VoxelArray, mri: VoxelArray, size: Sequence[int]) -> tuple[i
     weight = windowed_bone_weight(ct, mri)
     rim = weight * (1 - weight)
     # A window that clips bone and hardly anything else leaves no half bone: then the steps from none to bone count.
-    rim[1:, 1:] += 0.01 * (abs(np.diff(weight, axis=0)[:, 1:]) + abs(np.diff(weight, axis=1)[1:]))
+    rim[1:, 1:] += 1e-6 * (abs(np.diff(weight, axis=0)[:, 1:]) + abs(np.diff(weight, axis=1)[1:]))
     rim = np.pad(rim.cumsum(0).cumsum(1), ((1, 0), (1, 0)))
     rows, columns = size
     inside = rim[rows:, columns:] - rim[:-rows, columns:] - rim[rows:, :-columns] + rim[:-rows, :-columns]

@@ -132,7 +132,7 @@ def rim_weights(library: ctypes.CDLL, ending: str) -> npt.NDArray[np.float32]:
     ct, mri = random.random((2, rows, columns), dtype=np.float32)
     values = 2 * (2 * (1 + 16 * 7) + 2 * (1 + 9 * width) + (1 + 9 * width)) * 16
     weights = (random.standard_normal(values) * 0.05).astype(np.float32)
-    constants = np.array([1e-6, 0.02, 1, -10, 0.5, 1, -10, 0.5, 0.1, 1], dtype=np.float32)
+    constants = np.array([1e-6, 0.02, 1, -10, 0.5, 1, -10, 0.5, 0.1, 1, 0.115, 5, 2, 0.2, 0.1], dtype=np.float32)
     memory = np.zeros(memory_of(rows, columns, width) + 64, dtype=np.uint8)
     alpha: npt.NDArray[np.float32] = np.empty((rows, columns), dtype=np.float32)
     run(

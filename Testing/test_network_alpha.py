@@ -43,15 +43,29 @@ def stirred(seed=0, **arguments):
     return network
 
 
-def test_without_gain_and_offset_it_is_bone_and_rim():
+def test_without_gain_and_offset_its_learned_steps_leave_bone_and_rim():
     hu, ct, mri = slices()
-    network = FusionNetAlpha(4)
+    network = FusionNetAlpha(4).train()  # without plain steps
     with torch.no_grad():
         for layer in network.head:
             layer.bias.zero_()
+        fused = network(tensor_of(hu, ct, mri))[:, 0].numpy()
     near = torch.nn.functional.max_pool2d(torch.from_numpy(bone_weight(hu) >= 0.5).float(), 2 * REACH + 1, 1, REACH)
     expected = np.where(near > 0, pixelwise.bone_and_rim(ct, mri, bone_weight(hu)), mri)
-    np.testing.assert_allclose(fused_by(network, hu, ct, mri), expected, atol=1e-6)
+    np.testing.assert_allclose(fused, expected, atol=1e-6)
+
+
+def test_plain_steps_keep_more_edges_and_more_soft_tissue():
+    from training.losses import Batch, qabf, soft
+
+    given = heads()
+    ct, mri, bone = given.split(1, dim=1)
+    batch = Batch(ct, mri, bone, ct[:, :0], torch.zeros(len(ct)))
+    network = stirred(width=4, steps=1)
+    with torch.no_grad():
+        before, after = network.train()(given), network.eval()(given)
+    assert (qabf(after, batch) < qabf(before, batch)).all()
+    assert (soft(after, batch) < soft(before, batch)).all()
 
 
 def test_untrained_network_keeps_more_edges_than_the_rule():

@@ -180,6 +180,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--output", required=True, type=Path, metavar="FOLDER")
     parser.add_argument("--slices", type=int, default=200, metavar="N", help="judge on at most N slices (200)")
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--alone", action="store_true", help="without the rules for comparison")
     parser.add_argument("--optimum", action="store_true", help="also the optimised label (slow on a CPU)")
     arguments, overrides = parser.parse_known_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
@@ -196,7 +197,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             slices = picture_slices(arguments.pairs, arguments.slices)
         fusers = {"network": _fused_by(network_fuser(arguments.network, device))}
         fusers |= {
-            rule: _fused_by(prepare_method(FusionSettings(rule), str(device))) for rule in RULES if _is_ready(rule)
+            rule: _fused_by(prepare_method(FusionSettings(rule), str(device)))
+            for rule in RULES
+            if _is_ready(rule) and not arguments.alone
         }
         if arguments.optimum:
             fusers["optimum"] = _optimum(replace(label, kind="optimum"), device)

@@ -18,8 +18,8 @@ from BrainFusionLib.metrics.fusion import DIRECTION, STRENGTH
 # Squares below this do not count as edges: 1e-4 of the unit scale, far below one grey level of an 8-bit picture.
 TINY = 1e-8
 # What is kept has its peak, a corner, where the fused edge is the source's: so near to it (share of the strength, and
-# radians) the slope goes to 0, or rounding would decide which way it points.
-CORNER = 1e-3
+# radians) the slope goes to 0, or rounding would decide which way it points (at .001, C and numpy came out .015 apart).
+CORNER = 5e-2
 
 
 class Edges(NamedTuple):

@@ -18,7 +18,18 @@ import numpy.typing as npt
 from BrainFusionLib.device import threads
 from BrainFusionLib.fusion.edges import CORNER, TINY
 from BrainFusionLib.fusion.primitives import Convolution
-from BrainFusionLib.fusion.weight_map import MOST_DARKENING, SEEN, SQUASH, WeightOutput, channels, margin_of, weight_map
+from BrainFusionLib.fusion.weight_map import (
+    MOST_DARKENING,
+    PLAIN_STEPS,
+    PRICE,
+    SEEN,
+    SQUASH,
+    WeightOutput,
+    channels,
+    margin_of,
+    plain_rate,
+    weight_map,
+)
 from BrainFusionLib.metrics.fusion import DIRECTION, STRENGTH
 from BrainFusionLib.native import load_compiled
 from BrainFusionLib.volume import VoxelArray
@@ -83,7 +94,9 @@ class RimKernel:
         self._memory.argtypes, self._memory.restype = [whole] * 3, whole
         self._width, self._steps = len(steps[0][0][0]), len(steps)
         self._weights = _packed(steps)
-        self._constants = np.array([TINY, CORNER, *STRENGTH, *DIRECTION, *SQUASH, MOST_DARKENING], dtype=np.float32)
+        rates = [plain_rate(step) for step in range(PLAIN_STEPS)]
+        constants = [TINY, CORNER, *STRENGTH, *DIRECTION, *SQUASH, MOST_DARKENING, PRICE, PLAIN_STEPS, *rates]
+        self._constants = np.array(constants, dtype=np.float32)
 
     def __call__(self, slices: VoxelArray) -> VoxelArray:
         """Return α, (B, 1, H, W), of slices as `weight_map` takes them; slices share the threads."""

@@ -60,7 +60,8 @@ class FusionNetAlpha(WeightOutput, FusionNetwork):
     steps. How far to go where, two small convolutional layers decide at each step, from what they see around the
     pixel: gradient ascent, unrolled, with learned steps. (A U-shaped network that had to guess α at once, from the
     slices, closed a sixth of the distance between the rule and the optimum that this one closes half of, and took ten
-    times as long to learn it: the optimum depends on the slope pixel by pixel.)
+    times as long to learn it: the optimum depends on the slope pixel by pixel.) A few plain steps of the same follow
+    that nothing learned decides on; training leaves them out (`weight_map.PLAIN_STEPS`).
 
     Parameters
     ----------
@@ -109,7 +110,10 @@ class FusionNetAlpha(WeightOutput, FusionNetwork):
                 yield
 
         steps = list(zip(self.conv1, self.conv2, self.head, strict=True))
-        alpha: torch.Tensor = weight_map(slices, steps, fixed=fixed, cut=_cut_off if self.training else within_limits)
+        if self.training:  # plain steps have nothing to learn, and no gradient
+            alpha: torch.Tensor = weight_map(slices, steps, plain_steps=0, fixed=fixed, cut=_cut_off)
+        else:
+            alpha = weight_map(slices, steps, fixed=fixed, cut=within_limits)
         return alpha
 
     def batch_output(self, slices: torch.Tensor) -> torch.Tensor:

@@ -18,9 +18,9 @@
 #define SEEN_CHANNELS 7
 #define PLANES 14
 
-/* The constants of alpha.py and edges.py, in this order. */
+/* The constants of weight_map.py and edges.py, in this order; after them come the rates of the plain steps. */
 typedef struct {
-    float tiny, corner, strength[3], direction[3], squash[2], darkening;
+    float tiny, corner, strength[3], direction[3], squash[2], darkening, price, plain_steps;
 } Constants;
 
 typedef struct {
@@ -144,8 +144,8 @@ static inline float greatest_weight(const Constants *c, float difference)
     return -difference > c->darkening ? c->darkening / -difference : 1;
 }
 
-/* The slope of the total edge preservation, times CT minus MRI, squashed in two ways. */
-static void slopes(const Workspace *space, int64_t runs, const Constants *c)
+/* The slope of the total edge preservation by the fused slice's steps. */
+static void slopes_by_steps(const Workspace *space, int64_t runs, const Constants *c)
 {
     const int64_t wide = space->wide;
     float *const *plane = space->plane;
@@ -163,11 +163,24 @@ static void slopes(const Workspace *space, int64_t runs, const Constants *c)
             plane[BY_Y][at + s] = outwards * y + around * x;
         }
     }
+}
+
+/* That slope by the weight of a pixel. */
+static inline float slope_at(const Workspace *space, int64_t at)
+{
+    const float *x = space->plane[BY_X] + at, *y = space->plane[BY_Y] + at;
+    return -(step_x(x, space->wide) + step_y(y, space->wide)) * (space->plane[CT][at] - space->plane[MRI][at]);
+}
+
+/* The slope by every weight, squashed in two ways. */
+static void slopes(const Workspace *space, int64_t runs, const Constants *c)
+{
+    float *const *plane = space->plane;
+    slopes_by_steps(space, runs, c);
     for (int64_t r = 0; r < runs; r++) {
         const int64_t at = space->run[r];
         for (int s = 0; s < LANES; s++) {
-            const float kept = -(step_x(plane[BY_X] + at + s, wide) + step_y(plane[BY_Y] + at + s, wide));
-            const float slope = kept * (plane[CT][at + s] - plane[MRI][at + s]), size = slope < 0 ? -slope : slope;
+            const float slope = slope_at(space, at + s), size = slope < 0 ? -slope : slope;
             plane[NEAR_SQUASHED][at + s] = slope / (size + c->squash[0]);
             plane[FAR_SQUASHED][at + s] = slope / (size + c->squash[1]);
         }
@@ -343,6 +356,14 @@ static void conv2(const Workspace *space, const int32_t *list, int64_t n, const 
     }
 }
 
+static inline void set_weight(const Workspace *space, int64_t at, float wanted, const Constants *c)
+{
+    const float difference = space->plane[CT][at] - space->plane[MRI][at], most = greatest_weight(c, difference);
+    const float alpha = wanted < 0 ? 0 : wanted > most ? most : wanted;
+    space->plane[ALPHA][at] = alpha;
+    space->plane[FUSED][at] = alpha * difference + space->plane[MRI][at];
+}
+
 static void head(const Workspace *space, const int32_t *list, int64_t n, const float *weights, const Constants *c)
 {
     const int64_t width = space->blocks * LANES;
@@ -359,13 +380,31 @@ static void head(const Workspace *space, const int32_t *list, int64_t n, const f
             for (int pixel = 0; pixel < 4; pixel++) {
                 const int64_t at = pixel_of(space, list[first + k]) + pixel / 2 * space->wide + pixel % 2;
                 if (!space->free[at]) continue;
-                const float wanted = plane[ALPHA][at] + sum[k][pixel] + sum[k][4 + pixel] * plane[NEAR_SQUASHED][at];
-                const float difference = plane[CT][at] - plane[MRI][at], most = greatest_weight(c, difference);
-                const float alpha = wanted < 0 ? 0 : wanted > most ? most : wanted;
-                plane[ALPHA][at] = alpha;
-                plane[FUSED][at] = alpha * difference + plane[MRI][at];
+                const float step = sum[k][pixel] + sum[k][4 + pixel] * plane[NEAR_SQUASHED][at];
+                set_weight(space, at, plane[ALPHA][at] + step, c);
             }
     }
+}
+
+/* Go up the slope by at most `rate`, less a price where no bone is touched: the plain steps of weight_map.py. */
+static void climb(const Workspace *space, int64_t runs, const int32_t *list, int64_t n, const Constants *c, float rate)
+{
+    float *const *plane = space->plane, *uphill = plane[NEAR_SQUASHED];
+    slopes_by_steps(space, runs, c);
+    for (int64_t r = 0; r < runs; r++) {
+        const int64_t at = space->run[r];
+        for (int s = 0; s < LANES; s++) {
+            const float difference = plane[CT][at + s] - plane[MRI][at + s];
+            const float price = space->spread[at + s] ? 0 : c->price * (difference < 0 ? -difference : difference);
+            const float slope = slope_at(space, at + s) - price, size = slope < 0 ? -slope : slope;
+            uphill[at + s] = slope / (size + c->squash[0]);
+        }
+    }
+    for (int64_t k = 0; k < n; k++)
+        for (int pixel = 0; pixel < 4; pixel++) {
+            const int64_t at = pixel_of(space, list[k]) + pixel / 2 * space->wide + pixel % 2;
+            if (space->free[at]) set_weight(space, at, plane[ALPHA][at] + rate * uphill[at], c);
+        }
 }
 
 /* Mark the cells that contain a pixel with a free weight, and the cells needed to compute them: the neighbours for
@@ -434,6 +473,10 @@ EXPORTED void VARIANT(brainfusion_rim_alpha)(const float *ct, const float *mri, 
             head(&space, space.list[2], head_count, weights, &c);
             weights += conv2_stride;
         }
+        /* Plain steps depend on the pixels around the free ones only. */
+        const int64_t few = runs_of(&space, space.conv2_cells);
+        for (int64_t step = 0; step < (int64_t)c.plain_steps; step++)
+            climb(&space, few, space.list[2], head_count, &c, constants[sizeof c / sizeof(float) + (size_t)step]);
     }
     const float *out = plane[any ? ALPHA : FIRST];
     for (int64_t i = 0; i < rows; i++)

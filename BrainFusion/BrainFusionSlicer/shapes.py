@@ -63,4 +63,4 @@ def shapes_of(ct: Volume, mri: Volume, progress: Progress, cancel: Cancel | None
 
 
 def _volume(mask_kji: BoolArray, grid: Grid) -> Volume | None:
-    return Volume(mask_kji, grid) if mask_kji.any() else None
+    return Volume(mask_kji.astype(np.float32), grid) if mask_kji.any() else None

@@ -125,7 +125,8 @@ def read_matrix(path: Path, text: str, matrix: FloatArray, between: Between) -> 
         return _from_fsl(path, matrix, between)
     if frame is None or maps is None:
         raise ImageFileError(
-            f"{path}: a 4x4 matrix alone does not say between which coordinates it maps, and in which direction.",
+            f"{path}: a 4x4 matrix alone does not say between which coordinates it maps, and in which direction. If "
+            "it is FSL's, give it the ending .mat.",
             remedy=Remedy.STATE_FRAME,
         )
     in_lps = RAS_FROM_LPS @ matrix @ RAS_FROM_LPS if frame == "ras" else matrix

@@ -106,6 +106,8 @@ CERTAIN = BrainShift(
         ({"p95_mm": 1.2, "gain_nats": 0.01}, set()),
         ({"p95_mm": 4.0}, {"brain_shift"}),
         ({"p95_mm": 4.0, "gain_nats": 0.002}, {"brain_shift_not_judged"}),
+        ({"p95_mm": 4.0, "gain_nats": 0.009, "information_nats": 0.06}, {"brain_shift_not_judged"}),
+        ({"p95_mm": 4.0, "gain_nats": 0.016, "information_nats": 0.06}, {"brain_shift"}),
         ({"gain_nats": 0.003, "information_nats": 0.06}, {"small_shift_not_judged"}),
     ],
 )

@@ -195,7 +195,7 @@ CRITERIA: tuple[Criterion, ...] = (
     ),
     Criterion(
         # On 14 simulated heads, all 85 judged shifts of 4 mm and more were estimated above the limit, 33 of 46 of 2 to
-        # 4 mm (11 of the others as a displaced part), and 4 of 617 without a shift: docs/realism.
+        # 4 mm (11 of the others as a displaced part), and none of 617 without a shift: docs/realism.
         "brain_shift", "shift of the brain against the skull", displaced.brain_shift_mm, "at most",
         amber=displaced.SHIFT_LIMIT_MM, unit="mm",
         text="the brain has shifted by about {low}–{high} mm against the skull, most at the {place}",

@@ -37,13 +37,12 @@ from BrainFusionLib.geometry import Grid
 from BrainFusionLib.io import read_volume, write_json, write_transform, write_volume
 from BrainFusionLib.io.dicom_attributes import Doubt
 from BrainFusionLib.io.dicom_headers import DicomHeaders, read_series_headers
+from BrainFusionLib.io.dicom_series import is_dicom
 from BrainFusionLib.io.formats import named, output_names
 from BrainFusionLib.io.leftovers import STAGING, remove_leftovers, temporary_beside
 from BrainFusionLib.io.other_transforms import Between, Frame, Maps
-from BrainFusionLib.io.reading import is_folder
 from BrainFusionLib.io.suffixes import suffix_of
 from BrainFusionLib.io.transform_writing import TransformFormat
-from BrainFusionLib.io.zipped import is_zip
 from BrainFusionLib.report import write_pictures, write_report
 from BrainFusionLib.stopping import half_written, made_for_results, uninterrupted
 from BrainFusionLib.volume import Volume, VoxelArray
@@ -65,8 +64,8 @@ def read_pair(
         As `io.read_volume`; the message names the file.
     """
     ct_path, mri_path = Path(ct_path), Path(mri_path)
-    has_series = is_folder(ct_path) or is_zip(ct_path)
     if _same_file(ct_path, mri_path) and ct_series == mri_series:
+        has_series = is_dicom(ct_path)
         raise ImageContentError(
             f"{ct_path} was given both as CT and as MRI." + ("" if has_series else " Give two different volumes."),
             remedy=Remedy.CHOOSE_SERIES_OF_EACH if has_series else None,

@@ -66,7 +66,7 @@ PHRASES: dict[Remedy, str] = {
 # Written last, beside a case's results. A case is done if this file exists and matches the results.
 SEAL = "cohort-case.json"
 # Quoted in a message is what a file says, or a name (`text_headers.brief`); only words of our own may be shown.
-_QUOTED = re.compile(r"(?<!\w)(['\"])((?:\\.|(?!\1).)*)(\1|$)")
+_QUOTED = re.compile(r"(?<!\w)(['\"])((?:\\.|(?!\1).)*)(\1|$)", re.MULTILINE)
 _OURS = {"endian", "type", "nxforms", "BSplineTransform", "DisplacementFieldTransform", *FIELDS, *SPACES_WITHOUT_BODY}
 _OURS |= {suffix for form in FORMATS for suffix in form.suffixes} | set(READ_TRANSFORM_SUFFIXES)
 _UID = re.compile(r"(?<![\w.])\d+(\.\d+){4,}(?![\w.]*\w)")

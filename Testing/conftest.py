@@ -19,6 +19,7 @@ SLOW = {
     "mrml/test_module.py": 12,
     "panel/test_panel.py": 35,
     "panel/test_pictures.py": 6,
+    "panel/test_reference.py": 9,
     "panel/test_sign.py": 6,
     "test_benchmark_fidelity.py": 12,
     "test_benchmark_fusion.py": 11,

@@ -265,6 +265,16 @@ def why_not_onto(
     return None
 
 
+def why_not_moved_alone(ct_node: slicer.vtkMRMLScalarVolumeNode) -> str | None:
+    """Say why a CT cannot be moved without a fusion, which resamples it, or return ``None``."""
+    if is_under_linear_transforms(ct_node):
+        return None
+    return (
+        f"{ct_node.GetName()} is under a transform that is not linear, and so it cannot be moved. Click Fuse, which "
+        "resamples it"
+    )
+
+
 def _place_under(
     node: slicer.vtkMRMLLinearTransformNode, fixed: slicer.vtkMRMLScalarVolumeNode, world: FloatArray
 ) -> None:

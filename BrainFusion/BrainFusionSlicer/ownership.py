@@ -41,7 +41,7 @@ CLASSES = {
 }
 # On an output in the CT's frame, where the MRI is moved onto the CT: whose frame it is.
 REFERENCE_ATTRIBUTE = "BrainFusion.Reference"
-# On the transform of a result that a later result of its pair has replaced, which moves the other volume.
+# On the transform of a result that another one of its pair has replaced.
 REPLACED_ATTRIBUTE = "BrainFusion.Replaced"
 # On a fused volume that is not on the MRI's grid: which one it is on.
 GRID_ATTRIBUTE = "BrainFusion.OutputGrid"
@@ -148,16 +148,17 @@ def find_output(role: str, ct: slicer.vtkMRMLNode | None, mri: slicer.vtkMRMLNod
 def find_transform(
     ct: slicer.vtkMRMLNode, mri: slicer.vtkMRMLNode, reference: Side
 ) -> slicer.vtkMRMLLinearTransformNode | None:
-    """Return the newest transform of a pair that moves one of the two onto the other, replaced or not."""
-    return next((node for node in _outputs(TRANSFORM, ct, mri) if reference_of(node) == reference), None)
+    """Return the last transform of a pair that moves one of the two onto the other, replaced or not."""
+    found = [node for node in _outputs(TRANSFORM, ct, mri) if reference_of(node) == reference]
+    found.sort(key=lambda node: bool(node.GetAttribute(REPLACED_ATTRIBUTE)))  # the one in force first
+    return found[0] if found else None
 
 
 def note_in_force(transform: slicer.vtkMRMLLinearTransformNode) -> None:
-    """Note that a transform is that of the last result of its pair, and that those which move the other one are not."""
-    reference = reference_of(transform)
+    """Note that a transform is that of the last result of its pair, and that all others are not."""
     ct, mri = (transform.GetNodeReference(role) for role in INPUT_ROLES)
     for one in _outputs(TRANSFORM, ct, mri):
-        one.SetAttribute(REPLACED_ATTRIBUTE, None if reference_of(one) == reference else "true")
+        one.SetAttribute(REPLACED_ATTRIBUTE, None if one == transform else "true")
 
 
 def _outputs(role: str, ct: slicer.vtkMRMLNode | None, mri: slicer.vtkMRMLNode | None) -> Iterator[slicer.vtkMRMLNode]:

@@ -12,9 +12,8 @@ import slicer.util
 from slicer.i18n import tr as _
 
 from BrainFusionLib.errors import Remedy, SettingsError
-from BrainFusionSlicer import decisions, ownership
+from BrainFusionSlicer import decisions, ownership, segmentations
 from BrainFusionSlicer.fingerprint import voxels_of
-from BrainFusionSlicer.segmentations import content_of
 
 # On an output volume: its voxels as they were written.
 WRITTEN_ATTRIBUTE = "BrainFusion.Written"
@@ -27,7 +26,7 @@ def note_written(output: slicer.vtkMRMLNode) -> None:
 
 def _voxels_of(output: slicer.vtkMRMLNode) -> str | None:
     if output.IsA("vtkMRMLSegmentationNode"):
-        return content_of(output)
+        return segmentations.content_of(output)
     return voxels_of(output) if output.GetImageData() is not None else None
 
 
@@ -107,7 +106,7 @@ class Permissions:
 
     def give(self, node: slicer.vtkMRMLNode) -> None:
         """Allow that a node is overwritten."""
-        self._given[node.GetID()] = (node, _content_of(node))
+        self._given[node.GetID()] = (node, content_of(node))
 
     def withdraw(self, node: slicer.vtkMRMLNode) -> None:
         """Allow it no more."""
@@ -119,10 +118,10 @@ class Permissions:
 
     def nodes(self) -> list[slicer.vtkMRMLNode]:
         """Return the nodes that may be overwritten; not those that something else was written into since."""
-        return [node for node, content in self._given.values() if node.GetScene() and _content_of(node) == content]
+        return [node for node, content in self._given.values() if node.GetScene() and content_of(node) == content]
 
 
-def _content_of(node: slicer.vtkMRMLNode) -> object:
+def content_of(node: slicer.vtkMRMLNode) -> object:
     """Return what can be compared in the place of what a volume or a linear transform holds."""
     if node.IsA("vtkMRMLVolumeNode"):
         image = node.GetImageData()

@@ -9,7 +9,7 @@ from dataclasses import replace
 from slicer.i18n import tr as _
 
 from BrainFusionLib.case import Result
-from BrainFusionLib.errors import SettingsError
+from BrainFusionLib.errors import GeometryError, SettingsError
 from BrainFusionLib.settings import Settings, Side
 from BrainFusionSlicer import (
     bridge,
@@ -57,7 +57,7 @@ class PosingLogic(FusionLogic):
             raise SettingsError(_("A start from landmarks needs landmarks, and no other start."))
         self._requireWritable(transform, ctVolume, mriVolume, overwrite, inputs=(startTransform,))
         reference = (settings or Settings()).output.reference
-        requireMovable(ctVolume, mriVolume, reference, transform)
+        self._requireMovable(ctVolume, mriVolume, reference, transform)
         request, rawInputs = requested(
             ctVolume, mriVolume, settings=settings, mask=mask, landmarks=landmarks, reference=reference
         )
@@ -93,7 +93,7 @@ class PosingLogic(FusionLogic):
         ours = registered_ct.result_transform_of(registered_ct.moved_of_pair(ctVolume, mriVolume))
         into = ours if ours is not None and ownership.is_output_of(ours, ctVolume, mriVolume) else None
         reference = settings.output.reference if into is None else ownership.reference_of(into)
-        requireMovable(ctVolume, mriVolume, reference)
+        self._requireMovable(ctVolume, mriVolume, reference)
         start = poses.shown_pose(ctVolume, mriVolume, reference)
         settings = replace(
             settings,
@@ -133,6 +133,13 @@ class PosingLogic(FusionLogic):
         request = replace(request, fuse=False, given=given)
         task = CheckTask(ctVolume, mriVolume, poseTransform, self.cancel, finishedCallback)
         self._begin(task, request, rawInputs, progressCallback)
+
+    def _requireMovable(self, ctVolume, mriVolume, reference: Side, transform=None) -> None:
+        """Refuse a pair whose registration would leave the CT where it is: nothing else is shown then."""
+        why_not = bridge.why_not_moved_alone(ctVolume)
+        if why_not is not None:
+            raise GeometryError(f"{why_not}.")
+        requireMovable(ctVolume, mriVolume, reference, transform)
 
     def _requirePair(self, ctVolume, mriVolume) -> None:
         if self.running:

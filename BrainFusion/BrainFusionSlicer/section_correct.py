@@ -10,6 +10,7 @@ from BrainFusionLib.errors import Cancelled
 from BrainFusionLib.quantities import length
 from BrainFusionSlicer import (
     adjusting,
+    bridge,
     checks,
     fingerprint,
     ownership,
@@ -178,6 +179,7 @@ class CorrectSection(Section):
         words = [_("Registered in {seconds:.0f} s.").format(seconds=outcome.seconds)]
         if outcome.moved:
             words.append(_("Moved with the {volume}: {count}.").format(volume=panel._state.moved, count=outcome.moved))
+        words += [_("{reason}: it was kept, and a new one was made.").format(reason=why) for why in outcome.kept]
         panel.say(" ".join(words))
         if is_chosen and panel._parameterNode and View.CT not in panel._state.not_viewable:
             panel.showView(View.CT)
@@ -218,13 +220,14 @@ class CorrectSection(Section):
     def update(self) -> None:
         panel, ui = self.panel, self.panel.ui
         running = panel.logic.running
-        ours = self.ours()
+        ct, ours = self.pair()[0], self.ours()
         if self._adjusting is not None and (running or ours != self._adjusting):
             self.endAdjusting()
         if self._adjusting is None and adjusting.is_on(ours):  # a scene that was saved meanwhile
             adjusting.end(ours)
         missing = self._whatIsMissing()
         why_not = missing or self.whyNotAdjustable()
+        fixed = missing or bridge.why_not_moved_alone(ct)
         tips = {
             ui.adjustButton: (
                 why_not,
@@ -233,9 +236,9 @@ class CorrectSection(Section):
                 ),
             ),
             ui.checkButton: (missing, _("Judge the pose as it stands; nothing is moved")),
-            ui.refineButton: (missing, _("Register from the pose shown, within 20 mm and 15 degrees, and judge it")),
+            ui.refineButton: (fixed, _("Register from the pose shown, within 20 mm and 15 degrees, and judge it")),
             ui.registerButton: (
-                missing or self._whyNotRegistered(),
+                fixed or self._whyNotRegistered(),
                 _("Register the CT to the MRI without fusing them; no volume is written"),
             ),
         }

@@ -28,7 +28,7 @@ class ThreeDSection(Section):
         if three_d.is_shown(scene):
             # Without choices another module is shown, or a scene is being loaded: the volumes only have to be there.
             shown = (ct, mri) if self.panel._parameterNode else three_d.volumes(scene)
-            if three_d.is_of(scene, *shown):
+            if None not in shown and three_d.is_of(scene, *shown):
                 three_d.follow(*shown)
             else:
                 three_d.hide(scene)

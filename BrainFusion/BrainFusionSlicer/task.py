@@ -78,6 +78,7 @@ class Task:
         # As they are sent: what changes meanwhile is not what will be judged.
         self._before = currency.prints_of(ctVolume, mriVolume)
         self._places = self._placesNow()
+        self._asSent = {node.GetID(): permission.content_of(node) for node in self.nodes()[2:]}
         self._began = time.monotonic()
         self._cancel = cancel
         self._scene = mriVolume.GetScene()
@@ -206,6 +207,8 @@ class Task:
     def move(self, result: Result, what: str):
         """Put the CT, or the MRI, where the result has it, as a step that can be undone; return the transform."""
         ct, mri, into = self.ctVolume, self.mriVolume, self.outputs["transform"]
+        if into is not None and not ownership.is_output_of(into, ct, mri):  # the pair's own can be undone
+            into = self._ifUnchanged(into)
         if self.reference == "mri" and not bridge.is_under_linear_transforms(ct):
             return bridge.store_transform(ct, mri, result.transform, _("CT to MRI"), into)
         name = _("MRI to CT") if self.reference == "ct" else _("CT to MRI")
@@ -239,7 +242,7 @@ class Task:
 
     def _volume(self, role: str, volume, name: str, like=None):
         """Write an output; if it is new, with the window and colours of the node `like`."""
-        node = self.outputs[role]
+        node = self._ifUnchanged(self.outputs[role])
         kind = ownership.RESAMPLED_MRI if role == "ct" and self.reference == "ct" else role
         if node is None or node is True:
             node = self._earlier(role)
@@ -283,6 +286,13 @@ class Task:
         if role != "ct" or self.outputs[role] is not None:
             return None
         return self._unless_kept(ownership.find_output(role, self.ctVolume, self.mriVolume))
+
+    def _ifUnchanged(self, node):
+        """Return an output that was chosen; None, and note why, if somebody has written into it meanwhile."""
+        if node is None or node is True or permission.content_of(node) == self._asSent[node.GetID()]:
+            return node
+        self._kept.append(_("{name} was changed meanwhile").format(name=node.GetName()))
+        return None
 
     def _unless_kept(self, node):
         """Return an output of an earlier run; None, and note why, if it is the user's by now."""

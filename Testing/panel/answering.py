@@ -47,7 +47,7 @@ class AnsweringRunner:
         output = request.settings.output
         if request.fuse:
             made = Volumes(mri, mri.with_array(mri.array_kji * 0 - 1000, name="CT in MRI"))
-            if output.reference == "ct":
+            if not output.is_mris:
                 on_grid = sources_on_output(output, volumes, transform, 0.0, "cpu")
                 made = Volumes(on_grid.mri, on_grid.ct, mri=on_grid.mri)
             scale = IntensityMap("a mixture", (-1000.0, 3000.0), (0.0, 2.0), 0.0, 1.0, (0.0, 1.0))

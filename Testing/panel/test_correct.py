@@ -98,6 +98,21 @@ def test_register_only_writes_though_the_chosen_fused_volume_is_a_users(chosen, 
     assert transform_of(nodes[0]) is not None
 
 
+def test_a_ct_that_cannot_be_moved_is_not_registered_alone(chosen, nodes, runner):
+    """It would stay where it is, beside a green verdict."""
+    warp = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLGridTransformNode", "warp")
+    nodes[0].SetAndObserveTransformNodeID(warp.GetID())
+    chosen.updatePanel()
+    for button in (chosen.ui.registerButton, chosen.ui.refineButton):
+        assert not button.isEnabled()
+        assert "Click Fuse" in button.toolTip
+    for start in (chosen.logic.startRegistration, chosen.logic.startRefinement):
+        with pytest.raises(GeometryError, match="Click Fuse"):
+            start(*nodes)
+    chosen.ui.fuseButton.click()
+    assert chosen.ui.statusLabel.text.startswith("Fused in")
+
+
 def test_adjust_shows_handles_that_shift_and_turn_about_the_heads_middle(registered, nodes, phantom):
     ct, ui = nodes[0], registered.ui
     transform = transform_of(ct)

@@ -108,6 +108,29 @@ def test_a_transform_that_moves_anything_else_is_not_written_even_if_allowed(cho
         slicer.mrmlScene.RemoveNode(moved)
 
 
+def test_what_is_painted_or_written_into_an_output_while_its_fusion_runs_is_kept(fused, runner):
+    panel, volume = fused
+    runner.meanwhile = lambda: paint(volume)
+    painted = slicer.util.arrayFromVolume(volume).copy()
+    painted[0, 0, 0] += 1
+    panel.ui.fuseButton.click()
+    np.testing.assert_array_equal(slicer.util.arrayFromVolume(volume), painted)
+    assert panel.ui.fusedSelector.currentNode() != volume
+    assert "was changed meanwhile: it was kept" in panel.ui.statusLabel.text
+    plan = slicer.mrmlScene.AddNewNodeByClass(TRANSFORM, "plan")
+    panel.ui.transformSelector.setCurrentNode(plan)
+    panel.ui.overwriteButton.click()
+    planned = np.diag([1.0, -1.0, -1.0, 1.0])
+    runner.meanwhile = lambda: slicer.util.updateTransformMatrixFromArray(plan, planned)
+    for button in (panel.ui.fuseButton, panel.ui.registerButton):
+        button.click()
+        np.testing.assert_array_equal(slicer.util.arrayFromTransformMatrix(plan), planned)
+        assert "plan was changed meanwhile: it was kept" in panel.ui.statusLabel.text
+        panel.ui.transformSelector.setCurrentNode(plan)
+        planned = np.diag([-1.0, 1.0, -1.0, 1.0])
+        panel.ui.overwriteButton.click()
+
+
 def test_a_transform_that_was_allowed_and_then_hardened_with_one_that_is_not_linear_is_asked_about_again(chosen):
     plan = slicer.mrmlScene.AddNewNodeByClass(TRANSFORM, "plan")
     chosen.ui.transformSelector.setCurrentNode(plan)

@@ -1,6 +1,7 @@
 """*Reference: CT*: the MRI is put onto the CT, on real MRML nodes; the CT and what is the user's stay."""
 
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,7 +10,9 @@ import slicer.util
 import vtk
 from window import walk_self_test
 
-from BrainFusionLib.settings import OutputSettings
+from BrainFusionLib.error_map import ErrorMap
+from BrainFusionLib.geometry import apply_affine
+from BrainFusionLib.settings import FusionSettings, OutputSettings, Settings
 from BrainFusionLib.transform import RigidTransform
 
 pytestmark = pytest.mark.filterwarnings("ignore:Setting the shape on a NumPy array:DeprecationWarning")
@@ -51,14 +54,13 @@ def of_ct(chosen):
     return chosen
 
 
-@pytest.fixture(params=[False, True], ids=["no parents", "under transforms"])
-def fused(of_ct, nodes, runner, phantom, request):
-    """The panel after a fusion with the CT as reference; the true pose is found wherever the two are."""
-    if request.param:
-        parents = above(nodes[0], (20, -30, 5), 25), above(nodes[1], (-15, 10, 40), -20)
-        flip = np.diag([-1.0, -1.0, 1.0, 1.0])
-        ct, mri = (flip @ slicer.util.arrayFromTransformMatrix(parent) @ flip for parent in parents)
-        runner.pose = RigidTransform(ct @ phantom.transform.moving_from_fixed_lps @ np.linalg.inv(mri))
+@pytest.fixture
+def fused(of_ct, nodes, runner, phantom):
+    """The panel after a fusion with the CT as reference, of a pair under turned transforms; in the true pose."""
+    parents = above(nodes[0], (20, -30, 5), 25), above(nodes[1], (-15, 10, 40), -20)
+    flip = np.diag([-1.0, -1.0, 1.0, 1.0])
+    ct, mri = (flip @ slicer.util.arrayFromTransformMatrix(parent) @ flip for parent in parents)
+    runner.pose = RigidTransform(ct @ phantom.transform.moving_from_fixed_lps @ np.linalg.inv(mri))
     of_ct.ui.fuseButton.click()
     assert of_ct.ui.statusLabel.text.startswith("Fused in"), of_ct.ui.statusLabel.text
     return of_ct
@@ -84,7 +86,7 @@ def test_the_reference_is_asked_for_with_its_own_voxels_and_kept_in_the_scene(of
 def test_the_mri_is_moved_and_all_results_belong_to_the_ct(fused, nodes, phantom):
     ct, mri = nodes
     ui, parent = fused.ui, ct.GetParentTransformNode()
-    assert parent is None or parent.GetName() == "above CT"
+    assert parent.GetName() == "above CT"
     transform = mri.GetParentTransformNode()
     assert (transform.GetName(), transform.GetParentTransformNode()) == ("MRI to CT", parent)
     assert off_mm(nodes, phantom) < 1e-6
@@ -102,12 +104,11 @@ def test_the_mri_is_moved_and_all_results_belong_to_the_ct(fused, nodes, phantom
 def test_what_moves_the_ct_moves_both_and_what_moves_one_makes_the_verdict_stale(fused, nodes, phantom):
     ct, mri = nodes
     parent = ct.GetParentTransformNode()
-    if parent is not None:
-        matrix = slicer.util.arrayFromTransformMatrix(parent)
-        matrix[1, 3] += 33
-        slicer.util.updateTransformMatrixFromArray(parent, matrix)
-        assert "Green" in fused.ui.verdictLabel.text
-        assert off_mm(nodes, phantom) < 1e-6
+    matrix = slicer.util.arrayFromTransformMatrix(parent)
+    matrix[1, 3] += 33
+    slicer.util.updateTransformMatrixFromArray(parent, matrix)
+    assert "Green" in fused.ui.verdictLabel.text
+    assert off_mm(nodes, phantom) < 1e-6
     ct.SetAndObserveTransformNodeID(above(mri, (9, 0, 0)).GetID())
     assert "Changed since" in fused.ui.verdictLabel.text
 
@@ -254,6 +255,51 @@ def test_the_mri_on_the_cts_grid_and_the_bone_are_in_the_cts_frame(of_ct, nodes,
     ui.referenceComboBox.setCurrentIndex(0)
     ui.fuseButton.click()
     assert ui.resampledSelector.currentNode() != resampled, "the CT was written into what is called the MRI"
+
+
+def test_an_older_transform_that_is_chosen_again_is_the_one_in_force(chosen, nodes):
+    ui, ct = chosen.ui, nodes[0]
+    ui.registerButton.click()
+    first = ct.GetParentTransformNode()
+    ui.transformSelector.activateExtraItem("CREATE")
+    ui.registerButton.click()
+    second = ct.GetParentTransformNode()
+    assert second != first
+    ui.transformSelector.setCurrentNode(first)
+    ui.registerButton.click()
+    assert ct.GetParentTransformNode() == first
+    assert "Green" in ui.verdictLabel.text
+    ui.undoButton.click()
+    assert ct.GetParentTransformNode() is None
+
+
+def test_report_and_errors_of_a_result_in_the_cts_frame(panel, nodes, module, phantom, tmp_path):
+    """The real computation, in the true pose."""
+    from BrainFusionSlicer import decisions, error_here, runner
+
+    panel.logic._runner = runner.InProcessRunner()
+    above(nodes[1], (-15, 10, 40), -20)
+    flip = np.diag([-1.0, -1.0, 1.0, 1.0])
+    pose = phantom.transform.moving_from_fixed_lps @ np.linalg.inv(flip @ world(nodes[1]) @ flip)
+    module.bridge.move_ct_onto_mri(*nodes, RigidTransform(pose), "MRI to CT", reference="ct")
+    settings = Settings(fusion=FusionSettings("bone_over_mri"), output=OutputSettings("ct"))
+    outcome = panel.logic.process(*nodes, keepAlignment=True, check=False, settings=settings)
+    assert outcome.fusedVolume.GetParentTransformNode() is None
+    ended = []
+    panel.logic.startReport(
+        outcome.fusedVolume, tmp_path / "report.html", finishedCallback=lambda files, error: ended.append(error)
+    )
+    assert ended == [None]
+    assert "in the frame of the CT" in (tmp_path / "report.html").read_text(encoding="utf-8")
+    grid = outcome.result.grid  # where the MRI was read
+    from_left = np.broadcast_to(1 + np.arange(grid.size_ijk[0]), grid.shape_kji)
+    result = replace(outcome.result, error_map=ErrorMap.of(from_left, grid, 2.0))
+    decisions.keep_result(outcome.fusedVolume, decisions.record_of(result))
+    found = error_here.of_result(outcome.fusedVolume, nodes[1])
+    brain = phantom.transform.apply(phantom.target_points()) * (-1, -1, 1)  # where the CT is, and the MRI by now
+    at = apply_affine(phantom.mri.grid.ijk_from_lps, phantom.target_points())
+    known = found.errors.at(found.lps_from_world(brain, nodes[1]))
+    np.testing.assert_allclose(known, 1 + at[:, 0], atol=0.1)
 
 
 def test_a_mask_of_the_mri_is_read_with_it(fused, nodes, runner, monkeypatch, phantom):

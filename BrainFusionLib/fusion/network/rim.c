@@ -14,6 +14,7 @@
 
 #define BORDER 2      /* pixels around an image; half as many cells */
 #define LANES 16      /* channels, or pixels, processed at once */
+#define FEW 8         /* pixels processed at once by the plain steps: the rim is narrow */
 #define TOGETHER 6    /* cells computed for each load of a weight: as many sums as fit in registers; see convolve */
 #define SEEN_CHANNELS 7
 #define PLANES 14
@@ -145,14 +146,14 @@ static inline float greatest_weight(const Constants *c, float difference)
 }
 
 /* The slope of the total edge preservation by the fused slice's steps. */
-static void slopes_by_steps(const Workspace *space, int64_t runs, const Constants *c)
+static inline void slopes_by_steps(const Workspace *space, int64_t runs, int length, const Constants *c)
 {
     const int64_t wide = space->wide;
     float *const *plane = space->plane;
     for (int64_t r = 0; r < runs; r++) {
         const int64_t at = space->run[r];
         const float *p = plane[FUSED] + at;
-        for (int s = 0; s < LANES; s++) {
+        for (int s = 0; s < length; s++) {
             const float x = step_x(p + s, wide), y = step_y(p + s, wide);
             const float square = x * x + y * y + c->tiny, strength = sqrtf(square), turn = angle_of(y, x);
             float by_strength = 0, by_direction = 0;
@@ -176,7 +177,7 @@ static inline float slope_at(const Workspace *space, int64_t at)
 static void slopes(const Workspace *space, int64_t runs, const Constants *c)
 {
     float *const *plane = space->plane;
-    slopes_by_steps(space, runs, c);
+    slopes_by_steps(space, runs, LANES, c);
     for (int64_t r = 0; r < runs; r++) {
         const int64_t at = space->run[r];
         for (int s = 0; s < LANES; s++) {
@@ -251,8 +252,8 @@ static void spread(const uint8_t *from, uint8_t *to, int64_t rows, int64_t colum
         }
 }
 
-/* Runs of LANES pixels, none beyond a row's end, that cover the marked cells; return how many. */
-static int64_t runs_of(const Workspace *space, const uint8_t *mask)
+/* Runs of so many pixels, none beyond a row's end, that cover the marked cells; return how many. */
+static int64_t runs_of(const Workspace *space, const uint8_t *mask, int length)
 {
     int64_t n = 0;
     for (int64_t i = 0; i < space->cell_rows; i++) {
@@ -263,9 +264,9 @@ static int64_t runs_of(const Workspace *space, const uint8_t *mask)
                 j++;
                 continue;
             }
-            const int64_t last = space->columns - LANES, column = 2 * j < last ? 2 * j : last;
+            const int64_t last = space->columns - length, column = 2 * j < last ? 2 * j : last;
             space->run[n++] = (int32_t)((2 * i + BORDER) * space->wide + column + BORDER);
-            j += LANES / 2;
+            j += length / 2;
         }
         const int64_t here = n - first;
         for (int64_t r = 0; r < here; r++) space->run[n++] = space->run[first + r] + (int32_t)space->wide;
@@ -390,10 +391,10 @@ static void head(const Workspace *space, const int32_t *list, int64_t n, const f
 static void climb(const Workspace *space, int64_t runs, const int32_t *list, int64_t n, const Constants *c, float rate)
 {
     float *const *plane = space->plane, *uphill = plane[NEAR_SQUASHED];
-    slopes_by_steps(space, runs, c);
+    slopes_by_steps(space, runs, FEW, c);
     for (int64_t r = 0; r < runs; r++) {
         const int64_t at = space->run[r];
-        for (int s = 0; s < LANES; s++) {
+        for (int s = 0; s < FEW; s++) {
             const float difference = plane[CT][at + s] - plane[MRI][at + s];
             const float price = space->spread[at + s] ? 0 : c->price * (difference < 0 ? -difference : difference);
             const float slope = slope_at(space, at + s) - price, size = slope < 0 ? -slope : slope;
@@ -419,6 +420,19 @@ static void mark(const Workspace *space)
     spread(space->head_cells, space->conv2_cells, space->cell_rows, space->cell_columns, space->cells_wide);
     spread(space->conv2_cells, space->conv1_cells, space->cell_rows, space->cell_columns, space->cells_wide);
     spread(space->conv1_cells, space->near, space->cell_rows, space->cell_columns, space->cells_wide);
+}
+
+/* Mark the cells with a pixel that touches a free one: what plain steps depend on. */
+static void mark_touching(const Workspace *space)
+{
+    for (int64_t i = 0; i < space->cell_rows; i++)
+        for (int64_t j = 0; j < space->cell_columns; j++) {
+            const uint8_t *f = space->free + (2 * i + BORDER - 1) * space->wide + 2 * j + BORDER - 1;
+            uint8_t any = 0;
+            for (int row = 0; row < 4; row++)
+                for (int column = 0; column < 4; column++) any |= f[row * space->wide + column];
+            space->near[(i + 1) * space->cells_wide + j + 1] = any;
+        }
 }
 
 EXPORTED int64_t VARIANT(brainfusion_rim_memory)(int64_t rows, int64_t columns, int64_t width)
@@ -461,7 +475,7 @@ EXPORTED void VARIANT(brainfusion_rim_alpha)(const float *ct, const float *mri, 
         mark(&space);
         const int64_t conv1_count = list_of(&space, space.conv1_cells, space.list[0]);
         const int64_t conv2_count = list_of(&space, space.conv2_cells, space.list[1]);
-        const int64_t head_count = list_of(&space, space.head_cells, space.list[2]), runs = runs_of(&space, space.near);
+        const int64_t head_count = list_of(&space, space.head_cells, space.list[2]), runs = runs_of(&space, space.near, LANES);
         edges(&space, runs, plane[CT], plane[CT_STRENGTH], plane[CT_TURN], c.tiny);
         edges(&space, runs, plane[MRI], plane[MRI_STRENGTH], plane[MRI_TURN], c.tiny);
         for (int64_t step = 0; step < steps; step++) {
@@ -473,8 +487,8 @@ EXPORTED void VARIANT(brainfusion_rim_alpha)(const float *ct, const float *mri, 
             head(&space, space.list[2], head_count, weights, &c);
             weights += conv2_stride;
         }
-        /* Plain steps depend on the pixels around the free ones only. */
-        const int64_t few = runs_of(&space, space.conv2_cells);
+        mark_touching(&space);
+        const int64_t few = runs_of(&space, space.near, FEW);
         for (int64_t step = 0; step < (int64_t)c.plain_steps; step++)
             climb(&space, few, space.list[2], head_count, &c, constants[sizeof c / sizeof(float) + (size_t)step]);
     }

@@ -113,8 +113,8 @@ def cpu_seconds() -> float:
 def throughput(folder: Path) -> list[tuple[str, float, float | None, list[Row]]]:
     """Return the seconds by the clock and by the CPU of the trial cohort with one worker, two, and two of Dask.
 
-    One worker is more than one core: it measures the evidence while it fuses. So two on two cores are not twice as
-    fast, and the cores that each way keeps busy belong beside the cases an hour. The CPU seconds of Dask's workers,
+    Each computes on one thread, as the workers of a cohort do. The clock depends on what else the machine does; the CPU
+    seconds do not, and tell how many times as fast so many workers are on cores of their own. Those of Dask's workers,
     which stay, are not known.
     """
     entries, _ = read_manifest(make_cohort(folder / "trial", spacing_mm=2.0))
@@ -208,9 +208,14 @@ def _table(folder: Path, cases: int) -> str:
     found = throughput(folder)
     for name, wall, used, rows in found:
         done = sum(row.status == "done" for row in rows)
-        of_cpu = ["–", "–"] if used is None else [f"{used / max(1, done):.2f}", f"{used / wall:.2f}"]
+        of_cpu = ["–"] * 3
+        if used is not None:
+            of_cpu = [f"{used / max(1, done):.2f}", f"{used / wall:.2f}", f"{int(name) * found[0][2] / used:.2f}"]  # type: ignore[operator]
         speeds.append([name, f"{wall:.1f}", f"{3600 * done / wall:.0f}", f"{found[0][1] / wall:.2f}", *of_cpu])
-    columns = ["workers", "wall s", "cases an hour", "times as many", "CPU s a case", "cores kept busy"]
+    columns = [
+        "workers", "wall s", "cases an hour", "times as many", "CPU s a case", "cores kept busy",
+        "times as many on cores of their own, by CPU s",
+    ]  # fmt: skip
     lines.append(markdown_table(columns, speeds))
     held = np.array(held_over(cases, folder / "growth")) / 1e6
     middle = len(held) // 2

@@ -17,6 +17,7 @@ STEPS = {
     "put values right": ("BrainFusionLib.case.run", "put_right"),
     "check, load the network": ("BrainFusionLib.case.run", "_ready"),
     "register": ("BrainFusionLib.case.run", "_posed"),
+    "inside of the skull, beside it": ("BrainFusionLib.case.run", "inside_skull"),
     "resample": ("BrainFusionLib.case.run", "_resampled"),
     "fuse": ("BrainFusionLib.case.run", "_fused"),
     "evidence, beside it": ("BrainFusionLib.case.run", "local_evidence"),

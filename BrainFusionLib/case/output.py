@@ -19,7 +19,7 @@ from BrainFusionLib.transform import Transform
 from BrainFusionLib.volume import AIR_HU, BoolArray, Volume, VoxelArray
 
 # Peak memory of fusing, measured (docs/grids.md), and what part of the machine's it may be.
-BYTES_PER_VOXEL = 70
+BYTES_PER_VOXEL = 30
 SHARE_OF_MEMORY = 0.5
 # Fractions of a voxel: less is rounding.
 _SAME_PLACE = 1e-6

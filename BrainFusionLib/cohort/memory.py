@@ -15,7 +15,7 @@ from BrainFusionLib.io.formats import voxel_count
 from BrainFusionLib.settings import OutputSettings
 
 # Peak memory of a process that fuses one case: a constant, and bytes per voxel of CT and MRI (docs/cohorts.md).
-BASE_BYTES, BYTES_PER_CT_VOXEL, BYTES_PER_MRI_VOXEL = 320e6, 5.0, 36.0
+BASE_BYTES, BYTES_PER_CT_VOXEL, BYTES_PER_MRI_VOXEL = 320e6, 5.5, 16.0
 # The voxels assumed of a CT and of an MRI whose header cannot be read: a large head (512 x 512 x 400, 256 x 256 x 220).
 LARGE_CT, LARGE_MRI = 104_857_600, 14_417_920
 # Of isotropic voxels; and how many times as many as the CT those over both fields of view are, if its slices are thin.

@@ -7,7 +7,6 @@ mail attachment opened on a hospital's machine may not have; all that is shown h
 from __future__ import annotations
 
 import base64
-import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -17,6 +16,7 @@ import numpy.typing as npt
 from BrainFusionLib.evidence import LocalErrors
 from BrainFusionLib.geometry import FloatArray
 from BrainFusionLib.intensity import CT_KNOTS_UNIT, ct_to_unit, hu_from_unit
+from BrainFusionLib.io.deflate import ZLIB, compressor
 from BrainFusionLib.quantities import interval
 from BrainFusionLib.report.page import Html, data, raw, render
 from BrainFusionLib.report.pictures import Scene
@@ -183,4 +183,5 @@ def _voxels_of(scene: Scene, points_lps_mm: FloatArray, step_mm: float) -> Float
 def _packed(unit: VoxelArray) -> str:
     """Return values on the unit scale as 8 bits, compressed, as text."""
     grey = np.clip(np.rint(unit * np.float32((LEVELS - 1) / WHITE_UNIT)), 0, LEVELS - 1).astype(np.uint8)
-    return base64.b64encode(zlib.compress(grey.tobytes(), 4)).decode("ascii")
+    packing = compressor(ZLIB)
+    return base64.b64encode(packing.compress(grey.tobytes()) + packing.flush()).decode("ascii")

@@ -103,7 +103,7 @@ CERTAIN = BrainShift(
         ({}, {"part_displaced"}),
         ({"gain_nats": 0.003}, set()),
         ({"p95_mm": 1.2}, {"part_displaced"}),
-        ({"p95_mm": 1.2, "gain_nats": 0.01}, set()),
+        ({"p95_mm": 1.2, "gain_nats": 0.008}, set()),
         ({"p95_mm": 4.0}, {"brain_shift"}),
         ({"p95_mm": 4.0, "gain_nats": 0.002}, {"brain_shift_not_judged"}),
         ({"p95_mm": 4.0, "gain_nats": 0.009, "information_nats": 0.06}, {"brain_shift_not_judged"}),

@@ -9,6 +9,7 @@ import math
 from collections.abc import Mapping
 
 from BrainFusionLib.evidence import Evidence
+from BrainFusionLib.verdict.measures import is_mirrored
 
 # In a pose this far off, scale and distortion cannot be told from the misalignment.
 POSE_TOO_FAR_MM = 2.5
@@ -128,6 +129,8 @@ def _not_judged_because(evidence: Evidence) -> str:
         return ""
     if not shift.judged:
         return shift.reason or "too little is seen of it"
+    if is_mirrored(evidence):  # the two halves of a brain differ by millimetres
+        return "left and right seem to be exchanged in CT or MRI"
     if _is_far(evidence):  # what is displaced then is the whole head
         return "the skulls of CT and MRI do not coincide in this pose"
     acquisition = evidence.acquisition

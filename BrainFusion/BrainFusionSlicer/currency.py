@@ -19,6 +19,8 @@ from BrainFusionSlicer.fingerprint import Fingerprint, fingerprint_of, is_same_p
 from BrainFusionSlicer.verdict_text import Card
 
 VERDICT_ATTRIBUTE = "BrainFusion.Verdict"
+# On a fused volume: points of it, seen from the transform over the MRI, as it was made.
+PLACE_ATTRIBUTE = "BrainFusion.Place"
 
 
 @dataclass(frozen=True)
@@ -84,6 +86,26 @@ def changes_between(names: tuple[str, str], before: tuple[Fingerprint, ...], now
     if not changes and not all(is_same_place(was.seen_mm, is_now.seen_mm) for was, is_now in both):
         changes.append(_("{ct} and {mri} were moved against each other.").format(ct=names[0], mri=names[1]))
     return changes
+
+
+def note_place(fused: slicer.vtkMRMLScalarVolumeNode, mri: slicer.vtkMRMLScalarVolumeNode) -> None:
+    """Note on a fused volume where it is, seen from the MRI's transform."""
+    fused.SetAttribute(PLACE_ATTRIBUTE, json.dumps(fingerprint_of(fused, linear_parent(mri)).seen_mm))
+
+
+def changes_of_result(
+    result: slicer.vtkMRMLNode | None, ct: slicer.vtkMRMLScalarVolumeNode, mri: slicer.vtkMRMLScalarVolumeNode
+) -> list[str]:
+    """Say what has changed since the verdict that is kept on an output was given; also whether it was left behind."""
+    verdict = stored_on(result)
+    changes = [] if verdict is None else changes_since(verdict, ct, mri)
+    place = None if result is None or changes else result.GetAttribute(PLACE_ATTRIBUTE)
+    if not place or result.GetImageData() is None:
+        return changes
+    if is_same_place(tuple(json.loads(place)), fingerprint_of(result, linear_parent(mri)).seen_mm):
+        return []
+    names = {"fused": result.GetName(), "mri": mri.GetName()}
+    return [_("{fused} and {mri} were moved against each other. Fuse again.").format(**names)]
 
 
 def changes_since(

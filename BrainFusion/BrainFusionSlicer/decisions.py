@@ -94,7 +94,7 @@ def why_not_signed(fused, ct, mri) -> str | None:
     verdict = currency.stored_on(fused)
     if verdict is None:
         return _("The fused volume has no verdict. Fuse again")
-    if currency.changes_since(verdict, ct, mri):
+    if currency.changes_of_result(fused, ct, mri):
         return _("Something has changed since the fusion. Fuse again")
     return None
 

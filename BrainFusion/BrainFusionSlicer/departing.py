@@ -33,7 +33,7 @@ def doubt_of(fusedNode: slicer.vtkMRMLScalarVolumeNode | None) -> Doubt | None:
     stored = currency.stored_on(fusedNode)
     if stored is None:
         return Doubt("NO VERDICT", "the fused volume has no verdict")
-    changes = currency.changes_since(stored, ct, mri)
+    changes = currency.changes_of_result(fusedNode, ct, mri)
     first = stored.card.findings[0].rstrip(".") if stored.card.findings else stored.card.heading
     return joined(
         [

@@ -139,7 +139,7 @@ def state_of(
         starts_from_transform=bool(parameters) and parameters.start.name in ("transform", "refine"),
         view=View.UNREGISTERED if unregistered else view,
         not_viewable=_not_viewable(
-            fused, pair, (standing, moved, word), of_fused is not None and not _has_changed(of_fused, pair)
+            fused, pair, (standing, moved, word), of_fused is not None and not currency.changes_of_result(fused, *pair)
         )
         if is_pair
         else dict.fromkeys(View, _("Fuse first")),
@@ -280,10 +280,6 @@ def _not_viewable(fused, pair, moving: tuple, holds: bool) -> dict[View, str]:
     else:
         reasons.pop(View.UNREGISTERED, None)
     return reasons
-
-
-def _has_changed(stored: currency.StoredVerdict, pair) -> bool:
-    return bool(currency.changes_since(stored, *pair))
 
 
 def _card(stored: currency.StoredVerdict, changes: list[str], unregistered: str | None) -> Card:

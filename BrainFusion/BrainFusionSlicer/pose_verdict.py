@@ -57,11 +57,10 @@ def shown(
     mri: slicer.vtkMRMLScalarVolumeNode,
 ) -> Shown:
     """Return the newest verdict of a pair that still holds, or else the newest that does not."""
-    found = [(stored, False) for _carrier, stored in _kept(ct, mri)]
+    judged = [Shown(stored, tuple(currency.changes_since(stored, ct, mri))) for _carrier, stored in _kept(ct, mri)]
     of_fused = currency.stored_on(fused)
     if of_fused is not None:
-        found.append((of_fused, True))
-    judged = [Shown(stored, tuple(currency.changes_since(stored, ct, mri)), is_fused) for stored, is_fused in found]
+        judged.append(Shown(of_fused, tuple(currency.changes_of_result(fused, ct, mri)), True))
     best = next((one for one in judged if not one.changes), judged[0] if judged else Shown())
     if best.stored is None or best.is_of_fused or best.changes or of_fused is None or not judged[-1].changes:
         return best

@@ -53,6 +53,9 @@ def put_under(
     if before is not None and before != transform:  # another pair's: what moved with it then moves with it now
         for node in _companions_under(before, before):
             node.SetAndObserveTransformNodeID(_id_of(parent))
+    if before != transform:  # the user has taken the volume out of it, and left these behind
+        for node in _companions_under(transform, transform):
+            node.SetAndObserveTransformNodeID(_id_of(former_parent(transform)))
     companions = companions_of(moved, fixed, parent)
     results = results_in_frame_of(moved, moved.GetParentTransformNode())
     transform.SetAttribute(GEOMETRY_ATTRIBUTE, json.dumps([float(mm) for mm in own_points(moved).ravel()]))

@@ -164,6 +164,7 @@ class Task:
         verdict = self.judgement(result, card, self._before if changed else currency.prints_of(ct, mri), read)
         pose_verdict.forget(ct, mri)  # this verdict is newer
         currency.store(fused, verdict)
+        currency.note_place(fused, mri)
         decisions.keep_result(fused, record)
         error_here.note_frame(fused, read)
         return self.outcome(result, fused, transformNode, alpha, resampled, moved, bone)

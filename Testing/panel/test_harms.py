@@ -8,6 +8,7 @@ import vtk
 from vtk.util.numpy_support import vtk_to_numpy
 
 from BrainFusionLib.errors import GeometryError, SettingsError
+from BrainFusionLib.transform import RigidTransform
 
 VOLUME, TRANSFORM = "vtkMRMLScalarVolumeNode", "vtkMRMLLinearTransformNode"
 pytestmark = pytest.mark.filterwarnings("ignore:Setting the shape on a NumPy array:DeprecationWarning")
@@ -129,6 +130,41 @@ def test_what_is_painted_or_written_into_an_output_while_its_fusion_runs_is_kept
         panel.ui.transformSelector.setCurrentNode(plan)
         planned = np.diag([-1.0, 1.0, -1.0, 1.0])
         panel.ui.overwriteButton.click()
+
+
+def test_a_fused_volume_that_its_mri_has_left_is_stale_though_the_pose_is_right(fused, nodes):
+    """The user puts the MRI under a transform, and registers again: the fused volume is where the MRI was."""
+    panel, _volume = fused
+    ui, above = panel.ui, slicer.mrmlScene.AddNewNodeByClass(TRANSFORM, "above")
+    slicer.util.updateTransformMatrixFromArray(above, np.diag([-1.0, -1.0, 1.0, 1.0]))
+    nodes[1].SetAndObserveTransformNodeID(above.GetID())
+    panel.logic._runner.pose = panel.logic._runner.pose @ RigidTransform(np.diag([-1.0, -1.0, 1.0, 1.0]))
+    ui.registerButton.click()
+    assert "Green" in ui.verdictLabel.text
+    assert "The fused volume shows an earlier pose" in ui.verdictFindingsLabel.text
+    assert not ui.outlineButton.isEnabled()
+    panel.logic._runner.pose = panel.logic._runner.pose @ RigidTransform(np.diag([-1.0, -1.0, 1.0, 1.0]))
+    nodes[1].SetAndObserveTransformNodeID(None)
+    ui.registerButton.click()
+    assert "earlier pose" not in ui.verdictFindingsLabel.text
+    assert ui.outlineButton.isEnabled()
+
+
+def test_what_moved_with_the_ct_is_not_taken_to_where_the_ct_was_put_since(fused, nodes):
+    panel, _volume = fused
+    ct, ours = nodes[0], nodes[0].GetParentTransformNode()
+    bone = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", "plate")
+    bone.SetReferenceImageGeometryParameterFromVolumeNode(ct)
+    panel.ui.undoButton.click()
+    panel.ui.registerButton.click()
+    assert bone.GetParentTransformNode() == ours
+    mine = slicer.mrmlScene.AddNewNodeByClass(TRANSFORM, "mine")
+    ct.SetAndObserveTransformNodeID(mine.GetID())
+    panel.ui.registerButton.click()
+    while panel.ui.undoButton.isVisible():
+        panel.ui.undoButton.click()
+    assert ct.GetParentTransformNode() == mine
+    assert bone.GetParentTransformNode() is None
 
 
 def test_a_transform_that_was_allowed_and_then_hardened_with_one_that_is_not_linear_is_asked_about_again(chosen):

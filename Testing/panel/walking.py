@@ -533,7 +533,7 @@ class Walk:
 
     def results_are_where_they_belong(self, name):
         """A fused volume that is approved, or shown beside its verdict, lies on the volume whose voxels it has."""
-        from BrainFusionSlicer import ownership
+        from BrainFusionSlicer import decisions, ownership
 
         ui, parameters = self.panel.ui, self.panel._parameterNode
         if not parameters or self.panel._state.card is None:
@@ -541,7 +541,7 @@ class Walk:
         fused = self.panel.registeredNodes()[0]
         if fused is None or self.panel._state.card.colour not in ("green", "amber", "red"):
             return
-        approved = "Approved" in ui.decisionLabel.text
+        approved = decisions.state_of(fused) == "approved"
         is_of_fused = "earlier pose" not in ui.verdictFindingsLabel.text and ui.outlineButton.isEnabled()
         if not (approved or is_of_fused):
             return

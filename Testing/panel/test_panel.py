@@ -495,7 +495,7 @@ def test_a_small_expected_error_is_never_shown_as_zero(chosen, application, modu
     for colour in ("green", "red"):
         verdict = replace(chosen._outcome.result.verdict, colour=colour, expected_error_mm=mm, bound_mm=2 * mm)
         result = replace(chosen._outcome.result, verdict=verdict)
-        text = module.panel_state.verdict_text.of_result(result, moved=True).text
+        text = module.panel_state.verdict_text.of_result(result, moved="CT").text
         assert "0.0 mm" not in text
         assert (verdict.expected_error or "Expected error") in text or colour == "red"
         assert ("Expected error" in text) == (colour == "green")

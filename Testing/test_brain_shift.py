@@ -126,6 +126,13 @@ def test_displacement_with_a_distorted_skull_is_not_called_a_shift():
     assert {f.code for f in opened} & SHIFTS == {"brain_shift"}
 
 
+@pytest.mark.parametrize(("p95_mm", "level"), [(2.0, "green"), (3.0, "amber")])
+def test_large_displacement_of_a_brain_hardly_seen_is_never_green(p95_mm, level):
+    unseen = BrainShift(False, "the CT's brain has too little contrast", p95_mm=p95_mm)
+    levels = {f.code: f.level for f in judge(Evidence(brain_shift=unseen)).findings}
+    assert levels["brain_shift_not_judged"] == level
+
+
 def test_displacement_in_a_pose_that_is_far_off_is_not_called_a_shift():
     far = Distortion(3.0, 4.0, 1.0, 0.3, 6.0, 9.0, 0.2)
     shift = replace(CERTAIN, p95_mm=4.0, low_mm=3.5, high_mm=5.2)

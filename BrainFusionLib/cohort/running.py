@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from BrainFusionLib.case.request import Inputs
@@ -245,9 +245,12 @@ def worker_pool(workers: int, tidy: Callable[[], None] = lambda: None) -> Iterat
             yield pool
         except BaseException:
             end()
+            with suppress(Exception):  # what a pool without workers stumbles over must not hide why it ends
+                pool.shutdown(wait=True, cancel_futures=True)
             raise
-        finally:
+        else:
             pool.shutdown(wait=True, cancel_futures=True)
+        finally:
             writing.close()
             reading.close()
 

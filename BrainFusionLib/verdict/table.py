@@ -203,7 +203,7 @@ CRITERIA: tuple[Criterion, ...] = (
     ),
     Criterion(
         # Ventricles that changed and cavities, of 1.5 to 3 mm, read 1.5 to 2.5 mm with such a gain; of cases right
-        # within 1 mm, 4 of 551 do: docs/realism.
+        # within 1 mm, 5 of 551 do: docs/realism.
         "part_displaced", "displacement of a part of the brain, if certain", displaced.part_displaced_mm, "at most",
         amber=displaced.PART_LIMIT_MM, unit="mm",
         text="a part of the brain lies about {low}–{high} mm from where the MRI shows it, most at the {place}: it has "

@@ -421,3 +421,15 @@ def test_errors_in_the_table_name_inputs_by_their_role(tmp_path):
         + "(not shown here), " * 5
         + "a file of CT, (not shown here), (not shown here), no '.nrrd' in 'scanner-xyz', 25.5, (not shown here)"
     )
+
+
+def test_errors_in_the_table_name_no_folder_of_a_file_beside_an_input(tmp_path):
+    def refuse():
+        raise ImageFileError(f"{tmp_path}/doe/IM1: is damaged; {tmp_path}/doe: no; {tmp_path}/doe/sub/IM2: cut")
+
+    (tmp_path / "doe" / "sub").mkdir(parents=True)
+    for name in ("IM1", "DICOMDIR", "sub/IM2"):
+        (tmp_path / "doe" / name).write_bytes(b"")
+    row = one_case.attempted(Entry(1, "a", tmp_path / "doe" / "DICOMDIR", tmp_path / "mri.nii"), 0.0, refuse)
+    assert "doe" not in row.error
+    assert "is damaged" in row.error

@@ -13,6 +13,7 @@ from BrainFusionLib.intensity.openings import air_ml, holes_cm2, upright
 from BrainFusionLib.phantom import BRAIN_TISSUES, Tissue, head_grid, make_phantom
 from BrainFusionLib.transform import RigidTransform
 from BrainFusionLib.volume import Volume
+from simulation.objects import add_table
 
 GRID = head_grid(2.0)
 TOP_LEFT = np.array([0.6, 0.0, 0.8])
@@ -164,6 +165,17 @@ def test_top_of_the_head_is_found_where_the_header_is_wrong(head, header_up):
     up = upright(found, header_up)
     assert up[2] > 0.6
     assert (up @ header_up > 0.99) == (header_up[2] > 0)
+
+
+def test_a_table_is_not_taken_for_the_face(head):
+    """In a CT of the brain alone, nothing else shows where the face is."""
+    grid = Grid((130, 150, 75), spacing_ijk_mm=(2, 2, 2), origin_lps_mm=(-130, -130, -40))
+    ct = make_phantom(3, lesions=False, electrode=False).ct(grid)
+    with_table = ct.array_kji.copy()
+    add_table(with_table, grid, np.random.default_rng(1))
+    found = inside_skull(ct.with_array(with_table))
+    assert found is not None
+    np.testing.assert_allclose(upright(found, (0, 0, 1)), (0, 0, 1))
 
 
 @pytest.mark.parametrize("radius_mm", [20.0, 45.0])

@@ -548,6 +548,14 @@ def test_signed_mri_is_not_taken_for_a_ct(ct, mri, signed):
     check_pair(ct, _as(mri, signed(mri.array_kji, noise), modality=None))
 
 
+@pytest.mark.parametrize("padding", [-3024, -2000])
+def test_ct_whose_padding_was_resampled_is_accepted(ct, mri, padding):
+    j, i = np.indices(ct.array_kji.shape[1:]) - (np.array(ct.array_kji.shape[1:])[:, None, None] - 1) / 2
+    radius = np.hypot(j, i) * 2 / min(ct.array_kji.shape[1:])
+    share = np.clip((radius - 0.9) / 0.05, 0, 1)  # the border holds every value between
+    check_pair(ct.with_array(((1 - share) * ct.array_kji + share * padding).astype(np.float32)), mri)
+
+
 @pytest.mark.parametrize("slope", [2, 10])
 def test_ct_with_a_wrong_slope_is_refused(ct, mri, slope):
     with pytest.raises(ImageContentError, match=r"its air is not near -1000\. Export the CT with its rescale slope"):

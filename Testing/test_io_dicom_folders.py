@@ -159,6 +159,16 @@ def test_slices_with_a_series_uid_each_are_put_together_with_a_note(tmp_path):
         read_volume(folder)
 
 
+@pytest.mark.parametrize("keyword", ["StudyInstanceUID", "FrameOfReferenceUID", "StudyDate"])
+def test_slices_with_a_series_uid_each_of_two_scans_are_not_put_together(tmp_path, keyword):
+    folder = write_series(tmp_path / "head", heights=range(0, 16))
+    for number, file in enumerate(sorted(folder.iterdir())):
+        scan = {"StudyDate": f"202{number % 2}0101"} if keyword == "StudyDate" else {keyword: f"1.2.3.{number % 2}"}
+        changed(file, SeriesInstanceUID=generate_uid(), PatientID="", **scan)
+    with pytest.raises(ImageFileError, match="holds 2 DICOM series"):
+        read_volume(folder)
+
+
 @pytest.mark.parametrize("name", ["DICOMDIR", "dicomdir"])
 def test_index_file_stands_for_the_folders_beside_it(folder, whole, tmp_path, name):
     index = new_dataset("1.2.840.10008.1.3.10", "1.2.9")

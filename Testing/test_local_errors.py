@@ -159,3 +159,9 @@ def test_compiled_loops_and_numpy_sum_shifted_images_alike(monkeypatch):
     assert means[4, 0, 1] == pytest.approx(wide[tuple(at.T)].mean(), abs=1e-6)
     block = np.pad(a, [(r, r) for r in reach], mode="edge")[4:8, 2:5, 1:6]
     assert sums[4, 2, 1, 0] == pytest.approx(table[block, b[:4, :3, :5]].sum(), abs=1e-4)
+
+
+def test_skull_of_an_mri_thinner_than_a_block_is_not_measured():
+    grid = Grid((64, 64, 6), spacing_ijk_mm=(2, 2, 0.2))
+    noise = np.random.default_rng(0).normal(0, 300, grid.shape_kji).astype(np.float32)
+    assert skull_fit(Volume(noise, grid, "CT"), Volume(noise, grid, "MR"), np.ones(noise.shape, bool)) is None

@@ -6,7 +6,7 @@ Input nodes are read, never written; what is read is a copy. All of this has to 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import slicer
@@ -250,19 +250,28 @@ def why_not_onto(
     ours = registered_ct.result_transform_of(fixed)
     if ours is not None and ownership.is_output_of(ours, ct_node, mri_node):
         if registered_ct.can_be_taken_back(fixed):
-            return None
+            above = registered_ct.former_parent(ours)
+            return _carried(moved, fixed, () if above is None else (above, *transforms_above(above)))
         other = "MRI" if reference == "ct" else "CT"
         return (
             f"{fixed.GetName()} was moved onto {moved.GetName()} and cannot be moved back. Choose Reference: {other}, "
             f"or take it out of {ours.GetName()} (Transforms module)"
         )
-    carrier = registered_ct.carries(moved, fixed)
-    if carrier is not None:
-        return (
-            f"{fixed.GetName()} stands on {moved.GetName()} by {carrier.GetName()}. Take it out of that transform "
-            "(Transforms module), or choose another reference"
-        )
-    return None
+    return _carried(moved, fixed, transforms_above(fixed))
+
+
+def _carried(
+    moved: slicer.vtkMRMLScalarVolumeNode,
+    fixed: slicer.vtkMRMLScalarVolumeNode,
+    above_fixed: Iterable[slicer.vtkMRMLTransformNode],
+) -> str | None:
+    carrier = registered_ct.carries(moved, above_fixed)
+    if carrier is None:
+        return None
+    return (
+        f"{fixed.GetName()} stands on {moved.GetName()} by {carrier.GetName()}. Take it out of that transform "
+        "(Transforms module), or choose another reference"
+    )
 
 
 def why_not_moved_alone(ct_node: slicer.vtkMRMLScalarVolumeNode) -> str | None:
@@ -403,8 +412,11 @@ def mri_from_ct_of(node: slicer.vtkMRMLTransformNode) -> FloatArray:
     One that a result made moves the MRI onto the CT where the CT is the reference.
     """
     matrix = world_ras_from_parent(node, node.GetName())
-    moves_mri = ownership.role_of(node) == TRANSFORM and ownership.reference_of(node) == "ct"
-    return np.linalg.inv(matrix) if moves_mri else matrix
+    if ownership.role_of(node) != TRANSFORM:
+        return matrix
+    if node.GetAttribute(registered_ct.GEOMETRY_ATTRIBUTE):  # it has replaced the user's own, which counts when read
+        matrix = matrix @ np.linalg.inv(world_ras_from_parent(registered_ct.former_parent(node), node.GetName()))
+    return np.linalg.inv(matrix) if ownership.reference_of(node) == "ct" else matrix
 
 
 def mask_from_node(

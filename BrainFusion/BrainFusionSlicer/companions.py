@@ -7,7 +7,7 @@ the volume's landmarks. Nothing else of the user's is moved. Results of this mod
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import slicer
 import vtk
@@ -24,6 +24,7 @@ def companions_of(
     moved: slicer.vtkMRMLScalarVolumeNode,
     fixed: slicer.vtkMRMLScalarVolumeNode,
     parent: slicer.vtkMRMLTransformNode | None,
+    brought: Sequence[slicer.vtkMRMLTransformableNode] = (),
 ) -> list[slicer.vtkMRMLTransformableNode]:
     """Return the user's nodes that have to move with a volume.
 
@@ -36,8 +37,8 @@ def companions_of(
     """
     above_fixed = {node.GetID() for node in transforms_above(fixed)}
     belonging = [*_segmentations_of(moved), *_children_in_hierarchy(moved)]
-    if moved.GetParentTransformNode() == parent:  # else they were placed on the volume as it was moved
-        belonging += _landmarks_of(moved)
+    is_there = moved.GetParentTransformNode() == parent  # else they were placed on the volume as it was moved
+    belonging += [points for points in _landmarks_of(moved) if is_there or points in brought]
     if parent is not None and parent.GetID() not in above_fixed:
         belonging += _all_under(parent)
     found = {

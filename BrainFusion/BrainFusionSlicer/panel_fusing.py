@@ -181,7 +181,7 @@ class FusingControls:
         if (parameters.ctVolume, parameters.mriVolume) == (ct, mri):
             words = [_("Fused in {seconds:.0f} s.").format(seconds=outcome.seconds)]
         if outcome.moved:
-            words.append(_("Moved with the {volume}: {count}.").format(volume=self._state.moved, count=outcome.moved))
+            words.append(_("Moved with the {volume}: {count}.").format(volume=outcome.movedName, count=outcome.moved))
         words += [_("{reason}: it was kept, and this is a new volume.").format(reason=why) for why in self._kept if why]
         words += [_("{reason}: it was kept, and a new one was made.").format(reason=why) for why in outcome.kept]
         self.say(" ".join(words))

@@ -13,7 +13,6 @@ from BrainFusionLib.errors import GeometryError, SettingsError
 from BrainFusionLib.settings import Settings, Side
 from BrainFusionSlicer import (
     bridge,
-    currency,
     ownership,
     permission,
     pose_history,
@@ -175,7 +174,7 @@ class PoseTask(Task):
         transform = self.move(result, self._what)
         bridge.share_place(transform, self.fixed)
         card = verdict_text.of_result(result, self.movedName)
-        prints = self._before if changed else currency.prints_of(ct, mri)
+        prints = self.printsJudged(result, changed, True)
         pose_verdict.store(ct, mri, self.judgement(result, card, prints, read))
         logging.info("BrainFusion: registered without a fusion, %s", self._what)
         return self.outcome(result, transformNode=transform, moved=registered_ct.moved_with(self.moved))

@@ -8,7 +8,7 @@ is. What belongs to it (`companions`) moves with it.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from enum import Enum
 
 import slicer
@@ -50,13 +50,15 @@ def put_under(
     """Put a volume, and what belongs to it, under the transform of a result, and note how and where they were."""
     parent = users_parent(moved)
     before = result_transform_of(moved)
+    brought = []
     if before is not None and before != transform:  # another pair's: what moved with it then moves with it now
-        for node in _companions_under(before, before):
+        brought = _companions_under(before, before)
+        for node in brought:
             node.SetAndObserveTransformNodeID(_id_of(parent))
     if before != transform:  # the user has taken the volume out of it, and left these behind
         for node in _companions_under(transform, transform):
             node.SetAndObserveTransformNodeID(_id_of(former_parent(transform)))
-    companions = companions_of(moved, fixed, parent)
+    companions = companions_of(moved, fixed, parent, brought)
     results = results_in_frame_of(moved, moved.GetParentTransformNode())
     transform.SetAttribute(GEOMETRY_ATTRIBUTE, json.dumps([float(mm) for mm in own_points(moved).ravel()]))
     transform.RemoveAttribute(SHOWN_ATTRIBUTE)
@@ -71,15 +73,18 @@ def put_under(
 
 
 def carries(
-    moved: slicer.vtkMRMLScalarVolumeNode, fixed: slicer.vtkMRMLScalarVolumeNode
+    moved: slicer.vtkMRMLScalarVolumeNode, above_fixed: Iterable[slicer.vtkMRMLTransformNode]
 ) -> slicer.vtkMRMLTransformableNode | None:
     """Return what would move a volume along with the other of its pair, on which it was put by other results, or None.
 
-    Then neither can be put onto the other: both would move for ever.
+    Then neither can be put onto the other: both would move for ever. A result that has moved the first, and taken the
+    second along, would be taken back amid the next.
+
+    :param above_fixed: the transforms that the second will be under
     """
     results = results_in_frame_of(moved, moved.GetParentTransformNode())
-    above = list(transforms_above(fixed))
-    return next((node for node in results if node in above), None)
+    above = list(above_fixed)
+    return next((node for node in (*results, result_transform_of(moved)) if node in above), None)
 
 
 def standing_of(ct: slicer.vtkMRMLScalarVolumeNode | None, mri: slicer.vtkMRMLScalarVolumeNode | None) -> Standing:

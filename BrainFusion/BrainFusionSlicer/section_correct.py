@@ -178,7 +178,7 @@ class CorrectSection(Section):
             panel._drawn = selection.chosen_ids(parameters)
         words = [_("Registered in {seconds:.0f} s.").format(seconds=outcome.seconds)]
         if outcome.moved:
-            words.append(_("Moved with the {volume}: {count}.").format(volume=panel._state.moved, count=outcome.moved))
+            words.append(_("Moved with the {volume}: {count}.").format(volume=outcome.movedName, count=outcome.moved))
         words += [_("{reason}: it was kept, and a new one was made.").format(reason=why) for why in outcome.kept]
         panel.say(" ".join(words))
         if is_chosen and panel._parameterNode and View.CT not in panel._state.not_viewable:

@@ -130,7 +130,11 @@ class SignSection(Section):
         """Hear of changes of the fused volume; the panel itself watches CT and MRI."""
         if fused == self._watched:
             return
-        events = (vtk.vtkCommand.ModifiedEvent, slicer.vtkMRMLVolumeNode.ImageDataModifiedEvent)
+        events = (
+            vtk.vtkCommand.ModifiedEvent,
+            slicer.vtkMRMLVolumeNode.ImageDataModifiedEvent,
+            slicer.vtkMRMLTransformableNode.TransformModifiedEvent,
+        )
         for node, act in ((self._watched, self.panel.removeObserver), (fused, self.panel.addObserver)):
             if node is not None:
                 for event in events:
@@ -138,7 +142,7 @@ class SignSection(Section):
         self._watched = fused
 
     def onFusedModified(self, caller, event) -> None:
-        self.update()
+        self.panel.updatePanel()
 
     # ---- what is done -----------------------------------------------------------------------------------------------
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import slicer
@@ -23,6 +23,7 @@ from BrainFusionSlicer import (
     permission,
     pose_history,
     pose_verdict,
+    poses,
     registered_ct,
     segmentations,
     verdict_text,
@@ -33,6 +34,8 @@ from BrainFusionSlicer.fingerprint import is_same_place, place_of
 # Every fourth voxel along each axis is enough to find the middle of a head.
 STEP = 4
 SCALAR_VOLUME = "vtkMRMLScalarVolumeNode"
+# The verdict holds for matrices that differ by no more: 0.1 mm at the rim of a head.
+MOST_APART = 1e-3
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,7 @@ class BrainFusionOutcome:
     moved - How many nodes that belong to the CT were moved with it.
     boneSegmentation - The bone of the CT on the MRI's grid, if the settings ask for it.
     kept - Why outputs of an earlier run, that nobody had chosen, were kept, and new ones made in their place.
+    movedName - Which of the two moves: "CT" or "MRI".
     seconds - How long it took.
     result - BrainFusionLib's Result: request, pose, verdict, evidence and how it was made.
     """
@@ -60,6 +64,7 @@ class BrainFusionOutcome:
     moved: int = 0
     boneSegmentation: object = None
     kept: tuple[str, ...] = ()
+    movedName: str = ""
 
 
 class Task:
@@ -161,7 +166,8 @@ class Task:
             if node is not None:
                 permission.note_written(node)
         card = verdict_text.of_result(result, None if transformNode is None else self.movedName)
-        verdict = self.judgement(result, card, self._before if changed else currency.prints_of(ct, mri), read)
+        prints = self.printsJudged(result, changed, straight and transformNode is not None)
+        verdict = self.judgement(result, card, prints, read)
         pose_verdict.forget(ct, mri)  # this verdict is newer
         currency.store(fused, verdict)
         currency.note_place(fused, mri)
@@ -183,8 +189,9 @@ class Task:
         seconds = time.monotonic() - self._began
         made = fusedVolume, transformNode, alphaVolume, resampledCTVolume
         return BrainFusionOutcome(
-            *made, verdict_text.movement_of(result), seconds, result, moved, boneSegmentation, tuple(self._kept)
-        )
+            *made, verdict_text.movement_of(result), seconds, result, moved, boneSegmentation, tuple(self._kept),
+            self.movedName,
+        )  # fmt: skip
 
     def requireUnmoved(self) -> None:
         """Refuse to write where a volume is gone or was moved meanwhile."""
@@ -215,6 +222,24 @@ class Task:
         name = _("MRI to CT") if self.reference == "ct" else _("CT to MRI")
         with pose_history.step(self.moved, what):
             return bridge.move_ct_onto_mri(ct, mri, result.transform, name, into, self.reference)
+
+    def printsJudged(self, result: Result, changed: list[str], moved: bool) -> tuple:
+        """Return the fingerprints of what was judged: those of now, unless that is something else."""
+        if changed:
+            return self._before
+        prints = currency.prints_of(self.ctVolume, self.mriVolume)
+        if moved and not self._isShownAsJudged(result):
+            return tuple(replace(one, seen_mm=()) for one in prints)  # no place is that one
+        return prints
+
+    def _isShownAsJudged(self, result: Result) -> bool:
+        """Return whether CT and MRI stand to each other, after the move, in the pose that the verdict is about."""
+        try:
+            shown = poses.shown_pose(self.ctVolume, self.mriVolume, self.reference)
+        except GeometryError:
+            return False
+        of_both = shown.moving_from_fixed_lps, result.transform.moving_from_fixed_lps
+        return bool(np.allclose(*of_both, rtol=0, atol=MOST_APART))
 
     def judgement(self, result: Result, card: verdict_text.Card, prints: tuple, read) -> currency.StoredVerdict:
         """Return the verdict of a result as it is stored, with the fingerprints of what was judged.
@@ -249,7 +274,8 @@ class Task:
             node = self._earlier(role)
         elif ownership.is_output_of(node, self.ctVolume, self.mriVolume) and ownership.role_of(node) != kind:
             # The CT on the MRI's voxels, and now it is the MRI on the CT's.
-            node = self._unless_kept(ownership.find_output(kind, self.ctVolume, self.mriVolume))
+            found = ownership.find_output(kind, self.ctVolume, self.mriVolume) if role == "ct" else None
+            node = self._unless_kept(found)
         if node is None:
             node = self._scene.AddNewNodeByClass(SCALAR_VOLUME, self._scene.GenerateUniqueName(name))
         bridge.node_from_volume(volume, node, linear_parent(self.fixed))

@@ -282,6 +282,10 @@ def _line(entry: Entry, error: str) -> str:
     for role, path in roles:
         for name in (str(path), str(path.absolute()), str(path.resolve()), *_bare([path.name])):
             text = re.sub(rf"(?<![\w./\\-]){re.escape(shown(name))}(?![\w-]|\.\w)", role, text)
+    # Files beside one that is given, or below it (DICOMDIR): the names of their folders are no more shown than its own.
+    for role, path in roles:
+        for place in {str(path.parent), str(path.absolute().parent), str(path.resolve().parent)} - {".", "/"}:
+            text = re.sub(rf"(?<![\w./\\-]){re.escape(shown(place))}(?![\w-]|\.\w)", role, text)
     # Slices of a folder, and files beside one, such as those of its voxels.
     names = {name: role for role, path in roles for name in _names_at(path, role) if name in text}
     for name in sorted(names, key=len, reverse=True):

@@ -47,8 +47,9 @@ def has_air(sample: Sample) -> bool:
 
 def is_too_low(sample: Sample) -> bool:
     """Return whether much is far below air, and no padding, which is of few values: as in a CT with a wrong slope."""
-    far = sample[sample < _BELOW_AIR_HU]
-    return far.size > 0.02 * sample.size and np.unique(far[::16]).size > _MOST_PADDINGS
+    counts = np.sort(np.unique(sample[sample < _BELOW_AIR_HU][::16], return_counts=True)[1])
+    # Where a CT was resampled, the border of its padding is of many values.
+    return bool(16 * counts[:-_MOST_PADDINGS].sum() > 0.05 * sample.size)
 
 
 def bone_share(sample: Sample) -> float:

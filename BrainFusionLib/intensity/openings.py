@@ -7,8 +7,9 @@ import numpy.typing as npt
 
 from BrainFusionLib.geometry import FloatArray
 from BrainFusionLib.intensity.directions import around, solid_angles, unit_directions
+from BrainFusionLib.intensity.head import ct_head_mask
 from BrainFusionLib.intensity.inside import AIR_HU, InsideSkull, Rays, grown, rays_from
-from BrainFusionLib.volume import BoolArray, VoxelArray
+from BrainFusionLib.volume import BoolArray, Volume, VoxelArray
 
 # Pockets below `LEAST_POCKET_ML` are noise. A pocket of which `LEAST_INSIDE` lies inside the surface must lie deeper
 # than `DEEP_MM` with a share of at least `LEAST_DEEP`. Air that goes on outside does so through a hole in the bone, and
@@ -56,7 +57,10 @@ def upright(inside: InsideSkull, up: npt.ArrayLike) -> FloatArray:
     """
     given = np.asarray(up, dtype=np.float64)
     given = given / np.linalg.norm(given)
-    rays = rays_from(inside.hu_kji, np.asarray(inside.grid.spacing_ijk_mm[::-1]), inside.centre_kji)
+    # Table and head holder are no part of what covers the brain.
+    head = ct_head_mask(Volume(inside.hu_kji, inside.grid, "CT", "CT"))
+    hu = np.where(head, inside.hu_kji, np.float32(-1000))
+    rays = rays_from(hu, np.asarray(inside.grid.spacing_ijk_mm[::-1]), inside.centre_kji)
     tissue = (rays.values > -300) & _in_view(inside, rays)
     last = np.where(tissue, rays.radii_mm, np.float32(0)).max(axis=1)
     cover = np.clip(last - inside.radii_mm - THIN_COVER_MM, 0, MOST_COVER_MM)

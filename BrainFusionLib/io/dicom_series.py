@@ -198,10 +198,16 @@ def _all_series(folder: Path, *, whole_tree: bool) -> list[Series]:
 def _united(images: dict[str, list[DicomFile]]) -> dict[str, list[DicomFile]]:
     """Return images by series, those put together that have a UID each, as some de-identification writes."""
     alike: dict[tuple[Any, ...], list[str]] = {}
+    # A study or frame that several of them share is not of one slice each: it tells scans apart.
+    keywords = ("StudyInstanceUID", "FrameOfReferenceUID")
+    shared = [Counter(files[0].text(word) for files in images.values() if len(files) == 1) for word in keywords]
     for uid, (first, *others) in images.items():
         if not others and first.frames == 1 and first.modality in ("CT", "MR"):
-            words = (first.text(word) for word in ("Modality", "SeriesNumber", "SeriesDescription", "PatientID"))
-            alike.setdefault((*words, first.size_ij), []).append(uid)
+            names = ("Modality", "SeriesNumber", "SeriesDescription", "PatientID", "StudyDate")
+            words = (first.text(word) for word in names)
+            uids = [first.text(word) for word in keywords]
+            common = (one if count[one] > 1 else "" for one, count in zip(uids, shared, strict=True))
+            alike.setdefault((*words, *common, first.size_ij), []).append(uid)
     of_one = {uid: uids[0] for uids in alike.values() if len(uids) >= _LEAST_UNITED for uid in uids}
     united: dict[str, list[DicomFile]] = {}
     for uid, files in images.items():

@@ -3,7 +3,7 @@
 Both are of one quantity: the median distance over the brain between where the fused picture shows the CT's anatomy and
 where the MRI has it, distortion and brain shift included. As independent errors do, features of the evidence add in
 squares, each beyond what it reads in a case without error: none can make another one's error smaller. The weights are
-not negative, so that worse evidence never gives a smaller number. The expected error is the median on simulated heads
+not negative, so that a worse feature never gives a smaller number. The expected error is the median on simulated heads
 with scanner physics (quantile regression; R. Koenker and G. Bassett, Econometrica 46 (1978) 33); the bound has weights
 of its own, for a high quantile, times the factor that held in 95 % of heads and scanners left out (conformal; Y. Romano
 et al., NeurIPS 2019), and in three quarters of each kind of physics left out. The table is data: ``calibration.json``,

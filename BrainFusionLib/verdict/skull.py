@@ -64,6 +64,8 @@ def _bone(hu: VoxelArray, head: BoolArray, steps_kji: list[int]) -> BoolArray:
     """Return which blocks of voxels are bone of the head; a few layers at a time, which takes less memory."""
     count, some = len(hu) // steps_kji[0] * steps_kji[0], steps_kji[0] * LAYERS_AT_ONCE
     layers = [slice(first, min(count, first + some)) for first in range(0, count, some)]
+    if not layers:  # thinner than one block
+        return np.zeros((0, 0, 0), bool)
     parts = [pooled(np.where(head[part], hu[part], np.float32(-1000)), steps_kji) for part in layers]
     return np.asarray(np.concatenate(parts) > BONE_RAMP_HU[1])
 

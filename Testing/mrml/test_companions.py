@@ -226,7 +226,7 @@ def test_a_transform_over_the_mri_is_not_written(scene, pair):
     ct, mri = pair
     result = bridge.move_ct_onto_mri(ct, mri, TRANSFORM)
     mri.SetAndObserveTransformNodeID(result.GetID())
-    with pytest.raises(GeometryError, match="the MRI is under this transform"):
+    with pytest.raises(GeometryError, match="MRI stands on CT by CT to MRI"):
         bridge.move_ct_onto_mri(ct, mri, TRANSFORM)
     assert ownership.find_output("transform", ct, mri) == result
 

@@ -339,11 +339,80 @@ def test_a_ct_whose_own_place_is_lost_cannot_become_the_reference(chosen, nodes)
     assert not chosen.ui.registerButton.isEnabled()
 
 
-def test_the_results_transform_as_a_start_is_read_as_the_movement_of_the_ct(fused, nodes, runner):
-    transform = nodes[1].GetParentTransformNode()
-    bridge = sys.modules["BrainFusionSlicer.bridge"]
-    start = bridge.mri_from_ct_of(transform)
-    np.testing.assert_allclose(np.linalg.inv(start), slicer.util.arrayFromTransformMatrix(transform, toWorld=True))
+@pytest.mark.parametrize("reference", ["mri", "ct"])
+def test_the_results_own_transform_is_read_as_the_pose_that_it_shows(panel, nodes, module, phantom, reference):
+    above(nodes[0], (20, -30, 5), 25)
+    above(nodes[1], (-15, 10, 40), -20)
+    transform = module.bridge.move_ct_onto_mri(*nodes, phantom.transform, reference=reference)
+    read = sys.modules["BrainFusionSlicer.poses"].pose_from_node(transform)
+    np.testing.assert_allclose(read.moving_from_fixed_lps, phantom.transform.moving_from_fixed_lps, atol=1e-9)
+
+
+@pytest.mark.parametrize("reference", [0, 1])
+def test_a_volume_that_another_result_moved_with_its_partner_is_not_moved_again(
+    chosen, nodes, runner, module, phantom, reference
+):
+    """Both would be taken out of the other result's transform, and the one that stays would be moved."""
+    other = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "other")
+    module.bridge.node_from_volume(phantom.ct if reference else phantom.mri, other)
+    parent = above(nodes[0], (15, 5, 0))
+    nodes[1].SetAndObserveTransformNodeID(parent.GetID())
+    first = (other, nodes[1]) if reference else (nodes[0], other)
+    module.bridge.move_ct_onto_mri(*first, NEARER, "A", reference="ct" if reference else "mri")
+    places = world(nodes[0]), world(nodes[1])
+    chosen.ui.referenceComboBox.setCurrentIndex(reference)
+    chosen.updatePanel()
+    chosen.ui.fuseButton.click()
+    np.testing.assert_array_equal(places, (world(nodes[0]), world(nodes[1])))
+    assert "by A. Take it out" in chosen.ui.statusLabel.text
+    assert "Green" not in chosen.ui.verdictLabel.text
+
+
+def test_landmarks_go_along_from_one_result_to_the_next(chosen, nodes, module, phantom):
+    second = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "CT2")
+    module.bridge.node_from_volume(phantom.ct, second)
+    points = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLMarkupsFiducialNode", "points")
+    points.AddControlPoint([1, 2, 3])
+    lists = sys.modules["BrainFusionSlicer.landmark_lists"]
+    lists.choose(chosen._parameterNode.parameterNode, 1, points, nodes[1])
+    module.bridge.move_ct_onto_mri(*nodes, phantom.transform, "A", reference="ct")
+    last = module.bridge.move_ct_onto_mri(second, nodes[1], phantom.transform, "B", reference="ct")
+    assert points.GetParentTransformNode() == nodes[1].GetParentTransformNode() == last
+
+
+def test_a_fused_volume_that_is_moved_alone_makes_the_card_stale_at_once(fused):
+    above(fused.ui.fusedSelector.currentNode(), (30, 0, 0))
+    assert "Green" not in fused.ui.verdictLabel.text
+
+
+def test_a_verdict_on_another_pose_than_the_one_shown_is_stale(of_ct, nodes, runner, module, monkeypatch):
+    put = module.bridge.move_ct_onto_mri
+
+    def moved_wrongly(*given):
+        node = put(*given)
+        matrix = slicer.util.arrayFromTransformMatrix(node)
+        matrix[0, 3] += 5
+        slicer.util.updateTransformMatrixFromArray(node, matrix)
+        return node
+
+    monkeypatch.setattr(module.bridge, "move_ct_onto_mri", moved_wrongly)
+    for button in (of_ct.ui.fuseButton, of_ct.ui.registerButton):
+        button.click()
+        assert "changed since" in of_ct.ui.verdictLabel.text.lower()
+
+
+def test_an_output_of_another_kind_that_is_chosen_does_not_cost_the_fused_volume(chosen, nodes, runner):
+    made = []
+
+    def keep(outcome, error):
+        made.append(outcome)
+
+    chosen.logic.startFusion(*nodes, resampledCTVolume=True, finishedCallback=keep)
+    first = made[0]
+    written = first.fusedVolume.GetImageData().GetMTime()
+    chosen.logic.startFusion(*nodes, fusedVolume=first.resampledCTVolume, finishedCallback=keep)
+    assert made[1].fusedVolume not in (first.fusedVolume, first.resampledCTVolume)
+    assert first.fusedVolume.GetImageData().GetMTime() == written
 
 
 def test_a_saved_scene_keeps_the_reference_and_its_verdict(fused, nodes, tmp_path, phantom):

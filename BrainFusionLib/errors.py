@@ -23,7 +23,7 @@ class Remedy(Enum):
     )
     CHOOSE_SERIES_OF_EACH = "Give two different volumes, or choose a series for each."
     OMIT_SERIES = "Omit the series for this file."
-    NAME_PATTERN = "Give its name as a pattern."
+    NAME_PATTERN = "Use ct_pattern='ct*' or mri_pattern='mr*' to state the file's name."
     STATE_MODALITY = "If the one given as MRI is an MRI, pass stated=('MRI',)."
     STATE_OFFSET = "If it is the CT, say what to subtract from its values (ct_offset), or pass stated=('CT',)."
     STATE_FRAME = "Say it with frame='lps' or 'ras' and maps='ct-to-mri' or 'mri-to-ct'."

@@ -52,8 +52,12 @@ def plain(cohort, tmp_path_factory):
 
 def rows_of(folder):
     """Return the table without times."""
+    return [{k: v for k, v in row.items() if k != "seconds"} for row in table_of(folder)]
+
+
+def table_of(folder):
     with (folder / "cohort.tsv").open(encoding="utf-8") as file:
-        return [{k: v for k, v in row.items() if k != "seconds"} for row in csv.DictReader(file, delimiter="\t")]
+        return list(csv.DictReader(file, delimiter="\t"))
 
 
 def test_broken_rows_are_reported_and_others_are_done(cohort, tmp_path, capsys):
@@ -81,11 +85,15 @@ def test_broken_rows_are_reported_and_others_are_done(cohort, tmp_path, capsys):
     assert "is empty: every voxel is 0" in log[-2]
     assert "mri does not exist" in log[-1]
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("result.json")}
+    seconds = [row["seconds"] for row in table_of(tmp_path) if row["status"] == "done"]
+    assert all(float(one) > 0 for one in seconds)
     assert cli.main(["cohort", str(cohort), "-o", str(tmp_path), *COMMAND]) == 1
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("result.json")} == before, (
         "done cases were done again"
     )
     assert {row["case"]: row for row in rows_of(tmp_path)} == table
+    assert [row["seconds"] for row in table_of(tmp_path) if row["status"] == "done"] == seconds, "the case's own time"
+    assert table_of(tmp_path)[-1]["seconds"] == "", "a broken row takes none"
 
 
 def test_overview_gives_reasons_to_check_a_case():
@@ -124,7 +132,7 @@ def test_markup_in_a_row_is_shown_as_text():
 def test_dry_run_only_lists_cases_and_problems(cohort, tmp_path, capsys):
     assert cli.main(["cohort", str(cohort), "-o", str(tmp_path / "out"), "--dry-run"]) == 2
     said = capsys.readouterr()
-    assert "4 cases to do, 1 problem." in said.out
+    assert "4 cases, 1 problem." in said.out
     assert "head01\t" in said.out
     assert not (tmp_path / "out").exists()
 

@@ -62,9 +62,9 @@ def test_problems_are_reported_with_their_folder(tmp_path):
     told = "\n".join(map(str, problems))
     for words in (
         "folder 1: a case's name is used for its folder",
-        "none: no CT: nothing is named ct*. Give its name as a pattern.",
+        f"none: no CT: nothing is named ct*. {Remedy.NAME_PATTERN.value}",
         "none: no MRI: nothing is named mr*",
-        "two: 2 possible files for the CT: ct1.nii, ct2.nii. Give its name as a pattern.",
+        f"two: 2 possible files for the CT: ct1.nii, ct2.nii. {Remedy.NAME_PATTERN.value}",
     ):
         assert words in told
     same, words = read_folders(tmp_path, "ct1.nii", "ct1.nii")
@@ -164,6 +164,23 @@ def test_sessions_are_judged_separately(tmp_path):
     assert [e.case for e in entries] == ["sub-01_ses-a"]
     assert len(problems) == 1
     assert str(problems[0]).startswith("sub-01_ses-b: 2 possible files for the CT")
+
+
+def test_scans_of_several_sessions_are_not_paired_by_guess(tmp_path):
+    root = dataset(
+        tmp_path,
+        "sub-01/ses-a/anat/sub-01_ses-a_T1w.nii", "sub-01/ses-b/anat/sub-01_ses-b_T1w.nii",
+        "sub-01/ses-c/ct/sub-01_ses-c_ct.nii",
+        "sub-02/ses-a/anat/sub-02_ses-a_T1w.nii", "sub-02/ses-b/ct/sub-02_ses-b_ct.nii",
+        "sub-02/ses-b/anat/sub-02_ses-b_run-1_T1w.nii", "sub-02/ses-b/anat/sub-02_ses-b_run-2_T1w.nii",
+        "sub-03/ses-a/anat/sub-03_ses-a_T1w.nii", "sub-03/ses-b/pet/sub-03_ses-b_pet.nii",
+    )  # fmt: skip
+    entries, problems = read_bids(root)
+    assert entries == []
+    first, second, third = map(str, problems)
+    assert first.startswith("sub-01: 1 CT and 2 MRIs, each in a session of its own. Give the two that belong together")
+    assert second.startswith("sub-02: 2 possible files for the MRI: anat/sub-02_ses-b_run-1_T1w.nii, ")
+    assert third.startswith("sub-03: no CT: nothing is named "), "and not that there is no MRI"
 
 
 def test_folder_that_is_not_a_dataset_is_rejected(tmp_path):

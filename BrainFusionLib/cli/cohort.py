@@ -83,7 +83,7 @@ def _cohort(options: argparse.Namespace) -> int:
     if options.dry_run:
         for entry in entries:
             say("\t".join((entry.case, str(entry.ct), str(entry.mri), *_said_of(entry))))
-        say(f"{len(entries)} case{'' if len(entries) == 1 else 's'} to do, {_counted(problems)}.")
+        say(f"{len(entries)} case{'' if len(entries) == 1 else 's'}, {_counted(problems)}.")
         return WRONG_INPUT if problems else DONE
     if not entries:
         return fail(f"{options.cohort}: no case can be run: {_counted(problems)}, listed above.", WRONG_INPUT)
@@ -143,11 +143,12 @@ def _counted(problems: Sequence[Problem]) -> str:
 
 
 def entries_of(options: argparse.Namespace) -> tuple[list[Entry], list[Problem]]:
-    """Return the cases of the cohort and its problems, which are printed."""
-    entries, problems = _entries(options)
+    """Return the cases of the cohort and its problems, which are printed; table, log and page name options, too."""
+    entries, found = _entries(options)
+    phrase = PHRASES[Remedy.NAME_PATTERN]
+    problems = [replace(one, reason=one.reason.replace(Remedy.NAME_PATTERN.value, phrase)) for one in found]
     for problem in problems:
-        phrased = str(problem).replace(Remedy.NAME_PATTERN.value, PHRASES[Remedy.NAME_PATTERN])
-        say(f"{options.cohort}: {phrased}", error=True)
+        say(f"{options.cohort}: {problem}", error=True)
     return [_with_options(entry, options) for entry in entries], problems
 
 

@@ -13,7 +13,7 @@ PHRASES: dict[Remedy, str] = {
     "folder with only one series:",
     Remedy.CHOOSE_SERIES_OF_EACH: "Choose a series for each with --ct-series and --mri-series, or give two folders.",
     Remedy.OMIT_SERIES: "Omit --series for this file.",
-    Remedy.NAME_PATTERN: "Give its name with --ct-pattern or --mri-pattern.",
+    Remedy.NAME_PATTERN: "Use --ct-pattern or --mri-pattern to state the file's name.",
     Remedy.STATE_MODALITY: "If the one given as MRI is an MRI, add --modality mri=MR.",
     Remedy.STATE_OFFSET: "If it is the CT, say with --ct-offset what to subtract from its values, or add "
     "--modality ct=CT to take them as they are.",

@@ -20,6 +20,7 @@ from BrainFusionLib.io import write_json, write_text
 from BrainFusionLib.io.formats import named
 from BrainFusionLib.io.reading import shown
 from BrainFusionLib.io.suffixes import with_suffix
+from BrainFusionLib.quantities import counted
 from BrainFusionLib.verdict.measures import STRIPPED
 from BrainFusionLib.version import __version__
 
@@ -115,14 +116,21 @@ def _pairs(
     mris = [only_one(s.folder, [mri_pattern] if mri_pattern else MRI_PATTERNS, "MRI") for s in sessions]
     pairs = [(s, ct[0], mri[0]) for s, ct, mri in zip(sessions, cts, mris, strict=True) if ct[0] and mri[0]]
     if not pairs:
-        # For example an MRI before an operation and a CT after it, in two sessions.
         only_ct = [ct for ct, _ in cts if ct is not None]
         only_mri = [(s, mri) for s, (mri, _) in zip(sessions, mris, strict=True) if mri is not None]
-        if len(only_ct) == len(only_mri) == 1:
-            pairs = [(only_mri[0][0], only_ct[0], only_mri[0][1])]
-    if not pairs:
-        wrong = dict.fromkeys(words for found in (cts, mris) for _, words in found if words is not None)
-        return [], [problem(subject, *words) for words in wrong]
+        reasons = dict.fromkeys(words for found in (cts, mris) for _, words in found if words is not None)
+        if ambiguous := [words for words in reasons if _is_ambiguous(words)]:
+            return [], [problem(subject, *words) for words in ambiguous]
+        if not only_ct or not only_mri:
+            missing = [found for found, is_there in ((cts, only_ct), (mris, only_mri)) if not is_there]
+            return [], [problem(subject, *words) for found in missing for words in [found[0][1]] if words]
+        if len(only_ct) > 1 or len(only_mri) > 1:
+            reason = (
+                f"{counted(len(only_ct), 'CT')} and {counted(len(only_mri), 'MRI')}, each in a session of its own. "
+            )
+            return [], [problem(subject, reason + "Give the two that belong together in a table (case, ct, mri).")]
+        # For example an MRI before an operation and a CT after it, in two sessions.
+        pairs = [(only_mri[0][0], only_ct[0], only_mri[0][1])]
     # The names of a derivative are made of the entities and the suffix of the MRI's.
     unnamed = [
         problem(
@@ -137,10 +145,15 @@ def _pairs(
     several = [
         problem(session.name, *words)
         for session, found in zip(sessions * 2, cts + mris, strict=True)
-        if (words := found[1]) and not words[0].startswith("no ") and session.name not in [e.case for e in entries]
+        if (words := found[1]) and _is_ambiguous(words) and session.name not in [e.case for e in entries]
     ]
     bad = [problem(entry.case, BAD_NAME + "{}", f"; got {entry.case}") for entry in entries if entry not in good]
     return good, unnamed + bad + several
+
+
+def _is_ambiguous(words: tuple[str, str]) -> bool:
+    """Say whether `only_one` found several files; otherwise it found none."""
+    return not words[0].startswith("no ")
 
 
 def _entry(root: Path, session: _Session, ct: Path, mri: Path) -> Entry:

@@ -112,13 +112,14 @@ def fuse_case(entry: Entry, folder: Path, settings: Settings, cancel: Cancel | N
 
     Nothing is written once `cancel` returns true.
     """
+    began = time.monotonic()
 
     def work() -> Row:
         made = fused(entry, read(entry), settings, cancel)
         stop_if(cancel)
-        return store(entry, *made, folder)
+        return store(entry, *made, folder, began)
 
-    return attempted(entry, time.monotonic(), work)
+    return attempted(entry, began, work)
 
 
 def attempted(entry: Entry, began: float, work: Callable[[], Row]) -> Row:
@@ -134,7 +135,7 @@ def attempted(entry: Entry, began: float, work: Callable[[], Row]) -> Row:
     except Exception as error:  # one case's fault must not stop the others
         traceback.print_exc()
         row = Row(entry.case, "failed", error=f"a fault of the program ({type(error).__name__})")
-    return replace(row, seconds=round(time.monotonic() - began, 1))
+    return row if row.seconds is not None else replace(row, seconds=_since(began))
 
 
 def read(entry: Entry) -> Inputs:
@@ -181,8 +182,12 @@ def fused(entry: Entry, inputs: Inputs, settings: Settings, cancel: Cancel | Non
     return run(request, inputs, cancel=cancel), inputs.mri, inputs.sha256
 
 
-def store(entry: Entry, result: Result, mri: Volume, sha256: Mapping[str, str], folder: Path) -> Row:
-    """Write a case's files, the seal last; return its row of the table.
+def _since(began: float) -> float:
+    return round(time.monotonic() - began, 1)
+
+
+def store(entry: Entry, result: Result, mri: Volume, sha256: Mapping[str, str], folder: Path, began: float) -> Row:
+    """Write a case's files, the seal last; return its row of the table, with the seconds since it `began`.
 
     A case whose inputs had no sha256 when they were read gets no seal, and is done again by the next run.
     """
@@ -198,7 +203,7 @@ def store(entry: Entry, result: Result, mri: Volume, sha256: Mapping[str, str], 
     except BaseException:
         remove_if_empty(made)
         raise
-    row = Row.of(entry.case, result)
+    row = replace(Row.of(entry.case, result), seconds=_since(began))
     if not sha256:
         return row
     seal = Seal(

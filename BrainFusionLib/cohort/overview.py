@@ -117,7 +117,7 @@ def _row(row: Row, picture: str | None, report: str | None, decision: str | None
         (str(ORDER.index(state)), [render("cohort-state", state=state, sign=render(f"sign-{state}"))]),
         _error(_expected_error(row), row.bound_mm),
         _millimetres(row.local_errors_median_mm),
-        (f"{row.seconds:g}", f"{row.seconds:.1f}"),
+        ("", "–") if row.seconds is None else (f"{row.seconds:g}", f"{row.seconds:.1f}"),
         (reasons, reasons),
         *([] if decision is None else [(decision, decision or "–")]),
     )

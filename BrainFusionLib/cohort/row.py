@@ -41,7 +41,7 @@ class Row(ByValue):
     stated_bound_mm
         The bound as stated without knowledge of the landmarks, to be measured against them; ``None`` beside red.
     seconds
-        Wall-clock time; 0 for a case that was done before.
+        Wall-clock time of the run that did the case; ``None`` where no case was run (a broken row, a killed process).
     reasons
         Texts of the verdict's findings.
     error
@@ -60,7 +60,7 @@ class Row(ByValue):
     landmarks_median_mm: float | None = None
     landmarks_worst_mm: float | None = None
     stated_bound_mm: float | None = None
-    seconds: float = 0.0
+    seconds: float | None = None
     reasons: str = ""
     error: str = ""
 
@@ -97,7 +97,8 @@ class Row(ByValue):
 
     def summary(self) -> str:
         """Return the outcome in one line."""
-        return f"{self.status}, {self.seconds} s; {self.error or f'verdict {self.verdict}'}"
+        seconds = "" if self.seconds is None else f", {self.seconds} s"
+        return f"{self.status}{seconds}; {self.error or f'verdict {self.verdict}'}"
 
 
 COLUMNS = tuple(field.name for field in fields(Row))

@@ -165,7 +165,7 @@ def _computed(entry: Entry, inputs: Future[Inputs], settings: Settings) -> Futur
 
 
 def _written(entry: Entry, began: float, computed: Future[Fused], folder: Path) -> Row:
-    return attempted(entry, began, lambda: store(entry, *computed.result(), folder))
+    return attempted(entry, began, lambda: store(entry, *computed.result(), folder, began))
 
 
 def _fuse_in_a_worker(entry: Entry, folder: Path, settings: Settings) -> Row:

@@ -1,4 +1,4 @@
-"""Sentences of the pages that a planner reads are short, and the README is."""
+"""Sentences of the pages are short, and so is the README."""
 
 import re
 from pathlib import Path
@@ -6,22 +6,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PAGES = (
-    "README.md",
-    "docs/tutorial.md",
-    "docs/verdict.md",
-    "docs/troubleshooting.md",
-    "docs/landmarks.md",
-    "docs/signing.md",
-    "docs/cohorts.md",
-    "docs/library.md",
-    "docs/results.md",
-    "docs/report.md",
-    "docs/slicer.md",
-    "docs/how_it_works.md",
-    "docs/measured.md",
-    "docs/grids.md",
-)
+# Not the changes, which are a list.
+PAGES = ("README.md", "CONTRIBUTING.md", "SECURITY.md", *sorted(f"docs/{path.name}" for path in ROOT.glob("docs/*.md")))
 MEAN_WORDS, MOST_WORDS, README_WORDS = 25, 40, 760
 
 

@@ -72,6 +72,7 @@ from BrainFusionSlicer.review import View  # noqa: E402
 from BrainFusionSlicer.sections import add_sections  # noqa: E402
 from BrainFusionSlicer.selftest import BrainFusionTest  # noqa: E402
 from BrainFusionSlicer.task import BrainFusionOutcome  # noqa: E402
+from BrainFusionSlicer.watching import Watched  # noqa: E402
 
 from BrainFusionLib.fusion.methods import METHODS  # noqa: E402
 
@@ -154,17 +155,15 @@ class BrainFusionWidget(FusingControls, ReviewControls, ScriptedLoadableModuleWi
     def __init__(self, parent=None) -> None:
         ScriptedLoadableModuleWidget.__init__(self, parent)
         VTKObservationMixin.__init__(self)
-        self.logic = None
-        self.sections = []  # the panel's further parts
-        self._parameterNode = None
-        self._parameterNodeGuiTag = None
+        self.logic, self.sections = None, []  # the latter: the panel's further parts
+        self._parameterNode = self._parameterNodeGuiTag = None
         self._outcome = None  # of the last fusion
         self._unseen = None  # the same, until it has been shown
         self._suspicion = (None, None)  # the pair that was looked at, and the warning
         self._pair = (None, None)  # ids of the CT and the MRI that the outputs were chosen for
         self._drawn = None  # the choice that is shown
         self._notice = ""  # what happened last, until something else is chosen
-        self._watched = []  # the nodes of the pair
+        self._watched = Watched()  # the nodes of the pair
         self._permitted = permission.Permissions()
         self._view, self._showing = View.FUSED, None  # the latter: the steps of showing it that are left
         self._isSuggesting = True  # whether a pair may be chosen where nobody has chosen one
@@ -349,14 +348,15 @@ class BrainFusionWidget(FusingControls, ReviewControls, ScriptedLoadableModuleWi
         if self._parameterNode:
             self._parameterNode.disconnectGui(self._parameterNodeGuiTag)
             self._parameterNodeGuiTag = None
-            self.removeObserver(self._parameterNode, vtk.vtkCommand.ModifiedEvent, self.updatePanel)
+            # Of the node itself: the mixin would keep the wrapper, and so its nodes, for good.
+            self.removeObserver(self._parameterNode.parameterNode, vtk.vtkCommand.ModifiedEvent, self.updatePanel)
         self._parameterNode = parameterNode
         if self._parameterNode:
             # The .ui file names each widget's parameter in the property SlicerParameterName.
             self._parameterNodeGuiTag = self._parameterNode.connectGui(self.ui)
             for index, rule in enumerate(Rule):  # the wrapper fills the box anew
                 self.ui.ruleComboBox.setItemData(index, _(METHODS[rule.name].description), qt.Qt.ToolTipRole)
-            self.addObserver(self._parameterNode, vtk.vtkCommand.ModifiedEvent, self.updatePanel)
+            self.addObserver(parameterNode.parameterNode, vtk.vtkCommand.ModifiedEvent, self.updatePanel)
         self.updatePanel()
 
     def updatePanel(self, caller=None, event=None) -> None:

@@ -26,8 +26,10 @@ def main(ct: str, mri: str, folder: str) -> int:
         return 2
     finally:
         logic.close()
-    slicer.util.saveNode(outcome.fusedVolume, str(out / "fused.nrrd"))
-    slicer.util.saveNode(outcome.transformNode, str(out / "CT to MRI.tfm"))
+    for node, path in ((outcome.fusedVolume, out / "fused.nrrd"), (outcome.transformNode, out / "CT to MRI.tfm")):
+        if not slicer.util.saveNode(node, str(path)):  # raises nothing
+            print(f"{path} was not written.", file=sys.stderr)
+            return 1
     print(outcome.result.verdict.sentence)
     return 0
 

@@ -42,8 +42,10 @@ class FusingControls:
         with slicer.util.tryWithErrorDisplay(_("The sample could not be made.")):
             made = sample.load()
             if made is not None:
-                with slicer.util.NodeModify(self._parameterNode):
-                    self._parameterNode.ctVolume, self._parameterNode.mriVolume = made
+                # The panel may have been left meanwhile.
+                parameters = self._parameterNode or self.logic.getParameterNode()
+                with slicer.util.NodeModify(parameters):
+                    parameters.ctVolume, parameters.mriVolume = made
 
     def whatIsSuspicious(self) -> str | None:
         ct, mri = self._parameterNode.ctVolume, self._parameterNode.mriVolume
@@ -58,10 +60,18 @@ class FusingControls:
         with slicer.util.NodeModify(parameters):
             parameters.ctVolume, parameters.mriVolume = mri, ct
 
+    def takeUpSelectors(self) -> None:
+        """Choose what the selectors show: with a newer Qt 6 they are silent between two volumes of one name."""
+        parameters, ui = self._parameterNode, self.ui
+        for name, selector in (("ctVolume", ui.ctSelector), ("mriVolume", ui.mriSelector)):
+            if selector.currentNode() != getattr(parameters, name):
+                setattr(parameters, name, selector.currentNode())
+
     def onFuseButton(self, checked: bool = False) -> None:
         if self.logic.running:
             self.logic.cancel()
             return
+        self.takeUpSelectors()
         try:
             torch_setup.ensure_torch(self._parameterNode.device.name)
             self.startFusion()

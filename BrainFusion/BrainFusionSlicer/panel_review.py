@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 
 import slicer
-import vtk
 from slicer.i18n import tr as _
 
 from BrainFusionSlicer import (
@@ -20,6 +19,7 @@ from BrainFusionSlicer import (
 )
 from BrainFusionSlicer.registered_ct import Standing
 from BrainFusionSlicer.review import View
+from BrainFusionSlicer.watching import changes_of
 
 
 class ReviewControls:
@@ -110,18 +110,18 @@ class ReviewControls:
 
     def onUndoButton(self, checked: bool = False) -> None:
         parameters = self._parameterNode
-        pair = parameters.ctVolume, parameters.mriVolume
-        volume, word = registered_ct.moved_of_pair(*pair), self._state.moved
+        pair, alone = (parameters.ctVolume, parameters.mriVolume), self._state.left_behind
+        volume, word = alone or registered_ct.moved_of_pair(*pair), self._state.moved
         for section in self.sections:  # an adjustment that is going on is a step of its own
             section.put_away()
-        step = pose_history.step_back(volume)
+        step = None if alone else pose_history.step_back(volume)
         if step is not None:
             self.say(_("Undone: the {volume} is where it was before {step}.").format(volume=word, step=step))
             return
         why_not, moved = self._state.why_not_moved, registered_ct.moved_with(volume)
         self.putAwayReview()
         self._view = View.FUSED
-        if registered_ct.leave_unregistered(*pair):
+        if registered_ct.take_back(alone) if alone else registered_ct.leave_unregistered(*pair):
             words = [_("Undone: the {volume} is where it was before the registration.").format(volume=word)]
             if moved:
                 words.append(_("Moved back with it: {count}.").format(count=moved))
@@ -134,6 +134,13 @@ class ReviewControls:
         words = [_("{name} was removed from the scene.").format(name=node.GetName())]
         if taken_back is not None:
             words.append(_("{ct} is where it was before the registration.").format(ct=taken_back.GetName()))
+        parameters = self._parameterNode or self.logic.getParameterNode()
+        for volume in (parameters.ctVolume, parameters.mriVolume):
+            ours = None if volume is None else registered_ct.result_transform_of(volume)
+            if ours is not None and ownership.fixed_of(ours) == node:
+                words.append(
+                    _("{volume} is still where it was moved to: Undo moves it back.").format(volume=volume.GetName())
+                )
         self.say(" ".join(words))
 
     def onJump(self, checked: bool = False) -> None:
@@ -142,14 +149,7 @@ class ReviewControls:
 
     def watch(self, nodes: list) -> None:
         """Have the panel updated when one of these nodes changes, and no others; whether it matters is not asked."""
-        events = (vtk.vtkCommand.ModifiedEvent, slicer.vtkMRMLTransformableNode.TransformModifiedEvent)
-        for node in self._watched:
-            for event in events:
-                self.removeObserver(node, event, self.onPairModified)
-        self._watched = nodes
-        for node in nodes:
-            for event in events:
-                self.addObserver(node, event, self.onPairModified)
+        self._watched.only(wish for node in nodes for wish in changes_of(node, self.onPairModified))
 
     def onPairModified(self, caller, event) -> None:
         ct = self.registeredNodes()[1]

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import qt
+import slicer
 from slicer.i18n import tr as _
 
 from BrainFusionLib.quantities import length
@@ -54,6 +55,7 @@ class PanelState:
     not_viewable - For each view that cannot be shown, why not.
     standing - Where the volume that the registration moved is with respect to that.
     moved - What that volume is called in words: the CT, or with the CT as reference the MRI.
+    left_behind - What Undo takes back although the other volume of its pair was removed, or None.
     why_not_moved - Why it cannot be taken back, or None.
     undoes - What Undo takes back first, in words, or None if that is the registration.
     card - The words in the place of the verdict, or None.
@@ -74,6 +76,7 @@ class PanelState:
     not_viewable: Mapping[View, str]
     standing: Standing
     moved: str
+    left_behind: slicer.vtkMRMLScalarVolumeNode | None
     why_not_moved: str | None
     undoes: str | None
     card: Card | None
@@ -120,12 +123,13 @@ def state_of(
         missing = why_blocked(blocked[0])
     fused = judged(parameters.fusedVolume, pair) if is_pair else None
     standing = registered_ct.standing_of(*pair) if is_pair else Standing.NOT_MOVED
-    moved = registered_ct.moved_of_pair(*pair) if is_pair else None
+    left_behind = registered_ct.left_behind(*pair) if standing is Standing.NOT_MOVED else None
+    moved = registered_ct.moved_of_pair(*pair) if is_pair else left_behind
     shown = pose_verdict.shown(fused, *pair) if is_pair and not running else pose_verdict.Shown()
     stored, changes = shown.stored, list(shown.changes)
     of_fused = None if running else currency.stored_on(fused)
     unregistered = standing is Standing.SHOWN_UNREGISTERED
-    word = _("MRI") if is_pair and moved == pair[1] else _("CT")
+    word = _("MRI") if moved is not None and (left_behind or moved) == pair[1] else _("CT")
     card = None if stored is None else _card(stored, changes, word if unregistered else None)
     holds = stored is not None and not changes and not unregistered
     return PanelState(
@@ -145,6 +149,7 @@ def state_of(
         else dict.fromkeys(View, _("Fuse first")),
         standing=standing,
         moved=word,
+        left_behind=left_behind,
         why_not_moved=verdict_text.why_not_moved(standing, moved.GetName()) if is_pair else None,
         undoes=pose_history.last_step(moved) if is_pair else None,
         card=card,
@@ -231,7 +236,8 @@ def _draw_review(ui, state: PanelState) -> None:
         ui.showUnregisteredButton.setText(text)
         ui.showUnregisteredButton.setShortcut(qt.QKeySequence(UNREGISTERED_SHORTCUT))
     viewable = len(state.not_viewable) < len(views) and state.card is not None
-    ui.reviewFrame.setVisible(viewable or state.standing in UNDOABLE)
+    is_undoable = state.standing in UNDOABLE or state.left_behind is not None
+    ui.reviewFrame.setVisible(viewable or is_undoable)
     ui.reviewFrame.setEnabled(not state.running)
     for view, (button, tip) in views.items():
         why_not = state.not_viewable.get(view)
@@ -239,8 +245,8 @@ def _draw_review(ui, state: PanelState) -> None:
         button.setToolTip(why_not or tip)
         _set_quietly(button, view is state.view and why_not is None)
     ui.opacitySlider.setEnabled(View.CT not in state.not_viewable)
-    ui.undoButton.setEnabled(state.standing in UNDOABLE and not state.running)
-    ui.undoButton.setVisible(state.standing in UNDOABLE)
+    ui.undoButton.setEnabled(is_undoable and not state.running)
+    ui.undoButton.setVisible(is_undoable)
     before = state.undoes or _("the registration")
     tip = _("Move the {volume} back to where it was before {step}").format(volume=state.moved, step=before)
     ui.undoButton.setToolTip((state.why_not_moved if state.undoes is None else None) or tip)

@@ -186,6 +186,15 @@ def can_be_taken_back(volume: slicer.vtkMRMLScalarVolumeNode) -> bool:
     return ours is not None and not _is_homeless(ours) and _is_as_registered(volume, ours)
 
 
+def left_behind(*volumes: slicer.vtkMRMLScalarVolumeNode | None) -> slicer.vtkMRMLScalarVolumeNode | None:
+    """Return one of the volumes that a result moved onto one that was removed since, if it can be taken back."""
+    for volume in volumes:
+        ours = None if volume is None else result_transform_of(volume)
+        if ours is not None and ownership.fixed_of(ours) is None and can_be_taken_back(volume):
+            return volume
+    return None
+
+
 def take_back(volume: slicer.vtkMRMLScalarVolumeNode, to_look: bool = False) -> bool:
     """Take a volume, and what was moved with it, to where the user had them; say if they were moved.
 

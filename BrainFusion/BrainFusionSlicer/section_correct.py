@@ -25,6 +25,7 @@ from BrainFusionSlicer.choices import Start
 from BrainFusionSlicer.registered_ct import Standing
 from BrainFusionSlicer.review import View
 from BrainFusionSlicer.section import Section
+from BrainFusionSlicer.watching import Watched
 
 
 class CorrectSection(Section):
@@ -35,7 +36,7 @@ class CorrectSection(Section):
     def setup(self) -> None:
         ui = self.panel.ui
         self._adjusting = None  # the transform whose handles are shown
-        self._pose = None  # the transform from elsewhere that is to be checked
+        self._pose, self._watched = None, Watched()  # the transform from elsewhere that is to be checked
         self._judged = None  # the card of such a transform, and what it is about
         ui.adjustButton.connect("toggled(bool)", self.onAdjust)
         ui.checkButton.connect("clicked(bool)", self.onCheck)
@@ -92,6 +93,7 @@ class CorrectSection(Section):
     # ---- jobs -------------------------------------------------------------------------------------------------------
 
     def onCheck(self, checked: bool = False) -> None:
+        self.panel.takeUpSelectors()
         ct, mri = self.pair()
         pose = self._pose
         about = None if pose is None else (pose, _about(pose, ct, mri))
@@ -101,6 +103,7 @@ class CorrectSection(Section):
         )
 
     def onRefine(self, checked: bool = False) -> None:
+        self.panel.takeUpSelectors()
         ct, mri = self.pair()
         mask = self.panel._parameterNode.mask
         self.run(
@@ -109,6 +112,7 @@ class CorrectSection(Section):
         )
 
     def onRegister(self, checked: bool = False) -> None:
+        self.panel.takeUpSelectors()
         panel, (ct, mri) = self.panel, self.pair()
         self.run(
             lambda **calls: panel.logic.startRegistration(
@@ -187,7 +191,7 @@ class CorrectSection(Section):
     # ---- a pose from elsewhere --------------------------------------------------------------------------------------
 
     def onPoseChosen(self, node) -> None:
-        if self._isShowing:
+        if self._isShowing or node == self._pose:  # only its name is another one
             return
         self._watch(node)
         self._judged = None
@@ -195,12 +199,9 @@ class CorrectSection(Section):
 
     def _watch(self, node) -> None:
         """Choose a transform, and hear of its changes: a verdict on it is stale then."""
-        event = slicer.vtkMRMLTransformableNode.TransformModifiedEvent
-        if self._pose is not None:
-            self.panel.removeObserver(self._pose, event, self.onPoseModified)
         self._pose = node
-        if node is not None:
-            self.panel.addObserver(node, event, self.onPoseModified)
+        event = slicer.vtkMRMLTransformableNode.TransformModifiedEvent
+        self._watched.only([] if node is None else [(node, event, self.onPoseModified)])
 
     def onPoseModified(self, caller, event) -> None:
         self._show_words()

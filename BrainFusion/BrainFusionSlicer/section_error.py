@@ -9,6 +9,7 @@ from slicer.i18n import tr as _
 from BrainFusionSlicer import error_here
 from BrainFusionSlicer.review import View
 from BrainFusionSlicer.section import Section
+from BrainFusionSlicer.watching import Watched
 
 LAYER_OPACITY = 0.4
 
@@ -22,7 +23,7 @@ class ErrorSection(Section):
         ui = self.panel.ui
         self._found = self._source = self._mri = None
         self._is_showing = False
-        self._watched = []
+        self._watched = Watched()
         ui.errorPointsSelector.connect("currentNodeChanged(vtkMRMLNode*)", lambda node: self.onPoints())
         ui.errorLayerButton.connect("toggled(bool)", self.onLayer)
 
@@ -129,16 +130,7 @@ class ErrorSection(Section):
                         slicer.vtkMRMLTransformableNode.TransformModifiedEvent,
                     )
                 ]
-        self._watch(wanted)
-
-    def _watch(self, wanted: list) -> None:
-        if wanted == self._watched:
-            return
-        for node, event, call in self._watched:
-            self.panel.removeObserver(node, event, call)
-        self._watched = wanted
-        for node, event, call in wanted:
-            self.panel.addObserver(node, event, call)
+        self._watched.only(wanted)
 
     def onCursor(self, caller, event) -> None:
         self.show_cursor()
@@ -147,10 +139,10 @@ class ErrorSection(Section):
         self.show_points()
 
     def put_away(self) -> None:
-        self._watch([])
+        self._watched.only([])
         error_here.remove_layer(slicer.mrmlScene)
         self._check_layer(False)
 
     def forget(self) -> None:
-        self._watch([])
+        self._watched.only([])
         self._found = self._source = self._mri = None

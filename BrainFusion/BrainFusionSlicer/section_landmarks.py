@@ -13,6 +13,7 @@ from BrainFusionLib.quantities import length
 from BrainFusionSlicer import landmark_lists, placing, registered_ct, review
 from BrainFusionSlicer.registered_ct import Standing
 from BrainFusionSlicer.section import Section
+from BrainFusionSlicer.watching import Watched
 
 
 class LandmarksSection(Section):
@@ -22,7 +23,7 @@ class LandmarksSection(Section):
 
     def setup(self) -> None:
         ui = self.panel.ui
-        self._watched = []
+        self._watched = Watched()
         self._settled = []  # the points of both lists, as they are shown
         self._shown = []  # where the points of the table's rows are, RAS mm
         self._timer = qt.QTimer()
@@ -76,7 +77,7 @@ class LandmarksSection(Section):
         for index, points in enumerate(self.lists()):
             if points is not None and points == node:
                 landmark_lists.choose(self.panel._parameterNode.parameterNode, index, None, None)
-        self.watch([watched for watched in self._watched if watched[0] != node])
+        self._watched.only([wish for wish in self._watched.wishes if wish[0] != node])
         for selector in self._selectors:
             if selector.currentNode() == node:
                 self._quietly(lambda selector=selector: selector.setCurrentNode(None))
@@ -143,25 +144,15 @@ class LandmarksSection(Section):
         self._settled = _settled(lists)
         self._show_residuals(lists, pair)
         nodes = {node.GetID(): node for node in lists if node is not None}.values()
-        self.watch([(node, event, call) for node in nodes for event, call in self._events_of(node)])
+        self._watched.only((node, event, call) for node in nodes for event, call in self._events_of(node))
 
     def put_away(self) -> None:
         self._placer.end()
-        self.watch([])
+        self._watched.only([])
 
     def forget(self) -> None:
         self._placer.forget()
-        self.watch([])
-
-    def watch(self, watched: list) -> None:
-        """Have the residuals shown anew when one of these events happens, and no others."""
-        if watched == self._watched:
-            return
-        for observed in self._watched:
-            self.panel.removeObserver(*observed)
-        self._watched = watched
-        for observed in watched:
-            self.panel.addObserver(*observed)
+        self._watched.only([])
 
     def _events_of(self, points) -> list:
         changed = (

@@ -5,8 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import qt
-import slicer
-import vtk
 from slicer.i18n import tr as _
 
 from BrainFusionLib.case.decision import NO_SIGNATURE, Standing, state_of
@@ -15,6 +13,7 @@ from BrainFusionSlicer import decisions, ownership, registered_ct, remedies, rep
 from BrainFusionSlicer.panel_state import COLOURS
 from BrainFusionSlicer.section import Section
 from BrainFusionSlicer.verdict_text import SYMBOLS
+from BrainFusionSlicer.watching import Watched, changes_of
 
 # Earlier decisions are counted beyond so many.
 MOST_SHOWN = 4
@@ -28,7 +27,7 @@ class SignSection(Section):
 
     def setup(self) -> None:
         ui = self.panel.ui
-        self._watched = None
+        self._watched = Watched()
         ui.approveButton.connect("clicked(bool)", lambda checked=False: self.onSign("approve"))
         ui.rejectButton.connect("clicked(bool)", lambda checked=False: self.onSign("reject"))
         ui.commentButton.connect("clicked(bool)", lambda checked=False: self.onSign("comment"))
@@ -128,18 +127,7 @@ class SignSection(Section):
 
     def watch(self, fused) -> None:
         """Hear of changes of the fused volume; the panel itself watches CT and MRI."""
-        if fused == self._watched:
-            return
-        events = (
-            vtk.vtkCommand.ModifiedEvent,
-            slicer.vtkMRMLVolumeNode.ImageDataModifiedEvent,
-            slicer.vtkMRMLTransformableNode.TransformModifiedEvent,
-        )
-        for node, act in ((self._watched, self.panel.removeObserver), (fused, self.panel.addObserver)):
-            if node is not None:
-                for event in events:
-                    act(node, event, self.onFusedModified)
-        self._watched = fused
+        self._watched.only([] if fused is None else changes_of(fused, self.onFusedModified))
 
     def onFusedModified(self, caller, event) -> None:
         self.panel.updatePanel()

@@ -12,7 +12,18 @@ import vtk
 TIMEOUT_S = 300
 NO_WINDOW = "skipped: no main window"
 # What a user may have in a scene. Slicer's own nodes of these classes (the planes of the slice views) are hidden.
-USERS_CLASSES = ("Volume", "Transform", "Model", "Segmentation", "Markups", "Table", "Text", "Sequence")
+USERS_CLASSES = (
+    "Volume",
+    "Transform",
+    "Model",
+    "Segmentation",
+    "Markups",
+    "Table",
+    "Text",
+    "Sequence",
+    "PlotChart",
+    "SceneView",
+)
 
 
 def contentOf(node):

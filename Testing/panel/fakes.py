@@ -158,7 +158,9 @@ class NodeComboBox(QtWidgets.QWidget):
     With its habits: when its node is removed, Qt moves to the row that takes its place, and that node is chosen; its
     model hears of a removal at priority -10, before references to the node are cleared; a program's ``setCurrentNode``
     is activated like a user's choice; ``addNode`` counts as the user's, whoever calls it; while a scene is imported
-    its nodes are not offered (qMRMLSceneModel.cxx), only when that ends, to observers that were there earlier.
+    its nodes are not offered (qMRMLSceneModel.cxx), only when that ends, to observers that were there earlier; a new
+    name of the current node counts as a change (it listens to QComboBox::currentTextChanged, which Qt 5.15, of which
+    Slicer 5.12 is made, sends whenever the index changes; Qt 6.12 does not where two nodes have one name).
     """
 
     currentNodeChanged = QtCore.Signal(object)  # noqa: N815
@@ -175,10 +177,30 @@ class NodeComboBox(QtWidgets.QWidget):
         layout.addWidget(self._box)
         self.setFocusProxy(self._box)
         self._box.currentIndexChanged.connect(self._changed)
+        self._followed = weakref.WeakSet()
 
     def _changed(self, index):
         if index >= 0:
             self.currentNodeChanged.emit(self.currentNode())
+
+    def _follow(self, node):
+        """Show a node's name as it is: qMRMLSceneModel::onMRMLNodeModified."""
+        if node in self._followed:
+            return
+        self._followed.add(node)
+        alive = weakref.ref(self)
+
+        def modified(caller, event):
+            selector = alive()
+            if selector is None or caller.GetID() not in selector._ids:
+                return
+            row = selector._ids.index(caller.GetID())
+            if selector._box.itemText(row) != caller.GetName():
+                selector._box.setItemText(row, caller.GetName())
+                if row == selector._box.currentIndex():
+                    selector._changed(row)
+
+        node.AddObserver(vtk.vtkCommand.ModifiedEvent, modified)
 
     def setMRMLScene(self, scene):  # noqa: N802
         self.scene = scene
@@ -219,6 +241,7 @@ class NodeComboBox(QtWidgets.QWidget):
                 if node.GetClassName() == kind and not node.GetHideFromEditors():
                     self._box.addItem(node.GetName())
                     self._ids.append(node.GetID())
+                    self._follow(node)
         self._box.setCurrentIndex(self._ids.index(current) if current in self._ids else 0)
         self._box.blockSignals(False)
         if current not in self._ids:
@@ -438,8 +461,11 @@ def parameter_node_wrapper(cls):
         def __setattr__(self, name, value):
             if name not in types:
                 raise AttributeError(name)
+            # Read back before anybody hears of it: VTK calls observers of one priority in no order to rely on.
+            was_modified = self.parameterNode.StartModify()
             self.write(name, value)
-            self.read()
+            self.cached[name] = self.value_of(name, types[name])
+            self.parameterNode.EndModify(was_modified)
 
         def StartModify(self):  # noqa: N802
             return self.parameterNode.StartModify()
@@ -540,8 +566,10 @@ class Logic:
         node = slicer.mrmlScene.GetSingletonNode(self.moduleName, "vtkMRMLScriptedModuleNode")
         if node is None:
             node = slicer.mrmlScene.CreateNodeByClass("vtkMRMLScriptedModuleNode")
+            node.UnRegister(None)
             node.SetSingletonTag(self.moduleName)
-            node.SetModuleName(self.moduleName)
+            node.SetAttribute("ModuleName", self.moduleName)
+            node.SetName(slicer.mrmlScene.GenerateUniqueName(self.moduleName))
             node = slicer.mrmlScene.AddNode(node)
         return node
 

@@ -301,6 +301,8 @@ def test_a_pose_from_elsewhere_is_checked_and_nothing_is_changed(registered, nod
     assert "✖" in ui.poseVerdictLabel.text
     assert "pose of theirs was checked" in ui.poseFindingsLabel.text
     assert "Green" in ui.verdictLabel.text, "the verdict on the pose shown was replaced"
+    theirs.SetName("renamed")
+    assert "✖" in ui.poseVerdictLabel.text
     shift(theirs, 1)
     assert "Changed since" in ui.poseVerdictLabel.text
     slicer.mrmlScene.RemoveNode(theirs)

@@ -67,6 +67,16 @@ def test_a_programs_choice_is_activated_too(selector, volumes):
     assert heard == [volumes[1]]
 
 
+def test_a_new_name_of_the_current_node_counts_as_a_change(selector, volumes):
+    selector.setCurrentNode(volumes[1])
+    heard = []
+    selector.currentNodeChanged.connect(heard.append)
+    volumes[0].SetName("renamed")
+    assert heard == []
+    volumes[1].SetName("renamed, too")
+    assert heard == [volumes[1]]
+
+
 def test_only_the_menu_is_the_users_action(selector):
     by_user, by_action = [], []
     selector.nodeAddedByUser.connect(by_user.append)

@@ -1,5 +1,8 @@
 """What the panel could overwrite or lose, tried: each test is one way to lose a user's data."""
 
+import gc
+import weakref
+
 import numpy as np
 import pytest
 import slicer
@@ -303,3 +306,33 @@ def test_scripts_cannot_register_into_a_transform_over_the_mri(panel, nodes, run
             *nodes, above, overwrite=[above], finishedCallback=lambda outcome, error: ended.append(error)
         )
     assert np.array_equal(slicer.util.arrayFromTransformMatrix(above), np.eye(4))
+
+
+@pytest.mark.parametrize("button", ["fuseButton", "registerButton", "checkButton", "refineButton"])
+def test_of_two_volumes_of_one_name_the_one_shown_is_used_though_the_selector_is_silent(chosen, nodes, runner, button):
+    other = slicer.mrmlScene.AddNewNodeByClass(VOLUME, nodes[1].GetName())
+    other.CopyContent(nodes[1])
+    slicer.util.updateVolumeFromArray(other, slicer.util.arrayFromVolume(nodes[1]) + 1)
+    seen, run = [], runner.run
+    runner.run = lambda request, inputs, *calls: seen.append(inputs.mri.array_kji.min()) or run(request, inputs, *calls)
+    chosen.ui.mriSelector.blockSignals(True)
+    chosen.ui.mriSelector.setCurrentNode(other)
+    chosen.ui.mriSelector.blockSignals(False)
+    getattr(chosen.ui, button).click()
+    assert seen == [slicer.util.arrayFromVolume(other).min()]
+    assert chosen._parameterNode.mriVolume == other
+
+
+def test_the_voxels_of_a_closed_scene_are_let_go_of(panel):
+    """Else each patient of a day would stay in memory."""
+    ui, nodes = panel.ui, [added("CT"), added("MRI")]
+    nodes += [slicer.mrmlScene.AddNewNodeByClass(kind) for kind in (TRANSFORM, "vtkMRMLMarkupsFiducialNode")]
+    selectors = (ui.ctSelector, ui.mriSelector, ui.poseSelector, ui.ctPointsSelector)
+    for selector, node in zip(selectors, nodes, strict=True):
+        selector.setCurrentNode(node)
+    choices = panel._parameterNode
+    there = [weakref.ref(one) for one in (*nodes, choices)]
+    del nodes, node, choices
+    slicer.mrmlScene.Clear()
+    gc.collect()
+    assert [one() for one in there] == [None] * len(there)

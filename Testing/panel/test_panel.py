@@ -625,10 +625,10 @@ def moved_by(transform, mm):
     slicer.util.updateTransformMatrixFromArray(transform, matrix)
 
 
-def recolour(node):
+def recolour(node, told_by=None):
     """Change voxels as the Segment Editor and scripts do."""
     slicer.util.arrayFromVolume(node)[0, 0, 0] += 5
-    slicer.util.arrayFromVolumeModified(node)
+    told_by.Modified() if told_by else slicer.util.arrayFromVolumeModified(node)
 
 
 @pytest.fixture
@@ -655,6 +655,7 @@ CHANGES = {
     "the CT is hardened": lambda ct, mri: ct.HardenTransform(),
     "voxels of the CT": lambda ct, mri: recolour(ct),
     "voxels of the MRI": lambda ct, mri: recolour(mri),
+    "voxels of the CT, told by the image alone": lambda ct, mri: recolour(ct, told_by=ct.GetImageData()),
     "the MRI is shifted": lambda ct, mri: mri.SetOrigin(1, 2, 3),
     "the CT is taken out": lambda ct, mri: ct.SetAndObserveTransformNodeID(None),
 }

@@ -435,5 +435,23 @@ def test_removing_the_transform_takes_the_mri_back(fused, nodes):
     assert "MRI is where it was before" in fused.ui.statusLabel.text
 
 
+@pytest.mark.parametrize("reference", ["mri", "ct"])
+def test_what_was_moved_onto_a_volume_that_was_removed_can_be_undone(chosen, nodes, runner, reference):
+    ui, (fixed, moved) = chosen.ui, nodes if reference == "ct" else nodes[::-1]
+    former = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLinearTransformNode", "former")
+    moved.SetAndObserveTransformNodeID(former.GetID())
+    ui.referenceComboBox.setCurrentIndex(int(reference == "ct"))
+    ui.fuseButton.click()
+    ours = moved.GetParentTransformNode()
+    slicer.mrmlScene.RemoveNode(fixed)
+    assert moved.GetParentTransformNode() == ours
+    assert f"{moved.GetName()} is still where it was moved to: Undo moves it back." in ui.statusLabel.text
+    assert ui.undoButton.isVisible()
+    ui.undoButton.click()
+    assert moved.GetParentTransformNode() == former
+    assert f"the {moved.GetName()} is where it was before" in ui.statusLabel.text
+    assert not ui.undoButton.isVisible()
+
+
 def test_the_self_test_walks_the_reference(panel, module, phantom, runner, monkeypatch):
     walk_self_test(module, panel, phantom, monkeypatch, "test_thePanelPutsTheMriOntoTheCt")

@@ -73,6 +73,14 @@ def test_our_own_button_loads_and_chooses_it(small, panel):
     assert panel.ui.mriSelector.currentNode().GetName() == "Sample MRI"
 
 
+def test_a_panel_that_was_left_meanwhile_shows_the_sample_when_it_is_entered(small, panel, monkeypatch):
+    load = small.sample.load
+    monkeypatch.setattr(small.sample, "load", lambda: panel.exit() or load())
+    panel.ui.sampleDataButton.click()
+    panel.enter()
+    assert panel.ui.ctSelector.currentNode().GetName() == "Sample CT"
+
+
 def test_the_self_test_loads_the_sample(small, panel, module, phantom, monkeypatch):
     walk_self_test(module, panel, phantom, monkeypatch, "test_theSampleIsMadeAndChosen")
 

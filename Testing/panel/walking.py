@@ -31,7 +31,7 @@ class KnowingRunner(AnsweringRunner):
 
     def __init__(self, phantom):
         super().__init__(phantom.transform)
-        self.phantom, self.judged = phantom, set()
+        self.phantom, self.judged, self.exported = phantom, set(), []
         self.fails = None  # the error of the next job
 
     def run(self, request, inputs, progress, done):
@@ -52,11 +52,15 @@ class KnowingRunner(AnsweringRunner):
         super().run(request, inputs, progress, done)
 
     def export(self, order, inputs, progress, done):
-        from BrainFusionSlicer.jobs import Shapes, ShapesOrder
+        from BrainFusionSlicer.jobs import ExportOrder, Shapes, ShapesOrder
 
         progress("exporting", 0.5)
         if self.meanwhile is not None:
             self.meanwhile()
+        if isinstance(order, ExportOrder):
+            self.exported.append((order, inputs))
+            done((str(order.target / "registration.dcm"),), None)
+            return
         if not isinstance(order, ShapesOrder):
             done((str(order.path),), None)
             return
@@ -134,6 +138,7 @@ class Walk:
         for name, volume in (("CT", self.phantom.ct), ("MRI", self.phantom.mri), ("CT2", self.phantom.ct)):
             node = slicer.mrmlScene.AddNewNodeByClass(VOLUME, f"{name}")
             bridge.node_from_volume(volume, node)
+            node.SetAttribute("DICOM.instanceUIDs", f"1.2 1.3 {len(made)}")
             made.append(node)
         flair = slicer.mrmlScene.AddNewNodeByClass(VOLUME, "FLAIR")
         slicer.util.updateVolumeFromArray(flair, np.full((3, 4, 5), 7, np.int16))
@@ -344,6 +349,36 @@ class Walk:
         """Save the report, or the transform."""
         self.click(self.random.choice(["saveReportButton", "saveTransformButton"]))
 
+    def export_dicom(self):
+        """Write DICOM to a folder, or into the database, at the first press or at the second."""
+        button = self.random.choice(["exportButton", "databaseButton"])
+        for _n in range(self.random.choice([1, 2])):
+            self.click(button)
+        exported, self.runner.exported = self.runner.exported, []
+        for order, inputs in exported:
+            if order.doubt is None:
+                self.export_is_true(order, inputs)
+
+    def export_is_true(self, order, inputs):
+        """What leaves without a doubt has the true pose, in the frames of the two files."""
+        parameters, flip = self.panel._parameterNode, np.diag([-1.0, -1.0, 1.0, 1.0])
+        on_ct, on_mri = self.phantom.transform.apply(PLACES), PLACES
+        files = [
+            apply_affine(flip @ matrix_of(node) @ own.grid.ijk_from_lps, points)
+            for node, own, points in (
+                (parameters.ctVolume, self.phantom.ct, on_ct),
+                (parameters.mriVolume, self.phantom.mri, on_mri),
+            )
+        ]
+        off = 0.0
+        if order.pose is not None:
+            off = np.linalg.norm(order.pose.apply(files[1]) - files[0], axis=1).max()
+        if order.moved_from_fixed is not None and order.reference == "mri":
+            ijk = apply_affine(np.linalg.inv(inputs.ct.lps_from_ijk), order.moved_from_fixed.apply(files[1]))
+            off = max(off, np.linalg.norm(apply_affine(self.phantom.ct.grid.lps_from_ijk, ijk) - on_ct, axis=1).max())
+        if off > 1.0:
+            self.faults.append(f"a pose that is {off:.1f} mm off was exported without a doubt")
+
     def rename(self):
         node = self.pick(ours=self.random.random() < 0.3)
         if node is not None:
@@ -434,6 +469,13 @@ class Walk:
             entry.parent = ids.get(was, entry.parent) if was else None
         self.lent = {ids[key] for key in self.lent if key in ids}
 
+    def add_scene(self):
+        """Add a scene that was saved before to this one, as by dropping it onto the window."""
+        self.serial += 1
+        path = str(self.folder / f"scene{self.serial}.mrb")
+        assert slicer.mrmlScene.WriteToMRB(path)
+        assert slicer.mrmlScene.ReadFromMRB(path, False)
+
     def close_scene(self):
         slicer.mrmlScene.Clear()
         self.make_scene()
@@ -447,6 +489,7 @@ class Walk:
         "choose_input": 4, "choose_pair": 6, "choose_output": 4, "leave_and_enter": 3, "drag_ours": 6, "drag_users": 4,
         "put_under": 6, "harden": 2, "rename": 3, "recolour": 2, "paint": 2, "delete": 3, "meanwhile": 6, "fail": 2,
         "save_and_load": 1, "close_scene": 1, "warp": 1, "file_away": 2, "landmarks": 2, "export": 2,
+        "export_dicom": 3, "add_scene": 1,
     }  # fmt: skip
 
     def go(self, steps):

@@ -171,8 +171,8 @@ class OutputSettings:
         is put.
     grid
         The voxels of the ``"mri"`` or of the ``"ct"``; the ``"union"`` (the fields of view of both, isotropic at the
-        finest spacing of either); or a number, isotropic voxels of so many mm over the field of view of the reference.
-        ``None`` for the reference's own voxels.
+        finest spacing of either); or a number, isotropic voxels of that size in mm, over the field of view of the
+        reference. ``None`` for the reference's own voxels.
     """
 
     reference: Side = "mri"

@@ -23,7 +23,7 @@ S = TypeVar("S", bound=np.generic)
 AIR_HU = -1000.0
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Volume(ByValue):
     """A 3D image on a grid.
 
@@ -63,6 +63,11 @@ class Volume(ByValue):
                 f"{self.name}: the array has shape {array.shape} (k, j, i), but its grid needs {self.grid.shape_kji}"
             )
         object.__setattr__(self, "array_kji", array)
+
+    def __repr__(self) -> str:
+        size = "×".join(str(n) for n in self.grid.size_ijk)
+        spacing = "×".join(f"{mm:.3g}" for mm in self.grid.spacing_ijk_mm)
+        return f"Volume({self.name!r}, {self.modality or 'unknown modality'}, {size} voxels of {spacing} mm)"
 
     def with_array(self, array_kji: npt.NDArray[Any], **changes: Any) -> Volume:
         """Return a volume on the same grid with other voxels, and with the fields in `changes`."""

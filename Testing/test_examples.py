@@ -57,8 +57,9 @@ def test_a_result_that_slicer_cannot_save_is_an_exit_code(tmp_path, monkeypatch)
 
 def test_the_python_of_the_library_page_runs(tmp_path, monkeypatch):
     pair = make_pair(3, spacing_mm=8.0)
-    write_volume(pair.ct, tmp_path / "ct.nrrd")
-    write_volume(pair.mri, tmp_path / "mri.nii.gz")
+    (tmp_path / "sample").mkdir()
+    write_volume(pair.ct, tmp_path / "sample" / "ct.nrrd")
+    write_volume(pair.mri, tmp_path / "sample" / "mri.nrrd")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("BrainFusionLib.fusion.methods.METHODS", dict(METHODS))  # the page adds one
     code = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "library.md").read_text(encoding="utf-8"), re.DOTALL)

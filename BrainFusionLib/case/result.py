@@ -8,6 +8,7 @@ from typing import Literal
 from BrainFusionLib.case.decision import Decision
 from BrainFusionLib.case.request import Request, Source
 from BrainFusionLib.error_map import ErrorMap
+from BrainFusionLib.errors import RecordError
 from BrainFusionLib.evidence import Evidence
 from BrainFusionLib.geometry import Grid
 from BrainFusionLib.landmarks import LandmarkErrors, Landmarks
@@ -168,7 +169,7 @@ class Bone(ByValue):
     labels: Volume | None = None
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Result(ByValue):
     """The result of one case.
 
@@ -228,6 +229,11 @@ class Result(ByValue):
     decisions: tuple[Decision, ...] = ()
     warning: str = WARNING
 
+    def __repr__(self) -> str:
+        verdict, made = self.verdict, "without volumes" if self.volumes is None else f"fused={self.volumes.fused!r}"
+        bound = "" if verdict.bound_mm is None else f", bound {verdict.bound_mm:.2g} mm"
+        return f"Result({verdict.sentence!r}{bound}, {self.pose.movement!r}, {made})"
+
     @property
     def transform(self) -> Transform:
         """Maps MRI points to CT points, LPS mm."""
@@ -256,7 +262,10 @@ class Result(ByValue):
     @property
     def _volumes(self) -> Volumes:
         if self.volumes is None:
-            raise ValueError("this result has no volumes: only the pose was requested, or it was read without voxels")
+            raise RecordError(
+                "this result has no volumes: only its pose was requested, or it was read without voxels. Use fuse, or "
+                "read_case on the folder of a fused case."
+            )
         return self.volumes
 
     def without_paths(self) -> Result:

@@ -15,7 +15,8 @@ def add_reference_option(parser: Any) -> None:
         choices=get_args(Side),
         default=OutputSettings.reference,
         help="which of the two stays where it is (default: mri, the CT is put into the MRI's frame). ct: the MRI is "
-        "put into the CT's frame, and the transform written moves the MRI; registered is the CT to the MRI in any case",
+        "put into the CT's frame, and the transform written moves the MRI; in either case the CT is registered to the "
+        "MRI",
     )
 
 
@@ -27,7 +28,8 @@ def add_output_options(parser: Any) -> None:
         metavar=f"{'|'.join(get_args(OutputGrid))}|MM",
         help="voxels of the volumes written (default: those of the reference). mri, ct: those of this volume, turned "
         "by the pose if it is not the reference; union: isotropic, at the finest spacing of either, over the fields of "
-        "view of both; a number: isotropic, so many mm. The verdict is measured on the MRI's grid in any case",
+        "view of both; a number: isotropic voxels of that size in mm. The verdict is measured on the MRI's grid in any "
+        "case",
     )
     add_reference_option(parser)
 

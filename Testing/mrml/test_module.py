@@ -657,3 +657,19 @@ def test_the_squares_of_another_grid_show_the_mri_where_it_is(module, calls, pai
     expected = resample_onto(at, grid).array_kji
     drawn = vtk_to_numpy(image.GetPointData().GetScalars()).reshape(7, 9, 8)
     np.testing.assert_allclose(drawn, expected, atol=1e-3)
+
+
+def test_the_headless_example_fuses_two_files_and_ends_with_a_code(module, calls, pair, monkeypatch, tmp_path, capsys):
+    path = MODULE.parent / "examples" / "fuse_in_slicer.py"
+    spec = importlib.util.spec_from_file_location("fuse_in_slicer", path)
+    example = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(example)
+    saved = []
+    loaded = dict(zip(("ct.nrrd", "mri.nrrd"), pair, strict=True))
+    monkeypatch.setattr(slicer.util, "loadVolume", loaded.__getitem__)
+    monkeypatch.setattr(slicer.util, "saveNode", lambda node, path: saved.append(Path(path)))
+    assert example.main("ct.nrrd", "mri.nrrd", str(tmp_path / "out")) == 0
+    assert saved == [tmp_path / "out" / "fused.nrrd", tmp_path / "out" / "CT to MRI.tfm"]
+    assert capsys.readouterr().out.startswith("Amber: ")
+    assert example.main("ct.nrrd", "ct.nrrd", str(tmp_path / "out")) == 2
+    assert "two different volumes" in capsys.readouterr().err

@@ -6,6 +6,7 @@ import pytest
 from BrainFusionLib.geometry import Grid
 from BrainFusionLib.phantom import head_grid, make_phantom
 from BrainFusionLib.verdict import matching
+from BrainFusionLib.verdict.binning import bins_of
 from BrainFusionLib.verdict.local import local_errors
 from BrainFusionLib.verdict.skull import skull_fit
 from BrainFusionLib.volume import Volume
@@ -165,3 +166,10 @@ def test_skull_of_an_mri_thinner_than_a_block_is_not_measured():
     grid = Grid((64, 64, 6), spacing_ijk_mm=(2, 2, 0.2))
     noise = np.random.default_rng(0).normal(0, 300, grid.shape_kji).astype(np.float32)
     assert skull_fit(Volume(noise, grid, "CT"), Volume(noise, grid, "MR"), np.ones(noise.shape, bool)) is None
+
+
+def test_bins_are_those_of_numpy_also_at_edges_between_two_floats() -> None:
+    values = np.random.default_rng(0).normal(size=(7, 9, 11)).astype(np.float32)
+    some = values.ravel()[:9].astype(np.float64)
+    edges = np.sort(np.concatenate([some, some + 1e-12, some - 1e-12]))
+    assert np.array_equal(bins_of(values, edges), np.searchsorted(edges, values))

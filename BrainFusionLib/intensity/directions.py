@@ -32,15 +32,21 @@ def unit_directions(texels: int = TEXELS) -> FloatArray:
 
 
 def texel_of(offsets: npt.NDArray[np.float32], texels: int = TEXELS) -> IndexArray:
-    """Return the texel of each offset from the centre, (n, 3) to (n,)."""
+    """Return the texel of each offset from the centre, (3, n) to (n,)."""
+    x, y, z = offsets
     size = np.abs(offsets)
-    axis = size.argmax(axis=1)
-    rows = np.arange(len(offsets))
-    longest = np.maximum(size[rows, axis], np.float32(1e-6))
-    u, v = offsets[rows, (axis + 1) % 3] / longest, offsets[rows, (axis + 2) % 3] / longest
+    longest = np.maximum(size.max(axis=0), np.float32(1e-6))
+    along_x, along_y = (size[0] >= size[1]) & (size[0] >= size[2]), size[1] >= size[2]
+    along, u, v = (
+        np.where(along_x, first, np.where(along_y, second, third))
+        for first, second, third in ((x, y, z), (y, z, x), (z, x, y))
+    )
     scale = np.float32(texels * 2 / np.pi)
-    i, j = (np.minimum(((np.arctan(t) + np.float32(np.pi / 4)) * scale).astype(np.intp), texels - 1) for t in (u, v))
-    face: IndexArray = 2 * axis + (offsets[rows, axis] < 0)
+    i, j = (
+        np.minimum(((np.arctan(t / longest) + np.float32(np.pi / 4)) * scale).astype(np.intp), texels - 1)
+        for t in (u, v)
+    )
+    face = np.where(along_x, 0, np.where(along_y, 2, 4)) + (along < 0)
     texel: IndexArray = (face * texels + i) * texels + j
     return texel
 
@@ -67,7 +73,7 @@ def around(angle_deg: float, count: int = 8, texels: int = TEXELS) -> IndexArray
     tilt = np.deg2rad(angle_deg)
     found = [
         texel_of(
-            (np.cos(tilt) * d + np.sin(tilt) * (np.cos(t) * across + np.sin(t) * beside)).astype(np.float32), texels
+            (np.cos(tilt) * d + np.sin(tilt) * (np.cos(t) * across + np.sin(t) * beside)).astype(np.float32).T, texels
         )
         for t in turns
     ]

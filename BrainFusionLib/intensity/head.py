@@ -77,16 +77,28 @@ def ct_head_mask(ct: Volume, resolution_mm: float = 4.0, margin_mm: float = 0.0)
 def _dilated(mask: BoolArray, radius: Sequence[int]) -> BoolArray:
     """Dilate a mask by an ellipsoid; `radius` is in voxels along each axis.
 
-    One shifted copy for each voxel of the ellipsoid: on these small grids a tenth of the time of ITK's filter.
+    One shifted copy for each row of the ellipsoid: on these small grids a tenth of the time of ITK's filter.
     """
-    grown = mask.copy()
     reach = np.indices([2 * r + 1 for r in radius]).reshape(3, -1).T - np.asarray(radius)
     # Half a voxel more than the radius, so that a radius of one includes the diagonal neighbours in a plane.
-    for offset in reach[((reach / (np.asarray(radius) + 0.5)) ** 2).sum(axis=1) <= 1]:
-        target = tuple(slice(max(0, d), max(0, n + min(0, d))) for d, n in zip(offset, mask.shape, strict=True))
-        source = tuple(slice(max(0, -d), max(0, n - max(0, d))) for d, n in zip(offset, mask.shape, strict=True))
-        grown[target] |= mask[source]
+    reach = reach[((reach / (np.asarray(radius) + 0.5)) ** 2).sum(axis=1) <= 1]
+    wide = [mask]
+    for half in range(1, radius[2] + 1):
+        row = wide[-1].copy()
+        _add_shifted(row, mask, (0, 0, half))
+        _add_shifted(row, mask, (0, 0, -half))
+        wide.append(row)
+    grown = np.zeros_like(mask)
+    for k, j in {(k, j) for k, j, _ in reach.tolist()}:
+        half = int(reach[(reach[:, 0] == k) & (reach[:, 1] == j), 2].max())
+        _add_shifted(grown, wide[half], (k, j, 0))
     return grown
+
+
+def _add_shifted(grown: BoolArray, mask: BoolArray, offset: tuple[int, int, int]) -> None:
+    target = tuple(slice(max(0, d), max(0, n + min(0, d))) for d, n in zip(offset, mask.shape, strict=True))
+    source = tuple(slice(max(0, -d), max(0, n - max(0, d))) for d, n in zip(offset, mask.shape, strict=True))
+    grown[target] |= mask[source]
 
 
 def _eroded(mask: BoolArray, radius: Sequence[int]) -> BoolArray:

@@ -8,7 +8,8 @@ import numpy.typing as npt
 from BrainFusionLib.geometry import FloatArray
 from BrainFusionLib.intensity.directions import around, solid_angles, unit_directions
 from BrainFusionLib.intensity.head import ct_head_mask
-from BrainFusionLib.intensity.inside import AIR_HU, InsideSkull, Rays, grown, rays_from
+from BrainFusionLib.intensity.inside import AIR_HU, InsideSkull, grown
+from BrainFusionLib.intensity.wrapping import pieces
 from BrainFusionLib.volume import BoolArray, Volume, VoxelArray
 
 # Pockets below `LEAST_POCKET_ML` are noise. A pocket of which `LEAST_INSIDE` lies inside the surface must lie deeper
@@ -59,9 +60,8 @@ def upright(inside: InsideSkull, up: npt.ArrayLike) -> FloatArray:
     given = given / np.linalg.norm(given)
     # Table and head holder are no part of what covers the brain.
     head = ct_head_mask(Volume(inside.hu_kji, inside.grid, "CT", "CT"))
-    hu = np.where(head, inside.hu_kji, np.float32(-1000))
-    rays = rays_from(hu, np.asarray(inside.grid.spacing_ijk_mm[::-1]), inside.centre_kji)
-    tissue = (rays.values > -300) & _in_view(inside, rays)
+    rays = inside.rays
+    tissue = (rays.values > -300) & head.ravel().take(rays.voxels) & inside.in_view
     last = np.where(tissue, rays.radii_mm, np.float32(0)).max(axis=1)
     cover = np.clip(last - inside.radii_mm - THIN_COVER_MM, 0, MOST_COVER_MM)
     away: FloatArray = -(unit_directions() * (solid_angles() * cover)[:, None]).sum(axis=0)
@@ -80,21 +80,20 @@ def air_ml(inside: InsideSkull, up: npt.ArrayLike = (0, 0, 1)) -> float:
     up
         Direction of the top of the head, in the CT's LPS space.
     """
-    import SimpleITK as sitk
-
     box = _box_of(inside.depth_kji > -20)
     hu, depth, mask = inside.hu_kji[box], inside.depth_kji[box], inside.mask_kji[box]
     air = hu < AIR_HU
-    whole, pieces = (
-        sitk.GetArrayFromImage(sitk.ConnectedComponent(sitk.GetImageFromArray(part.astype(np.uint8))))
-        for part in (air, air & mask & (depth > 0))
-    )
+    parts, _ = pieces(air & mask & (depth > 0))
     voxel_ml = float(np.prod(inside.grid.spacing_ijk_mm)) / 1000
+    pockets = np.flatnonzero(np.bincount(parts.ravel()) * voxel_ml > LEAST_POCKET_ML)[1:]
+    if not len(pockets):
+        return 0.0
+    whole, _ = pieces(air)
     upwards = inside.grid.direction.T @ np.asarray(up, dtype=np.float64)
-    chosen = np.zeros(int(pieces.max()) + 1, bool)
+    chosen = np.zeros(int(parts.max()) + 1, bool)
     sizes = np.bincount(whole.ravel())
-    for piece in np.flatnonzero(np.bincount(pieces.ravel()) * voxel_ml > LEAST_POCKET_ML)[1:]:
-        at = np.argwhere(pieces == piece)
+    for piece in pockets:
+        at = np.argwhere(parts == piece)
         deep = float((depth[tuple(at.T)] > DEEP_MM).mean())
         middle = at.mean(axis=0) + [b.start for b in box] - inside.centre_kji
         towards = (middle * inside.grid.spacing_ijk_mm[::-1])[::-1]
@@ -104,13 +103,13 @@ def air_ml(inside: InsideSkull, up: npt.ArrayLike = (0, 0, 1)) -> float:
             wanted = LEAST_DEEP_AT_BASE
         elif len(at) > LEAST_INSIDE * sizes[whole[tuple(at[0])]]:
             wanted = LEAST_DEEP
-        elif _contact_cm2(pieces == piece, air, inside.grid.spacing_ijk_mm) < WIDEST_HOLE_CM2:
+        elif _contact_cm2(parts == piece, air, inside.grid.spacing_ijk_mm) < WIDEST_HOLE_CM2:
             wanted = LEAST_DEEP_AT_HOLE
         else:
             continue
         chosen[piece] = deep > wanted
     # Around a pocket, voxels hold air in part: its rim, and bubbles in the sulci.
-    rim = chosen[pieces]
+    rim = chosen[parts]
     for _ in range(RIM_VOXELS):
         rim = grown(rim)
     rim &= mask & (depth > -1) & (hu < inside.brain_hu - CERTAINLY_AIR_HU)
@@ -160,26 +159,24 @@ def holes_cm2(inside: InsideSkull, up: npt.ArrayLike = (0, 0, 1)) -> FloatArray:
     up
         Direction of the top of the head, in the CT's LPS space.
     """
-    rays = rays_from(inside.hu_kji, np.asarray(inside.grid.spacing_ijk_mm[::-1]), inside.centre_kji)
-    surface = inside.radii_mm[:, None]
+    rays, surface = inside.rays, inside.radii_mm[:, None]
     near = (rays.radii_mm >= surface - BEFORE_MM) & (rays.radii_mm <= surface + BEHIND_MM)
     thin = inside.brain_hu + max(THIN_BONE_HU, NOISE_FACTOR * inside.noise_hu)
     no_bone = ~((rays.values > thin) & rays.in_field & near).any(axis=1)
-    gone = no_bone & _vault(inside, rays, inside.grid.direction.T @ np.asarray(up, dtype=np.float64))
+    gone = no_bone & _vault(inside, inside.grid.direction.T @ np.asarray(up, dtype=np.float64))
     areas = solid_angles() * (inside.radii_mm + HALF_BONE_MM) ** 2 / 100
     found = [float(areas[patch].sum()) for patch in _patches(gone)]
     return np.sort(np.array([area for area in found if area > LEAST_HOLE_CM2]))[::-1]
 
 
-def _vault(inside: InsideSkull, rays: Rays, up: FloatArray) -> BoolArray:
+def _vault(inside: InsideSkull, up: FloatArray) -> BoolArray:
     """Return the directions of the vault: up, thinly covered, and in the field of view."""
-    directions = unit_directions()
+    rays, in_view, directions = inside.rays, inside.in_view, unit_directions()
     front = np.cross(np.cross(up, inside.grid.direction.T @ np.array([0.0, -1.0, 0.0])), up)
     front /= max(1e-6, float(np.linalg.norm(front)))
     level = directions @ up - VAULT_COSINE_IN_FRONT * np.maximum(directions @ front, 0)
     surface = inside.radii_mm[:, None]
     covered = (rays.radii_mm > surface) & (rays.radii_mm < surface + COVER_MM)
-    in_view = _in_view(inside, rays)
     air = rays.values < -300
     reached = (air & in_view & covered).any(axis=1)
     base: BoolArray = np.asarray(~reached & (in_view | ~covered).all(axis=1))
@@ -189,42 +186,6 @@ def _vault(inside: InsideSkull, rays: Rays, up: FloatArray) -> BoolArray:
     cut = (~in_view).any(axis=1) & (np.where(in_view, 1000, np.arange(len(rays.radii_mm))).min(axis=1) <= outside)
     vault: BoolArray = (level > VAULT_COSINE) & reached & ~cut & ~base
     return vault
-
-
-def _in_view(inside: InsideSkull, rays: Rays) -> BoolArray:
-    """Return whether samples lie in the field of view: a box, or a cylinder with a constant value around it."""
-    hu, found = inside.hu_kji, rays.in_field.copy()
-    directions, spacing = unit_directions(), inside.grid.spacing_ijk_mm
-    for axis in range(3):
-        # Slices of one value were filled in.
-        others = tuple({0, 1, 2} - {axis})
-        filled = np.flatnonzero(hu.max(axis=others) > hu.min(axis=others))
-        if len(filled):
-            at = inside.centre_kji[axis] + directions[:, 2 - axis, None] * rays.radii_mm / spacing[2 - axis]
-            found &= (at > filled[0] - 0.5) & (at < filled[-1] + 0.5)
-    disc = _disc_of((hu > hu.min() + 0.5).any(axis=0))
-    if disc is None:
-        return found
-    (row, column), radius = disc
-    _, y, x = (float(v) for v in inside.centre_kji)
-    off_x = (x - column) * spacing[0] + directions[:, :1] * rays.radii_mm
-    off_y = (y - row) * spacing[1] + directions[:, 1:2] * rays.radii_mm
-    margin = 2 * max(spacing[:2])
-    found &= off_x**2 + off_y**2 < (radius * spacing[0] - margin) ** 2
-    return found
-
-
-def _disc_of(valid: BoolArray) -> tuple[tuple[float, float], float] | None:
-    """Return the middle (row, column) and radius of a mask that is a disc; ``None`` if it is another shape."""
-    rows, columns = np.flatnonzero(valid.any(axis=1)), np.flatnonzero(valid.any(axis=0))
-    if not len(rows) or valid.all():
-        return None
-    top, bottom, left, right = int(rows[0]), int(rows[-1]), int(columns[0]), int(columns[-1])
-    middle, radius = ((top + bottom) / 2, (left + right) / 2), max(bottom - top + 1, right - left + 1) / 2
-    j, i = np.ogrid[: valid.shape[0], : valid.shape[1]]
-    disc = (j - middle[0]) ** 2 + (i - middle[1]) ** 2 <= radius**2
-    same = int(np.count_nonzero(valid & disc)) / int(np.count_nonzero(valid | disc))
-    return (middle, radius) if same > 0.97 else None
 
 
 def _patches(chosen: BoolArray) -> list[npt.NDArray[np.intp]]:

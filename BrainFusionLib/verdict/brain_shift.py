@@ -19,6 +19,7 @@ from BrainFusionLib.evidence import BrainShift
 from BrainFusionLib.geometry import FloatArray, Grid, apply_affine
 from BrainFusionLib.intensity.inside import InsideSkull, grown, pooled_to
 from BrainFusionLib.transform import Transform
+from BrainFusionLib.verdict.binning import bins_of
 from BrainFusionLib.verdict.matching import Shifts, Whole, gains, shifts_within
 from BrainFusionLib.volume import BoolArray, Volume, VoxelArray
 
@@ -48,7 +49,8 @@ LEAST_NATS, LEAST_COVERED, MOST_VOXEL_MM = 0.03, 0.5, 7.0
 TOO_SMALL, RANGE = (1.02, 0.164), (0.87, 1.3)
 
 
-Voxels = tuple[npt.NDArray[np.intp], ...]
+# Indices of voxels: in the flat volume, (n,), and kji, (n, 3).
+Voxels = tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]
 
 
 @dataclass(frozen=True)
@@ -61,10 +63,8 @@ class _Pair:
         HU without low frequencies; 0 outside `weight`.
     weight
         1 in soft tissue inside the skull.
-    inside
-        Inside the skull.
     bins
-        The MRI's bin.
+        The MRI's bin; `BINS` outside the skull.
     depth
         Below the inner table, mm.
     edge_kji, blocks_kji
@@ -74,8 +74,7 @@ class _Pair:
     grid: Grid
     ct: VoxelArray
     weight: VoxelArray
-    inside: BoolArray
-    bins: npt.NDArray[np.intp]
+    bins: npt.NDArray[np.int32]
     depth: VoxelArray
     edge_kji: Whole
     blocks_kji: Whole
@@ -165,13 +164,12 @@ def _pair(ct_in_mri: Volume, mri: Volume, inside: InsideSkull, transform: Transf
     ratio = _smooth(
         signal / np.maximum(low, np.float32(1e-3) * low.max() + np.float32(1e-12)), whole, MRI_SMOOTH_MM, spacing
     )
-    bins = np.searchsorted(np.quantile(ratio[mask], np.linspace(0, 1, BINS + 1)[1:-1]), ratio)
+    bins = bins_of(ratio, np.quantile(ratio[mask], np.linspace(0, 1, BINS + 1)[1:-1]))
+    bins[~mask] = BINS
     ct, weight, depth = (np.pad(array, beyond) for array in (ct, weight, depth))
-    mask, bins = np.pad(mask, beyond), np.pad(bins, beyond)
-    k, j, i = mask.shape
-    return _Pair(
-        replace(grid, size_ijk=(i, j, k), origin_lps_mm=tuple(origin)), ct, weight, mask, bins, depth, edge, blocks
-    )
+    bins = np.pad(bins, beyond, constant_values=BINS)
+    k, j, i = ct.shape
+    return _Pair(replace(grid, size_ijk=(i, j, k), origin_lps_mm=tuple(origin)), ct, weight, bins, depth, edge, blocks)
 
 
 def _smooth(values: VoxelArray, weight: VoxelArray, sigma_mm: float, spacing_kji_mm: FloatArray) -> VoxelArray:
@@ -218,44 +216,48 @@ def _matched(pair: _Pair, blocks: _Blocks) -> tuple[FloatArray, float, list[floa
     """Return the shifts of the prediction (n, 3) kji mm, their noise, and the information of none, affine and all."""
     shifts = shifts_within(REACH_MM, pair.spacing)
     field: FloatArray = np.zeros((len(blocks.at), 3))
-    noise, started, at = 0.0, 0.0, np.nonzero(pair.weight)
+    noise, started, flat = 0.0, 0.0, np.flatnonzero(pair.weight)
+    at = flat, np.stack(np.unravel_index(flat, pair.weight.shape), axis=1)
     for turn in range(ROUNDS):
-        values, variance, information = _predicted(pair, blocks, field, at)
+        mean, variance, information = _learned(pair, blocks, field, at)
         started = started if turn else information
         weight = np.float32(TEMPERATURE / variance)
         gained = gains(
-            pair.ct * weight, pair.weight * (np.float32(-0.5) * weight), values, blocks.at * pair.edge_kji,
-            pair.edge_kji, shifts,
+            pair.ct * weight, pair.weight * (np.float32(-0.5) * weight), mean.take(pair.bins),
+            blocks.at * pair.edge_kji, pair.edge_kji, shifts,
         )  # fmt: skip
         gained = _shared(gained, blocks, pair)
         field, noise = _relaxed(gained, blocks, shifts, field)
     field = _between_voxels(gained, blocks, shifts, field)
     design = np.column_stack([np.ones(len(blocks.at)), blocks.at - blocks.at.mean(axis=0)])
     affine = design @ np.linalg.lstsq(design, field, rcond=None)[0]
-    informed = [started, *(_predicted(pair, blocks, shift, at)[2] for shift in (affine, field))]
+    informed = [started, *(_learned(pair, blocks, shift, at)[2] for shift in (affine, field))]
     return field, noise, informed
 
 
-def _predicted(pair: _Pair, blocks: _Blocks, field: FloatArray, at: Voxels) -> tuple[VoxelArray, float, float]:
-    """Return the CT predicted from the unshifted MRI, the variance left in the CT, and the information, nats a voxel.
+def _learned(pair: _Pair, blocks: _Blocks, field: FloatArray, at: Voxels) -> tuple[VoxelArray, float, float]:
+    """Return the CT's mean by the MRI's bin, the variance left in the CT, and the information, nats a voxel.
 
-    The prediction is learned at the shifts given, from the voxels `at`: those with a weight.
+    The means, (BINS + 1,) with 0 for outside the skull, are those at the shifts given of the voxels `at`: those with a
+    weight.
     """
-    seen = at
+    flat, kji = at
+    seen = flat
     if field.any():
         moved = _at_voxels(pair, blocks, field, at) / pair.spacing
-        last = np.array(pair.ct.shape) - 1
-        seen = tuple(np.clip(np.rint(np.stack(at, axis=1) + moved).astype(np.intp), 0, last).T)
-    both = pair.inside[seen]
-    values, bins = pair.ct[at][both], pair.bins[seen][both]
+        _, tall, wide = pair.ct.shape
+        k, j, i = np.clip(np.rint(kji + moved).astype(np.intp), 0, np.array(pair.ct.shape) - 1).T
+        seen = (k * tall + j) * wide + i
+    bins = pair.bins.take(seen)
+    both = bins < BINS
+    values, bins = pair.ct.take(flat)[both], bins[both]
     count = np.bincount(bins, minlength=BINS).astype(np.float64)
     total = np.bincount(bins, values, minlength=BINS).astype(np.float64)
     # Neighbouring bins share; 20 voxels of mean 0 keep empty bins at 0.
     mean = (_with_neighbours(total) / (_with_neighbours(count) + 20)).astype(np.float32)
     left = float(np.var(values - mean[bins])) + 1e-6
     information = 0.5 * float(np.log((np.var(values) + 1e-6) / left))
-    predicted: VoxelArray = np.where(pair.inside, mean[pair.bins], np.float32(0))
-    return predicted, left, information
+    return np.append(mean, np.float32(0)), left, information
 
 
 def _with_neighbours(line: FloatArray) -> FloatArray:
@@ -272,7 +274,7 @@ def _at_voxels(pair: _Pair, blocks: _Blocks, field: FloatArray, at: Voxels) -> F
         where = np.clip((np.arange(count * edge) + 0.5) / edge - 0.5, 0, count - 1)
         hat = np.maximum(0, 1 - np.abs(np.subtract.outer(where, np.arange(count))))
         dense = np.moveaxis(np.tensordot(hat, dense, axes=(1, axis)), 0, axis)
-    values: FloatArray = dense[at]
+    values: FloatArray = dense.reshape(-1, 3).take(at[0], axis=0)
     return values
 
 
@@ -303,7 +305,9 @@ def _relaxed(gained: VoxelArray, blocks: _Blocks, shifts: Shifts, start: FloatAr
         alone = first and step == 0
         stiff = (PRIOR + (0 if alone else smooth) * blocks.neighbours).astype(np.float32)
         pull = (smooth * blocks.sums(field)).astype(np.float32)
-        likely = gained + pull @ mm.T - 0.5 * stiff[:, None] * squared
+        likely = pull @ mm.T
+        likely += gained
+        likely -= 0.5 * stiff[:, None] * squared
         likely -= likely.max(axis=1, keepdims=True)
         np.exp(likely, out=likely)
         likely /= likely.sum(axis=1, keepdims=True)

@@ -41,8 +41,7 @@ def skull_fit(ct_in_mri: Volume, mri: Volume, head: BoolArray | None = None) -> 
     if np.count_nonzero(bone) < LEAST_BONE:
         return None
     signal = pooled(mri.array_kji, steps_kji)
-    bright = float(np.percentile(signal, 99))
-    low = float(np.percentile(signal, 1))
+    low, bright = (float(value) for value in np.percentile(signal, (1, 99)))
     if bright <= low:
         return None
     reach_kji = [max(1, round(REACH * VOXEL_MM / size)) for size in voxel_kji]

@@ -95,9 +95,11 @@ def _inner_edges(smooth: VoxelArray, spacing_kji: FloatArray) -> tuple[FloatArra
     at = np.argwhere(bone[1:-1, 1:-1, 1:-1] & ~core) + 1
     if len(at) > MOST_EDGES:
         at = at[np.sort(np.random.default_rng(0).choice(len(at), MOST_EDGES, replace=False))]
+    strides = np.array([smooth.shape[1] * smooth.shape[2], smooth.shape[2], 1])
+    values, here = smooth.ravel(), at @ strides
     slopes = [
-        (smooth[tuple((at + step).T)] - smooth[tuple((at - step).T)]) / (2 * size)
-        for step, size in zip(np.eye(3, dtype=int), spacing_kji, strict=True)
+        (values.take(here + step) - values.take(here - step)) / (2 * size)
+        for step, size in zip(strides, spacing_kji, strict=True)
     ]
     slope: FloatArray = np.stack(slopes, axis=1).astype(np.float64)
     steep = np.linalg.norm(slope, axis=1)
@@ -108,18 +110,24 @@ def _inner_edges(smooth: VoxelArray, spacing_kji: FloatArray) -> tuple[FloatArra
         near = _walked(smooth, at, -normals / spacing_kji, np.array([distance]))[:, 0]
         clear = (near < SOFT_HIGH_HU) & (near > SOFT_LOW_HU)
         at, normals = at[clear], normals[clear]
-    far = _walked(smooth, at, -normals / spacing_kji, np.arange(CLEAR_MM, ACROSS_MM, WALK_MM))
-    enclosed = _first(far > SOFT_HIGH_HU) < _first(far < SOFT_LOW_HU)
+    enclosed, todo = np.zeros(len(at), bool), np.arange(len(at))
+    for distances in np.array_split(np.arange(CLEAR_MM, ACROSS_MM, WALK_MM), 4):
+        far = _walked(smooth, at[todo], -normals[todo] / spacing_kji, distances)
+        to_bone, to_air = _first(far > SOFT_HIGH_HU), _first(far < SOFT_LOW_HU)
+        enclosed[todo] = to_bone < to_air
+        todo = todo[np.isinf(to_bone) & np.isinf(to_air)]
     return at[enclosed].astype(np.float64), normals[enclosed]
 
 
 def _walked(array: VoxelArray, at: FloatArray, per_mm: FloatArray, distances_mm: FloatArray) -> VoxelArray:
     """Return the nearest voxels along lines, NaN outside; (lines, distances)."""
-    index = np.rint(at[:, None] + per_mm[:, None] * distances_mm[:, None]).astype(np.int32)
-    shape = np.array(array.shape)
-    inside = ((index >= 0) & (index < shape)).all(axis=2)
-    k, j, i = np.moveaxis(np.clip(index, 0, shape - 1), 2, 0)
-    found: VoxelArray = np.where(inside, array[k, j, i], np.float32(np.nan))
+    inside = np.ones((len(at), len(distances_mm)), bool)
+    flat = np.zeros(inside.shape, np.int32)
+    for axis, size in enumerate(array.shape):
+        place = np.rint(at[:, axis, None] + per_mm[:, axis, None] * distances_mm)
+        inside &= np.asarray((place >= 0) & (place < size))
+        flat = flat * np.int32(size) + np.clip(place, 0, size - 1).astype(np.int32)
+    found: VoxelArray = np.where(inside, array.ravel().take(flat), np.float32(np.nan))
     return found
 
 

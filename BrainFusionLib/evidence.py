@@ -77,14 +77,18 @@ class GivenPose(ByValue):
     found
         The evidence of the registration; ``None`` if its pose was refused.
     apart_mm
-        Distance of the two at the worst of six points around the head; ``None`` if the registered pose was refused.
+        Distance of the registered pose from the rigid part of the given one, at the worst of six points around the
+        head; ``None`` if the registered pose was refused.
     typical_mm
-        Root mean square distance at these points.
+        Root mean square distance from the given transform itself at these points.
+    stretch_mm
+        How far the given transform is from its rigid part at the worst of them: 0 if it is rigid.
     """
 
     found: PoseEvidence | None
     apart_mm: float | None
     typical_mm: float | None
+    stretch_mm: float = 0.0
 
 
 @dataclass(frozen=True, eq=False)

@@ -234,6 +234,11 @@ def test_given_affine_transform_is_used_with_a_note(pair: PhantomPair) -> None:
     assert result.transform is given
     assert np.array_equal(result.ct_in_mri.array_kji, resampled(pair, given))
     assert result.notes[-1].startswith("the transform given is not rigid but affine")
+    # 5 % of 70 mm, of a pose that is right but for its stretch.
+    assert result.evidence.given is not None
+    assert result.evidence.given.stretch_mm == pytest.approx(3.5, abs=0.1)
+    assert result.evidence.given.typical_mm == pytest.approx(3.5 / 3**0.5, abs=0.4)
+    assert "given_stretches" in {finding.code for finding in result.verdict.findings}
     assert "+5.26 % feet-head" in result.pose.movement
     assert np.allclose(result.pose.rigid.moving_from_fixed_lps, pair.transform.moving_from_fixed_lps, atol=1e-9)
 

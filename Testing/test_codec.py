@@ -126,7 +126,10 @@ local_fits = built(
 evidence = built(
     Evidence,
     pose=maybe | pose_evidence,
-    given=maybe | built(GivenPose, found=maybe | pose_evidence, apart_mm=maybe | numbers, typical_mm=maybe | numbers),
+    given=maybe
+    | built(
+        GivenPose, found=maybe | pose_evidence, apart_mm=maybe | numbers, typical_mm=maybe | numbers, stretch_mm=numbers
+    ),
     coverage=maybe | numbers,
     local=maybe
     | built(LocalErrors, spacing_mm=numbers, points_lps_mm=points, shifts_mm=points, fit=maybe | local_fits),

@@ -175,6 +175,13 @@ def test_given_pose_is_judged_by_its_distance(apart_mm, colour):
         assert verdict.bound_mm == pytest.approx(np.hypot(0.8 * apart_mm, alone.bound_mm))
 
 
+def test_given_transform_that_stretches_the_head_is_amber():
+    verdict = judged(None, given=GivenPose(GOOD, 0.1, 1.5, stretch_mm=2.1))
+    assert verdict.colour == "amber"
+    assert "stretches or shears the head by up to 2.1 mm" in verdict.reasons[0]
+    assert verdict.expected_error_mm > 1.5
+
+
 def test_given_pose_is_judged_by_the_registration_too():
     mirrored = replace(GOOD, mirrored_margin_nats=-0.2)
     assert judged(None, given=GivenPose(mirrored, 0.1, 0.1)).colour == "red"

@@ -271,7 +271,7 @@ def _check_given(request: Request, inputs: Inputs, pose: Pose, device: str, cloc
     )  # fmt: skip
     if refusal(Evidence(pose=found.evidence)) is not None:
         return REFUSED
-    return compared(pose.rigid, found.transform, found.evidence, inputs.mri.grid.centre_lps_mm)
+    return compared(pose.transform, found.transform, found.evidence, inputs.mri.grid.centre_lps_mm)
 
 
 # --- parts of the steps --------------------------------------------------------------------------------------------

@@ -61,6 +61,7 @@ _NAMED: dict[str, Named] = {
     **{f"pose.{name}": named for name, named in _POSE.items()},
     **{f"given.found.{name}": (f"registration as a check: {words}", unit) for name, (words, unit) in _POSE.items()},
     "given.apart_mm": ("given pose to the registered one, largest distance", "mm"),
+    "given.stretch_mm": ("given transform to its rigid part, largest distance", "mm"),
     "given.typical_mm": ("given pose to the registered one, root mean square", "mm"),
     "coverage": ("part of the MRI's head that the CT covers", "%"),
     "local.spacing_mm": ("distance between regions tested", "mm"),

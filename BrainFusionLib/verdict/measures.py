@@ -58,6 +58,11 @@ def check_refused(evidence: Evidence) -> float | None:
     return None if evidence.given is None else float(evidence.given.apart_mm is None)
 
 
+def stretch_mm(evidence: Evidence) -> float | None:
+    """Return how far a given transform stretches or shears the head."""
+    return None if evidence.given is None else evidence.given.stretch_mm
+
+
 def apart_mm(evidence: Evidence) -> float | None:
     """Return the distance of a given pose from the registered one."""
     return None if evidence.given is None else evidence.given.apart_mm

@@ -34,6 +34,12 @@ CRITERIA: tuple[Criterion, ...] = (
         text="the transform given is {value:.1f} mm from the result of a registration (limit {limit:g} mm)",
     ),
     Criterion(
+        # A registration here is rigid: it cannot tell whether the voxels of the MRI were wrong by that much.
+        "given_stretches", "stretch of the given transform", measures.stretch_mm, "at most", amber=0.5, unit="mm",
+        text="the transform given is not rigid: it stretches or shears the head by up to {value:.1f} mm, which a rigid "
+        "registration cannot confirm",
+    ),
+    Criterion(
         # With less overlap, any score can occur by chance.
         "overlap", "overlap of the heads", measures.overlap, "at least", amber=0.5, red=0.25, refuse=0.25,
         text="only {percent:.0f} % of the smaller head lies inside the other volume (minimum {limit_percent:.0f} %)",

@@ -26,6 +26,7 @@ from BrainFusionLib.cohort.review_server import POLICY, ReviewServer
 from BrainFusionLib.cohort.reviewed import Changed, decide_on, decisions_in, find_cases, look_at, refresh_overview
 from BrainFusionLib.cohort.row import Row
 from BrainFusionLib.cohort.running import table
+from BrainFusionLib.cohort.states import States
 from BrainFusionLib.errors import BrainFusionError, ImageFileError, RecordError, SettingsError
 from BrainFusionLib.folder import write_case
 from BrainFusionLib.io import write_json
@@ -127,6 +128,32 @@ def test_the_cohorts_page_shows_what_was_decided_and_what_is_void_by_now(folder:
     record.write_text(
         record.read_text(encoding="utf-8").replace('"device": "cpu"', '"device": "cuda"'), encoding="utf-8"
     )
+    assert decisions_in(folder)["amber"].startswith("Void: Approved by")
+
+
+@pytest.mark.parametrize("now", ["another result", "no result"])
+def test_a_decision_is_not_shown_with_another_patients_case_of_that_name(folder: Path, now: str) -> None:
+    decide(folder, "amber", "reject", "not this patient")
+    shutil.rmtree(folder / "amber")
+    if now == "another result":
+        add_case(folder, "amber", RED)
+    else:
+        (folder / "cohort.tsv").write_text(table([Row("amber", "refused", error="no pose")]), encoding="utf-8")
+    case = case_named(folder, "amber")
+    seen = look_at(case, folder)
+    assert (seen.lines, seen.state, States(folder).of([case])) == ((), "unsigned", ["unsigned"])
+    assert "amber" not in decisions_in(folder)
+    assert len(read_lines(folder)) == 1
+
+
+def test_the_cohorts_page_says_void_when_voxels_were_changed(folder: Path) -> None:
+    decide(folder, "amber", "approve")
+    states, cases = States(folder), [case_named(folder, "amber")]
+    assert states.of(cases) == ["approved"]
+    (folder / "amber" / "fused.nii.gz").touch()  # nothing has changed
+    assert states.of(cases) == ["approved"]
+    (folder / "amber" / "fused.nii.gz").write_bytes(b"others")
+    assert states.of(cases) == ["void"]
     assert decisions_in(folder)["amber"].startswith("Void: Approved by")
 
 

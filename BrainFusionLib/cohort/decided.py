@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
 
+from BrainFusionLib.case.result import Result
 from BrainFusionLib.cohort.row import cell_text
 from BrainFusionLib.errors import ImageFileError, RecordError
 from BrainFusionLib.io.tables import format_csv, parse_csv
@@ -41,6 +42,16 @@ class Line:
 
 
 COLUMNS = tuple(field.name for field in fields(Line))
+
+
+def is_about(line: Line, result: Result | None) -> bool:
+    """Return whether a line of ``review.tsv`` is about a result: a case of the same name may be another patient's now.
+
+    A result has its decisions with it; one of other inputs does not take them over. Without a result, what was decided
+    without one counts.
+    """
+    decided = {("", "")} if result is None else {(d.signed.pose, d.signed.result) for d in result.decisions}
+    return (line.pose_sha256, line.result_sha256) in decided
 
 
 @contextmanager

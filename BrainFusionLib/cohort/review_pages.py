@@ -8,7 +8,8 @@ from pathlib import Path
 from BrainFusionLib.case.decision import NO_SIGNATURE, State
 from BrainFusionLib.case.result import WARNING
 from BrainFusionLib.cohort.overview import state_of_row
-from BrainFusionLib.cohort.reviewed import Case, Seen, States, contents_of, look_at
+from BrainFusionLib.cohort.reviewed import Seen, contents_of, look_at
+from BrainFusionLib.cohort.states import Case, States
 from BrainFusionLib.io.reading import shown
 from BrainFusionLib.quantities import counted
 from BrainFusionLib.report.contents import ReportContents, ReportPicture, viewer_of

@@ -26,7 +26,8 @@ from urllib.parse import parse_qs, urlsplit
 from BrainFusionLib.case.codec import from_plain
 from BrainFusionLib.case.decision import Action
 from BrainFusionLib.cohort.review_pages import case_page, list_page
-from BrainFusionLib.cohort.reviewed import Case, Changed, States, decide_on
+from BrainFusionLib.cohort.reviewed import Changed, decide_on
+from BrainFusionLib.cohort.states import Case, States
 from BrainFusionLib.errors import BrainFusionError, ImageFileError, RecordError
 from BrainFusionLib.report.page import raw, style_sheet
 

@@ -13,11 +13,11 @@ from BrainFusionLib.case.codec import from_document
 from BrainFusionLib.case.decision import Action, Decision, Signed, Standing, State, decide, state_of
 from BrainFusionLib.case.record import read_document, read_record
 from BrainFusionLib.case.result import Result
-from BrainFusionLib.case.standing import standings_of
-from BrainFusionLib.cohort.decided import Line, add_line, only_reviewer, read_lines
+from BrainFusionLib.cohort.decided import Line, add_line, is_about, only_reviewer, read_lines
 from BrainFusionLib.cohort.one_case import SEAL, Seal
 from BrainFusionLib.cohort.overview import overview, worst_first
 from BrainFusionLib.cohort.row import COLUMNS, OVERVIEW, TABLE, Row
+from BrainFusionLib.cohort.states import Case, States
 from BrainFusionLib.errors import BrainFusionError, ImageFileError, RecordError, SettingsError
 from BrainFusionLib.io import write_text
 from BrainFusionLib.io.tables import parse_csv
@@ -36,24 +36,6 @@ class Changed(SettingsError):  # noqa: N818  (an answer)
 
 
 @dataclass(frozen=True)
-class Case:
-    """One case: its row of the table, its record, its seal's file, and a small picture, JPEG in base 64.
-
-    `record` and `seal` are ``None`` for a case without a result.
-    """
-
-    row: Row
-    record: Path | None = None
-    seal: Path | None = None
-    thumbnail: str = ""
-
-    @property
-    def name(self) -> str:
-        """Its name in the tables."""
-        return self.row.case
-
-
-@dataclass(frozen=True)
 class Seen:
     """What is to be seen of a case at this moment.
 
@@ -66,7 +48,7 @@ class Seen:
     standings
         The decisions in the result, with whether they hold.
     lines
-        The decisions in ``review.tsv``.
+        The decisions in ``review.tsv`` that are about this result; of a case without a result, those made without one.
     mark
         Changes with every decision and with the result, so that nobody decides on what is not shown.
     """
@@ -114,7 +96,8 @@ def find_cases(folder: Path) -> list[Case]:
 
 def look_at(case: Case, folder: Path) -> Seen:
     """Return what is to be seen of a case; all its files are read."""
-    lines = tuple(line for line in read_lines(folder) if line.case == case.name)
+    lines: tuple[Line, ...] = tuple(line for line in read_lines(folder) if line.case == case.name)
+    every = len(lines)
     result: Result | None = None
     problem, made = "", ""
     standings: tuple[Standing, ...] = ()
@@ -130,47 +113,8 @@ def look_at(case: Case, folder: Path) -> Seen:
                 problem = f"changed since the result was made: {', '.join(changed)}. Run the case again."
         except BrainFusionError as error:
             result, problem = None, f"The result cannot be read: {_without_place(error, case.record)}"
-    return Seen(result, problem, standings, lines, f"{len(lines)}-{len(standings)}-{made}")
-
-
-class States:
-    """What the last approval or rejection of each case says, without reading its volumes: for the list of all cases.
-
-    A record is read again only when it has changed on the disk.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._known: dict[Path, tuple[tuple[int, int], State]] = {}
-
-    def of(self, cases: Sequence[Case]) -> list[State]:
-        """Return the state of each case."""
-        try:
-            lines = read_lines(self._folder)
-        except BrainFusionError:  # the page of a case says what is wrong
-            lines = []
-        last = {line.case: line.action for line in lines if line.action != "comment"}
-        return [self._of(case, last.get(case.name, "")) for case in cases]
-
-    def _of(self, case: Case, action: str) -> State:
-        without: State = "rejected" if action == "reject" else "unsigned"
-        if case.record is None:
-            return without
-        try:
-            found = case.record.stat()
-            now = found.st_mtime_ns, found.st_size
-            if self._known.get(case.record, (None, without))[0] != now:
-                self._known[case.record] = now, self._read(case.record)
-            return self._known[case.record][1]
-        except (OSError, BrainFusionError):
-            return without
-
-    @staticmethod
-    def _read(record: Path) -> State:
-        standings = standings_of(read_record(record))
-        state = state_of(standings)
-        last = next((s.decision for s in reversed(standings) if s.decision.action != "comment"), None)
-        return "void" if last is not None and last.signed.result != record_sha256(record) else state
+    lines = tuple(line for line in lines if is_about(line, result))
+    return Seen(result, problem, standings, lines, f"{every}-{len(standings)}-{made}")
 
 
 def decisions_in(folder: Path) -> dict[str, str]:
@@ -190,13 +134,16 @@ def decisions_about(cases: Sequence[Case], folder: Path) -> dict[str, str]:
         The table of decisions cannot be read.
     """
     said: dict[str, list[str]] = {}
+    known, states_of = {case.name: case for case in cases}, States(folder)
     for line in read_lines(folder):
+        if line.case not in known or not is_about(line, states_of.result(known[line.case])):
+            continue
         sentences = said.setdefault(line.case, [])
         if line.action != "comment":
             sentences.clear()
         sentences.append(line.sentence)
     decided = [case for case in cases if case.name in said]
-    states = States(folder).of(decided)
+    states = states_of.of(decided)
     return {
         case.name: ("Void: " if state == "void" else "") + "; ".join(said[case.name])
         for case, state in zip(decided, states, strict=True)

@@ -12,7 +12,7 @@ import pydicom
 import pytest
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
-from BrainFusionLib.errors import GeometryError, ImageFileError
+from BrainFusionLib.errors import GeometryError, ImageContentError, ImageFileError
 from BrainFusionLib.geometry import rotation_matrix
 from BrainFusionLib.io import read_volume
 from Testing.test_io_dicom import (
@@ -187,6 +187,70 @@ def test_volumes_at_one_place_are_told_apart_by_what_differs(folder, keyword, va
         write_slice(folder / f"B{height}", above(height), **{keyword: values[1]})
     with pytest.raises(ImageFileError, match=rf"2 DICOM series(.|\n)*{keyword} '{values[1]}"):
         read_volume(folder)
+
+
+TWO = ["MAGNITUDE", "PHASE"]
+
+
+@pytest.mark.parametrize(
+    ("tags", "words"),
+    [
+        ((("MRImageFrameTypeSequence", "ComplexImageComponent", TWO),), "ComplexImageComponent 'PHASE'"),
+        (
+            (
+                ("MRImageFrameTypeSequence", "ComplexImageComponent", [*TWO, *TWO]),
+                ("MREchoSequence", "EffectiveEchoTime", [5, 5, 9, 9]),
+            ),
+            "EffectiveEchoTime '9.0', ComplexImageComponent 'PHASE'",
+        ),
+        ((("FrameContentSequence", "DimensionIndexValues", [[1, 1], [1, 2]]),), "dimension 2 '2'"),
+    ],
+)
+def test_frames_at_one_place_are_told_apart_by_one_attribute_or_by_several(tmp_path, tags, words):
+    count = len(tags[0][2])
+    path = write_enhanced(tmp_path / "a.dcm", [above(z) for z in (0, 2, 4)] * count)
+    data = pydicom.dcmread(path)
+    for n, frame in enumerate(data.PerFrameFunctionalGroupsSequence):
+        for sequence, keyword, values in tags:
+            item = pydicom.Dataset()
+            setattr(item, keyword, values[n // 3])
+            setattr(frame, sequence, [item])
+    data.save_as(path)
+    with pytest.raises(ImageFileError, match=rf"{count} DICOM series(.|\n)*{words}"):
+        read_volume(path)
+    assert read_volume(path, series=count).grid.size_ijk[2] == 3
+
+
+def test_images_sent_again_under_new_uids_are_copies(folder, whole):
+    for height in (0, 4, 6):
+        write_slice(folder / f"again{height}", above(height))
+    assert_same(folder, whole, "3 identical copies")
+
+
+def test_images_in_another_frame_of_reference_are_set_aside(folder, whole):
+    for file in folder.iterdir():
+        changed(file, FrameOfReferenceUID="1.9.1")
+    write_slice(folder / "reformatted", above(3), FrameOfReferenceUID="1.9.2")
+    assert_same(folder, whole, "1 image in another frame of reference")
+    for file in folder.iterdir():
+        changed(file, FrameOfReferenceUID=generate_uid())
+    assert read_volume(folder).grid.spacing_ijk_mm[2] == pytest.approx(1)
+
+
+def test_ct_slices_without_the_rescale_intercept_of_the_others_are_refused(folder):
+    odd = pydicom.dcmread(folder / "IM0003")
+    del odd.RescaleSlope, odd.RescaleIntercept
+    odd.save_as(folder / "IM0003", enforce_file_format=True)
+    with pytest.raises(ImageFileError, match="IM0003: 1 of 6 slices, this one among them, lack the rescale intercept"):
+        read_volume(folder)
+
+
+@pytest.mark.parametrize(("modality", "word"), [("PT", "PET"), ("US", "ultrasound")])
+def test_images_that_are_neither_ct_nor_mri_are_refused_as_one(folder, modality, word):
+    for file in folder.iterdir():
+        changed(file, Modality=modality)
+    with pytest.raises(ImageContentError, match=f"an MRI is needed here, but the DICOM headers say {word}"):
+        read_volume(folder, modality="MR")
 
 
 def test_stacks_of_a_multi_frame_file_are_listed(tmp_path):
@@ -388,3 +452,18 @@ def test_values_given_by_a_table_are_refused(folder):
     changed(folder / "IM0002", ModalityLUTSequence=[pydicom.Dataset()])
     with pytest.raises(ImageFileError, match="IM0002: its values are in a table"):
         read_volume(folder)
+
+
+@pytest.mark.parametrize(("meta", "data_set"), [("1.2.840.10008.1.2.1\0", True), ("1.2.840.10008.1.2\0", False)])
+def test_data_set_is_read_though_the_file_meta_information_names_another_encoding(folder, whole, meta, data_set):
+    for file in folder.iterdir():
+        data = pydicom.dcmread(file)
+        data.file_meta.TransferSyntaxUID = meta.rstrip("\0")
+        pydicom.dcmwrite(file, data, implicit_vr=data_set, little_endian=True, force_encoding=True)
+    np.testing.assert_array_equal(read_volume(folder).array_kji, whole.array_kji)
+
+
+def test_slice_of_no_frames_or_of_a_mosaic_taken_apart_is_one_slice(folder, whole):
+    for file in folder.iterdir():
+        changed(file, NumberOfFrames=0, ImageType=["DERIVED", "SPLIT_MOSAIC"])
+    np.testing.assert_array_equal(read_volume(folder).array_kji, whole.array_kji)

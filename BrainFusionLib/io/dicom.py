@@ -28,6 +28,8 @@ _OTHER_EXPORT = "Export it again as single-frame DICOM, or convert it to NIfTI w
 # Terms of Rescale Type for maps that spectral CTs make: iodine in mg/mL, effective atomic number, electron density, ...
 _OTHER_UNITS = frozenset({"OD", "MGML", "Z_EFF", "ED", "EDW", "PCT"})
 _MODALITIES: dict[str, Modality] = {"CT": "CT", "MR": "MR"}
+# Images that are neither; the 3D images of an angiography system (XA) are cone-beam CTs.
+_NEITHER = {"PT": "PET", "NM": "nuclear medicine", "US": "ultrasound"}
 _IMAGES: dict[Modality, str] = {"CT": "a CT", "MR": "an MRI"}
 
 
@@ -73,6 +75,13 @@ def _read(path: Path, modality: Modality | None, series: str | int | None) -> Vo
                 f"{path}: {_IMAGES[modality]} is needed here, but the DICOM headers say {_IMAGES[said]}. "
                 "Were CT and MRI swapped?"
             )
+        neither = _NEITHER.get(chosen.files[0].modality)
+        if modality and neither:
+            raise ImageContentError(
+                f"{path}: {_IMAGES[modality]} is needed here, but the DICOM headers say {neither}. Choose another "
+                "series."
+            )
+        _refuse_partly_scaled(chosen)
         slices = _load(chosen)
         array, grid, notes = stack_slices(slices)
         notes += _notes_on_files(chosen) + _notes_on_pixels(chosen, slices)
@@ -195,6 +204,23 @@ def _notes_on_pixels(series: Series, slices: Slices) -> tuple[str, ...]:
     )
 
 
+def _refuse_partly_scaled(series: Series) -> None:
+    """Refuse a CT of which some slices lack the rescale slope and intercept that the others have.
+
+    Raises
+    ------
+    ImageFileError
+        It is one: those slices would be 1000 HU off, or more.
+    """
+    lacking = [file for file in series.files if file.frames == 1 and not values_in(file.dataset, "RescaleIntercept")]
+    if 0 < len(lacking) < len(series.files) and series.files[0].text("Modality") == "CT":
+        raise ImageFileError(
+            f"{lacking[0].path}: {len(lacking)} of {len(series.files)} slices, this one among them, lack the rescale "
+            "intercept that the others have, so their values are not Hounsfield units. Export the original series "
+            "again."
+        )
+
+
 def _load(series: Series) -> Slices:
     """Read all pixels of a series, with the position of each slice."""
     planes, first = series.planes, series.planes[0]
@@ -203,7 +229,7 @@ def _load(series: Series) -> Slices:
             raise ImageFileError(
                 f"{file.path}: its values are in a table (Modality LUT), not read here. {_OTHER_EXPORT}"
             )
-        if "MOSAIC" in file.text("ImageType"):
+        if "MOSAIC" in file.text("ImageType").split("/"):
             raise ImageFileError(
                 f"{file.path}: is a mosaic of Siemens, many slices side by side in one picture, as of functional and "
                 "diffusion MRI. Choose another series, or convert it to NIfTI with dcm2niix."

@@ -94,7 +94,7 @@ class DicomFile:
     @property
     def frames(self) -> int:
         """How many slices the file holds."""
-        return self.count("NumberOfFrames", 1)
+        return self.count("NumberOfFrames", 1) or 1  # 0 is written for one
 
     @property
     def is_colour(self) -> bool:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 _PIXEL_DATA = 0x7FE00010
 # Float and Double Float Pixel Data: type and bits of a value.
 _FLOATS = {0x7FE00008: ("f4", 32), 0x7FE00009: ("f8", 64)}
+_TYPES_OF_PIXELS = (b"OB", b"OW", b"OF", b"OD", b"UN")
 _ENCAPSULATED_PLAIN = "1.2.840.10008.1.2.1.98"
 _ITEM, _END_OF_ITEMS = 0xFFFEE000, 0xFFFEE0DD
 # What 12 bits hold: a CT has no larger step, but at metal in the few scanners that store more.
@@ -110,8 +111,10 @@ def find_pixels(path: Path, dataset: Dataset, stream: WholeReads) -> PixelData |
     floats, bits = _FLOATS.get(found, ("", int(dataset.get("BitsAllocated") or 0)))
     if found != _PIXEL_DATA and not floats:
         return None
-    if not implicit:
-        stream.seek(4, os.SEEK_CUR)  # the type of the values
+    # The type of the values, where the data set has them: the file meta information of some says the contrary.
+    here = stream.tell()
+    implicit = stream.read(2) not in _TYPES_OF_PIXELS
+    stream.seek(here + (0 if implicit else 4))
     length = number(4)
     start = stream.tell()
     if length != _UNDEFINED:

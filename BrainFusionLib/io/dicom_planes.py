@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -41,9 +42,12 @@ _APART = (
     ("", "DiffusionBValue"), ("", "TriggerTime"), ("", "AcquisitionTime"), ("", "SeriesTime"),
     ("FrameContentSequence", "StackID"), ("FrameContentSequence", "TemporalPositionIndex"),
     ("MREchoSequence", "EffectiveEchoTime"), ("MRImageFrameTypeSequence", "FrameType"),
-    ("CTImageFrameTypeSequence", "FrameType"), ("CTReconstructionSequence", "ConvolutionKernel"),
-    ("MRDiffusionSequence", "DiffusionBValue"),
+    ("MRImageFrameTypeSequence", "ComplexImageComponent"), ("CTImageFrameTypeSequence", "FrameType"),
+    ("CTReconstructionSequence", "ConvolutionKernel"), ("MRDiffusionSequence", "DiffusionBValue"),
+    ("MRDiffusionSequence/DiffusionGradientDirectionSequence", "DiffusionGradientOrientation"),
 )  # fmt: skip
+# Of these attributes together: echoes of several time points, each as magnitude and phase.
+_MOST_TOGETHER = 3
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,14 +80,18 @@ class Plane:
         return float(np.cross(self.orientation[:3], self.orientation[3:]) @ self.position)
 
     def value(self, sequence: str, keyword: str) -> str:
-        """Return an attribute of the frame as text, by its sequence; of the file without one."""
+        """Return an attribute of the frame as text, by its sequence (with those around it); of the file without one."""
         if not sequence:
             return self.file.text(keyword)
-        for holder in self.holders:
-            for item in holder.get(sequence, []):
-                if keyword in item:
-                    return as_text(item.get(keyword))
-        return ""
+        items = list(self.holders)
+        for name in sequence.split("/"):
+            items = [inner for item in items for inner in item.get(name, [])]
+        return next((as_text(item.get(keyword)) for item in items if keyword in item), "")
+
+    @property
+    def frame_of_reference(self) -> str:
+        """The UID of the coordinates that its position is in."""
+        return self.file.text("FrameOfReferenceUID")
 
 
 @dataclass(frozen=True, eq=False)
@@ -169,9 +177,14 @@ def groups_of(files: Sequence[DicomFile]) -> list[Group]:
     aside += [_oddity(plane, alike[0][0]) for plane in small]
     found = []
     for group in large:
-        for label, part in _told_apart(group):
+        parts = _told_apart(group)
+        kept = _without_repeats(group) if len(parts) == 1 else group
+        if len(kept) < len(group):
+            parts = [("", kept)]
+        repeats = [("identical copy", "identical copies")] * (len(group) - len(kept))
+        for label, part in parts:
             described = _described(group[0], alike[0][0]) if len(large) > 1 else ""
-            found.append(Group(tuple(part), ", ".join(filter(None, (described, label))), _counted(aside)))
+            found.append(Group(tuple(part), ", ".join(filter(None, (described, label))), _counted([*repeats, *aside])))
     return found
 
 
@@ -208,14 +221,33 @@ def _same_pixels(a: DicomFile, b: DicomFile) -> bool:
     return bool(np.array_equal(left_pixels, right_pixels))
 
 
+def _without_repeats(planes: list[Plane]) -> list[Plane]:
+    """Return planes without those that show the pixels of another at its position, if one for each position is left.
+
+    An archive that sends a series twice gives its images new UIDs.
+    """
+    if _one_each(planes) or any(plane.file.frames > 1 for plane in planes):
+        return planes
+    by_position: dict[bytes, list[Plane]] = {}
+    for plane in planes:
+        before = by_position.setdefault(plane.position.tobytes(), [])
+        if not any(_same_pixels(plane.file, other.file) for other in before):
+            before.append(plane)
+    kept = [plane for plane in planes if plane in by_position[plane.position.tobytes()]]
+    return kept if _one_each(kept) else planes
+
+
 def _alike(planes: Sequence[Plane]) -> list[list[Plane]]:
-    """Return planes by modality, size, spacing and direction."""
+    """Return planes by modality, size, frame of reference, spacing and direction."""
+    references = {plane.frame_of_reference for plane in planes}
+    # Some de-identification gives each slice one of its own, which says nothing.
+    are_shared = 2 * len(references) <= len(planes)
     groups: list[list[Plane]] = []
     keys: list[tuple[Any, ...]] = []
     numbers: npt.NDArray[np.float64] = np.empty((0, 8))
     limits = np.array([_SAME_SPACING] * 2 + [_SAME_DIRECTION] * 6)
     for plane in planes:
-        key = (plane.file.text("Modality"), plane.file.size_ij)
+        key = (plane.file.text("Modality"), plane.file.size_ij, plane.frame_of_reference if are_shared else "")
         row = np.concatenate([plane.spacing, plane.orientation])
         close = np.flatnonzero((np.abs(numbers - row) <= limits).all(axis=1))
         match = next((n for n in close if keys[n] == key), None)
@@ -235,6 +267,11 @@ def _oddity(plane: Plane, usual: Plane) -> tuple[str, str]:
         return (f"image of modality {word}", f"images of modality {word}")
     if np.abs(plane.orientation - usual.orientation).max() > _SAME_DIRECTION:
         return ("image that points in another direction (a scout?)", "images that point in other directions (scouts?)")
+    if plane.file.size_ij == usual.file.size_ij and np.abs(plane.spacing - usual.spacing).max() <= _SAME_SPACING:
+        return (
+            "image in another frame of reference (a reformatted one?)",
+            "images in another frame of reference (reformatted ones?)",
+        )
     return ("image of another size or pixel spacing", "images of another size or pixel spacing")
 
 
@@ -246,23 +283,41 @@ def _described(plane: Plane, usual: Plane) -> str:
     )
     turned = np.degrees(np.arccos(np.clip(cosine, -1, 1)))
     words = f", turned by {turned:.2f} degrees against the first" if 0 < turned < _TILT_DEG else ""
+    if plane.frame_of_reference != usual.frame_of_reference:
+        words += ", in another frame of reference than the first"
     return f"{('sagittal', 'coronal', 'axial')[int(np.argmax(normal))]} slices of {size} pixels{words}"
 
 
 def _told_apart(planes: Sequence[Plane]) -> list[tuple[str, list[Plane]]]:
-    """Return planes by the attribute that tells those at one position apart; all of them where none does."""
+    """Return planes by what tells those at one position apart: one attribute or a few together; all where none does."""
     if _one_each(planes):
         return [("", list(planes))]
-    for sequence, keyword in _APART:
-        values = [plane.value(sequence, keyword) for plane in planes]
-        if not 1 < len(set(values)) <= max(2, len(planes) // 2):
-            continue
-        parts: dict[str, list[Plane]] = {}
-        for value, plane in zip(values, planes, strict=True):
-            parts.setdefault(value, []).append(plane)
-        if all(_one_each(part) for part in parts.values()):
-            return [(f"{keyword} {brief(value) if value else '(none)'}", part) for value, part in parts.items()]
+    most = max(2, len(planes) // 2)
+    known = [(keyword, [plane.value(sequence, keyword) for plane in planes]) for sequence, keyword in _APART]
+    for found in (known, _dimensions(planes)):
+        differing = [(keyword, values) for keyword, values in found if 1 < len(set(values)) <= most]
+        for chosen in (some for count in range(1, _MOST_TOGETHER + 1) for some in combinations(differing, count)):
+            parts: dict[tuple[str, ...], list[Plane]] = {}
+            for values, plane in zip(zip(*(values for _, values in chosen), strict=True), planes, strict=True):
+                parts.setdefault(values, []).append(plane)
+            if len(parts) <= most and all(_one_each(part) for part in parts.values()):
+                return [
+                    (", ".join(_valued(name, value) for (name, _), value in zip(chosen, values, strict=True)), part)
+                    for values, part in parts.items()
+                ]
     return [("", list(planes))]
+
+
+def _valued(keyword: str, value: str) -> str:
+    return f"{keyword} {brief(value) if value else '(none)'}"
+
+
+def _dimensions(planes: Sequence[Plane]) -> list[tuple[str, list[str]]]:
+    """Return each of the frames' Dimension Index Values, which number them where nothing known tells them apart."""
+    rows = [plane.value("FrameContentSequence", "DimensionIndexValues").split("/") for plane in planes]
+    if len({len(row) for row in rows}) > 1:
+        return []
+    return [(f"dimension {n}", list(column)) for n, column in enumerate(zip(*rows, strict=True), 1)]
 
 
 def _one_each(planes: Sequence[Plane]) -> bool:

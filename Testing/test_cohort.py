@@ -132,7 +132,7 @@ def test_markup_in_a_row_is_shown_as_text():
 def test_dry_run_only_lists_cases_and_problems(cohort, tmp_path, capsys):
     assert cli.main(["cohort", str(cohort), "-o", str(tmp_path / "out"), "--dry-run"]) == 2
     said = capsys.readouterr()
-    assert "4 cases, 1 problem." in said.out
+    assert "4 cases, 1 problem." in said.err
     assert "head01\t" in said.out
     assert not (tmp_path / "out").exists()
 

@@ -209,7 +209,9 @@ def test_bids_validator_accepts_the_derivative(phantoms, tmp_path, capsys):
     out = root / "derivatives" / "brainfusion"
     words = ["cohort", str(root), "--bids", "-o", str(out), *COMMAND]
     assert cli.main([*words, "--dry-run"]) == 0
-    assert "sub-02_ses-a\t" in capsys.readouterr().out
+    (tmp_path / "pairs.tsv").write_text(capsys.readouterr().out, encoding="utf-8")
+    listed, found = read_manifest(tmp_path / "pairs.tsv")[0], read_bids(root)[0]
+    assert [(e.case, e.ct, e.mri) for e in listed] == [(e.case, e.ct, e.mri) for e in found], "it is a table to edit"
     assert cli.main(words) == 0
     anat = out / "sub-02" / "ses-a" / "anat"
     assert sorted(path.name for path in anat.iterdir()) == [
@@ -387,8 +389,9 @@ def test_manifest_says_modality_and_offset_and_options_say_them_of_the_other_cas
     words = ["cohort", str(tmp_path / "m.csv"), "-o", str(tmp_path / "out"), "--dry-run"]
     assert cli.main([*words, "--ct-offset", "1024", "--modality", "mri=MR"]) == 2
     said = capsys.readouterr()
-    assert "modality ct=CT mri=MR\tct_offset -1000\n" in said.out
-    assert "modality mri=MR\tct_offset 1024\n" in said.out
+    assert said.out.startswith("case\tct\tmri\tmodality\tct_offset\n")
+    assert "\tct=CT mri=MR\t-1000.0\n" in said.out
+    assert "\tmri=MR\t1024.0\n" in said.out
     assert "row 4 (c): modality: takes ct=CT and mri=MR; got ct=MR" in said.err
     assert "row 5 (d): ct_offset: must be a number, for example 1024; got inf" in said.err
     assert "row 6 (e): transform_frame: must be lps or ras; got xyz" in said.err

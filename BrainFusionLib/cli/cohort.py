@@ -16,7 +16,7 @@ from BrainFusionLib.cli.remedies import PHRASES
 from BrainFusionLib.cli.rules import add_rule_options, fusion_settings
 from BrainFusionLib.cohort import Entry, read_bids, read_folders, read_manifest, run_cohort
 from BrainFusionLib.cohort.folders import PATTERNS
-from BrainFusionLib.cohort.manifest import OPTIONAL, Problem
+from BrainFusionLib.cohort.manifest import OPTIONAL, Problem, manifest_of
 from BrainFusionLib.cohort.memory import workers_that_fit
 from BrainFusionLib.cohort.row import Row
 from BrainFusionLib.console import say
@@ -57,7 +57,11 @@ def add_cohort_options(command: Any) -> None:
             help=f"name of the {role.upper()} in a case's folder, with * and ? as in a shell (default: {default}; "
             "in a BIDS dataset, the standard names)",
         )  # fmt: skip
-    command.add_argument("--dry-run", action="store_true", help="list the cases and the problems, and stop")
+    command.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="print the cases, as a table that can be a COHORT, and the problems; then stop",
+    )
     command.add_argument(
         "--workers", default="auto", metavar="N",
         help="cases at once (default: auto, as many as the free memory and the cores allow); on a graphics card one "
@@ -81,9 +85,8 @@ def add_cohort_options(command: Any) -> None:
 def _cohort(options: argparse.Namespace) -> int:
     entries, problems = entries_of(options)
     if options.dry_run:
-        for entry in entries:
-            say("\t".join((entry.case, str(entry.ct), str(entry.mri), *_said_of(entry))))
-        say(f"{len(entries)} case{'' if len(entries) == 1 else 's'}, {_counted(problems)}.")
+        say(manifest_of([entry.absolute() for entry in entries]).rstrip("\n"))
+        say(f"{len(entries)} case{'' if len(entries) == 1 else 's'}, {_counted(problems)}.", error=True)
         return WRONG_INPUT if problems else DONE
     if not entries:
         return fail(f"{options.cohort}: no case can be run: {_counted(problems)}, listed above.", WRONG_INPUT)
@@ -129,13 +132,6 @@ def _with_options(entry: Entry, options: argparse.Namespace) -> Entry:
     """Return a case with what the options say of all; the cells of its own row come first."""
     offset = options.ct_offset if entry.ct_offset is None else entry.ct_offset
     return replace(entry, ct_offset=offset, stated=entry.stated or stated_by(options))
-
-
-def _said_of(entry: Entry) -> list[str]:
-    """Return what is said of a case's values, as it would stand in the table."""
-    words = {"CT": "ct=CT", "MRI": "mri=MR"}
-    said = [f"modality {' '.join(words[role] for role in entry.stated)}"] if entry.stated else []
-    return said if entry.ct_offset is None else [*said, f"ct_offset {entry.ct_offset:g}"]
 
 
 def _counted(problems: Sequence[Problem]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast, get_args
@@ -12,7 +12,7 @@ from BrainFusionLib.case.request import offset_in, stated_in
 from BrainFusionLib.errors import ImageFileError, SettingsError
 from BrainFusionLib.io.other_transforms import Frame, Maps
 from BrainFusionLib.io.reading import exists, naming, shown
-from BrainFusionLib.io.tables import parse_csv
+from BrainFusionLib.io.tables import format_csv, parse_csv
 from BrainFusionLib.io.transforms import READ_TRANSFORM_SUFFIXES
 
 REQUIRED = ("case", "ct", "mri")
@@ -195,6 +195,24 @@ def read_manifest(path: str | Path) -> tuple[list[Entry], list[Problem]]:
     if not entries and not problems:
         raise ImageFileError(f"{path}: lists no cases. Add one row for each case below the column names.")
     return entries, problems
+
+
+def manifest_of(entries: Sequence[Entry]) -> str:
+    """Return the text of a manifest of these cases, tab-separated, with the paths as they are."""
+    words = {"CT": "ct=CT", "MRI": "mri=MR"}
+    rows = []
+    for entry in entries:
+        cells: dict[str, str | None] = {
+            name: None if getattr(entry, name) is None else str(getattr(entry, name))
+            for name in (*REQUIRED, *OPTIONAL)
+            if name not in ("landmarks", "modality", "ct_offset")
+        }
+        cells["landmarks"] = BETWEEN_FILES.join(map(str, entry.landmarks))
+        cells["modality"] = " ".join(words[role] for role in entry.stated)
+        cells["ct_offset"] = None if entry.ct_offset is None else repr(entry.ct_offset)
+        rows.append({name: text for name, text in cells.items() if text})
+    used = [name for name in (*REQUIRED, *OPTIONAL) if name in REQUIRED or any(name in row for row in rows)]
+    return format_csv(rows, used, delimiter="\t")
 
 
 def name_is_good(name: str) -> bool:

@@ -121,6 +121,21 @@ def runner(ticker):
     made.close()
 
 
+def test_a_job_that_begins_while_the_one_before_is_being_put_away_keeps_its_voxels(runner, ticker, inputs):
+    """Slicer's DICOM import handles events until it is done, and the user clicks meanwhile."""
+    first, second = Heard(), Heard()
+
+    def put_away(result, error):
+        first.on_done(result, error)
+        runner.run(AS_THEY_ARE, inputs, second.on_progress, second.on_done)
+        ticker.tick()
+
+    runner.run(AS_THEY_ARE, inputs, first.on_progress, put_away)
+    wait(ticker, first)
+    wait(ticker, second)
+    assert [error for _result, error in (*first.done, *second.done)] == [None, None]
+
+
 def test_worker_and_own_process_give_equal_results(runner, ticker, inputs, pair):
     heard, again, here = Heard(), Heard(), Heard()
     runner.run(REQUEST, inputs, heard.on_progress, heard.on_done)

@@ -39,13 +39,16 @@ class FusingControls:
     _kept: tuple[str, ...] | list[str] = ()  # why outputs of the fusion that was started were kept
 
     def onSampleDataButton(self, checked: bool = False) -> None:
-        with slicer.util.tryWithErrorDisplay(_("The sample could not be made.")):
+        try:
             made = sample.load()
-            if made is not None:
-                # The panel may have been left meanwhile.
-                parameters = self._parameterNode or self.logic.getParameterNode()
-                with slicer.util.NodeModify(parameters):
-                    parameters.ctVolume, parameters.mriVolume = made
+        except Exception as error:
+            self.say(_("The sample could not be made: {error}").format(error=remedies.phrased(error)))
+            return
+        if made is not None:
+            # The panel may have been left meanwhile.
+            parameters = self._parameterNode or self.logic.getParameterNode()
+            with slicer.util.NodeModify(parameters):
+                parameters.ctVolume, parameters.mriVolume = made
 
     def whatIsSuspicious(self) -> str | None:
         ct, mri = self._parameterNode.ctVolume, self._parameterNode.mriVolume

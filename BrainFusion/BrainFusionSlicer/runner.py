@@ -218,7 +218,8 @@ class ProcessRunner:
             self._start_if_needed()
         except OSError as error:
             self._close_stderr()
-            self._remove_folder()
+            _remove(self._folder)
+            self._folder = None
             raise ImageFileError(
                 f"{self._command[0]}: the worker process cannot be started ({error.strerror or error})."
             ) from error
@@ -360,6 +361,7 @@ class ProcessRunner:
     def _finish(self, result: Any, problem: Exception | None) -> None:
         done, self._done, self._feeding = self._done, None, None
         target, self._target = self._target, None
+        folder, self._folder = self._folder, None  # `done` may handle events, and so another job may begin
         self._ticker.stop()
         if target is not None and isinstance(problem, Cancelled | _EndedError):
             remove_what_a_kill_left(target)
@@ -368,7 +370,7 @@ class ProcessRunner:
                 done(result, problem)
         finally:
             del result
-            self._remove_folder()
+            _remove(folder)
 
     def _how_it_ended(self) -> BrainFusionError:
         """Return an error that says how the worker ended."""
@@ -406,11 +408,11 @@ class ProcessRunner:
         if self._stderr is not None:
             self._stderr.close()
 
-    def _remove_folder(self) -> None:
-        folder, self._folder = self._folder, None
-        if folder is not None:
-            # Windows keeps files that are still looked at; the system's cleaning of temporary files gets those.
-            shutil.rmtree(folder, ignore_errors=True)
+
+def _remove(folder: Path | None) -> None:
+    if folder is not None:
+        # Windows keeps files that are still looked at; the system's cleaning of temporary files gets those.
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def bytes_of_job(request: Request, inputs: RawInputs) -> int:

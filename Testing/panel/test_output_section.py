@@ -37,6 +37,7 @@ def database(monkeypatch):
     monkeypatch.setattr(slicer, "dicomDatabase", made, raising=False)
 
     def import_dicom(folder, database=None, copyFiles=False):  # noqa: N803
+        slicer.app.processEvents()  # as ctkDICOMIndexer.waitForImportFinished
         if made.takes:
             for path in Path(folder).rglob("*.dcm"):
                 made.files[str(pydicom.dcmread(path).SOPInstanceUID)] = "copied" if copyFiles else str(path)

@@ -108,11 +108,13 @@ def test_sample_is_made_in_a_process_of_its_own(listed):
     assert max(listed.dialogs[0].shown) >= 70
 
 
-def test_process_that_fails_is_an_error_and_leaves_the_scene(listed, monkeypatch, tmp_path):
+def test_process_that_fails_is_an_error_and_leaves_the_scene(listed, panel, monkeypatch, tmp_path):
     fails = tmp_path / "PythonSlicer"
     fails.write_text(f"#!{sys.executable}\nimport sys\nsys.exit('no memory')\n")
     fails.chmod(0o755)
     monkeypatch.setattr("shutil.which", lambda name: str(fails))
     with pytest.raises(ImageFileError, match=r"ended with 1\. no memory"):
         listed.sample.load()
+    panel.ui.sampleDataButton.click()
+    assert "The sample could not be made: the process" in panel.ui.statusLabel.text
     assert volumes() == []

@@ -473,7 +473,11 @@ class Walk:
         """Add a scene that was saved before to this one, as by dropping it onto the window."""
         self.serial += 1
         path = str(self.folder / f"scene{self.serial}.mrb")
+        for entry in self.users.values():
+            entry.node.RemoveAttribute("Walk.Key")  # the copies are nobody's
         assert slicer.mrmlScene.WriteToMRB(path)
+        for entry in self.users.values():
+            entry.file = file_of(entry.node)
         assert slicer.mrmlScene.ReadFromMRB(path, False)
 
     def close_scene(self):

@@ -321,9 +321,7 @@ def carried_by(
     if moved is not None:
         # A result of ours: what else the user put under it shall move with its volume.
         return None if moved == volume else moved
-    scene = volume.GetScene()
-    for index in range(scene.GetNumberOfNodesByClass("vtkMRMLTransformableNode")):
-        node = scene.GetNthNodeByClass(index, "vtkMRMLTransformableNode")
+    for node in ownership.nodes_of(volume.GetScene(), "vtkMRMLTransformableNode"):
         is_temporary = node.GetHideFromEditors() and not node.GetSaveWithScene()
         if node != volume and not is_temporary and node.GetParentTransformNode() == transform_node:
             return node

@@ -13,8 +13,7 @@ def only_pair(scene: slicer.vtkMRMLScene) -> tuple:
     What this module has made, and what is hidden, is none of them.
     """
     ct, mri = [], []
-    for index in range(scene.GetNumberOfNodesByClass("vtkMRMLScalarVolumeNode")):
-        node = scene.GetNthNodeByClass(index, "vtkMRMLScalarVolumeNode")
+    for node in ownership.nodes_of(scene, "vtkMRMLScalarVolumeNode"):
         if _is_candidate(node):
             (ct if checks.is_ct(node) else mri).append(node)
     return (ct[0], mri[0]) if len(ct) == len(mri) == 1 else (None, None)

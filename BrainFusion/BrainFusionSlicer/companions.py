@@ -58,7 +58,7 @@ def results_in_frame_of(
     """Return the outputs of any pair that were put beside a volume, which stayed where it was, and under its parent."""
     return [
         node
-        for node in _nodes(volume, "vtkMRMLTransformableNode")
+        for node in ownership.nodes_of(volume.GetScene(), "vtkMRMLTransformableNode")
         if node.GetParentTransformNode() == parent
         and ownership.role_of(node) is not None
         and ownership.fixed_of(node) == volume
@@ -86,12 +86,16 @@ def linear_from(parent: slicer.vtkMRMLTransformNode | None) -> slicer.vtkMRMLTra
 
 
 def _all_under(parent: slicer.vtkMRMLTransformNode) -> list[slicer.vtkMRMLTransformableNode]:
-    return [node for node in _nodes(parent, "vtkMRMLTransformableNode") if node.GetParentTransformNode() == parent]
+    return [
+        node
+        for node in ownership.nodes_of(parent.GetScene(), "vtkMRMLTransformableNode")
+        if node.GetParentTransformNode() == parent
+    ]
 
 
 def _segmentations_of(volume: slicer.vtkMRMLScalarVolumeNode) -> list[slicer.vtkMRMLTransformableNode]:
     role = slicer.vtkMRMLSegmentationNode.GetReferenceImageGeometryReferenceRole()
-    found = _nodes(volume, "vtkMRMLSegmentationNode")
+    found = ownership.nodes_of(volume.GetScene(), "vtkMRMLSegmentationNode")
     return [node for node in found if node.GetNodeReferenceID(role) == volume.GetID()]
 
 
@@ -116,9 +120,3 @@ def _landmarks_of(volume: slicer.vtkMRMLScalarVolumeNode) -> list[slicer.vtkMRML
         return []
     chosen = zip(VOLUME_ROLES, lists, strict=True)
     return [points for role, points in chosen if points is not None and node.GetNodeReference(role) == volume]
-
-
-def _nodes(node: slicer.vtkMRMLNode, kind: str) -> Iterator[slicer.vtkMRMLTransformableNode]:
-    scene = node.GetScene()
-    for index in range(scene.GetNumberOfNodesByClass(kind)):
-        yield scene.GetNthNodeByClass(index, kind)

@@ -106,8 +106,7 @@ def _of_line(line: LineError, bound_ratio: float) -> str:
 
 def layer_of(scene):
     """Return the colour layer, or None."""
-    for n in range(scene.GetNumberOfNodesByClass("vtkMRMLScalarVolumeNode")):
-        node = scene.GetNthNodeByClass(n, "vtkMRMLScalarVolumeNode")
+    for node in ownership.nodes_of(scene, "vtkMRMLScalarVolumeNode"):
         if ownership.review_role_of(node) == LAYER_ROLE:
             return node
     return None

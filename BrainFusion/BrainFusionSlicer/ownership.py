@@ -47,6 +47,13 @@ REPLACED_ATTRIBUTE = "BrainFusion.Replaced"
 GRID_ATTRIBUTE = "BrainFusion.OutputGrid"
 
 
+def nodes_of(scene: slicer.vtkMRMLScene, kind: str = "vtkMRMLNode") -> list:
+    """Return the nodes of a class. GetNthNodeByClass counts from the first node for each: seconds in a large scene."""
+    found = scene.GetNodesByClass(kind)
+    found.UnRegister(None)
+    return list(found)
+
+
 def mark(
     node: slicer.vtkMRMLNode, role: str, ct: slicer.vtkMRMLNode, mri: slicer.vtkMRMLNode, reference: Side = "mri"
 ) -> None:
@@ -165,8 +172,6 @@ def _outputs(role: str, ct: slicer.vtkMRMLNode | None, mri: slicer.vtkMRMLNode |
     """Yield the outputs of a pair in a role, the newest first."""
     if ct is None or mri is None:
         return
-    scene = ct.GetScene()
-    nodes = [scene.GetNthNodeByClass(n, CLASSES[role]) for n in range(scene.GetNumberOfNodesByClass(CLASSES[role]))]
-    for node in reversed(nodes):
+    for node in reversed(nodes_of(ct.GetScene(), CLASSES[role])):
         if role_of(node) == role and is_output_of(node, ct, mri):
             yield node

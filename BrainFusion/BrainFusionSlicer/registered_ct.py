@@ -243,8 +243,7 @@ def bring_again(ct: slicer.vtkMRMLScalarVolumeNode, mri: slicer.vtkMRMLScalarVol
 
 def bring_all_again(scene: slicer.vtkMRMLScene) -> None:
     """Put every volume that is only shown unregistered back under its transform: a loaded scene is registered."""
-    for index in range(scene.GetNumberOfNodesByClass("vtkMRMLLinearTransformNode")):
-        node = scene.GetNthNodeByClass(index, "vtkMRMLLinearTransformNode")
+    for node in ownership.nodes_of(scene, "vtkMRMLLinearTransformNode"):
         ct, mri = (node.GetNodeReference(role) for role in INPUT_ROLES)
         if node.GetAttribute(SHOWN_ATTRIBUTE) and ct is not None and mri is not None:
             bring_again(ct, mri)

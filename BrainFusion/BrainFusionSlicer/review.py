@@ -286,10 +286,7 @@ def _colour(node, colours: str, window: tuple[float, float], lowest: float) -> N
 
 
 def _temporary(scene) -> list:
-    nodes = [
-        scene.GetNthNodeByClass(n, "vtkMRMLScalarVolumeNode")
-        for n in range(scene.GetNumberOfNodesByClass("vtkMRMLScalarVolumeNode"))
-    ]
+    nodes = ownership.nodes_of(scene, "vtkMRMLScalarVolumeNode")
     return [node for node in nodes if ownership.review_role_of(node) not in (None, ownership.THREE_D_ROLE)]
 
 

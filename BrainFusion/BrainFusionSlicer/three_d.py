@@ -263,8 +263,7 @@ def _key(volume) -> str:
 
 def made(scene) -> list:
     """Return the nodes that are shown in 3D by this module."""
-    nodes = [scene.GetNthNode(n) for n in range(scene.GetNumberOfNodes())]
-    return [node for node in nodes if node.GetAttribute(MARK)]
+    return [node for node in ownership.nodes_of(scene) if node.GetAttribute(MARK)]
 
 
 def _put_under_parent(node, volume) -> None:

@@ -19,9 +19,10 @@ from BrainFusionLib.phantom import make_pair
 from Testing import remembered
 
 # PySide6 6.12 takes None for immortal, as it is from Python 3.12 on: each call of a method that returns nothing loses a
-# reference to it, and after some ten thousand calls Python ends ("deallocating None").
+# reference to it, and after some ten thousand calls Python ends ("deallocating None"); so it is with True and False.
 if sys.version_info < (3, 12):
-    ctypes.c_ssize_t.from_address(id(None)).value += 1 << 40
+    for _lent in (None, True, False):
+        ctypes.c_ssize_t.from_address(id(_lent)).value += 1 << 40
 
 sys.path.append(str(Path(__file__).parent))
 from window import loaded_module, opened_panel

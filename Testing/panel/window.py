@@ -60,7 +60,13 @@ def loaded_module(application, layers):
         patch.setattr(slicer.util, "mainWindow", lambda: object(), raising=False)
         patch.setattr(slicer.util, "loadUI", fakes.load_ui, raising=False)
         patch.setattr(slicer.util, "childWidgetVariables", fakes.child_widget_variables, raising=False)
-        patch.setattr(slicer.util, "setSliceViewerLayers", lambda **shown: layers.append(shown), raising=False)
+        set_layers = slicer.util.setSliceViewerLayers
+
+        def show(**shown):
+            layers.append(shown)
+            set_layers(**{**shown, "fit": False})  # there is no layout
+
+        patch.setattr(slicer.util, "setSliceViewerLayers", show)
         found = shutil.which
         patch.setattr(
             "shutil.which",

@@ -159,7 +159,6 @@ class BrainFusionWidget(FusingControls, ReviewControls, ScriptedLoadableModuleWi
         self._parameterNode = self._parameterNodeGuiTag = None
         self._outcome = None  # of the last fusion
         self._unseen = None  # the same, until it has been shown
-        self._suspicion = (None, None)  # the pair that was looked at, and the warning
         self._pair = (None, None)  # ids of the CT and the MRI that the outputs were chosen for
         self._drawn = None  # the choice that is shown
         self._notice = ""  # what happened last, until something else is chosen
@@ -167,7 +166,6 @@ class BrainFusionWidget(FusingControls, ReviewControls, ScriptedLoadableModuleWi
         self._permitted = permission.Permissions()
         self._view, self._showing = View.FUSED, None  # the latter: the steps of showing it that are left
         self._isSuggesting = True  # whether a pair may be chosen where nobody has chosen one
-        self._began = 0.0
 
     def setup(self) -> None:
         ScriptedLoadableModuleWidget.setup(self)
@@ -277,6 +275,8 @@ class BrainFusionWidget(FusingControls, ReviewControls, ScriptedLoadableModuleWi
     def onNodeAboutToBeRemoved(self, scene, event, node) -> None:
         """Choose none where the node is chosen: by itself its selector would choose a neighbour, a user's volume."""
         self._permitted.withdraw(node)
+        if self._outcome is not None and node == self._outcome.fusedVolume:
+            self._outcome = self._unseen = None  # it has voxels, too
         if scene.IsClosing():
             return
         if node.IsA("vtkMRMLScriptedModuleNode"):

@@ -36,6 +36,8 @@ class FusingControls:
     """What the buttons Swap, Fuse, Cancel, Export as DICOM and Load sample data do; the widget is one of these."""
 
     _secondPress = departing.SecondPress()
+    _suspicion: tuple = (None, None)  # the pair that was looked at, and the warning
+    _began = 0.0
     _kept: tuple[str, ...] | list[str] = ()  # why outputs of the fusion that was started were kept
 
     def onSampleDataButton(self, checked: bool = False) -> None:

@@ -336,3 +336,11 @@ def test_the_voxels_of_a_closed_scene_are_let_go_of(panel):
     slicer.mrmlScene.Clear()
     gc.collect()
     assert [one() for one in there] == [None] * len(there)
+
+
+def test_the_voxels_of_a_result_that_is_deleted_are_let_go_of(fused):
+    panel, node = fused
+    result = weakref.ref(panel._outcome.result)
+    slicer.mrmlScene.RemoveNode(node)
+    gc.collect()
+    assert result() is None

@@ -1,18 +1,15 @@
 """The scripts in examples/ and the Python in the pages run as they stand."""
 
 import re
-import runpy
 import subprocess
 import sys
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
 
 import pytest
 
 from BrainFusionLib.fusion.methods import METHODS
 from BrainFusionLib.io import write_volume
 from BrainFusionLib.phantom import make_pair
-from BrainFusionLib.verdict.judge import Verdict
 
 ROOT = Path(__file__).parents[1]
 
@@ -36,23 +33,6 @@ def test_a_registration_that_is_4_mm_off_is_red():
 def test_a_cohort_on_dask_is_done():
     pytest.importorskip("distributed", reason="distributed is not installed: pip install 'brainfusion[cohort]'")
     assert output_of("cohort_on_dask.py") == "a done\nb done\n"
-
-
-def test_a_result_that_slicer_cannot_save_is_an_exit_code(tmp_path, monkeypatch):
-    made = SimpleNamespace(fusedVolume="fused", transformNode="pose", result=SimpleNamespace(verdict=Verdict("green")))
-    logic = SimpleNamespace(process=lambda *nodes: made, close=lambda: None)
-    saved = []
-    util = ModuleType("slicer.util")
-    util.loadVolume = str
-    util.saveNode = lambda node, path: saved.append(node) or node == "fused"
-    monkeypatch.setitem(sys.modules, "slicer", SimpleNamespace(util=util))
-    monkeypatch.setitem(sys.modules, "slicer.util", util)
-    monkeypatch.setitem(sys.modules, "BrainFusion", SimpleNamespace(BrainFusionLogic=lambda: logic))
-    main = runpy.run_path(str(ROOT / "examples" / "fuse_in_slicer.py"))["main"]
-    assert main("ct.nrrd", "mri.nrrd", str(tmp_path)) == 1
-    assert saved == ["fused", "pose"]
-    util.saveNode = lambda node, path: True
-    assert main("ct.nrrd", "mri.nrrd", str(tmp_path)) == 0
 
 
 def test_the_python_of_the_library_page_runs(tmp_path, monkeypatch):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import slicer
 import slicer.util
+import vtk
 from slicer.i18n import tr as _
 
 from BrainFusionSlicer import error_here
@@ -26,6 +27,9 @@ class ErrorSection(Section):
         self._watched = Watched()
         ui.errorPointsSelector.connect("currentNodeChanged(vtkMRMLNode*)", lambda node: self.onPoints())
         ui.errorLayerButton.connect("toggled(bool)", self.onLayer)
+        scene = slicer.mrmlScene
+        # Before the selector hears of it (-10), which would choose a neighbour.
+        self.panel.addObserver(scene, scene.NodeAboutToBeRemovedEvent, self.onNodeAboutToBeRemoved, priority=0.0)
 
     def update(self) -> None:
         ui = self.panel.ui
@@ -88,6 +92,11 @@ class ErrorSection(Section):
     def onPoints(self) -> None:
         self.show_points()
         self.watch()
+
+    @vtk.calldata_type(vtk.VTK_OBJECT)
+    def onNodeAboutToBeRemoved(self, scene, event, node) -> None:
+        if not scene.IsClosing() and node == self.panel.ui.errorPointsSelector.currentNode():
+            self.panel.ui.errorPointsSelector.setCurrentNode(None)
 
     def onLayer(self, on: bool) -> None:
         if self._is_showing:

@@ -24,7 +24,7 @@ def moduleNode():
         node = slicer.mrmlScene.CreateNodeByClass(kind)
         node.UnRegister(None)
         node.SetSingletonTag(name)
-        node.SetModuleName(name)
+        node.SetAttribute("ModuleName", name)
         node = slicer.mrmlScene.AddNode(node)
     return node
 

@@ -664,12 +664,16 @@ def test_the_headless_example_fuses_two_files_and_ends_with_a_code(module, calls
     spec = importlib.util.spec_from_file_location("fuse_in_slicer", path)
     example = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(example)
-    saved = []
+    saved, full = [], []
     loaded = dict(zip(("ct.nrrd", "mri.nrrd"), pair, strict=True))
     monkeypatch.setattr(slicer.util, "loadVolume", loaded.__getitem__)
-    monkeypatch.setattr(slicer.util, "saveNode", lambda node, path: saved.append(Path(path)))
+    # It returns whether the node was saved, and raises nothing.
+    monkeypatch.setattr(slicer.util, "saveNode", lambda node, path: not full and not saved.append(Path(path)))
     assert example.main("ct.nrrd", "mri.nrrd", str(tmp_path / "out")) == 0
     assert saved == [tmp_path / "out" / "fused.nrrd", tmp_path / "out" / "CT to MRI.tfm"]
     assert capsys.readouterr().out.startswith("Amber: ")
     assert example.main("ct.nrrd", "ct.nrrd", str(tmp_path / "out")) == 2
     assert "two different volumes" in capsys.readouterr().err
+    full.append("the disk")
+    assert example.main("ct.nrrd", "mri.nrrd", str(tmp_path / "out")) == 1
+    assert "fused.nrrd was not written." in capsys.readouterr().err

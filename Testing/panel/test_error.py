@@ -125,6 +125,9 @@ def test_points_and_the_worst_along_a_line_are_listed_and_stay_as_they_are(askin
     line.SetNthControlPointPosition(1, *world(made, -30))
     assert "Worst between them: 1.0 mm" in panel.ui.errorPointsLabel.text
     assert points.GetNumberOfControlPoints() == 3
+    slicer.mrmlScene.RemoveNode(line)
+    assert panel.ui.errorPointsSelector.currentNode() is None, "the selector moved to a neighbour"
+    assert panel.ui.errorPointsLabel.text == ""
 
 
 def test_colour_layer_lies_on_the_mri_and_leaves_nothing_behind(asking, nodes, made, layers):

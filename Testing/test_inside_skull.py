@@ -167,6 +167,13 @@ def test_top_of_the_head_is_found_where_the_header_is_wrong(head, header_up):
     assert (up @ header_up > 0.99) == (header_up[2] > 0)
 
 
+def test_top_of_the_head_is_the_other_headers_where_one_is_wrong(head):
+    found = inside_skull(head[0])
+    assert found is not None
+    np.testing.assert_allclose(upright(found, (0, -0.9, -0.44), instead=(0, 0, 1)), (0, 0, 1))
+    np.testing.assert_allclose(upright(found, (0.3, -0.4, 0.866), instead=(0, 1, 0)), (0.3, -0.4, 0.866), atol=1e-3)
+
+
 def test_a_table_is_not_taken_for_the_face(head):
     """In a CT of the brain alone, nothing else shows where the face is."""
     grid = Grid((130, 150, 75), spacing_ijk_mm=(2, 2, 2), origin_lps_mm=(-130, -130, -40))

@@ -124,6 +124,22 @@ def test_skulls_of_a_thin_slab_are_not_compared():
         assert [finding.code for finding in found if finding.code == "skull_mismatch"] == codes
 
 
+@pytest.mark.parametrize(
+    ("apart_mm", "bias_mm", "inner_mm", "is_said"),
+    [
+        (2.0, 0.1, 0.4, False),
+        (2.0, 0.6, 0.4, True),
+        (2.0, 0.1, 1.5, True),
+        (2.0, 0.1, None, True),
+        (2.8, 0.1, 0.4, True),
+    ],
+)
+def test_skulls_a_little_apart_are_not_said_where_the_regions_of_the_head_agree(apart_mm, bias_mm, inner_mm, is_said):
+    fit, distortion = replace(FITS, bias_mm=bias_mm), Distortion(0.5, 1.0, 1.2, 0.5, apart_mm, 3.0, 0.3)
+    found = judged(replace(GOOD, inner_apart_mm=inner_mm), local=fit, distortion=distortion).findings
+    assert ("skull_mismatch" in {finding.code for finding in found}) == is_said
+
+
 def test_local_errors_alone_are_not_red_where_the_skull_matches():
     matched = Distortion(0.5, 1.0, 1.2, 0.5, 1.0, 2.2, 0.3)
     for changes in ({"part_mm": 4.0}, {"median_mm": 5.0}):
@@ -180,6 +196,15 @@ def test_given_transform_that_stretches_the_head_is_amber():
     assert verdict.colour == "amber"
     assert "stretches or shears the head by up to 2.1 mm" in verdict.reasons[0]
     assert verdict.expected_error_mm > 1.5
+
+
+@pytest.mark.parametrize("apart_mm", [2.0, None])
+def test_brain_is_not_called_shifted_in_a_given_pose_that_no_registration_confirms(apart_mm):
+    shift = BrainShift(True, p95_mm=4.0, low_mm=3.5, high_mm=5.2, information_nats=0.3, gain_nats=0.03)
+    for pose, is_shifted in ((GivenPose(GOOD, apart_mm, apart_mm), False), (GivenPose(GOOD, 0.3, 0.3), True)):
+        texts = {f.code: f.text for f in judged(None, given=pose, brain_shift=shift).findings}
+        assert ("brain_shift" in texts) == is_shifted
+        assert ("not confirmed by a registration" in texts.get("brain_shift_not_judged", "")) != is_shifted
 
 
 def test_given_pose_is_judged_by_the_registration_too():

@@ -32,6 +32,8 @@ TOWARDS_MM, TOWARDS_STEP_MM, MOST_BEHIND_BONE = 25.0, 1.5, 0.5
 # far back in 16 cases, and is taken where the header's "up" is further away than this: the header is wrong then.
 # Sums of less than 30 mm steradian were never seen with a face in view: they show no direction.
 THIN_COVER_MM, MOST_COVER_MM, ANATOMICAL_COSINE, LEAST_SUM = 20.0, 60.0, 0.25, 20.0
+# One header is wrong for certain, and another one may be right, where they are this far from what face and neck say.
+WRONG_COSINE, RIGHT_COSINE = 0.5, 0.7
 # Between these depths below the inner table any bone counts, also thin bone under partial volume.
 BEFORE_MM, BEHIND_MM = 5.0, 18.0
 THIN_BONE_HU, NOISE_FACTOR = 120.0, 5.0
@@ -45,7 +47,7 @@ HALF_BONE_MM = 4.0
 LEAST_HOLE_CM2, BURR_HOLE_CM2 = 0.4, 3.0
 
 
-def upright(inside: InsideSkull, up: npt.ArrayLike) -> FloatArray:
+def upright(inside: InsideSkull, up: npt.ArrayLike, instead: npt.ArrayLike | None = None) -> FloatArray:
     """Return a direction to the top of the head: the one given, unless face and neck lie elsewhere.
 
     Parameters
@@ -55,9 +57,11 @@ def upright(inside: InsideSkull, up: npt.ArrayLike) -> FloatArray:
     up
         Direction of the top of the head by the header, in the CT's LPS space. It is wrong where a file has no
         orientation, or another one.
+    instead
+        The same by the header of the other volume, where `up` is certainly wrong.
     """
-    given = np.asarray(up, dtype=np.float64)
-    given = given / np.linalg.norm(given)
+    given, other = (np.asarray(up if one is None else one, dtype=np.float64) for one in (up, instead))
+    given, other = given / np.linalg.norm(given), other / np.linalg.norm(other)
     # Table and head holder are no part of what covers the brain.
     head = ct_head_mask(Volume(inside.hu_kji, inside.grid, "CT", "CT"))
     rays = inside.rays
@@ -67,7 +71,11 @@ def upright(inside: InsideSkull, up: npt.ArrayLike) -> FloatArray:
     away: FloatArray = -(unit_directions() * (solid_angles() * cover)[:, None]).sum(axis=0)
     size = float(np.linalg.norm(away))
     shown: FloatArray = inside.grid.direction @ away / max(1e-6, size)
-    return given if size < LEAST_SUM or shown @ given > ANATOMICAL_COSINE else shown
+    if size < LEAST_SUM or shown @ given > WRONG_COSINE:
+        return given
+    if shown @ other > RIGHT_COSINE:
+        return other
+    return given if shown @ given > ANATOMICAL_COSINE else shown
 
 
 def air_ml(inside: InsideSkull, up: npt.ArrayLike = (0, 0, 1)) -> float:

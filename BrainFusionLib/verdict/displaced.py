@@ -9,7 +9,7 @@ import math
 from collections.abc import Mapping
 
 from BrainFusionLib.evidence import Evidence
-from BrainFusionLib.verdict.measures import is_mirrored
+from BrainFusionLib.verdict.measures import is_given_apart, is_mirrored
 
 # In a pose this far off, scale and distortion cannot be told from the misalignment.
 POSE_TOO_FAR_MM = 2.5
@@ -23,6 +23,8 @@ ALIKE_PERCENT_A_MM, THICK_SCALE_A_MM, THIN_MM = 0.5, 0.08, 1.25
 # Less of either leaves the brain in its place.
 SHIFTING_AIR_ML, SHIFTING_DEFECT_CM2 = 5.0, 4.0
 AFTER_SURGERY = 0.8
+# Brain and skull of a distorted MRI are measured apart, each too small or too large by up to so much.
+MUCH_MORE = 1.5
 # Limits of what a rigid pose cannot mend; the table says how they were chosen.
 SHIFT_LIMIT_MM, SCALE_LIMIT_PERCENT, DISTORTION_LIMIT_MM = 2.6, 1.1, 1.4
 # A displacement is certain if it makes the MRI tell the CT better by so much, nats a voxel, or by this share of the
@@ -65,10 +67,14 @@ def _displaced_mm(evidence: Evidence) -> float | None:
 
 
 def _is_of_distortion(evidence: Evidence) -> bool:
-    """Return whether a displaced brain is explained by an MRI whose skull is distorted, too, in a head unopened."""
-    distorted = distortion_p95_mm(evidence)
-    limit = DISTORTION_LIMIT_MM * _noise_of_distortion(evidence)
-    return distorted is not None and distorted > limit and not surgery_shows(evidence)
+    """Return whether a displaced brain is explained by an MRI whose skull is distorted, too.
+
+    In a head that was opened, it is if the brain is not displaced by much more than the skull.
+    """
+    distorted, read = distortion_p95_mm(evidence), _displaced_mm(evidence)
+    if distorted is None or distorted <= DISTORTION_LIMIT_MM * _noise_of_distortion(evidence):
+        return False
+    return not surgery_shows(evidence) or (read is not None and read <= MUCH_MORE * distorted)
 
 
 def part_displaced_mm(evidence: Evidence) -> float | None:
@@ -131,7 +137,9 @@ def _not_judged_because(evidence: Evidence) -> str:
         return shift.reason or "too little is seen of it"
     if is_mirrored(evidence):  # the two halves of a brain differ by millimetres
         return "left and right seem to be exchanged in CT or MRI"
-    if _is_far(evidence):  # what is displaced then is the whole head
+    if is_given_apart(evidence):  # what is displaced then is the whole head
+        return "the transform given is not confirmed by a registration"
+    if _is_far(evidence):
         return "the skulls of CT and MRI do not coincide in this pose"
     acquisition = evidence.acquisition
     if acquisition is not None and acquisition.ct is not None and acquisition.ct.cone_beam:

@@ -22,8 +22,13 @@ MATCHED_FACTOR = 1.5
 SKULL_THICKNESS_MM = 40.0
 # In this pose the skulls of CT and MRI do not coincide: none of 627 right simulated cases has more (docs/realism).
 SKULLS_APART_MM = 1.8
+# The skull's field is a translation uncertain by up to this, where fat, of scalp and marrow, is displaced and the inner
+# table is as dark as fluid. It says nothing of a pose on which the regions of the head agree to this.
+UNCERTAIN_SKULL_MM, AGREED_MM = 2.5, 0.3
 # For longer voxels, the limits of measures made in blocks of voxels grow in proportion.
 LOCAL_VOXEL_MM = 3.0
+# A given pose this far from a registered one is another pose; right ones were up to .5 mm away.
+GIVEN_APART_MM = 1.0
 # Data with exchanged left and right matched better when mirrored, by 0.12 nats or more.
 MIRRORED_MARGIN = -0.05
 # Two similar phantoms of different people had 0.03 nats, 0.32 mm, 0.11 mm.
@@ -61,6 +66,12 @@ def check_refused(evidence: Evidence) -> float | None:
 def stretch_mm(evidence: Evidence) -> float | None:
     """Return how far a given transform stretches or shears the head."""
     return None if evidence.given is None else evidence.given.stretch_mm
+
+
+def is_given_apart(evidence: Evidence) -> bool:
+    """Return whether a given pose was checked, and is not the one that a registration finds."""
+    given = evidence.given
+    return given is not None and (given.apart_mm is None or given.apart_mm > GIVEN_APART_MM)
 
 
 def apart_mm(evidence: Evidence) -> float | None:
@@ -247,6 +258,16 @@ def skull_mismatch_mm(evidence: Evidence) -> float | None:
     found = evidence.found
     is_slab = found is not None and found.thinnest_mm < SKULL_THICKNESS_MM
     return None if evidence.distortion is None or is_slab else evidence.distortion.pose_median_mm
+
+
+def uncontradicted_mismatch_mm(evidence: Evidence) -> float | None:
+    """Return the distance of the skulls, unless it is uncertain and the regions of head and brain contradict it."""
+    apart, fit, found = skull_mismatch_mm(evidence), _local(evidence), evidence.found
+    if apart is None or apart > UNCERTAIN_SKULL_MM or fit is None or fit.bias_mm is None or found is None:
+        return apart
+    inner = found.inner_apart_mm
+    agreed = fit.bias_mm < AGREED_MM and inner is not None and inner < 2 * AGREED_MM
+    return None if agreed else apart
 
 
 def regions_with_skull_mm(evidence: Evidence) -> float | None:

@@ -28,9 +28,8 @@ CRITERIA: tuple[Criterion, ...] = (
         "show the same part of the same head",
     ),
     Criterion(
-        # Correct ones were up to .5 mm away.
         "apart_from_registration", "given pose against registration", measures.apart_mm, "at most",
-        amber=1.0, red=2.0, unit="mm",
+        amber=measures.GIVEN_APART_MM, red=2.0, unit="mm",
         text="the transform given is {value:.1f} mm from the result of a registration (limit {limit:g} mm)",
     ),
     Criterion(
@@ -231,7 +230,7 @@ CRITERIA: tuple[Criterion, ...] = (
         words=displaced.brain_shift_words,
     ),
     Criterion(
-        "skull_mismatch", "distance from the MRI's skull", measures.skull_mismatch_mm, "at most",
+        "skull_mismatch", "distance from the MRI's skull", measures.uncontradicted_mismatch_mm, "at most",
         amber=measures.SKULLS_APART_MM, red=4.0, unit="mm",
         text="the CT skull lies about {value:.1f} mm from the skull in the MRI (limit {limit:.1f} mm)",
     ),

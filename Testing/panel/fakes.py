@@ -150,6 +150,15 @@ class SliderWidget(QtWidgets.QWidget):
     suffix = property(lambda self: self._suffix, _set_suffix)
 
 
+SELECTORS, FOLLOWED = weakref.WeakSet(), weakref.WeakSet()
+
+
+# No closure: where nothing in Python holds a node, the garbage collector clears what is called for its events.
+def tell_selectors(caller, event):
+    for selector in list(SELECTORS):
+        selector.rename(caller)
+
+
 class NodeComboBox(QtWidgets.QWidget):
     """qMRMLNodeComboBox: Libs/MRML/Widgets/qMRMLNodeComboBox.h; the nodes of some classes, and none.
 
@@ -177,30 +186,21 @@ class NodeComboBox(QtWidgets.QWidget):
         layout.addWidget(self._box)
         self.setFocusProxy(self._box)
         self._box.currentIndexChanged.connect(self._changed)
-        self._followed = weakref.WeakSet()
+        SELECTORS.add(self)
 
     def _changed(self, index):
         if index >= 0:
             self.currentNodeChanged.emit(self.currentNode())
 
-    def _follow(self, node):
+    def rename(self, node):
         """Show a node's name as it is: qMRMLSceneModel::onMRMLNodeModified."""
-        if node in self._followed:
+        if node.GetID() not in self._ids or node.GetScene() != self.scene:
             return
-        self._followed.add(node)
-        alive = weakref.ref(self)
-
-        def modified(caller, event):
-            selector = alive()
-            if selector is None or caller.GetID() not in selector._ids:
-                return
-            row = selector._ids.index(caller.GetID())
-            if selector._box.itemText(row) != caller.GetName():
-                selector._box.setItemText(row, caller.GetName())
-                if row == selector._box.currentIndex():
-                    selector._changed(row)
-
-        node.AddObserver(vtk.vtkCommand.ModifiedEvent, modified)
+        row = self._ids.index(node.GetID())
+        if self._box.itemText(row) != node.GetName():
+            self._box.setItemText(row, node.GetName())
+            if row == self._box.currentIndex():
+                self._changed(row)
 
     def setMRMLScene(self, scene):  # noqa: N802
         self.scene = scene
@@ -241,7 +241,9 @@ class NodeComboBox(QtWidgets.QWidget):
                 if node.GetClassName() == kind and not node.GetHideFromEditors():
                     self._box.addItem(node.GetName())
                     self._ids.append(node.GetID())
-                    self._follow(node)
+                    if node not in FOLLOWED:
+                        FOLLOWED.add(node)
+                        node.AddObserver(vtk.vtkCommand.ModifiedEvent, tell_selectors)
         self._box.setCurrentIndex(self._ids.index(current) if current in self._ids else 0)
         self._box.blockSignals(False)
         if current not in self._ids:

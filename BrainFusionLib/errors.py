@@ -26,7 +26,7 @@ class Remedy(Enum):
     NAME_PATTERN = "Use ct_pattern='ct*' or mri_pattern='mr*' to state the file's name."
     STATE_MODALITY = "If the one given as MRI is an MRI, pass stated=('MRI',)."
     STATE_OFFSET = "If it is the CT, say what to subtract from its values (ct_offset), or pass stated=('CT',)."
-    STATE_FRAME = "Say it with frame='lps' or 'ras' and maps='ct-to-mri' or 'mri-to-ct'."
+    STATE_FRAME = "Say it with frame='lps', 'ras' or 'fsl' and maps='ct-to-mri' or 'mri-to-ct'."
     STATE_DIRECTION = "Say it with maps='ct-to-mri' or 'mri-to-ct'."
     OTHER_OUTPUT_FOLDER = "Name another output folder."
     OMIT_DICOM = "Give it as a folder of DICOM slices, or omit the DICOM results."

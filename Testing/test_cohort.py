@@ -315,6 +315,20 @@ def test_table_that_is_not_a_manifest_is_rejected(tmp_path, text, words):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(("start", "encoding"), [("sep=;\r\n", "utf-8-sig"), ("", "utf-16"), ("SEP=;\n", "utf-16")])
+def test_tables_are_read_as_spreadsheets_write_them(tmp_path, start, encoding):
+    for name in ("c.nii", "m.nii"):
+        (tmp_path / name).write_bytes(b"")
+    rows = ["case;ct;mri", "a;c.nii;m.nii", "dot.;c.nii;m.nii", 'open;"c.nii;m.nii', 'end;c.nii";m.nii']
+    (tmp_path / "m.csv").write_bytes((start + "\r\n".join(rows)).encode(encoding))
+    entries, problems = read_manifest(tmp_path / "m.csv")
+    first = 2 if start else 1
+    assert [(entry.case, entry.row) for entry in entries] == [("a", first + 1)]
+    assert [f"row {first + n}" in problem.where for problem, n in zip(problems, (2, 4), strict=True)] == [True, True]
+    assert "'.' neither first nor last" in problems[0].reason
+    assert "goes over several lines: check its quotes" in problems[1].reason
+
+
 @pytest.mark.parametrize("delimiter", [",", ";", "\t"])
 def test_every_problem_is_reported_with_its_row(tmp_path, delimiter):
     for name in ("c.nii", "m.nii"):

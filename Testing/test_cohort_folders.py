@@ -394,7 +394,7 @@ def test_manifest_says_modality_and_offset_and_options_say_them_of_the_other_cas
     assert "\tmri=MR\t1024.0\n" in said.out
     assert "row 4 (c): modality: takes ct=CT and mri=MR; got ct=MR" in said.err
     assert "row 5 (d): ct_offset: must be a number, for example 1024; got inf" in said.err
-    assert "row 6 (e): transform_frame: must be lps or ras; got xyz" in said.err
+    assert "row 6 (e): transform_frame: must be lps or ras or fsl; got xyz" in said.err
     assert cli.main([*words, "--modality", "ct=MR"]) == 2
     assert "--modality takes ct=CT and mri=MR" in capsys.readouterr().err
 

@@ -456,6 +456,25 @@ def test_shifted_ct_is_put_right_with_a_note(ct, mri, offset, modality):
     check_pair(shifted, mri)
 
 
+@pytest.mark.parametrize("value", [0, 40, 3071])
+def test_padding_with_the_value_of_tissue_is_taken_for_air(ct, value):
+    _, j, i = np.indices(ct.array_kji.shape)
+    outside = np.hypot(j - ct.array_kji.shape[1] / 2, i - ct.array_kji.shape[2] / 2) > 0.5 * min(ct.array_kji.shape[1:])
+    whole = np.where(outside, np.float32(-1000), np.rint(ct.array_kji))
+    found = in_hounsfield_units(_as(ct, np.where(outside, np.float32(value), whole)))
+    # The neck reaches the border, too, and has some voxels of just that value there.
+    changed = found.array_kji != whole
+    assert not changed[outside].any()
+    assert changed.sum() < 10
+    assert f"voxels at the border are all at {value}" in found.notes[0]
+    assert in_hounsfield_units(_as(ct, whole)).notes == ()
+
+
+def test_air_that_is_not_near_minus_1000_is_noted(ct):
+    (note,) = in_hounsfield_units(_as(ct, ct.array_kji / 2, modality="CT")).notes
+    assert "the air around the head is near -500, not -1000" in note
+
+
 def test_an_offset_of_the_user_that_is_wrong_is_named(ct, mri):
     with pytest.raises(ImageContentError, match=r"not in Hounsfield units \(1024 was subtracted from the values"):
         check_pair(in_hounsfield_units(ct, 1024), mri)

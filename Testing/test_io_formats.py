@@ -492,6 +492,30 @@ def test_a_text_file_under_an_images_name_is_refused(tmp_path, suffix, capfd):
     assert capfd.readouterr() == ("", "")
 
 
+@pytest.mark.parametrize("suffix", [".nii.gz", ".nii", ".nrrd", ".mha"])
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (bytes(128) + b"DICM", "It is DICOM: end its name in .dcm"),
+        (b"PK\3\4", "It is a zip"),
+        (b"\x28\xb5\x2f\xfd", "packed with zstd: unpack it"),
+        (b"<!DOCTYPE html>", "a web page"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "git lfs pull"),
+    ],
+)
+def test_other_file_under_an_images_name_is_said_to_be_what_it_is(tmp_path, suffix, content, words):
+    (tmp_path / f"a{suffix}").write_bytes(content.ljust(700, b"\0"))
+    with pytest.raises(ImageFileError, match=words):
+        read_volume(tmp_path / f"a{suffix}")
+
+
+@pytest.mark.parametrize(("slope", "intercept"), [(np.inf, 0), (-np.inf, 0), (2, np.nan), (2, np.inf)])
+def test_scale_that_is_not_a_number_is_refused(tmp_path, slope, intercept):
+    path = patch(save_nifti(tmp_path / "a.nii"), 112, struct.pack("<2f", slope, intercept))
+    with pytest.raises(ImageFileError, match="it scales the values by"):
+        read_volume(path)
+
+
 def test_an_unknown_ending_is_refused_with_the_known_ones(tmp_path):
     (tmp_path / "a.docx").write_text("hello")
     with pytest.raises(ImageFileError, match=r"a\.docx: files of this kind \('\.docx'\) are not read\. Give NIfTI"):

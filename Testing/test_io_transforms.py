@@ -155,6 +155,21 @@ def test_fsls_matrix_without_nifti_grids_is_refused(tmp_path):
             read_transform(tmp_path / "a.mat", between=between)
 
 
+@pytest.mark.parametrize("name", ["a.mat", "a.txt"])
+def test_fsls_matrix_is_known_by_how_fsl_writes_it_and_not_by_its_name(tmp_path, name):
+    write_transform(TRUTH, tmp_path / "fsl.mat", "fsl", ct=CT, mri=MRI)
+    matrix = np.loadtxt(tmp_path / "fsl.mat")
+    # FLIRT writes ten digits, and two spaces behind each number.
+    (tmp_path / name).write_text("".join("".join(f"{x:.10f}  " for x in row) + "\n" for row in matrix))
+    assert_truth(read_transform(tmp_path / name, between=Between(CT, MRI)))
+    np.savetxt(tmp_path / name, matrix)
+    for between in (Between(CT, MRI), Between(CT, MRI, maps="ct-to-mri")):
+        with pytest.raises(ImageFileError, match="is not written as FSL writes its own") as caught:
+            read_transform(tmp_path / name, between=between)
+        assert "'fsl'" in str(caught.value)
+    assert_truth(read_transform(tmp_path / name, between=Between(CT, MRI, frame="fsl")))
+
+
 def lta(matrix, kind=1, volumes=""):
     rows = "\n".join(exact(row, " ") for row in matrix)
     return f"type      = {kind} # x\nnxforms   = 1\nmean      = 0 0 0\nsigma     = 1\n1 4 4\n{rows}\n{volumes}"
@@ -225,7 +240,7 @@ def test_empty_lines_by_the_hundred_thousand_change_nothing(tmp_path):
     text = elastix("EulerTransform", [0.1, 0.2, 0.3, 4, 5, 6])
     (tmp_path / "a.txt").write_text(text)
     (tmp_path / "b.txt").write_text("\n" * 100_000 + text)
-    a, b = (read_transform(tmp_path / name, between=Between(CT, MRI)) for name in ("a.txt", "b.txt"))
+    a, b = (read_transform(tmp_path / name) for name in ("a.txt", "b.txt"))
     np.testing.assert_array_equal(a.moving_from_fixed_lps, b.moving_from_fixed_lps)
 
 
@@ -233,6 +248,27 @@ def test_elastix_with_the_ct_as_fixed_image_is_turned_round(tmp_path):
     inverse = np.linalg.inv(M)
     parameters = [*inverse[:3, :3].ravel(), *inverse[:3, 3]]
     (tmp_path / "t.txt").write_text(elastix("AffineTransform", parameters, (0, 0, 0), CT))
+    assert_truth(read_transform(tmp_path / "t.txt", between=Between(CT, MRI)))
+
+
+def test_elastix_of_a_fixed_image_that_is_neither_needs_its_direction(tmp_path):
+    size = (CT.size_ijk[0] - 2, *CT.size_ijk[1:])
+    cropped = Grid(size, CT.spacing_ijk_mm, CT.origin_lps_mm, CT.direction)
+    inverse = np.linalg.inv(M)
+    for grid in (cropped, None):
+        text = elastix("AffineTransform", [*inverse[:3, :3].ravel(), *inverse[:3, 3]], (0, 0, 0), grid)
+        (tmp_path / "t.txt").write_text(text)
+        with pytest.raises(ImageFileError, match="nothing says in which direction it maps"):
+            read_transform(tmp_path / "t.txt", between=Between(CT, MRI))
+        assert_truth(read_transform(tmp_path / "t.txt", between=Between(CT, MRI, maps="ct-to-mri")))
+
+
+def test_grid_of_elastix_may_have_its_axes_in_another_order_than_ours(tmp_path):
+    inverse = np.linalg.inv(M)
+    last = CT.lps_from_ijk @ [0, CT.size_ijk[1] - 1, 0, 1]
+    flipped = Grid(CT.size_ijk, CT.spacing_ijk_mm, tuple(last[:3]), CT.direction * [1, -1, 1])
+    text = elastix("AffineTransform", [*inverse[:3, :3].ravel(), *inverse[:3, 3]], (0, 0, 0), flipped)
+    (tmp_path / "t.txt").write_text(text)
     assert_truth(read_transform(tmp_path / "t.txt", between=Between(CT, MRI)))
 
 

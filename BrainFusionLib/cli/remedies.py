@@ -17,7 +17,8 @@ PHRASES: dict[Remedy, str] = {
     Remedy.STATE_MODALITY: "If the one given as MRI is an MRI, add --modality mri=MR.",
     Remedy.STATE_OFFSET: "If it is the CT, say with --ct-offset what to subtract from its values, or add "
     "--modality ct=CT to take them as they are.",
-    Remedy.STATE_FRAME: "Say it with --transform-frame (lps or ras) and --transform-maps (ct-to-mri or mri-to-ct).",
+    Remedy.STATE_FRAME: "Say it with --transform-frame (lps, ras or fsl) and --transform-maps (ct-to-mri or "
+    "mri-to-ct).",
     Remedy.STATE_DIRECTION: "Say it with --transform-maps (ct-to-mri or mri-to-ct).",
     Remedy.OTHER_OUTPUT_FOLDER: "Name another output folder with -o.",
     Remedy.OMIT_DICOM: "Give it as a folder of DICOM slices, or omit --dicom.",

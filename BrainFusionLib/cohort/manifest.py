@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -25,8 +26,12 @@ BETWEEN_FILES = "|"
 # Columns whose cells are one of a few words.
 _WORDS: dict[str, tuple[str, ...]] = {"transform_frame": get_args(Frame), "transform_maps": get_args(Maps)}
 # Names that are valid for folders on every system, and cannot lead out of the output folder.
-NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}")
-BAD_NAME = "a case's name is used for its folder: up to 100 letters, digits, '_', '-' and '.' ('.' not first)"
+NAME = re.compile(r"[A-Za-z0-9_-](?:[A-Za-z0-9._-]{0,98}[A-Za-z0-9_-])?")
+BAD_NAME = (
+    "a case's name is used for its folder: up to 100 letters, digits, '_', '-' and '.' ('.' neither first nor last), "
+    "and no name that Windows reserves (CON, NUL, COM1, ...)"
+)
+_SEPARATOR = re.compile(r"sep=([\t;,])\s*(?:\r\n|\r|\n)", re.IGNORECASE)
 # Names that Windows reserves for devices.
 RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
 
@@ -136,10 +141,10 @@ def read_manifest(path: str | Path) -> tuple[list[Entry], list[Problem]]:
     Parameters
     ----------
     path
-        A table with a header, UTF-8, with commas, semicolons or tabs: ``case``, ``ct``, ``mri`` and, optionally,
-        ``ct_series``, ``mri_series``, ``transform``, ``transform_frame``, ``transform_maps``, ``mri_mask``,
-        ``landmarks`` (one file, or two with a ``|`` between them), ``modality`` (``ct=CT``, ``mri=MR`` or both),
-        ``ct_offset``. Files are relative to the table.
+        A table with a header, UTF-8 (or UTF-16 with its mark), with commas, semicolons or tabs: ``case``, ``ct``,
+        ``mri`` and, optionally, ``ct_series``, ``mri_series``, ``transform``, ``transform_frame``, ``transform_maps``,
+        ``mri_mask``, ``landmarks`` (one file, or two with a ``|`` between them), ``modality`` (``ct=CT``, ``mri=MR`` or
+        both), ``ct_offset``. Files are relative to the table.
 
     Raises
     ------
@@ -149,13 +154,20 @@ def read_manifest(path: str | Path) -> tuple[list[Entry], list[Problem]]:
     path = Path(path)
     with naming(path):
         # Bytes that are not UTF-8 spoil their own row only.
-        text = path.read_bytes().decode("utf-8-sig", "surrogateescape")
+        content = path.read_bytes()
+    # Spreadsheets write "Unicode text" as UTF-16.
+    is_wide = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    text = content.decode("utf-16", "replace") if is_wide else content.decode("utf-8-sig", "surrogateescape")
     if "\0" in text:
         raise ImageFileError(f"{path}: is not a table. Give a CSV or TSV file, a folder of cases or a BIDS dataset.")
     lines = text.splitlines()
     if not lines:
         raise ImageFileError(f"{path}: is empty. Its first line must name the columns: {', '.join(REQUIRED)}.")
-    delimiter = max("\t;,", key=lines[0].count)
+    # A first line by which Excel is told what is between two cells.
+    told = _SEPARATOR.match(text)
+    text = text[told.end() :] if told else text
+    first_lines = text.splitlines()[:1] or [""]
+    delimiter = told[1] if told else max("\t;,", key=first_lines[0].count)
     try:
         table = parse_csv(text, delimiter=delimiter)
     except ValueError as error:
@@ -172,7 +184,7 @@ def read_manifest(path: str | Path) -> tuple[list[Entry], list[Problem]]:
     problems: list[Problem] = []
     rows_of: dict[str, int] = {}
     for line in table.lines:
-        row = line.number
+        row = line.number + bool(told)
         # Cells that a row lacks are empty.
         texts = [*line.cells, *[""] * len(columns)]
         cells = {name: texts[n].strip() for n, name in enumerate(columns)}
@@ -181,7 +193,9 @@ def read_manifest(path: str | Path) -> tuple[list[Entry], list[Problem]]:
         # Where cells have moved into another column, anything may stand in that of the case.
         where = f"row {row}" + (f" ({cells['case']})" if name_is_good(cells["case"]) else "")
         wrong = [] if len(line.cells) <= len(columns) else [("has more cells than the table has columns", "")]
-        if any(shown(text) != text for text in cells.values()):
+        if any("\n" in text for text in line.cells):
+            wrong.append(("a cell goes over several lines: check its quotes", ""))
+        elif any(shown(text) != text for text in cells.values()):
             wrong.append(("is not UTF-8: save the table as UTF-8", ""))
         else:
             wrong += _problems_of(cells, path.parent)

@@ -50,7 +50,7 @@ PHRASES: dict[Remedy, str] = {
     "option of that name for all cases.",
     Remedy.STATE_OFFSET: "If it is the CT, write into the column ct_offset what to subtract from its values, or ct=CT "
     "into the column modality to take them as they are; or give the options of those names for all cases.",
-    Remedy.STATE_FRAME: "Write lps or ras into the column transform_frame, and ct-to-mri or mri-to-ct into "
+    Remedy.STATE_FRAME: "Write lps, ras or fsl into the column transform_frame, and ct-to-mri or mri-to-ct into "
     "transform_maps.",
     Remedy.STATE_DIRECTION: "Write ct-to-mri or mri-to-ct into the column transform_maps.",
     Remedy.CHOOSE_SERIES: "Write one into the column ct_series or mri_series (its UID, its number or its place in this "

@@ -23,6 +23,10 @@ _BONE_HU, _TISSUE_HU = 300.0, -200.0
 _BELOW_AIR_HU, _MOST_PADDINGS = -1500.0, 16
 # Least share of bone in the tissue of a head: in heads it is 5 % or more, and of a cropped top of a head, 2 %.
 LEAST_BONE = 3e-3
+# Outside of a round field of view; smaller pieces of one value may be anything.
+_LEAST_PADDED = 5e-3
+_NOT_AIR_HU = -500.0
+_MUCH_AIR = 0.05
 # Spikes lie further above all others than so many times their range.
 _SPIKE = 20.0
 _LARGE = 1 << 26
@@ -105,7 +109,34 @@ def in_hounsfield_units(ct: Volume, offset: float | None = None) -> Volume:
         elif _is_cut_at_zero(sample):
             note = "no value is below 0 (they were cut off): what is 0 around the head was taken for air."
             ct = ct.with_array(_with_air(array), notes=(*ct.notes, note))
-    return unwrapped(ct)
+    return _with_note_on_air(unwrapped(_without_padding(ct)))
+
+
+def _with_note_on_air(ct: Volume) -> Volume:
+    """Return a CT with a note if there is much air, and it is not near -1000: its slope may be wrong."""
+    sample = sample_of(ct.array_kji)
+    low = sample[sample < _TISSUE_HU]
+    if has_air(sample) or low.size < _MUCH_AIR * sample.size:
+        return ct
+    note = (
+        f"the air around the head is near {round(float(np.median(low)), -1):g}, not -1000: the values may not be "
+        "Hounsfield units, as in many cone-beam CTs or with a wrong rescale slope."
+    )
+    return ct.with_array(ct.array_kji, notes=(*ct.notes, note))
+
+
+def _without_padding(ct: Volume) -> Volume:
+    """Return a CT with air outside of its field of view, where padding has a value of tissue, with a note."""
+    array = ct.array_kji
+    corners = np.unique(array[:: array.shape[0] - 1 or 1, :: array.shape[1] - 1 or 1, :: array.shape[2] - 1 or 1])
+    if len(corners) != 1 or not corners[0] > _NOT_AIR_HU or not float(array.min()) < _NOT_AIR_HU:
+        return ct
+    padding = _pieces_at_border(array == corners[0])
+    count = int(padding.sum())
+    if count < _LEAST_PADDED * array.size:
+        return ct
+    note = f"{count} voxels at the border are all at {corners[0]:g}, outside of the field of view: taken for air."
+    return ct.with_array(np.where(padding, np.float32(AIR_HU), array), notes=(*ct.notes, note))
 
 
 def _offset_of(sample: Sample) -> float | None:

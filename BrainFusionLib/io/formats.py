@@ -157,7 +157,7 @@ FORMATS: tuple[Format, ...] = (
 
 # What helps with files that people have instead, by the ends of their names.
 _HINTS = {
-    (".gz", ".tar", ".tgz", ".bz2", ".xz", ".7z", ".rar", ".iso"): "Unpack it first. ",
+    (".gz", ".tar", ".tgz", ".bz2", ".xz", ".zst", ".7z", ".rar", ".iso"): "Unpack it first. ",
     (
         ".jpg",
         ".jpeg",

@@ -18,12 +18,12 @@ from BrainFusionLib.io.budget import refuse_too_large
 from BrainFusionLib.io.data_files import data_file, is_pattern, numbered
 from BrainFusionLib.io.reading import (
     CONVERT_AGAIN,
-    OTHER_FILE,
     SAVE_OR_COPY,
     naming,
     open_regular,
     refuse_bad_spacing,
     three_sizes,
+    what_helps,
 )
 from BrainFusionLib.io.text_headers import (
     LONGEST_HEADER,
@@ -149,7 +149,7 @@ def _header(path: Path) -> _Header:
         line = text[end : stop if stop >= 0 else len(text)]
         key, equals, value = line[:LONGEST_LINE].decode("latin-1").partition("=")
         if not equals or (stop < 0 and key.strip() != "ElementDataFile") or len(entries) >= MOST_LINES:
-            raise ImageFileError(f"{path}: is not a MetaImage file, or its header is cut short. {OTHER_FILE}")
+            raise ImageFileError(f"{path}: is not a MetaImage file, or its header is cut short. {what_helps(text)}")
         if len(line) > LONGEST_LINE:
             raise ValueError(f"the line of {brief(key)} has {len(line)} letters")
         if key.strip() in entries and entries[key.strip()] != value.strip() and key.strip() != "Comment":

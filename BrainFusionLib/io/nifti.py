@@ -25,13 +25,13 @@ from BrainFusionLib.io.mat_files import is_mat, read_mat
 from BrainFusionLib.io.nifti_layout import ANALYZE, NIFTI1, NIFTI2
 from BrainFusionLib.io.reading import (
     CONVERT_AGAIN,
-    OTHER_FILE,
     exists,
     naming,
     open_regular,
     refuse_bad_spacing,
     shown,
     three_sizes,
+    what_helps,
 )
 from BrainFusionLib.io.sidecar import read_sidecar, sidecar_of
 from BrainFusionLib.io.suffixes import suffix_of
@@ -176,7 +176,7 @@ def _read_header(path: Path, single_file: bool) -> _Header:
     kind = "a NIfTI file" if single_file else "a NIfTI or Analyze 7.5 header"
     raise ImageFileError(
         f"{path}: is not {kind}: it does not begin with the header of one. It may be another kind of file under a "
-        f"wrong name, or damaged. {OTHER_FILE}"
+        f"wrong name, or damaged. {what_helps(raw)}"
     )
 
 
@@ -216,8 +216,10 @@ def _scaling(header: _Header) -> tuple[float, float]:
     """Return slope and intercept; 1 and 0 where the header has no valid ones."""
     fields = header.fields
     slope, intercept = float(fields["scl_slope"]), float(fields["scl_inter"])
+    if np.isinf(slope) or (slope and not np.isnan(slope) and not np.isfinite(intercept)):
+        raise ValueError(f"it scales the values by {slope:g} and adds {intercept:g}")
     if np.isfinite(slope) and slope != 0:
-        return slope, intercept if np.isfinite(intercept) else 0.0
+        return slope, intercept
     if not header.is_nifti:
         # SPM's way for Analyze files of others: the header's calibrated range, if it is set.
         stored = float(fields["glmax"]) - float(fields["glmin"])

@@ -14,7 +14,7 @@ import numpy as np
 
 from BrainFusionLib.errors import GeometryError, ImageFileError
 from BrainFusionLib.geometry import FloatArray
-from BrainFusionLib.io.reading import COPY_AGAIN, OTHER_FILE, open_regular, three_sizes
+from BrainFusionLib.io.reading import COPY_AGAIN, open_regular, three_sizes, what_helps
 from BrainFusionLib.io.text_headers import (
     LONGEST_HEADER,
     LONGEST_LINE,
@@ -120,7 +120,7 @@ def read_header(path: Path) -> NrrdHeader:
     with open_regular(path) as stream:
         text = stream.read(LONGEST_HEADER)
     if not text.startswith(b"NRRD"):
-        raise ImageFileError(f"{path}: is not an NRRD file: it has the wrong name, or is damaged. {OTHER_FILE}")
+        raise ImageFileError(f"{path}: is not an NRRD file: it has the wrong name, or is damaged. {what_helps(text)}")
     fields: dict[str, str] = {}
     position, count = 0, 0
     names: list[str] | None = None

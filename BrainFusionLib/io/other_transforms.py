@@ -9,20 +9,21 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
 from BrainFusionLib.errors import GeometryError, ImageFileError, Remedy
-from BrainFusionLib.geometry import RAS_FROM_LPS, FloatArray, Grid, affine
+from BrainFusionLib.geometry import RAS_FROM_LPS, FloatArray, Grid, affine, apply_affine
 from BrainFusionLib.io.dicom_registration import HeadersOfPair
 from BrainFusionLib.io.itk_transforms import GIVE_LINEAR, ItkTransform, composed
 from BrainFusionLib.io.reading import SAVE_AGAIN, SAVE_OR_COPY, open_regular
 from BrainFusionLib.io.text_headers import brief, numbers
 from BrainFusionLib.settings import Side
 
-Frame = Literal["lps", "ras"]
+Frame = Literal["lps", "ras", "fsl"]
 Maps = Literal["ct-to-mri", "mri-to-ct"]
 # The first line of a plain matrix of ours, by which of the two it moves.
 PLAIN_MARKS: dict[Side, str] = {
@@ -35,6 +36,8 @@ _ELASTIX_KINDS = {
     "EulerTransform": "Euler3DTransform", "SimilarityTransform": "Similarity3DTransform",
     "AffineTransform": "AffineTransform", "TranslationTransform": "TranslationTransform",
 }  # fmt: skip
+# As FSL's programs write a row of a matrix: two spaces behind each number, also behind the last one.
+_FSL_ROW = re.compile(r"(\S+ {2}){4}")
 _MOST_CHAINED = 10
 # Positions in LTA and elastix files are written to 4 digits or more.
 _SAME_GRID_MM = 0.05
@@ -52,7 +55,7 @@ class Between:
     ct, mri
         Grids of the two volumes in their files' own voxel order.
     frame
-        The coordinates of a plain matrix.
+        The coordinates of a plain matrix; ``fsl``: those of FSL, where its file is not as FSL writes it.
     maps
         Its direction.
     in_nifti_order
@@ -108,7 +111,10 @@ def matrix_of(text: str) -> FloatArray | None:
 
 
 def read_matrix(path: Path, text: str, matrix: FloatArray, between: Between) -> FloatArray:
-    """Return the transform of a 4x4 matrix: FSL's by the name ``.mat``, else one whose coordinates are given.
+    """Return the transform of a 4x4 matrix: FSL's if it is written as FSL does, else one whose coordinates are given.
+
+    The name ``.mat`` says nothing: others call their matrices so, and a head of which these were taken for FSL's would
+    be centimetres off.
 
     Raises
     ------
@@ -121,16 +127,21 @@ def read_matrix(path: Path, text: str, matrix: FloatArray, between: Between) -> 
     for moved, mark in PLAIN_MARKS.items():
         if text.startswith(mark):
             frame, maps = "ras", "ct-to-mri" if moved == "ct" else "mri-to-ct"
-    if frame is None and path.suffix.lower() == ".mat":
+    if frame == "fsl" or (frame is None and is_fsl(text)):
         return _from_fsl(path, matrix, between)
     if frame is None or maps is None:
         raise ImageFileError(
-            f"{path}: a 4x4 matrix alone does not say between which coordinates it maps, and in which direction. If "
-            "it is FSL's, give it the ending .mat.",
+            f"{path}: a 4x4 matrix alone does not say between which coordinates it maps, and in which direction; it is "
+            "not written as FSL writes its own.",
             remedy=Remedy.STATE_FRAME,
         )
     in_lps = RAS_FROM_LPS @ matrix @ RAS_FROM_LPS if frame == "ras" else matrix
     return directed(in_lps, maps)
+
+
+def is_fsl(text: str) -> bool:
+    """Return whether a matrix is written as FSL's programs do."""
+    return all(_FSL_ROW.fullmatch(line) for line in text.splitlines() if line.strip())
 
 
 def directed(matrix: FloatArray, maps: Maps) -> FloatArray:
@@ -235,11 +246,19 @@ def _maps_by_grids(source: Grid | None, target: Grid | None, between: Between) -
     """Return the direction in which a transform maps between images by their grids, if these say it."""
     found: set[Maps] = set()
     for grid, if_ct, if_mri in ((source, "ct-to-mri", "mri-to-ct"), (target, "mri-to-ct", "ct-to-mri")):
-        is_ct = grid is not None and between.ct is not None and grid.same_as(between.ct, _SAME_GRID_MM)
-        is_mri = grid is not None and between.mri is not None and grid.same_as(between.mri, _SAME_GRID_MM)
+        is_ct, is_mri = (_same_box(grid, other) for other in (between.ct, between.mri))
         if is_ct != is_mri:
             found.add(if_ct if is_ct else if_mri)  # type: ignore[arg-type]
     return found.pop() if len(found) == 1 else None
+
+
+def _same_box(a: Grid | None, b: Grid | None) -> bool:
+    """Return whether two grids have the same voxels, in any order of the axes: programs turn and flip them."""
+    if a is None or b is None or sorted(a.size_ijk) != sorted(b.size_ijk):
+        return False
+    ends = [apply_affine(g.lps_from_ijk, list(product(*((0, n - 1) for n in g.size_ijk)))) for g in (a, b)]
+    apart = np.linalg.norm(ends[0][:, None] - ends[1][None], axis=-1)
+    return bool(max(apart.min(axis=0).max(), apart.min(axis=1).max()) <= _SAME_GRID_MM)
 
 
 def _lta_parts(path: Path, text: str) -> tuple[dict[str, str], dict[str, dict[str, str]], FloatArray | None]:
@@ -330,9 +349,7 @@ def read_elastix(path: Path, text: str, between: Between, depth: int = 0) -> Flo
         if not beside.exists():
             raise ImageFileError(f"{path}: {brief(beside.name)}, its initial transform, is missing beside it.")
         matrix = matrix @ read_elastix(beside, read_text(beside), Between(), depth + 1)
-    if depth == 0 and _is_of_ct(entries, between):
-        return inverse(matrix)
-    return matrix
+    return matrix if depth else directed(matrix, _elastix_maps(path, entries, between))
 
 
 def initial_of(path: Path, text: str) -> Path | None:
@@ -348,10 +365,12 @@ def _elastix_values(text: str) -> list[str]:
     return [quoted or plain for quoted, plain in re.findall(r'"([^"]*)"|([^\s"]+)', text)]
 
 
-def _is_of_ct(entries: Mapping[str, Sequence[str]], between: Between) -> bool:
-    """Return whether the fixed image of elastix was the CT, by its grid: elastix maps from fixed to moving."""
+def _elastix_maps(path: Path, entries: Mapping[str, Sequence[str]], between: Between) -> Maps:
+    """Return the direction of elastix's transform, from fixed to moving points: the grid in it is the fixed image's."""
     if between.maps is not None:
-        return between.maps == "ct-to-mri"
+        return between.maps
+    if between.ct is None or between.mri is None:  # as it is usual: the CT was registered to the MRI
+        return "mri-to-ct"
     try:
         size, spacing, origin = (numbers(" ".join(entries[key])) for key in ("Size", "Spacing", "Origin"))
         columns = np.array(numbers(" ".join(entries.get("Direction", list("100010001"))))).reshape(3, 3)
@@ -360,5 +379,12 @@ def _is_of_ct(entries: Mapping[str, Sequence[str]], between: Between) -> bool:
             (origin[0], origin[1], origin[2]), columns.T,
         )  # fmt: skip
     except (KeyError, ValueError, IndexError):
-        return False
-    return _maps_by_grids(grid, None, between) == "ct-to-mri"
+        grid = None
+    maps = _maps_by_grids(grid, None, between)
+    if maps is None:
+        raise ImageFileError(
+            f"{path}: the grid of the fixed image in elastix's file is not that of just one of CT and MRI, so nothing "
+            "says in which direction it maps.",
+            remedy=Remedy.STATE_DIRECTION,
+        )
+    return maps

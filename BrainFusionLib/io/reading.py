@@ -170,6 +170,26 @@ def refuse_undecodable(path: Path) -> None:
         raise ImageFileError(f"{shown(path)}: this name is not UTF-8. Rename it, then try again.")
 
 
+# What files of other kinds begin with that people have under the name of an image.
+_OTHER_KINDS = {
+    b"\x1f\x8b": "It is packed with gzip, perhaps twice: unpack it.",
+    b"\x28\xb5\x2f\xfd": "It is packed with zstd: unpack it.",
+    b"BZh": "It is packed with bzip2: unpack it.",
+    b"\xfd7zXZ": "It is packed with xz: unpack it.",
+    b"PK\3\4": "It is a zip: unpack it, or, of DICOM slices, end its name in .zip.",
+    b"<": "It is a web page or XML, perhaps an error that was saved in the place of the download: download it again.",
+    b"version https://git-lfs": "It stands for a file in Git LFS: get it with git lfs pull.",
+    b"NRRD": "It is NRRD: end its name in .nrrd.",
+}
+
+
+def what_helps(start: bytes) -> str:
+    """Return what a file is and what helps, by its first bytes (at least 132), where these are not as its name says."""
+    if start[128:132] == b"DICM":
+        return "It is DICOM: end its name in .dcm, or give its folder."
+    return next((words for first, words in _OTHER_KINDS.items() if start.startswith(first)), OTHER_FILE)
+
+
 def three_sizes(path: Path, sizes: Sequence[int]) -> tuple[int, int, int]:
     """Return the three sizes of an image (i, j, k), dropping further axes of one element.
 

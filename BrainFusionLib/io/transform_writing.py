@@ -64,7 +64,8 @@ def write_other_transform(
     if ct is None or mri is None:
         raise SettingsError(f"to write a transform as {form}, the grids of CT and MRI are needed")
     if form == "fsl":
-        write_text(_rows(np.linalg.inv(lps_from_fsl(mri)) @ mri_from_ct @ lps_from_fsl(ct)) + "\n", path)
+        matrix = np.linalg.inv(lps_from_fsl(mri)) @ mri_from_ct @ lps_from_fsl(ct)
+        write_text("".join(exact(row, "  ") + "  \n" for row in matrix), path)  # spaces by which it is known
     else:
         write_text(_lta(ras, ct, mri), path)
 

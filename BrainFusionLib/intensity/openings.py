@@ -34,6 +34,8 @@ TOWARDS_MM, TOWARDS_STEP_MM, MOST_BEHIND_BONE = 25.0, 1.5, 0.5
 THIN_COVER_MM, MOST_COVER_MM, ANATOMICAL_COSINE, LEAST_SUM = 20.0, 60.0, 0.25, 20.0
 # One header is wrong for certain, and another one may be right, where they are this far from what face and neck say.
 WRONG_COSINE, RIGHT_COSINE = 0.5, 0.7
+# No head is turned by more than this against the axes of two scanners: one of the headers is wrong.
+ALIKE_COSINE = 0.77
 # Between these depths below the inner table any bone counts, also thin bone under partial volume.
 BEFORE_MM, BEHIND_MM = 5.0, 18.0
 THIN_BONE_HU, NOISE_FACTOR = 120.0, 5.0
@@ -47,8 +49,10 @@ HALF_BONE_MM = 4.0
 LEAST_HOLE_CM2, BURR_HOLE_CM2 = 0.4, 3.0
 
 
-def upright(inside: InsideSkull, up: npt.ArrayLike, instead: npt.ArrayLike | None = None) -> FloatArray:
-    """Return a direction to the top of the head: the one given, unless face and neck lie elsewhere.
+def upright(inside: InsideSkull, up: npt.ArrayLike, instead: npt.ArrayLike | None = None) -> tuple[FloatArray, ...]:
+    """Return the direction to the top of the head: the one given, unless face and neck lie elsewhere.
+
+    Two, if the two given contradict each other and neither face nor neck tells which is right.
 
     Parameters
     ----------
@@ -58,7 +62,7 @@ def upright(inside: InsideSkull, up: npt.ArrayLike, instead: npt.ArrayLike | Non
         Direction of the top of the head by the header, in the CT's LPS space. It is wrong where a file has no
         orientation, or another one.
     instead
-        The same by the header of the other volume, where `up` is certainly wrong.
+        The same by the header of the other volume.
     """
     given, other = (np.asarray(up if one is None else one, dtype=np.float64) for one in (up, instead))
     given, other = given / np.linalg.norm(given), other / np.linalg.norm(other)
@@ -70,12 +74,12 @@ def upright(inside: InsideSkull, up: npt.ArrayLike, instead: npt.ArrayLike | Non
     cover = np.clip(last - inside.radii_mm - THIN_COVER_MM, 0, MOST_COVER_MM)
     away: FloatArray = -(unit_directions() * (solid_angles() * cover)[:, None]).sum(axis=0)
     size = float(np.linalg.norm(away))
-    shown: FloatArray = inside.grid.direction @ away / max(1e-6, size)
-    if size < LEAST_SUM or shown @ given > WRONG_COSINE:
-        return given
-    if shown @ other > RIGHT_COSINE:
-        return other
-    return given if shown @ given > ANATOMICAL_COSINE else shown
+    if size < LEAST_SUM:
+        return (given,) if given @ other > ALIKE_COSINE else (given, other)
+    shown: FloatArray = inside.grid.direction @ away / size
+    if shown @ given <= WRONG_COSINE and shown @ other > RIGHT_COSINE:
+        return (other,)
+    return (given if shown @ given > ANATOMICAL_COSINE else shown,)
 
 
 def air_ml(inside: InsideSkull, up: npt.ArrayLike = (0, 0, 1)) -> float:
@@ -154,7 +158,7 @@ def _contact_cm2(piece: BoolArray, air: BoolArray, spacing_ijk_mm: tuple[float, 
     return float(border * np.prod(spacing_ijk_mm) ** (2 / 3) / 100)
 
 
-def holes_cm2(inside: InsideSkull, up: npt.ArrayLike = (0, 0, 1)) -> FloatArray:
+def holes_cm2(inside: InsideSkull, *up: npt.ArrayLike) -> FloatArray:
     """Return the areas of the holes in the vault, cm², largest first.
 
     A hole is a patch of directions without any bone between the inside and the air around the head. The foramen
@@ -165,13 +169,15 @@ def holes_cm2(inside: InsideSkull, up: npt.ArrayLike = (0, 0, 1)) -> FloatArray:
     inside
         The inside of the skull.
     up
-        Direction of the top of the head, in the CT's LPS space.
+        Direction of the top of the head, in the CT's LPS space, (0, 0, 1) unless given; of several that contradict
+        each other, only what is vault by all of them is judged.
     """
     rays, surface = inside.rays, inside.radii_mm[:, None]
     near = (rays.radii_mm >= surface - BEFORE_MM) & (rays.radii_mm <= surface + BEHIND_MM)
     thin = inside.brain_hu + max(THIN_BONE_HU, NOISE_FACTOR * inside.noise_hu)
     no_bone = ~((rays.values > thin) & rays.in_field & near).any(axis=1)
-    gone = no_bone & _vault(inside, inside.grid.direction.T @ np.asarray(up, dtype=np.float64))
+    ways = [inside.grid.direction.T @ np.asarray(way, dtype=np.float64) for way in up or ((0, 0, 1),)]
+    gone: BoolArray = no_bone & np.all([_vault(inside, way) for way in ways], axis=0)
     areas = solid_angles() * (inside.radii_mm + HALF_BONE_MM) ** 2 / 100
     found = [float(areas[patch].sum()) for patch in _patches(gone)]
     return np.sort(np.array([area for area in found if area > LEAST_HOLE_CM2]))[::-1]

@@ -127,6 +127,18 @@ def test_air_is_measured_also_below_a_burr_hole(head):
     assert air_ml(found) == pytest.approx(np.count_nonzero(pocket) * 8 / 1000, rel=0.2)
 
 
+def test_much_air_counts_also_where_it_meets_the_air_outside_over_a_wide_hole(head):
+    ct, labels = head
+    direction = np.array([0.2, -0.8, 0.55])
+    point = on_skull(labels, direction)
+    pocket = near(point - 30 * direction, 28) & truth(labels)
+    ways = [near(point + step * direction, 20) for step in (-8, 6, 20)]
+    found = inside_skull(head[0])
+    assert found is not None
+    hu = np.where(pocket | np.any(ways, axis=0), np.float32(-1000), ct.array_kji)
+    assert air_ml(replace(found, hu_kji=hu)) == pytest.approx(np.count_nonzero(pocket) * 8 / 1000, rel=0.25)
+
+
 def test_air_outside_the_skull_is_not_counted(head):
     ct, labels = head
     scalp = near(on_skull(labels) + 12 * TOP_LEFT, 14) & ~truth(labels) & (ct.array_kji < 200)

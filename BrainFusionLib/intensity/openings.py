@@ -19,8 +19,9 @@ LEAST_POCKET_ML, DEEP_MM = 0.2, 3.0
 LEAST_INSIDE, LEAST_DEEP, LEAST_DEEP_AT_HOLE = 0.6, 0.12, 0.35
 # Reach of the rim of a pocket, and how far below the brain's HU its voxels are.
 RIM_VOXELS, CERTAINLY_AIR_HU = 4, 150.0
-# Air that meets the air outside over more than this lies outside the skin, over a sunken flap.
-WIDEST_HOLE_CM2 = 6.0
+# Air that meets the air outside over more than this lies outside the skin, over a sunken flap, unless there is more of
+# it than a sunken flap of that area leaves: a real skull with a defect beside the frontal sinus lost 28 mL by .2 cm².
+WIDEST_HOLE_CM2, DEEPEST_FLAP_CM = 6.0, 3.0
 # At the base, around the petrous bones and sinuses, air must lie deeper, and mostly in soft tissue: around cells of the
 # mastoid there is bone.
 BASE_COSINE, LEAST_DEEP_AT_BASE = -0.35, 0.75
@@ -115,7 +116,9 @@ def air_ml(inside: InsideSkull, up: npt.ArrayLike = (0, 0, 1)) -> float:
             wanted = LEAST_DEEP_AT_BASE
         elif len(at) > LEAST_INSIDE * sizes[whole[tuple(at[0])]]:
             wanted = LEAST_DEEP
-        elif _contact_cm2(parts == piece, air, inside.grid.spacing_ijk_mm) < WIDEST_HOLE_CM2:
+        elif _contact_cm2(parts == piece, air, inside.grid.spacing_ijk_mm) < max(
+            WIDEST_HOLE_CM2, len(at) * voxel_ml / DEEPEST_FLAP_CM
+        ):
             wanted = LEAST_DEEP_AT_HOLE
         else:
             continue

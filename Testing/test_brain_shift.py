@@ -90,6 +90,8 @@ def test_shift_after_surgery_is_said_from_a_smaller_one_on():
     after = judge(Evidence(brain_shift=shift, inside=Inside(20.0, 0.0, 1)))
     texts = [finding.text for finding in after.findings if finding.code == "brain_shift"]
     assert texts == ["the brain has shifted by about 3–4 mm against the skull, most at the left front"]
+    same = judge(Evidence(brain_shift=replace(shift, high_mm=3.4, p95_mm=3.0))).findings
+    assert any("by about 3 mm against" in finding.text for finding in same)
 
 
 CERTAIN = BrainShift(

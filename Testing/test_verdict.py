@@ -52,10 +52,11 @@ def test_good_evidence_is_green(margin):
     assert "simulated pairs" in verdict.reasons[-1]
 
 
-def test_brain_of_mirrored_data_is_not_called_shifted():
+def test_mirrored_data_are_not_called_shifted_or_distorted():
     shift = BrainShift(True, p95_mm=4.0, low_mm=3.5, high_mm=5.2, information_nats=0.3, gain_nats=0.03)
-    texts = {f.code: f.text for f in judged(replace(GOOD, mirrored_margin_nats=-0.2), brain_shift=shift).findings}
-    assert texts.keys() & {"mirrored", "brain_shift", "part_displaced"} == {"mirrored"}
+    mirrored, halves = replace(GOOD, mirrored_margin_nats=-0.2), Distortion(1.0, 3.0, 1.2, 1.0, 1.0, 2.0, 0.3)
+    texts = {f.code: f.text for f in judged(mirrored, brain_shift=shift, distortion=halves).findings}
+    assert texts.keys() & {"mirrored", "brain_shift", "part_displaced", "distortion"} == {"mirrored"}
     assert texts["brain_shift_not_judged"].endswith("left and right seem to be exchanged in CT or MRI")
 
 

@@ -19,8 +19,9 @@ LEAST_POCKET_ML, DEEP_MM = 0.2, 3.0
 LEAST_INSIDE, LEAST_DEEP, LEAST_DEEP_AT_HOLE = 0.6, 0.12, 0.35
 # Reach of the rim of a pocket, and how far below the brain's HU its voxels are.
 RIM_VOXELS, CERTAINLY_AIR_HU = 4, 150.0
-# Air that meets the air outside over more than this lies outside the skin, over a sunken flap.
-WIDEST_HOLE_CM2 = 6.0
+# Air that meets the air outside over more than this lies outside the skin, over a sunken flap, unless there is more of
+# it than a sunken flap of that area leaves: a real skull with a defect beside the frontal sinus lost 28 mL by .2 cm².
+WIDEST_HOLE_CM2, DEEPEST_FLAP_CM = 6.0, 3.0
 # At the base, around the petrous bones and sinuses, air must lie deeper, and mostly in soft tissue: around cells of the
 # mastoid there is bone.
 BASE_COSINE, LEAST_DEEP_AT_BASE = -0.35, 0.75
@@ -34,6 +35,8 @@ TOWARDS_MM, TOWARDS_STEP_MM, MOST_BEHIND_BONE = 25.0, 1.5, 0.5
 THIN_COVER_MM, MOST_COVER_MM, ANATOMICAL_COSINE, LEAST_SUM = 20.0, 60.0, 0.25, 20.0
 # One header is wrong for certain, and another one may be right, where they are this far from what face and neck say.
 WRONG_COSINE, RIGHT_COSINE = 0.5, 0.7
+# No head is turned by more than this against the axes of two scanners: one of the headers is wrong.
+ALIKE_COSINE = 0.77
 # Between these depths below the inner table any bone counts, also thin bone under partial volume.
 BEFORE_MM, BEHIND_MM = 5.0, 18.0
 THIN_BONE_HU, NOISE_FACTOR = 120.0, 5.0
@@ -47,8 +50,10 @@ HALF_BONE_MM = 4.0
 LEAST_HOLE_CM2, BURR_HOLE_CM2 = 0.4, 3.0
 
 
-def upright(inside: InsideSkull, up: npt.ArrayLike, instead: npt.ArrayLike | None = None) -> FloatArray:
-    """Return a direction to the top of the head: the one given, unless face and neck lie elsewhere.
+def upright(inside: InsideSkull, up: npt.ArrayLike, instead: npt.ArrayLike | None = None) -> tuple[FloatArray, ...]:
+    """Return the direction to the top of the head: the one given, unless face and neck lie elsewhere.
+
+    Two, if the two given contradict each other and neither face nor neck tells which is right.
 
     Parameters
     ----------
@@ -58,7 +63,7 @@ def upright(inside: InsideSkull, up: npt.ArrayLike, instead: npt.ArrayLike | Non
         Direction of the top of the head by the header, in the CT's LPS space. It is wrong where a file has no
         orientation, or another one.
     instead
-        The same by the header of the other volume, where `up` is certainly wrong.
+        The same by the header of the other volume.
     """
     given, other = (np.asarray(up if one is None else one, dtype=np.float64) for one in (up, instead))
     given, other = given / np.linalg.norm(given), other / np.linalg.norm(other)
@@ -70,12 +75,12 @@ def upright(inside: InsideSkull, up: npt.ArrayLike, instead: npt.ArrayLike | Non
     cover = np.clip(last - inside.radii_mm - THIN_COVER_MM, 0, MOST_COVER_MM)
     away: FloatArray = -(unit_directions() * (solid_angles() * cover)[:, None]).sum(axis=0)
     size = float(np.linalg.norm(away))
-    shown: FloatArray = inside.grid.direction @ away / max(1e-6, size)
-    if size < LEAST_SUM or shown @ given > WRONG_COSINE:
-        return given
-    if shown @ other > RIGHT_COSINE:
-        return other
-    return given if shown @ given > ANATOMICAL_COSINE else shown
+    if size < LEAST_SUM:
+        return (given,) if given @ other > ALIKE_COSINE else (given, other)
+    shown: FloatArray = inside.grid.direction @ away / size
+    if shown @ given <= WRONG_COSINE and shown @ other > RIGHT_COSINE:
+        return (other,)
+    return (given if shown @ given > ANATOMICAL_COSINE else shown,)
 
 
 def air_ml(inside: InsideSkull, up: npt.ArrayLike = (0, 0, 1)) -> float:
@@ -111,7 +116,9 @@ def air_ml(inside: InsideSkull, up: npt.ArrayLike = (0, 0, 1)) -> float:
             wanted = LEAST_DEEP_AT_BASE
         elif len(at) > LEAST_INSIDE * sizes[whole[tuple(at[0])]]:
             wanted = LEAST_DEEP
-        elif _contact_cm2(parts == piece, air, inside.grid.spacing_ijk_mm) < WIDEST_HOLE_CM2:
+        elif _contact_cm2(parts == piece, air, inside.grid.spacing_ijk_mm) < max(
+            WIDEST_HOLE_CM2, len(at) * voxel_ml / DEEPEST_FLAP_CM
+        ):
             wanted = LEAST_DEEP_AT_HOLE
         else:
             continue
@@ -154,7 +161,7 @@ def _contact_cm2(piece: BoolArray, air: BoolArray, spacing_ijk_mm: tuple[float, 
     return float(border * np.prod(spacing_ijk_mm) ** (2 / 3) / 100)
 
 
-def holes_cm2(inside: InsideSkull, up: npt.ArrayLike = (0, 0, 1)) -> FloatArray:
+def holes_cm2(inside: InsideSkull, *up: npt.ArrayLike) -> FloatArray:
     """Return the areas of the holes in the vault, cm², largest first.
 
     A hole is a patch of directions without any bone between the inside and the air around the head. The foramen
@@ -165,13 +172,15 @@ def holes_cm2(inside: InsideSkull, up: npt.ArrayLike = (0, 0, 1)) -> FloatArray:
     inside
         The inside of the skull.
     up
-        Direction of the top of the head, in the CT's LPS space.
+        Direction of the top of the head, in the CT's LPS space, (0, 0, 1) unless given; of several that contradict
+        each other, only what is vault by all of them is judged.
     """
     rays, surface = inside.rays, inside.radii_mm[:, None]
     near = (rays.radii_mm >= surface - BEFORE_MM) & (rays.radii_mm <= surface + BEHIND_MM)
     thin = inside.brain_hu + max(THIN_BONE_HU, NOISE_FACTOR * inside.noise_hu)
     no_bone = ~((rays.values > thin) & rays.in_field & near).any(axis=1)
-    gone = no_bone & _vault(inside, inside.grid.direction.T @ np.asarray(up, dtype=np.float64))
+    ways = [inside.grid.direction.T @ np.asarray(way, dtype=np.float64) for way in up or ((0, 0, 1),)]
+    gone: BoolArray = no_bone & np.all([_vault(inside, way) for way in ways], axis=0)
     areas = solid_angles() * (inside.radii_mm + HALF_BONE_MM) ** 2 / 100
     found = [float(areas[patch].sum()) for patch in _patches(gone)]
     return np.sort(np.array([area for area in found if area > LEAST_HOLE_CM2]))[::-1]

@@ -176,8 +176,7 @@ def brain_shift_words(evidence: Evidence) -> dict[str, str]:
     if shift is None:
         return {}
     return {
-        "low": f"{shift.low_mm:.0f}",
-        "high": f"{shift.high_mm:.0f}",
+        "length": "–".join(dict.fromkeys((f"{shift.low_mm:.0f}", f"{shift.high_mm:.0f}"))),
         "place": shift.place,
         "direction": shift.direction,
         "reason": _not_judged_because(evidence),
@@ -191,7 +190,7 @@ def brain_shift_words(evidence: Evidence) -> dict[str, str]:
 def scale_percent(evidence: Evidence) -> float | None:
     """Return what the scale of the worst axis is off by, as far as it is certain."""
     worst = _worst_axis(evidence)
-    return None if worst is None or _is_far(evidence) else max(0.0, worst[2])
+    return None if worst is None or _is_far(evidence) or is_mirrored(evidence) else max(0.0, worst[2])
 
 
 def scale_words(evidence: Evidence) -> Mapping[str, str]:
@@ -229,8 +228,13 @@ def _thickest_mm(evidence: Evidence) -> float:
 
 
 def distortion_p95_mm(evidence: Evidence) -> float | None:
-    """Return the 95th percentile of the displacement of the skull that no rigid pose explains."""
-    return None if evidence.distortion is None or _is_far(evidence) else evidence.distortion.p95_mm
+    """Return the 95th percentile of the displacement of the skull that no rigid pose explains.
+
+    The halves of a skull differ: of mirrored data, that is no distortion.
+    """
+    if evidence.distortion is None or _is_far(evidence) or is_mirrored(evidence):
+        return None
+    return evidence.distortion.p95_mm
 
 
 def coarse_voxel_mm(evidence: Evidence) -> float | None:

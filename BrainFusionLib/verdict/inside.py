@@ -55,6 +55,6 @@ def inside_evidence(inside: InsideSkull | None, transform: Transform) -> Inside 
     if inside is None:
         return None
     up = upright(inside, transform.moving_from_fixed_lps[:3, 2], instead=(0, 0, 1))
-    holes = holes_cm2(inside, up)
+    holes = holes_cm2(inside, *up)
     large = holes > BURR_HOLE_CM2
-    return Inside(air_ml(inside, up), float(holes[large].sum()), int(np.count_nonzero(~large)))
+    return Inside(air_ml(inside, up[0]), float(holes[large].sum()), int(np.count_nonzero(~large)))

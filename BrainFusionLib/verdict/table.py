@@ -203,7 +203,7 @@ CRITERIA: tuple[Criterion, ...] = (
         # 4 mm (11 of the others as a displaced part), and none of 617 without a shift: docs/realism.
         "brain_shift", "shift of the brain against the skull", displaced.brain_shift_mm, "at most",
         amber=displaced.SHIFT_LIMIT_MM, unit="mm",
-        text="the brain has shifted by about {low}–{high} mm against the skull, most at the {place}",
+        text="the brain has shifted by about {length} mm against the skull, most at the {place}",
         scale=displaced.less_after_surgery, words=displaced.brain_shift_words,
     ),
     Criterion(
@@ -211,7 +211,7 @@ CRITERIA: tuple[Criterion, ...] = (
         # within 1 mm, 5 of 551 do: docs/realism.
         "part_displaced", "displacement of a part of the brain, if certain", displaced.part_displaced_mm, "at most",
         amber=displaced.PART_LIMIT_MM, unit="mm",
-        text="a part of the brain lies about {low}–{high} mm from where the MRI shows it, most at the {place}: it has "
+        text="a part of the brain lies about {length} mm from where the MRI shows it, most at the {place}: it has "
         "moved, or the MRI is distorted there",
         scale=displaced.limit_of_part, words=displaced.brain_shift_words,
     ),

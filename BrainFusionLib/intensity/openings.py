@@ -7,10 +7,9 @@ import numpy.typing as npt
 
 from BrainFusionLib.geometry import FloatArray
 from BrainFusionLib.intensity.directions import around, solid_angles, unit_directions
-from BrainFusionLib.intensity.head import ct_head_mask
 from BrainFusionLib.intensity.inside import AIR_HU, InsideSkull, grown
 from BrainFusionLib.intensity.wrapping import pieces
-from BrainFusionLib.volume import BoolArray, Volume, VoxelArray
+from BrainFusionLib.volume import BoolArray, VoxelArray
 
 # Pockets below `LEAST_POCKET_ML` are noise. A pocket of which `LEAST_INSIDE` lies inside the surface must lie deeper
 # than `DEEP_MM` with a share of at least `LEAST_DEEP`. Air that goes on outside does so through a hole in the bone, and
@@ -62,10 +61,9 @@ def upright(inside: InsideSkull, up: npt.ArrayLike, instead: npt.ArrayLike | Non
     """
     given, other = (np.asarray(up if one is None else one, dtype=np.float64) for one in (up, instead))
     given, other = given / np.linalg.norm(given), other / np.linalg.norm(other)
-    # Table and head holder are no part of what covers the brain.
-    head = ct_head_mask(Volume(inside.hu_kji, inside.grid, "CT", "CT"))
     rays = inside.rays
-    tissue = (rays.values > -300) & head.ravel().take(rays.voxels) & inside.in_view
+    # Table and head holder are no part of what covers the brain.
+    tissue = (rays.values > -300) & inside.head_kji.ravel().take(rays.voxels) & inside.in_view
     last = np.where(tissue, rays.radii_mm, np.float32(0)).max(axis=1)
     cover = np.clip(last - inside.radii_mm - THIN_COVER_MM, 0, MOST_COVER_MM)
     away: FloatArray = -(unit_directions() * (solid_angles() * cover)[:, None]).sum(axis=0)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 import numpy.typing as npt
 
@@ -94,10 +96,9 @@ def air_ml(inside: InsideSkull, up: npt.ArrayLike = (0, 0, 1)) -> float:
     pockets = np.flatnonzero(np.bincount(parts.ravel()) * voxel_ml > LEAST_POCKET_ML)[1:]
     if not len(pockets):
         return 0.0
-    whole, _ = pieces(air)
     upwards = inside.grid.direction.T @ np.asarray(up, dtype=np.float64)
     chosen = np.zeros(int(parts.max()) + 1, bool)
-    sizes = np.bincount(whole.ravel())
+    whole = cache(lambda: pieces(air)[0])
     for piece in pockets:
         at = np.argwhere(parts == piece)
         deep = float((depth[tuple(at.T)] > DEEP_MM).mean())
@@ -107,13 +108,15 @@ def air_ml(inside: InsideSkull, up: npt.ArrayLike = (0, 0, 1)) -> float:
             if _bone_around(at, air, hu) > MOST_BONE_AROUND or _behind_bone(at, box, inside) > MOST_BEHIND_BONE:
                 continue
             wanted = LEAST_DEEP_AT_BASE
-        elif len(at) > LEAST_INSIDE * sizes[whole[tuple(at[0])]]:
+        elif len(at) > LEAST_INSIDE * np.count_nonzero(whole() == whole()[tuple(at[0])]):
             wanted = LEAST_DEEP
         elif _contact_cm2(parts == piece, air, inside.grid.spacing_ijk_mm) < WIDEST_HOLE_CM2:
             wanted = LEAST_DEEP_AT_HOLE
         else:
             continue
         chosen[piece] = deep > wanted
+    if not chosen.any():
+        return 0.0
     # Around a pocket, voxels hold air in part: its rim, and bubbles in the sulci.
     rim = chosen[parts]
     for _ in range(RIM_VOXELS):

@@ -11,6 +11,21 @@ static inline float between(const float *p, int64_t u, int64_t v, float x, float
     return first + y * (second - first);
 }
 
+// Narrow a range of indices to those from which `start + step * index` is not below 0 and is below `end`. Between two
+// such indices all are: rounding keeps the order.
+static void narrow(double start, double step, double end, int64_t *first, int64_t *last)
+{
+    if (*first > *last) return;
+    if (step != 0) {
+        const double one = -start / step, other = (end - start) / step;
+        const double low = one < other ? one : other, high = one < other ? other : one;
+        if (low > (double)*first) *first = low < (double)*last ? (int64_t)low : *last;
+        if (high < (double)*last) *last = high > (double)*first ? (int64_t)high + 1 : *first;
+    }
+    while (*first <= *last && !(start + step * *first >= 0 && start + step * *first < end)) ++*first;
+    while (*first <= *last && !(start + step * *last >= 0 && start + step * *last < end)) --*last;
+}
+
 // source: (K, J, I); size: I, J, K; m: 3x4, index ijk of the source from that of the target; target: its size I, J, K.
 // More than half a voxel outside the source, the result is `outside`; up to there, it is the outermost voxel's value.
 EXPORTED void brainfusion_resample(const float *restrict source, const int64_t *restrict size, const double *restrict m,
@@ -22,23 +37,33 @@ EXPORTED void brainfusion_resample(const float *restrict source, const int64_t *
     const int32_t la = ni > 1 ? ni - 2 : 0, lb = nj > 1 ? nj - 2 : 0, lc = nk > 1 ? nk - 2 : 0;
     const int64_t row = ni, plane = (int64_t)ni * nj, u = ni > 1, v = nj > 1 ? row : 0, w = nk > 1 ? plane : 0;
     for (int64_t k = 0; k < target[2]; k++) {
-        for (int64_t j = 0; j < target[1]; j++) {
+        for (int64_t j = 0; j < target[1]; j++, result += target[0]) {
             const double x0 = m[1] * j + m[2] * k + m[3], y0 = m[5] * j + m[6] * k + m[7];
             const double z0 = m[9] * j + m[10] * k + m[11];
-            for (int64_t i = 0; i < target[0]; i++, result++) {
+            int64_t first = 0, last = target[0] - 1;
+            narrow(x0, m[0], la, &first, &last);
+            narrow(y0, m[4], lb, &first, &last);
+            narrow(z0, m[8], lc, &first, &last);
+            for (int64_t i = 0; i < target[0]; i++) {
                 const double dx = x0 + m[0] * i, dy = y0 + m[4] * i, dz = z0 + m[8] * i;
-                if (!(dx >= e0 && dx <= ei && dy >= e0 && dy <= ej && dz >= e0 && dz <= ek)) {
-                    *result = outside;
-                    continue;
+                double x = dx, y = dy, z = dz;
+                int32_t a, b, c;
+                if (i >= first && i <= last) {
+                    a = (int32_t)x, b = (int32_t)y, c = (int32_t)z;
+                } else {
+                    if (!(dx >= e0 && dx <= ei && dy >= e0 && dy <= ej && dz >= e0 && dz <= ek)) {
+                        result[i] = outside;
+                        continue;
+                    }
+                    x = dx < 0 ? 0 : dx > ni - 1 ? ni - 1 : dx;
+                    y = dy < 0 ? 0 : dy > nj - 1 ? nj - 1 : dy;
+                    z = dz < 0 ? 0 : dz > nk - 1 ? nk - 1 : dz;
+                    a = x < la ? (int32_t)x : la, b = y < lb ? (int32_t)y : lb, c = z < lc ? (int32_t)z : lc;
                 }
-                const double x = dx < 0 ? 0 : dx > ni - 1 ? ni - 1 : dx;
-                const double y = dy < 0 ? 0 : dy > nj - 1 ? nj - 1 : dy;
-                const double z = dz < 0 ? 0 : dz > nk - 1 ? nk - 1 : dz;
-                const int32_t a = x < la ? (int32_t)x : la, b = y < lb ? (int32_t)y : lb, c = z < lc ? (int32_t)z : lc;
                 const float fx = (float)(x - a), fy = (float)(y - b), fz = (float)(z - c);
                 const float *p = source + c * plane + b * row + a;
                 const float front = between(p, u, v, fx, fy), back = between(p + w, u, v, fx, fy);
-                *result = front + fz * (back - front);
+                result[i] = front + fz * (back - front);
             }
         }
     }

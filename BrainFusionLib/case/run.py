@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from BrainFusionLib import intensity
+from BrainFusionLib import intensity, kept
 from BrainFusionLib.acquisition import pair_acquisition
 from BrainFusionLib.case.clock import Clock
 from BrainFusionLib.case.fusing import MRI_TISSUE, Fused, fuse_sources
@@ -76,7 +76,11 @@ def run(request: Request, inputs: Inputs, progress: Progress | None = None, canc
     Cancelled
         `cancel` returned true.
     """
-    clock = Clock(progress, cancel)
+    with kept.job(inputs.ct, inputs.mri):
+        return _run(request, inputs, Clock(progress, cancel))
+
+
+def _run(request: Request, inputs: Inputs, clock: Clock) -> Result:
     inputs = put_right(request, inputs)
     request, fuser, device = _ready(request, inputs)
     with use_threads(request.settings.threads), ThreadPoolExecutor(1) as pool:
@@ -150,7 +154,8 @@ def _ready(request: Request, inputs: Inputs) -> tuple[Request, Fuser | None, str
         request = replace(request, settings=replace(request.settings, fusion=pinned(request.settings.fusion)))
         fuser = prepare(request.settings.fusion, device)
         check_output(request.settings, inputs, request.given)
-    intensity.check_pair(inputs.ct, inputs.mri, request.stated)
+    checked = "checked", kept.key_of(inputs.mri), request.stated
+    kept.of(inputs.ct, checked, lambda: intensity.check_pair(inputs.ct, inputs.mri, request.stated))
     if inputs.mri_mask is not None:
         intensity.check_mask(inputs.mri_mask, inputs.mri)
     return request, fuser, device
@@ -220,7 +225,7 @@ def _resampled(inputs: Inputs, pose: Pose, registration: Registration | None, de
         hu = pulled.array_kji
         hu = np.rint(hu, out=None if hu is ct.array_kji else hu)
         ct_in_mri = Volume(hu, mri.grid, "CT", f"{ct.name} in {mri.name}")
-        low, high = intensity.mri_scale(mri.array_kji)
+        low, high = kept.of(mri, "scale", lambda: intensity.mri_scale(mri.array_kji))
         coverage = _coverage(ct_in_mri.array_kji, mri.array_kji, low, high)
         evidence = None if registration is None else registration.evidence
         _refuse(Evidence(pose=evidence, coverage=coverage), inputs, pose.transform)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Hashable
 from dataclasses import replace
 
-from BrainFusionLib import intensity
+from BrainFusionLib import intensity, kept
 from BrainFusionLib.case.request import Inputs, Request
 from BrainFusionLib.case.result import Pose
 from BrainFusionLib.errors import GeometryError
 from BrainFusionLib.transform import AffineTransform
+from BrainFusionLib.volume import Volume
 
 
 def put_right(request: Request, inputs: Inputs) -> Inputs:
@@ -16,8 +18,23 @@ def put_right(request: Request, inputs: Inputs) -> Inputs:
     _check_landmarks(request, inputs)
     ct = inputs.ct
     if "CT" not in request.stated or request.ct_offset is not None:
-        ct = intensity.in_hounsfield_units(intensity.without_spikes(ct), request.ct_offset)
-    return replace(inputs, ct=ct, mri=intensity.without_spikes(inputs.mri))
+        ct = _mended(
+            ct,
+            ("in Hounsfield units", request.ct_offset),
+            lambda: intensity.in_hounsfield_units(intensity.without_spikes(ct), request.ct_offset),
+        )
+    mri = _mended(inputs.mri, "without spikes", lambda: intensity.without_spikes(inputs.mri))
+    return replace(inputs, ct=ct, mri=mri)
+
+
+def _mended(volume: Volume, what: Hashable, mend: Callable[[], Volume]) -> Volume:
+    """Return a volume mended, or as it is where that is known to change nothing."""
+    known = kept.about(volume)
+    if known.get(what):
+        return volume
+    mended = mend()
+    known[what] = mended is volume
+    return mended
 
 
 def _check_landmarks(request: Request, inputs: Inputs) -> None:

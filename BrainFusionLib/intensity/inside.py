@@ -15,8 +15,10 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
+from BrainFusionLib import kept
 from BrainFusionLib.geometry import FloatArray, Grid, apply_affine
 from BrainFusionLib.intensity.directions import around, smooth_basis, solid_angles, texel_of, unit_directions
+from BrainFusionLib.intensity.head import ct_head_mask
 from BrainFusionLib.intensity.rays import FAR_MM, FIRST_MM, STEP_MM, Rays, first_crossing, in_view, rays_from
 from BrainFusionLib.transform import Transform
 from BrainFusionLib.values import ByValue
@@ -84,6 +86,11 @@ class InsideSkull(ByValue):
         """Index of the centre on `grid`, (3,)."""
         index: FloatArray = apply_affine(self.grid.ijk_from_lps, self.centre_lps_mm)[::-1]
         return index
+
+    @cached_property
+    def head_kji(self) -> BoolArray:
+        """The head on `grid`, without table and head holder."""
+        return ct_head_mask(Volume(self.hu_kji, self.grid, "CT", "CT"))
 
     @cached_property
     def rays(self) -> Rays:
@@ -163,6 +170,10 @@ def inside_skull(ct: Volume) -> InsideSkull | None:
     ct
         Hounsfield units, on its own grid or on another (-1000 outside the field).
     """
+    return kept.of(ct, "inside of the skull", lambda: _inside_skull(ct))
+
+
+def _inside_skull(ct: Volume) -> InsideSkull | None:
     hu, grid = pooled_to(ct, VOXEL_MM)
     spacing = np.asarray(grid.spacing_ijk_mm[::-1])
     start = _middle_of_largest_ball(hu, spacing)

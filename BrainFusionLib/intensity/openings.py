@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 import numpy.typing as npt
 
 from BrainFusionLib.geometry import FloatArray
 from BrainFusionLib.intensity.directions import around, solid_angles, unit_directions
-from BrainFusionLib.intensity.head import ct_head_mask
 from BrainFusionLib.intensity.inside import AIR_HU, InsideSkull, grown
 from BrainFusionLib.intensity.wrapping import pieces
-from BrainFusionLib.volume import BoolArray, Volume, VoxelArray
+from BrainFusionLib.volume import BoolArray, VoxelArray
 
 # Pockets below `LEAST_POCKET_ML` are noise. A pocket of which `LEAST_INSIDE` lies inside the surface must lie deeper
 # than `DEEP_MM` with a share of at least `LEAST_DEEP`. Air that goes on outside does so through a hole in the bone, and
@@ -67,10 +68,9 @@ def upright(inside: InsideSkull, up: npt.ArrayLike, instead: npt.ArrayLike | Non
     """
     given, other = (np.asarray(up if one is None else one, dtype=np.float64) for one in (up, instead))
     given, other = given / np.linalg.norm(given), other / np.linalg.norm(other)
-    # Table and head holder are no part of what covers the brain.
-    head = ct_head_mask(Volume(inside.hu_kji, inside.grid, "CT", "CT"))
     rays = inside.rays
-    tissue = (rays.values > -300) & head.ravel().take(rays.voxels) & inside.in_view
+    # Table and head holder are no part of what covers the brain.
+    tissue = (rays.values > -300) & inside.head_kji.ravel().take(rays.voxels) & inside.in_view
     last = np.where(tissue, rays.radii_mm, np.float32(0)).max(axis=1)
     cover = np.clip(last - inside.radii_mm - THIN_COVER_MM, 0, MOST_COVER_MM)
     away: FloatArray = -(unit_directions() * (solid_angles() * cover)[:, None]).sum(axis=0)
@@ -101,10 +101,9 @@ def air_ml(inside: InsideSkull, up: npt.ArrayLike = (0, 0, 1)) -> float:
     pockets = np.flatnonzero(np.bincount(parts.ravel()) * voxel_ml > LEAST_POCKET_ML)[1:]
     if not len(pockets):
         return 0.0
-    whole, _ = pieces(air)
     upwards = inside.grid.direction.T @ np.asarray(up, dtype=np.float64)
     chosen = np.zeros(int(parts.max()) + 1, bool)
-    sizes = np.bincount(whole.ravel())
+    whole = cache(lambda: pieces(air)[0])
     for piece in pockets:
         at = np.argwhere(parts == piece)
         deep = float((depth[tuple(at.T)] > DEEP_MM).mean())
@@ -114,7 +113,7 @@ def air_ml(inside: InsideSkull, up: npt.ArrayLike = (0, 0, 1)) -> float:
             if _bone_around(at, air, hu) > MOST_BONE_AROUND or _behind_bone(at, box, inside) > MOST_BEHIND_BONE:
                 continue
             wanted = LEAST_DEEP_AT_BASE
-        elif len(at) > LEAST_INSIDE * sizes[whole[tuple(at[0])]]:
+        elif len(at) > LEAST_INSIDE * np.count_nonzero(whole() == whole()[tuple(at[0])]):
             wanted = LEAST_DEEP
         elif _contact_cm2(parts == piece, air, inside.grid.spacing_ijk_mm) < max(
             WIDEST_HOLE_CM2, len(at) * voxel_ml / DEEPEST_FLAP_CM
@@ -123,6 +122,8 @@ def air_ml(inside: InsideSkull, up: npt.ArrayLike = (0, 0, 1)) -> float:
         else:
             continue
         chosen[piece] = deep > wanted
+    if not chosen.any():
+        return 0.0
     # Around a pocket, voxels hold air in part: its rim, and bubbles in the sulci.
     rim = chosen[parts]
     for _ in range(RIM_VOXELS):

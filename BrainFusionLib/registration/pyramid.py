@@ -7,11 +7,13 @@ fixed one, because the accuracy depends on it: see `ct_is_fixed`.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import numpy as np
 
-from BrainFusionLib.backend import Array, Backend
+from BrainFusionLib import kept
+from BrainFusionLib.backend import Array, Backend, on_cpu
 from BrainFusionLib.errors import ImageContentError
 from BrainFusionLib.geometry import FloatArray, Grid, affine, apply_affine
 from BrainFusionLib.intensity import ct_head_mask, otsu_threshold
@@ -38,6 +40,8 @@ LEAST_OVERLAP = 0.25
 PART = 0.7
 # Steps in which the visible share of a head is measured.
 SHARES = 64
+# A registration draws eight times; other seeds and numbers of samples draw anew.
+MOST_DRAWN = 16
 # A CT is thick-sliced if its slice distance is this many times the MRI's.
 THICK = 1.6
 
@@ -72,6 +76,8 @@ class PreparedHead:
         Inner edges of the few bins of the search; the first bin is air.
     backend
         What its levels are arrays of.
+    drawn
+        The samples that were drawn, by level, count and seed.
     """
 
     levels: list[Level]
@@ -84,6 +90,7 @@ class PreparedHead:
     search_edges: VoxelArray
     backend: Backend
     visible: BoolArray | None = None
+    drawn: dict[tuple[int, int, int], Samples] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @property
     def volume_mm3(self) -> float:
@@ -96,6 +103,13 @@ class PreparedHead:
         They are at voxel centres, because interpolation smooths the noise by an amount that depends on the position:
         without it on this side the error is half as large (docs/measured.md).
         """
+        if (level, count, seed) not in self.drawn:
+            if len(self.drawn) >= MOST_DRAWN:
+                self.drawn.clear()
+            self.drawn[level, count, seed] = self._drawn(level, count, seed)
+        return self.drawn[level, count, seed]
+
+    def _drawn(self, level: int, count: int, seed: int) -> Samples:
         generator = np.random.default_rng(seed)
         region = self.region if self.focus is None or level > 0 else self.focus
         inside = np.flatnonzero(region)
@@ -120,14 +134,12 @@ class PreparedHead:
         rows = self.backend.bins(values, self.edges) * ROW
         return Samples(self.backend.put(relative.astype(np.float32)), rows, self.backend)
 
-    def moving(self) -> list[Moving]:
-        """Return every level in cells of the histogram."""
-        return [self.moving_at(level) for level in range(len(self.levels))]
-
-    def moving_at(self, level: int) -> Moving:
-        """Return one level in cells of the histogram."""
-        chosen = self.levels[level]
-        return Moving(_cells(chosen.values, self.knots, self.backend), chosen.grid.ijk_from_lps)
+    @cached_property
+    def cells(self) -> list[Moving]:
+        """Every level in cells of the histogram."""
+        return [
+            Moving(_cells(level.values, self.knots, self.backend), level.grid.ijk_from_lps) for level in self.levels
+        ]
 
 
 @dataclass(frozen=True)
@@ -171,8 +183,8 @@ class PreparedPair:
         focus = head.region if head.focus is None else head.focus
         fixed = replace(head, visible=covered if (focus & covered).any() else None)
         if self.ct_is_fixed:
-            return PreparedPair(self.ct, fixed, False, self.ct.moving())
-        return PreparedPair(fixed, self.mri, True, self.mri.moving())
+            return PreparedPair(self.ct, fixed, False, self.ct.cells)
+        return PreparedPair(fixed, self.mri, True, self.mri.cells)
 
     @property
     def are_whole(self) -> bool:
@@ -217,11 +229,19 @@ def prepare(
     ImageContentError
         One of the volumes shows no head.
     """
-    ct_head = _ct_head(ct, backend, check)
-    mri_head = _mri_head(mri, backend, mri_mask, check)
+    ct_head = _known(ct, backend, lambda: _ct_head(ct, backend, check))
+    mri_head = _known(mri, backend, lambda: _mri_head(mri, backend, check))
+    if mri_mask is not None:
+        levels = mri_head.levels
+        mri_head = replace(mri_head, focus=_focus(mri_mask, mri, levels[MASK_LEVEL].grid, mri_head.region))
     fixed = ct_is_fixed(ct_head, mri_head)
     check()
-    return PreparedPair(ct_head, mri_head, fixed, (mri_head if fixed else ct_head).moving())
+    return PreparedPair(ct_head, mri_head, fixed, (mri_head if fixed else ct_head).cells)
+
+
+def _known(volume: Volume, backend: Backend, find: Callable[[], PreparedHead]) -> PreparedHead:
+    """Return a head that an earlier job left, or find it; nothing is left in a graphics card's memory."""
+    return kept.of(volume, "head", find) if backend is on_cpu() else find()
 
 
 def ct_is_fixed(ct: PreparedHead, mri: PreparedHead) -> bool:
@@ -265,7 +285,7 @@ def _ct_head(ct: Volume, backend: Backend, check: Callable[[], None]) -> Prepare
     )
 
 
-def _mri_head(mri: Volume, backend: Backend, mask: BoolArray | None, check: Callable[[], None]) -> PreparedHead:
+def _mri_head(mri: Volume, backend: Backend, check: Callable[[], None]) -> PreparedHead:
     levels = _pyramid(Level(backend.put(mri.array_kji), mri.grid), backend)
     check()
     values, grid = backend.host(levels[MASK_LEVEL].values), levels[MASK_LEVEL].grid
@@ -290,7 +310,7 @@ def _mri_head(mri: Volume, backend: Backend, mask: BoolArray | None, check: Call
         core,
         region,
         _centre(core, grid),
-        None if mask is None else _focus(mask, mri, grid, region),
+        None,
         edges,
         # Strictly increasing, even if a large share of the values is equal.
         np.maximum.accumulate(knots) + np.arange(len(knots)) * 1e-6 * float(np.ptp(knots)),

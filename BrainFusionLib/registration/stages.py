@@ -157,7 +157,7 @@ class Run:
         centres = heads.ct.centre_lps_mm, heads.mri.centre_lps_mm
         of_mri = pose.inverse(*centres) if heads.ct_is_fixed else pose
         drawn = InnerSamples(heads.mri, inside, of_mri.matrix(centres[1]))
-        cells = heads.ct.moving_at(0) if heads.ct_is_fixed else heads.cells[0]
+        cells = heads.ct.cells[0] if heads.ct_is_fixed else heads.cells[0]
         pair = PreparedPair(heads.ct, heads.mri, False, [cells])
         # A quarter of the samples: the error of this fit is systematic.
         samples = drawn.samples(self.settings.samples // 4, self.settings.seed + 5)

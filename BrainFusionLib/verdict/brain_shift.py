@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
+from BrainFusionLib import kept
 from BrainFusionLib.evidence import BrainShift
 from BrainFusionLib.geometry import FloatArray, Grid, apply_affine
 from BrainFusionLib.intensity.inside import InsideSkull, grown, pooled_to
@@ -135,7 +136,7 @@ def brain_shift(
 
 def _pair(ct_in_mri: Volume, mri: Volume, inside: InsideSkull, transform: Transform | None) -> _Pair | None:
     hu, grid = pooled_to(ct_in_mri, VOXEL_MM)
-    signal = pooled_to(mri, VOXEL_MM)[0]
+    signal = kept.of(mri, "pooled", lambda: pooled_to(mri, VOXEL_MM)[0])
     depth = inside.depth_on(grid, transform)
     mask = depth > DEPTH_MM
     if np.count_nonzero(mask) * np.prod(grid.spacing_ijk_mm) < 1e5:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
+from BrainFusionLib import kept
 from BrainFusionLib.backend import on_cpu
 from BrainFusionLib.evidence import LocalErrors, LocalFit
 from BrainFusionLib.geometry import FloatArray
@@ -92,14 +93,15 @@ def _fit(tried: FloatArray, points: FloatArray, shifts: FloatArray, voxel_mm: fl
 def _measured(ct_in_mri: Volume, mri: Volume, voxel_mm: float, block: int) -> _Blocks:
     """Measure with one voxel size, in blocks of `block` voxels."""
     steps = [max(1, round(voxel_mm / spacing)) for spacing in mri.grid.spacing_ijk_mm]
-    ct, m = (pooled(volume.array_kji, steps[::-1]) for volume in (ct_in_mri, mri))
+    ct = pooled(ct_in_mri.array_kji, steps[::-1])
+    m, threshold = kept.of(mri, ("pooled", voxel_mm), lambda: _with_threshold(pooled(mri.array_kji, steps[::-1])))
     nothing = _Blocks()
     if not m.size:
         return nothing
     voxel_kji = np.array([s * step for s, step in zip(mri.grid.spacing_ijk_mm, steps, strict=True)])[::-1]
     blocks_kji = [max(2, round(block * voxel_mm / size)) for size in voxel_kji]
     reach_kji = [max(1, round(REACH * voxel_mm / size)) for size in voxel_kji]
-    head = (ct > HEAD_THRESHOLD_HU) & (m > otsu_threshold(m) / 3)
+    head = (ct > HEAD_THRESHOLD_HU) & (m > threshold / 3)
     counted = _blocks(head.astype(np.float32), blocks_kji)
     usable = counted >= LEAST_HEAD * np.prod(blocks_kji)
     if not usable.any():
@@ -111,6 +113,10 @@ def _measured(ct_in_mri: Volume, mri: Volume, voxel_mm: float, block: int) -> _B
     first, reach = np.argwhere(usable) * blocks_kji, np.asarray(reach_kji)
     scores = sums_of_shifted(a, places, table, first, np.array(blocks_kji), reach) / counted[usable]
     return _peaks(scores, usable, blocks_kji, reach, steps, voxel_kji, mri)
+
+
+def _with_threshold(values: VoxelArray) -> tuple[VoxelArray, float]:
+    return values, otsu_threshold(values) if values.size else 0.0
 
 
 def _peaks(

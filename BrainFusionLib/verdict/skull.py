@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from BrainFusionLib import kept
 from BrainFusionLib.evidence import SkullFit
 from BrainFusionLib.geometry import FloatArray
 from BrainFusionLib.intensity import BONE_RAMP_HU, ct_head_mask
@@ -40,8 +41,7 @@ def skull_fit(ct_in_mri: Volume, mri: Volume, head: BoolArray | None = None) -> 
     bone = _bone(ct_in_mri.array_kji, head, steps_kji)
     if np.count_nonzero(bone) < LEAST_BONE:
         return None
-    signal = pooled(mri.array_kji, steps_kji)
-    low, bright = (float(value) for value in np.percentile(signal, (1, 99)))
+    signal, low, bright = kept.of(mri, "pooled with its range", lambda: _signal(mri.array_kji, steps_kji))
     if bright <= low:
         return None
     reach_kji = [max(1, round(REACH * VOXEL_MM / size)) for size in voxel_kji]
@@ -57,6 +57,13 @@ def skull_fit(ct_in_mri: Volume, mri: Volume, head: BoolArray | None = None) -> 
         offset.append(place - reach + _between(line, place))
     shift = float(np.linalg.norm(np.array(offset) * voxel_kji))
     return SkullFit(shift, depth, brightness, at_edge, float(voxel_kji.max()))
+
+
+def _signal(mri: VoxelArray, steps_kji: list[int]) -> tuple[VoxelArray, float, float]:
+    """Return the MRI in voxels of 2 mm, and its 1st and 99th percentile."""
+    signal = pooled(mri, steps_kji)
+    low, bright = np.percentile(signal, (1, 99))
+    return signal, float(low), float(bright)
 
 
 def _bone(hu: VoxelArray, head: BoolArray, steps_kji: list[int]) -> BoolArray:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from BrainFusionLib import kept
 from BrainFusionLib.geometry import FloatArray, apply_affine
 from BrainFusionLib.resample import sampled
 from BrainFusionLib.transform import Transform
@@ -88,7 +89,7 @@ def skull_field(ct: Volume, mri: Volume, transform: Transform) -> SkullField | N
     transform
         The pose: maps MRI points to CT points.
     """
-    lines = skull_lines(ct)
+    lines = kept.of(ct, "lines across the skull", lambda: skull_lines(ct))
     if lines is None:
         return None
     inverse = np.linalg.inv(transform.moving_from_fixed_lps)

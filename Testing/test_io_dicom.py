@@ -416,7 +416,7 @@ def test_frames_without_any_position_are_refused(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"positions": [*places((0, 2, 4)), None]}, "1 image without a position"),
+        ({"positions": [*places((0, 2, 4)), None]}, "1 frame without its position"),
         (
             {"positions": places((0, 2, 4, 6)), "orientations": [[1, 0, 0, 0, 1, 0]] * 3 + [[0, 1, 0, 0, 0, -1]]},
             "scout",
@@ -625,6 +625,21 @@ def test_slices_of_a_ct_with_values_of_several_scales_are_noted(tmp_path, modali
     said = read_volume(folder).notes
     assert len(said) == notes
     assert all("2 different rescale slopes or intercepts" in note for note in said)
+
+
+def test_slope_of_zero_is_noted(tmp_path):
+    folder = write_series(tmp_path / "head", heights=[0, 2, 4])
+    for file in folder.iterdir():
+        changed(file, RescaleSlope=0)
+    assert "its rescale slope is 0" in read_volume(folder).notes[0]
+
+
+def test_slice_without_pixel_spacing_is_not_called_a_screenshot(tmp_path):
+    folder = write_series(tmp_path / "head", heights=[0, 2, 4, 6])
+    odd = pydicom.dcmread(folder / "IM0001")
+    del odd.PixelSpacing
+    odd.save_as(folder / "IM0001", enforce_file_format=True)
+    assert any("1 image without its pixel spacing (a damaged slice?)" in note for note in read_volume(folder).notes)
 
 
 def test_padding_behind_pixels_is_noted(tmp_path):

@@ -622,6 +622,13 @@ def test_missing_spacing_and_axes_in_text_headers_are_noted(tmp_path):
         assert any("1 mm was assumed" in note for note in read_volume(edited(tmp_path, name, old, new)).notes)
     path = edited(tmp_path, "b.mha", b"TransformMatrix = 1 0 0 0 1 0 0 0 1\n", b"")
     assert any("assumed that i runs to the left" in note for note in read_volume(path).notes)
+    path.write_bytes(
+        path.read_bytes()
+        .replace(b"AnatomicalOrientation = RAI\n", b"")
+        .replace(b"DimSize", b"AnatomicalOrientation = ASL\nDimSize")
+    )
+    with pytest.raises(GeometryError, match="the axes run as 'ASL', but gives no TransformMatrix"):
+        read_volume(path)
     for name, old, new, words in (
         ("a.mha", b"Offset = 0 0 0\n", b"", "no position"),
         ("a.nrrd", b"space directions: (1,0,0) (0,1,0) (0,0,1)\n", b"spacings: 1 1 1\n", "no position"),

@@ -156,6 +156,8 @@ def _notes_on_files(series: Series) -> tuple[str, ...]:
             f"the slices give {len(scales)} different rescale slopes or intercepts, as hardly any CT does; each was "
             "read with its own."
         )
+    if any(0 in values_in(file.dataset, "RescaleSlope") for file in series.files):
+        notes.append("the header says that all values are equal (its rescale slope is 0): 1 was taken for it.")
     units = {file.text("RescaleType") for file in series.files} & _OTHER_UNITS
     if units and series.files[0].text("Modality") == "CT":
         notes.append(f"by its header, its values are not Hounsfield units but {' and '.join(sorted(units))}.")

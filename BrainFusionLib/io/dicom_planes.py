@@ -171,9 +171,7 @@ def groups_of(files: Sequence[DicomFile]) -> list[Group]:
         group for group in alike if len(group) >= max(_LEAST_OF_A_VOLUME, _LEAST_SHARE * main) or group is alike[0]
     ]
     small = [plane for group in alike[len(large) :] for plane in group]
-    aside += [("image without a position (a screenshot?)", "images without a position (screenshots?)")] * (
-        len(planes) - len(placed)
-    )
+    aside += [_lack_of_place(plane) for plane in planes if not plane.is_placed]
     aside += [_oddity(plane, alike[0][0]) for plane in small]
     found = []
     for group in large:
@@ -258,6 +256,21 @@ def _alike(planes: Sequence[Plane]) -> list[list[Plane]]:
         else:
             groups[match].append(plane)
     return groups
+
+
+def _lack_of_place(plane: Plane) -> tuple[str, str]:
+    """Say, for one and for many, why the position of a plane is not known."""
+    if plane.file.frames > 1:
+        return (
+            "frame without its position, orientation or pixel spacing (a slice that is missing)",
+            "frames without their position, orientation or pixel spacing (slices that are missing)",
+        )
+    if len(plane.position) == 3 and len(plane.orientation) == 6:
+        return (
+            "image without its pixel spacing (a damaged slice?)",
+            "images without their pixel spacing (damaged slices?)",
+        )
+    return ("image without a position (a screenshot?)", "images without a position (screenshots?)")
 
 
 def _oddity(plane: Plane, usual: Plane) -> tuple[str, str]:

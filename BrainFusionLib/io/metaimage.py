@@ -6,6 +6,7 @@ byte, and prints on the console past every switch.
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -207,6 +208,12 @@ def _affine(path: Path, entries: dict[str, str]) -> tuple[FloatArray, list[str]]
     origin = entry(("Offset", "Position", "Origin"), np.zeros(3), NO_PLACE)
     # Each row of the matrix in the file is the direction of one index axis.
     direction = entry(("TransformMatrix", "Rotation", "Orientation"), np.eye(3), NO_AXES).T
+    letters = entries.get("AnatomicalOrientation", "RAI").upper()
+    if NO_AXES in notes and letters != "RAI" and re.fullmatch("[RLAPIS]{3}", letters):
+        raise GeometryError(
+            f"the header says that the axes run as {brief(letters)}, but gives no TransformMatrix, which is what "
+            "programs read. Save it again with its directions."
+        )
     if np.abs((direction**2).sum(axis=0) - 1).max() > ORTHOGONALITY_TOLERANCE:
         orthonormalised(direction)  # says that they are scaled
     return affine(direction * spacing, origin), notes

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 from BrainFusionLib.evidence import Evidence, LocalFit, PoseEvidence
@@ -24,7 +25,7 @@ SKULL_THICKNESS_MM = 40.0
 SKULLS_APART_MM = 1.8
 # The skull's field is a translation uncertain by up to this, where fat, of scalp and marrow, is displaced and the inner
 # table is as dark as fluid. It says nothing of a pose on which the regions of the head agree to this.
-UNCERTAIN_SKULL_MM, AGREED_MM = 2.5, 0.3
+UNCERTAIN_SKULL_MM, AGREED_MM, CERTAIN_POSE_MM = 2.5, 0.3, 0.03
 # For longer voxels, the limits of measures made in blocks of voxels grow in proportion.
 LOCAL_VOXEL_MM = 3.0
 # A given pose this far from a registered one is another pose; right ones were up to .5 mm away.
@@ -266,8 +267,9 @@ def uncontradicted_mismatch_mm(evidence: Evidence) -> float | None:
     if apart is None or apart > UNCERTAIN_SKULL_MM or fit is None or fit.bias_mm is None or found is None:
         return apart
     inner = found.inner_apart_mm
-    agreed = fit.bias_mm < AGREED_MM and inner is not None and inner < 2 * AGREED_MM
-    return None if agreed else apart
+    if inner is None:  # a pose this certain is not fitted to the inside of the skull again
+        inner = 0.0 if found.sampling_error_mm < CERTAIN_POSE_MM else math.inf
+    return None if fit.bias_mm < AGREED_MM and inner < 2 * AGREED_MM else apart
 
 
 def regions_with_skull_mm(evidence: Evidence) -> float | None:

@@ -200,7 +200,7 @@ def add_inputs(parser: argparse.ArgumentParser) -> None:
         "FreeSurfer (.lta), FSL (.mat), elastix, DICOM (a Spatial Registration, REG), or a 4x4 matrix",
     )
     parser.add_argument(
-        "--transform-frame", choices=get_args(Frame), help="coordinates of a --transform that is a plain 4x4 matrix"
+        "--transform-frame", choices=get_args(Frame), help="coordinates of a --transform that is a 4x4 matrix in text"
     )
     parser.add_argument(
         "--transform-maps",

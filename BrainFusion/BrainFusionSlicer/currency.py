@@ -14,12 +14,15 @@ from slicer.i18n import tr as _
 
 from BrainFusionLib.case import from_document, to_document
 from BrainFusionLib.errors import BrainFusionError
+from BrainFusionSlicer import ownership, segmentations
 from BrainFusionSlicer.companions import linear_parent
-from BrainFusionSlicer.fingerprint import Fingerprint, fingerprint_of, is_same_place
+from BrainFusionSlicer.fingerprint import Fingerprint, fingerprint_of, is_same_place, voxels_of
 from BrainFusionSlicer.verdict_text import Card
 
 VERDICT_ATTRIBUTE = "BrainFusion.Verdict"
-# On a fused volume: points of it, seen from the transform over the MRI, as it was made.
+# On an output volume or segmentation: what it held as it was made.
+WRITTEN_ATTRIBUTE = "BrainFusion.Written"
+# On a fused volume, and a resampled one: points of it, seen from the transform over the MRI, as it was made.
 PLACE_ATTRIBUTE = "BrainFusion.Place"
 
 
@@ -88,24 +91,52 @@ def changes_between(names: tuple[str, str], before: tuple[Fingerprint, ...], now
     return changes
 
 
-def note_place(fused: slicer.vtkMRMLScalarVolumeNode, mri: slicer.vtkMRMLScalarVolumeNode) -> None:
-    """Note on a fused volume where it is, seen from the MRI's transform."""
-    fused.SetAttribute(PLACE_ATTRIBUTE, json.dumps(fingerprint_of(fused, linear_parent(mri)).seen_mm))
+def note_place(output: slicer.vtkMRMLScalarVolumeNode, mri: slicer.vtkMRMLScalarVolumeNode) -> None:
+    """Note on an output volume where it is, seen from the MRI's transform."""
+    output.SetAttribute(PLACE_ATTRIBUTE, json.dumps(fingerprint_of(output, linear_parent(mri)).seen_mm))
+
+
+def note_written(output: slicer.vtkMRMLNode) -> None:
+    """Note what an output volume or segmentation holds, so that a change of it is noticed."""
+    output.SetAttribute(WRITTEN_ATTRIBUTE, _content_of(output))
+
+
+def is_edited(output: slicer.vtkMRMLNode) -> bool:
+    """Say whether an output volume or segmentation holds something else than what was written into it."""
+    written = output.GetAttribute(WRITTEN_ATTRIBUTE)
+    return bool(written) and _content_of(output) not in (None, written)
+
+
+def _content_of(output: slicer.vtkMRMLNode) -> str | None:
+    if output.IsA("vtkMRMLSegmentationNode"):
+        return segmentations.content_of(output)
+    return voxels_of(output) if output.GetImageData() is not None else None
 
 
 def changes_of_result(
     result: slicer.vtkMRMLNode | None, ct: slicer.vtkMRMLScalarVolumeNode, mri: slicer.vtkMRMLScalarVolumeNode
 ) -> list[str]:
-    """Say what has changed since the verdict that is kept on an output was given; also whether it was left behind."""
+    """Say what has changed since the verdict that is kept on an output was given: of the pair, or of what was made."""
     verdict = stored_on(result)
     changes = [] if verdict is None else changes_since(verdict, ct, mri)
-    place = None if result is None or changes else result.GetAttribute(PLACE_ATTRIBUTE)
-    if not place or result.GetImageData() is None:
-        return changes
-    if is_same_place(tuple(json.loads(place)), fingerprint_of(result, linear_parent(mri)).seen_mm):
+    return changes or [change for made in outputs_of(result, ct, mri) for change in _changes_of_output(made, mri)]
+
+
+def outputs_of(result: slicer.vtkMRMLNode | None, ct: slicer.vtkMRMLNode, mri: slicer.vtkMRMLNode) -> list:
+    """Return the volumes that show a result: the fused one, and the resampled one where the CT could not be moved."""
+    volumes = [result, ownership.registered_ct_of(result)]
+    return [one for one in volumes if one is not None and one not in (ct, mri) and one.IsA("vtkMRMLVolumeNode")]
+
+
+def _changes_of_output(output: slicer.vtkMRMLVolumeNode, mri: slicer.vtkMRMLVolumeNode) -> list[str]:
+    """Say how an output volume differs from what was made; the list is empty if it does not."""
+    names = {"name": output.GetName(), "mri": mri.GetName()}
+    place = output.GetAttribute(PLACE_ATTRIBUTE)
+    if output.GetImageData() is None:
         return []
-    names = {"fused": result.GetName(), "mri": mri.GetName()}
-    return [_("{fused} and {mri} were moved against each other. Fuse again.").format(**names)]
+    if place and not is_same_place(tuple(json.loads(place)), fingerprint_of(output, linear_parent(mri)).seen_mm):
+        return [_("{name} and {mri} were moved against each other. Fuse again.").format(**names)]
+    return [_("{name} was changed since it was made. Fuse again.").format(**names)] if is_edited(output) else []
 
 
 def changes_since(

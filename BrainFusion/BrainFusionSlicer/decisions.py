@@ -132,6 +132,8 @@ def standings_of(fused, ct, mri) -> tuple[Standing, ...]:
             why = [*why, *(_("{name} has no voxels any more").format(name=name) for name in gone)]
         else:
             why = [*why, *(words.rstrip(".") for words in currency.changes_between(names, (one.ct, one.mri), now[:2]))]
+            made = currency.outputs_of(fused, ct, mri)[1:]
+            why += [_("{name} was changed").format(name=node.GetName()) for node in made if currency.is_edited(node)]
             said = [now[2].voxels, "" if verdict is None else verdict.card.text]
             is_same = one.fused.voxels == now[2].voxels and is_same_place(one.fused.seen_mm, now[2].seen_mm)
             if not is_same:

@@ -92,10 +92,10 @@ def orderFor(results: Any, folder: str | Path, exportAnyway: bool = False) -> tu
     fixedFromWorld = np.linalg.inv(_worldLpsFromDicom(fixed))
     fused = replace(fused, lps_from_ijk=fixedFromWorld @ fused.lps_from_ijk)
     if reference == "ct":
-        moved, movedFromFixed = movedMri(results, fusedNode, ctNode, mriNode, fixedFromWorld)
+        moved, movedFromFixed = movedMri(ctNode, mriNode, fixedFromWorld)
         inputs = ExportInputs(fused, None, moved)
     else:
-        moved, movedFromFixed = registeredCt(results, fusedNode, ctNode, fixedFromWorld)
+        moved, movedFromFixed = registeredCt(fusedNode, ctNode, fixedFromWorld)
         inputs = ExportInputs(fused, moved)
     order = ExportOrder(
         target=Path(folder),
@@ -163,15 +163,14 @@ def _worldLpsFromDicom(node: slicer.vtkMRMLScalarVolumeNode) -> FloatArray:
 
 
 def registeredCt(
-    results: Any,
     fusedNode: slicer.vtkMRMLScalarVolumeNode,
     ctNode: slicer.vtkMRMLScalarVolumeNode,
     mriFromWorld: FloatArray,
 ) -> tuple[RawVolume, AffineTransform | None]:
-    """Return the CT as registered, and the transform from MRI points to its points; None if it is on the fused grid."""
-    made = getattr(getattr(results, "result", None), "ct_in_mri", None)
-    if made is not None:  # the run's own
-        return RawVolume(made.array_kji, mriFromWorld @ made.grid.lps_from_ijk, "CT", made.name), None
+    """Return the CT as registered, and the transform from MRI points to its points; None if it is on the fused grid.
+
+    It is taken from the scene, as all other volumes are: CT and MRI may have been moved together since the run.
+    """
     registered = ownership.registered_ct_of(fusedNode)
     if registered != ctNode:  # resampled: the CT is under a transform that is not linear
         raw = bridge.raw_from_node(registered)
@@ -182,17 +181,11 @@ def registeredCt(
 
 
 def movedMri(
-    results: Any,
-    fusedNode: slicer.vtkMRMLScalarVolumeNode,
     ctNode: slicer.vtkMRMLScalarVolumeNode,
     mriNode: slicer.vtkMRMLScalarVolumeNode,
     ctFromWorld: FloatArray,
 ) -> tuple[RawVolume, AffineTransform | None]:
-    """Return the MRI as it was put onto the CT, and the transform from the CT's points to its points; else as above."""
-    volumes = getattr(getattr(results, "result", None), "volumes", None)
-    if volumes is not None and volumes.mri is not None:  # the run's own
-        made = volumes.mri
-        return RawVolume(made.array_kji, ctFromWorld @ made.grid.lps_from_ijk, "MR", made.name), None
+    """Return the MRI as it was put onto the CT, and the transform from the CT's points to its points."""
     _requireRegistered(ctNode, mriNode)
     return bridge.raw_from_node(mriNode, as_shown=True), AffineTransform(np.linalg.inv(ctFromWorld))
 

@@ -12,28 +12,12 @@ import slicer.util
 from slicer.i18n import tr as _
 
 from BrainFusionLib.errors import Remedy, SettingsError
-from BrainFusionSlicer import decisions, ownership, segmentations
-from BrainFusionSlicer.fingerprint import voxels_of
-
-# On an output volume: its voxels as they were written.
-WRITTEN_ATTRIBUTE = "BrainFusion.Written"
-
-
-def note_written(output: slicer.vtkMRMLNode) -> None:
-    """Note what an output volume or segmentation holds, so that a change of it is noticed."""
-    output.SetAttribute(WRITTEN_ATTRIBUTE, _voxels_of(output))
-
-
-def _voxels_of(output: slicer.vtkMRMLNode) -> str | None:
-    if output.IsA("vtkMRMLSegmentationNode"):
-        return segmentations.content_of(output)
-    return voxels_of(output) if output.GetImageData() is not None else None
+from BrainFusionSlicer import currency, decisions, ownership
 
 
 def why_kept(node: slicer.vtkMRMLNode) -> str:
     """Say why an output is the user's by now, and a new one is to be made in its place; nothing if it is not."""
-    written = node.GetAttribute(WRITTEN_ATTRIBUTE)
-    if written and _voxels_of(node) not in (None, written):
+    if currency.is_edited(node):
         return _("{name} was changed since it was made").format(name=node.GetName())
     if ownership.role_of(node) == ownership.FUSED and decisions.state_of(node) == "approved":
         return _("{name} was approved").format(name=node.GetName())

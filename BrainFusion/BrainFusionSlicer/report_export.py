@@ -43,6 +43,6 @@ def order_for(results: Any, path: str | Path) -> tuple[ReportOrder, ExportInputs
     if reason is not None or result is None:
         raise SettingsError(f"{reason}.")
     # In the world: there the CT is where the registration put it.
-    raw, ct_from_mri = dicom_export.registeredCt(results, fused, ct, np.eye(4))
+    raw, ct_from_mri = dicom_export.registeredCt(fused, ct, np.eye(4))
     order = ReportOrder(Path(path), result, decisions.standings_of(fused, ct, mri), ct_from_mri)
     return order, ExportInputs(bridge.raw_from_node(fused), raw, bridge.raw_from_node(mri))

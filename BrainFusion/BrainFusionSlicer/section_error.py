@@ -7,7 +7,7 @@ import slicer.util
 import vtk
 from slicer.i18n import tr as _
 
-from BrainFusionSlicer import error_here
+from BrainFusionSlicer import currency, error_here
 from BrainFusionSlicer.review import View
 from BrainFusionSlicer.section import Section
 from BrainFusionSlicer.watching import Watched
@@ -63,9 +63,13 @@ class ErrorSection(Section):
             if card.colour == "red":
                 return _("The verdict is red: no error is stated")
             return _("What is shown is not what was judged")
-        stored = fused.GetAttribute(error_here.decisions.RESULT_ATTRIBUTE)
-        if self._source != (stored, mri.GetID()):
-            self._source = (stored, mri.GetID())
+        if currency.changes_of_result(fused, self.panel._parameterNode.ctVolume, mri):  # judged in another pose since
+            self._found = self._source = None
+            return _("The fused volume shows an earlier pose. Fuse again")
+        names = error_here.decisions.RESULT_ATTRIBUTE, error_here.FRAME_ATTRIBUTE
+        source = (*(fused.GetAttribute(name) for name in names), mri.GetID())
+        if self._source != source:
+            self._source = source
             self._found = error_here.of_result(fused, mri)
         return None if self._found is not None else _("This result has no errors at points")
 

@@ -9,7 +9,7 @@ from slicer.i18n import tr as _
 
 from BrainFusionLib.case.decision import NO_SIGNATURE, Standing, state_of
 from BrainFusionLib.errors import BrainFusionError, Cancelled
-from BrainFusionSlicer import decisions, ownership, registered_ct, remedies, report_export
+from BrainFusionSlicer import currency, decisions, ownership, registered_ct, remedies, report_export
 from BrainFusionSlicer.panel_state import COLOURS
 from BrainFusionSlicer.section import Section
 from BrainFusionSlicer.verdict_text import SYMBOLS
@@ -126,8 +126,9 @@ class SignSection(Section):
         ui.saveReportButton.setToolTip(no_report or _("Write one page with pictures, evidence and decisions"))
 
     def watch(self, fused) -> None:
-        """Hear of changes of the fused volume; the panel itself watches CT and MRI."""
-        self._watched.only([] if fused is None else changes_of(fused, self.onFusedModified))
+        """Hear of changes of the volumes that show the result; the panel itself watches CT and MRI."""
+        made = [] if fused is None else currency.outputs_of(fused, *self.nodes()[1:])
+        self._watched.only(wish for node in made for wish in changes_of(node, self.onFusedModified))
 
     def onFusedModified(self, caller, event) -> None:
         self.panel.updatePanel()
@@ -166,13 +167,10 @@ class SignSection(Section):
             if path.exists():  # the dialog has asked about another name
                 panel.say(_("Not saved: {path} is there already. Choose it by its whole name.").format(path=path))
                 return
-        fused = self.nodes()[0]
-        outcome = panel._outcome
-        results = outcome if outcome is not None and outcome.fusedVolume == fused else fused
         panel.beginProgress()
         try:
             panel.logic.startReport(
-                results, path, progressCallback=panel.showProgress, finishedCallback=self.onReportSaved
+                self.nodes()[0], path, progressCallback=panel.showProgress, finishedCallback=self.onReportSaved
             )
         except Exception as error:
             self.onReportSaved(None, error)

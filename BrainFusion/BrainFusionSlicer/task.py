@@ -164,13 +164,14 @@ class Task:
                 bridge.share_place(node, self.fixed)
         for node in (fused, alpha, resampled, bone):
             if node is not None:
-                permission.note_written(node)
+                currency.note_written(node)
         card = verdict_text.of_result(result, None if transformNode is None else self.movedName)
         prints = self.printsJudged(result, changed, straight and transformNode is not None)
         verdict = self.judgement(result, card, prints, read)
         pose_verdict.forget(ct, mri)  # this verdict is newer
         currency.store(fused, verdict)
-        currency.note_place(fused, mri)
+        for node in currency.outputs_of(fused, ct, mri):
+            currency.note_place(node, mri)
         decisions.keep_result(fused, record)
         error_here.note_frame(fused, read)
         return self.outcome(result, fused, transformNode, alpha, resampled, moved, bone)

@@ -12,6 +12,7 @@ from window import walk_self_test
 
 from BrainFusionLib import fuse
 from BrainFusionLib.error_map import ErrorMap
+from BrainFusionLib.transform import RigidTransform
 from BrainFusionLib.verdict.judge import Verdict
 
 pytestmark = pytest.mark.filterwarnings("ignore:Setting the shape on a NumPy array:DeprecationWarning")
@@ -163,6 +164,32 @@ def test_no_number_is_shown_after_the_mri_has_changed(asking, nodes, made):
     crosshair.SetCursorPositionRAS(world(made, 20))
     assert panel.ui.cursorErrorLabel.text == ""
     assert "not what was judged" in panel.ui.errorHintLabel.text
+
+
+def test_numbers_and_layer_are_not_those_of_an_earlier_pose(asking, nodes, made, phantom):
+    panel, crosshair = asking
+    crosshair.SetCursorPositionRAS(world(made, 20))
+    panel.ui.checkButton.click()
+    assert "3.0 mm" in panel.ui.cursorErrorLabel.text, "the pose is the same"
+    panel.ui.errorLayerButton.click()
+    moves = nodes[0].GetParentTransformNode()
+    slicer.util.updateTransformMatrixFromArray(moves, shifted(slicer.util.arrayFromTransformMatrix(moves)))
+    elsewhere = RigidTransform(shifted(phantom.transform.moving_from_fixed_lps))
+    other = replace(fuse(phantom.ct, phantom.mri, transform=elsewhere, check=False), verdict=made.verdict)
+    for button, found in ((panel.ui.checkButton, made), (panel.ui.registerButton, other)):
+        panel.logic._runner.run = lambda request, inputs, progress, done, found=found: done(found, None)
+        button.click()
+        assert panel._state.card.colour == "amber", panel.ui.statusLabel.text
+        assert panel.ui.cursorErrorLabel.text == ""
+        assert "earlier pose" in panel.ui.errorHintLabel.text
+        assert not panel.ui.errorLayerButton.isChecked()
+        assert sys.modules["BrainFusionSlicer.error_here"].layer_of(slicer.mrmlScene) is None
+
+
+def shifted(matrix, mm=1.5):
+    moved = np.array(matrix)
+    moved[0, 3] += mm
+    return moved
 
 
 def test_the_self_test_walks_the_expected_error(asking, module, phantom, monkeypatch):

@@ -3,6 +3,7 @@
 import sys
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import slicer
 import slicer.util
@@ -118,10 +119,64 @@ def test_any_change_makes_a_decision_void_until_it_is_taken_back(signing, nodes,
         assert heading == "↻ Void: changed since it was approved or rejected"
         assert words in text
         assert parts.decisions.state_of(fused) == "void"
-        is_fused = "fused" in words  # the verdict is about CT and MRI
-        assert ui.approveButton.isEnabled() == ui.saveReportButton.isEnabled() == is_fused
+        assert not ui.approveButton.isEnabled()
+        assert not ui.saveReportButton.isEnabled()
+        assert signing._state.card.colour == "stale"
+        assert "STALE" in sys.modules["BrainFusionSlicer.departing"].doubt_of(fused).mark
         change(-1)
         assert shown(signing)[0] == "✔ Approved"
+
+
+def test_a_changed_resampled_ct_makes_the_result_stale_and_its_decision_void(signing, nodes, parts, made, application):
+    """A CT under a transform that is not linear is not moved: the resampled one is what is shown and exported."""
+    signing.updatePanel()
+    fused, ct = signing.ui.fusedSelector.currentNode(), nodes[0]
+    currency = sys.modules["BrainFusionSlicer.currency"]
+    resampled = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "CT on MRI")
+    slicer.util.updateVolumeFromArray(resampled, made.ct_in_mri.array_kji)
+    currency.note_written(resampled)
+    currency.note_place(resampled, nodes[1])
+    sys.modules["BrainFusionSlicer.ownership"].note_registered_ct(fused, resampled)
+    signing.updatePanel()
+    signing.ui.approveButton.click()
+    assert shown(signing)[0] == "✔ Approved"
+    recolour(resampled)
+    assert signing._state.card.colour == "stale"
+    assert "CT on MRI was changed" in shown(signing)[1]
+    recolour(resampled, -1)
+    assert shown(signing)[0] == "✔ Approved"
+    resampled.SetOrigin(1, 2, 3)
+    assert signing._state.card.colour == "stale", "it lies elsewhere"
+    assert ct.GetImageData() is not None
+
+
+def test_a_check_does_not_say_that_an_edited_fused_volume_shows_an_earlier_pose(signing):
+    signing.ui.checkButton.click()
+    recolour(signing.ui.fusedSelector.currentNode())
+    assert "was changed since it was made" in signing.ui.verdictFindingsLabel.text
+    assert "earlier pose" not in signing.ui.verdictFindingsLabel.text
+
+
+def test_the_report_has_ct_and_fused_volume_in_the_same_world_after_both_were_moved(signing, nodes, tmp_path):
+    fused, (ct, mri) = signing.ui.fusedSelector.currentNode(), nodes
+    moved = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLinearTransformNode", "ACPC")
+    matrix = slicer.util.arrayFromTransformMatrix(moved)
+    matrix[0, 3] = 25.0
+    slicer.util.updateTransformMatrixFromArray(moved, matrix)
+    for node in (mri, ct.GetParentTransformNode(), fused):
+        node.SetAndObserveTransformNodeID(moved.GetID())
+    asked = []
+    signing.logic._startWriting = lambda order, inputs, *calls: asked.append((order, inputs))
+    report_export = sys.modules["BrainFusionSlicer.report_export"]
+    registered = sys.modules["BrainFusionSlicer.exporting"]._registered
+    pulled = []
+    for results in (signing._outcome, fused):
+        signing.logic.startReport(results, tmp_path / "report.html")
+        order, inputs = asked.pop()
+        pulled.append(registered(inputs.ct.copied(), inputs.fused.copied(), order.ct_from_mri).array_kji)
+    assert report_export.what_is_missing(fused, ct, mri) is None, "the verdict holds"
+    assert np.abs(pulled[0] - np.rint(signing._outcome.result.ct_in_mri.array_kji)).max() <= 1
+    assert np.array_equal(*pulled)
 
 
 def test_a_rejection_stays_in_force_while_pose_and_inputs_do(signing, nodes, parts):

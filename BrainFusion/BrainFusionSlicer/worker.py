@@ -32,10 +32,10 @@ def main(library_folder: str) -> int:
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     # In the place of this file's own folder, whose names are too common to be found by everybody.
     sys.path[:1] = [library_folder, str(Path(__file__).resolve().parent.parent)]
-    from BrainFusionLib import kept
     from BrainFusionLib.device import give_memory_back, keep_freed_memory, multiply_on_one_thread
 
-    multiply_on_one_thread()
+    multiply_on_one_thread()  # before numpy is loaded, which the imports below do
+    from BrainFusionLib import kept
     from BrainFusionSlicer import jobs, torch_setup
 
     def say(said: Said, folder: Path | None = None) -> None:

@@ -1,4 +1,4 @@
-"""Bins of values: as `numpy.searchsorted`, but a tenth of its time where edges are few."""
+"""Bins of values: as `numpy.searchsorted`, but faster where edges are few."""
 
 from __future__ import annotations
 

@@ -292,8 +292,7 @@ def _complete(folder: Path) -> None:
                 if name in FOLDERS:
                     shutil.rmtree(folder / name, ignore_errors=True)
                 (whole / name).replace(folder / name)
-        ours = {REGISTRATION, SEGMENTATION, *(f"{stem}.{form}" for stem in STEMS for form in output_names())}
-        for name in (old & ours) - set(names):
+        for name in (old & _removed_with_a_result()) - set(names):
             (folder / name).unlink(missing_ok=True)
         if (folder / DICOM).is_dir():
             remove_if_empty([folder / "dicom"])
@@ -319,21 +318,14 @@ def _files_in(result: Path) -> list[str]:
     return sorted(names, key=lambda name: name == result.name) if is_ours else []
 
 
-def refuse_to_overwrite_inputs(folder: Path, file_format: str, inputs: tuple[str | Path, ...]) -> None:
-    """Check that no result overwrites an input.
+def at_stake(folder: Path, names: Mapping[str, str]) -> list[Path]:
+    """Return all that writing a result under these names, by role, replaces or removes, if it is there."""
+    removed = {*FOLDERS, *_removed_with_a_result()} & set(_files_in(folder / names["result"]))
+    return [folder / name for name in dict.fromkeys((*names.values(), *sorted(removed)))]
 
-    Raises
-    ------
-    ImageFileError
-        An input has the same path as a result.
-    """
-    for stem in STEMS:
-        target = folder / f"{stem}.{file_format}"
-        if any(_same_file(target, Path(given)) for given in inputs):
-            raise ImageFileError(
-                f"{target}: is one of the inputs, and a result would overwrite it.",
-                remedy=Remedy.OTHER_OUTPUT_FOLDER,
-            )
+
+def _removed_with_a_result() -> set[str]:
+    return {REGISTRATION, SEGMENTATION, *(f"{stem}.{form}" for stem in STEMS for form in output_names())}
 
 
 def make_output_folder(folder: Path) -> list[Path]:

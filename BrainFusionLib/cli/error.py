@@ -11,11 +11,13 @@ import numpy as np
 
 from BrainFusionLib.case import Result, read_record
 from BrainFusionLib.cli.codes import DONE
+from BrainFusionLib.cli.outputs import check_outputs
 from BrainFusionLib.console import say
 from BrainFusionLib.error_map import ErrorMap
 from BrainFusionLib.errors import SettingsError
 from BrainFusionLib.geometry import FloatArray
 from BrainFusionLib.io import write_volume
+from BrainFusionLib.io.overwriting import Given
 from BrainFusionLib.io.point_files import FORMATS, NamedPoints, read_points
 from BrainFusionLib.quantities import bound_length, error_length, length, position
 
@@ -129,7 +131,10 @@ def map_of(result: Result) -> ErrorMap:
 
 def _error(options: argparse.Namespace) -> int:
     path = Path(options.result)
-    result = read_record(path / "result.json" if path.is_dir() else path)
+    path = path / "result.json" if path.is_dir() else path
+    result = read_record(path)
+    own = [path, *(path.parent / name for name in result.files.values())]
+    check_outputs(options, [options.map], [Given("the result", file) for file in own])
     points = points_of(options)
     found = map_of(result)
     if points is None and not options.at and options.map is None:

@@ -13,6 +13,7 @@ from BrainFusionLib.case.files import moved_by
 from BrainFusionLib.cli.codes import DONE
 from BrainFusionLib.cli.error import add_points, points_of, say_points
 from BrainFusionLib.cli.output import add_reference_option, output_settings
+from BrainFusionLib.cli.outputs import check_outputs
 from BrainFusionLib.cli.pair import (
     add_inputs,
     check_keep_refused,
@@ -55,6 +56,7 @@ def _register(options: argparse.Namespace) -> int:
     output = Path(options.output)
     check_transform_name(output, options.transform_format)
     check_start_options(options)
+    check_outputs(options, (output, options.json, options.bone, options.keep_refused))
     check_keep_refused(options, (options.transform, options.output, options.json))
     settings = Settings(
         registration=RegistrationSettings.preset(

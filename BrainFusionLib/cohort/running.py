@@ -17,7 +17,17 @@ from pathlib import Path
 from BrainFusionLib.case.request import Inputs
 from BrainFusionLib.cohort.bids import start_derivative
 from BrainFusionLib.cohort.manifest import Entry, Problem
-from BrainFusionLib.cohort.one_case import Fused, attempted, finished, fuse_case, fused, read, read_seal, store
+from BrainFusionLib.cohort.one_case import (
+    Fused,
+    attempted,
+    finished,
+    fuse_case,
+    fused,
+    overwriting,
+    read,
+    read_seal,
+    store,
+)
 from BrainFusionLib.cohort.overview import overview
 from BrainFusionLib.cohort.reviewed import decisions_in
 from BrainFusionLib.cohort.row import COLUMNS, OVERVIEW, TABLE, Row
@@ -105,8 +115,9 @@ def run_cohort(
         for root in roots:
             start_derivative(folder, root)
         left = []
+        refused = overwriting(entries, folder, settings)
         for entry in entries:
-            row = finished(entry, folder, settings)
+            row = refused.get(entry.case) or finished(entry, folder, settings)
             if row is None:
                 left.append(entry)
             else:

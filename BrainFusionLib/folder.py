@@ -38,11 +38,10 @@ from BrainFusionLib.io import read_volume, write_json, write_transform, write_vo
 from BrainFusionLib.io.dicom_attributes import Doubt
 from BrainFusionLib.io.dicom_headers import DicomHeaders, read_series_headers
 from BrainFusionLib.io.dicom_series import is_dicom
-from BrainFusionLib.io.formats import named, output_names
+from BrainFusionLib.io.formats import output_names
 from BrainFusionLib.io.leftovers import STAGING, remove_leftovers, temporary_beside
 from BrainFusionLib.io.other_transforms import Between, Frame, Maps
-from BrainFusionLib.io.suffixes import suffix_of
-from BrainFusionLib.io.transform_writing import TransformFormat
+from BrainFusionLib.io.transform_writing import TransformFormat, are_in_nifti_order
 from BrainFusionLib.report import write_pictures, write_report
 from BrainFusionLib.stopping import half_written, made_for_results, uninterrupted
 from BrainFusionLib.volume import Volume, VoxelArray
@@ -82,8 +81,7 @@ def between_inputs(
     series: tuple[str | None, str | None] = (None, None),
 ) -> Between:
     """Return what a transform file does not say itself: the two volumes, their DICOM headers, what the user says."""
-    nifti = {suffix for name in ("nifti", "analyze") for suffix in named(name).suffixes}
-    in_nifti_order = all(suffix_of(Path(path)) in nifti for path in (ct_path, mri_path))
+    in_nifti_order = are_in_nifti_order(ct_path, mri_path)
 
     def headers() -> tuple[DicomHeaders | None, DicomHeaders | None]:
         return read_series_headers(ct_path, series[0]), read_series_headers(mri_path, series[1])

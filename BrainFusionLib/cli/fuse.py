@@ -36,6 +36,7 @@ from BrainFusionLib.folder import (
     write_case,
 )
 from BrainFusionLib.io.formats import output_names
+from BrainFusionLib.io.transform_writing import check_voxel_order
 from BrainFusionLib.settings import RegistrationSettings, Settings
 
 
@@ -114,6 +115,7 @@ def _fuse(options: argparse.Namespace) -> int:
         pictures=options.pictures, form=options.transform_format,
     )  # fmt: skip
     outputs = [*at_stake(folder, names), options.keep_refused]
+    check_voxel_order(options.transform_format, options.ct, options.mri)
     check_outputs(options, outputs, remedy=Remedy.OTHER_OUTPUT_FOLDER)
     written = [str(folder / name) for name in ("ct_to_mri.tfm", "mri_to_ct.tfm")]
     check_keep_refused(options, (options.transform, *written))

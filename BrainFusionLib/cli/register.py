@@ -27,6 +27,7 @@ from BrainFusionLib.console import ProgressLine, say
 from BrainFusionLib.folder import make_output_folder, remove_if_empty
 from BrainFusionLib.io import write_json, write_transform, write_volume
 from BrainFusionLib.io.formats import written_format_of
+from BrainFusionLib.io.transform_writing import check_voxel_order
 from BrainFusionLib.settings import RegistrationSettings, Settings
 
 
@@ -55,6 +56,7 @@ def add_to(commands: Any) -> None:
 def _register(options: argparse.Namespace) -> int:
     output = Path(options.output)
     check_transform_name(output, options.transform_format)
+    check_voxel_order(options.transform_format, options.ct, options.mri)
     check_start_options(options)
     check_outputs(options, (output, options.json, options.bone, options.keep_refused))
     check_keep_refused(options, (options.transform, options.output, options.json))

@@ -167,6 +167,16 @@ def test_no_dataset_of_others_is_described_anew(tmp_path: Path, other: str) -> N
     assert files_in(tmp_path) == before
 
 
+def test_a_cohort_refuses_the_dataset_itself_as_its_output_and_leaves_nothing_in_it(mine: Path) -> None:
+    (mine / "dataset_description.json").write_text("{}", encoding="utf-8")
+    for role, name in (("ct", "ct"), ("mri", "T1w")):
+        (mine / "sub-01" / "anat").mkdir(parents=True, exist_ok=True)
+        shutil.copy(mine / f"{role}.nii.gz", mine / "sub-01" / "anat" / f"sub-01_{name}.nii.gz")
+    before = files_in(mine)
+    assert cli.main(["cohort", ".", "--bids", "-o", ".", "--workers", "1"]) == 2
+    assert files_in(mine) == before
+
+
 def test_a_readme_in_a_derivative_stays_as_the_user_made_it(tmp_path: Path) -> None:
     start_derivative(tmp_path, tmp_path / "dataset")
     assert "BrainFusion" in (tmp_path / "README.md").read_text(encoding="utf-8")

@@ -165,7 +165,7 @@ def _fuse(options: argparse.Namespace) -> int:
         remove_if_empty(made)
         raise
     say_result(result)
-    say_points(result, points, options.line)
+    say_points(result, points, options.line, options.points_of)
     if options.save_alpha and "alpha" not in files:
         say(f"note: no alpha was written, because the rule {options.rule} has no weights")
     if dicom is not None and withheld is None:

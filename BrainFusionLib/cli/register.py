@@ -94,6 +94,6 @@ def _register(options: argparse.Namespace) -> int:
         remove_if_empty(made)
         raise
     say_result(result)
-    say_points(result, points, options.line)
+    say_points(result, points, options.line, options.points_of)
     say(f"  transform  {output}")
     return DONE

@@ -181,7 +181,7 @@ def start_derivative(folder: Path, root: Path) -> None:
     ImageFileError
         The folder is the dataset itself, or holds a dataset that is not of this project; or cannot be written to.
     """
-    _refuse_other_dataset(folder, root)
+    refuse_other_dataset(folder, root)
     # A relative path, so that the two can be moved together; there is none between two drives of Windows.
     try:
         raw = Path(os.path.relpath(root.resolve(), folder.resolve())).as_posix()
@@ -202,8 +202,14 @@ def start_derivative(folder: Path, root: Path) -> None:
             write_text(text, path)
 
 
-def _refuse_other_dataset(folder: Path, root: Path) -> None:
-    """Check that no dataset of others would be described as one of this project."""
+def refuse_other_dataset(folder: Path, root: Path) -> None:
+    """Check that no dataset of others would be described as one of this project.
+
+    Raises
+    ------
+    ImageFileError
+        The folder is the dataset in `root` itself, or holds one that this project did not make.
+    """
     described = folder / "dataset_description.json"
     if folder.exists() and root.exists() and folder.samefile(root):
         raise ImageFileError(

@@ -15,7 +15,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from BrainFusionLib.case.request import Inputs
-from BrainFusionLib.cohort.bids import start_derivative
+from BrainFusionLib.cohort.bids import refuse_other_dataset, start_derivative
 from BrainFusionLib.cohort.manifest import Entry, Problem
 from BrainFusionLib.cohort.one_case import (
     Fused,
@@ -95,6 +95,9 @@ def run_cohort(
     if workers < 1:
         raise SettingsError(f"at least 1 worker is needed; got {workers}")
     settings, folder = settings or Settings(), Path(folder).resolve()
+    roots = {entry.bids_root for entry in entries if entry.bids_root is not None}
+    for root in roots:
+        refuse_other_dataset(folder, root)
     make_output_folder(folder)
     rows: dict[str, Row] = {}
     broken = [Row.of_problem(problem) for problem in problems]
@@ -111,7 +114,6 @@ def run_cohort(
             report(row, len(rows), len(entries))
 
     with _only_run_in(folder):
-        roots = {entry.bids_root for entry in entries if entry.bids_root is not None}
         for root in roots:
             start_derivative(folder, root)
         left = []

@@ -38,11 +38,10 @@ from BrainFusionLib.io import read_volume, write_json, write_transform, write_vo
 from BrainFusionLib.io.dicom_attributes import Doubt
 from BrainFusionLib.io.dicom_headers import DicomHeaders, read_series_headers
 from BrainFusionLib.io.dicom_series import is_dicom
-from BrainFusionLib.io.formats import named, output_names
+from BrainFusionLib.io.formats import output_names
 from BrainFusionLib.io.leftovers import STAGING, remove_leftovers, temporary_beside
 from BrainFusionLib.io.other_transforms import Between, Frame, Maps
-from BrainFusionLib.io.suffixes import suffix_of
-from BrainFusionLib.io.transform_writing import TransformFormat
+from BrainFusionLib.io.transform_writing import TransformFormat, are_in_nifti_order
 from BrainFusionLib.report import write_pictures, write_report
 from BrainFusionLib.stopping import half_written, made_for_results, uninterrupted
 from BrainFusionLib.volume import Volume, VoxelArray
@@ -82,8 +81,7 @@ def between_inputs(
     series: tuple[str | None, str | None] = (None, None),
 ) -> Between:
     """Return what a transform file does not say itself: the two volumes, their DICOM headers, what the user says."""
-    nifti = {suffix for name in ("nifti", "analyze") for suffix in named(name).suffixes}
-    in_nifti_order = all(suffix_of(Path(path)) in nifti for path in (ct_path, mri_path))
+    in_nifti_order = are_in_nifti_order(ct_path, mri_path)
 
     def headers() -> tuple[DicomHeaders | None, DicomHeaders | None]:
         return read_series_headers(ct_path, series[0]), read_series_headers(mri_path, series[1])
@@ -292,8 +290,7 @@ def _complete(folder: Path) -> None:
                 if name in FOLDERS:
                     shutil.rmtree(folder / name, ignore_errors=True)
                 (whole / name).replace(folder / name)
-        ours = {REGISTRATION, SEGMENTATION, *(f"{stem}.{form}" for stem in STEMS for form in output_names())}
-        for name in (old & ours) - set(names):
+        for name in (old & _removed_with_a_result()) - set(names):
             (folder / name).unlink(missing_ok=True)
         if (folder / DICOM).is_dir():
             remove_if_empty([folder / "dicom"])
@@ -319,21 +316,14 @@ def _files_in(result: Path) -> list[str]:
     return sorted(names, key=lambda name: name == result.name) if is_ours else []
 
 
-def refuse_to_overwrite_inputs(folder: Path, file_format: str, inputs: tuple[str | Path, ...]) -> None:
-    """Check that no result overwrites an input.
+def at_stake(folder: Path, names: Mapping[str, str]) -> list[Path]:
+    """Return all that writing a result under these names, by role, replaces or removes, if it is there."""
+    removed = {*FOLDERS, *_removed_with_a_result()} & set(_files_in(folder / names["result"]))
+    return [folder / name for name in dict.fromkeys((*names.values(), *sorted(removed)))]
 
-    Raises
-    ------
-    ImageFileError
-        An input has the same path as a result.
-    """
-    for stem in STEMS:
-        target = folder / f"{stem}.{file_format}"
-        if any(_same_file(target, Path(given)) for given in inputs):
-            raise ImageFileError(
-                f"{target}: is one of the inputs, and a result would overwrite it.",
-                remedy=Remedy.OTHER_OUTPUT_FOLDER,
-            )
+
+def _removed_with_a_result() -> set[str]:
+    return {REGISTRATION, SEGMENTATION, *(f"{stem}.{form}" for stem in STEMS for form in output_names())}
 
 
 def make_output_folder(folder: Path) -> list[Path]:

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
+from typing import cast
 
 import numpy as np
 import pytest
 
+from BrainFusionLib import cli
+from BrainFusionLib.case import Result
+from BrainFusionLib.cli.error import say_errors
 from BrainFusionLib.error_map import ErrorMap
 from BrainFusionLib.errors import GeometryError
 from BrainFusionLib.evidence import BrainShift, Evidence, LocalErrors
 from BrainFusionLib.geometry import Grid, rotation_matrix
+from BrainFusionLib.io.point_files import NamedPoints
+from BrainFusionLib.quantities import position
 from BrainFusionLib.transform import RigidTransform
 from BrainFusionLib.verdict.judge import Verdict
 from BrainFusionLib.verdict.local_error import LEAST_SHARE, error_map
@@ -131,3 +138,26 @@ def test_colour_layer_is_zero_where_nothing_is_known():
     volume = ErrorMap.of(values, GRID, 1.5).volume()
     assert volume.grid == GRID
     assert set(np.unique(volume.array_kji).tolist()) == {0.0, 1.5}
+
+
+def test_points_placed_on_the_ct_get_the_error_at_their_partners_in_the_mri(capsys):
+    values = np.ones(GRID.shape_kji)
+    values[1, 2, 3] = 5.0
+    pose = RigidTransform.from_axis_angle((0, 1, 0), 30.0, (40.0, -5.0, 8.0))
+    result = cast(Result, SimpleNamespace(error_map=ErrorMap.of(values, GRID, 2.0), transform=pose))
+    in_mri = np.array([voxel((3, 2, 1)), voxel((1, 2, 1))])
+    said = {}
+    for of, points in (("mri", in_mri), ("ct", pose.apply(in_mri))):
+        say_errors(result, NamedPoints(("a", "b"), points), [("a", "b")], of)
+        said[of] = capsys.readouterr().out
+        assert f"point of the {of.upper()}:" in said[of]
+        assert f"a ({position(points[0])})" in said[of]
+        assert f"at {position(points[0])}" in said[of], "the worst of the line, in the frame of the points"
+    assert "5.0 mm" in said["ct"] or "5 mm" in said["ct"], said
+
+
+@pytest.mark.parametrize("command", ["fuse", "register"])
+def test_it_has_to_be_said_whose_points_are_where_results_are_in_the_frame_of_the_ct(tmp_path, capsys, command):
+    words = [command, "ct.nii", "mri.nii", "-o", str(tmp_path / "out.tfm"), "--points", "a.csv", "--reference", "ct"]
+    assert cli.main(words) == 2
+    assert "add --points-of ct if they were placed on these volumes" in capsys.readouterr().err

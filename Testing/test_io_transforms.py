@@ -10,6 +10,7 @@ import pytest
 import scipy.io
 import SimpleITK as sitk
 
+from BrainFusionLib import cli
 from BrainFusionLib.errors import GeometryError, ImageFileError
 from BrainFusionLib.geometry import RAS_FROM_LPS, Grid, rotation_matrix
 from BrainFusionLib.io import read_transform, write_transform
@@ -153,6 +154,15 @@ def test_fsls_matrix_without_nifti_grids_is_refused(tmp_path):
     for between in (Between(), Between(CT, MRI, in_nifti_order=False)):
         with pytest.raises(ImageFileError, match="NIfTI files that FLIRT was given"):
             read_transform(tmp_path / "a.mat", between=between)
+
+
+@pytest.mark.parametrize("mri", ["mri", "mri.nrrd", "mri.mgz"])
+@pytest.mark.parametrize("command", ["fuse", "register"])
+def test_fsls_matrix_is_not_written_for_other_volumes_than_nifti(tmp_path, capsys, command, mri):
+    words = [command, "ct.nii.gz", mri, "-o", str(tmp_path / "a.mat"), "--transform-format", "fsl"]
+    assert cli.main(words) == 2
+    assert "FSL's matrices count in the voxels of both images" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir()), "refused before any work"
 
 
 @pytest.mark.parametrize("name", ["a.mat", "a.txt"])

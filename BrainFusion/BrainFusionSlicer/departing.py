@@ -95,6 +95,12 @@ def pose_of(fusedNode: slicer.vtkMRMLScalarVolumeNode | None) -> Transform | Non
         return AffineTransform(matrix)
 
 
+def file_of(node: slicer.vtkMRMLScalarVolumeNode | None) -> str | None:
+    """Return the file that a volume was loaded from or saved to; None if there is none."""
+    storage = None if node is None else node.GetStorageNode()
+    return None if storage is None else storage.GetFileName()
+
+
 def own_grid(node: slicer.vtkMRMLScalarVolumeNode) -> Grid | None:
     """Return the grid of a volume in its file's frame, LPS mm; None if it has none, or a sheared one."""
     if node.GetImageData() is None:

@@ -12,7 +12,7 @@ from slicer.i18n import tr as _
 
 from BrainFusionLib.errors import BrainFusionError, Cancelled, ImageFileError
 from BrainFusionLib.io import write_transform
-from BrainFusionLib.io.transform_writing import SUFFIXES
+from BrainFusionLib.io.transform_writing import SUFFIXES, check_voxel_order
 from BrainFusionSlicer import choices, departing, ownership, remedies, selection
 from BrainFusionSlicer.choices import OutputGrid, Reference, TransformAs
 from BrainFusionSlicer.section import Section
@@ -112,7 +112,13 @@ class OutputSection(Section):
     def onSaveTransform(self, checked: bool = False) -> None:
         """Save the pose in the format that is chosen."""
         fused, _registered, mri = self.panel.registeredNodes()
+        ct = fused.GetNodeReference(ownership.MOVED_CT_ROLE)
         form = choices.chosen(self.panel._parameterNode, "transformAs")
+        try:
+            check_voxel_order(form.name, departing.file_of(ct), departing.file_of(mri))
+        except ImageFileError as error:
+            self.panel.say(_("Not saved: {error}").format(error=remedies.phrased(error)))
+            return
         suffix = SUFFIXES[form.name][0]
         path = qt.QFileDialog.getSaveFileName(
             None, _("Save the transform"), f"ct_to_mri{suffix}", f"{form.label()} (*{suffix})"
@@ -127,7 +133,6 @@ class OutputSection(Section):
                 self.panel.say(words.format(path=path))
                 return
         path = Path(path)
-        ct = fused.GetNodeReference(ownership.MOVED_CT_ROLE)
         try:
             write_transform(pose, path, form.name, ct=departing.own_grid(ct), mri=departing.own_grid(mri))
         except BrainFusionError as error:

@@ -11,6 +11,7 @@ from typing import Any, get_args
 
 from BrainFusionLib.cli.codes import DONE, FAULT, WRONG_INPUT, fail
 from BrainFusionLib.cli.output import add_output_options, output_settings
+from BrainFusionLib.cli.outputs import check_outputs
 from BrainFusionLib.cli.pair import add_stated, stated_by
 from BrainFusionLib.cli.remedies import PHRASES
 from BrainFusionLib.cli.rules import add_rule_options, fusion_settings
@@ -18,7 +19,9 @@ from BrainFusionLib.cohort import Entry, read_bids, read_folders, read_manifest,
 from BrainFusionLib.cohort.folders import PATTERNS
 from BrainFusionLib.cohort.manifest import OPTIONAL, Problem, manifest_of
 from BrainFusionLib.cohort.memory import workers_that_fit
-from BrainFusionLib.cohort.row import Row
+from BrainFusionLib.cohort.one_case import inputs_of
+from BrainFusionLib.cohort.row import OVERVIEW, TABLE, Row
+from BrainFusionLib.cohort.running import LOG
 from BrainFusionLib.console import say
 from BrainFusionLib.errors import Remedy, SettingsError
 from BrainFusionLib.io.reading import is_folder
@@ -99,9 +102,17 @@ def _cohort(options: argparse.Namespace) -> int:
     return FAULT if bad or problems else DONE
 
 
-def run_entries(options: argparse.Namespace, entries: Sequence[Entry], problems: Sequence[Problem]) -> list[Row]:
-    """Do the cases that are not done yet, and print each; return their rows."""
+def run_entries(
+    options: argparse.Namespace, entries: Sequence[Entry], problems: Sequence[Problem], also_written: Sequence[str] = ()
+) -> list[Row]:
+    """Do the cases that are not done yet, and print each; return their rows.
+
+    `also_written`: names of further files that are written to the output folder.
+    """
     output = output_settings(options)
+    outputs = [Path(options.output) / name for name in (TABLE, OVERVIEW, LOG, *also_written)]
+    given = [given for entry in entries for given in inputs_of(entry)]
+    check_outputs(options, outputs, given, remedy=Remedy.OTHER_OUTPUT_FOLDER)
     workers = 1 if options.scheduler else _workers(options.workers, entries, output)
     settings = Settings(
         registration=RegistrationSettings.preset(options.preset),

@@ -11,10 +11,12 @@ from typing import Any
 
 from BrainFusionLib.case import WARNING, run
 from BrainFusionLib.case.dicom_results import noting_what_is_missing
+from BrainFusionLib.case.files import planned_names
 from BrainFusionLib.cli.codes import DONE, NOT_FOUND
 from BrainFusionLib.cli.dicom import headers_of, say_dicom
 from BrainFusionLib.cli.error import add_points, points_of, say_points
 from BrainFusionLib.cli.output import add_output_options, output_settings
+from BrainFusionLib.cli.outputs import check_outputs
 from BrainFusionLib.cli.pair import (
     add_inputs,
     check_keep_refused,
@@ -25,14 +27,16 @@ from BrainFusionLib.cli.pair import (
 from BrainFusionLib.cli.rules import add_rule_options, fusion_settings
 from BrainFusionLib.cli.start import add_start_options, check_start_options, start_of
 from BrainFusionLib.console import ProgressLine, say
+from BrainFusionLib.errors import Remedy
 from BrainFusionLib.folder import (
+    at_stake,
     in_doubt,
     make_output_folder,
-    refuse_to_overwrite_inputs,
     remove_if_empty,
     write_case,
 )
 from BrainFusionLib.io.formats import output_names
+from BrainFusionLib.io.transform_writing import check_voxel_order
 from BrainFusionLib.settings import RegistrationSettings, Settings
 
 
@@ -104,8 +108,15 @@ def add_to(commands: Any) -> None:
 
 def _fuse(options: argparse.Namespace) -> int:
     folder = Path(options.output)
-    read = [path for path in (options.ct, options.mri, options.mri_mask) if path is not None]
-    refuse_to_overwrite_inputs(folder, options.format, tuple(read))
+    output = output_settings(options)
+    names = planned_names(
+        output, options.format, save_alpha=options.save_alpha, mri=not output.is_mris, bone=options.bone,
+        dicom=options.dicom, registration=options.dicom, segmentation=options.dicom and options.bone,
+        pictures=options.pictures, form=options.transform_format,
+    )  # fmt: skip
+    outputs = [*at_stake(folder, names), options.keep_refused]
+    check_voxel_order(options.transform_format, options.ct, options.mri)
+    check_outputs(options, outputs, remedy=Remedy.OTHER_OUTPUT_FOLDER)
     written = [str(folder / name) for name in ("ct_to_mri.tfm", "mri_to_ct.tfm")]
     check_keep_refused(options, (options.transform, *written))
     check_start_options(options)
@@ -116,7 +127,7 @@ def _fuse(options: argparse.Namespace) -> int:
         fusion=fusion_settings(options),
         device=options.device,
         threads=options.threads,
-        output=output_settings(options),
+        output=output,
         bone=options.bone,
     )
     points = points_of(options)
@@ -154,7 +165,7 @@ def _fuse(options: argparse.Namespace) -> int:
         remove_if_empty(made)
         raise
     say_result(result)
-    say_points(result, points, options.line)
+    say_points(result, points, options.line, options.points_of)
     if options.save_alpha and "alpha" not in files:
         say(f"note: no alpha was written, because the rule {options.rule} has no weights")
     if dicom is not None and withheld is None:

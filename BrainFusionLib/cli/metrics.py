@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from BrainFusionLib.cli.codes import DONE
+from BrainFusionLib.cli.outputs import check_outputs
 from BrainFusionLib.console import say
 from BrainFusionLib.folder import make_output_folder, remove_if_empty
 from BrainFusionLib.fusion.measuring import measure_files
@@ -55,6 +56,7 @@ def add_to(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Measure, and print a table."""
+    check_outputs(options, (options.json, options.csv))
     made = [f for path in (options.json, options.csv) if path for f in make_output_folder(Path(path).parent)]
     try:
         measured = measure_files(options.fused, options.ct, options.mri)

@@ -13,6 +13,7 @@ from BrainFusionLib.case.files import moved_by
 from BrainFusionLib.cli.codes import DONE
 from BrainFusionLib.cli.error import add_points, points_of, say_points
 from BrainFusionLib.cli.output import add_reference_option, output_settings
+from BrainFusionLib.cli.outputs import check_outputs
 from BrainFusionLib.cli.pair import (
     add_inputs,
     check_keep_refused,
@@ -26,6 +27,7 @@ from BrainFusionLib.console import ProgressLine, say
 from BrainFusionLib.folder import make_output_folder, remove_if_empty
 from BrainFusionLib.io import write_json, write_transform, write_volume
 from BrainFusionLib.io.formats import written_format_of
+from BrainFusionLib.io.transform_writing import check_voxel_order
 from BrainFusionLib.settings import RegistrationSettings, Settings
 
 
@@ -54,7 +56,9 @@ def add_to(commands: Any) -> None:
 def _register(options: argparse.Namespace) -> int:
     output = Path(options.output)
     check_transform_name(output, options.transform_format)
+    check_voxel_order(options.transform_format, options.ct, options.mri)
     check_start_options(options)
+    check_outputs(options, (output, options.json, options.bone, options.keep_refused))
     check_keep_refused(options, (options.transform, options.output, options.json))
     settings = Settings(
         registration=RegistrationSettings.preset(
@@ -90,6 +94,6 @@ def _register(options: argparse.Namespace) -> int:
         remove_if_empty(made)
         raise
     say_result(result)
-    say_points(result, points, options.line)
+    say_points(result, points, options.line, options.points_of)
     say(f"  transform  {output}")
     return DONE

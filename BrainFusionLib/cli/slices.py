@@ -10,10 +10,13 @@ from typing import Any
 
 from BrainFusionLib.case.result import WARNING
 from BrainFusionLib.cli.codes import DONE
+from BrainFusionLib.cli.outputs import check_outputs
 from BrainFusionLib.cli.rules import add_rule_options, fusion_settings
 from BrainFusionLib.console import ProgressLine, say
+from BrainFusionLib.errors import Remedy
 from BrainFusionLib.folder import make_output_folder, remove_if_empty
 from BrainFusionLib.fusion.slice_folders import fuse_folders
+from BrainFusionLib.io.pictures import pair_names
 from BrainFusionLib.settings import Settings
 
 
@@ -43,7 +46,12 @@ def add_to(commands: Any) -> None:
 def run(options: argparse.Namespace) -> int:
     """Fuse the folders, and print a summary."""
     settings = Settings(fusion=fusion_settings(options), device=options.device, threads=options.threads)
-    made = make_output_folder(Path(options.output))
+    folder = Path(options.output)
+    names, _ = pair_names(Path(options.ct_folder), Path(options.mri_folder))
+    places = [folder, folder / "alpha"] if options.save_alpha else [folder]
+    outputs = [place / f"{name}.png" for place in places for name in names]
+    check_outputs(options, outputs, remedy=Remedy.OTHER_OUTPUT_FOLDER)
+    made = make_output_folder(folder)
     began = time.monotonic()
     try:
         with ProgressLine(sys.stderr) as progress:

@@ -43,7 +43,7 @@ def _validate(options: argparse.Namespace) -> int:
             say(f"{entry.case}\t{entry.ct}\t{entry.mri}\t{' '.join(map(str, entry.landmarks))}")
         say(f"{len(marked)} of {len(entries)} cases have landmarks.")
         return DONE
-    rows = run_entries(options, marked, problems)
+    rows = run_entries(options, marked, problems, (TABLE, PAGE))
     folder = Path(options.output)
     write_text(validation_table(rows), folder / TABLE)
     write_text(validation_page(rows), folder / PAGE)

@@ -6,6 +6,7 @@ CT yet: CTs are looked for under the names in common use, and results without a 
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from BrainFusionLib.case.codec import to_plain
 from BrainFusionLib.case.result import WARNING, Result
 from BrainFusionLib.cohort.folders import only_one
 from BrainFusionLib.cohort.manifest import BAD_NAME, Entry, Problem, case_or, name_is_good
-from BrainFusionLib.errors import ImageFileError
+from BrainFusionLib.errors import ImageFileError, Remedy
 from BrainFusionLib.io import write_json, write_text
 from BrainFusionLib.io.formats import named
 from BrainFusionLib.io.reading import shown
@@ -29,6 +30,7 @@ _NIFTI = f"{min(named('nifti').suffixes, key=len)}*"
 CT_PATTERNS = [f"{name}{_NIFTI}" for name in ("ct/*_ct", "anat/*_ct", "anat/*_CT")]
 MRI_PATTERNS = [f"anat/*_{contrast}{_NIFTI}" for contrast in ("T1w", "T2w", "FLAIR", "PDw")]
 VERSION = "1.10.0"
+NAME = "BrainFusion"
 IGNORED = ("*_ct.nii.gz", "*_xfm.tfm", "*_report.html", "*_result.json", "cohort-case.json", "cohort.*")
 README = f"""# BrainFusion
 
@@ -172,13 +174,14 @@ def _entry(root: Path, session: _Session, ct: Path, mri: Path) -> Entry:
 
 
 def start_derivative(folder: Path, root: Path) -> None:
-    """Write the files that make an output folder a derivative of the dataset in `root`.
+    """Write the files that make an output folder a derivative of the dataset in `root`; those of others stay.
 
     Raises
     ------
     ImageFileError
-        The folder cannot be written to.
+        The folder is the dataset itself, or holds a dataset that is not of this project; or cannot be written to.
     """
+    refuse_other_dataset(folder, root)
     # A relative path, so that the two can be moved together; there is none between two drives of Windows.
     try:
         raw = Path(os.path.relpath(root.resolve(), folder.resolve())).as_posix()
@@ -188,13 +191,46 @@ def start_derivative(folder: Path, root: Path) -> None:
         "Name": "BrainFusion: CTs registered to MRIs and fused with them",
         "BIDSVersion": VERSION,
         "DatasetType": "derivative",
-        "GeneratedBy": [{"Name": "BrainFusion", "Version": __version__}],
+        "GeneratedBy": [{"Name": NAME, "Version": __version__}],
         "SourceDatasets": [{"URL": raw}],
         "DatasetLinks": {"raw": raw},
     }
     write_json(described, folder / "dataset_description.json")
-    write_text(README, folder / "README.md")
-    write_text("".join(f"{pattern}\n" for pattern in IGNORED), folder / ".bidsignore")
+    ignored = "".join(f"{pattern}\n" for pattern in IGNORED)
+    for text, path in ((README, folder / "README.md"), (ignored, folder / ".bidsignore")):
+        if not os.path.lexists(path):  # one that is there is ours already, or what the user made of it
+            write_text(text, path)
+
+
+def refuse_other_dataset(folder: Path, root: Path) -> None:
+    """Check that no dataset of others would be described as one of this project.
+
+    Raises
+    ------
+    ImageFileError
+        The folder is the dataset in `root` itself, or holds one that this project did not make.
+    """
+    described = folder / "dataset_description.json"
+    if folder.exists() and root.exists() and folder.samefile(root):
+        raise ImageFileError(
+            f"{folder}: is the dataset itself, and a derivative needs a folder of its own, such as "
+            "derivatives/brainfusion in it.",
+            remedy=Remedy.OTHER_OUTPUT_FOLDER,
+        )
+    if os.path.lexists(described) and not _is_ours(described):
+        raise ImageFileError(
+            f"{described}: describes a dataset that BrainFusion did not make, and would be overwritten.",
+            remedy=Remedy.OTHER_OUTPUT_FOLDER,
+        )
+
+
+def _is_ours(described: Path) -> bool:
+    """Say whether a description names this project, and nothing else, as what made the dataset."""
+    try:
+        makers = json.loads(described.read_text(encoding="utf-8"))["GeneratedBy"]
+        return bool(makers) and all(maker["Name"] == NAME for maker in makers)
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
 
 
 def write_sidecar(entry: Entry, result: Result, fused: Path) -> Path:

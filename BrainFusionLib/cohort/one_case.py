@@ -6,11 +6,12 @@ import os
 import re
 import time
 import traceback
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from BrainFusionLib.case.codec import from_document, to_document
+from BrainFusionLib.case.files import planned_names
 from BrainFusionLib.case.record import read_document
 from BrainFusionLib.case.request import Inputs, Request, Source
 from BrainFusionLib.case.result import Result
@@ -21,6 +22,7 @@ from BrainFusionLib.cohort.overview import thumbnail
 from BrainFusionLib.cohort.row import Row
 from BrainFusionLib.errors import BrainFusionError, RegistrationError, Remedy
 from BrainFusionLib.folder import (
+    at_stake,
     between_inputs,
     make_output_folder,
     read_pair,
@@ -30,10 +32,11 @@ from BrainFusionLib.folder import (
 )
 from BrainFusionLib.fusion.methods import pinned
 from BrainFusionLib.io import read_transform, read_volume, write_json
-from BrainFusionLib.io.formats import FORMATS, sha256_of_volume
+from BrainFusionLib.io.formats import FORMATS, output_names, sha256_of_volume
 from BrainFusionLib.io.hashing import sha256_of, sha256_of_bytes, sha256_of_files
 from BrainFusionLib.io.landmark_files import read_landmarks
 from BrainFusionLib.io.nrrd_header import FIELDS, SPACES_WITHOUT_BODY
+from BrainFusionLib.io.overwriting import Given, InputFiles
 from BrainFusionLib.io.reading import shown
 from BrainFusionLib.io.suffixes import with_suffix
 from BrainFusionLib.io.transforms import READ_TRANSFORM_SUFFIXES, transform_files
@@ -215,6 +218,41 @@ def store(entry: Entry, result: Result, mri: Volume, sha256: Mapping[str, str], 
     )
     write_json(to_document(seal), case / SEAL)
     return row
+
+
+def overwriting(entries: Sequence[Entry], folder: Path, settings: Settings) -> dict[str, Row]:
+    """Return the rows of those cases that are not run: what they write or remove is an input, of themselves or others.
+
+    Parameters
+    ----------
+    entries
+        All cases of the cohort.
+    folder
+        The output folder.
+    """
+    inputs = InputFiles(given for entry in entries for given in inputs_of(entry))
+    found = {}
+    for entry in entries:
+        names = planned_names(settings.output, output_names()[0], mri=not settings.output.is_mris, bone=settings.bone)
+        names = {role: (entry.file_names or {}).get(role, name) for role, name in names.items()}
+        case = folder / entry.place
+        outputs = [*at_stake(case, names), case / SEAL, with_suffix(case / names["fused"], ".json")]
+        try:
+            inputs.refuse_to_overwrite(outputs)
+        except BrainFusionError as error:
+            found[entry.case] = Row(entry.case, "failed", error=_line(entry, error.phrased(PHRASES)))
+    return found
+
+
+def inputs_of(entry: Entry) -> list[Given]:
+    """Return all files and folders that a case is made from, and what they are."""
+    given = [
+        Given("the CT", entry.ct, entry.ct_series),
+        Given("the MRI", entry.mri, entry.mri_series),
+        *(Given("landmarks", path) for path in entry.landmarks),
+    ]
+    more = [("the transform", entry.transform), ("the mask", entry.mri_mask)]
+    return [*given, *(Given(role, path) for role, path in more if path is not None)]
 
 
 def finished(entry: Entry, folder: Path, settings: Settings) -> Row | None:

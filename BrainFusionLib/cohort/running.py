@@ -15,9 +15,19 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from BrainFusionLib.case.request import Inputs
-from BrainFusionLib.cohort.bids import start_derivative
+from BrainFusionLib.cohort.bids import refuse_other_dataset, start_derivative
 from BrainFusionLib.cohort.manifest import Entry, Problem
-from BrainFusionLib.cohort.one_case import Fused, attempted, finished, fuse_case, fused, read, read_seal, store
+from BrainFusionLib.cohort.one_case import (
+    Fused,
+    attempted,
+    finished,
+    fuse_case,
+    fused,
+    overwriting,
+    read,
+    read_seal,
+    store,
+)
 from BrainFusionLib.cohort.overview import overview
 from BrainFusionLib.cohort.reviewed import decisions_in
 from BrainFusionLib.cohort.row import COLUMNS, OVERVIEW, TABLE, Row
@@ -85,6 +95,9 @@ def run_cohort(
     if workers < 1:
         raise SettingsError(f"at least 1 worker is needed; got {workers}")
     settings, folder = settings or Settings(), Path(folder).resolve()
+    roots = {entry.bids_root for entry in entries if entry.bids_root is not None}
+    for root in roots:
+        refuse_other_dataset(folder, root)
     make_output_folder(folder)
     rows: dict[str, Row] = {}
     broken = [Row.of_problem(problem) for problem in problems]
@@ -101,12 +114,12 @@ def run_cohort(
             report(row, len(rows), len(entries))
 
     with _only_run_in(folder):
-        roots = {entry.bids_root for entry in entries if entry.bids_root is not None}
         for root in roots:
             start_derivative(folder, root)
         left = []
+        refused = overwriting(entries, folder, settings)
         for entry in entries:
-            row = finished(entry, folder, settings)
+            row = refused.get(entry.case) or finished(entry, folder, settings)
             if row is None:
                 left.append(entry)
             else:

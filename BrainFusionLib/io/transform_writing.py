@@ -7,9 +7,11 @@ from typing import Literal
 
 import numpy as np
 
-from BrainFusionLib.errors import SettingsError
+from BrainFusionLib.errors import ImageFileError, SettingsError
 from BrainFusionLib.geometry import RAS_FROM_LPS, FloatArray, Grid
+from BrainFusionLib.io.formats import named
 from BrainFusionLib.io.other_transforms import PLAIN_MARKS, lps_from_fsl
+from BrainFusionLib.io.suffixes import suffix_of
 from BrainFusionLib.io.text_headers import exact
 from BrainFusionLib.io.writing import atomic_output, write_text
 from BrainFusionLib.transform import Transform
@@ -18,6 +20,29 @@ TransformFormat = Literal["itk", "ants", "lta", "fsl", "matrix"]
 SUFFIXES: dict[TransformFormat, tuple[str, ...]] = {
     "itk": (".tfm", ".txt"), "ants": (".mat",), "lta": (".lta",), "fsl": (".mat",), "matrix": (".txt", ".mat"),
 }  # fmt: skip
+
+
+def are_in_nifti_order(*paths: str | Path | None) -> bool:
+    """Return whether all volumes are from NIfTI files, in whose order of voxels FSL's matrices count."""
+    suffixes = {suffix for name in ("nifti", "analyze") for suffix in named(name).suffixes}
+    return all(path is not None and suffix_of(Path(path)) in suffixes for path in paths)
+
+
+def check_voxel_order(form: TransformFormat, ct: str | Path | None, mri: str | Path | None) -> None:
+    """Check before the work that a transform can be written in a format for these files.
+
+    Raises
+    ------
+    ImageFileError
+        FSL's matrix is wanted, and a volume is not from a NIfTI file: the NIfTI file that is made of it later may
+        count its rows from the other end, and the matrix would be wrong by millimetres.
+    """
+    if form == "fsl" and not are_in_nifti_order(ct, mri):
+        raise ImageFileError(
+            "FSL's matrices count in the voxels of both images, in the order of their NIfTI files; CT or MRI is not a "
+            "NIfTI file. Convert both (dcm2niix) and give these, or choose another format of the transform, such as "
+            "FreeSurfer's (lta)."
+        )
 
 
 def write_other_transform(
@@ -40,7 +65,7 @@ def write_other_transform(
         ``ants``: for ``antsApplyTransforms -t`` with the MRI as reference. ``lta``, ``fsl``: from the CT to the MRI.
         ``matrix``: 4x4 from CT points to MRI points, RAS mm, with a line of comment that says so.
     ct, mri
-        Grids of both volumes, for ``lta`` and ``fsl``.
+        Grids of both volumes, for ``lta`` and ``fsl``; for ``fsl`` those of NIfTI files (`check_voxel_order`).
     mark
         The line of comment.
 

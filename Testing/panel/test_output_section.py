@@ -211,6 +211,20 @@ def test_the_transform_is_saved_in_the_format_chosen(registered, module, monkeyp
     assert "not where the registration moved it" in ui.saveTransformButton.toolTip
 
 
+def test_fsls_matrix_is_saved_only_for_volumes_from_nifti_files(registered, module, monkeypatch, tmp_path):
+    ui = registered.ui
+    ui.transformAsComboBox.setCurrentIndex(3)
+    monkeypatch.setattr(module.qt.QFileDialog, "getSaveFileName", lambda *words: str(tmp_path / "pose"), raising=False)
+    for node, name in ((ui.ctSelector.currentNode(), "ct.nii.gz"), (ui.mriSelector.currentNode(), "mri.nii")):
+        ui.saveTransformButton.click()
+        assert "Not saved: FSL's matrices count in the voxels" in ui.statusLabel.text
+        storage = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLVolumeArchetypeStorageNode")
+        storage.SetFileName(str(tmp_path / name))
+        node.SetAndObserveStorageNodeID(storage.GetID())
+    ui.saveTransformButton.click()
+    assert ui.statusLabel.text == f"The transform was saved: {tmp_path / 'pose.mat'}"
+
+
 def test_results_go_into_the_database_and_no_file_is_left(exportable, database):
     ui = exportable.ui
     exportable.updatePanel()

@@ -46,7 +46,7 @@ def fuse_sources(fuser: Fuser, inputs: Inputs, sources: Sources, scale: tuple[fl
     fuser
         The method.
     inputs
-        The volumes before they were resampled, for names and to see whether the grid is the MRI's own.
+        The volumes before they were resampled, to see whether the grid is the MRI's own.
     sources
         The volumes on the grid of the result.
     scale
@@ -70,8 +70,8 @@ def fuse_sources(fuser: Fuser, inputs: Inputs, sources: Sources, scale: tuple[fl
             weight = np.empty_like(array) if weight is None else weight
             weight[part] = sources.completed(undo(made.alpha), 1.0, part)
         measured.append(_fidelity(array[part], ct.array_kji[part], unit))
-    fused = Volume(array, mri.grid, "MR", f"{inputs.mri.name} fused with {inputs.ct.name}")
-    alpha = None if weight is None else Volume(weight, mri.grid, None, f"weight of {inputs.ct.name} in {fused.name}")
+    fused = Volume(array, mri.grid, "MR", sources.names.fused)
+    alpha = None if weight is None else Volume(weight, mri.grid, None, sources.names.alpha)
     volumes = Volumes(fused, ct, alpha, None if mri is inputs.mri else mri)
     return Fused(volumes, whole_fidelity(measured), _intensity_map(fuser.meaning, scale))
 

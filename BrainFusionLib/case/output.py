@@ -8,6 +8,7 @@ from math import prod
 import numpy as np
 
 from BrainFusionLib import intensity
+from BrainFusionLib.case.names import VolumeNames
 from BrainFusionLib.case.request import Inputs
 from BrainFusionLib.case.result import Pose, Result, Volumes
 from BrainFusionLib.errors import GeometryError, Remedy, SettingsError
@@ -35,6 +36,8 @@ class Sources:
         Hounsfield units; the MRI's own scale.
     head
         The head in the CT, without head holder and table.
+    names
+        Names of the volumes of the result.
     ct_only
         The part of it that is outside the MRI's field of view; ``None`` on the MRI's own grid.
     """
@@ -42,6 +45,7 @@ class Sources:
     ct: Volume
     mri: Volume
     head: BoolArray
+    names: VolumeNames
     ct_only: BoolArray | None = None
 
     def completed(self, values: VoxelArray, of_ct: VoxelArray | float, part: tuple[slice, ...]) -> VoxelArray:
@@ -120,7 +124,8 @@ def sources_on_output(
     else:
         exact, on_grid = _pulled(ct, grid, ct_from_grid, AIR_HU, device)
         on_grid = on_grid if exact else np.rint(on_grid)
-    ct_on_grid = Volume(on_grid, grid, "CT", f"{ct.name} in {mri.name}" if output.reference == "mri" else ct.name)
+    names = VolumeNames(ct.name, mri.name, output.reference)
+    ct_on_grid = Volume(on_grid, grid, "CT", names.ct_on_grid)
     if output.chosen == "mri":
         mri_on_grid, ct_only = mri.array_kji, None
     else:
@@ -128,10 +133,9 @@ def sources_on_output(
         ct_only = np.isnan(mri_on_grid)
         mri_on_grid = np.where(ct_only, np.float32(black), mri_on_grid)
     head = intensity.ct_head_mask(ct_on_grid)
-    name = mri.name if output.reference == "mri" else f"{mri.name} in {ct.name}"
     if ct_only is not None:
         ct_only &= head
-    return Sources(ct_on_grid, Volume(mri_on_grid, grid, "MR", name), head, ct_only)
+    return Sources(ct_on_grid, Volume(mri_on_grid, grid, "MR", names.mri_on_grid), head, names, ct_only)
 
 
 def _pulled(

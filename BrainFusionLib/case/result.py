@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from BrainFusionLib.case.decision import Decision
+from BrainFusionLib.case.names import VolumeNames, remover
 from BrainFusionLib.case.request import Request, Source
 from BrainFusionLib.error_map import ErrorMap
 from BrainFusionLib.errors import RecordError
@@ -283,31 +284,21 @@ class Result(ByValue):
     def without_names(self) -> Result:
         """Return the same with each input named by its role, so that no name identifies the patient."""
         request = self.without_paths().request
-        roles = {request.ct.name: "CT", request.mri.name: "MRI"}
-        if request.mri_mask is not None:
-            roles[request.mri_mask.name] = "mask"
+        ct, mri, mask = request.ct, request.mri, request.mri_mask
+        anonymous = remover([(ct.name, "CT"), (mri.name, "MRI")] + ([] if mask is None else [(mask.name, "mask")]))
+        names = VolumeNames("CT", "MRI", self.reference)
 
-        def unnamed(source: Source) -> Source:
-            return Source(roles[source.name], sha256=source.sha256)
-
-        def anonymous(text: str) -> str:
-            # The longest first: one name may be a part of another.
-            for name in sorted(roles, key=len, reverse=True):
-                text = text.replace(name, roles[name])
-            return text
-
-        def renamed(volume: Volume) -> Volume:
-            notes = tuple(anonymous(note) for note in volume.notes)
-            return replace(volume, name=anonymous(volume.name), notes=notes, acquisition=None)
+        def renamed(volume: Volume, name: str) -> Volume:
+            return replace(volume, name=name, notes=tuple(map(anonymous, volume.notes)), acquisition=None)
 
         def marked(points: Landmarks) -> Landmarks:
             return replace(points, names=tuple(anonymous(name) for name in points.names))
 
         request = replace(
             request,
-            ct=unnamed(request.ct),
-            mri=unnamed(request.mri),
-            mri_mask=None if request.mri_mask is None else unnamed(request.mri_mask),
+            ct=Source("CT", sha256=ct.sha256),
+            mri=Source("MRI", sha256=mri.sha256),
+            mri_mask=None if mask is None else Source("mask", sha256=mask.sha256),
             settings=request.settings.without_names(),
             landmarks=None if request.landmarks is None else marked(request.landmarks),
         )
@@ -317,12 +308,16 @@ class Result(ByValue):
             landmarks = replace(landmarks, points=points)
         volumes = self.volumes
         if volumes is not None:
-            alpha, mri = (None if volume is None else renamed(volume) for volume in (volumes.alpha, volumes.mri))
-            volumes = Volumes(renamed(volumes.fused), renamed(volumes.ct_in_mri), alpha, mri)
+            volumes = Volumes(
+                renamed(volumes.fused, names.fused),
+                renamed(volumes.ct_in_mri, names.ct_on_grid),
+                None if volumes.alpha is None else renamed(volumes.alpha, names.alpha),
+                None if volumes.mri is None else renamed(volumes.mri, names.mri_on_grid),
+            )
         bone = self.bone
         if bone is not None and bone.labels is not None:
-            bone = replace(bone, labels=renamed(bone.labels))
-        notes = tuple(anonymous(note) for note in self.notes)
+            bone = replace(bone, labels=renamed(bone.labels, names.bone))
+        notes = tuple(map(anonymous, self.notes))
         evidence, pair = self.evidence, self.evidence.acquisition
         if pair is not None and pair.ct is not None:  # free text in the header, which anything may stand in
             evidence = replace(evidence, acquisition=replace(pair, ct=replace(pair.ct, model=None, kernel=None)))

@@ -21,6 +21,7 @@ from BrainFusionLib.acquisition import pair_acquisition
 from BrainFusionLib.case.clock import Clock
 from BrainFusionLib.case.fusing import MRI_TISSUE, Fused, fuse_sources
 from BrainFusionLib.case.measuring import Measured, bone_of, error_map_of, local_evidence
+from BrainFusionLib.case.names import VolumeNames
 from BrainFusionLib.case.output import Sources, check_output, output_note, sources_on_output
 from BrainFusionLib.case.request import Inputs, Request
 from BrainFusionLib.case.result import Output, Pose, Provenance, Result
@@ -224,7 +225,7 @@ def _resampled(inputs: Inputs, pose: Pose, registration: Registration | None, de
         # Rounded to whole Hounsfield units, so that the CT stored is exactly the CT fused; in place, but not in the CT.
         hu = pulled.array_kji
         hu = np.rint(hu, out=None if hu is ct.array_kji else hu)
-        ct_in_mri = Volume(hu, mri.grid, "CT", f"{ct.name} in {mri.name}")
+        ct_in_mri = Volume(hu, mri.grid, "CT", VolumeNames(ct.name, mri.name, "mri").ct_on_grid)
         low, high = kept.of(mri, "scale", lambda: intensity.mri_scale(mri.array_kji))
         coverage = _coverage(ct_in_mri.array_kji, mri.array_kji, low, high)
         evidence = None if registration is None else registration.evidence
@@ -239,7 +240,9 @@ def _fused(
     """Fuse on the output grid: the MRI's own, unless another was asked for."""
     output, scale = request.settings.output, (pulled.mri_low, pulled.mri_high)
     with clock.stage("fusion"):
-        on_grid = Sources(pulled.ct_in_mri, inputs.mri, pulled.head)
+        on_grid = Sources(
+            pulled.ct_in_mri, inputs.mri, pulled.head, VolumeNames(inputs.ct.name, inputs.mri.name, output.reference)
+        )
         if not output.is_mris:
             on_grid = sources_on_output(output, inputs, pose.transform, scale[0], device)
         return fuse_sources(fuser, inputs, on_grid, scale, clock)

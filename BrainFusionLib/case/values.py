@@ -48,10 +48,10 @@ def _check_landmarks(request: Request, inputs: Inputs) -> None:
     if request.landmarks is None:
         return
     outside = request.landmarks.outside(inputs.ct.grid, inputs.mri.grid)
-    for volume, count in zip((inputs.ct, inputs.mri), outside, strict=True):
+    for role, count in zip(("CT", "MRI"), outside, strict=True):
         if count == len(request.landmarks.names):
             raise GeometryError(
-                f"all {count} landmarks lie outside {volume.name}. Check that they are in LPS mm (a table) or saved in "
+                f"all {count} landmarks lie outside the {role}. Check that they are in LPS mm (a table) or saved in "
                 "3D Slicer without a transform, and that the CT's points come first."
             )
 
@@ -61,9 +61,9 @@ def _landmark_notes(request: Request, inputs: Inputs) -> list[str]:
         return []
     notes = []
     outside = request.landmarks.outside(inputs.ct.grid, inputs.mri.grid)
-    for volume, count in zip((inputs.ct, inputs.mri), outside, strict=True):
+    for role, count in zip(("CT", "MRI"), outside, strict=True):
         if count:
-            notes.append(f"landmarks outside {volume.name}: {count} of {len(request.landmarks.names)}")
+            notes.append(f"landmarks outside the {role}: {count} of {len(request.landmarks.names)}")
     if request.landmarks.left_out:
         notes.append(f"landmarks left out, because they have no partner or no position: {request.landmarks.left_out}")
     return notes
@@ -71,7 +71,7 @@ def _landmark_notes(request: Request, inputs: Inputs) -> list[str]:
 
 def notes_of(request: Request, inputs: Inputs, pose: Pose) -> tuple[str, ...]:
     """Return what was assumed and repaired, and whether the pose is more than rigid."""
-    notes = [f"{volume.name}: {note}" for volume in (inputs.ct, inputs.mri) for note in volume.notes]
+    notes = [f"{role}: {note}" for role, volume in (("CT", inputs.ct), ("MRI", inputs.mri)) for note in volume.notes]
     notes += _landmark_notes(request, inputs)
     if isinstance(pose.transform, AffineTransform):
         how = "given" if pose.origin == "given" else "requested"

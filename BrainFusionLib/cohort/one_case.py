@@ -142,13 +142,18 @@ def attempted(entry: Entry, began: float, work: Callable[[], Row]) -> Row:
 
 
 def read(entry: Entry) -> Inputs:
-    """Read the volumes of a case; the sha256 of all files is taken first, so that it is never a later file's."""
+    """Read the volumes of a case, named by their roles, because names of files may identify the patient.
+
+    The sha256 of all files is taken first, so that it is never a later file's.
+    """
     try:
         sha256 = contents(entry)
     except (OSError, BrainFusionError):
         sha256 = {}  # reading it says what is wrong
     ct, mri = read_pair(entry.ct, entry.mri, entry.ct_series, entry.mri_series)
     mask = None if entry.mri_mask is None else read_volume(entry.mri_mask)
+    ct, mri = replace(ct, name="CT"), replace(mri, name="MRI")
+    mask = None if mask is None else replace(mask, name="mask")
     return Inputs(ct, mri, mask, sha256).as_stated(entry.stated)
 
 

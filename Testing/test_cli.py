@@ -192,8 +192,8 @@ def test_heads_without_overlap_give_exit_code_3(
     ("name", "words"),
     [
         ("refused.nii", "the name of a transform must end in .tfm or .txt"),
-        ("out/ct_to_mri.tfm", "is used for something else, too"),
-        ("start.tfm", "is used for something else, too"),
+        ("out/ct_to_mri.tfm", "two results would be written to this file"),
+        ("start.tfm", "is one of the inputs (the transform)"),
         ("file/refused.tfm", "cannot write there"),
     ],
 )

@@ -117,8 +117,7 @@ def _fuse(options: argparse.Namespace) -> int:
     outputs = [*at_stake(folder, names), options.keep_refused]
     check_voxel_order(options.transform_format, options.ct, options.mri)
     check_outputs(options, outputs, remedy=Remedy.OTHER_OUTPUT_FOLDER)
-    written = [str(folder / name) for name in ("ct_to_mri.tfm", "mri_to_ct.tfm")]
-    check_keep_refused(options, (options.transform, *written))
+    check_keep_refused(options)
     check_start_options(options)
     settings = Settings(
         registration=RegistrationSettings.preset(

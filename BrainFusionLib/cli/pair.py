@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Sequence
 from pathlib import Path
 from typing import get_args
 
@@ -43,17 +42,12 @@ def keep_refused(pose: Transform | None, path: str | None) -> int:
     return NOT_FOUND
 
 
-def check_keep_refused(options: argparse.Namespace, taken: Sequence[str | None]) -> None:
-    """Check before the work that a refused pose can be written, and overwrites no other file."""
+def check_keep_refused(options: argparse.Namespace) -> None:
+    """Check before the work that a refused pose can be written; over what it may be, `check_outputs` says."""
     if options.keep_refused is None:
         return
     path = Path(options.keep_refused)
     check_transform_name(path)
-    if path.resolve() in [Path(other).resolve() for other in taken if other is not None]:
-        raise ImageFileError(
-            f"{path}: this file is used for something else, too. Name another file with --keep-refused, so that a "
-            "refused pose is never mistaken for a good one."
-        )
     remove_if_empty(make_output_folder(path.parent))
 
 

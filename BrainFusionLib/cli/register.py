@@ -59,7 +59,7 @@ def _register(options: argparse.Namespace) -> int:
     check_voxel_order(options.transform_format, options.ct, options.mri)
     check_start_options(options)
     check_outputs(options, (output, options.json, options.bone, options.keep_refused))
-    check_keep_refused(options, (options.transform, options.output, options.json))
+    check_keep_refused(options)
     settings = Settings(
         registration=RegistrationSettings.preset(
             options.preset, options.seed, options.model, options.align, options.search

@@ -19,6 +19,7 @@ class ThreeDSection(Section):
         ui = self.panel.ui
         self._is_showing = False
         self._asked = None  # the pair whose skull and brain are being found
+        self._shown = None  # and that whose are shown
         ui.threeDButton.connect("toggled(bool)", self.onToggled)
         ui.boneShiftSlider.connect("valueChanged(double)", self.onShift)
 
@@ -28,7 +29,8 @@ class ThreeDSection(Section):
         if three_d.is_shown(scene):
             # Without choices another module is shown, or a scene is being loaded: the volumes only have to be there.
             shown = (ct, mri) if self.panel._parameterNode else three_d.volumes(scene)
-            if None not in shown and three_d.is_of(scene, *shown):
+            is_as_found = self._shown is not None and self._shown.why_not() is None
+            if is_as_found and None not in shown and three_d.is_of(scene, *shown):
                 three_d.follow(*shown)
             else:
                 three_d.hide(scene)
@@ -91,6 +93,7 @@ class ThreeDSection(Section):
             why_not = asked.why_not()
             is_chosen = not panel._parameterNode or self.pair() == (asked.ct, asked.mri)
             if why_not is None and is_chosen:
+                self._shown = asked
                 three_d.show(asked, shapes, panel.ui.boneShiftSlider.value)
             panel.say(why_not or "")
         except Cancelled as cancelled:
@@ -108,4 +111,5 @@ class ThreeDSection(Section):
             self._asked = None
             self.panel.logic.cancel()
         three_d.hide(slicer.mrmlScene)
+        self._shown = None
         self.show()

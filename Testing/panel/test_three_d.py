@@ -131,6 +131,20 @@ def test_what_is_shown_follows_the_ct(three_d, nodes):
     assert display.GetMarkupsROINode().GetParentTransformNode() == moved
 
 
+@pytest.mark.parametrize("change", ["voxels", "hardened"])
+def test_what_was_found_in_other_voxels_goes(three_d, nodes, change):
+    three_d.ui.threeDButton.click()
+    assert three_d.ui.threeDButton.isChecked()
+    if change == "voxels":
+        slicer.util.arrayFromVolume(nodes[1])[:] = 0
+        slicer.util.arrayFromVolumeModified(nodes[1])
+    else:
+        nodes[0].SetOrigin(1, 2, 3)
+    three_d.updatePanel()
+    assert not three_d.ui.threeDButton.isChecked()
+    assert not sys.modules["BrainFusionSlicer.three_d"].made(slicer.mrmlScene)
+
+
 def test_another_pair_takes_it_away(three_d):
     three_d.ui.threeDButton.click()
     three_d.ui.mriSelector.setCurrentNode(None)

@@ -1,6 +1,7 @@
 """Inputs named by their roles: by field, not by searching for their names, whatever those are."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +13,8 @@ from BrainFusionLib.case.result import Bone, Pose, Provenance, Result, Volumes
 from BrainFusionLib.case.values import notes_of
 from BrainFusionLib.cohort.manifest import Entry
 from BrainFusionLib.cohort.one_case import fuse_case
+from BrainFusionLib.cohort.reviewed import _without_place
+from BrainFusionLib.errors import RecordError
 from BrainFusionLib.evidence import Evidence
 from BrainFusionLib.geometry import Grid
 from BrainFusionLib.io import write_volume
@@ -95,3 +98,12 @@ def test_a_cohort_s_errors_tell_two_files_of_one_name_apart(tmp_path):
         write_volume(Volume(array, Grid((8, 8, 8))), tmp_path / place / "image.nii.gz")
     entry = Entry(1, "1", tmp_path / "a" / "image.nii.gz", tmp_path / "b" / "image.nii.gz")
     assert fuse_case(entry, tmp_path / "out", Settings()).error.startswith("MRI, given as MRI, is empty")
+
+
+@pytest.mark.parametrize("folder", ["7", ".", "cohort/7", "/home/smith/7"])
+def test_an_unreadable_record_s_message_loses_its_folder_and_nothing_else(folder):
+    record = Path(folder) / "result.json"
+    assert (
+        _without_place(RecordError(f"{record}: of version 7.7, not 17."), record)
+        == "result.json: of version 7.7, not 17."
+    )

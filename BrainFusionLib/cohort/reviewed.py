@@ -297,7 +297,10 @@ def _changed(case: Case) -> list[str]:
 
 def _without_place(error: BrainFusionError, record: Path) -> str:
     """Return the words of an error without the folder's path, which may name a user."""
-    return str(error).replace(str(record.parent), "").lstrip("/\\")
+    folder = record.parent
+    # One word, such as ``7``, may also be a word or a number of the message.
+    end = "" if len(folder.parts) > 1 else r"(?=[/\\])"
+    return re.sub(rf"(?<![\w./\\-]){re.escape(str(folder))}{end}", "", str(error)).lstrip("/\\")
 
 
 def _jpeg(text: str) -> str:

@@ -232,6 +232,12 @@ def test_images_in_another_frame_of_reference_are_set_aside(folder, whole):
         changed(file, FrameOfReferenceUID="1.9.1")
     write_slice(folder / "reformatted", above(3), FrameOfReferenceUID="1.9.2")
     assert_same(folder, whole, "1 image in another frame of reference")
+    (folder / "reformatted").unlink()
+    for number, file in enumerate(sorted(folder.iterdir())):  # a slice that states none is in no other one
+        if number % 2:
+            changed(file, FrameOfReferenceUID="")
+    assert (read_volume(folder).grid.size_ijk, read_volume(folder).notes) == (whole.grid.size_ijk, ())
+    write_slice(folder / "between", above(3))
     for file in folder.iterdir():
         changed(file, FrameOfReferenceUID=generate_uid())
     assert read_volume(folder).grid.spacing_ijk_mm[2] == pytest.approx(1)

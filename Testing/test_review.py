@@ -170,6 +170,12 @@ def test_what_has_no_result_is_not_approved(folder: Path, name: str) -> None:
     with pytest.raises(SettingsError, match="cannot be approved"):
         decide(folder, name, "approve")
     decide(folder, name, "comment", "run again")
+    decide(folder, name, "reject")
+    assert (
+        States(folder).of([case_named(folder, name)])
+        == [look_at(case_named(folder, name), folder).state]
+        == ["rejected"]
+    )
 
 
 def test_a_result_that_was_changed_after_it_was_made_is_not_approved(folder: Path) -> None:

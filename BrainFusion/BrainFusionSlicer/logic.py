@@ -225,7 +225,7 @@ class FusionLogic(ScriptedLoadableModuleLogic):
             start = request.landmarks.rigid_fit()
         given = RigidTransform.identity() if keepAlignment else None
         request = replace(request, start=start, given=given, check=check)
-        logging.info("BrainFusion: fusing %s and %s", request.ct.name, request.mri.name)
+        logging.info("BrainFusion: fusing a CT and an MRI")
         outputsByRole = {"fused": fusedVolume, "transform": transform, "alpha": alphaVolume, "ct": resampledCTVolume}
         task = Task(ctVolume, mriVolume, outputsByRole, keepAlignment, self.cancel, finishedCallback, reference)
         self._begin(task, request, rawInputs, progressCallback)

@@ -138,9 +138,10 @@ class ReviewControls:
         for volume in (parameters.ctVolume, parameters.mriVolume):
             ours = None if volume is None else registered_ct.result_transform_of(volume)
             if ours is not None and ownership.fixed_of(ours) == node:
-                words.append(
-                    _("{volume} is still where it was moved to: Undo moves it back.").format(volume=volume.GetName())
-                )
+                still = _("{volume} is still where it was moved to: Undo moves it back.")
+                if not registered_ct.can_be_taken_back(volume):
+                    still = _("{volume} is still where it was moved to.")
+                words.append(still.format(volume=volume.GetName()))
         self.say(" ".join(words))
 
     def onJump(self, checked: bool = False) -> None:

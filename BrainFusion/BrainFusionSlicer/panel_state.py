@@ -151,7 +151,7 @@ def state_of(
         moved=word,
         left_behind=left_behind,
         why_not_moved=verdict_text.why_not_moved(standing, moved.GetName()) if is_pair else None,
-        undoes=pose_history.last_step(moved) if is_pair else None,
+        undoes=pose_history.last_step(moved) if is_pair and left_behind is None else None,
         card=card,
         jump=_jump(stored) if holds else _("Largest misalignment"),
         jump_mri_mm=_jump_to(stored) if holds else None,

@@ -73,8 +73,8 @@ class States:
             return None
 
     def _of(self, case: Case, action: str) -> State:
-        without: State = "rejected" if action == "reject" and case.record is None else "unsigned"
         result = self.result(case)
+        without: State = "rejected" if action == "reject" and result is None else "unsigned"
         if case.record is None or result is None:
             return without
         try:

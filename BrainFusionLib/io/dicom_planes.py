@@ -237,15 +237,20 @@ def _without_repeats(planes: list[Plane]) -> list[Plane]:
 
 def _alike(planes: Sequence[Plane]) -> list[list[Plane]]:
     """Return planes by modality, size, frame of reference, spacing and direction."""
-    references = {plane.frame_of_reference for plane in planes}
-    # Some de-identification gives each slice one of its own, which says nothing.
-    are_shared = 2 * len(references) <= len(planes)
+    stated = Counter(plane.frame_of_reference for plane in planes if plane.frame_of_reference)
+    # Some de-identification gives each slice one of its own, which says nothing; nor does an empty one.
+    are_shared = bool(stated) and 2 * len(stated) <= len({plane.position.tobytes() for plane in planes})
+    usual = max(stated, key=stated.__getitem__, default="")
     groups: list[list[Plane]] = []
     keys: list[tuple[Any, ...]] = []
     numbers: npt.NDArray[np.float64] = np.empty((0, 8))
     limits = np.array([_SAME_SPACING] * 2 + [_SAME_DIRECTION] * 6)
     for plane in planes:
-        key = (plane.file.text("Modality"), plane.file.size_ij, plane.frame_of_reference if are_shared else "")
+        key = (
+            plane.file.text("Modality"),
+            plane.file.size_ij,
+            (plane.frame_of_reference or usual) if are_shared else "",
+        )
         row = np.concatenate([plane.spacing, plane.orientation])
         close = np.flatnonzero((np.abs(numbers - row) <= limits).all(axis=1))
         match = next((n for n in close if keys[n] == key), None)

@@ -266,6 +266,8 @@ def uncontradicted_mismatch_mm(evidence: Evidence) -> float | None:
     apart, fit, found = skull_mismatch_mm(evidence), _local(evidence), evidence.found
     if apart is None or apart > UNCERTAIN_SKULL_MM or fit is None or fit.bias_mm is None or found is None:
         return apart
+    if found.thickest_voxel_mm > LOCAL_VOXEL_MM:  # regions read too little across thick slices
+        return apart
     inner = found.inner_apart_mm
     if inner is None:  # a pose this certain is not fitted to the inside of the skull again
         inner = 0.0 if found.sampling_error_mm < CERTAIN_POSE_MM else math.inf

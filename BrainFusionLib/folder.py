@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
 import shutil
 import tempfile
 import time
@@ -16,38 +14,30 @@ from typing import Any
 
 from BrainFusionLib.case.codec import from_document, to_document
 from BrainFusionLib.case.dicom_results import PairHeaders, segments_bone, write_dicom
-from BrainFusionLib.case.files import (
-    DICOM,
-    DICOM_FOLDERS,
-    FOLDERS,
-    PICTURES,
-    REGISTRATION,
-    ROLES,
-    SEGMENTATION,
-    STEMS,
-    moved_by,
-    names_of,
-)
+from BrainFusionLib.case.files import DICOM, FOLDERS, PICTURES, ROLES, moved_by, names_of
 from BrainFusionLib.case.leaving import may_leave, require_decision
 from BrainFusionLib.case.record import earlier_decisions, no_decision_meanwhile, read_document, read_record
+from BrainFusionLib.case.replacing import (
+    complete_replacement,
+    files_in,
+    refuse_to_replace_others,
+    removed_with_a_result,
+    replace_result,
+)
 from BrainFusionLib.case.request import Inputs
 from BrainFusionLib.case.result import Result, Volumes
-from BrainFusionLib.errors import ImageContentError, ImageFileError, RecordError, Remedy
+from BrainFusionLib.errors import BrainFusionError, ImageContentError, ImageFileError, RecordError, Remedy
 from BrainFusionLib.geometry import Grid
 from BrainFusionLib.io import read_volume, write_json, write_transform, write_volume
 from BrainFusionLib.io.dicom_attributes import Doubt
 from BrainFusionLib.io.dicom_headers import DicomHeaders, read_series_headers
 from BrainFusionLib.io.dicom_series import is_dicom
-from BrainFusionLib.io.formats import output_names
 from BrainFusionLib.io.leftovers import STAGING, remove_leftovers, temporary_beside
 from BrainFusionLib.io.other_transforms import Between, Frame, Maps
 from BrainFusionLib.io.transform_writing import TransformFormat, are_in_nifti_order
 from BrainFusionLib.report import write_pictures, write_report
-from BrainFusionLib.stopping import half_written, made_for_results, uninterrupted
+from BrainFusionLib.stopping import half_written, made_for_results
 from BrainFusionLib.volume import Volume, VoxelArray
-
-# A new result that is whole, and is being moved into place.
-WHOLE = ".brainfusion-whole"
 
 
 def read_pair(
@@ -138,7 +128,8 @@ def write_case(
     Raises
     ------
     ImageFileError
-        The folder or a file cannot be written.
+        The folder or a file cannot be written; or a new folder, report or record has the name of what is there and is
+        no result's.
     SettingsError
         The result is in doubt, so that no DICOM is written without `export_anyway`.
     """
@@ -152,7 +143,8 @@ def write_case(
     names = {role: (file_names or {}).get(role, name) for role, name in names.items()}
     record = result.without_paths() if identify else result.without_names()
     began = time.perf_counter()
-    with staging_folder(folder) as staged, no_decision_meanwhile(folder), ThreadPoolExecutor(1) as beside:
+    with no_decision_meanwhile(folder), staging_folder(folder) as staged, ThreadPoolExecutor(1) as beside:
+        refuse_to_replace_others(folder, names)
         written = _written_volumes(record, names)
         # Packing does not hold Python's lock: meanwhile, pictures and report are drawn.
         packed = [beside.submit(write_volume, volume, staged / names[role]) for role, volume in written.items()]
@@ -182,12 +174,13 @@ def write_case(
                 volume.result()  # what went wrong with a volume is said first
         # The voxels are in the volume files; `read_case` finds them by the path of their field.
         write_json(to_document(record, {}), staged / names["result"])
-        _replace(staged, folder)
+        replace_result(staged, folder)
     return {role: folder / name for role, name in names.items()}
 
 
 def in_doubt(result: Result, folder: Path) -> Doubt | None:
     """Return why a result should not leave for an archive, also by what was decided about the one that it replaces."""
+    complete_replacement(folder)
     decisions = result.decisions or earlier_decisions(folder / "result.json", result)
     return may_leave(replace(result, decisions=decisions))
 
@@ -218,8 +211,31 @@ def read_case(path: str | Path) -> Result:
     """
     path = Path(path)
     if path.is_dir():
-        complete_replacement(path)
         path = path / "result.json"
+    for last in (False, False, True):
+        complete_replacement(path.parent)
+        before = _state_of(path)
+        try:
+            result = _read_once(path)
+        except BrainFusionError:
+            if last or _state_of(path) == before is not None:
+                raise
+        else:
+            if last or _state_of(path) == before:
+                return result
+    raise AssertionError
+
+
+def _state_of(record: Path) -> tuple[int, int] | None:
+    """Return what changes with a record; ``None`` where there is none."""
+    try:
+        found = record.stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_mtime_ns
+
+
+def _read_once(path: Path) -> Result:
     files = read_record(path).files
     if any(Path(name).is_absolute() or ".." in Path(name).parts for name in files.values()):
         raise RecordError(f"{path}: names files outside of its folder. Run the case again.")
@@ -246,84 +262,10 @@ class _VoxelsIn(Mapping[str, VoxelArray]):
         return len(self._files)
 
 
-def _replace(staged: Path, folder: Path) -> None:
-    """Move the files of a new result into place, and remove obsolete ones."""
-    complete_replacement(folder)
-    with uninterrupted():
-        try:
-            # From here on the new result is the one that counts, also for a run after a kill.
-            staged.rename(folder / WHOLE)
-        except OSError as error:
-            raise ImageFileError(f"{folder}: cannot write there ({error.strerror or error}).") from error
-        complete_replacement(folder)
-
-
-def complete_replacement(folder: Path) -> None:
-    """Move the files of a new result that is whole into place, also after a kill; nothing where there is none.
-
-    Raises
-    ------
-    ImageFileError
-        A file cannot be replaced; the rest of the new result is removed.
-    """
-    if (folder / WHOLE).is_dir():
-        with uninterrupted():  # it moves a few files; half-way, the old result would be gone and the new one lost
-            _complete(folder)
-
-
-def _complete(folder: Path) -> None:
-    whole, result = folder / WHOLE, folder / "result.json"
-    try:
-        # Of a replacement that was interrupted, the old result is gone, and some of the new files are in place.
-        made = whole / "result.json"
-        record = next((path for path in whole.glob("*.json") if _files_in(path)), made)
-        names = _files_in(record)
-        result = folder / record.name
-        old = set(_files_in(result))
-        result.unlink(missing_ok=True)
-        for name in old & set(FOLDERS):
-            shutil.rmtree(folder / name, ignore_errors=True)
-        if any(name in DICOM_FOLDERS for name in names):
-            (folder / DICOM).mkdir(exist_ok=True)
-        for name in names:
-            if os.path.lexists(whole / name):
-                if name in FOLDERS:
-                    shutil.rmtree(folder / name, ignore_errors=True)
-                (whole / name).replace(folder / name)
-        for name in (old & _removed_with_a_result()) - set(names):
-            (folder / name).unlink(missing_ok=True)
-        if (folder / DICOM).is_dir():
-            remove_if_empty([folder / "dicom"])
-    except OSError as error:
-        raise ImageFileError(
-            f"{error.filename2 or error.filename}: cannot be replaced ({error.strerror}). Remove it first.",
-            remedy=Remedy.OTHER_OUTPUT_FOLDER,
-        ) from error
-    finally:
-        shutil.rmtree(whole, ignore_errors=True)
-
-
-def _files_in(result: Path) -> list[str]:
-    """Return the names of a result's files by its record, itself last; nothing if it is none of this project."""
-    try:
-        names = list(json.loads(result.read_text(encoding="utf-8"))["files"].values())
-    except (OSError, ValueError, KeyError, AttributeError, TypeError):
-        return []
-    # A record from elsewhere must not name files outside.
-    is_ours = all(
-        isinstance(name, str) and not Path(name).is_absolute() and ".." not in Path(name).parts for name in names
-    )
-    return sorted(names, key=lambda name: name == result.name) if is_ours else []
-
-
 def at_stake(folder: Path, names: Mapping[str, str]) -> list[Path]:
     """Return all that writing a result under these names, by role, replaces or removes, if it is there."""
-    removed = {*FOLDERS, *_removed_with_a_result()} & set(_files_in(folder / names["result"]))
+    removed = {*FOLDERS, *removed_with_a_result()} & set(files_in(folder / names["result"]))
     return [folder / name for name in dict.fromkeys((*names.values(), *sorted(removed)))]
-
-
-def _removed_with_a_result() -> set[str]:
-    return {REGISTRATION, SEGMENTATION, *(f"{stem}.{form}" for stem in STEMS for form in output_names())}
 
 
 def make_output_folder(folder: Path) -> list[Path]:
@@ -361,8 +303,9 @@ def remove_if_empty(folders: list[Path]) -> None:
 def staging_folder(folder: Path) -> Iterator[Path]:
     """Create a hidden folder inside `folder`, and remove it afterwards in any case.
 
-    What killed runs left behind in `folder` is removed first.
+    What killed runs left behind in `folder` is removed first, or completed if it is whole.
     """
+    complete_replacement(folder)
     remove_leftovers(folder)
     staged = temporary_beside(folder / "staged", prefix=STAGING)
     with half_written(staged):
@@ -378,6 +321,7 @@ def staging_folder(folder: Path) -> Iterator[Path]:
 
 def remove_staging(folder: Path) -> None:
     """Remove the leftovers of runs that were killed while writing; only safe while no other run uses the folder."""
+    complete_replacement(folder)  # a result that is whole is none
     remove_leftovers(folder)
     for left in folder.glob(f"{STAGING}*"):
         shutil.rmtree(left, ignore_errors=True)

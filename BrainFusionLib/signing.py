@@ -10,10 +10,10 @@ from pathlib import Path
 from BrainFusionLib.case.codec import Plain, to_plain
 from BrainFusionLib.case.decision import Action, Decision, Signed, Standing, changes, decide, edited, sha256_of_plain
 from BrainFusionLib.case.record import LOCK, read_document, read_record
+from BrainFusionLib.case.replacing import complete_replacement
 from BrainFusionLib.case.result import Result
 from BrainFusionLib.case.standing import inputs_sha256, pose_sha256
 from BrainFusionLib.errors import BrainFusionError, ImageFileError, RecordError
-from BrainFusionLib.folder import complete_replacement
 from BrainFusionLib.io import write_json, write_text
 from BrainFusionLib.io.formats import sha256_of_each_volume
 from BrainFusionLib.io.hashing import sha256_of, sha256_of_bytes
@@ -59,9 +59,13 @@ def sign_result(path: str | Path, action: Action, name: str, comment: str = "") 
         A file of the result is missing, cannot be read or written, or is not of this version.
     """
     record = record_of(path)
-    with _only_one(record.parent):
+    complete_replacement(record.parent)
+    seen = read_document(record)
+    with _only_one(record.parent):  # waits while another result is written
         complete_replacement(record.parent)
         document, result = read_document(record), read_record(record)
+        if _document_sha256(document) != _document_sha256(seen):
+            raise RecordError(f"{record}: was replaced at this moment. Look at the new result first.")
         files = _files_of(record.parent, result)
         missing = [result.files[role] for role, found in files.items() if not found]
         if missing:

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from BrainFusionLib.case.replacing import WHOLE
 from BrainFusionLib.cohort import running
 from BrainFusionLib.cohort.manifest import Entry
-from BrainFusionLib.folder import WHOLE
 
 ROOT = Path(__file__).parents[1]
 # The real command. Its workers tell through a pipe that they are in the middle of a case; native code keeps them there.

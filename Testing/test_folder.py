@@ -9,11 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from BrainFusionLib import fuse, read_case
+from BrainFusionLib import folder, fuse, read_case
 from BrainFusionLib.case import SCHEMA_VERSION, Result, read_record
+from BrainFusionLib.case.replacing import refuse_to_replace_others
 from BrainFusionLib.errors import ImageFileError, RecordError
 from BrainFusionLib.folder import write_case
 from BrainFusionLib.phantom import PhantomPair, make_pair
+from BrainFusionLib.volume import Volume
 
 
 @pytest.fixture(scope="module")
@@ -88,3 +90,45 @@ def test_a_damaged_record_is_refused_with_its_name(tmp_path: Path, content: str,
 def test_a_folder_without_a_result_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ImageFileError, match=r"result\.json: there is no such file"):
         read_case(tmp_path)
+
+
+def test_a_result_that_is_replaced_while_it_is_read_is_read_again(
+    pair: PhantomPair, result: Result, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_case(result, pair.mri, tmp_path)
+    plain, calls = folder.read_volume, []
+
+    def read(path: Path) -> Volume:
+        calls.append(path)
+        if len(calls) == 1:
+            write_case(result, pair.mri, tmp_path, "nrrd")
+        return plain(path)
+
+    monkeypatch.setattr(folder, "read_volume", read)
+    assert read_case(tmp_path).files["fused"] == "fused.nrrd"
+    assert not calls[0].exists()
+
+
+@pytest.mark.parametrize("name", ["pictures/holiday.png", "report.html", "result.json", "fused.nii.gz/mine"])
+def test_what_no_result_wrote_is_not_replaced(pair: PhantomPair, result: Result, tmp_path: Path, name: str) -> None:
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(ImageFileError, match=f"{name.partition('/')[0]}: (was there before|cannot be replaced)"):
+        write_case(result, pair.mri, tmp_path, pictures=True)
+    assert [path.read_text() for path in tmp_path.rglob("*") if path.is_file()] == ["mine"]
+
+
+def test_what_a_result_wrote_is_replaced(tmp_path: Path) -> None:
+    names = {"pictures": "pictures", "report": "report.html", "result": "result.json"}
+    (tmp_path / "pictures").mkdir()
+    (tmp_path / "pictures" / "1.png").write_text("of an earlier result")
+    (tmp_path / "result.json").write_text(json.dumps({"schema_version": 6, "request": {}, "files": names}))
+    (tmp_path / "report.html").write_text("<title>BrainFusion: CT on MRI</title>")
+    refuse_to_replace_others(tmp_path, names)
+    (tmp_path / "result.json").write_text((tmp_path / "result.json").read_text()[:50])  # cut off: still ours
+    with pytest.raises(ImageFileError, match="pictures"):
+        refuse_to_replace_others(tmp_path, names)
+    del names["pictures"]
+    refuse_to_replace_others(tmp_path, names)
+    (tmp_path / "result.json").write_text("")
+    refuse_to_replace_others(tmp_path, names)

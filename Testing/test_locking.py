@@ -12,7 +12,7 @@ import pytest
 
 from BrainFusionLib.io import atomic_output
 from BrainFusionLib.io.leftovers import remove_leftovers, temporary_beside
-from BrainFusionLib.locking import locked, process_is_running
+from BrainFusionLib.locking import alone, locked, process_is_running
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -124,3 +124,28 @@ def test_leftovers_of_another_machine_are_removed_after_a_day(tmp_path: Path) ->
     assert remove_leftovers(tmp_path) == []
     os.utime(path, (0, 0))
     assert remove_leftovers(tmp_path) == [path]
+
+
+def test_who_waited_for_a_file_that_was_removed_holds_the_lock_of_the_next(tmp_path: Path) -> None:
+    held: list[bool] = []
+
+    def wait() -> None:
+        with locked(tmp_path / "lock", wait=True), locked(tmp_path / "lock") as again:
+            held.append(again)
+
+    with locked(tmp_path / "lock", keep=False):
+        waiting = threading.Thread(target=wait)
+        waiting.start()
+        waiting.join(0.2)
+        assert not held
+    waiting.join(60)
+    assert held == [False]
+    assert (tmp_path / "lock").exists()
+
+
+def test_a_lock_that_is_not_kept_leaves_no_file(tmp_path: Path) -> None:
+    with alone(tmp_path / "lock"):
+        assert (tmp_path / "lock").exists()
+    with alone(tmp_path / "no folder" / "lock"):  # without a lock
+        pass
+    assert not list(tmp_path.iterdir())

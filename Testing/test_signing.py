@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -14,9 +15,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from BrainFusionLib import folder as case_folder
 from BrainFusionLib import read_case
 from BrainFusionLib.case import Result, decision_of, rejected, standings_of
 from BrainFusionLib.case.decision import Action, Signed, decide, state_of
+from BrainFusionLib.case.replacing import WHOLE
 from BrainFusionLib.case.standing import carried_over, inputs_sha256, pose_sha256
 from BrainFusionLib.cli.main import main
 from BrainFusionLib.errors import ImageFileError, RecordError, SettingsError
@@ -24,6 +27,7 @@ from BrainFusionLib.folder import write_case
 from BrainFusionLib.geometry import Grid
 from BrainFusionLib.io.formats import sha256_of_volume
 from BrainFusionLib.io.hashing import sha256_of
+from BrainFusionLib.report import write_report
 from BrainFusionLib.signing import content_sha256, read_standings, sign_result
 from BrainFusionLib.transform import RigidTransform
 from BrainFusionLib.version import __version__
@@ -35,9 +39,9 @@ HEAD = small_head()
 CUBE = Volume(np.zeros((2, 2, 2), np.float32), Grid((2, 2, 2)), None, "cube")
 
 
-def result() -> Result:
+def result(volumes: tuple[Volume, Volume, Volume] = (CUBE, CUBE, CUBE)) -> Result:
     """A result whose inputs have a sha256."""
-    made = result_of(CUBE, CUBE, CUBE)
+    made = result_of(*volumes)
     ct, mri = (replace(source, sha256=2 * source.name[:1]) for source in (made.request.ct, made.request.mri))
     return replace(made, request=replace(made.request, ct=ct, mri=replace(mri, sha256="mm")))
 
@@ -335,3 +339,39 @@ def test_the_command_says_what_is_missing(
     code, told = command(capsys, str(tmp_path), *arguments)
     assert code == 2
     assert words in told
+
+
+def test_a_decision_waits_for_a_new_result_and_is_not_made_about_it_unseen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_case(result(HEAD), HEAD[2], tmp_path)
+    said: list[str] = []
+
+    def decide_meanwhile() -> None:
+        try:
+            sign_result(tmp_path, "reject", "A. Surgeon")
+        except RecordError as error:
+            said.append(str(error))
+
+    deciding = threading.Thread(target=decide_meanwhile)
+
+    def written(*words: Any) -> None:
+        write_report(*words)
+        deciding.start()
+        deciding.join(0.2)
+        assert deciding.is_alive()
+
+    monkeypatch.setattr(case_folder, "write_report", written)
+    write_case(result(HEAD), HEAD[2], tmp_path)
+    deciding.join(60)
+    assert "Look at the new result first." in said[0]
+    assert read_standings(tmp_path) == ()
+
+
+def test_a_decision_about_a_result_that_a_kill_left_half_moved_is_kept(tmp_path: Path) -> None:
+    write_case(result(HEAD), HEAD[2], tmp_path)
+    sign_result(tmp_path, "reject", "A. Surgeon")
+    (tmp_path / WHOLE).mkdir()
+    (tmp_path / "result.json").rename(tmp_path / WHOLE / "result.json")
+    write_case(result(HEAD), HEAD[2], tmp_path)
+    assert [standing.decision.action for standing in read_standings(tmp_path)] == ["reject"]

@@ -8,12 +8,15 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
 
-from BrainFusionLib import folder as case_folder
 from BrainFusionLib import stopping
+from BrainFusionLib.case import replacing
+from BrainFusionLib.errors import ImageFileError
+from BrainFusionLib.folder import remove_staging
 from BrainFusionLib.locking import process_is_running
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
@@ -107,7 +110,7 @@ def test_kill_inside_the_replacement_leaves_the_old_result_or_the_new_one(tmp_pa
         made(staged, "new")
         left = [moves]
         for name in ("replace", "rename"):
-            plain = getattr(case_folder.Path, name)
+            plain = getattr(replacing.Path, name)
 
             def moved(path, target, plain=plain):
                 if left[0] == 0:
@@ -115,14 +118,14 @@ def test_kill_inside_the_replacement_leaves_the_old_result_or_the_new_one(tmp_pa
                 left[0] -= 1
                 return plain(path, target)
 
-            setattr(case_folder.Path, name, moved)
-        case_folder._replace(staged, tmp_path)
+            setattr(replacing.Path, name, moved)
+        replacing.replace_result(staged, tmp_path)
         os._exit(0)
     os.waitpid(child, 0)
-    case_folder.complete_replacement(tmp_path)
+    replacing.complete_replacement(tmp_path)
     words = {(tmp_path / name).read_text() for name in ("fused.nii.gz", "report.html")}
     assert words == {json.loads((tmp_path / "result.json").read_text())["is"]} == {"old" if moves == 0 else "new"}
-    assert not (tmp_path / case_folder.WHOLE).exists()
+    assert not (tmp_path / replacing.WHOLE).exists()
 
 
 @pytest.mark.parametrize(("number", "ends"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, SystemExit)])
@@ -130,10 +133,10 @@ def test_signal_inside_the_replacement_ends_after_it(tmp_path, monkeypatch, numb
     made(tmp_path, "old")
     staged = tmp_path / ".brainfusion-0-0-0"
     made(staged, "new")
-    stop, plain = stopping._Stop(), case_folder.Path.replace
-    monkeypatch.setattr(case_folder.Path, "replace", lambda *paths: (stop.handle(number, None), plain(*paths))[1])
+    stop, plain = stopping._Stop(), replacing.Path.replace
+    monkeypatch.setattr(replacing.Path, "replace", lambda *paths: (stop.handle(number, None), plain(*paths))[1])
     with pytest.raises(ends):
-        case_folder._replace(staged, tmp_path)
+        replacing.replace_result(staged, tmp_path)
     assert {(tmp_path / name).read_text() for name in ("fused.nii.gz", "report.html")} == {"new"}
     assert json.loads((tmp_path / "result.json").read_text())["is"] == "new"
     assert not list(tmp_path.glob(".*"))
@@ -150,9 +153,62 @@ def test_signal_inside_a_removal_leaves_it_to_the_end(tmp_path, monkeypatch):
 
 
 def test_record_from_elsewhere_moves_no_file_outside(tmp_path):
-    whole = tmp_path / "results" / case_folder.WHOLE
+    whole = tmp_path / "results" / replacing.WHOLE
     whole.mkdir(parents=True)
     (tmp_path / "victim").write_text("mine")
     (whole / "result.json").write_text(json.dumps({"files": {"fused": "../victim", "result": "result.json"}}))
-    case_folder.complete_replacement(tmp_path / "results")
+    replacing.complete_replacement(tmp_path / "results")
     assert (tmp_path / "victim").read_text() == "mine"
+
+
+def test_second_reader_waits_for_the_one_that_moves_files(tmp_path, monkeypatch):
+    made(tmp_path / replacing.WHOLE, "new")
+    plain, waiting = replacing.Path.replace, []
+
+    def moved(path, target):
+        if not waiting:
+            waiting.append(threading.Thread(target=replacing.complete_replacement, args=(tmp_path,)))
+            waiting[0].start()
+            waiting[0].join(0.2)
+            assert waiting[0].is_alive()
+        return plain(path, target)
+
+    monkeypatch.setattr(replacing.Path, "replace", moved)
+    replacing.complete_replacement(tmp_path)
+    waiting[0].join(SAFETY_NET_S)
+    assert {(tmp_path / name).read_text() for name in ("fused.nii.gz", "report.html")} == {"new"}
+    assert json.loads((tmp_path / "result.json").read_text())["is"] == "new"
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_new_result_that_cannot_be_moved_now_is_moved_later(tmp_path, monkeypatch):
+    made(tmp_path, "old")
+    staged = tmp_path / ".brainfusion-0-0-0"
+    made(staged, "new")
+
+    def refused(path, target):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(replacing.Path, "replace", refused)
+        with pytest.raises(ImageFileError, match="cannot be replaced"):
+            replacing.replace_result(staged, tmp_path)
+    replacing.complete_replacement(tmp_path)
+    assert {(tmp_path / name).read_text() for name in ("fused.nii.gz", "report.html")} == {"new"}
+    assert json.loads((tmp_path / "result.json").read_text())["is"] == "new"
+
+
+def test_end_of_a_replacement_leaves_the_result(tmp_path):
+    made(tmp_path, "new")
+    (tmp_path / replacing.WHOLE).mkdir()  # as of a process that was killed after the last move
+    replacing.complete_replacement(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["fused.nii.gz", "report.html", "result.json"]
+
+
+def test_leftovers_are_removed_but_no_result_that_is_whole(tmp_path):
+    made(tmp_path, "old")
+    made(tmp_path / replacing.WHOLE, "new")
+    (tmp_path / ".brainfusion-left").mkdir()
+    remove_staging(tmp_path)
+    assert json.loads((tmp_path / "result.json").read_text())["is"] == "new"
+    assert not list(tmp_path.glob(".*"))

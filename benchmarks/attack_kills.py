@@ -29,7 +29,7 @@ import numpy as np
 
 from benchmarks.attack_commands import COMMANDS, DASK, LONGEST_S, Run, Stage, in_child
 from benchmarks.attack_leftovers import Faults, nothing_hidden, same_result, whole_or_nothing
-from BrainFusionLib.folder import WHOLE
+from BrainFusionLib.case.replacing import WHOLE
 from BrainFusionLib.io import write_json
 from BrainFusionLib.io.leftovers import STAGING, TEMPORARY
 

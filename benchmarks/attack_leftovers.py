@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 
 from benchmarks.attack_commands import Stage
+from BrainFusionLib.case.replacing import complete_replacement
 from BrainFusionLib.cohort.one_case import SEAL
 from BrainFusionLib.errors import BrainFusionError
-from BrainFusionLib.folder import complete_replacement, read_case
+from BrainFusionLib.folder import read_case
 from BrainFusionLib.io.leftovers import STAGING, TEMPORARY
 from BrainFusionLib.signing import content_sha256
 

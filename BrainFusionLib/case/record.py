@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 from BrainFusionLib.case.codec import Plain, from_document
@@ -12,9 +12,10 @@ from BrainFusionLib.case.decision import Decision
 from BrainFusionLib.case.result import Result
 from BrainFusionLib.case.standing import carried_over
 from BrainFusionLib.errors import BrainFusionError, ImageFileError, RecordError
-from BrainFusionLib.locking import locked
+from BrainFusionLib.locking import alone
+from BrainFusionLib.stopping import before_leaving
 
-# In a result's folder; held while somebody decides about it.
+# In a result's folder; held while somebody decides about the result, or another one is written.
 LOCK = ".sign.lock"
 
 
@@ -73,9 +74,7 @@ def earlier_decisions(path: Path, new: Result) -> tuple[Decision, ...]:
 
 @contextmanager
 def no_decision_meanwhile(folder: Path) -> Iterator[None]:
-    """Hold the lock of a folder in which somebody has decided before; nothing in others."""
-    with ExitStack() as stack:
-        if (folder / LOCK).is_file():
-            with suppress(OSError):  # a file system without locks
-                stack.enter_context(locked(folder / LOCK, wait=True))
+    """Let nobody decide about the result in a folder, or write another one, while the block runs."""
+    lock = folder / LOCK
+    with alone(lock), before_leaving(lambda: lock.unlink(missing_ok=True)):
         yield

@@ -14,6 +14,7 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
+from BrainFusionLib.case.replacing import complete_replacement
 from BrainFusionLib.case.request import Inputs
 from BrainFusionLib.cohort.bids import refuse_other_dataset, start_derivative
 from BrainFusionLib.cohort.manifest import Entry, Problem
@@ -33,7 +34,7 @@ from BrainFusionLib.cohort.reviewed import decisions_in
 from BrainFusionLib.cohort.row import COLUMNS, OVERVIEW, TABLE, Row
 from BrainFusionLib.device import keep_freed_memory, pick_device
 from BrainFusionLib.errors import ImageFileError, MissingDependencyError, Remedy, SettingsError
-from BrainFusionLib.folder import complete_replacement, make_output_folder
+from BrainFusionLib.folder import make_output_folder
 from BrainFusionLib.io import write_text
 from BrainFusionLib.io.leftovers import remove_leftovers
 from BrainFusionLib.io.tables import format_csv

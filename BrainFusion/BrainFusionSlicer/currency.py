@@ -128,7 +128,7 @@ def outputs_of(result: slicer.vtkMRMLNode | None, ct: slicer.vtkMRMLNode, mri: s
     return [one for one in volumes if one is not None and one not in (ct, mri) and one.IsA("vtkMRMLVolumeNode")]
 
 
-def _changes_of_output(output: slicer.vtkMRMLVolumeNode, mri: slicer.vtkMRMLVolumeNode) -> list[str]:
+def _changes_of_output(output: slicer.vtkMRMLScalarVolumeNode, mri: slicer.vtkMRMLScalarVolumeNode) -> list[str]:
     """Say how an output volume differs from what was made; the list is empty if it does not."""
     names = {"name": output.GetName(), "mri": mri.GetName()}
     place = output.GetAttribute(PLACE_ATTRIBUTE)

@@ -41,7 +41,7 @@ def changes_of(node: slicer.vtkMRMLTransformableNode, call: Callable[[Any, Any],
     """
     events = (
         vtk.vtkCommand.ModifiedEvent,
-        slicer.vtkMRMLVolumeNode.ImageDataModifiedEvent,
+        slicer.vtkMRMLScalarVolumeNode.ImageDataModifiedEvent,
         slicer.vtkMRMLTransformableNode.TransformModifiedEvent,
     )
     return [(node, event, call) for event in events]

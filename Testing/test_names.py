@@ -97,7 +97,7 @@ def test_a_cohort_s_errors_tell_two_files_of_one_name_apart(tmp_path):
         array = -1000 + step * np.arange(512, dtype=np.float32).reshape(8, 8, 8)
         write_volume(Volume(array, Grid((8, 8, 8))), tmp_path / place / "image.nii.gz")
     entry = Entry(1, "1", tmp_path / "a" / "image.nii.gz", tmp_path / "b" / "image.nii.gz")
-    assert fuse_case(entry, tmp_path / "out", Settings()).error.startswith("MRI, given as MRI, is empty")
+    assert fuse_case(entry, tmp_path / "out", Settings()).error.startswith("the MRI is empty")
 
 
 @pytest.mark.parametrize("folder", ["7", ".", "cohort/7", "/home/smith/7"])

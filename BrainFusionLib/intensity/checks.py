@@ -98,14 +98,13 @@ def check_pair(ct: Volume, mri: Volume, stated: Collection[str] = ()) -> None:
     )
     if mri_is_ct and not ct_is_ct:
         raise ImageContentError(
-            f"CT and MRI are swapped: {mri.name}, given as MRI, is in Hounsfield units, and {ct.name}, given as "
-            "CT, is not. Exchange the two.",
+            f"CT and MRI are swapped: {_given(mri, 'MRI')} is in Hounsfield units, and {_given(ct, 'CT')} "
+            "is not. Exchange the two.",
             remedy=Remedy.STATE_MODALITY,
         )
     if mri_is_ct:
         raise ImageContentError(
-            f"both volumes are CTs: {mri.name}, given as MRI, is in Hounsfield units, too. "
-            "Give an MRI of the same head.",
+            f"both volumes are CTs: {_given(mri, 'MRI')} is in Hounsfield units, too. Give an MRI of the same head.",
             remedy=Remedy.STATE_MODALITY,
         )
     if "CT" in stated:
@@ -114,7 +113,7 @@ def check_pair(ct: Volume, mri: Volume, stated: Collection[str] = ()) -> None:
     if not ct_is_ct or not _has_air(sample):
         low, high = extremes(ct.array_kji)
         raise ImageContentError(
-            f"{ct.name}, given as CT, is not in Hounsfield units{_shifted(ct)}: its values range from {low:g} to "
+            f"{_given(ct, 'CT')} is not in Hounsfield units{_shifted(ct)}: its values range from {low:g} to "
             f"{high:g}, but a CT has air near -1000 and bone above 300. Export the CT with its rescale slope and "
             "intercept applied (without a window, not as 8 bits), or check that this is the CT.",
             remedy=Remedy.STATE_OFFSET,
@@ -124,17 +123,22 @@ def check_pair(ct: Volume, mri: Volume, stated: Collection[str] = ()) -> None:
     is_inverted = (np.abs(sample - 1000) < 150).mean() > max(0.1, (np.abs(sample + 1000) < 150).mean())
     if is_inverted or is_too_low(sample) or (bone > MOST_BONE and not has_air(sample)):
         raise ImageContentError(
-            f"{ct.name}, given as CT, is not in Hounsfield units{_shifted(ct)}: {100 * bone:.0f} % of its tissue is "
+            f"{_given(ct, 'CT')} is not in Hounsfield units{_shifted(ct)}: {100 * bone:.0f} % of its tissue is "
             "above 300, as bone is, and its air is not near -1000. Export the CT with its rescale slope and intercept "
             "applied.",
             remedy=Remedy.STATE_OFFSET,
         )
     if bone < LEAST_BONE:
         raise ImageContentError(
-            f"{ct.name}, given as CT, shows no bone{_shifted(ct)}: only {100 * bone:.2g} % of its tissue is above 300 "
+            f"{_given(ct, 'CT')} shows no bone{_shifted(ct)}: only {100 * bone:.2g} % of its tissue is above 300 "
             "HU, in a head 5 % or more. Check that this is the CT, whole and in Hounsfield units.",
             remedy=Remedy.STATE_OFFSET,
         )
+
+
+def _given(volume: Volume, role: str) -> str:
+    """Name a volume and what it was given as, at the beginning of what is said about it."""
+    return f"the {role}" if volume.name == role else f"{volume.name}, given as {role},"
 
 
 def _shifted(ct: Volume) -> str:
@@ -146,30 +150,29 @@ def _check_voxels(volume: Volume, role: str) -> None:
     array = volume.array_kji
     if min(array.shape) < 4:
         raise ImageContentError(
-            f"{volume.name}, given as {role}, has only {volume.grid.size_ijk} voxels; at least 4 along each axis are "
+            f"{_given(volume, role)} has only {volume.grid.size_ijk} voxels; at least 4 along each axis are "
             "needed. Give the whole 3D volume, not a single slice."
         )
     longest_mm = max(volume.grid.extent_ijk_mm)
     if not PLAUSIBLE_EXTENT_MM[0] <= longest_mm <= PLAUSIBLE_EXTENT_MM[1]:
         raise ImageContentError(
-            f"{volume.name}, given as {role}, is {longest_mm:g} mm long: its voxel spacing "
+            f"{_given(volume, role)} is {longest_mm:g} mm long: its voxel spacing "
             f"{volume.grid.spacing_ijk_mm} is not in millimetres. Correct the header."
         )
     low, high = extremes(array)  # not a mask of all, which takes longer and memory
     if not np.isfinite([low, high]).all():
         bad = int(array.size - np.isfinite(array).sum())
         raise ImageContentError(
-            f"{volume.name}, given as {role}, has {bad} voxels that are NaN or infinite. "
+            f"{_given(volume, role)} has {bad} voxels that are NaN or infinite. "
             "Replace them (by 0 in an MRI, by -1000 in a CT) and try again."
         )
     if low == high:
         raise ImageContentError(
-            f"{volume.name}, given as {role}, is empty: every voxel is {low + 0.0:g}. "
-            "Choose a volume that contains an image."
+            f"{_given(volume, role)} is empty: every voxel is {low + 0.0:g}. Choose a volume that contains an image."
         )
     if looks_like_labels(array):
         raise ImageContentError(
-            f"{volume.name}, given as {role}, looks like a label map (whole numbers in flat regions). "
+            f"{_given(volume, role)} looks like a label map (whole numbers in flat regions). "
             "Give the image itself, not a segmentation."
         )
 

@@ -40,8 +40,9 @@ def locked(path: str | os.PathLike[str], *, wait: bool = False, keep: bool = Tru
     try:
         # Who held the lock may have removed its file meanwhile; then only the lock of the next file counts.
         while (held := _acquire(descriptor, wait)) and not _is_at(descriptor, path):
-            os.close(descriptor)
+            held, closed = False, descriptor
             descriptor = _opened(path)
+            os.close(closed)
         yield held
     finally:
         remove = held and not keep

@@ -132,3 +132,7 @@ def test_what_a_result_wrote_is_replaced(tmp_path: Path) -> None:
     refuse_to_replace_others(tmp_path, names)
     (tmp_path / "result.json").write_text("")
     refuse_to_replace_others(tmp_path, names)
+    (tmp_path / "dicom").write_text("a file of the user's")
+    refuse_to_replace_others(tmp_path, names)
+    with pytest.raises(ImageFileError, match="not a folder"):
+        refuse_to_replace_others(tmp_path, {**names, "dicom_fused": "dicom/fused"})

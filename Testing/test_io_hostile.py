@@ -59,6 +59,21 @@ def test_nifti_header_with_half_a_magic_is_neither_nifti_nor_analyze(tmp_path, m
         read_volume(tmp_path / "a.hdr")
 
 
+def test_a_handedness_that_readers_take_differently_is_noted(tmp_path):
+    image = nib.Nifti1Image(np.zeros((4, 5, 6), np.int16), np.diag([2.0, 2, -3, 1]))
+    image.set_sform(None, 0)
+    image.set_qform(image.affine, 1)
+    image.to_filename(tmp_path / "a.nii")
+    raw = bytearray((tmp_path / "a.nii").read_bytes())
+    raw[76:80] = struct.pack("<f", -1.5)
+    (tmp_path / "b.nii").write_bytes(raw)
+    plain, odd = read_volume(tmp_path / "a.nii"), read_volume(tmp_path / "b.nii")
+    assert odd.grid.same_as(plain.grid)
+    assert [note for note in odd.notes if note not in plain.notes] == [
+        "the direction of the third axis, -1 or 1 by its header, is -1.5; -1 was assumed."
+    ]
+
+
 def test_unknown_code_of_a_form_is_noted(tmp_path):
     header = bytearray(nifti_header())
     header[254:256] = (129).to_bytes(2, "little")

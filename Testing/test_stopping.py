@@ -101,9 +101,15 @@ def made(folder, word):
     (folder / "result.json").write_text(json.dumps({"files": files, "is": word}))
 
 
-@pytest.mark.parametrize("moves", range(5))
+@pytest.mark.parametrize("moves", range(6))
 def test_kill_inside_the_replacement_leaves_the_old_result_or_the_new_one(tmp_path, moves):
     made(tmp_path, "old")
+    more = {"bone": "bone.nrrd", "transform_fsl": "ct_to_mri.mat", "pictures": "pictures"}  # the new one has none
+    record = json.loads((tmp_path / "result.json").read_text())
+    (tmp_path / "result.json").write_text(json.dumps({**record, "files": {**more, **record["files"]}}))
+    for name in ("bone.nrrd", "ct_to_mri.mat", "pictures/1.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("old")
     child = os.fork()
     if child == 0:
         staged = tmp_path / ".brainfusion-0-0-0"
@@ -125,6 +131,7 @@ def test_kill_inside_the_replacement_leaves_the_old_result_or_the_new_one(tmp_pa
     replacing.complete_replacement(tmp_path)
     words = {(tmp_path / name).read_text() for name in ("fused.nii.gz", "report.html")}
     assert words == {json.loads((tmp_path / "result.json").read_text())["is"]} == {"old" if moves == 0 else "new"}
+    assert {(tmp_path / name).exists() for name in more.values()} == {moves == 0}
     assert not (tmp_path / replacing.WHOLE).exists()
 
 

@@ -10,6 +10,7 @@ from BrainFusionLib.settings import OutputSettings, Side
 # Roles of volumes (fields of `Volumes`, and the labels of `Bone`), and all stems that their files can have.
 ROLES = ("fused", "ct_in_mri", "alpha", "bone", "mri")
 STEMS = (*ROLES, "mri_in_ct", "ct")
+TRANSFORM_STEMS = ("ct_to_mri", "mri_to_ct")
 DICOM = "dicom"
 DICOM_FOLDERS = ("dicom/fused", "dicom/ct_in_mri", "dicom/mri_in_ct")
 REGISTRATION = "dicom/registration.dcm"

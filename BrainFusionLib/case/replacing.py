@@ -9,14 +9,23 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from BrainFusionLib.case.files import DICOM, DICOM_FOLDERS, FOLDERS, REGISTRATION, SEGMENTATION, STEMS
+from BrainFusionLib.case.files import (
+    DICOM,
+    DICOM_FOLDERS,
+    FOLDERS,
+    REGISTRATION,
+    SEGMENTATION,
+    STEMS,
+    TRANSFORM_STEMS,
+)
 from BrainFusionLib.errors import ImageFileError, Remedy
 from BrainFusionLib.io.formats import output_names
+from BrainFusionLib.io.transform_writing import SUFFIXES
 from BrainFusionLib.locking import alone
 from BrainFusionLib.stopping import uninterrupted
 
 # A new result that is whole, and is being moved into place; and the lock of who moves it.
-WHOLE, MOVING = ".brainfusion-whole", ".moving.lock"
+WHOLE, MOVING, REPLACED = ".brainfusion-whole", ".moving.lock", "replaced"
 
 
 def replace_result(staged: Path, folder: Path) -> None:
@@ -61,10 +70,16 @@ def _complete(folder: Path) -> None:
             return
         names = files_in(record)
         result = folder / record.name
-        old = set(files_in(result))
-        result.unlink(missing_ok=True)
+        # The old record is kept until all is in place: after a kill, it still says which old files have to go.
+        replaced = whole / REPLACED
+        if os.path.lexists(result):
+            result.replace(replaced)
+        old = set(files_in(replaced))
         for name in old & set(FOLDERS):
-            shutil.rmtree(folder / name, ignore_errors=True)
+            if name not in names or os.path.lexists(whole / name):
+                shutil.rmtree(folder / name, ignore_errors=True)
+        for name in (old & removed_with_a_result()) - set(names):
+            (folder / name).unlink(missing_ok=True)
         if any(name in DICOM_FOLDERS for name in names):
             (folder / DICOM).mkdir(exist_ok=True)
         for name in names:
@@ -72,8 +87,6 @@ def _complete(folder: Path) -> None:
                 if name in FOLDERS:
                     shutil.rmtree(folder / name, ignore_errors=True)
                 (whole / name).replace(folder / name)
-        for name in (old & removed_with_a_result()) - set(names):
-            (folder / name).unlink(missing_ok=True)
         if (folder / DICOM).is_dir():
             with suppress(OSError):  # it is not empty
                 (folder / DICOM).rmdir()
@@ -87,7 +100,10 @@ def _complete(folder: Path) -> None:
 
 def removed_with_a_result() -> set[str]:
     """Return the names of files that are removed with a result where the next one has none of this name."""
-    return {REGISTRATION, SEGMENTATION, *(f"{stem}.{form}" for stem in STEMS for form in output_names())}
+    volumes = {f"{stem}.{form}" for stem in STEMS for form in output_names()}
+    suffixes = {suffix for of_one in SUFFIXES.values() for suffix in of_one}
+    transforms = {f"{stem}{suffix}" for stem in TRANSFORM_STEMS for suffix in suffixes}
+    return {REGISTRATION, SEGMENTATION, *volumes, *transforms}
 
 
 def files_in(record: Path) -> list[str]:
@@ -123,6 +139,14 @@ def refuse_to_replace_others(folder: Path, names: Mapping[str, str]) -> None:
         if name not in FOLDERS and (folder / name).is_dir():
             raise ImageFileError(
                 f"{folder / name}: cannot be replaced (it is a folder). Remove it first.",
+                remedy=Remedy.OTHER_OUTPUT_FOLDER,
+            )
+    folders = {name for name in names.values() if name in FOLDERS}
+    for name in folders | ({DICOM} if folders & set(DICOM_FOLDERS) else set()):
+        place = folder / name
+        if place.is_symlink() or (os.path.lexists(place) and not place.is_dir()):
+            raise ImageFileError(
+                f"{place}: cannot be replaced (it is a link or a file, not a folder). Remove it first.",
                 remedy=Remedy.OTHER_OUTPUT_FOLDER,
             )
     whole = {*FOLDERS, REGISTRATION, SEGMENTATION, names["report"], names["result"]} & set(names.values())

@@ -12,7 +12,7 @@ from typing import Any
 from BrainFusionLib.case import WARNING, run
 from BrainFusionLib.case.dicom_results import noting_what_is_missing
 from BrainFusionLib.case.files import planned_names
-from BrainFusionLib.case.replacing import refuse_to_replace_others
+from BrainFusionLib.case.replacing import complete_replacement, refuse_to_replace_others
 from BrainFusionLib.cli.codes import DONE, NOT_FOUND
 from BrainFusionLib.cli.dicom import headers_of, say_dicom
 from BrainFusionLib.cli.error import add_points, points_of, say_points
@@ -115,6 +115,7 @@ def _fuse(options: argparse.Namespace) -> int:
         dicom=options.dicom, registration=options.dicom, segmentation=options.dicom and options.bone,
         pictures=options.pictures, form=options.transform_format,
     )  # fmt: skip
+    complete_replacement(folder)  # what a kill left half-way is ours, too
     outputs = [*at_stake(folder, names), options.keep_refused]
     check_voxel_order(options.transform_format, options.ct, options.mri)
     check_outputs(options, outputs, remedy=Remedy.OTHER_OUTPUT_FOLDER)

@@ -338,6 +338,10 @@ def _nifti_affine(fields: np.void, spacing: FloatArray, size: tuple[int, int, in
             notes.append(f"sform and qform disagree by up to {apart:.1f} mm; the sform was used.")
         return sform
     if qform is not None:
+        sign = float(fields["pixdim"][0])
+        if sign not in (-1.0, 0.0, 1.0):  # NIfTI's own code goes by its sign, nibabel takes all but -1 for 1
+            taken = -1 if sign < 0 else 1
+            notes.append(f"the direction of the third axis, -1 or 1 by its header, is {sign:g}; {taken} was assumed.")
         return qform
     notes.append(f"the NIfTI header holds no orientation (no sform, no qform): {_ASSUMED_AXES}")
     notes.append("the header holds no position: the middle of the image was put at the world's origin.")

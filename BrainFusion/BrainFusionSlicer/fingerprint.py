@@ -20,7 +20,8 @@ from BrainFusionLib.geometry import FloatArray
 
 # Points of a node that are compared, along each axis: a transform that is not linear shows between the corners, too.
 LATTICE = 3
-TOLERANCE_MM = 1e-6
+# A NIfTI header holds the geometry in single precision: an oblique head comes back 1e-5 mm off.
+TOLERANCE_MM = 1e-3
 KEPT_HASHES = 16
 PARTS = 2
 # Columns of numbers that are mixed side by side (a row fits into a processor's cache), and the factor that mixes them:
@@ -63,7 +64,7 @@ def fingerprint_of(
 
 
 def is_same_place(first_mm: tuple[float, ...], second_mm: tuple[float, ...]) -> bool:
-    """Say whether two rows of coordinates are the same to a millionth of a millimetre."""
+    """Say whether two rows of coordinates are the same to a thousandth of a millimetre."""
     return len(first_mm) == len(second_mm) and np.allclose(first_mm, second_mm, rtol=0, atol=TOLERANCE_MM)
 
 

@@ -194,6 +194,21 @@ def test_moving_the_mris_transform_moves_all_and_keeps_the_alignment(scene, pair
     assert not is_same_place(fingerprint_of(ct, bridge.linear_parent(mri)).seen_mm, print_before.seen_mm)
 
 
+def test_a_volume_that_was_saved_as_nifti_is_where_it_was(scene, pair):
+    ct = pair[0]
+    oblique = np.diag([0.47, 0.47, 0.9, 1]).astype(float)
+    oblique[:3] = (
+        RigidTransform.from_axis_angle((1, 2, 3), 20, (-312.3, 251.7, -804.1)).moving_from_fixed_lps[:3] @ oblique
+    )
+    ct.SetIJKToRASMatrix(bridge.vtk_matrix(oblique))
+    before = fingerprint_of(ct).own_mm
+    for moved_mm, is_same in ((0.0, True), (0.01, False)):
+        now = oblique.astype(np.float32).astype(float)
+        now[0, 3] += moved_mm
+        ct.SetIJKToRASMatrix(bridge.vtk_matrix(now))
+        assert is_same_place(fingerprint_of(ct).own_mm, before) == is_same
+
+
 def test_outputs_stand_under_the_mris_transform_where_the_mri_is(scene, pair):
     mri, fused = pair[1], add(scene, "ScalarVolume", "fused")
     above = transform(scene, "above", turned_deg=33)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,14 @@ else:
     settings.load_profile("gate")
 
 TESTING = Path(__file__).parent
+LIBRARY = find_spec("BrainFusionLib")
+# An environment that another checkout was installed into finds that one's library first, whatever the path says: all
+# tests of this one would pass without it.
+if LIBRARY is None or Path(LIBRARY.origin or "").parents[1].resolve() != TESTING.parent.resolve():
+    raise pytest.UsageError(
+        f"these tests would import BrainFusionLib from {LIBRARY and LIBRARY.origin}, not from {TESTING.parent}. "
+        "Run `python3 dev.py test` here: it makes an environment for this checkout."
+    )
 
 # Left out by `dev.py test --quick`: the files that take longest, with the seconds of CPU that they took on one core,
 # processes of theirs included (November 2026). A single slow test of another file has the mark itself.

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
-import SimpleITK as sitk
 
 from BrainFusionLib.geometry import Grid, apply_affine
 from BrainFusionLib.transform import RigidTransform
 from BrainFusionLib.volume import VoxelArray
-from simulation.itk import itk_image
+from simulation.itk import sampled
 from simulation.tissues import APPEARANCE, Coarse, CodeArray, values_by_code
 
 # Appearances give the signal on a scale where this is as bright as it gets.
@@ -63,36 +62,18 @@ def pull(array_kji: VoxelArray, source: Grid, target: Grid, transform: RigidTran
         i, j, k = target.spacing_ijk_mm
         size = (target.size_ijk[0] // 2 + 1, target.size_ijk[1] // 2 + 1, target.size_ijk[2])
         coarse = Grid(size, (2 * i, 2 * j, k), target.origin_lps_mm, target.direction)
-        return _sample(pull(array_kji, source, coarse, transform, fill), coarse, target, None, fill)
+        return sampled(pull(array_kji, source, coarse, transform, fill), coarse, target, None, fill)
     parts = [max(1, round(s / step)) for s in target.spacing_ijk_mm]
     first = apply_affine(target.lps_from_ijk, -0.5 + 0.5 / np.asarray(parts))
     ni, nj, nk = (n * m for n, m in zip(target.size_ijk, parts, strict=True))
     si, sj, sk = (s / m for s, m in zip(target.spacing_ijk_mm, parts, strict=True))
-    image = _sample(
-        array_kji, source, Grid((ni, nj, nk), (si, sj, sk), tuple(first), target.direction), transform, fill
-    )
+    fine = Grid((ni, nj, nk), (si, sj, sk), tuple(first), target.direction)
+    image = sampled(array_kji, source, fine, transform.moving_from_fixed_lps, fill)
     for axis, count in enumerate(parts[::-1]):
         if count > 1:
             shape = image.shape
             image = image.reshape(*shape[:axis], shape[axis] // count, count, *shape[axis + 1 :]).mean(axis=axis + 1)
     return image
-
-
-def _sample(array: VoxelArray, source: Grid, target: Grid, transform: RigidTransform | None, fill: float) -> VoxelArray:
-    sampler = sitk.ResampleImageFilter()
-    sampler.SetNumberOfThreads(1)
-    sampler.SetSize(target.size_ijk)
-    sampler.SetOutputSpacing(target.spacing_ijk_mm)
-    sampler.SetOutputOrigin(target.origin_lps_mm)
-    sampler.SetOutputDirection(target.direction.ravel().tolist())
-    sampler.SetDefaultPixelValue(fill)
-    if transform is not None:
-        moved = sitk.AffineTransform(3)
-        moved.SetMatrix(transform.rotation.ravel().tolist())
-        moved.SetTranslation(transform.translation_mm.tolist())
-        sampler.SetTransform(moved)
-    sampled: VoxelArray = sitk.GetArrayFromImage(sampler.Execute(itk_image(array, source)))
-    return sampled
 
 
 def add_ct_noise(hu_kji: VoxelArray, random: np.random.Generator, noise_hu: float = 15.0) -> VoxelArray:

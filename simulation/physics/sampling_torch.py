@@ -6,13 +6,12 @@ from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
-import SimpleITK as sitk
 import torch
 import torch.nn.functional as F
 
 from BrainFusionLib.geometry import FloatArray, Grid, apply_affine
 from BrainFusionLib.volume import VoxelArray
-from simulation.itk import itk_image
+from simulation.itk import sampled
 
 KNOT_MM = 4.0
 PointMap = Callable[[FloatArray], FloatArray]
@@ -54,7 +53,7 @@ def pulled(images: npt.NDArray[np.float32], source: Grid, target: Grid, to_sourc
     straight = _affine_of(to_source, target)
     if straight is not None:
         # A fifth of the time: no place of each voxel is worked out, and most of the air is skipped.
-        return np.stack([_sampled(image, source, target, straight, fill) for image in images])
+        return np.stack([sampled(image, source, target, straight, fill) for image in images])
     size = np.asarray(source.size_ijk, dtype=np.float64)
 
     def place(points: FloatArray) -> FloatArray:
@@ -79,23 +78,6 @@ def _affine_of(to_source: PointMap, target: Grid) -> FloatArray | None:
     if np.abs(known @ fitted - ends).max() > 1e-3:
         return None
     return np.vstack([fitted.T, [0.0, 0.0, 0.0, 1.0]])
-
-
-def _sampled(image_kji: VoxelArray, source: Grid, target: Grid, matrix: FloatArray, fill: float) -> VoxelArray:
-    """Sample an image on another grid under an affine map of its points, linear, on one thread."""
-    moved = sitk.AffineTransform(3)
-    moved.SetMatrix(matrix[:3, :3].ravel().tolist())
-    moved.SetTranslation(matrix[:3, 3].tolist())
-    sampler = sitk.ResampleImageFilter()
-    sampler.SetNumberOfThreads(1)
-    sampler.SetSize(target.size_ijk)
-    sampler.SetOutputSpacing(target.spacing_ijk_mm)
-    sampler.SetOutputOrigin(target.origin_lps_mm)
-    sampler.SetOutputDirection(target.direction.ravel().tolist())
-    sampler.SetDefaultPixelValue(float(fill))
-    sampler.SetTransform(moved)
-    sampled: VoxelArray = sitk.GetArrayFromImage(sampler.Execute(itk_image(image_kji, source)))
-    return sampled
 
 
 def read_out(image_kji: VoxelArray, shift_voxels: VoxelArray, axis_ijk: int) -> VoxelArray:

@@ -7,11 +7,12 @@ from functools import lru_cache
 
 import numpy as np
 
+from BrainFusionLib.acquisition import FAT_PPM, MHZ_PER_TESLA
 from BrainFusionLib.geometry import FloatArray, Grid
 from BrainFusionLib.volume import VoxelArray
 from simulation.physics.anatomy import STEP, Anatomy, every
 from simulation.physics.sampling_torch import points_of, values_at
-from simulation.physics.strengths import FAT_PPM, MHZ_PER_TESLA, MriProtocol, MriScanner
+from simulation.physics.strengths import MriProtocol, MriScanner
 from simulation.tissues import BONE, BRAIN, Coarse
 
 # Radius to which the coefficients of the gradients refer.

@@ -5,13 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from BrainFusionLib.acquisition import FAT_PPM, MHZ_PER_TESLA
+
 Correction = Literal["none", "2D", "3D"]
 Plane = Literal["axial", "sagittal", "coronal"]
 Triple = tuple[float, float, float]
-
-# Gyromagnetic ratio of the proton, MHz per tesla, and how far fat's frequency is below that of water, ppm.
-MHZ_PER_TESLA = 42.577
-FAT_PPM = 3.45
 
 
 @dataclass(frozen=True)

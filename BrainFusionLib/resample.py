@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from BrainFusionLib.backend import backend_of, on_cpu
+from BrainFusionLib.device import pick_device
 from BrainFusionLib.geometry import FloatArray, Grid
 from BrainFusionLib.transform import Transform
 from BrainFusionLib.volume import AIR_HU, Volume, VoxelArray
@@ -33,19 +34,25 @@ def resample_onto(
     fill
         Value outside `volume` by more than half a voxel; ``None`` for -1000 in a CT and 0 otherwise.
     device
-        Where to compute; the result is on the CPU. ``"mps"`` has no float64, so the CPU is used.
+        Where to compute (see `device.pick_device`); the result is on the CPU. ``"mps"`` has no float64, so the CPU is
+        used.
 
     Returns
     -------
     Volume
         On `grid`, with the name, modality, notes and acquisition of `volume`.
+
+    Raises
+    ------
+    SettingsError, MissingDependencyError
+        As `device.pick_device`.
     """
     outside = fill if fill is not None else (AIR_HU if volume.modality == "CT" else 0.0)
     moving_from_fixed = np.eye(4) if transform is None else transform.moving_from_fixed_lps
     source_from_target = volume.grid.ijk_from_lps @ moving_from_fixed @ grid.lps_from_ijk
     if volume.grid.size_ijk == grid.size_ijk and np.allclose(source_from_target, np.eye(4), rtol=0, atol=1e-9):
         return replace(volume, grid=grid)
-    array = backend_of(device).resample(volume.array_kji, source_from_target, grid.shape_kji, outside)
+    array = backend_of(pick_device(device)).resample(volume.array_kji, source_from_target, grid.shape_kji, outside)
     return replace(volume, array_kji=array, grid=grid)
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, get_args
 
 import numpy as np
 import numpy.typing as npt
 
 from BrainFusionLib.acquisition import Acquisition
-from BrainFusionLib.errors import GeometryError
+from BrainFusionLib.errors import GeometryError, SettingsError
 from BrainFusionLib.geometry import Grid, anatomical_axes
 from BrainFusionLib.values import ByValue
 
@@ -47,6 +47,8 @@ class Volume(ByValue):
     ------
     GeometryError
         The array does not have the grid's shape.
+    SettingsError
+        Another modality.
     """
 
     array_kji: VoxelArray
@@ -62,6 +64,8 @@ class Volume(ByValue):
             raise GeometryError(
                 f"{self.name}: the array has shape {array.shape} (k, j, i), but its grid needs {self.grid.shape_kji}"
             )
+        if self.modality is not None and self.modality not in get_args(Modality):
+            raise SettingsError(f'{self.name}: the modality must be "CT", "MR" or None; got {self.modality!r}')
         object.__setattr__(self, "array_kji", array)
 
     def __repr__(self) -> str:

@@ -11,7 +11,7 @@ import scipy.io
 import SimpleITK as sitk
 
 from BrainFusionLib import cli
-from BrainFusionLib.errors import GeometryError, ImageFileError
+from BrainFusionLib.errors import GeometryError, ImageFileError, SettingsError
 from BrainFusionLib.geometry import RAS_FROM_LPS, Grid, rotation_matrix
 from BrainFusionLib.io import read_transform, write_transform
 from BrainFusionLib.io.other_transforms import Between
@@ -100,6 +100,12 @@ def test_fsls_matrix_maps_scaled_voxels_as_flirt_counts_them(tmp_path, axes):
     wanted_ras = nib.affines.apply_affine(RAS_MRI_FROM_CT, ras)
     voxel = nib.affines.apply_affine(np.linalg.inv(RAS_FROM_LPS @ mri.lps_from_ijk), wanted_ras)
     np.testing.assert_allclose(nib.affines.apply_affine(matrix, scaled), in_fsl(mri, voxel)[0], atol=1e-4)
+
+
+def test_an_unknown_format_is_refused(tmp_path):
+    with pytest.raises(SettingsError, match="one of itk, ants, lta, fsl, matrix; got 'xfm'"):
+        write_transform(TRUTH, tmp_path / "a.xfm", "xfm")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_ants_reads_our_matrix_as_itk_does(tmp_path):

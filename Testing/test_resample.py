@@ -9,6 +9,7 @@ from BrainFusionLib.backend import on_cpu, on_torch
 from BrainFusionLib.backend.formulas import nearest_rows, trilinear
 from BrainFusionLib.backend.on_torch import OnTorch
 from BrainFusionLib.backend.plain import Plain
+from BrainFusionLib.errors import SettingsError
 from BrainFusionLib.geometry import Grid, rotation_matrix
 from BrainFusionLib.resample import resample_onto
 from BrainFusionLib.transform import AffineTransform, RigidTransform
@@ -168,6 +169,11 @@ def test_all_backends_resample_alike(name, monkeypatch):
     for other in (Plain(), OnTorch("cpu")):
         monkeypatch.setattr(resample, "backend_of", lambda device, other=other: other)
         np.testing.assert_array_equal(resample_onto(volume, GRIDS[name], TURN).array_kji, expected)
+
+
+def test_unknown_device_is_refused():
+    with pytest.raises(SettingsError, match="the device must be auto, cpu, cuda or mps; got 'tpu'"):
+        resample_onto(_volume(GRIDS["oblique"]), GRIDS["aligned"], device="tpu")
 
 
 def test_points_are_sampled_alike_in_c_and_numpy():

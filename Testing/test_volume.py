@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from BrainFusionLib.errors import GeometryError
+from BrainFusionLib.errors import GeometryError, SettingsError
 from BrainFusionLib.geometry import Grid
 from BrainFusionLib.volume import Volume
 
@@ -17,6 +17,12 @@ def test_array_of_another_shape_is_rejected_by_name():
 def test_an_array_that_is_not_3d_is_refused(shape):
     with pytest.raises(GeometryError, match="needs"):
         Volume(np.zeros(shape), GRID)
+
+
+@pytest.mark.parametrize("modality", ["ct", "MRI", ""])
+def test_a_modality_of_another_name_is_refused(modality):
+    with pytest.raises(SettingsError, match=f'skull.nii: the modality must be "CT", "MR" or None; got \'{modality}\''):
+        Volume(np.zeros((2, 3, 4)), GRID, modality, "skull.nii")
 
 
 @pytest.mark.parametrize("dtype", ["<i2", ">i2", "u1", ">f8", "?"])

@@ -8,7 +8,7 @@ from typing import Literal, overload
 
 import numpy as np
 
-from BrainFusionLib.errors import GeometryError, ImageFileError, Remedy
+from BrainFusionLib.errors import GeometryError, ImageFileError, Remedy, SettingsError
 from BrainFusionLib.geometry import ORTHOGONALITY_TOLERANCE, FloatArray, Grid, affine
 from BrainFusionLib.io.dicom_files import looks_like_dicom
 from BrainFusionLib.io.dicom_registration import read_dicom_registration
@@ -74,9 +74,11 @@ def write_transform(
     ImageFileError
         Another ending, or see `atomic_output`.
     SettingsError
-        A grid is needed and missing.
+        An unknown format, or a grid is needed and missing.
     """
     path = Path(path)
+    if form not in SUFFIXES:
+        raise SettingsError(f"the format of a transform must be one of {', '.join(SUFFIXES)}; got {form!r}")
     if suffix_of(path) not in SUFFIXES[form]:
         raise ImageFileError(
             f"{path}: a transform cannot be written as {brief(suffix_of(path))}. Use a name that ends in "

@@ -6,7 +6,6 @@ import gzip
 import itertools
 import os
 import struct
-from pathlib import Path
 
 import nibabel as nib
 import numpy as np
@@ -21,7 +20,6 @@ from BrainFusionLib.geometry import RAS_FROM_LPS, Grid, anatomical_axes, rotatio
 from BrainFusionLib.io import read_volume, write_volume
 from BrainFusionLib.volume import Volume
 
-SPM99 = Path("/work/shared/data/spm99_analyze")
 SHAPE_IJK = (4, 5, 6)
 VOXELS_IJK = np.random.default_rng(1).integers(-900, 1200, SHAPE_IJK).astype(np.int16)
 
@@ -450,15 +448,6 @@ def test_a_gzipped_pair_and_upper_case_names_are_found(tmp_path):
         (tmp_path / f"C{suffix.upper()}").write_bytes(path.with_suffix(suffix).read_bytes())
     for name in ("B.img.gz", "B.hdr.gz", "C.IMG", "C.HDR"):
         assert_read_as(read_volume(tmp_path / name), nib.AnalyzeImage.from_filename(path).affine)
-
-
-@pytest.mark.skipif(not SPM99.is_dir(), reason=f"{SPM99} is on the development machines only")
-def test_the_spm99_templates_are_read_as_nibabel_reads_them():
-    for path in sorted(SPM99.glob("*.img")):
-        reference = nib.load(path)
-        volume = read_volume(path)
-        assert_read_as(volume, reference.affine, np.asarray(reference.dataobj)[..., 0])
-        assert any("SPM keeps" in note for note in volume.notes)
 
 
 # ---------------------------------------------------------------- refusals

@@ -191,14 +191,11 @@ class FusionLogic(ScriptedLoadableModuleLogic):
         :raises BrainFusionError: an input cannot be used; says why
         :raises MissingDependencyError: a graphics card was chosen, and torch is not installed
         """
-        if self.running:
-            raise SettingsError(_("A fusion is running: wait for it to finish, or cancel it first."))
+        self._requirePair(ctVolume, mriVolume)
         inputs = [node for node in (ctVolume, mriVolume, startTransform, mask) if node is not None]
         outputs = [
             n for n in (fusedVolume, transform, alphaVolume, resampledCTVolume) if n is not None and n is not True
         ]
-        if ctVolume is None or mriVolume is None or ctVolume == mriVolume:
-            raise SettingsError(_("Choose a CT and an MRI: two different volumes."))
         if any(output in inputs for output in outputs) or len({node.GetID() for node in outputs}) < len(outputs):
             raise SettingsError(
                 _(
@@ -259,8 +256,7 @@ class FusionLogic(ScriptedLoadableModuleLogic):
         :param finishedCallback: called once with the files and None, or with None and the error
         :raises BrainFusionError: it cannot be exported; says why
         """
-        if self.running:
-            raise SettingsError(_("A fusion is running: wait for it to finish, or cancel it first."))
+        self._requireFree()
         self._startWriting(*dicom_export.orderFor(results, folder, exportAnyway), progressCallback, finishedCallback)
 
     def startReport(self, results, path, *, progressCallback=None, finishedCallback=None) -> None:
@@ -272,8 +268,7 @@ class FusionLogic(ScriptedLoadableModuleLogic):
         :param finishedCallback: called once with the files, which is one, and None, or with None and the error
         :raises BrainFusionError: it cannot be made; says why
         """
-        if self.running:
-            raise SettingsError(_("A fusion is running: wait for it to finish, or cancel it first."))
+        self._requireFree()
         self._startWriting(*report_export.order_for(results, path), progressCallback, finishedCallback)
 
     def startThreeD(self, asked, *, progressCallback=None, finishedCallback=None) -> None:
@@ -284,9 +279,17 @@ class FusionLogic(ScriptedLoadableModuleLogic):
         :param finishedCallback: called once with what was found (`jobs.Shapes`) and None, or with None and the error
         :raises BrainFusionError: a volume cannot be used; says why
         """
+        self._requireFree()
+        self._startWriting(ShapesOrder(), asked.inputs, progressCallback, finishedCallback)
+
+    def _requireFree(self) -> None:
         if self.running:
             raise SettingsError(_("A fusion is running: wait for it to finish, or cancel it first."))
-        self._startWriting(ShapesOrder(), asked.inputs, progressCallback, finishedCallback)
+
+    def _requirePair(self, ctVolume, mriVolume) -> None:
+        self._requireFree()
+        if ctVolume is None or mriVolume is None or ctVolume == mriVolume:
+            raise SettingsError(_("Choose a CT and an MRI: two different volumes."))
 
     def _startWriting(self, order, inputs, progressCallback, finishedCallback) -> None:
         """Hand an export to the runner."""

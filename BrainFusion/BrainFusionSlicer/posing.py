@@ -140,12 +140,6 @@ class PosingLogic(FusionLogic):
             raise GeometryError(f"{why_not}.")
         requireMovable(ctVolume, mriVolume, reference, transform)
 
-    def _requirePair(self, ctVolume, mriVolume) -> None:
-        if self.running:
-            raise SettingsError(_("A fusion is running: wait for it to finish, or cancel it first."))
-        if ctVolume is None or mriVolume is None or ctVolume == mriVolume:
-            raise SettingsError(_("Choose a CT and an MRI: two different volumes."))
-
     def _requireWritable(self, transform, ctVolume, mriVolume, overwrite: Sequence, inputs: Sequence) -> None:
         if transform is None:
             return

@@ -17,13 +17,12 @@ import slicer.util
 import vtk
 from vtk.util.numpy_support import vtk_to_numpy
 
-from BrainFusionLib.intensity import ct_to_unit
+from BrainFusionLib.intensity import BONE_HU, ct_to_unit
 from BrainFusionLib.tilt import tilt_of
 from BrainFusionLib.volume import AIR_HU
 from BrainFusionSlicer import bridge, ownership
 
 SQUARE_MM = 20.0
-BONE_HU = 300.0
 # Slices that one thread draws at a time.
 SLAB = 16
 # Voxels of squares that are drawn at a time: about 30 ms.

@@ -32,6 +32,11 @@ class Section:
     def forget(self) -> None:
         """Let go of all nodes: the scene is being closed."""
 
+    def pair(self) -> tuple:
+        """Return the CT and the MRI that are chosen; ``None`` for each that is not."""
+        parameters = self.panel._parameterNode
+        return (parameters.ctVolume, parameters.mriVolume) if parameters else (None, None)
+
     def _quietly(self, call) -> None:
         """Write to widgets; the slots of the section that ask for `_isShowing` take no notice."""
         before, self._isShowing = self._isShowing, True

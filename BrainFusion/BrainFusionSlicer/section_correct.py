@@ -47,10 +47,6 @@ class CorrectSection(Section):
         # Before the selectors hear of it (-10), which would choose a neighbour.
         self.panel.addObserver(scene, scene.NodeAboutToBeRemovedEvent, self.onNodeAboutToBeRemoved, priority=0.0)
 
-    def pair(self) -> tuple:
-        parameters = self.panel._parameterNode
-        return (parameters.ctVolume, parameters.mriVolume) if parameters else (None, None)
-
     # ---- by hand ----------------------------------------------------------------------------------------------------
 
     def onAdjust(self, on: bool) -> None:

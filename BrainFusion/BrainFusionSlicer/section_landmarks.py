@@ -44,10 +44,6 @@ class LandmarksSection(Section):
         # Before the selectors hear of it (-10), which would choose a neighbour.
         self.panel.addObserver(scene, scene.NodeAboutToBeRemovedEvent, self.onNodeAboutToBeRemoved, priority=0.0)
 
-    def pair(self) -> tuple:
-        parameters = self.panel._parameterNode
-        return (parameters.ctVolume, parameters.mriVolume) if parameters else (None, None)
-
     def lists(self) -> list:
         parameters = self.panel._parameterNode
         return landmark_lists.chosen(parameters.parameterNode, *self.pair()) if parameters else [None, None]

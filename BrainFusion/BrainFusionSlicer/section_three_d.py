@@ -43,10 +43,6 @@ class ThreeDSection(Section):
         )
         self.show()
 
-    def pair(self) -> tuple:
-        parameters = self.panel._parameterNode
-        return (parameters.ctVolume, parameters.mriVolume) if parameters else (None, None)
-
     def show(self) -> None:
         """Show whether something is shown in 3D."""
         on = three_d.is_shown(slicer.mrmlScene)

@@ -22,6 +22,7 @@ from typing import Any
 
 from BrainFusionLib.evidence import Evidence
 from BrainFusionLib.verdict.displaced import CERTAIN_GAIN_NATS, SCALE_LIMIT_PERCENT, scale_percent, thick_scale
+from BrainFusionLib.verdict.measures import sampling_error_mm
 
 TABLE = Path(__file__).with_name("calibration.json")
 # No simulation knows what else a scanner and a head do. Clinics report 1.3 ± 0.9 mm between CT and MRI.
@@ -71,10 +72,6 @@ class Feature:
     measure: Callable[[Evidence], float | None]
     weight: float
     coarse: float = 0.0
-
-
-def _scatter_mm(evidence: Evidence) -> float | None:
-    return None if (found := evidence.found) is None else found.sampling_error_mm
 
 
 def _voxel_mm(evidence: Evidence) -> float | None:
@@ -182,7 +179,7 @@ def _read(evidence: Evidence, *names: str) -> Any:
 
 
 FEATURES: tuple[Feature, ...] = (
-    Feature("scatter_mm", _scatter_mm, 3.0),
+    Feature("scatter_mm", sampling_error_mm, 3.0),
     Feature("voxel_mm", _voxel_mm, 0.01),
     Feature("worst_part_mm", _part_mm, 0.15, 0.1),
     Feature("local_bias_mm", _bias_mm, 1.0),

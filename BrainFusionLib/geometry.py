@@ -141,7 +141,13 @@ class Grid(ByValue):
         return Grid((int(size[0]), int(size[1]), int(size[2])), spacing_ijk_mm, tuple(origin), self.direction)
 
     def moved(self, to_from_from_lps: npt.ArrayLike) -> Grid:
-        """Return this grid moved by a rigid 4x4 transform of space (a linear parent transform, for example)."""
+        """Return this grid moved by a 4x4 transform of space, rigid or scaling (a linear parent, for example).
+
+        Raises
+        ------
+        GeometryError
+            As `from_lps_from_ijk`: afterwards the axes would not be perpendicular.
+        """
         return Grid.from_lps_from_ijk(np.asarray(to_from_from_lps) @ self.lps_from_ijk, self.size_ijk)
 
     def same_as(self, other: Grid, tolerance_mm: float = 1e-6) -> bool:
@@ -173,7 +179,7 @@ def affine(linear: npt.ArrayLike, translation: npt.ArrayLike = (0.0, 0.0, 0.0)) 
     return matrix
 
 
-def orthonormalised(matrix: npt.ArrayLike, tolerance: float = ORTHOGONALITY_TOLERANCE) -> FloatArray:
+def orthonormalised(matrix: npt.ArrayLike) -> FloatArray:
     """Return the orthogonal 3x3 matrix nearest to one that is orthogonal up to rounding.
 
     Source: the polar factor ``U Vt`` of the singular value decomposition (Higham, SIAM J. Sci. Stat. Comput. 1986).
@@ -182,13 +188,13 @@ def orthonormalised(matrix: npt.ArrayLike, tolerance: float = ORTHOGONALITY_TOLE
     Raises
     ------
     GeometryError
-        An entry of ``M.T @ M`` differs from the identity by more than `tolerance`.
+        An entry of ``M.T @ M`` differs from the identity by more than `ORTHOGONALITY_TOLERANCE`.
     """
     m = np.asarray(matrix, dtype=np.float64)
     if m.shape != (3, 3) or not np.isfinite(m).all():
         raise GeometryError(f"directions must be a finite 3x3 matrix; got {m.tolist()}")
     worst = float(np.abs(m.T @ m - np.eye(3)).max())
-    if worst > tolerance:
+    if worst > ORTHOGONALITY_TOLERANCE:
         raise GeometryError(
             f"the axes of an image must be perpendicular unit vectors; these are off by {worst:.3g} "
             "(sheared or scaled). Resample the image onto a regular grid first."

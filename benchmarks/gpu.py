@@ -62,9 +62,9 @@ def least_seconds(work: Callable[[], Any], device: str, turns: int) -> float:
     return least
 
 
-def in_batches(run: Callable[[VoxelArray], VoxelArray], slices: VoxelArray, size: int = 8) -> VoxelArray:
-    """Send slices through a network, so many at once."""
-    return np.concatenate([run(slices[first : first + size]) for first in range(0, len(slices), size)])
+def in_batches(run: Callable[[VoxelArray], VoxelArray], slices: VoxelArray) -> VoxelArray:
+    """Send slices through a network, eight at once."""
+    return np.concatenate([run(slices[first : first + 8]) for first in range(0, len(slices), 8)])
 
 
 def row_of(kind: str, heads: Path | None, device: str, turns: int) -> list[str]:

@@ -291,13 +291,13 @@ def _cells(words: str, rows: Sequence[dict[str, str]]) -> list[Cell]:
     return [words, len(rows), shown, *_colours(rows).values()]
 
 
-def at_least(hits: int, number: int, confidence: float = 0.95) -> float:
-    """Return the share of hits that is, with this confidence, not too high: Clopper and Pearson's one-sided bound."""
+def at_least(hits: int, number: int) -> float:
+    """Return the share of hits that is not too high with 95 % confidence: Clopper and Pearson's one-sided bound."""
     low, high = 0.0, 1.0
     for _ in range(60):
         share = (low + high) / 2
         beyond = sum(math.comb(number, k) * share**k * (1 - share) ** (number - k) for k in range(hits, number + 1))
-        low, high = (share, high) if beyond < 1 - confidence else (low, share)
+        low, high = (share, high) if beyond < 0.05 else (low, share)
     return low
 
 

@@ -25,6 +25,8 @@ from training.losses import Batch
 from training.sources import HeadSource, SimulatedHeads, source_of
 
 HEADS_KEPT = 64
+# Steps whose batches are fetched before they are asked for.
+AHEAD = 3
 
 
 class Stream(Protocol):
@@ -140,9 +142,9 @@ class Prefetcher:
         Steps from `first` to below `last`.
     """
 
-    def __init__(self, fetch: Callable[[int], list[Batch]], first: int, last: int, ahead: int = 3) -> None:
+    def __init__(self, fetch: Callable[[int], list[Batch]], first: int, last: int) -> None:
         self.waited_s = 0.0
-        self._queue: queue.Queue[tuple[int, list[Batch] | BaseException]] = queue.Queue(ahead)
+        self._queue: queue.Queue[tuple[int, list[Batch] | BaseException]] = queue.Queue(AHEAD)
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, args=(fetch, first, last), daemon=True)
         self._last = last

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -38,7 +37,6 @@ def make_labels(
     bone_weight: VoxelArray,
     config: LabelConfig,
     device: torch.device,
-    progress: Callable[[float], object] = lambda fraction: None,
 ) -> VoxelArray:
     """Make the labels of slices, all (N, rows, columns), float32, unit scale.
 
@@ -57,7 +55,6 @@ def make_labels(
         )
         alpha = best_alpha(a, b, bone_in, config)
         labels[chosen] = (alpha * a + (1 - alpha) * b)[:, 0].cpu().numpy()
-        progress(min(1.0, (first + config.batch_size) / len(ct)))
     return labels
 
 

@@ -35,7 +35,7 @@ def fuse(
     ct
         Hounsfield units.
     mri
-        Any sequence; the result has its grid.
+        Any sequence; the fused volume is on its grid unless ``settings.output`` says otherwise.
     start
         A starting pose to try in addition to the others.
     transform

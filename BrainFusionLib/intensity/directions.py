@@ -14,10 +14,10 @@ TEXELS = 40
 IndexArray = npt.NDArray[np.intp]
 
 
-@lru_cache(maxsize=2)
-def unit_directions(texels: int = TEXELS) -> FloatArray:
-    """Return the directions of the texels, (6 * texels ** 2, 3): faces +x, -x, +y, -y, +z, -z, equal angles apart."""
-    angle = np.tan((np.arange(texels) + 0.5) / texels * np.pi / 2 - np.pi / 4)
+@lru_cache(maxsize=1)
+def unit_directions() -> FloatArray:
+    """Return the directions of the texels, (6 * TEXELS ** 2, 3): faces +x, -x, +y, -y, +z, -z, equal angles apart."""
+    angle = np.tan((np.arange(TEXELS) + 0.5) / TEXELS * np.pi / 2 - np.pi / 4)
     u, v = (a.ravel() for a in np.meshgrid(angle, angle, indexing="ij"))
     faces = []
     for axis in range(3):
@@ -31,7 +31,7 @@ def unit_directions(texels: int = TEXELS) -> FloatArray:
     return found
 
 
-def texel_of(offsets: npt.NDArray[np.float32], texels: int = TEXELS) -> IndexArray:
+def texel_of(offsets: npt.NDArray[np.float32]) -> IndexArray:
     """Return the texel of each offset from the centre, (3, n) to (n,)."""
     x, y, z = offsets
     size = np.abs(offsets)
@@ -41,20 +41,20 @@ def texel_of(offsets: npt.NDArray[np.float32], texels: int = TEXELS) -> IndexArr
         np.where(along_x, first, np.where(along_y, second, third))
         for first, second, third in ((x, y, z), (y, z, x), (z, x, y))
     )
-    scale = np.float32(texels * 2 / np.pi)
+    scale = np.float32(TEXELS * 2 / np.pi)
     i, j = (
-        np.minimum(((np.arctan(t / longest) + np.float32(np.pi / 4)) * scale).astype(np.intp), texels - 1)
+        np.minimum(((np.arctan(t / longest) + np.float32(np.pi / 4)) * scale).astype(np.intp), TEXELS - 1)
         for t in (u, v)
     )
     face = np.where(along_x, 0, np.where(along_y, 2, 4)) + (along < 0)
-    texel: IndexArray = (face * texels + i) * texels + j
+    texel: IndexArray = (face * TEXELS + i) * TEXELS + j
     return texel
 
 
-@lru_cache(maxsize=2)
-def solid_angles(texels: int = TEXELS) -> FloatArray:
+@lru_cache(maxsize=1)
+def solid_angles() -> FloatArray:
     """Return the solid angle of each texel, steradian; together 4 pi."""
-    angle = (np.arange(texels) + 0.5) / texels * np.pi / 2 - np.pi / 4
+    angle = (np.arange(TEXELS) + 0.5) / TEXELS * np.pi / 2 - np.pi / 4
     u, v = (a.ravel() for a in np.meshgrid(np.tan(angle), np.tan(angle), indexing="ij"))
     one = (1 + u**2) * (1 + v**2) / (1 + u**2 + v**2) ** 1.5
     found: FloatArray = np.tile(one, 6)
@@ -63,18 +63,16 @@ def solid_angles(texels: int = TEXELS) -> FloatArray:
 
 
 @lru_cache(maxsize=4)
-def around(angle_deg: float, count: int = 8, texels: int = TEXELS) -> IndexArray:
+def around(angle_deg: float, count: int = 8) -> IndexArray:
     """Return the texels on a circle around each texel, (n, count)."""
-    d = unit_directions(texels)
+    d = unit_directions()
     across = np.cross(d, np.roll(np.eye(3), 1, axis=0)[np.abs(d).argmax(axis=1)])
     across /= np.linalg.norm(across, axis=1, keepdims=True)
     beside = np.cross(d, across)
     turns = np.arange(count) * 2 * np.pi / count
     tilt = np.deg2rad(angle_deg)
     found = [
-        texel_of(
-            (np.cos(tilt) * d + np.sin(tilt) * (np.cos(t) * across + np.sin(t) * beside)).astype(np.float32).T, texels
-        )
+        texel_of((np.cos(tilt) * d + np.sin(tilt) * (np.cos(t) * across + np.sin(t) * beside)).astype(np.float32).T)
         for t in turns
     ]
     circle: IndexArray = np.stack(found, axis=1)
@@ -82,13 +80,13 @@ def around(angle_deg: float, count: int = 8, texels: int = TEXELS) -> IndexArray
 
 
 @lru_cache(maxsize=2)
-def smooth_basis(bumps: int, width_deg: float, texels: int = TEXELS) -> tuple[FloatArray, FloatArray]:
+def smooth_basis(bumps: int, width_deg: float) -> tuple[FloatArray, FloatArray]:
     """Return functions on the sphere to fit a smooth surface with, (n, 9 + bumps), and the penalty of each.
 
     Polynomials of second degree (a displaced ellipsoid), which cost nothing, and bumps of the given width, evenly
     spread.
     """
-    d = unit_directions(texels)
+    d = unit_directions()
     x, y, z = d.T
     polynomials = [np.ones_like(x), x, y, z, x * x - z * z, y * y - z * z, x * y, y * z, z * x]
     turn = np.arange(bumps)

@@ -15,6 +15,7 @@ from BrainFusionLib.volume import BoolArray, Volume, VoxelArray
 HEAD_THRESHOLD_HU = -300.0
 # Tissue further than this from the bulk of the head, and connected by a thin bridge, is taken for table or holder.
 REGROW_MM = 16.0
+COARSE_MM = 4.0
 # By the arrays of the CTs, while these live.
 _known: dict[int, tuple[weakref.ref[VoxelArray], Grid, BoolArray]] = {}
 
@@ -29,12 +30,12 @@ def head_of(ct: Volume) -> BoolArray:
     return known[2]
 
 
-def ct_head_mask(ct: Volume, resolution_mm: float = 4.0, margin_mm: float = 0.0) -> BoolArray:
+def ct_head_mask(ct: Volume, margin_mm: float = 0.0) -> BoolArray:
     """Return a mask of the head, shape ``ct.grid.shape_kji``, bool; table, head holder and frame are left out.
 
     Everything above -300 HU is opened with a ball, which removes thin shells and the bridges between holder and skin;
     the largest piece is the head. Its thin parts (nose, ears, the front wall of a sinus) are recovered by growing
-    `REGROW_MM` inside the tissue, and inner air is filled. This is done on a grid of about `resolution_mm`, where it
+    `REGROW_MM` inside the tissue, and inner air is filled. This is done on a grid of about `COARSE_MM`, where it
     takes a fraction of a second, and the mask is then expanded to the CT's grid.
 
     Raises
@@ -44,7 +45,7 @@ def ct_head_mask(ct: Volume, resolution_mm: float = 4.0, margin_mm: float = 0.0)
     """
     import SimpleITK as sitk  # not at the top: the checks in this package must load without SimpleITK
 
-    factors = [max(1, round(resolution_mm / s)) for s in ct.grid.spacing_ijk_mm]
+    factors = [max(1, round(COARSE_MM / s)) for s in ct.grid.spacing_ijk_mm]
     # The middle voxel represents each block: the first one would shift the mask by half a block.
     middles = (_block_middles(n, f) for n, f in zip(ct.grid.shape_kji, reversed(factors), strict=True))
     coarse = ct.array_kji[np.ix_(*middles)] > HEAD_THRESHOLD_HU

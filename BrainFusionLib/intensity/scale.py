@@ -94,7 +94,7 @@ def mri_scale(mri_kji: npt.NDArray[np.float32]) -> tuple[float, float]:
     return low, high
 
 
-def otsu_threshold(values: npt.NDArray[np.float32], bins: int = 128) -> float:
+def otsu_threshold(values: npt.NDArray[np.float32]) -> float:
     """Return the threshold that splits `values` into two classes with the greatest between-class variance.
 
     Source: N. Otsu, IEEE Trans. Systems, Man, and Cybernetics 9 (1979) 62. The histogram ends at the 99.5th percentile,
@@ -104,7 +104,7 @@ def otsu_threshold(values: npt.NDArray[np.float32], bins: int = 128) -> float:
     if not top > low:
         return low
     # Float64, because 128 edges in float32 coincide if the values differ only in their last digits.
-    counts, edges = np.histogram(values.astype(np.float64), bins=bins, range=(low, top))
+    counts, edges = np.histogram(values.astype(np.float64), bins=128, range=(low, top))
     centres = (edges[:-1] + edges[1:]) / 2
     below = np.cumsum(counts)[:-1]
     above = counts.sum() - below

@@ -37,6 +37,8 @@ TALLEST_HEAD_MM = 210.0
 VERTEX_TO_CENTRE_MM = 75.0
 VERTEX_TO_SKULL_BASE_MM = 155.0
 TILE_MM = 24.0
+AXIAL_SLICES = 6
+HISTOGRAM_HU = (-200.0, 1600.0)
 # The MRI keeps the lower part of the grey scale of a fused picture; bone has the rest to itself, so that it is always
 # brighter than tissue and still shows its own structure.
 _GREY_OF_BRIGHTEST_TISSUE = 185
@@ -305,12 +307,12 @@ def _grey_with_bone(unit: npt.NDArray[np.floating]) -> Picture:
     return picture
 
 
-def axial_positions(scene: Scene, count: int = 6) -> list[int]:
-    """Return `count` axial slices evenly spread over the skull, from inferior to superior."""
+def axial_positions(scene: Scene) -> list[int]:
+    """Return `AXIAL_SLICES` axial slices evenly spread over the skull, from inferior to superior."""
     low, high = scene.box_spl[0]
     margin = 0.12 * (high - low)  # the box's own margin, and the last slices of the vertex
     first = max(low + margin, high - VERTEX_TO_SKULL_BASE_MM / scene.spacing_spl_mm[0])
-    return [round(p) for p in np.linspace(first, high - 1 - margin, count)]
+    return [round(p) for p in np.linspace(first, high - 1 - margin, AXIAL_SLICES)]
 
 
 def with_edges(grey: Picture, edges: Picture) -> Picture:
@@ -321,9 +323,7 @@ def with_edges(grey: Picture, edges: Picture) -> Picture:
     return picture
 
 
-def joint_histogram(
-    scene: Scene, bins: int = 112, hu_range: tuple[float, float] = (-200.0, 1600.0)
-) -> tuple[Picture, tuple[float, float], tuple[float, float]]:
+def joint_histogram(scene: Scene, bins: int = 112) -> tuple[Picture, tuple[float, float], tuple[float, float]]:
     """Count which CT values meet which MRI values, as a picture.
 
     Returns
@@ -338,9 +338,9 @@ def joint_histogram(
     mri = scene.mri_spl[::step, ::step, ::step].ravel()
     low, high = scene.mri_range
     mri_range = (low, low + 1.1 * (high - low))
-    counts, _, _ = np.histogram2d(mri, ct, bins=bins, range=(mri_range, hu_range))
+    counts, _, _ = np.histogram2d(mri, ct, bins=bins, range=(mri_range, HISTOGRAM_HU))
     level = np.log1p(counts[::-1])
     level = level / max(float(level.max()), 1e-9)
     stops = (0.0, 0.35, 0.7, 1.0)
     channels = [np.interp(level, stops, [c[n] for c in COUNTS_RGB]) for n in range(3)]
-    return (np.stack(channels, axis=-1) + 0.5).astype(np.uint8), hu_range, mri_range
+    return (np.stack(channels, axis=-1) + 0.5).astype(np.uint8), HISTOGRAM_HU, mri_range

@@ -82,14 +82,14 @@ def of_pairs(folder: Path) -> Iterator[tuple[str, tuple[float, float]]]:
             yield file.stem[:-3], found
 
 
-def of_case(case: Case, every_mm: float = 12.0) -> list[tuple[float, float]]:
-    """Return the dependence of a simulated case in its true pose, in axial slices some mm apart."""
+def of_case(case: Case) -> list[tuple[float, float]]:
+    """Return the dependence of a simulated case in its true pose, in axial slices 12 mm apart."""
     pulled = resample_onto(case.ct, case.mri.grid, case.transform, fill=AIR_HU)
     ct, _ = axial_stack(pulled.array_kji, case.mri.grid)
     mri, _ = axial_stack(case.mri.array_kji, case.mri.grid)
     low, high = WINDOW_HU
-    step = max(1, round(every_mm / (case.mri.grid.extent_ijk_mm[int(np.argmax(np.abs(case.mri.grid.direction[2])))] /
-                                    len(ct))))  # fmt: skip
+    upward = int(np.argmax(np.abs(case.mri.grid.direction[2])))
+    step = max(1, round(12.0 / (case.mri.grid.extent_ijk_mm[upward] / len(ct))))
     found = []
     for number in range(len(ct) // 3, len(ct) - step, step):
         windowed = np.clip((ct[number] - low) / (high - low), 0, 1) * np.float32(255)

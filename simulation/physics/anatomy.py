@@ -122,9 +122,9 @@ def distance_mm(mask: BoolArray, grid: Grid) -> VoxelArray:
 
 
 @lru_cache(maxsize=16)
-def anatomy_of(head: Head, seed: int = 0) -> Anatomy:
-    """Prepare a head; `seed` draws where its fat and marrow are."""
-    texture = smooth_noise(head.tissue_kji.shape, 8 / head.grid.spacing_ijk_mm[0], np.random.default_rng((seed, 11)))
+def anatomy_of(head: Head) -> Anatomy:
+    """Prepare a head; where its fat and marrow are is the same each time."""
+    texture = smooth_noise(head.tissue_kji.shape, 8 / head.grid.spacing_ijk_mm[0], np.random.default_rng((0, 11)))
     tissue = head.tissue_kji.copy()
     soft = tissue == Coarse.SOFT
     coarse = every(head.grid, STEP)

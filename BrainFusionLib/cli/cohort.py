@@ -28,11 +28,11 @@ from BrainFusionLib.io.reading import is_folder
 from BrainFusionLib.settings import Device, OutputSettings, Preset, RegistrationSettings, Settings
 
 
-def add_to(commands: Any) -> None:
-    """Add the command to the parser's."""
+def add_to(commands: Any, line: str) -> None:
+    """Add the command to the parser's; `line` is its help in the list of commands."""
     command = commands.add_parser(
         "cohort",
-        help="register and fuse many pairs",
+        help=line,
         description="Register and fuse every case of a cohort. Resumable: stop it at any time, and run it again.",
         epilog="COHORT: a table with the columns case, ct, mri and, optionally, "
         f"{', '.join(OPTIONAL)} (landmarks: one file, or two with a | between them), with files relative to it; "

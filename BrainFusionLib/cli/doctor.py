@@ -123,11 +123,11 @@ class Found:
     ready: bool
 
 
-def add_to(commands: Any) -> None:
-    """Add the command to the parser's."""
+def add_to(commands: Any, line: str) -> None:
+    """Add the command to the parser's; `line` is its help in the list of commands."""
     doctor_command = commands.add_parser(
         "doctor",
-        help="list the packages installed, the device and the weights",
+        help=line,
         description="List what is installed, the device that would be used, and what would be slow and why.",
     )
     doctor_command.add_argument(

@@ -26,11 +26,11 @@ from BrainFusionLib.transform import Transform
 UNKNOWN = "not known"
 
 
-def add_to(commands: Any) -> None:
-    """Add the command to the parser's."""
+def add_to(commands: Any, line: str) -> None:
+    """Add the command to the parser's; `line` is its help in the list of commands."""
     command = commands.add_parser(
         "error",
-        help="expected error of a result at points and along lines",
+        help=line,
         description="Print the expected error of a result, and what it is at most at 9 of 10 such points, at points of "
         "the MRI and along lines between them.",
         epilog="Example: brainfusion error results --points plan.mrk.json --line entry target    Outside of the brain "

@@ -41,11 +41,11 @@ from BrainFusionLib.io.transform_writing import check_voxel_order
 from BrainFusionLib.settings import RegistrationSettings, Settings
 
 
-def add_to(commands: Any) -> None:
-    """Add the command to the parser's."""
+def add_to(commands: Any, line: str) -> None:
+    """Add the command to the parser's; `line` is its help in the list of commands."""
     fuse_command = commands.add_parser(
         "fuse",
-        help="register and fuse a CT and an MRI",
+        help=line,
         description="Register the CT to the MRI, and write a fused volume, on the MRI's or another grid, and a report.",
         epilog="Written to FOLDER: fused and ct_in_mri (volumes on the MRI's grid; mri, too, if --grid says another; "
         "with --reference ct fused, mri_in_ct and ct), ct_to_mri.tfm or mri_to_ct.tfm (the transform; "

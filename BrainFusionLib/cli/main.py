@@ -111,7 +111,7 @@ def make_parser(command: str | None = None) -> Parser:
 
     for name, line in COMMANDS.items():
         if command in (None, name):
-            importlib.import_module(f"BrainFusionLib.cli.{name}").add_to(commands)
+            importlib.import_module(f"BrainFusionLib.cli.{name}").add_to(commands, line)
         else:
             commands.add_parser(name, help=line)
     return parser

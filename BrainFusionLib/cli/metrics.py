@@ -36,11 +36,11 @@ MEANINGS = {
 }
 
 
-def add_to(commands: Any) -> None:
-    """Add the command to the parser's."""
+def add_to(commands: Any, line: str) -> None:
+    """Add the command to the parser's; `line` is its help in the list of commands."""
     parser = commands.add_parser(
         "metrics",
-        help="measure a fused image against its CT and MRI",
+        help=line,
         description="Measure a fused image: three pictures, three folders of pictures of the same names, or three "
         "volumes on one grid (fused and ct_in_mri as `brainfusion fuse` writes them, and the MRI).",
         epilog="The gates show whether the picture is faithful to CT and MRI; if one is missed, no other measure "

@@ -31,11 +31,11 @@ from BrainFusionLib.io.transform_writing import check_voxel_order
 from BrainFusionLib.settings import RegistrationSettings, Settings
 
 
-def add_to(commands: Any) -> None:
-    """Add the command to the parser's."""
+def add_to(commands: Any, line: str) -> None:
+    """Add the command to the parser's; `line` is its help in the list of commands."""
     register_command = commands.add_parser(
         "register",
-        help="register only, and write the transform",
+        help=line,
         description="Register the CT to the MRI, and write the transform (ITK text; MRI to CT points, LPS; with "
         "--reference ct the inverse).",
     )

@@ -20,11 +20,11 @@ from BrainFusionLib.console import say
 _LONGEST_DECISION_S = 0.7
 
 
-def add_to(commands: Any) -> None:
-    """Add the command to the parser's."""
+def add_to(commands: Any, line: str) -> None:
+    """Add the command to the parser's; `line` is its help in the list of commands."""
     command = commands.add_parser(
         "review",
-        help="approve or reject the cases of a cohort in the browser",
+        help=line,
         description="Show the cases of a cohort in the browser, the worst first, to be approved or rejected by the "
         "keyboard. Ends with Ctrl-C.",
         epilog=f"Decisions are added to {TABLE} in COHORT and to each result (see brainfusion sign). {NO_SIGNATURE} "

@@ -14,11 +14,11 @@ from BrainFusionLib.io import write_volume
 from BrainFusionLib.phantom import make_sample
 
 
-def add_to(commands: Any) -> None:
-    """Add the command to the parser's."""
+def add_to(commands: Any, line: str) -> None:
+    """Add the command to the parser's; `line` is its help in the list of commands."""
     command = commands.add_parser(
         "sample",
-        help="make a CT and an MRI to try everything on",
+        help=line,
         description="Write ct.nrrd and mri.nrrd: a head of this project's own making, simulated, in an unknown pose. "
         "Nothing is downloaded.",
         epilog="Example: brainfusion sample -o sample; brainfusion fuse sample/ct.nrrd sample/mri.nrrd -o results",

@@ -21,11 +21,11 @@ SENTENCES = {
 }
 
 
-def add_to(commands: Any) -> None:
-    """Add the command to the parser's."""
+def add_to(commands: Any, line: str) -> None:
+    """Add the command to the parser's; `line` is its help in the list of commands."""
     command = commands.add_parser(
         "sign",
-        help="approve or reject a result, or comment on it",
+        help=line,
         description="Note in a result and its report who approved or rejected it, when, and what exactly; or show "
         "whether that still holds.",
         epilog=f"{NO_SIGNATURE} A decision is about the inputs, the pose, and every file of the result, by sha256; if "

@@ -20,11 +20,11 @@ from BrainFusionLib.io.pictures import pair_names
 from BrainFusionLib.settings import Settings
 
 
-def add_to(commands: Any) -> None:
-    """Add the command to the parser's."""
+def add_to(commands: Any, line: str) -> None:
+    """Add the command to the parser's; `line` is its help in the list of commands."""
     parser = commands.add_parser(
         "slices",
-        help="fuse folders of registered 8-bit CT and MRI slices",
+        help=line,
         description="Fuse every pair of registered 8-bit greyscale slices with the same name into FOLDER/NAME.png.",
         epilog="Nothing is registered or resampled: both slices of a pair must have the same size. Results are "
         f"{WARNING}.",

@@ -16,11 +16,11 @@ from BrainFusionLib.io import write_text
 TABLE, PAGE = "validation.tsv", "validation.html"
 
 
-def add_to(commands: Any) -> None:
-    """Add the command to the parser's."""
+def add_to(commands: Any, line: str) -> None:
+    """Add the command to the parser's; `line` is its help in the list of commands."""
     command = commands.add_parser(
         "validate",
-        help="measure a cohort with landmarks against the errors stated",
+        help=line,
         description="Register and fuse every case of a cohort that has landmarks, and compare the bound stated for "
         "each with the error measured at its landmarks. Resumable.",
         epilog="COHORT: a table as for brainfusion cohort, with the column landmarks: one file, or two with a | "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from benchmarks.realism.brain_masks import dice
 from BrainFusionLib.intensity.brain import brain_mask
 from BrainFusionLib.intensity.inside import inside_skull
 from BrainFusionLib.phantom import BRAIN_TISSUES, Tissue, head_grid, make_phantom
@@ -28,10 +29,6 @@ def hu(head):
     found = inside_skull(head[0].ct(GRID, noise_hu=4.0))
     assert found is not None
     return found.hu_on(GRID)
-
-
-def dice(a, b):
-    return 2 * np.count_nonzero(a & b) / (np.count_nonzero(a) + np.count_nonzero(b))
 
 
 @pytest.mark.parametrize(("contrast", "csf"), [("T1", "dark"), ("T2", "bright")])

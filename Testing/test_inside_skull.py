@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from benchmarks.realism.brain_masks import dice
 from BrainFusionLib.geometry import Grid, apply_affine, rotation_matrix
 from BrainFusionLib.intensity.inside import inside_skull
 from BrainFusionLib.intensity.openings import air_ml, holes_cm2, upright
@@ -43,10 +44,6 @@ def opened(head, radius_mm):
     ct, labels = head
     hole = near(on_skull(labels), radius_mm) & (ct.array_kji > 200)
     return ct.with_array(np.where(hole, np.float32(40), ct.array_kji))
-
-
-def dice(a, b):
-    return 2 * np.count_nonzero(a & b) / (np.count_nonzero(a) + np.count_nonzero(b))
 
 
 def truth(labels):

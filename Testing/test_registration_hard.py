@@ -18,12 +18,7 @@ from BrainFusionLib.settings import RegistrationSettings
 from BrainFusionLib.transform import RigidTransform
 from BrainFusionLib.verdict.measures import is_mirrored
 from BrainFusionLib.volume import Volume
-
-FAST = RegistrationSettings.preset("fast")
-
-
-def worst_error_mm(pair: PhantomPair, found: RigidTransform) -> float:
-    return float(target_registration_errors_mm(found, pair.transform, pair.target_points()).max())
+from Testing.test_registration import FAST, worst_error_mm
 
 
 @pytest.fixture(scope="module")

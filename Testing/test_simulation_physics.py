@@ -23,6 +23,7 @@ from simulation.physics.sampling_torch import pulled, read_out
 from simulation.physics.slices import slice_profile, slice_stack
 from simulation.physics.strengths import CtProtocol, MriProtocol, MriScanner, Patient, Strengths
 from simulation.tissues import BONE, BRAIN, Coarse
+from Testing.test_simulation_cases import values_at
 
 COARSE_MM = 3.0
 FAST_MRI = MriProtocol(pixel_mm=3.0, thickness_mm=3.0, snr=200.0, bias=1.0)
@@ -57,7 +58,7 @@ def test_plain_case_is_its_anatomy(head: Head) -> None:
     assert max(case.anatomy_mm) < 1e-9
     assert case.brain_shift_mm.max() == 0
     np.testing.assert_array_equal(case.truth.movement.tissue_kji, anatomy_of(head).head.tissue_kji)
-    shown = sampled(case.mri, case.points_lps_mm)
+    shown = values_at(case.mri, case.points_lps_mm)
     of_head = head.tissue_at(case.points_lps_mm + case.truth.magnet.isocentre_lps_mm)
     white, grey = (np.median(shown[of_head == tissue]) for tissue in (Coarse.WHITE, Coarse.GREY))
     assert white > 1.1 * grey
@@ -73,8 +74,8 @@ def test_true_pose_maps_the_skull_exactly(head: Head) -> None:
 def test_skull_in_the_ct_lies_where_the_truth_says(head: Head) -> None:
     case = case_with(head, Patient(jaw_deg=8, shift_mm=8))
     # The grid of this skull is coarse: its middle layers are bone, whatever lies around.
-    hu = sampled(case.ct, case.truth.skull_in_ct(anatomy_of(head).skull_points_lps_mm))
-    away = sampled(case.ct, case.truth.skull_in_ct(anatomy_of(head).skull_points_lps_mm) + np.array([0, 15.0, 0]))
+    hu = values_at(case.ct, case.truth.skull_in_ct(anatomy_of(head).skull_points_lps_mm))
+    away = values_at(case.ct, case.truth.skull_in_ct(anatomy_of(head).skull_points_lps_mm) + np.array([0, 15.0, 0]))
     assert np.mean(hu > 250) > 0.9
     assert np.mean(away > 250) < 0.5
 
@@ -284,9 +285,3 @@ def test_kinds_are_known() -> None:
     assert draw_plain(1).effects == ()
     with pytest.raises(ValueError, match="there is no kind of case 'nothing'"):
         draw_kind("nothing", 1)
-
-
-def sampled(volume: Volume, points_lps_mm: np.ndarray) -> np.ndarray:
-    ijk = np.rint(points_lps_mm @ volume.grid.ijk_from_lps[:3, :3].T + volume.grid.ijk_from_lps[:3, 3]).astype(int)
-    i, j, k = np.clip(ijk, 0, np.array(volume.grid.size_ijk) - 1).T
-    return volume.array_kji[k, j, i]

@@ -11,6 +11,7 @@ segmentation under no transform, and gives it the voxels of where the volume is 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -18,6 +19,7 @@ import slicer
 import slicer.util
 import vtk
 
+from BrainFusionLib.geometry import FloatArray
 from BrainFusionSlicer import ownership
 
 # References of the module's parameter node: the point lists of the CT's landmarks and of the MRI's, and the volumes
@@ -26,6 +28,8 @@ LIST_ROLES = ("BrainFusion.CTPoints", "BrainFusion.MRIPoints")
 VOLUME_ROLES = ("BrainFusion.CTPointsOf", "BrainFusion.MRIPointsOf")
 # Axes are the same that differ by less, in radians: a header rounds them, and a registration turns by more.
 MOST_TURNED = 1e-3
+# On the segmentation of a bone: the axes of its voxels as it was made, in its own frame.
+AXES_ATTRIBUTE = "BrainFusion.Axes"
 
 
 def companions_of(
@@ -51,10 +55,10 @@ def companions_of(
         # What stands under a result's transform is that of the volume which it moved.
         if parent is not None and parent.GetID() not in above_fixed and ownership.role_of(parent) is None:
             belonging += _all_under(parent)
-    users = [node for node in belonging if not ownership.is_made_here(node)]
+        belonging = [node for node in belonging if not ownership.is_made_here(node)] + _bones_of(moved)
     found = {
         node.GetID(): node
-        for node in (*users, *_bones_of(moved))
+        for node in belonging
         if node.GetParentTransformNode() == parent and node not in (moved, fixed) and node.GetID() not in above_fixed
     }
     return list(found.values())
@@ -112,28 +116,46 @@ def _has_axes_of(segmentation: slicer.vtkMRMLSegmentationNode, volume: slicer.vt
 
     Else it was drawn while a result had moved the volume, or was hardened since.
     """
+    drawn = _axes_of(segmentation)
+    if drawn is None:
+        return True
+    matrix = vtk.vtkMatrix4x4()
+    volume.GetIJKToRASMatrix(matrix)
+    own = slicer.util.arrayFromVTKMatrix(matrix)[:3, :3]
+    first, second = (columns / np.linalg.norm(columns, axis=0) for columns in (own, drawn))
+    turned = np.abs(np.linalg.inv(first) @ second)  # in another order, or turned round, they are the same
+    return bool(np.allclose(turned, np.round(turned), rtol=0, atol=MOST_TURNED))
+
+
+def _axes_of(segmentation: slicer.vtkMRMLSegmentationNode) -> FloatArray | None:
+    """Return the axes of a segmentation's voxels, or of those that will be drawn, in its own frame, 3x3, RAS mm."""
     image = slicer.vtkOrientedImageData()
     content = segmentation.GetSegmentation()
     labels = content.GetNthSegment(0).GetRepresentation("Binary labelmap") if content.GetNumberOfSegments() else None
     geometry = content.GetConversionParameter(slicer.vtkSegmentationConverter.GetReferenceImageGeometryParameterName())
     if labels is None and not slicer.vtkSegmentationConverter.DeserializeImageGeometry(geometry, image, False):
-        return True
-    own, drawn = vtk.vtkMatrix4x4(), vtk.vtkMatrix4x4()
-    volume.GetIJKToRASMatrix(own)
-    (labels or image).GetImageToWorldMatrix(drawn)
-    axes = [slicer.util.arrayFromVTKMatrix(matrix)[:3, :3] for matrix in (own, drawn)]
-    first, second = (columns / np.linalg.norm(columns, axis=0) for columns in axes)
-    turned = np.abs(np.linalg.inv(first) @ second)  # in another order, or turned round, they are the same
-    return bool(np.allclose(turned, np.round(turned), rtol=0, atol=MOST_TURNED))
+        return None
+    matrix = vtk.vtkMatrix4x4()
+    (labels or image).GetImageToWorldMatrix(matrix)
+    axes: FloatArray = slicer.util.arrayFromVTKMatrix(matrix)[:3, :3]
+    return axes
+
+
+def note_axes(bone: slicer.vtkMRMLSegmentationNode) -> None:
+    """Note the axes of a bone as it was made: one that is hardened is where it is for good."""
+    axes = _axes_of(bone)
+    bone.SetAttribute(AXES_ATTRIBUTE, None if axes is None else json.dumps(axes.ravel().tolist()))
 
 
 def _bones_of(volume: slicer.vtkMRMLScalarVolumeNode) -> list[slicer.vtkMRMLTransformableNode]:
-    """Return what this module has made as the bone of a CT: it is where the CT is."""
+    """Return what this module has made as the bone of a CT, and what is still as it was put beside it."""
     return [
         node
         for node in ownership.nodes_of(volume.GetScene(), ownership.CLASSES[ownership.BONE])
         if ownership.role_of(node) == ownership.BONE
         and node.GetNodeReferenceID(ownership.MOVED_CT_ROLE) == volume.GetID()
+        and (axes := _axes_of(node)) is not None
+        and np.allclose(json.loads(node.GetAttribute(AXES_ATTRIBUTE) or "[0]"), axes.ravel(), rtol=0, atol=MOST_TURNED)
     ]
 
 

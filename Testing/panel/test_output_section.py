@@ -220,6 +220,17 @@ def test_the_bone_is_where_the_ct_is_whatever_moves_it(chosen, nodes, runner, re
     assert bone.GetParentTransformNode() is None
 
 
+def test_a_bone_that_was_hardened_is_not_moved_again(chosen, runner):
+    ui = chosen.ui
+    ui.boneCheckBox.click()
+    ui.fuseButton.click()
+    (bone,) = slicer.util.getNodesByClass("vtkMRMLSegmentationNode")
+    bone.HardenTransform()
+    for button in (ui.showUnregisteredButton, ui.showUnregisteredButton, ui.undoButton, ui.registerButton):
+        button.click()
+        assert bone.GetParentTransformNode() is None
+
+
 def test_a_grid_of_a_scene_that_is_not_offered_becomes_the_default(panel):
     panel._parameterNode.parameterNode.SetParameter("outputGrid", "mm_7")
     panel.exit()

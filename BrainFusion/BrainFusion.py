@@ -68,6 +68,7 @@ from BrainFusionSlicer.choices import Align, Device, Preset, Rule, Start  # noqa
 from BrainFusionSlicer.panel_fusing import FusingControls  # noqa: E402
 from BrainFusionSlicer.panel_review import ReviewControls  # noqa: E402
 from BrainFusionSlicer.posing import PosingLogic  # noqa: E402
+from BrainFusionSlicer.registered_ct import Standing  # noqa: E402
 from BrainFusionSlicer.review import View  # noqa: E402
 from BrainFusionSlicer.sections import add_sections  # noqa: E402
 from BrainFusionSlicer.selftest import BrainFusionTest  # noqa: E402
@@ -157,8 +158,7 @@ class BrainFusionWidget(FusingControls, ReviewControls, ScriptedLoadableModuleWi
         VTKObservationMixin.__init__(self)
         self.logic, self.sections = None, []  # the latter: the panel's further parts
         self._parameterNode = self._parameterNodeGuiTag = None
-        self._outcome = None  # of the last fusion
-        self._unseen = None  # the same, until it has been shown
+        self._unseen = None  # the fused volume of the last fusion, until it has been shown
         self._pair = (None, None)  # ids of the CT and the MRI that the outputs were chosen for
         self._drawn = None  # the choice that is shown
         self._notice = ""  # what happened last, until something else is chosen
@@ -245,7 +245,7 @@ class BrainFusionWidget(FusingControls, ReviewControls, ScriptedLoadableModuleWi
     # ---- the scene --------------------------------------------------------------------------------------------------
 
     def onSceneStartClose(self, caller, event) -> None:
-        self._outcome = self._unseen = self._showing = None
+        self._unseen = self._showing = None
         self._pair, self._drawn = (None, None), None
         self._view = View.FUSED
         self._isSuggesting = True
@@ -275,8 +275,8 @@ class BrainFusionWidget(FusingControls, ReviewControls, ScriptedLoadableModuleWi
     def onNodeAboutToBeRemoved(self, scene, event, node) -> None:
         """Choose none where the node is chosen: by itself its selector would choose a neighbour, a user's volume."""
         self._permitted.withdraw(node)
-        if self._outcome is not None and node == self._outcome.fusedVolume:
-            self._outcome = self._unseen = None  # it has voxels, too
+        if node == self._unseen:
+            self._unseen = None
         if scene.IsClosing():
             return
         if node.IsA("vtkMRMLScriptedModuleNode"):
@@ -371,11 +371,17 @@ class BrainFusionWidget(FusingControls, ReviewControls, ScriptedLoadableModuleWi
             suspicion=self.whatIsSuspicious,
             view=self._view,
         )
-        if self._parameterNode and self._view in self._state.not_viewable and self._view is not View.FUSED:
+        if self._parameterNode and self._view is not View.FUSED and not self._isViewed():
             self.leaveView()
         panel_state.draw(self.ui, self._state)
         for section in self.sections:
             section.update()
+
+    def _isViewed(self) -> bool:
+        """Say whether the view that was chosen can be shown still; the unregistered one goes with what is shown."""
+        if self._view is View.UNREGISTERED:  # somebody else may have moved the volume
+            return self._state.standing is Standing.SHOWN_UNREGISTERED
+        return self._view not in self._state.not_viewable
 
     def followChoice(self) -> None:
         """Choose the outputs of a pair that has just been chosen, and forget what was said about another choice."""

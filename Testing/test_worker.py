@@ -342,6 +342,28 @@ def test_the_worker_ends_when_its_parent_is_gone():
     child.stdout.close()
 
 
+def test_the_workers_numpy_multiplies_on_one_thread():
+    """OpenBLAS asks for its threads once, when numpy is loaded: what is imported ahead of that must not load it."""
+    watched = """
+import os, runpy, sys
+
+class Watching:
+    def find_spec(self, name, path=None, target=None):
+        if name == "numpy" and not told:
+            told.append(os.environ.get("OPENBLAS_NUM_THREADS"))
+            sys.stderr.write(f"numpy with {told[0]} threads\\n")
+
+told = []
+sys.meta_path.insert(0, Watching())
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("OPENBLAS")}
+    command = [sys.executable, "-c", watched, worker.__file__, str(ROOT)]
+    ended = subprocess.run(command, input=b"", capture_output=True, env=environment, check=True)
+    assert b"numpy with 1 threads" in ended.stderr, ended.stderr
+
+
 def test_a_job_arrives_whole(tmp_path, inputs):
     mask = RawVolume(np.ones(inputs.mri.array_kji.shape, np.uint8), inputs.mri.lps_from_ijk, None, "mask")
     request = Request(

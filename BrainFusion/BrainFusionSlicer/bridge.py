@@ -321,11 +321,7 @@ def carried_by(
     if moved is not None:
         # A result of ours: what else the user put under it shall move with its volume.
         return None if moved == volume else moved
-    for node in ownership.nodes_of(volume.GetScene(), "vtkMRMLTransformableNode"):
-        is_temporary = node.GetHideFromEditors() and not node.GetSaveWithScene()
-        if node != volume and not is_temporary and node.GetParentTransformNode() == transform_node:
-            return node
-    return None
+    return next((node for node in registered_ct.left_under(transform_node) if node != volume), None)
 
 
 def _transform_to_write(
@@ -341,7 +337,7 @@ def _transform_to_write(
     if why_not is not None:
         raise GeometryError(f"{why_not}.")
     node = into if into is not None else ownership.find_transform(ct_node, mri_node, reference)
-    if node is None:
+    if node is None or registered_ct.is_left_with_others(node):
         node = ct_node.GetScene().AddNewNodeByClass("vtkMRMLLinearTransformNode", name)
     words = ("MRI", "CT") if reference == "ct" else ("CT", "MRI")
     parent = users_parent(moved)

@@ -87,8 +87,12 @@ def changes_between(names: tuple[str, str], before: tuple[Fingerprint, ...], now
     both = list(zip(before, now, strict=True))
     changes = [change for name, pair in zip(names, both, strict=True) for change in changes_of(name, *pair)]
     if not changes and not all(is_same_place(was.seen_mm, is_now.seen_mm) for was, is_now in both):
-        changes.append(_("{ct} and {mri} were moved against each other.").format(ct=names[0], mri=names[1]))
+        changes.append(_moved(*names))
     return changes
+
+
+def _moved(ct: str, mri: str) -> str:
+    return _("{ct} and {mri} were moved against each other.").format(ct=ct, mri=mri)
 
 
 def note_place(output: slicer.vtkMRMLScalarVolumeNode, mri: slicer.vtkMRMLScalarVolumeNode) -> None:
@@ -120,6 +124,20 @@ def changes_of_result(
     verdict = stored_on(result)
     changes = [] if verdict is None else changes_since(verdict, ct, mri)
     return changes or [change for made in outputs_of(result, ct, mri) for change in _changes_of_output(made, mri)]
+
+
+def why_older(
+    result: slicer.vtkMRMLNode | None, ct: slicer.vtkMRMLScalarVolumeNode, mri: slicer.vtkMRMLScalarVolumeNode
+) -> str | None:
+    """Say why a fused volume is not of the pair as it is now, which was judged since, or return None."""
+    changes, verdict = changes_of_result(result, ct, mri), stored_on(result)
+    of_pair = [] if verdict is None else changes_since(verdict, ct, mri)
+    if of_pair and of_pair != [_moved(ct.GetName(), mri.GetName())]:
+        return _("{change} The fused volume is older: fuse again.").format(change=of_pair[0])
+    if not of_pair and any(is_edited(made) for made in outputs_of(result, ct, mri)):
+        return changes[0]
+    older = _("The fused volume shows an earlier pose: fuse again (Registration: Skip keeps this pose).")
+    return older if changes else None
 
 
 def outputs_of(result: slicer.vtkMRMLNode | None, ct: slicer.vtkMRMLNode, mri: slicer.vtkMRMLNode) -> list:

@@ -85,7 +85,7 @@ class FusingControls:
 
     def startFusion(self) -> None:
         parameters = self._parameterNode
-        self._outcome = self._unseen = None
+        self._unseen = None
         if self._state.standing is Standing.SHOWN_UNREGISTERED:
             registered_ct.bring_again(parameters.ctVolume, parameters.mriVolume)
         self.putAwayReview()
@@ -170,7 +170,7 @@ class FusingControls:
         if error is not None:
             self.showError(error)
             return
-        self._outcome = self._unseen = outcome
+        self._unseen = outcome.fusedVolume
         self._permitted.clear()
         # Also while another module is shown: the choice is there when the panel is entered.
         parameters = self._parameterNode or self.logic.getParameterNode()

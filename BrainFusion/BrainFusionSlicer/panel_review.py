@@ -27,8 +27,8 @@ class ReviewControls:
 
     def showUnseen(self) -> None:
         """Show the result of a fusion that has not been shown yet, if its pair is chosen and nothing was removed."""
-        outcome, self._unseen = self._unseen, None
-        if outcome is not None and self._parameterNode and outcome.fusedVolume == self.registeredNodes()[0]:
+        fused, self._unseen = self._unseen, None
+        if fused is not None and self._parameterNode and fused == self.registeredNodes()[0]:
             self.showView(View.FUSED)
 
     def registeredNodes(self) -> tuple:
@@ -92,8 +92,8 @@ class ReviewControls:
 
     def leaveView(self) -> None:
         """Show something else in the place of a view that does not apply any more."""
-        self.putAwayReview()
         self._view = View.CT if View.CT not in self._state.not_viewable else View.FUSED
+        self.putAwayReview()
         self._state = replace(self._state, view=self._view)
 
     def putAwayReview(self) -> None:
@@ -154,6 +154,8 @@ class ReviewControls:
 
     def onPairModified(self, caller, event) -> None:
         ct = self.registeredNodes()[1]
-        if ct is not None and self._view is View.CT:
+        if self._view is View.UNREGISTERED and self._parameterNode:
+            ct = self._parameterNode.ctVolume
+        if ct is not None and self._view in (View.CT, View.UNREGISTERED):
             review.follow(ct)
         self.updatePanel()

@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import slicer
-from slicer.i18n import tr as _
 
 from BrainFusionSlicer import currency, ownership, registered_ct
 from BrainFusionSlicer.currency import StoredVerdict
@@ -64,11 +63,8 @@ def shown(
     best = next((one for one in judged if not one.changes), judged[0] if judged else Shown())
     if best.stored is None or best.is_of_fused or best.changes or of_fused is None or not judged[-1].changes:
         return best
-    older = _("The fused volume shows an earlier pose: fuse again (Registration: Skip keeps this pose).")
-    is_edited = any(currency.is_edited(made) for made in currency.outputs_of(fused, ct, mri))
-    if is_edited and not currency.changes_since(of_fused, ct, mri):
-        older = judged[-1].changes[0]
-    card = replace(best.stored.card, findings=(*best.stored.card.findings, older))
+    older = currency.why_older(fused, ct, mri)
+    card = replace(best.stored.card, findings=(*best.stored.card.findings, *filter(None, [older])))
     return replace(best, stored=replace(best.stored, card=card))
 
 

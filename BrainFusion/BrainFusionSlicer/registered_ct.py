@@ -64,10 +64,7 @@ def put_under(
     transform.RemoveAttribute(SHOWN_ATTRIBUTE)
     transform.SetNodeReferenceID(FORMER_PARENT_ROLE, _id_of(parent))
     transform.SetAttribute(FORMER_PARENT_ATTRIBUTE, None if parent is None else parent.GetName())
-    known = {node.GetID() for node in _companions(transform)}
-    for node in companions:
-        if node.GetID() not in known:
-            transform.AddNodeReferenceID(COMPANION_ROLE, node.GetID())
+    _note_companions(transform, [*_companions_under(transform, transform), *companions])
     for node in (moved, *companions, *results):
         node.SetAndObserveTransformNodeID(transform.GetID())
 
@@ -177,7 +174,29 @@ def users_parent(node: slicer.vtkMRMLTransformableNode) -> slicer.vtkMRMLTransfo
 def moved_with(volume: slicer.vtkMRMLScalarVolumeNode) -> int:
     """Return how many of the user's nodes are moved with a registered volume."""
     ours = result_transform_of(volume)
-    return 0 if ours is None else len(list(_companions_under(ours, ours)))
+    return 0 if ours is None else sum(not ownership.is_made_here(node) for node in _companions_under(ours, ours))
+
+
+def is_left_with_others(transform: slicer.vtkMRMLLinearTransformNode) -> bool:
+    """Say whether a result's volume has left its transform, hardened or put elsewhere, and something else has not.
+
+    Writing another pose into it would move what was left.
+    """
+    moved = ownership.moved_of(transform)
+    if moved is None or not transform.GetAttribute(GEOMETRY_ATTRIBUTE) or moved.GetParentTransformNode() == transform:
+        return False
+    was_undone = _is_as_registered(moved, transform) and moved.GetParentTransformNode() == former_parent(transform)
+    return not was_undone and bool(left_under(transform))
+
+
+def left_under(transform: slicer.vtkMRMLTransformNode) -> list[slicer.vtkMRMLTransformableNode]:
+    """Return the nodes under a transform that are not temporary."""
+    return [
+        node
+        for node in ownership.nodes_of(transform.GetScene(), "vtkMRMLTransformableNode")
+        if node.GetParentTransformNode() == transform
+        and not (node.GetHideFromEditors() and not node.GetSaveWithScene())
+    ]
 
 
 def can_be_taken_back(volume: slicer.vtkMRMLScalarVolumeNode) -> bool:
@@ -212,8 +231,9 @@ def take_back(volume: slicer.vtkMRMLScalarVolumeNode, to_look: bool = False) -> 
     ours = result_transform_of(volume)
     if to_look:
         ours.SetAttribute(SHOWN_ATTRIBUTE, "true")
-    parent = former_parent(ours)
-    for node in (volume, *_companions_under(ours, ours), *results_in_frame_of(volume, ours)):
+    parent, companions = former_parent(ours), _companions_under(ours, ours)
+    _note_companions(ours, companions)
+    for node in (volume, *companions, *results_in_frame_of(volume, ours)):
         node.SetAndObserveTransformNodeID(_id_of(parent))
     return True
 
@@ -235,7 +255,9 @@ def bring_again(ct: slicer.vtkMRMLScalarVolumeNode, mri: slicer.vtkMRMLScalarVol
     results = results_in_frame_of(moved, parent)
     if any(node in results for node in (ours, *transforms_above(ours))):  # other results have put its partner onto it
         return False
-    for node in (moved, *_companions_under(ours, parent), *results):
+    companions = _companions_under(ours, parent)
+    _note_companions(ours, companions)
+    for node in (moved, *companions, *results):
         node.SetAndObserveTransformNodeID(ours.GetID())
     ours.RemoveAttribute(SHOWN_ATTRIBUTE)
     return True
@@ -272,6 +294,15 @@ def _companions(transform: slicer.vtkMRMLLinearTransformNode) -> Iterator[slicer
         node = transform.GetNthNodeReference(COMPANION_ROLE, index)
         if node is not None:
             yield node
+
+
+def _note_companions(
+    transform: slicer.vtkMRMLLinearTransformNode, nodes: Iterable[slicer.vtkMRMLTransformableNode]
+) -> None:
+    """Note what moves with a volume from now on: not what the user has taken away since, which is where he wants it."""
+    transform.RemoveNodeReferenceIDs(COMPANION_ROLE)
+    for node_id in dict.fromkeys(node.GetID() for node in nodes):
+        transform.AddNodeReferenceID(COMPANION_ROLE, node_id)
 
 
 def _companions_under(

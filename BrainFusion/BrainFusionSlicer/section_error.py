@@ -63,9 +63,10 @@ class ErrorSection(Section):
             if card.colour == "red":
                 return _("The verdict is red: no error is stated")
             return _("What is shown is not what was judged")
-        if currency.changes_of_result(fused, self.panel._parameterNode.ctVolume, mri):  # judged in another pose since
+        older = currency.why_older(fused, self.panel._parameterNode.ctVolume, mri)
+        if older is not None:  # something else was judged since
             self._found = self._source = None
-            return _("The fused volume shows an earlier pose. Fuse again")
+            return older
         names = error_here.decisions.RESULT_ATTRIBUTE, error_here.FRAME_ATTRIBUTE
         source = (*(fused.GetAttribute(name) for name in names), mri.GetID())
         if self._source != source:

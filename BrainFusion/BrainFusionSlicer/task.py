@@ -28,7 +28,7 @@ from BrainFusionSlicer import (
     segmentations,
     verdict_text,
 )
-from BrainFusionSlicer.companions import linear_parent
+from BrainFusionSlicer.companions import linear_parent, note_axes
 from BrainFusionSlicer.fingerprint import is_same_place, place_of
 
 # Every fourth voxel along each axis is enough to find the middle of a head.
@@ -222,7 +222,10 @@ class Task:
             return bridge.store_transform(ct, mri, result.transform, _("CT to MRI"), into)
         name = _("MRI to CT") if self.reference == "ct" else _("CT to MRI")
         with pose_history.step(self.moved, what):
-            return bridge.move_ct_onto_mri(ct, mri, result.transform, name, into, self.reference)
+            made = bridge.move_ct_onto_mri(ct, mri, result.transform, name, into, self.reference)
+        if into is not None and made != into:
+            self._kept.append(_("{name} moves what was left under it").format(name=into.GetName()))
+        return made
 
     def printsJudged(self, result: Result, changed: list[str], moved: bool) -> tuple:
         """Return the fingerprints of what was judged: those of now, unless that is something else."""
@@ -299,11 +302,19 @@ class Task:
             segmentations.show_outline(node)
         ownership.mark(node, ownership.BONE, self.ctVolume, self.mriVolume, self.reference)
         labels = result.bone.labels
-        parent, lps_from_ijk = linear_parent(self.fixed), labels.grid.lps_from_ijk
+        parent, lps_from_ijk = self._parent_of_bone(), labels.grid.lps_from_ijk
         if self.reference == "ct":  # it is on the MRI's voxels, which are put onto the CT
             lps_from_ijk = result.transform.moving_from_fixed_lps @ lps_from_ijk
         segmentations.fill(node, labels.array_kji > 0, lps_from_ijk, parent, segmentations.BONE_COLOUR)
+        note_axes(node)
+        registered_ct.note_companion(self.ctVolume, node)
         return node
+
+    def _parent_of_bone(self):
+        """Return the CT's own transform, which the bone stands under, so that it is where the CT is, now and later."""
+        parent = self.ctVolume.GetParentTransformNode()
+        is_linear = parent is None or parent.IsTransformToWorldLinear()
+        return parent if is_linear else linear_parent(self.fixed)  # what is shown is a resampled CT
 
     def _is_new(self, node) -> bool:
         """Whether an output was not one of this pair's before: the user may have chosen a window for the others."""

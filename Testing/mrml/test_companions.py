@@ -124,10 +124,10 @@ def test_without_a_transform_children_and_segmentations_move(scene, pair, how):
 
 def test_a_transform_that_the_mri_is_under_too_is_not_the_cts_own(scene, pair):
     shared = transform(scene, "shared", turned_deg=10)
-    points = add(scene, "MarkupsFiducial", "points", shared)
-    segmentation = segmentation_of(scene, pair[0], shared)
     for node in pair:
         node.SetAndObserveTransformNodeID(shared.GetID())
+    points = add(scene, "MarkupsFiducial", "points", shared)
+    segmentation = segmentation_of(scene, pair[0], shared)
     before = world_of(points), world_of(segmentation), world_of(pair[1])
     bridge.move_ct_onto_mri(*pair, TRANSFORM)
     np.testing.assert_allclose(world_of(points), before[0])
@@ -175,6 +175,80 @@ def test_what_the_user_moved_since_stays_where_it_is(scene, pair):
     registered_ct.bring_again(ct, mri)
     assert first.GetParentTransformNode() == planning
     assert later.GetParentTransformNode() == result
+
+
+@pytest.mark.parametrize("undone", [False, True])
+@pytest.mark.parametrize("how", ["segmentation", "labels", "child", "own"])
+def test_what_was_made_on_the_registered_ct_stays_there_in_the_next_registration(scene, pair, how, undone):
+    """Slicer's Segment Editor draws under no transform, on the voxels of where its volume is shown."""
+    ct, mri = pair
+    own = transform(scene, "own", turned_deg=7) if how == "own" else None
+    ct.SetAndObserveTransformNodeID(None if own is None else own.GetID())
+    bridge.move_ct_onto_mri(ct, mri, TRANSFORM)
+    if how in ("segmentation", "labels"):
+        node = segmentation_of(scene, ct)
+    else:
+        node = add(scene, "MarkupsFiducial", "points", own)
+    if how == "child":
+        in_hierarchy_of(scene, ct, node)
+    if how == "labels":
+        image = slicer.vtkOrientedImageData()
+        content, key = node.GetSegmentation(), slicer.vtkSegmentationConverter.GetReferenceImageGeometryParameterName()
+        assert slicer.vtkSegmentationConverter.DeserializeImageGeometry(content.GetConversionParameter(key), image)
+        node.AddSegmentFromBinaryLabelmapRepresentation(image, "tumour", [1.0, 0.0, 0.0])
+        content.SetConversionParameter(key, "")
+    before = world_of(node)
+    if undone and how in ("segmentation", "labels"):
+        registered_ct.take_back(ct)
+    bridge.move_ct_onto_mri(ct, mri, TRANSFORM)
+    np.testing.assert_allclose(world_of(node), before)
+    assert registered_ct.moved_with(ct) == 0
+
+
+def test_what_was_taken_out_of_the_registered_frame_is_not_put_there_again(scene, pair):
+    ct, mri = pair
+    segmentation = segmentation_of(scene, ct)
+    bridge.move_ct_onto_mri(ct, mri, TRANSFORM)
+    segmentation.HardenTransform()
+    for _time in range(2):
+        registered_ct.take_back(ct, to_look=True)
+        registered_ct.bring_again(ct, mri)
+    assert segmentation.GetParentTransformNode() is None
+    registered_ct.take_back(ct)
+    bridge.move_ct_onto_mri(ct, mri, TRANSFORM)
+    assert segmentation.GetParentTransformNode() is None
+
+
+@pytest.mark.parametrize("how", ["moved with it", "put there by the user"])
+@pytest.mark.parametrize("left", ["hardened", "put elsewhere"])
+def test_a_transform_that_the_ct_has_left_is_not_written_while_something_is_under_it(scene, pair, how, left):
+    ct, mri = pair
+    segmentation = segmentation_of(scene, ct)
+    first = bridge.move_ct_onto_mri(ct, mri, TRANSFORM)
+    if how == "put there by the user":
+        scene.RemoveNode(segmentation)
+        segmentation = add(scene, "Model", "electrode", first)
+    before = world_of(segmentation)
+    if left == "hardened":
+        ct.HardenTransform()
+    else:
+        ct.SetAndObserveTransformNodeID(transform(scene, "elsewhere").GetID())
+    second = bridge.move_ct_onto_mri(ct, mri, RigidTransform.identity())
+    assert second != first
+    assert ct.GetParentTransformNode() == second
+    np.testing.assert_allclose(world_of(segmentation), before)
+    assert bridge.move_ct_onto_mri(ct, mri, TRANSFORM) == second
+
+
+def test_a_copy_of_a_registered_ct_does_not_take_the_ct_along(scene, pair):
+    ct, mri = pair
+    segmentation = segmentation_of(scene, ct)
+    theirs = bridge.move_ct_onto_mri(ct, mri, TRANSFORM)
+    copy = scene.AddNewNodeByClass("vtkMRMLScalarVolumeNode")
+    copy.Copy(ct)
+    bridge.move_ct_onto_mri(copy, mri, TRANSFORM)
+    assert ct.GetParentTransformNode() == segmentation.GetParentTransformNode() == theirs
+    assert registered_ct.standing_of(ct, mri) is Standing.REGISTERED
 
 
 def test_moving_the_mris_transform_moves_all_and_keeps_the_alignment(scene, pair):

@@ -353,6 +353,39 @@ def test_a_loaded_scene_has_the_verdict_and_the_pairs_outputs(module, calls, pai
     assert module.panel_state.currency.changes_since(stored, ct, mri) == ["The voxels of T1 were changed."]
 
 
+@pytest.mark.parametrize("suffix", [".nii.gz", ".nii"])
+def test_a_scene_whose_volumes_are_nifti_files_keeps_verdict_and_undo(module, calls, pair, tmp_path, suffix):
+    """Headers of NIfTI have the geometry in single precision; the heads are oblique, and far from the origin."""
+    turned = vtk.vtkTransform()
+    turned.Translate(-312.3, 251.7, -804.1)
+    turned.RotateWXYZ(23.0, 1, 2, 3)
+    turned.Scale(0.47, 0.47, 0.9)
+    for node in pair:
+        node.SetIJKToRASMatrix(turned.GetMatrix())
+    module.BrainFusionLogic().process(*pair, resampledCTVolume=True)
+    for n, node in enumerate(module.ownership.nodes_of(slicer.mrmlScene, "vtkMRMLScalarVolumeNode")):
+        storage = node.CreateDefaultStorageNode()
+        storage.UnRegister(None)
+        slicer.mrmlScene.AddNode(storage)
+        node.SetAndObserveStorageNodeID(storage.GetID())
+        storage.SetFileName(str(tmp_path / f"volume{n}{suffix}"))
+        assert storage.WriteData(node)
+    path = str(tmp_path / "scene.mrml")
+    assert slicer.mrmlScene.Commit(path)
+    slicer.mrmlScene.Clear()
+    slicer.mrmlScene.SetURL(path)
+    assert slicer.mrmlScene.Connect()
+    ct, mri = (slicer.mrmlScene.GetFirstNodeByName(name) for name in ("CT 1", "T1"))
+    fused = module.ownership.find_output("fused", ct, mri)
+    assert ".nii" in fused.GetStorageNode().GetFileName()
+    assert module.panel_state.currency.stored_on(fused) is not None
+    assert module.panel_state.currency.changes_of_result(fused, ct, mri) == []
+    assert not module.panel_state.currency.is_edited(module.ownership.find_output("ct", ct, mri))
+    assert module.registered_ct.standing_of(ct, mri) is module.registered_ct.Standing.REGISTERED
+    assert module.registered_ct.take_back(ct)
+    assert ct.GetParentTransformNode() is None
+
+
 def test_a_warp_between_the_corners_is_noticed(module, pair):
     ct, mri = pair
     before = module.panel_state.currency.prints_of(ct, mri)

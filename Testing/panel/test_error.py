@@ -44,7 +44,7 @@ def asking(panel, nodes, made, application):
     slicer.mrmlScene.AddNode(crosshair)
     application.processEvents()  # chooses the pair
     panel.ui.fuseButton.click()
-    assert panel._outcome is not None, panel.ui.statusLabel.text
+    assert panel.lastOutcome is not None, panel.ui.statusLabel.text
     return panel, crosshair
 
 

@@ -156,18 +156,53 @@ def test_a_fused_volume_that_its_mri_has_left_is_stale_though_the_pose_is_right(
 def test_what_moved_with_the_ct_is_not_taken_to_where_the_ct_was_put_since(fused, nodes):
     panel, _volume = fused
     ct, ours = nodes[0], nodes[0].GetParentTransformNode()
-    bone = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", "plate")
-    bone.SetReferenceImageGeometryParameterFromVolumeNode(ct)
     panel.ui.undoButton.click()
+    plate = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", "plate")
+    plate.SetReferenceImageGeometryParameterFromVolumeNode(ct)
     panel.ui.registerButton.click()
-    assert bone.GetParentTransformNode() == ours
+    assert plate.GetParentTransformNode() == ours
+    pose = slicer.util.arrayFromTransformMatrix(ours)
     mine = slicer.mrmlScene.AddNewNodeByClass(TRANSFORM, "mine")
     ct.SetAndObserveTransformNodeID(mine.GetID())
     panel.ui.registerButton.click()
+    assert "CT to MRI moves what was left under it: it was kept, and a new one" in panel.ui.statusLabel.text
     while panel.ui.undoButton.isVisible():
         panel.ui.undoButton.click()
     assert ct.GetParentTransformNode() == mine
-    assert bone.GetParentTransformNode() is None
+    assert plate.GetParentTransformNode() == ours
+    np.testing.assert_array_equal(slicer.util.arrayFromTransformMatrix(ours), pose)
+
+
+def test_a_segmentation_drawn_on_the_registered_ct_stays_where_it_was_drawn(fused, nodes):
+    """The Segment Editor puts it under no transform; the next fusion has nothing to move."""
+    panel, _volume = fused
+    drawn = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", "tumour")
+    drawn.SetReferenceImageGeometryParameterFromVolumeNode(nodes[0])
+    for button in (panel.ui.fuseButton, panel.ui.refineButton, panel.ui.undoButton, panel.ui.registerButton):
+        button.click()
+        assert drawn.GetParentTransformNode() is None
+
+
+def test_a_ct_that_comes_back_while_it_is_shown_unregistered_is_shown_where_it_is(fused, nodes, tmp_path):
+    """A scene that is added, or the user in the Transforms module, puts it under its transform again."""
+    panel, _volume = fused
+    ct, ours, ui = nodes[0], nodes[0].GetParentTransformNode(), panel.ui
+    path = str(tmp_path / "other.mrb")
+    assert slicer.mrmlScene.WriteToMRB(path)
+    view = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSliceCompositeNode")
+    for come_back in (
+        lambda: ct.SetAndObserveTransformNodeID(ours.GetID()),
+        lambda: slicer.mrmlScene.ReadFromMRB(path, False),
+    ):
+        ui.showUnregisteredButton.click()
+        assert ct.GetParentTransformNode() is None
+        come_back()
+        assert ct.GetParentTransformNode() == ours
+        shown = slicer.mrmlScene.GetNodeByID(view.GetForegroundVolumeID())
+        assert shown.GetParentTransformNode() is not None, "the unregistered CT is shown beside the verdict"
+        assert not ui.showUnregisteredButton.checked
+        ui.ctSelector.setCurrentNode(ct)
+        ui.mriSelector.setCurrentNode(nodes[1])
 
 
 def test_a_transform_that_was_allowed_and_then_hardened_with_one_that_is_not_linear_is_asked_about_again(chosen):
@@ -338,9 +373,9 @@ def test_the_voxels_of_a_closed_scene_are_let_go_of(panel):
     assert [one() for one in there] == [None] * len(there)
 
 
-def test_the_voxels_of_a_result_that_is_deleted_are_let_go_of(fused):
-    panel, node = fused
-    result = weakref.ref(panel._outcome.result)
-    slicer.mrmlScene.RemoveNode(node)
+def test_the_voxels_of_a_result_are_in_the_scene_alone(fused):
+    panel, _node = fused
+    result = weakref.ref(panel.lastOutcome.result)
+    panel.lastOutcome = None
     gc.collect()
     assert result() is None

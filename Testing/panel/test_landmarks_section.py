@@ -95,7 +95,7 @@ def test_landmarks_reach_the_library_in_the_frames_of_the_volumes(measured, node
         assert sent.names == ("P1", "P2", "P3", "P4")
         np.testing.assert_allclose(sent.ct_lps_mm, expected[0], atol=1e-9)
         np.testing.assert_allclose(sent.mri_lps_mm, expected[1], atol=1e-9)
-    outcome = measured._outcome.result.landmarks
+    outcome = measured.lastOutcome.result.landmarks
     assert "4 landmarks: median" in ui.verdictFindingsLabel.text
     shown = dict(rows(measured))
     assert float(shown["P1"].split()[0]) == pytest.approx(outcome.points[0].residual_mm, abs=0.06)

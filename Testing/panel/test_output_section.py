@@ -10,6 +10,7 @@ import pydicom
 import pytest
 import slicer
 import slicer.util
+import vtk
 from PySide6 import QtTest
 
 from BrainFusionLib import read_transform
@@ -163,11 +164,16 @@ def test_the_bone_is_a_segmentation_of_the_pair_and_a_changed_one_is_kept(chosen
         chosen.ui.fuseButton.click()
         assert chosen.ui.statusLabel.text.startswith("Fused in"), chosen.ui.statusLabel.text
     (bone,) = slicer.util.getNodesByClass("vtkMRMLSegmentationNode")
-    assert (bone.GetName(), bone.GetParentTransformNode()) == ("bone of CT", above)
-    of_bone, of_mri = np.zeros(6), np.zeros(6)
-    bone.GetRASBounds(of_bone)
-    nodes[1].GetRASBounds(of_mri)
-    np.testing.assert_allclose(of_bone, of_mri, atol=1e-3)
+    assert (bone.GetName(), bone.GetParentTransformNode()) == ("bone of CT", nodes[0].GetParentTransformNode())
+    of_bone, of_mri = vtk.vtkMatrix4x4(), vtk.vtkMatrix4x4()
+    bone.GetSegmentation().GetNthSegment(0).GetRepresentation("Binary labelmap").GetImageToWorldMatrix(of_bone)
+    nodes[1].GetIJKToRASMatrix(of_mri)
+    worlds = [
+        slicer.util.arrayFromTransformMatrix(node.GetParentTransformNode(), toWorld=True)
+        @ slicer.util.arrayFromVTKMatrix(own)
+        for node, own in ((bone, of_bone), (nodes[1], of_mri))
+    ]
+    np.testing.assert_allclose(*worlds, atol=1e-6)
     assert bone.GetDisplayNode().GetVisibility2DOutline()
     assert not bone.GetDisplayNode().GetVisibility2DFill()
     bone.GetSegmentation().GetNthSegment(0).SetName("drilled")
@@ -178,6 +184,51 @@ def test_the_bone_is_a_segmentation_of_the_pair_and_a_changed_one_is_kept(chosen
     chosen.exit()
     chosen.enter()
     assert chosen.ui.boneCheckBox.checked
+
+
+@pytest.mark.parametrize("start", ["Automatic", "Skip"])
+@pytest.mark.parametrize("reference", ["MRI", "CT"])
+def test_the_bone_is_where_the_ct_is_whatever_moves_it(chosen, nodes, runner, reference, start):
+    """A planner may draw on it: it must not stay behind in an earlier pose."""
+    ui, (ct, mri) = chosen.ui, nodes
+    for box, words in ((ui.referenceComboBox, reference), (ui.startComboBox, start)):
+        box.setCurrentIndex(box.findText(words))
+    ui.boneCheckBox.click()
+    ui.fuseButton.click()
+    (bone,) = slicer.util.getNodesByClass("vtkMRMLSegmentationNode")
+
+    def apart():
+        of_both = vtk.vtkMatrix4x4()
+        parents = bone.GetParentTransformNode(), ct.GetParentTransformNode()
+        slicer.vtkMRMLTransformNode.GetMatrixTransformBetweenNodes(*parents, of_both)
+        return np.abs(slicer.util.arrayFromVTKMatrix(of_both) - np.eye(4)).max()
+
+    assert apart() < 1e-9
+    assert "Moved with" not in ui.statusLabel.text, "the bone is counted among the user's nodes"
+    ui.startComboBox.setCurrentIndex(ui.startComboBox.findText("Automatic"))
+    ui.registerButton.click()
+    moved = mri if reference == "CT" else ct
+    turned = slicer.util.arrayFromTransformMatrix(moved.GetParentTransformNode()) @ np.diag([-1.0, -1.0, 1.0, 1.0])
+    slicer.util.updateTransformMatrixFromArray(moved.GetParentTransformNode(), turned)
+    assert apart() < 1e-9
+    for button in (ui.refineButton, ui.showUnregisteredButton, ui.showUnregisteredButton, ui.undoButton):
+        button.click()
+        assert apart() < 1e-9
+    while ui.undoButton.isVisible() and ui.undoButton.isEnabled():
+        ui.undoButton.click()
+        assert apart() < 1e-9
+    assert bone.GetParentTransformNode() is None
+
+
+def test_a_bone_that_was_hardened_is_not_moved_again(chosen, runner):
+    ui = chosen.ui
+    ui.boneCheckBox.click()
+    ui.fuseButton.click()
+    (bone,) = slicer.util.getNodesByClass("vtkMRMLSegmentationNode")
+    bone.HardenTransform()
+    for button in (ui.showUnregisteredButton, ui.showUnregisteredButton, ui.undoButton, ui.registerButton):
+        button.click()
+        assert bone.GetParentTransformNode() is None
 
 
 def test_a_grid_of_a_scene_that_is_not_offered_becomes_the_default(panel):

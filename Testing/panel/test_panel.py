@@ -37,11 +37,11 @@ def chosen(in_worker, monkeypatch):
 
 
 def fuse(panel, application):
-    ended = panel._outcome
+    ended = panel.lastOutcome
     assert panel.ui.fuseButton.isEnabled(), panel.ui.statusLabel.text
     panel.ui.fuseButton.click()
     wait(panel, lambda: not panel.logic.running)
-    assert panel._outcome is not ended, panel.ui.statusLabel.text
+    assert panel.lastOutcome is not ended, panel.ui.statusLabel.text
 
 
 def choose(box, name):
@@ -115,7 +115,7 @@ def test_fuse_runs_in_the_worker_and_shows_the_verdict(in_worker, nodes, applica
     assert in_worker.ui.transformSelector.currentNode() == ct.GetParentTransformNode()
     assert in_worker.ui.statusLabel.text.startswith("Fused in ")
     verdict = words(in_worker)
-    judged = in_worker._outcome.result.verdict
+    judged = in_worker.lastOutcome.result.verdict
     assert judged.sentence in in_worker.ui.verdictLabel.text
     assert all(reason[1:] in verdict for reason in judged.reasons)
     assert (judged.expected_error or "Expected error") in verdict or judged.colour == "red"
@@ -199,7 +199,7 @@ def test_squares_and_outline_show_what_was_registered(registered, nodes, layers,
     assert (board == slicer.util.arrayFromVolume(mri)).mean() == pytest.approx(0.5, abs=0.2)
     ui.outlineButton.click()
     drawn = slicer.util.arrayFromVolume(layers[-1]["foreground"]).astype(bool)
-    hu = registered._outcome.result.ct_in_mri.array_kji
+    hu = registered.lastOutcome.result.ct_in_mri.array_kji
     assert 0.002 < drawn.mean() < 0.2
     assert (hu[drawn] > 200).mean() > 0.99
 
@@ -493,8 +493,8 @@ def test_a_small_expected_error_is_never_shown_as_zero(chosen, application, modu
     skip(chosen)
     fuse(chosen, application)
     for colour in ("green", "red"):
-        verdict = replace(chosen._outcome.result.verdict, colour=colour, expected_error_mm=mm, bound_mm=2 * mm)
-        result = replace(chosen._outcome.result, verdict=verdict)
+        verdict = replace(chosen.lastOutcome.result.verdict, colour=colour, expected_error_mm=mm, bound_mm=2 * mm)
+        result = replace(chosen.lastOutcome.result, verdict=verdict)
         text = module.panel_state.verdict_text.of_result(result, moved="CT").text
         assert "0.0 mm" not in text
         assert (verdict.expected_error or "Expected error") in text or colour == "red"
@@ -643,7 +643,7 @@ def registered(chosen, nodes, application, module, phantom):
 
 
 def says_current(panel):
-    verdict = panel._outcome.result.verdict
+    verdict = panel.lastOutcome.result.verdict
     text = words(panel)
     assert (verdict.sentence in text) != ("Changed since" in text)
     return verdict.sentence in text
@@ -817,7 +817,7 @@ def test_leaving_the_panel_does_not_end_the_fusion(in_worker, nodes, application
     wait(in_worker, lambda: not in_worker.logic.running)
     in_worker.enter()
     assert says_current(in_worker)
-    assert in_worker.ui.fusedSelector.currentNode() == in_worker._outcome.fusedVolume
+    assert in_worker.ui.fusedSelector.currentNode() == in_worker.lastOutcome.fusedVolume
     assert in_worker.ui.statusLabel.text.startswith("Fused in ")
 
 

@@ -114,7 +114,7 @@ def test_pictures_of_every_state(panel, application, module, picture, request):
     for colour, verdict in VERDICTS.items():
         # What the panel shows of such a verdict: the outcome is real, the verdict is put in.
         assert verdict.colour == colour
-        card = module.panel_state.verdict_text.of_result(replace(panel._outcome.result, verdict=verdict), moved="CT")
+        card = module.panel_state.verdict_text.of_result(replace(panel.lastOutcome.result, verdict=verdict), moved="CT")
         fused = panel.ui.fusedSelector.currentNode()
         module.panel_state.currency.store(fused, replace(module.panel_state.currency.stored_on(fused), card=card))
         panel.updatePanel()

@@ -28,7 +28,7 @@ def signing(panel, nodes, made, application):
     panel.logic._runner = runner
     application.processEvents()  # chooses the pair
     panel.ui.fuseButton.click()
-    assert panel._outcome is not None, panel.ui.statusLabel.text
+    assert panel.lastOutcome is not None, panel.ui.statusLabel.text
     panel.ui.signerEdit.setText("A. Surgeon")
     return panel
 
@@ -170,12 +170,12 @@ def test_the_report_has_ct_and_fused_volume_in_the_same_world_after_both_were_mo
     report_export = sys.modules["BrainFusionSlicer.report_export"]
     registered = sys.modules["BrainFusionSlicer.exporting"]._registered
     pulled = []
-    for results in (signing._outcome, fused):
+    for results in (signing.lastOutcome, fused):
         signing.logic.startReport(results, tmp_path / "report.html")
         order, inputs = asked.pop()
         pulled.append(registered(inputs.ct.copied(), inputs.fused.copied(), order.ct_from_mri).array_kji)
     assert report_export.what_is_missing(fused, ct, mri) is None, "the verdict holds"
-    assert np.abs(pulled[0] - np.rint(signing._outcome.result.ct_in_mri.array_kji)).max() <= 1
+    assert np.abs(pulled[0] - np.rint(signing.lastOutcome.result.ct_in_mri.array_kji)).max() <= 1
     assert np.array_equal(*pulled)
 
 
@@ -271,7 +271,6 @@ def test_a_report_of_another_grid_shows_the_mris(signing, module, nodes, phantom
     coarse = fuse(phantom.ct, phantom.mri, settings, transform=phantom.transform, check=False)
     signing.logic._runner.run = lambda request, inputs, progress, done: done(coarse, None)
     signing.ui.fuseButton.click()
-    signing._outcome = None  # so that the CT is taken from the scene
     choose_file(module, monkeypatch, tmp_path / "report.html")
     signing.ui.saveReportButton.click()
     assert signing.ui.statusLabel.text.startswith("The report was saved: ")

@@ -18,6 +18,8 @@ from BrainFusionLib.transform import RigidTransform
 from BrainFusionLib.volume import Volume
 
 VOLUME, TRANSFORM = "vtkMRMLScalarVolumeNode", "vtkMRMLLinearTransformNode"
+# Of the nodes that he makes in a walk, of each kind.
+MOST_DRAWN = 3
 PLACES = np.array([(0.0, 0.0, 0.0), (60.0, 10.0, -20.0), (-10.0, -60.0, 50.0)])
 # Of Slicer's presets.xml.
 OPACITY = ((-1000, 0), (152.19, 0), (278.93, 0.190476), (952, 0.2))
@@ -153,6 +155,8 @@ class Walk:
         electrode = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLMarkupsFiducialNode", "electrode")
         electrode.AddControlPoint(1, 2, 3)
         made += [tumour, electrode]
+        for _n in range(3):  # the views of Slicer's layout
+            slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSliceCompositeNode")
         for node in made:
             if node.IsA("vtkMRMLStorableNode") and not node.IsA("vtkMRMLSegmentationNode"):
                 storage = node.CreateDefaultStorageNode()
@@ -315,7 +319,7 @@ class Walk:
             self.note(node)
 
     def harden(self):
-        node = self.pick("vtkMRMLVolumeNode", "vtkMRMLMarkupsNode")
+        node = self.pick("vtkMRMLVolumeNode", "vtkMRMLMarkupsNode", "vtkMRMLSegmentationNode")
         parent = None if node is None else node.GetParentTransformNode()
         if parent is not None and parent.IsTransformToWorldLinear():
             node.HardenTransform()
@@ -341,6 +345,37 @@ class Walk:
         node, volume = self.pick("vtkMRMLSegmentationNode", "vtkMRMLMarkupsNode"), self.pick(VOLUME)
         if node is not None and volume is not None:
             hierarchy.CreateItem(hierarchy.GetItemByDataNode(volume) or hierarchy.GetSceneItemID(), node)
+
+    def draw(self):
+        """Draw on a volume where it is shown, as Slicer's Segment Editor does: under no transform."""
+        volume = self.named(self.random.choice(["CT", "CT", "MRI"]))
+        if volume is not None and sum(entry.name.startswith("drawn") for entry in self.users.values()) < MOST_DRAWN:
+            drawn = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", "drawn")
+            drawn.SetReferenceImageGeometryParameterFromVolumeNode(volume)
+            self.note(drawn)
+
+    def place_a_point(self):
+        """Place a point in the world, and file it under a volume in the data tree."""
+        volume = self.named(self.random.choice(["CT", "CT", "MRI"]))
+        if volume is not None and sum(entry.name.startswith("placed") for entry in self.users.values()) < MOST_DRAWN:
+            placed = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLMarkupsFiducialNode", "placed")
+            placed.AddControlPoint(20, 10, 0)
+            hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)
+            hierarchy.CreateItem(hierarchy.GetItemByDataNode(volume) or hierarchy.GetSceneItemID(), placed)
+            self.note(placed)
+
+    def clone(self):
+        """Clone a volume or a transform, his own or the module's, in the data tree."""
+        node = self.pick(VOLUME, TRANSFORM, ours=self.random.random() < 0.6)
+        if node is None or sum("copy" in entry.name for entry in self.users.values()) >= MOST_DRAWN:
+            return
+        scene = slicer.mrmlScene
+        hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene)
+        item = hierarchy.GetItemByDataNode(node) or hierarchy.CreateItem(hierarchy.GetSceneItemID(), node)
+        self.serial += 1
+        name = f"copy{self.serial}"
+        slicer.vtkSlicerSubjectHierarchyModuleLogic.CloneSubjectHierarchyItem(hierarchy, item, name)
+        self.note(scene.GetFirstNodeByName(name))
 
     def landmarks(self):
         self.click("placeButton")
@@ -493,7 +528,13 @@ class Walk:
         "choose_input": 4, "choose_pair": 6, "choose_output": 4, "leave_and_enter": 3, "drag_ours": 6, "drag_users": 4,
         "put_under": 6, "harden": 2, "rename": 3, "recolour": 2, "paint": 2, "delete": 3, "meanwhile": 6, "fail": 2,
         "save_and_load": 1, "close_scene": 1, "warp": 1, "file_away": 2, "landmarks": 2, "export": 2,
-        "export_dicom": 3, "add_scene": 1,
+        "export_dicom": 3, "add_scene": 1, "draw": 4, "place_a_point": 2, "clone": 2,
+    }  # fmt: skip
+    # What moves nothing but what it says: the module's own buttons.
+    BUTTONS: ClassVar = {
+        "fuse", "register", "check", "refine", "undo", "approve", "look", "show_errors", "show_3d", "jump", "swap",
+        "overwrite", "choose", "choose_bone", "choose_input", "choose_pair", "choose_output", "leave_and_enter", "fail",
+        "landmarks", "export", "export_dicom",
     }  # fmt: skip
 
     def go(self, steps):
@@ -503,9 +544,12 @@ class Walk:
         for _n in range(steps):
             name = self.random.choices(names, [self.ACTIONS[name] for name in names])[0]
             self.steps.append(name)
+            before = self.places() if name in self.BUTTONS else None
             try:
                 getattr(self, name)()
                 self.check_all(name)
+                if before is not None:
+                    self.nothing_is_moved_by_itself(name, before)
             except Exception as error:
                 self.raised(type(error), error, error.__traceback__)
             if self.faults:
@@ -521,6 +565,50 @@ class Walk:
         self.users_nodes_are_untouched(name)
         self.green_is_true(name)
         self.results_are_where_they_belong(name)
+        self.views_are_true(name)
+
+    def places(self):
+        """Where his nodes are, by their ids: the transforms above them as a matrix, and the one that they are under."""
+        found = {}
+        for key, entry in self.users.items():
+            parent = entry.node.GetParentTransformNode() if entry.node.IsA("vtkMRMLTransformableNode") else None
+            if parent is None or parent.IsTransformToWorldLinear():
+                world = np.eye(4) if parent is None else slicer.util.arrayFromTransformMatrix(parent, toWorld=True)
+                found[key] = (world, parent)
+        return found
+
+    def nothing_is_moved_by_itself(self, name, before):
+        """Each of his nodes stands where it did, or was moved with one of the volumes, or by a result it is under."""
+        from BrainFusionSlicer import ownership
+
+        now = self.places()
+        moves = {key: now[key][0] @ np.linalg.inv(before[key][0]) for key in now.keys() & before.keys()}
+        volumes = [self.named(word) for word in ("CT", "CT2", "MRI")]
+        with_volumes = [moves[node.GetID()] for node in volumes if node is not None and node.GetID() in moves]
+        for key, move in moves.items():
+            parents = now[key][1], before[key][1]
+            is_under_ours = parents[0] is not None and ownership.role_of(parents[0]) == "transform"
+            if parents[0] == parents[1] and is_under_ours:
+                continue
+            if not any(np.allclose(move, other, atol=1e-4) for other in (np.eye(4), *with_volumes)):
+                self.faults.append(f"{name}: {self.users[key].name} was moved by itself")
+
+    def views_are_true(self, name):
+        """The CT in colour stands where the CT does."""
+        from BrainFusionSlicer import ownership
+
+        for shown in slicer.util.getNodesByClass(VOLUME):
+            if ownership.review_role_of(shown) != "CT":
+                continue
+            of = [n for n in slicer.util.getNodesByClass(VOLUME) if n.GetImageData() == shown.GetImageData()]
+            same = [
+                n.GetParentTransformNode() == shown.GetParentTransformNode()
+                and np.allclose(matrix_of(n), matrix_of(shown))
+                for n in of
+                if n != shown
+            ]
+            if not any(same):
+                self.faults.append(f"{name}: the CT in colour is not where the CT is")
 
     def users_nodes_are_untouched(self, name):
         from BrainFusionSlicer import ownership

@@ -93,6 +93,7 @@ def opened_panel(module):
     """Show the module's widget, set up and entered."""
     widget = module.BrainFusionWidget(fakes.Panel())
     fakes.note_entering(widget)
+    note_outcomes(widget)
     widget.setup()
     widget.enter()
     widget.parent.resize(430, 900)
@@ -100,6 +101,17 @@ def opened_panel(module):
     yield widget
     widget.cleanup()
     widget.parent.close()
+
+
+def note_outcomes(widget):
+    """Keep what the last fusion gave, with its voxels, for tests; the panel itself does not."""
+    widget.lastOutcome, finished = None, widget.onFinished
+
+    def noting(outcome, error):
+        widget.lastOutcome = outcome
+        finished(outcome, error)
+
+    widget.onFinished = noting
 
 
 def wait(panel, until, seconds=120):

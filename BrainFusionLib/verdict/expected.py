@@ -22,6 +22,7 @@ from typing import Any
 
 from BrainFusionLib.evidence import Evidence
 from BrainFusionLib.verdict.displaced import CERTAIN_GAIN_NATS, SCALE_LIMIT_PERCENT, scale_percent, thick_scale
+from BrainFusionLib.verdict.measures import UNLIMITED_MM
 
 TABLE = Path(__file__).with_name("calibration.json")
 # No simulation knows what else a scanner and a head do. Clinics report 1.3 ± 0.9 mm between CT and MRI.
@@ -34,6 +35,8 @@ MOST_MM = 100.0
 MOST_OUTSIDE = 10.0
 # Local errors of a head in which none could be measured count as these: the bound is to be wide.
 UNMEASURED_PART_MM, UNMEASURED_BIAS_MM = 3.0, 3.0
+# Least that a scatter without limit counts as: beyond it, a pose is refused.
+LEAST_UNLIMITED_MM = 0.7
 # Longest voxel edge of thin slices, and where the calibration ends.
 THIN_MM, THICKEST_MM = 1.25, 6.0
 # A shift that cannot be seen: the brain of a patient who lies on the other side moves by 0.5 to 0.8 mm without any
@@ -74,7 +77,11 @@ class Feature:
 
 
 def _scatter_mm(evidence: Evidence) -> float | None:
-    return None if (found := evidence.found) is None else found.sampling_error_mm
+    """Return the scatter of the pose; where it has no limit, the distance of two refinements instead."""
+    found = evidence.found
+    if found is None or not found.sampling_error_mm > UNLIMITED_MM:
+        return None if found is None else found.sampling_error_mm
+    return max(found.agreement_mm, LEAST_UNLIMITED_MM)
 
 
 def _voxel_mm(evidence: Evidence) -> float | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +23,7 @@ from BrainFusionLib.errors import (
     SettingsError,
     WeightsError,
 )
-from BrainFusionLib.evidence import PoseEvidence
+from BrainFusionLib.evidence import BrainShift, Distortion, PoseEvidence
 from BrainFusionLib.fusion.methods import METHODS
 from BrainFusionLib.fusion.network import FusionNet, arrays_of
 from BrainFusionLib.fusion.weights import UNIT_SCALE, Manifest, save_weights
@@ -256,6 +258,7 @@ def registers(pair: PhantomPair, monkeypatch: pytest.MonkeyPatch) -> dict[str, o
             thinnest_mm=180.0, thickest_voxel_mm=3.0, mirrored_margin_nats=0.3, sampling_error_mm=0.05, lever=1.0,
         )  # fmt: skip
         affine = None if scales is None else stretched(pair, *scales)
+        evidence = replace(evidence, **asked.get("evidence", {}))  # type: ignore[arg-type]
         return Registration(pair.transform, affine, evidence, False, {}, {}, "cpu")
 
     monkeypatch.setattr(registration, "register", known)
@@ -277,6 +280,29 @@ def test_ct_is_resampled_with_the_requested_model(
     else:
         assert result.verdict.expected_error_mm == expected_error_mm(result.evidence)
         assert result.verdict.bound_mm == bound_mm(result.evidence)
+
+
+@pytest.mark.parametrize(("nats", "scatter_mm", "is_kept"), [(0.4, 0.4, True), (0.1, 0.4, False), (0.4, 0.9, False)])
+def test_a_pose_that_looks_like_another_heads_is_kept_where_the_images_show_one_head(
+    pair: PhantomPair,
+    registers: dict[str, object],
+    monkeypatch: pytest.MonkeyPatch,
+    nats: float,
+    scatter_mm: float,
+    is_kept: bool,
+) -> None:
+    registers["evidence"] = {"agreement_mm": 0.5, "sampling_error_mm": 0.2, "mirrored_margin_nats": 0.1}
+    brain, skull = BrainShift(True, information_nats=nats), Distortion(0.2, 0.4, 1.0, 0.3, 0.3, 0.6, scatter_mm)
+    case_run = sys.modules["BrainFusionLib.case.run"]  # its name in the package is that of its function
+    measured = case_run.local_evidence
+    monkeypatch.setattr(
+        case_run, "local_evidence", lambda *a: replace(measured(*a), brain_shift=brain, distortion=skull)
+    )
+    if is_kept:
+        registration_only(pair.ct, pair.mri)
+    else:
+        with pytest.raises(RegistrationError, match="as heads of different people do"):
+            registration_only(pair.ct, pair.mri)
 
 
 def test_mask_reaches_the_registration_and_its_name_the_result(pair: PhantomPair, registers: dict[str, object]) -> None:

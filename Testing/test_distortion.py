@@ -1,16 +1,17 @@
 """Scale and distortion of an MRI, told from the skull of a phantom."""
 
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
 import pytest
 
-from BrainFusionLib.evidence import Distortion, Evidence, Scale, SkullFit
+from BrainFusionLib.evidence import Distortion, Evidence, LocalErrors, LocalFit, Scale, SkullFit
 from BrainFusionLib.geometry import Grid, apply_affine
 from BrainFusionLib.phantom import make_pair
 from BrainFusionLib.resample import sampled
 from BrainFusionLib.transform import RigidTransform
-from BrainFusionLib.verdict.displaced import coarse_voxel_mm
+from BrainFusionLib.verdict.displaced import distortion_not_judged
 from BrainFusionLib.verdict.distortion import both_of
 from BrainFusionLib.verdict.judge import judge
 from BrainFusionLib.verdict.skull_field import skull_field
@@ -145,4 +146,18 @@ def test_scale_in_a_pose_that_is_far_off_is_not_said():
 
 
 def test_unknown_size_of_the_voxels_is_no_measure():
-    assert coarse_voxel_mm(Evidence(distortion=FITS)) is None
+    assert distortion_not_judged(Evidence(distortion=FITS)) == 0
+
+
+@pytest.mark.parametrize(
+    ("distortion", "why"),
+    [
+        (None, "too little of the skull is in view of both volumes: a wrong scale"),
+        (replace(FITS, noise_mm=2.2), "the skulls of CT and MRI could only be compared roughly: a wrong scale"),
+    ],
+)
+def test_a_distortion_that_cannot_be_seen_is_said_to_be_not_judged(distortion, why):
+    fit = LocalFit(median_mm=0.5, part_mm=0.3, share=0.9, least_share=0.9, voxel_mm=3.0, high_mm=1.5, bias_mm=0.1)
+    assert said(Evidence(local=LocalErrors(21.0, fit=fit), distortion=distortion))["distortion_not_judged"].startswith(
+        why
+    )

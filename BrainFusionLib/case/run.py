@@ -28,7 +28,7 @@ from BrainFusionLib.case.result import Output, Pose, Provenance, Result
 from BrainFusionLib.case.values import notes_of, put_right
 from BrainFusionLib.device import pick_device, threads, use_threads
 from BrainFusionLib.errors import RegistrationError, Remedy, SettingsError
-from BrainFusionLib.evidence import BrainAlignment, Evidence, GivenPose
+from BrainFusionLib.evidence import BrainAlignment, Evidence, GivenPose, PoseEvidence
 from BrainFusionLib.intensity.inside import FindInside, InsideSkull, inside_skull
 from BrainFusionLib.progress import Cancel, Progress, stop_if
 from BrainFusionLib.transform import RigidTransform, Transform
@@ -90,6 +90,8 @@ def _run(request: Request, inputs: Inputs, clock: Clock) -> Result:
         pose, registration, brain = _posed(request, inputs, inside, device, clock)
         pulled = _resampled(inputs, pose, registration, device, clock)
         measuring = _beside(pool, local_evidence, pulled.ct_in_mri, pulled.head, inputs, inside, pose)
+        if registration is not None and refusal(Evidence(pose=registration.evidence)) is not None:
+            _refuse(_with_images(registration.evidence, measuring()), inputs, pose.transform)
         fused = None if fuser is None else _fused(fuser, request, inputs, pose, pulled, device, clock)
         measured, given = _checked(request, inputs, pose, measuring, device, clock)
     landmarks = None if request.landmarks is None else request.landmarks.residuals(pose.transform)
@@ -261,11 +263,13 @@ def _checked(
         measured = measuring()
         given = None
         if pose.origin == "given" and request.check:
-            given = _check_given(request, inputs, pose, device, clock)
+            given = _check_given(request, inputs, pose, measured, device, clock)
         return measured, given
 
 
-def _check_given(request: Request, inputs: Inputs, pose: Pose, device: str, clock: Clock) -> GivenPose:
+def _check_given(
+    request: Request, inputs: Inputs, pose: Pose, measured: Measured, device: str, clock: Clock
+) -> GivenPose:
     """Register the pair, and return the distance of the given pose from the result.
 
     The registration also tries the given pose, so that the two differ only if another pose matches better.
@@ -277,7 +281,7 @@ def _check_given(request: Request, inputs: Inputs, pose: Pose, device: str, cloc
         inputs.ct, inputs.mri, settings, start=pose.rigid, device=device,
         progress=clock.under("checking"), cancel=clock.cancel,
     )  # fmt: skip
-    if refusal(Evidence(pose=found.evidence)) is not None:
+    if refusal(_with_images(found.evidence, measured)) is not None:
         return REFUSED
     return compared(pose.transform, found.transform, found.evidence, inputs.mri.grid.centre_lps_mm)
 
@@ -285,9 +289,17 @@ def _check_given(request: Request, inputs: Inputs, pose: Pose, device: str, cloc
 # --- parts of the steps --------------------------------------------------------------------------------------------
 
 
+def _with_images(evidence: PoseEvidence, measured: Measured) -> Evidence:
+    """Return what a refusal goes by once the images were looked at."""
+    return Evidence(
+        pose=evidence, local=measured.local, brain_shift=measured.brain_shift, distortion=measured.distortion
+    )
+
+
 def _refuse(evidence: Evidence, inputs: Inputs, transform: Transform) -> None:
+    """Raise if a pose is refused; not yet, if the images, which are not looked at yet, may lift that."""
     refused = refusal(evidence)
-    if refused is None:
+    if refused is None or (refused.lifted_by_images and evidence.local is None):
         return
     advice = "" if refused.remedy else " Check that both show the same part of the same head."
     raise RegistrationError(

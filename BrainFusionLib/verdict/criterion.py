@@ -41,11 +41,12 @@ class Finding(ByValue):
 
 @dataclass(frozen=True)
 class Refusal:
-    """Why a pose is refused, and what to do."""
+    """Why a pose is refused, what to do, and whether what the images show in that pose may lift it."""
 
     code: str
     text: str
     remedy: Remedy | None
+    lifted_by_images: bool = False
 
 
 def _always(evidence: Evidence) -> bool:
@@ -91,6 +92,8 @@ class Criterion:
         What to do about a refusal, if it is not to check the images.
     words
         Further words for `text` and `refusal`, by name.
+    lifted_by_images
+        Whether `may_refuse` depends on evidence that is measured on the images in the pose.
     """
 
     code: str
@@ -109,6 +112,7 @@ class Criterion:
     remedy: Remedy | None = None
     green: float | None = None
     words: Callable[[Evidence], Mapping[str, str]] = _no_words
+    lifted_by_images: bool = False
 
     def finding(self, evidence: Evidence) -> Finding | None:
         """Return the finding on a pose; ``None`` if the measure is within the limits."""
@@ -135,7 +139,8 @@ class Criterion:
         value = self.measure(evidence)
         if value is None or self._is_within(value, self.refuse):
             return None
-        return Refusal(self.code, self._phrased(self.refusal, value, self.refuse, self.words(evidence)), self.remedy)
+        text = self._phrased(self.refusal, value, self.refuse, self.words(evidence))
+        return Refusal(self.code, text, self.remedy, self.lifted_by_images)
 
     def _is_within(self, value: float, limit: float) -> bool:
         return value >= limit if self.sense == "at least" else value <= limit

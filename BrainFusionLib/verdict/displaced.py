@@ -13,6 +13,8 @@ from BrainFusionLib.verdict.measures import is_given_apart, is_mirrored
 
 # In a pose this far off, scale and distortion cannot be told from the misalignment.
 POSE_TOO_FAR_MM = 2.5
+# A brain that has shifted leaves most regions of a head where they are: of 134 such cases they agreed on at most .5 mm.
+WHOLE_HEAD_MM = 1.0
 # Noise of the distortion that its limit allows for: 0.9 to 1.4 mm in most thin slices, up to 2.1 in slices of 6 mm.
 USUAL_NOISE_MM = 1.35
 # With a brain displaced by so much, less distortion of the skull is enough to tell it, in voxels not longer than these.
@@ -41,6 +43,11 @@ LEAST_GAIN_LITTLE_NATS = 0.013
 CLEAR_GAIN_NATS, CLEAR_PART_LIMIT_MM = 0.010, 1.0
 # With less information (PD, mostly), shifts of 2 mm are lost in the noise: three of four with .02 to .11 nats.
 LITTLE_NATS = 0.12
+# With less still, two of eight brains in PD that had sagged by 4 to 6 mm read no more than brains in their place.
+HARDLY_ANY_NATS = 0.05
+# Coarser voxels along each axis, and limits raised so far by the noise, do not tell a distortion of 2 mm: of five pairs
+# distorted by 1.7 to 2.1 mm all were told in voxels of 1 to 1.2 mm, one in 2.4 mm.
+COARSEST_VOXEL_MM, LARGEST_LIMIT_MM = 1.75, 2.0
 # Ventricles, swelling and tumours change in weeks; what cannot be seen may have happened between scans this far apart.
 LONG_APART_DAYS = 30
 
@@ -72,7 +79,7 @@ def _is_of_distortion(evidence: Evidence) -> bool:
     In a head that was opened, it is if the brain is not displaced by much more than the skull.
     """
     distorted, read = distortion_p95_mm(evidence), _displaced_mm(evidence)
-    if distorted is None or distorted <= DISTORTION_LIMIT_MM * _noise_of_distortion(evidence):
+    if distorted is None or distorted <= DISTORTION_LIMIT_MM * tolerance_of_distortion(evidence):
         return False
     return not surgery_shows(evidence) or (read is not None and read <= MUCH_MORE * distorted)
 
@@ -141,12 +148,20 @@ def _not_judged_because(evidence: Evidence) -> str:
         return "the transform given is not confirmed by a registration"
     if _is_far(evidence):
         return "the skulls of CT and MRI do not coincide in this pose"
+    if _whole_head_is_off(evidence):
+        return "the whole head is misaligned in this pose"
     acquisition = evidence.acquisition
     if acquisition is not None and acquisition.ct is not None and acquisition.ct.cone_beam:
         return "the CT is from a cone-beam scanner"
     least = LEAST_GAIN_LITTLE_NATS if shift.information_nats < LITTLE_NATS else LEAST_GAIN_NATS
     is_noise = shift.p95_mm > SHIFT_LIMIT_MM * less_after_surgery(evidence) and shift.gain_nats < least
     return "CT and MRI have too little contrast in common in the brain" if is_noise else ""
+
+
+def _whole_head_is_off(evidence: Evidence) -> bool:
+    local = evidence.local
+    bias_mm = None if local is None or local.fit is None else local.fit.bias_mm
+    return bias_mm is not None and bias_mm > WHOLE_HEAD_MM
 
 
 def surgery_shows(evidence: Evidence) -> bool:
@@ -180,6 +195,7 @@ def brain_shift_words(evidence: Evidence) -> dict[str, str]:
         "place": shift.place,
         "direction": shift.direction,
         "reason": _not_judged_because(evidence),
+        "least": "6" if shift.information_nats < HARDLY_ANY_NATS else "4",
         "apart": f"; the scans are {abs(_days_apart(evidence))} days apart" if long_apart(evidence) else "",
     }
 
@@ -237,9 +253,26 @@ def distortion_p95_mm(evidence: Evidence) -> float | None:
     return evidence.distortion.p95_mm
 
 
-def coarse_voxel_mm(evidence: Evidence) -> float | None:
-    """Return the shortest edge of the voxels, along which scale and distortion are measured best, if it is known."""
-    return None if evidence.distortion is None else evidence.distortion.voxel_mm or None
+def distortion_not_judged(evidence: Evidence) -> float | None:
+    """Return 1 if a scale or distortion of about 2 mm would not be seen, else 0; ``None`` if none was looked for."""
+    was_looked_for = evidence.local is not None or evidence.distortion is not None
+    return float(bool(_distortion_not_judged_because(evidence))) if was_looked_for else None
+
+
+def words_of_not_judged(evidence: Evidence) -> Mapping[str, str]:
+    """Return why a scale or distortion would not be seen."""
+    return {"why": _distortion_not_judged_because(evidence)}
+
+
+def _distortion_not_judged_because(evidence: Evidence) -> str:
+    distortion = evidence.distortion
+    if distortion is None:
+        return "too little of the skull is in view of both volumes"
+    if distortion.voxel_mm > COARSEST_VOXEL_MM:
+        return f"the voxels of CT or MRI are {distortion.voxel_mm:.1f} mm or longer along each axis"
+    if DISTORTION_LIMIT_MM * _noise_of_distortion(evidence) > LARGEST_LIMIT_MM:
+        return "the skulls of CT and MRI could only be compared roughly"
+    return ""
 
 
 def tolerance_of_distortion(evidence: Evidence) -> float:

@@ -22,7 +22,7 @@ from typing import Any
 
 from BrainFusionLib.evidence import Evidence
 from BrainFusionLib.verdict.displaced import CERTAIN_GAIN_NATS, SCALE_LIMIT_PERCENT, scale_percent, thick_scale
-from BrainFusionLib.verdict.measures import sampling_error_mm
+from BrainFusionLib.verdict.measures import UNLIMITED_MM
 
 TABLE = Path(__file__).with_name("calibration.json")
 # No simulation knows what else a scanner and a head do. Clinics report 1.3 ± 0.9 mm between CT and MRI.
@@ -35,6 +35,8 @@ MOST_MM = 100.0
 MOST_OUTSIDE = 10.0
 # Local errors of a head in which none could be measured count as these: the bound is to be wide.
 UNMEASURED_PART_MM, UNMEASURED_BIAS_MM = 3.0, 3.0
+# Least that a scatter without limit counts as: beyond it, a pose is refused.
+LEAST_UNLIMITED_MM = 0.7
 # Longest voxel edge of thin slices, and where the calibration ends.
 THIN_MM, THICKEST_MM = 1.25, 6.0
 # A shift that cannot be seen: the brain of a patient who lies on the other side moves by 0.5 to 0.8 mm without any
@@ -72,6 +74,14 @@ class Feature:
     measure: Callable[[Evidence], float | None]
     weight: float
     coarse: float = 0.0
+
+
+def _scatter_mm(evidence: Evidence) -> float | None:
+    """Return the scatter of the pose; where it has no limit, the distance of two refinements instead."""
+    found = evidence.found
+    if found is None or not found.sampling_error_mm > UNLIMITED_MM:
+        return None if found is None else found.sampling_error_mm
+    return max(found.agreement_mm, LEAST_UNLIMITED_MM)
 
 
 def _voxel_mm(evidence: Evidence) -> float | None:
@@ -179,7 +189,7 @@ def _read(evidence: Evidence, *names: str) -> Any:
 
 
 FEATURES: tuple[Feature, ...] = (
-    Feature("scatter_mm", sampling_error_mm, 3.0),
+    Feature("scatter_mm", _scatter_mm, 3.0),
     Feature("voxel_mm", _voxel_mm, 0.01),
     Feature("worst_part_mm", _part_mm, 0.15, 0.1),
     Feature("local_bias_mm", _bias_mm, 1.0),

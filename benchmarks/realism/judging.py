@@ -100,7 +100,7 @@ def judged(row: Mapping[str, str]) -> Judged:
         refused = refusal(evidence)
         if refused is not None:
             return Judged(row, evidence, "refused", reason=refused.code)
-    elif refusal(Evidence(pose=evidence.given.found)) is not None:
+    elif refusal(replace(evidence, pose=evidence.given.found, given=None)) is not None:
         evidence = replace(evidence, given=REFUSED)
     verdict = judge(evidence)
     return Judged(row, evidence, verdict.colour, verdict.findings, verdict.expected_error_mm, verdict.bound_mm)

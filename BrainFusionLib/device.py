@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import importlib.metadata
 import importlib.util
 import os
 import sys
@@ -115,6 +114,8 @@ def _may_have_card() -> bool:
     """Return whether torch may find a card: it supports some, and a driver of one is installed. Does not load torch."""
     if sys.modules.get("torch") is not None:
         return True
+    import importlib.metadata  # takes a third of the time of the command's help
+
     try:
         if importlib.metadata.version("torch").endswith("+cpu"):
             return False
@@ -152,24 +153,43 @@ def threads() -> int:
 
 @contextmanager
 def use_threads(count: int | None) -> Iterator[None]:
-    """Use `count` CPU threads here, in SimpleITK and in torch, if it is loaded; restore the numbers afterwards.
+    """Use `count` CPU threads here, in SimpleITK and torch, too, if they are loaded; restore the numbers afterwards.
 
     ``None`` changes nothing at the start; numbers that the block changes are still restored.
     """
-    import SimpleITK as sitk
-
-    global _count
-    before, torch = _count, sys.modules.get("torch")
-    of_itk, of_torch = sitk.ProcessObject.GetGlobalDefaultNumberOfThreads(), torch and torch.get_num_threads()
+    global _count, _of_new_itk
+    before, torch, sitk = _count, sys.modules.get("torch"), sys.modules.get("SimpleITK")
+    of_torch = torch and torch.get_num_threads()
+    of_itk = sitk and sitk.ProcessObject.GetGlobalDefaultNumberOfThreads()
     if count is not None:
         _count = count
-        sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(count)
+        if sitk is not None:
+            sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(count)
         if torch is not None:
             torch.set_num_threads(count)
     try:
         yield
     finally:
         _count = before
-        sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(of_itk)
+        if sitk is None and _of_new_itk is not None:
+            sitk, of_itk, _of_new_itk = simple_itk(), _of_new_itk, None
+        if sitk is not None:
+            sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(of_itk)
         if torch is not None:
             torch.set_num_threads(of_torch)
+
+
+# The number of threads that SimpleITK had when it was loaded inside of `use_threads`.
+_of_new_itk: int | None = None
+
+
+def simple_itk() -> Any:
+    """Return SimpleITK, on the threads of `use_threads`. Loading it takes a quarter of a second: only where needed."""
+    global _of_new_itk
+    is_new = "SimpleITK" not in sys.modules
+    import SimpleITK as sitk
+
+    if is_new and _count is not None:
+        _of_new_itk = int(sitk.ProcessObject.GetGlobalDefaultNumberOfThreads())
+        sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(_count)
+    return sitk

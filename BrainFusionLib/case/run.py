@@ -330,14 +330,12 @@ def _provenance(registration: Registration | None, fuser: Fuser | None, device: 
 
 def versions(of_torch: bool = False) -> dict[str, str]:
     """Return the versions of all components involved."""
-    import SimpleITK as sitk
-
-    torch = sys.modules["torch"] if of_torch else None
+    torch, sitk = sys.modules["torch"] if of_torch else None, sys.modules.get("SimpleITK")
     return {
         "brainfusion": __version__,
         "python": platform.python_version(),
         "numpy": np.__version__,
         **({} if torch is None else {"torch": str(torch.__version__)}),
-        "SimpleITK": str(sitk.Version.VersionString()),
+        **({} if sitk is None else {"SimpleITK": str(sitk.Version.VersionString())}),
         "platform": platform.platform(),
     }

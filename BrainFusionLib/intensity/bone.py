@@ -12,6 +12,7 @@ import numpy.typing as npt
 from BrainFusionLib.geometry import FloatArray
 from BrainFusionLib.intensity.head import HEAD_THRESHOLD_HU
 from BrainFusionLib.intensity.inside import CORE_MM, grown
+from BrainFusionLib.intensity.pieces import pieces
 from BrainFusionLib.intensity.scale import BONE_HU
 from BrainFusionLib.volume import BoolArray, Volume, VoxelArray
 
@@ -100,11 +101,7 @@ def _covered(bone: BoolArray, hu: VoxelArray, least_voxels: int) -> BoolArray:
 
 def _pieces(mask: BoolArray) -> npt.NDArray[np.int64]:
     """Return the number of the piece that each voxel belongs to, 0 for none; corners connect."""
-    import SimpleITK as sitk  # not at the top: the checks in this package must load without SimpleITK
-
-    found = sitk.ConnectedComponent(sitk.GetImageFromArray(mask.astype(np.uint8)), True)
-    labels: npt.NDArray[np.int64] = sitk.GetArrayFromImage(found).astype(np.int64)
-    return labels
+    return pieces(mask, corners=True)[0].astype(np.int64)
 
 
 def _at_border(mask: BoolArray) -> BoolArray:

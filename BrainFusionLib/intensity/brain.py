@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from BrainFusionLib.geometry import FloatArray, Grid
 from BrainFusionLib.intensity.inside import grown, shrunk
+from BrainFusionLib.intensity.pieces import by_size, largest
 from BrainFusionLib.intensity.two_images import is_brain
 from BrainFusionLib.values import ByValue
 from BrainFusionLib.volume import BoolArray, Volume, VoxelArray
@@ -97,7 +98,7 @@ def brain_mask(mri: Volume, depth_kji: VoxelArray, hu_kji: VoxelArray | None = N
     mask: BoolArray = np.zeros(depth_kji.shape, bool)
     if hu_kji is not None:
         found &= ~_orbits(found, hu_kji[box], part.grid.spacing_ijk_mm)
-    mask[box] = found if csf is None and hu_kji is None else _pieces(found) == 1
+    mask[box] = found if csf is None and hu_kji is None else largest(found)
     return BrainMask(mask, csf)
 
 
@@ -258,7 +259,7 @@ def _orbits(brain: BoolArray, hu: VoxelArray, spacing_ijk_mm: tuple[float, ...])
     core, turns = brain, max(LEAST_TURNS, reach)
     for _ in range(turns):
         core = shrunk(core)
-    pieces = _pieces(core)
+    pieces = by_size(core)
     sizes = np.bincount(pieces[core])
     in_orbit = np.bincount(pieces[grown(fat)], minlength=sizes.size) > LEAST_FAT * sizes
     in_orbit &= sizes * float(np.prod(spacing_ijk_mm)) < MOST_ORBIT_MM3
@@ -278,12 +279,3 @@ def _box_around(mask: BoolArray, margin: int = 0) -> tuple[slice, ...]:
     """Return the slices that hold all of a mask that is not empty, and so many voxels around it."""
     ends = (np.flatnonzero(mask.any(axis=tuple({0, 1, 2} - {axis})))[[0, -1]] for axis in range(3))
     return tuple(slice(max(0, int(first) - margin), int(last) + 1 + margin) for first, last in ends)
-
-
-def _pieces(mask: BoolArray) -> npt.NDArray[np.uint32]:
-    """Return the numbers of the connected pieces of a mask: 1 the largest, 0 outside."""
-    import SimpleITK as sitk
-
-    pieces = sitk.ConnectedComponent(sitk.GetImageFromArray(mask.astype(np.uint8)))
-    numbers: npt.NDArray[np.uint32] = sitk.GetArrayFromImage(sitk.RelabelComponent(pieces))
-    return numbers

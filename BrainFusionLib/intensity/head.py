@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from BrainFusionLib.errors import ImageContentError
 from BrainFusionLib.geometry import Grid
+from BrainFusionLib.intensity.pieces import filled, largest
 from BrainFusionLib.volume import BoolArray, Volume, VoxelArray
 
 HEAD_THRESHOLD_HU = -300.0
@@ -43,8 +44,6 @@ def ct_head_mask(ct: Volume, margin_mm: float = 0.0) -> BoolArray:
     ImageContentError
         The volume contains only air.
     """
-    import SimpleITK as sitk  # not at the top: the checks in this package must load without SimpleITK
-
     factors = [max(1, round(COARSE_MM / s)) for s in ct.grid.spacing_ijk_mm]
     # The middle voxel represents each block: the first one would shift the mask by half a block.
     middles = (_block_middles(n, f) for n, f in zip(ct.grid.shape_kji, reversed(factors), strict=True))
@@ -57,8 +56,7 @@ def ct_head_mask(ct: Volume, margin_mm: float = 0.0) -> BoolArray:
     spacing_kji = [f * s for f, s in zip(factors, ct.grid.spacing_ijk_mm, strict=True)][::-1]
     radius = [max(1, round(6.0 / s)) for s in spacing_kji]
     opened = _dilated(_eroded(coarse, radius), radius) & coarse
-    pieces = sitk.ConnectedComponent(sitk.GetImageFromArray((opened if opened.any() else coarse).astype(np.uint8)))
-    head = sitk.GetArrayFromImage(sitk.RelabelComponent(pieces, sortByObjectSize=True)) == 1
+    head = largest(opened if opened.any() else coarse)
     step = [max(1, round(4.0 / s)) for s in spacing_kji]
     for _ in range(round(REGROW_MM / 4.0)):
         head = _dilated(head, step) & coarse
@@ -66,13 +64,13 @@ def ct_head_mask(ct: Volume, margin_mm: float = 0.0) -> BoolArray:
     padded = np.pad(head, [(r, r) for r in radius])
     inner = tuple(slice(r, -r) for r in radius)
     closed = _eroded(_dilated(padded, radius), radius)[inner]
-    filled = sitk.GetArrayFromImage(sitk.BinaryFillhole(sitk.GetImageFromArray(closed.astype(np.uint8)))).astype(bool)
+    found = filled(closed)
     if margin_mm > 0:
-        filled = _dilated(filled, [max(1, round(margin_mm / s)) for s in spacing_kji])
+        found = _dilated(found, [max(1, round(margin_mm / s)) for s in spacing_kji])
     for axis, factor in enumerate(reversed(factors)):
-        filled = np.repeat(filled, factor, axis=axis)
+        found = np.repeat(found, factor, axis=axis)
     k, j, i = ct.grid.shape_kji
-    return np.ascontiguousarray(filled[:k, :j, :i])
+    return np.ascontiguousarray(found[:k, :j, :i])
 
 
 def _dilated(mask: BoolArray, radius: Sequence[int]) -> BoolArray:

@@ -9,7 +9,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from BrainFusionLib.intensity.wrapping import pieces, unwrapped
+from BrainFusionLib.intensity.pieces import pieces
+from BrainFusionLib.intensity.wrapping import unwrapped
 from BrainFusionLib.volume import AIR_HU, BoolArray, Volume, VoxelArray, extremes
 
 Sample = npt.NDArray[np.float32]

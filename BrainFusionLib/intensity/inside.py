@@ -19,6 +19,7 @@ from BrainFusionLib import kept
 from BrainFusionLib.geometry import FloatArray, Grid, apply_affine
 from BrainFusionLib.intensity.directions import around, smooth_basis, solid_angles, texel_of, unit_directions
 from BrainFusionLib.intensity.head import ct_head_mask
+from BrainFusionLib.intensity.pieces import distances, largest
 from BrainFusionLib.intensity.rays import FAR_MM, FIRST_MM, STEP_MM, Rays, first_crossing, in_view, rays_from
 from BrainFusionLib.transform import Transform
 from BrainFusionLib.values import ByValue
@@ -222,18 +223,13 @@ def pooled_to(volume: Volume, voxel_mm: float) -> tuple[VoxelArray, Grid]:
 
 def _middle_of_largest_ball(hu: VoxelArray, spacing: FloatArray) -> FloatArray | None:
     """Return the index (k, j, i) of the middle of the largest ball without bone or air, between bones."""
-    import SimpleITK as sitk  # not at the top: the checks in this package must load without SimpleITK
-
     steps = [max(1, round(4.0 / s)) for s in spacing]
     coarse = hu[tuple(slice(s // 2, None, s) for s in steps)]
     bone = coarse > 300
     if not bone.any():
         return None
     obstacle = np.pad(bone | (coarse < -300), 1, constant_values=True)
-    image = sitk.GetImageFromArray(obstacle.astype(np.uint8))
-    image.SetSpacing([float(s * n) for s, n in zip(spacing, steps, strict=True)][::-1])
-    far = sitk.GetArrayFromImage(sitk.SignedMaurerDistanceMap(image, squaredDistance=False, useImageSpacing=True))
-    far = far[1:-1, 1:-1, 1:-1]
+    far = distances(obstacle, spacing * steps)[1:-1, 1:-1, 1:-1].astype(np.float32)
     enclosed = np.zeros(coarse.shape, np.float32)
     for axis in range(3):
         enclosed += np.maximum.accumulate(bone, axis=axis)
@@ -257,15 +253,17 @@ def _smooth_surface(radii: FloatArray, chosen: npt.NDArray[np.intp]) -> FloatArr
     """Fit a smooth surface to radii in some directions (NaN: none), ignoring outliers; return it in all directions."""
     basis, penalty = smooth_basis(BUMPS, BUMP_DEG)
     known = np.isfinite(radii)
-    b, y = basis[chosen][known], radii[known]
+    b, y = basis.take(chosen[known], axis=0), radii[known]
+    rows = np.empty_like(b)
     middle = float(np.median(y)) if len(y) else 70.0
     weight: FloatArray = np.ones(len(y))
     found: FloatArray = np.zeros(basis.shape[1])
     for turn in range(7):
         # Without outliers, and as a product with itself: half the work.
-        used = weight > 0
+        used = np.flatnonzero(weight > 0)
         root = np.sqrt(weight[used])
-        rooted = b[used] * root[:, None]
+        rooted = b.take(used, axis=0, out=rows[: len(used)], mode="clip")
+        rooted *= root[:, None]
         normal = rooted.T @ rooted + PENALTY * np.diag(penalty)
         found = np.asarray(np.linalg.solve(normal, rooted.T @ (root * (y[used] - middle))), dtype=np.float64)
         # Tukey's weights, first wide, so that the ears and the face are outliers at the end only.
@@ -304,8 +302,6 @@ def _mask(
     hu: VoxelArray, spacing: FloatArray, centre: FloatArray, radii: FloatArray, half_hu: float
 ) -> tuple[VoxelArray, BoolArray]:
     """Return the depth below the surface, and the largest piece inside it that is not bone."""
-    import SimpleITK as sitk
-
     reach = float(radii.max()) + BEYOND_MM + 2
     box = tuple(
         slice(max(0, int(c - reach / s)), min(n, int(c + reach / s) + 2))
@@ -324,11 +320,8 @@ def _mask(
         layer.ravel()[at] = surface[texel_of(np.stack([x[at], y[at], np.full(len(at), z)]))] - distance[at]
     # Deep inside, what is as dense as bone is a calcification, a clip or a lead.
     open_space = (depth > -BEYOND_MM) & ((values < half_hu) | (depth > CORE_MM))
-    core = shrunk(open_space)
-    pieces = sitk.RelabelComponent(sitk.ConnectedComponent(sitk.GetImageFromArray(core.astype(np.uint8))))
-    largest = sitk.GetArrayFromImage(pieces) == 1
     mask = np.zeros(hu.shape, bool)
-    mask[box] = grown(largest) & open_space
+    mask[box] = grown(largest(shrunk(open_space))) & open_space
     whole = np.full(hu.shape, np.float32(-1000))
     whole[box] = depth
     return whole, mask

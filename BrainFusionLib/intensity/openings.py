@@ -10,7 +10,7 @@ import numpy.typing as npt
 from BrainFusionLib.geometry import FloatArray
 from BrainFusionLib.intensity.directions import around, solid_angles, unit_directions
 from BrainFusionLib.intensity.inside import AIR_HU, InsideSkull, grown
-from BrainFusionLib.intensity.wrapping import pieces
+from BrainFusionLib.intensity.pieces import pieces
 from BrainFusionLib.volume import BoolArray, VoxelArray
 
 # Pockets below `LEAST_POCKET_ML` are noise. A pocket of which `LEAST_INSIDE` lies inside the surface must lie deeper

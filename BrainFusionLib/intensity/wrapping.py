@@ -11,6 +11,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from BrainFusionLib.device import simple_itk
+from BrainFusionLib.intensity.pieces import pieces
 from BrainFusionLib.volume import BoolArray, Volume, VoxelArray
 
 WRAPPED_BY = 4096.0
@@ -109,15 +111,6 @@ def _isolated(part: VoxelArray) -> int:
     return int((_seeds(part) & (between | ~np.isin(labels, beyond[beyond > 0]))).sum())
 
 
-def pieces(mask: BoolArray) -> tuple[npt.NDArray[np.uint32], int]:
-    """Return the connected pieces of a mask, numbered from 1, and how many there are."""
-    import SimpleITK as sitk  # not at the top: the checks in this package must load without SimpleITK
-
-    image = sitk.ConnectedComponent(sitk.GetImageFromArray(mask.astype(np.uint8)))
-    labels: npt.NDArray[np.uint32] = sitk.GetArrayFromImage(image)
-    return labels, int(labels.max())
-
-
 def _pair(axis: int) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
     before = (slice(None),) * axis
     return (*before, slice(None, -1)), (*before, slice(1, None))
@@ -125,8 +118,6 @@ def _pair(axis: int) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
 
 def _boxes(array: VoxelArray, tops: VoxelArray) -> list[tuple[slice, ...]]:
     """Return a box around each piece of metal and what is airy beside it; `tops`: the greatest value of each plane."""
-    import SimpleITK as sitk
-
     seeds = _seeds_of(array, tops)
     if not len(seeds):
         return []
@@ -143,6 +134,7 @@ def _boxes(array: VoxelArray, tops: VoxelArray) -> list[tuple[slice, ...]]:
     corner = np.array([line[0] for line in where])
     mask = (array[tuple(slice(line[0], line[-1] + 1) for line in where)] > _DENSE).view(np.uint8)
     mask[tuple((seeds - corner).T)] = 1
+    sitk = simple_itk()
     labels = sitk.ConnectedComponent(sitk.BinaryDilate(sitk.GetImageFromArray(mask), (1, 1, 1)))
     shapes = sitk.LabelShapeStatisticsImageFilter()
     shapes.Execute(labels)

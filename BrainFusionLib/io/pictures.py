@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
 
 from BrainFusionLib.errors import ImageContentError, ImageFileError
 from BrainFusionLib.io.reading import naming, refuse_irregular
@@ -52,6 +51,8 @@ def read_grey(path: str | os.PathLike[str]) -> VoxelArray:
     ImageFileError
         It is missing, damaged or no picture, coloured, or of more than 8 bits.
     """
+    from PIL import Image, UnidentifiedImageError  # here, because most commands read no pictures
+
     path = Path(path)
     with naming(path):
         refuse_irregular(path)
@@ -87,6 +88,8 @@ def write_grey(levels: VoxelArray, path: str | os.PathLike[str]) -> None:
     ImageFileError
         The file cannot be written.
     """
+    from PIL import Image
+
     picture = Image.fromarray(np.clip(np.rint(levels), 0, 255).astype(np.uint8))
     with atomic_output(path) as temporary:
         picture.save(temporary, format="PNG")

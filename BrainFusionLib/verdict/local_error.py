@@ -155,9 +155,10 @@ def _smoothed(
         square = (points**2).sum(axis=1)[:, None] + (blocks**2).sum(axis=1) - 2 * points @ blocks.T
         np.maximum(square, 0, out=square)
         nearest = square.min(axis=1)
-        # Relative to the nearest block, so that the weights do not vanish far away.
-        weight = np.subtract(nearest[:, None], square, out=square)
-        weight /= 2 * width_mm**2
+        # Relative to the nearest block, so that the weights do not vanish far away. In float32, because exponentials
+        # are what takes the time.
+        square -= nearest[:, None]
+        weight = (square / (-2 * width_mm**2)).astype(np.float32)
         np.exp(weight, out=weight)
         lengths[part] = np.linalg.norm(weight @ shifts_mm / weight.sum(axis=1)[:, None], axis=1)
         away[part] = np.sqrt(nearest)

@@ -53,7 +53,8 @@ def damaged_input(random: Random) -> Input:
     content = made.files[name]
     damages = DAMAGES if made.read is None else (*DAMAGES, *TEXT_DAMAGES)
     for _ in range(random.integers(1, 3)):
-        content = damages[random.integers(len(damages))](random, content)
+        if content:
+            content = damages[random.integers(len(damages))](random, content)
     return Input(made.name, made.files | {name: content}, made.entry, options=made.options, read=made.read)
 
 

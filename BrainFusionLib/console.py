@@ -15,6 +15,11 @@ LABEL_WIDTH = 14
 INTERVAL_S = 0.1
 
 
+# What a name or a header must not do to a terminal: move, colour or retitle it, or turn the direction of text.
+_UNSEEN = dict.fromkeys(
+    (*(set(range(0xA0)) - set(range(0x20, 0x7F)) - {0x09, 0x0A}), *range(0x202A, 0x202F), *range(0x2066, 0x206A)),
+    "\N{REPLACEMENT CHARACTER}",
+)
 _lost: list[str] = []
 
 
@@ -24,7 +29,7 @@ def say(words: str, *, error: bool = False) -> None:
     A stream that is closed, full or gone (``brainfusion cohort ... | head``, ``> /dev/full``, ``2>&-``) does not end
     the work; see `lost_output`.
     """
-    _write(sys.stderr if error else sys.stdout, words + "\n")
+    _write(sys.stderr if error else sys.stdout, words.translate(_UNSEEN) + "\n")
 
 
 def lost_output() -> str:

@@ -14,16 +14,10 @@ from typing import Any
 
 from BrainFusionLib.case.codec import from_document, to_document
 from BrainFusionLib.case.dicom_results import PairHeaders, segments_bone, write_dicom
-from BrainFusionLib.case.files import DICOM, FOLDERS, PICTURES, ROLES, moved_by, names_of
+from BrainFusionLib.case.files import ROLES, moved_by, names_of
 from BrainFusionLib.case.leaving import may_leave, require_decision
 from BrainFusionLib.case.record import earlier_decisions, no_decision_meanwhile, read_document, read_record
-from BrainFusionLib.case.replacing import (
-    complete_replacement,
-    files_in,
-    refuse_to_replace_others,
-    removed_with_a_result,
-    replace_result,
-)
+from BrainFusionLib.case.replacing import complete_replacement, removed_with_a_result, replace_result
 from BrainFusionLib.case.request import Inputs
 from BrainFusionLib.case.result import Result, Volumes
 from BrainFusionLib.errors import BrainFusionError, ImageContentError, ImageFileError, RecordError, Remedy
@@ -34,6 +28,7 @@ from BrainFusionLib.io.dicom_headers import DicomHeaders, read_series_headers
 from BrainFusionLib.io.dicom_series import is_dicom
 from BrainFusionLib.io.leftovers import STAGING, remove_leftovers, temporary_beside
 from BrainFusionLib.io.other_transforms import Between, Frame, Maps
+from BrainFusionLib.io.ownership import DICOM, FOLDERS, PICTURES, files_in, refuse_to_replace_others
 from BrainFusionLib.io.transform_writing import TransformFormat, are_in_nifti_order
 from BrainFusionLib.report import write_pictures, write_report
 from BrainFusionLib.stopping import half_written, made_for_results
@@ -128,8 +123,7 @@ def write_case(
     Raises
     ------
     ImageFileError
-        The folder or a file cannot be written; or a new folder, report or record has the name of what is there and is
-        no result's.
+        The folder or a file cannot be written; or one has the name of what is there and is no result's.
     SettingsError
         The result is in doubt, so that no DICOM is written without `export_anyway`.
     """
@@ -144,7 +138,7 @@ def write_case(
     record = result.without_paths() if identify else result.without_names()
     began = time.perf_counter()
     with no_decision_meanwhile(folder), staging_folder(folder) as staged, ThreadPoolExecutor(1) as beside:
-        refuse_to_replace_others(folder, names)
+        refuse_to_replace_others(folder, names.values())
         written = _written_volumes(record, names)
         # Packing does not hold Python's lock: meanwhile, pictures and report are drawn.
         packed = [beside.submit(write_volume, volume, staged / names[role]) for role, volume in written.items()]
@@ -315,6 +309,9 @@ def staging_folder(folder: Path) -> Iterator[Path]:
             except OSError as error:
                 raise ImageFileError(f"{folder}: cannot write there ({error.strerror or error}).") from error
             yield staged
+        except BrainFusionError as error:  # the user knows the folder, not the hidden one
+            error.problem = error.problem.replace(str(staged), str(folder))
+            raise
         finally:
             shutil.rmtree(staged, ignore_errors=True)
 

@@ -18,7 +18,7 @@ CLICK_MM = 1.0
 PAIR_CLICK_MM = CLICK_MM * np.sqrt(2.0).item()
 # Residual that two clicks alone cause in half of all points, and in all but one of a thousand (Maxwell's distribution).
 MEDIAN_CLICK_MM, MOST_CLICK_MM = 0.89 * PAIR_CLICK_MM, 2.33 * PAIR_CLICK_MM
-LEAST_POINTS = 2
+LEAST_POINTS, MOST_POINTS = 2, 10_000
 LEAST_FOR_START = 3
 # Points whose second principal direction is shorter than this (standard deviation) leave the rotation undetermined.
 LEAST_SPREAD_MM = 3.0
@@ -54,7 +54,7 @@ class Landmarks(ByValue):
     Raises
     ------
     GeometryError
-        There are fewer than two points, the arrays differ in length, or a coordinate is not finite.
+        There are fewer than two points or more than 10,000, the arrays differ in length, or a coordinate is not finite.
     """
 
     names: tuple[str, ...]
@@ -76,6 +76,11 @@ class Landmarks(ByValue):
             raise GeometryError(
                 f"at least {LEAST_POINTS} landmarks with a position in both images are needed; got {len(self.names)}. "
                 "Place more points, the same ones in both images."
+            )
+        if len(self.names) > MOST_POINTS:
+            raise GeometryError(
+                f"at most {MOST_POINTS:,} landmarks can be given; got {len(self.names):,}. Give those that were placed "
+                "by hand."
             )
 
     def rigid_fit(self) -> RigidTransform:

@@ -2,20 +2,33 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from BrainFusionLib import cli
+from BrainFusionLib.case import read_record
 from BrainFusionLib.cohort import read_manifest
-from BrainFusionLib.errors import ImageContentError, ImageFileError, Remedy, SettingsError, WeightsError
+from BrainFusionLib.cohort.decided import read_lines
+from BrainFusionLib.console import say
+from BrainFusionLib.errors import (
+    BrainFusionError,
+    ImageContentError,
+    ImageFileError,
+    Remedy,
+    SettingsError,
+    WeightsError,
+)
+from BrainFusionLib.folder import staging_folder
 from BrainFusionLib.fusion.network import build_network
 from BrainFusionLib.fusion.weights import load_weights
 from BrainFusionLib.intensity import check_pair
-from BrainFusionLib.io import read_transform, read_volume
+from BrainFusionLib.io import read_transform, read_volume, reading, write_text
 from BrainFusionLib.phantom import make_pair
 from training.config_file import read_config
 
@@ -35,6 +48,48 @@ def test_full_or_closed_streams_bring_no_traceback_and_lost_output_is_an_error(t
         done = subprocess.run(["sh", "-c", command, sys.executable, code, str(kept)], cwd=ROOT, check=False)
         assert done.returncode == wanted, streams
         assert "Traceback" not in kept.read_text(), streams
+
+
+def test_no_name_and_no_header_moves_or_colours_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    said = "a\x1b[31m\x1b]0;title\x07b\r\x9bc\u202e"
+    say(said, error=True)
+    assert cli.main(["fuse", said, "mri.nii", "-o", "out"]) == 2
+    with pytest.raises(SystemExit):
+        cli.main(["fuse", said, "mri.nii", "-o", "out", f"--{said}"])
+    shown = capsys.readouterr().err
+    assert "title" in shown
+    assert not set(shown) & set("\x1b\x07\r\x9b\u202e")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs pipes with names")
+def test_records_tables_and_weights_that_are_pipes_are_refused(tmp_path: Path) -> None:
+    for name in ("result.json", "cases.csv", "review.tsv", "w.json"):
+        os.mkfifo(tmp_path / name)
+    readers: list[tuple[Callable[[Path], object], str]] = [
+        (read_record, "result.json"), (read_manifest, "cases.csv"), (load_weights, "w.json"),
+        (lambda path: read_lines(path.parent), "review.tsv"),
+    ]  # fmt: skip
+    for read, name in readers:
+        with pytest.raises(BrainFusionError, match="is not a file"):
+            read(tmp_path / name)
+
+
+def test_a_record_without_end_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reading, "MOST_RECORD_BYTES", 10)
+    (tmp_path / "result.json").write_text('{"a": "0123456789"}')
+    with pytest.raises(ImageFileError, match="is larger than"):
+        read_record(tmp_path / "result.json")
+
+
+def test_a_file_that_cannot_be_written_is_named_as_the_user_knows_it(tmp_path: Path) -> None:
+    def write() -> None:
+        with staging_folder(tmp_path) as staged:
+            (staged / "fused.nii.gz").mkdir()
+            write_text("x", staged / "fused.nii.gz")
+
+    with pytest.raises(ImageFileError) as refusal:
+        write()
+    assert str(refusal.value).startswith(f"{tmp_path / 'fused.nii.gz'}: cannot be written")
 
 
 @pytest.mark.parametrize(

@@ -78,7 +78,7 @@ def test_broken_rows_are_reported_and_others_are_done(cohort, tmp_path, capsys):
     places = [page.index(f'data-value="{name}"') for name in ("empty", "head00")]
     assert places == sorted(places), "what failed must come first"
     assert page.count("data:image/jpeg;base64,") == 3
-    assert 'href="head00/report.html"' in page
+    assert 'href="./head00/report.html"' in page
     assert not re.search(r"https?:|//\w|@import|url\(|<link|fetch\(", re.sub(r'base64,[^"]+', "", page))
     log = (tmp_path / "cohort.log").read_text(encoding="utf-8").splitlines()
     assert [line.split("\t")[1] for line in log] == list(table)

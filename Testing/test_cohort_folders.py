@@ -228,7 +228,7 @@ def test_bids_validator_accepts_the_derivative(phantoms, tmp_path, capsys):
         "bids:raw:sub-02/ses-a/anat/sub-02_ses-a_T1w.nii.gz", "bids:raw:sub-02/ses-a/ct/sub-02_ses-a_ct.nii.gz",
     ]  # fmt: skip
     assert told["Verdict"]["colour"] in ("green", "amber", "red")
-    assert 'href="sub-02/ses-a/anat/sub-02_ses-a_desc-fused_report.html"' in (out / "cohort.html").read_text("utf-8")
+    assert 'href="./sub-02/ses-a/anat/sub-02_ses-a_desc-fused_report.html"' in (out / "cohort.html").read_text("utf-8")
     described = json.loads((out / "dataset_description.json").read_text(encoding="utf-8"))
     assert (out / described["DatasetLinks"]["raw"]).resolve() == root.resolve()
     before = {path: path.stat().st_mtime_ns for path in out.rglob("*_result.json")}

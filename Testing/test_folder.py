@@ -11,9 +11,9 @@ import pytest
 
 from BrainFusionLib import folder, fuse, read_case
 from BrainFusionLib.case import SCHEMA_VERSION, Result, read_record
-from BrainFusionLib.case.replacing import refuse_to_replace_others
 from BrainFusionLib.errors import ImageFileError, RecordError
 from BrainFusionLib.folder import write_case
+from BrainFusionLib.io.ownership import refuse_to_replace_others
 from BrainFusionLib.phantom import PhantomPair, make_pair
 from BrainFusionLib.volume import Volume
 
@@ -124,15 +124,15 @@ def test_what_a_result_wrote_is_replaced(tmp_path: Path) -> None:
     (tmp_path / "pictures" / "1.png").write_text("of an earlier result")
     (tmp_path / "result.json").write_text(json.dumps({"schema_version": 6, "request": {}, "files": names}))
     (tmp_path / "report.html").write_text("<title>BrainFusion: CT on MRI</title>")
-    refuse_to_replace_others(tmp_path, names)
+    refuse_to_replace_others(tmp_path, names.values())
     (tmp_path / "result.json").write_text((tmp_path / "result.json").read_text()[:50])  # cut off: still ours
     with pytest.raises(ImageFileError, match="pictures"):
-        refuse_to_replace_others(tmp_path, names)
+        refuse_to_replace_others(tmp_path, names.values())
     del names["pictures"]
-    refuse_to_replace_others(tmp_path, names)
+    refuse_to_replace_others(tmp_path, names.values())
     (tmp_path / "result.json").write_text("")
-    refuse_to_replace_others(tmp_path, names)
+    refuse_to_replace_others(tmp_path, names.values())
     (tmp_path / "dicom").write_text("a file of the user's")
-    refuse_to_replace_others(tmp_path, names)
+    refuse_to_replace_others(tmp_path, names.values())
     with pytest.raises(ImageFileError, match="not a folder"):
-        refuse_to_replace_others(tmp_path, {**names, "dicom_fused": "dicom/fused"})
+        refuse_to_replace_others(tmp_path, [*names.values(), "dicom/fused"])

@@ -195,6 +195,25 @@ def test_a_missing_folder_is_refused_and_not_created(tmp_path, name):
     assert anything_in(tmp_path) == []
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="needs pipes with names")
+def test_a_pipe_or_device_is_never_replaced_by_a_file(tmp_path):
+    """As root, a table named /dev/null would take its place for the whole machine."""
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    with pytest.raises(ImageFileError, match="is a pipe, device or socket, not a file"):
+        write_text("x", path)
+    assert path.is_fifo()
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs permissions of Unix")
+def test_what_only_its_owner_may_read_stays_so_when_it_is_replaced(tmp_path):
+    path = tmp_path / "a.json"
+    path.touch(mode=0o600)
+    write_text("x", path)
+    assert (path.stat().st_mode & 0o777, path.read_text()) == (0o600, "x")
+
+
 def test_a_folder_of_that_name_is_not_replaced(tmp_path):
     (tmp_path / "a.txt").mkdir()
     with pytest.raises(ImageFileError, match=r"a\.txt: cannot be written.*choose the name of a file"):

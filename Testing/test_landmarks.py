@@ -340,3 +340,14 @@ def test_a_result_without_names_has_no_file_name_in_the_landmarks(result: Result
         landmarks=replace(result.landmarks, points=(replace(result.landmarks.points[0], name="Smith-1"),)),
     ).without_names()
     assert "Smith" not in json.dumps(to_document(named, {}))
+
+
+def test_a_label_of_any_length_is_read(tmp_path: Path) -> None:
+    label = "x" * 140_000
+    (tmp_path / "a.fcsv").write_text(f"# CoordinateSystem = LPS\n# columns = label,x,y,z\n{label},1,2,3\nb,4,5,6\n")
+    assert read_landmarks([tmp_path / "a.fcsv"] * 2).names == (label, "b")
+
+
+def test_more_landmarks_than_anybody_places_are_refused() -> None:
+    with pytest.raises(GeometryError, match="at most 10,000 landmarks"):
+        Landmarks(("a",) * 10_001, np.zeros((10_001, 3)), np.zeros((10_001, 3)))

@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from BrainFusionLib import cli, write_transform, write_volume
 from BrainFusionLib.cohort import Entry
 from BrainFusionLib.cohort.bids import start_derivative
 from BrainFusionLib.cohort.one_case import overwriting
+from BrainFusionLib.cohort.overview import overview
+from BrainFusionLib.cohort.row import Row
+from BrainFusionLib.cohort.running import table
 from BrainFusionLib.errors import ImageFileError, SettingsError
+from BrainFusionLib.io import write_grey
 from BrainFusionLib.io.overwriting import Given, InputFiles
+from BrainFusionLib.io.ownership import refuse_to_replace_others
 from BrainFusionLib.phantom import make_pair
 from BrainFusionLib.settings import OutputSettings, Settings
 
@@ -89,9 +97,69 @@ def test_inputs_beside_results_of_other_names_are_no_problem(
         raise SettingsError("the work has begun")
 
     monkeypatch.setattr("BrainFusionLib.cli.fuse.inputs_of", begun)
-    (mine / "fused.nii.gz").write_bytes(b"of an earlier run")
+    (mine / "other.nii.gz").write_bytes(b"of the user")
+    (mine / "fused.nii.gz").touch()  # empty: nothing is lost
     assert cli.main(["fuse", "ct.nii.gz", "mri.nii.gz", "-o", ".", "--transform", "pose.tfm"]) == 2
     assert "the work has begun" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("fused.nii.gz", "fuse ct.nii.gz mri.nii.gz -o ."),
+        ("ct_to_mri.tfm", "fuse ct.nii.gz mri.nii.gz -o . --no-register"),
+        ("ct_in_mri.nrrd", "fuse ct.nii.gz mri.nii.gz -o . --format nrrd"),
+        ("report.html", "fuse ct.nii.gz mri.nii.gz -o ."),
+        ("cohort.tsv", "cohort cases.csv -o . --workers 1"),
+        ("cohort.html", "cohort cases.csv -o . --workers 1"),
+        ("cohort.log", "validate cases.csv -o . --workers 1"),
+        ("validation.tsv", "validate cases.csv -o . --workers 1"),
+        ("1.png", "slices a b -o . --rule average"),
+    ],
+)
+def test_no_command_writes_over_a_file_of_the_user_under_a_name_that_it_chose(
+    mine: Path, name: str, words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (mine / "cases.csv").write_text("case,ct,mri,landmarks\na,ct.nii.gz,mri.nii.gz,points.csv\n", encoding="utf-8")
+    for folder in ("a", "b"):
+        (mine / folder).mkdir()
+        write_grey(np.zeros((16, 16), np.float32), mine / folder / "1.png")
+    (mine / name).write_bytes(b"of the user")
+    before = files_in(mine)
+    assert cli.main(words.split()) == 2
+    said = capsys.readouterr().err
+    assert f"{name}: was there before, and no result of BrainFusion names it" in said
+    assert "Name another output folder with -o" in said
+    assert files_in(mine) == before
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs pipes with names")
+@pytest.mark.parametrize("kind", ["pipe", "link"])
+def test_pipes_and_links_under_such_a_name_are_not_replaced_either(tmp_path: Path, kind: str) -> None:
+    if kind == "pipe":
+        os.mkfifo(tmp_path / "fused.nii.gz")
+    else:
+        (tmp_path / "fused.nii.gz").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(ImageFileError, match="was there before"):
+        refuse_to_replace_others(tmp_path, ["fused.nii.gz"])
+
+
+def test_what_a_run_writes_without_a_record_is_known_again(tmp_path: Path) -> None:
+    write_grey(np.zeros((4, 4), np.float32), tmp_path / "1.png")
+    (tmp_path / "cohort.tsv").write_text(table([Row("a", "failed", error="x")]), encoding="utf-8")
+    (tmp_path / "cohort.html").write_text(overview([Row("a", "failed", error="x")], {}), encoding="utf-8")
+    (tmp_path / "cohort.log").write_text("2026-11-29T17:13:27+0000\ta\tdone, 3.3 s; verdict amber\n", encoding="utf-8")
+    refuse_to_replace_others(tmp_path, [path.name for path in tmp_path.iterdir()])
+
+
+def test_a_damaged_record_is_said_to_be_why_its_files_are_not_replaced(tmp_path: Path) -> None:
+    (tmp_path / "fused.nii.gz").write_bytes(b"of an earlier result")
+    (tmp_path / "result.json").write_text('{"schema_version": 6, "request": {', encoding="utf-8")
+    with pytest.raises(ImageFileError, match=r"result\.json is damaged, and may have named it\). Move it elsewhere"):
+        refuse_to_replace_others(tmp_path, ["fused.nii.gz", "result.json"])
+    sums = {"schema_version": 6, "request": {}, "files": {"fused.nii.gz": "0", "result.json": "0"}}
+    (tmp_path / "cohort-case.json").write_text(json.dumps(sums), encoding="utf-8")  # the seal names them, too
+    refuse_to_replace_others(tmp_path, ["fused.nii.gz", "result.json"])
 
 
 def test_two_results_in_one_file_are_refused(mine: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -151,6 +219,13 @@ def test_the_table_of_a_cohort_is_not_replaced_by_its_results(mine: Path, capsys
     assert cli.main(["cohort", "cohort.tsv", "-o", "."]) == 2
     assert "is one of the inputs (the table of the cases)" in capsys.readouterr().err
     assert files_in(mine) == before
+
+
+def test_a_case_of_a_cohort_does_not_run_if_it_would_write_over_a_file_of_the_user(mine: Path) -> None:
+    (mine / "a").mkdir()
+    (mine / "a" / "fused.nii.gz").write_bytes(b"of the user")
+    rows = overwriting([Entry(2, "a", mine / "ct.nii.gz", mine / "mri.nii.gz")], mine, Settings())
+    assert (rows["a"].error or "").startswith("fused.nii.gz: was there before")
 
 
 @pytest.mark.parametrize("other", ["dataset", "derivatives", "nested"])

@@ -31,7 +31,9 @@ def how(request, monkeypatch):
 def test_pieces_are_those_of_itk(how, shape, corners):
     for mask in masks(shape):
         labels, count = pieces(mask, corners=corners)
-        expected = sitk.GetArrayFromImage(sitk.ConnectedComponent(sitk.GetImageFromArray(mask.astype(np.uint8)), corners))
+        expected = sitk.GetArrayFromImage(
+            sitk.ConnectedComponent(sitk.GetImageFromArray(mask.astype(np.uint8)), corners)
+        )
         np.testing.assert_array_equal(labels, expected)
         assert count == expected.max()
 

@@ -31,6 +31,7 @@ from BrainFusionLib.errors import BrainFusionError, ImageFileError, RecordError,
 from BrainFusionLib.folder import write_case
 from BrainFusionLib.io import write_json
 from BrainFusionLib.report.contents import report_contents
+from BrainFusionLib.report.decisions import with_decisions
 from BrainFusionLib.signing import content_sha256, sign_result
 from BrainFusionLib.verdict.judge import Verdict
 from Testing.browser import chromium
@@ -122,7 +123,7 @@ def test_the_cohorts_page_shows_what_was_decided_and_what_is_void_by_now(folder:
     text = page.read_text(encoding="utf-8")
     assert re.search(r"Approved by A. Surgeon, [^<]*: &lt;script&gt;", text)
     assert re.search(r"Rejected by A. Surgeon, [^<;]*; Comment by A. Surgeon, [^<;]*: run it again", text)
-    assert 'href="amber/report.html"' in text
+    assert 'href="./amber/report.html"' in text
     assert EVIL not in text
     record = folder / "amber" / "result.json"
     record.write_text(
@@ -155,6 +156,19 @@ def test_the_cohorts_page_says_void_when_voxels_were_changed(folder: Path) -> No
     (folder / "amber" / "fused.nii.gz").write_bytes(b"others")
     assert states.of(cases) == ["void"]
     assert decisions_in(folder)["amber"].startswith("Void: Approved by")
+
+
+def test_a_folder_named_like_a_script_is_a_folder_on_the_cohorts_page(folder: Path) -> None:
+    (folder / "amber").rename(folder / "javascript:alert(1)")
+    (folder / "cohort.html").write_text("of the run", encoding="utf-8")
+    refresh_overview(find_cases(folder), folder)
+    assert 'href="./javascript:alert(1)/report.html"' in (folder / "cohort.html").read_text(encoding="utf-8")
+
+
+def test_a_report_with_two_places_for_decisions_is_not_changed() -> None:
+    place = "<!-- decisions -->"
+    assert with_decisions(f"{place} a {place} b <!-- end of decisions -->", ()) is None
+    assert with_decisions(f"{place} a <!-- end of decisions --> b <!-- end of decisions -->", ()) is None
 
 
 def test_nobody_decides_on_what_is_not_shown(folder: Path) -> None:
@@ -398,6 +412,17 @@ def test_nothing_but_the_pages_is_served(client: Client, path: str) -> None:
     status, words, _ = client.ask("GET", path, **client.let_in)
     assert status == 404 or (path.startswith("http") and "review of 4 cases" in words)
     assert "root:" not in words
+
+
+def test_an_address_that_is_none_is_no_fault(client: Client) -> None:
+    assert client.ask("GET", "http://[::1/", **client.let_in)[0] == 404
+
+
+def test_cookies_of_others_whatever_they_hold_do_not_hide_ours(client: Client) -> None:
+    """Python's own parser stops at what it does not know, and takes minutes for many quotes."""
+    cookie = client.let_in["Cookie"]
+    for other in ('a="\\"', "{}; b", "=;;"):
+        assert client.ask("GET", "/", Cookie=f"{other}; {cookie}")[0] == 200
 
 
 @pytest.mark.parametrize("method", ["PUT", "DELETE", "OPTIONS", "HEAD", "TRACE"])

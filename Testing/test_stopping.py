@@ -168,6 +168,48 @@ def test_record_from_elsewhere_moves_no_file_outside(tmp_path):
     assert (tmp_path / "victim").read_text() == "mine"
 
 
+def test_planted_result_moves_nothing_through_a_link(tmp_path):
+    folder = tmp_path / "results"
+    whole = folder / replacing.WHOLE
+    (whole / "sub").mkdir(parents=True)
+    (tmp_path / "victim").write_text("mine")
+    (folder / "sub").symlink_to(tmp_path, target_is_directory=True)
+    (whole / "sub" / "victim").write_text("planted")
+    (whole / "result.json").write_text(json.dumps({"files": {"fused": "sub/victim", "result": "result.json"}}))
+    replacing.complete_replacement(folder)
+    assert (tmp_path / "victim").read_text() == "mine"
+
+
+def test_link_in_the_place_of_a_new_result_moves_nothing(tmp_path):
+    made(tmp_path / "mine", "of the user")
+    before = sorted(path.name for path in (tmp_path / "mine").iterdir())
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results" / replacing.WHOLE).symlink_to(tmp_path / "mine", target_is_directory=True)
+    replacing.complete_replacement(tmp_path / "results")
+    assert sorted(path.name for path in (tmp_path / "mine").iterdir()) == before
+
+
+@pytest.mark.parametrize("new", [{}, {"dicom_fused": "dicom/fused"}])
+def test_nothing_is_removed_through_a_link_called_dicom(tmp_path, new):
+    folder, archive = tmp_path / "results", tmp_path / "archive"
+    (archive / "fused").mkdir(parents=True)
+    (archive / "fused" / "1.dcm").write_text("mine")
+    (archive / "registration.dcm").write_text("mine")
+    folder.mkdir()
+    (folder / "dicom").symlink_to(archive, target_is_directory=True)
+    old = {"dicom_fused": "dicom/fused", "dicom_registration": "dicom/registration.dcm", "result": "result.json"}
+    (folder / "result.json").write_text(json.dumps({"files": old}))
+    whole = folder / replacing.WHOLE
+    (whole / "dicom" / "fused").mkdir(parents=True)
+    (whole / "result.json").write_text(json.dumps({"files": {**new, "result": "result.json"}}))
+    with pytest.raises(ImageFileError, match="link") if new else contextlib.nullcontext():
+        replacing.complete_replacement(folder)
+    assert {path.name: path.read_text() for path in archive.rglob("*.dcm")} == {
+        "1.dcm": "mine",
+        "registration.dcm": "mine",
+    }
+
+
 def test_second_reader_waits_for_the_one_that_moves_files(tmp_path, monkeypatch):
     made(tmp_path / replacing.WHOLE, "new")
     plain, waiting = replacing.Path.replace, []

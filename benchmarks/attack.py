@@ -59,11 +59,15 @@ def attempt(made: Input, folder: Path) -> tuple[str, str]:
     """Write an input into a folder and read it; return the outcome, and what was said or found."""
     notes: tuple[str, ...] = ()
     for name, content in made.files.items():
+        (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_bytes(content)
     path = folder / made.entry
     matrix: npt.ArrayLike = ()
     voxels: npt.ArrayLike = ()
     try:
+        if made.read is not None:
+            found = made.read(path)
+            return ("ok", "") if made.wanted in (None, found) else ("wrong", f"{found}, not {made.wanted}")
         if made.name == "transform":
             matrix = read_transform(path, rigid=False, **made.options).moving_from_fixed_lps
         elif made.name == "picture":
@@ -72,14 +76,14 @@ def attempt(made: Input, folder: Path) -> tuple[str, str]:
             volume = read_volume(path)
             matrix, voxels, notes = volume.grid.lps_from_ijk, volume.array_kji, volume.notes
     except BrainFusionError as error:
-        return ("refused" if made.voxels_kji is None and made.lps_from_ijk is None else "wrong"), str(error)
+        return ("wrong" if made.is_known else "refused"), str(error)
     except BaseException as error:
         return "other exception", f"{type(error).__name__}: {error}"
     if made.voxels_kji is not None and not np.array_equal(voxels, made.voxels_kji.astype(np.float32)):
         return "wrong", "other values"
     if made.lps_from_ijk is not None and not np.allclose(matrix, made.lps_from_ijk, rtol=0, atol=1e-3):
         return "wrong", f"another position: {np.asarray(matrix)}, not {made.lps_from_ijk}"
-    if made.voxels_kji is None and made.lps_from_ijk is None and not notes:
+    if not made.is_known and not notes:
         differs = difference(made.name, path, np.asarray(matrix), np.asarray(voxels))
         if differs:
             return OUTCOMES[7], differs
@@ -137,7 +141,7 @@ def _read_and_leave(seed: int, number: int, folder: Path, report: int) -> None:
 def warm_up() -> None:
     """Load in this process what the children need, and tell the readers how much memory there is."""
     budget.memory_bytes = lambda: MOST_BYTES  # type: ignore[assignment]
-    for number in range(0, 60, 2):
+    for number in range(0, 100, 2):
         with tempfile.TemporaryDirectory() as folder:
             attempt(make(0, number), Path(folder))
 
@@ -173,7 +177,7 @@ def run(seed: int, numbers: Sequence[int], counts: dict[str, Counter[str]] | Non
     for number in numbers:
         made, outcomes = make(seed, number), [in_child(seed, number)]
         name = f"{made.name}, {'damaged' if number % 2 else 'sound'}"
-        if number % THROUGH_COMMAND < 2 and made.name not in ("picture", "transform"):
+        if number % THROUGH_COMMAND < 2 and made.name not in ("picture", "transform") and made.read is None:
             outcomes.append(through_command(made))
         for where, (outcome, said) in zip((name, "the whole command"), outcomes, strict=False):
             counts.setdefault(where, Counter())[outcome] += 1

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import bz2
 import gzip
+import json
 import re
 import zlib
+from typing import Any
 
 from benchmarks.attack_parts import Random
 
@@ -83,3 +85,45 @@ _ZEROS_GZIP, _ZEROS_ZLIB = gzip.compress(bytes(1 << 26), 9, mtime=0), zlib.compr
 DAMAGES = (
     _flipped, _flipped, _cut, _moved, _other_number, _other_number, _other_bytes, _long_field, _bomb, _other_word,
 )  # fmt: skip
+
+
+def _other_value(random: Random, content: bytes) -> bytes:
+    """Put another value into JSON, or remove or double one; of other texts, double a line many times."""
+    try:
+        document = json.loads(content)
+    except (ValueError, RecursionError):
+        lines = content.split(b"\n")
+        at = int(random.integers(len(lines)))
+        return b"\n".join([*lines[:at], *lines[at : at + 1] * int(10 ** random.uniform(0.3, 4)), *lines[at + 1 :]])
+    holders = [holder for holder in _holders(document) if holder]
+    if not holders:
+        return _flipped(random, content)
+    holder = holders[random.integers(len(holders))]
+    keys = list(holder) if isinstance(holder, dict) else list(range(len(holder)))
+    key = keys[random.integers(len(keys))]
+    what = random.integers(3)
+    if what == 0:
+        del holder[key]
+    elif what == 1:
+        holder[key] = _VALUES[random.integers(len(_VALUES))]
+    else:
+        holder[key] = [holder[key]] * int(10 ** random.uniform(0, 3))
+    text = json.dumps(document)
+    # Python writes neither of these itself.
+    text = text.replace('"DEEP"', "[" * 5000 + "]" * 5000).replace('"HUGE"', "9" * 5000).replace('"LARGE"', "1e400")
+    return text.encode("utf-8", "surrogatepass")
+
+
+def _holders(value: Any) -> list[Any]:
+    below = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    found = [value] if isinstance(value, dict | list) else []
+    for one in below:
+        found += _holders(one)
+    return found
+
+
+_VALUES: tuple[Any, ...] = (
+    None, True, -1, 0, 1e308, float("nan"), "", "x" * 10_000, [], {}, "DEEP", "HUGE", "LARGE", "../../x", "/dev/zero",
+    "\x00\x1b[31m", "\ud800", "\u202e", "NaN", 2**70, [[]], {"a": 1}, "a" * 300, ".", "dicom/fused", "\n",
+)  # fmt: skip
+TEXT_DAMAGES = (_other_value, _other_value, _other_value)

@@ -18,9 +18,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from benchmarks.attack_damages import DAMAGES
+from benchmarks.attack_damages import DAMAGES, TEXT_DAMAGES
 from benchmarks.attack_dicom import dicom, enhanced, export, rare, zipped
 from benchmarks.attack_parts import Input, Random, exact, geometry, voxels_of
+from benchmarks.attack_texts import MAKERS as TEXT_MAKERS
 from BrainFusionLib.geometry import RAS_FROM_LPS, FloatArray, Grid, rotation_matrix
 from BrainFusionLib.io.other_transforms import Between
 from BrainFusionLib.io.transform_writing import write_other_transform
@@ -50,9 +51,11 @@ def damaged_input(random: Random) -> Input:
     made = sound_input(random)
     name = list(made.files)[random.integers(len(made.files))]
     content = made.files[name]
+    damages = DAMAGES if made.read is None else (*DAMAGES, *TEXT_DAMAGES)
     for _ in range(random.integers(1, 3)):
-        content = DAMAGES[random.integers(len(DAMAGES))](random, content)
-    return Input(made.name, made.files | {name: content}, made.entry, options=made.options)
+        if content:
+            content = damages[random.integers(len(damages))](random, content)
+    return Input(made.name, made.files | {name: content}, made.entry, options=made.options, read=made.read)
 
 
 def _nrrd(random: Random) -> Input:
@@ -259,5 +262,5 @@ def _picture(random: Random) -> Input:
 _MAKERS = (
     _nrrd, _nrrd, _metaimage, _metaimage, _nifti, _nifti, dicom, _transform, _picture,
     enhanced, zipped, _mgh, _slice_list, _other_transform, _sheared, export,
-    _elastix, _mni, rare,
+    _elastix, _mni, rare, *TEXT_MAKERS,
 )  # fmt: skip

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,8 @@ class Input:
         What a volume holds, or what a picture or a transform does in one of the two; ``None`` where nothing is known.
     options
         Further arguments for the reader.
+    read, wanted
+        The reader of what is not an image, a picture or a transform; and what it must return, ``None`` if unknown.
     """
 
     name: str
@@ -39,6 +42,13 @@ class Input:
     voxels_kji: npt.NDArray[Any] | None = None
     lps_from_ijk: FloatArray | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
+    read: Callable[[Path], object] | None = None
+    wanted: object = None
+
+    @property
+    def is_known(self) -> bool:
+        """Whether it is known what must come out, so that a refusal is wrong."""
+        return self.voxels_kji is not None or self.lps_from_ijk is not None or self.wanted is not None
 
 
 def geometry(random: Random) -> FloatArray:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from BrainFusionLib.case.result import Result
 from BrainFusionLib.io.dicom_attributes import kinds_of
+from BrainFusionLib.io.ownership import DICOM, PICTURES, REGISTRATION, SEGMENTATION
 from BrainFusionLib.io.transform_writing import SUFFIXES, TransformFormat
 from BrainFusionLib.settings import OutputSettings, Side
 
@@ -11,12 +12,6 @@ from BrainFusionLib.settings import OutputSettings, Side
 ROLES = ("fused", "ct_in_mri", "alpha", "bone", "mri")
 STEMS = (*ROLES, "mri_in_ct", "ct")
 TRANSFORM_STEMS = ("ct_to_mri", "mri_to_ct")
-DICOM = "dicom"
-DICOM_FOLDERS = ("dicom/fused", "dicom/ct_in_mri", "dicom/mri_in_ct")
-REGISTRATION = "dicom/registration.dcm"
-SEGMENTATION = "dicom/bone.dcm"
-PICTURES = "pictures"
-FOLDERS = (*DICOM_FOLDERS, PICTURES)
 
 
 def moved_by(result: Result) -> Side:

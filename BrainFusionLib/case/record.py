@@ -12,6 +12,7 @@ from BrainFusionLib.case.decision import Decision
 from BrainFusionLib.case.result import Result
 from BrainFusionLib.case.standing import carried_over
 from BrainFusionLib.errors import BrainFusionError, ImageFileError, RecordError
+from BrainFusionLib.io.reading import read_record_bytes
 from BrainFusionLib.locking import alone
 from BrainFusionLib.stopping import before_leaving
 
@@ -25,17 +26,19 @@ def read_document(path: str | Path) -> dict[str, Plain]:
     Raises
     ------
     ImageFileError
-        The file cannot be read.
+        The file cannot be read, or is larger than any record.
     RecordError
         The file is not JSON, or not an object.
     """
     path = Path(path)
     try:
-        content = json.loads(path.read_bytes())
+        content = json.loads(read_record_bytes(path))
     except FileNotFoundError as error:
         raise ImageFileError(
             f"{path}: there is no such file. Give the folder of a result, or its result.json."
         ) from error
+    except BrainFusionError:
+        raise
     except OSError as error:
         raise ImageFileError(f"{path}: cannot be read ({error.strerror}).") from error
     except (ValueError, RecursionError) as error:

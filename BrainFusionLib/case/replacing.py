@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
-from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from BrainFusionLib.case.files import (
+from BrainFusionLib.case.files import STEMS, TRANSFORM_STEMS
+from BrainFusionLib.errors import BrainFusionError, ImageFileError, Remedy
+from BrainFusionLib.io.formats import output_names
+from BrainFusionLib.io.ownership import (
     DICOM,
     DICOM_FOLDERS,
     FOLDERS,
+    IN_DICOM,
     REGISTRATION,
     SEGMENTATION,
-    STEMS,
-    TRANSFORM_STEMS,
+    files_in,
+    is_own_folder,
+    not_a_folder,
 )
-from BrainFusionLib.errors import ImageFileError, Remedy
-from BrainFusionLib.io.formats import output_names
+from BrainFusionLib.io.reading import read_record_bytes
 from BrainFusionLib.io.transform_writing import SUFFIXES
 from BrainFusionLib.locking import alone
 from BrainFusionLib.stopping import uninterrupted
@@ -50,7 +52,7 @@ def complete_replacement(folder: Path) -> None:
     ImageFileError
         A file cannot be replaced; the rest of the new result stays, and is moved by the next call.
     """
-    if (folder / WHOLE).is_dir():
+    if is_own_folder(folder / WHOLE):
         # Not interrupted: it moves a few files; half-way, the old result would be gone.
         with alone(folder / MOVING), uninterrupted():
             _complete(folder)
@@ -58,23 +60,27 @@ def complete_replacement(folder: Path) -> None:
 
 def _complete(folder: Path) -> None:
     whole = folder / WHOLE
-    if not whole.is_dir():
+    if not is_own_folder(whole):
         return
     try:
         # Of a replacement that was interrupted, the old result is gone, and some of the new files are in place; the
         # record comes last: without one, all are in place. One that cannot be read now is an error, not none.
-        records = [path for path in whole.iterdir() if path.suffix == ".json" and path.read_bytes()]
+        records = [path for path in whole.iterdir() if path.suffix == ".json" and _can_be_read(path)]
         record = next((path for path in records if files_in(path)), None)
         if record is None:
             shutil.rmtree(whole, ignore_errors=True)
             return
         names = files_in(record)
+        # Through a link, files elsewhere would be replaced or removed.
+        dicom_is_elsewhere = (folder / DICOM).is_symlink()
+        if dicom_is_elsewhere and any(name in IN_DICOM for name in names):
+            raise not_a_folder(folder / DICOM)
         result = folder / record.name
         # The old record is kept until all is in place: after a kill, it still says which old files have to go.
         replaced = whole / REPLACED
         if os.path.lexists(result):
             result.replace(replaced)
-        old = set(files_in(replaced))
+        old = set(files_in(replaced)) - (set(IN_DICOM) if dicom_is_elsewhere else set())
         for name in old & set(FOLDERS):
             if name not in names or os.path.lexists(whole / name):
                 shutil.rmtree(folder / name, ignore_errors=True)
@@ -87,9 +93,11 @@ def _complete(folder: Path) -> None:
                 if name in FOLDERS:
                     shutil.rmtree(folder / name, ignore_errors=True)
                 (whole / name).replace(folder / name)
-        if (folder / DICOM).is_dir():
+        if is_own_folder(folder / DICOM):
             with suppress(OSError):  # it is not empty
                 (folder / DICOM).rmdir()
+    except BrainFusionError:
+        raise
     except OSError as error:
         raise ImageFileError(
             f"{error.filename2 or error.filename}: cannot be replaced ({error.strerror}). Remove it first.",
@@ -106,69 +114,12 @@ def removed_with_a_result() -> set[str]:
     return {REGISTRATION, SEGMENTATION, *volumes, *transforms}
 
 
-def files_in(record: Path) -> list[str]:
-    """Return the names of a result's files by its record, itself last; nothing if it is none of this project."""
-    try:
-        names = list(json.loads(record.read_text(encoding="utf-8"))["files"].values())
-    except (OSError, ValueError, KeyError, AttributeError, TypeError, RecursionError):
-        return []
-    # A record from elsewhere must not name files outside.
-    is_ours = all(
-        isinstance(name, str) and not Path(name).is_absolute() and ".." not in Path(name).parts for name in names
-    )
-    return sorted(names, key=lambda name: name == record.name) if is_ours else []
-
-
-def refuse_to_replace_others(folder: Path, names: Mapping[str, str]) -> None:
-    """Check that what a new result replaces as a whole, its folders, its report and its record, is an earlier result's.
-
-    Parameters
-    ----------
-    folder
-        The folder of the result.
-    names
-        The names of the new result's files by role.
+def _can_be_read(record: Path) -> bool:
+    """Return whether a record holds something.
 
     Raises
     ------
-    ImageFileError
-        There is a folder that is not empty, or a file, of such a name that no result wrote; or a folder has the name of
-        a file.
+    OSError
+        It cannot be read now.
     """
-    for name in names.values():
-        if name not in FOLDERS and (folder / name).is_dir():
-            raise ImageFileError(
-                f"{folder / name}: cannot be replaced (it is a folder). Remove it first.",
-                remedy=Remedy.OTHER_OUTPUT_FOLDER,
-            )
-    folders = {name for name in names.values() if name in FOLDERS}
-    for name in folders | ({DICOM} if folders & set(DICOM_FOLDERS) else set()):
-        place = folder / name
-        if place.is_symlink() or (os.path.lexists(place) and not place.is_dir()):
-            raise ImageFileError(
-                f"{place}: cannot be replaced (it is a link or a file, not a folder). Remove it first.",
-                remedy=Remedy.OTHER_OUTPUT_FOLDER,
-            )
-    whole = {*FOLDERS, REGISTRATION, SEGMENTATION, names["report"], names["result"]} & set(names.values())
-    found = {name for name in whole if _holds_something(folder / name)}
-    ours = {name for record in folder.glob("*.json") for name in files_in(record)} if found else set()
-    for name in sorted(found - ours):
-        if not _looks_like_ours(folder / name):
-            raise ImageFileError(
-                f"{folder / name}: was there before, and no result of BrainFusion names it. Move it elsewhere.",
-                remedy=Remedy.OTHER_OUTPUT_FOLDER,
-            )
-
-
-def _holds_something(path: Path) -> bool:
-    return any(path.iterdir()) if path.is_dir() else path.is_symlink() or (path.is_file() and path.stat().st_size > 0)
-
-
-def _looks_like_ours(path: Path) -> bool:
-    """Return whether a file begins like a record or a report, also if it is damaged or its record is gone."""
-    try:
-        with path.open("rb") as file:
-            head = file.read(2_000)
-    except OSError:
-        return False
-    return b"<title>BrainFusion" in head or all(word in head for word in (b'"schema_version"', b'"request"'))
+    return record.is_file() and bool(read_record_bytes(record))

@@ -24,6 +24,7 @@ from BrainFusionLib.cohort.row import OVERVIEW, TABLE, Row
 from BrainFusionLib.cohort.running import LOG
 from BrainFusionLib.console import say
 from BrainFusionLib.errors import Remedy, SettingsError
+from BrainFusionLib.io.ownership import refuse_to_replace_others
 from BrainFusionLib.io.reading import is_folder
 from BrainFusionLib.settings import Device, OutputSettings, Preset, RegistrationSettings, Settings
 
@@ -113,6 +114,7 @@ def run_entries(
     outputs = [Path(options.output) / name for name in (TABLE, OVERVIEW, LOG, *also_written)]
     given = [given for entry in entries for given in inputs_of(entry)]
     check_outputs(options, outputs, given, remedy=Remedy.OTHER_OUTPUT_FOLDER)
+    refuse_to_replace_others(Path(options.output), (TABLE, OVERVIEW, LOG, *also_written))
     workers = 1 if options.scheduler else _workers(options.workers, entries, output)
     settings = Settings(
         registration=RegistrationSettings.preset(options.preset),

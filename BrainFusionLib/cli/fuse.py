@@ -12,7 +12,7 @@ from typing import Any
 from BrainFusionLib.case import WARNING, run
 from BrainFusionLib.case.dicom_results import noting_what_is_missing
 from BrainFusionLib.case.files import planned_names
-from BrainFusionLib.case.replacing import complete_replacement, refuse_to_replace_others
+from BrainFusionLib.case.replacing import complete_replacement
 from BrainFusionLib.cli.codes import DONE, NOT_FOUND
 from BrainFusionLib.cli.dicom import headers_of, say_dicom
 from BrainFusionLib.cli.error import add_points, points_of, say_points
@@ -37,6 +37,7 @@ from BrainFusionLib.folder import (
     write_case,
 )
 from BrainFusionLib.io.formats import output_names
+from BrainFusionLib.io.ownership import refuse_to_replace_others
 from BrainFusionLib.io.transform_writing import check_voxel_order
 from BrainFusionLib.settings import RegistrationSettings, Settings
 
@@ -119,7 +120,7 @@ def _fuse(options: argparse.Namespace) -> int:
     outputs = [*at_stake(folder, names), options.keep_refused]
     check_voxel_order(options.transform_format, options.ct, options.mri)
     check_outputs(options, outputs, remedy=Remedy.OTHER_OUTPUT_FOLDER)
-    refuse_to_replace_others(folder, names)  # before the work, not only when it is to be written
+    refuse_to_replace_others(folder, names.values())  # before the work, not only when it is to be written
     check_keep_refused(options)
     check_start_options(options)
     settings = Settings(

@@ -8,6 +8,7 @@ import re
 from typing import Any, NoReturn
 
 from BrainFusionLib.cli.codes import WRONG_INPUT
+from BrainFusionLib.console import say
 
 
 class _Paragraphs(argparse.HelpFormatter):
@@ -37,9 +38,8 @@ class Parser(argparse.ArgumentParser):
         close = [near for word in words if word not in known for near in difflib.get_close_matches(word, known, 1)]
         meant = f" Did you mean {close[0]}?" if close else ""
         usage = usage_of(given)
-        self.exit(
-            WRONG_INPUT, f"{self.prog}: {shown(message)}.{meant}\nUsage: {usage}; {given.prog} --help lists all.\n"
-        )
+        say(f"{self.prog}: {shown(message)}.{meant}\nUsage: {usage}; {given.prog} --help lists all.", error=True)
+        self.exit(WRONG_INPUT)
 
 
 def usage_of(parser: argparse.ArgumentParser) -> str:

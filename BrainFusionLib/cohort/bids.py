@@ -19,7 +19,7 @@ from BrainFusionLib.cohort.manifest import BAD_NAME, Entry, Problem, case_or, na
 from BrainFusionLib.errors import ImageFileError, Remedy
 from BrainFusionLib.io import write_json, write_text
 from BrainFusionLib.io.formats import named
-from BrainFusionLib.io.reading import shown
+from BrainFusionLib.io.reading import read_record_bytes, shown
 from BrainFusionLib.io.suffixes import with_suffix
 from BrainFusionLib.quantities import counted
 from BrainFusionLib.verdict.measures import STRIPPED
@@ -227,9 +227,9 @@ def refuse_other_dataset(folder: Path, root: Path) -> None:
 def _is_ours(described: Path) -> bool:
     """Say whether a description names this project, and nothing else, as what made the dataset."""
     try:
-        makers = json.loads(described.read_text(encoding="utf-8"))["GeneratedBy"]
+        makers = json.loads(read_record_bytes(described))["GeneratedBy"]
         return bool(makers) and all(maker["Name"] == NAME for maker in makers)
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return False
 
 

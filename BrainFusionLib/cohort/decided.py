@@ -10,7 +10,8 @@ from pathlib import Path
 
 from BrainFusionLib.case.result import Result
 from BrainFusionLib.cohort.row import cell_text
-from BrainFusionLib.errors import ImageFileError, RecordError
+from BrainFusionLib.errors import BrainFusionError, ImageFileError, RecordError
+from BrainFusionLib.io.reading import read_record_bytes
 from BrainFusionLib.io.tables import format_csv, parse_csv
 from BrainFusionLib.locking import locked
 
@@ -114,7 +115,9 @@ def read_lines(folder: Path) -> list[Line]:
     try:
         if path.is_symlink():
             raise RecordError(f"{path}: is a link. Put the table itself there.")
-        text = path.read_bytes().decode("utf-8", "replace")
+        text = read_record_bytes(path).decode("utf-8", "replace")
+    except BrainFusionError:
+        raise
     except OSError as error:
         raise ImageFileError(f"{path}: cannot be read ({error.strerror or error}).") from error
     try:

@@ -12,7 +12,7 @@ from typing import cast, get_args
 from BrainFusionLib.case.request import offset_in, stated_in
 from BrainFusionLib.errors import ImageFileError, SettingsError
 from BrainFusionLib.io.other_transforms import Frame, Maps
-from BrainFusionLib.io.reading import exists, naming, shown
+from BrainFusionLib.io.reading import exists, naming, read_record_bytes, shown
 from BrainFusionLib.io.tables import format_csv, parse_csv
 from BrainFusionLib.io.transforms import READ_TRANSFORM_SUFFIXES
 
@@ -154,7 +154,7 @@ def read_manifest(path: str | Path) -> tuple[list[Entry], list[Problem]]:
     path = Path(path)
     with naming(path):
         # Bytes that are not UTF-8 spoil their own row only.
-        content = path.read_bytes()
+        content = read_record_bytes(path)
     # Spreadsheets write "Unicode text" as UTF-16.
     is_wide = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     text = content.decode("utf-16", "replace") if is_wide else content.decode("utf-8-sig", "surrogateescape")

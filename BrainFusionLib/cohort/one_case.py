@@ -13,6 +13,7 @@ from pathlib import Path
 from BrainFusionLib.case.codec import from_document, to_document
 from BrainFusionLib.case.files import planned_names
 from BrainFusionLib.case.record import read_document
+from BrainFusionLib.case.replacing import complete_replacement
 from BrainFusionLib.case.request import Inputs, Request, Source
 from BrainFusionLib.case.result import Result
 from BrainFusionLib.case.run import run
@@ -37,6 +38,7 @@ from BrainFusionLib.io.hashing import sha256_of, sha256_of_bytes, sha256_of_file
 from BrainFusionLib.io.landmark_files import read_landmarks
 from BrainFusionLib.io.nrrd_header import FIELDS, SPACES_WITHOUT_BODY
 from BrainFusionLib.io.overwriting import Given, InputFiles
+from BrainFusionLib.io.ownership import refuse_to_replace_others
 from BrainFusionLib.io.reading import shown
 from BrainFusionLib.io.suffixes import with_suffix
 from BrainFusionLib.io.transforms import READ_TRANSFORM_SUFFIXES, transform_files
@@ -208,6 +210,10 @@ def store(entry: Entry, result: Result, mri: Volume, sha256: Mapping[str, str], 
         files = list(written.values())
         if entry.bids_root is not None:
             files.append(write_sidecar(entry, result, written["fused"]))
+    except BrainFusionError as error:  # where the case is, its row says
+        error.problem = error.problem.replace(f"{case}{os.sep}", "")
+        remove_if_empty(made)
+        raise
     except BaseException:
         remove_if_empty(made)
         raise
@@ -226,7 +232,7 @@ def store(entry: Entry, result: Result, mri: Volume, sha256: Mapping[str, str], 
 
 
 def overwriting(entries: Sequence[Entry], folder: Path, settings: Settings) -> dict[str, Row]:
-    """Return the rows of those cases that are not run: what they write or remove is an input, of themselves or others.
+    """Return the rows of those cases that are not run: what they would write over is an input, or not a result's.
 
     Parameters
     ----------
@@ -241,10 +247,13 @@ def overwriting(entries: Sequence[Entry], folder: Path, settings: Settings) -> d
         names = planned_names(settings.output, output_names()[0], mri=not settings.output.is_mris, bone=settings.bone)
         names = {role: (entry.file_names or {}).get(role, name) for role, name in names.items()}
         case = folder / entry.place
-        outputs = [*at_stake(case, names), case / SEAL, with_suffix(case / names["fused"], ".json")]
+        sidecar = with_suffix(Path(names["fused"]), ".json").name
         try:
-            inputs.refuse_to_overwrite(outputs)
+            complete_replacement(case)  # what a kill left half-way is ours, too
+            inputs.refuse_to_overwrite([*at_stake(case, names), case / SEAL, case / sidecar])
+            refuse_to_replace_others(case, (*names.values(), SEAL, *([sidecar] if entry.bids_root else [])))
         except BrainFusionError as error:
+            error.problem = error.problem.replace(f"{case}{os.sep}", "")
             found[entry.case] = Row(entry.case, "failed", error=_line(entry, error.phrased(PHRASES)))
     return found
 

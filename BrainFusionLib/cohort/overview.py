@@ -109,7 +109,7 @@ def _expected_error(row: Row) -> float | None:
 def _row(row: Row, picture: str | None, report: str | None, decision: str | None) -> Html:
     state = state_of_row(row)
     linked = report is not None and row.status == "done"
-    name = [render("cohort-link", address=report or "", name=row.case)] if linked else row.case
+    name = [render("cohort-link", address=f"./{report}", name=row.case)] if linked else row.case
     reasons = row.error or row.reasons
     cells = (
         ("", [] if picture is None else [render("cohort-picture", picture=picture)]),

@@ -20,6 +20,7 @@ from BrainFusionLib.cohort.row import COLUMNS, OVERVIEW, TABLE, Row
 from BrainFusionLib.cohort.states import Case, States
 from BrainFusionLib.errors import BrainFusionError, ImageFileError, RecordError, SettingsError
 from BrainFusionLib.io import write_text
+from BrainFusionLib.io.reading import read_record_bytes
 from BrainFusionLib.io.tables import parse_csv
 from BrainFusionLib.report.contents import ReportContents, report_contents
 from BrainFusionLib.signing import content_sha256, read_standings, record_sha256, sign_result
@@ -263,7 +264,7 @@ def _table_rows(root: Path) -> list[Row]:
     if path.is_symlink() or not path.is_file():
         return []
     try:
-        table = parse_csv(path.read_bytes().decode("utf-8", "replace"), delimiter="\t")
+        table = parse_csv(read_record_bytes(path).decode("utf-8", "replace"), delimiter="\t")
     except (OSError, ValueError):
         return []
     if table.columns != COLUMNS:

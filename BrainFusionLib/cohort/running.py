@@ -37,6 +37,7 @@ from BrainFusionLib.errors import ImageFileError, MissingDependencyError, Remedy
 from BrainFusionLib.folder import make_output_folder
 from BrainFusionLib.io import write_text
 from BrainFusionLib.io.leftovers import remove_leftovers
+from BrainFusionLib.io.ownership import refuse_to_replace_others
 from BrainFusionLib.io.tables import format_csv
 from BrainFusionLib.locking import locked
 from BrainFusionLib.settings import Settings
@@ -91,7 +92,7 @@ def run_cohort(
     SettingsError
         `workers` is below 1, the scheduler cannot be reached, or another run is using this folder.
     ImageFileError
-        The folder cannot be written to.
+        The folder cannot be written to, or holds a table, page or log of others under our names.
     """
     if workers < 1:
         raise SettingsError(f"at least 1 worker is needed; got {workers}")
@@ -100,6 +101,7 @@ def run_cohort(
     for root in roots:
         refuse_other_dataset(folder, root)
     make_output_folder(folder)
+    refuse_to_replace_others(folder, (TABLE, OVERVIEW, LOG))
     rows: dict[str, Row] = {}
     broken = [Row.of_problem(problem) for problem in problems]
 

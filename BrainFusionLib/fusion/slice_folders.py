@@ -16,6 +16,7 @@ from BrainFusionLib.fusion.methods import prepare
 from BrainFusionLib.intensity import picture_stacks
 from BrainFusionLib.intensity.pictures import WHITE
 from BrainFusionLib.io import write_grey
+from BrainFusionLib.io.ownership import refuse_to_replace_others
 from BrainFusionLib.io.pictures import pair_names, read_alike
 from BrainFusionLib.progress import Cancel, Progress, stop_if
 from BrainFusionLib.settings import Settings
@@ -58,7 +59,7 @@ def fuse_folders(
     ------
     ImageFileError, ImageContentError
         A picture cannot be read or written, a pair is not of one size, no name is in both folders, or the output is
-        one of the inputs.
+        one of the inputs, or was not written by this.
     SettingsError, WeightsError, MissingDependencyError, Cancelled
         As `methods.prepare` and `device.pick_device`; `cancel` said yes.
     """
@@ -69,6 +70,8 @@ def fuse_folders(
             raise ImageFileError(
                 f"{output}: is one of the inputs, and they would be written over. Name another folder."
             )
+    names = [f"{name}.png" for name in pairs]
+    refuse_to_replace_others(output, [*names, *(f"alpha/{name}" for name in names if save_alpha)])
     with use_threads(settings.threads):
         fuser = prepare(settings.fusion, pick_device(settings.device))
         # All are read once before any is written: a bad pair at the end must not cost the user half a folder of

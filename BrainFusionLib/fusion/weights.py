@@ -6,6 +6,7 @@ from somewhere cannot run code. The manifest holds the sha256 of the arrays' fil
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 from collections.abc import Mapping
@@ -187,7 +188,13 @@ def _pair_of(path: str | Path) -> tuple[Path, Path]:
 
 def _read_bytes(path: Path) -> bytes:
     try:
-        return path.read_bytes()
+        if path.exists() and not path.is_file():
+            raise OSError(errno.EINVAL, "it is not a file")  # a pipe would block for ever
+        with path.open("rb") as stream:
+            content = stream.read(2 * _MOST_BYTES + 1)
+        if len(content) > 2 * _MOST_BYTES:
+            raise OSError(errno.EFBIG, "it is larger than any weights")
+        return content
     except OSError as error:
         raise WeightsError(
             f"{path}: cannot be read ({error.strerror}). Weights are a pair of files, NAME.npz and NAME.json, "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -12,7 +11,7 @@ import numpy as np
 
 from BrainFusionLib.errors import ImageFileError
 from BrainFusionLib.io.reading import naming, open_regular
-from BrainFusionLib.io.tables import parse_csv
+from BrainFusionLib.io.tables import parse_csv, split_csv
 from BrainFusionLib.landmarks import Landmarks, Marked, pair_landmarks
 
 COLUMNS = ("name", "ct_x", "ct_y", "ct_z", "mri_x", "mri_y", "mri_z")
@@ -223,9 +222,9 @@ def read_fcsv(path: Path) -> list[Marked]:
     if any(axis not in columns for axis in "xyz"):
         raise ImageFileError(f"{path}: its columns must include x, y and z. Save the points again in 3D Slicer.")
     marked = []
-    rows = (line for line in lines if line.strip() and not line.startswith("#"))
-    for n, row in enumerate(csv.reader(rows), 1):
-        cells: Mapping[str, str] = dict(zip(columns, (cell.strip() for cell in row), strict=False))
+    rows = "\n".join(line for line in lines if line.strip() and not line.startswith("#"))
+    for n, row in enumerate(split_csv(rows), 1):
+        cells: Mapping[str, str] = dict(zip(columns, (cell.strip() for cell in row.cells), strict=False))
         if (cells.get("positionstatus") or _FCSV_DEFINED) != _FCSV_DEFINED:
             marked.append(Marked(cells.get("label", ""), None))
             continue

@@ -89,10 +89,13 @@ def write_grey(levels: VoxelArray, path: str | os.PathLike[str]) -> None:
         The file cannot be written.
     """
     from PIL import Image
+    from PIL.PngImagePlugin import PngInfo
 
     picture = Image.fromarray(np.clip(np.rint(levels), 0, 255).astype(np.uint8))
+    said = PngInfo()
+    said.add_text("Software", "BrainFusion")  # so that a later run knows it for one of ours
     with atomic_output(path) as temporary:
-        picture.save(temporary, format="PNG")
+        picture.save(temporary, format="PNG", pnginfo=said)
 
 
 def pair_names(*folders: Path) -> tuple[dict[str, tuple[Path, ...]], tuple[str, ...]]:

@@ -13,6 +13,8 @@ from typing import BinaryIO
 
 from BrainFusionLib.errors import BrainFusionError, GeometryError, ImageFileError
 
+# What no record or table needs; Python takes about twenty times as much for the objects in it.
+MOST_RECORD_BYTES = 1 << 26
 COPY_AGAIN = "Copy or download the file again."
 # Where what a file says is wrong, though all of it may be there: it was damaged, or written so.
 SAVE_OR_COPY = "Save it again in the program that it comes from, or copy it again."
@@ -142,6 +144,23 @@ def refuse_irregular(path: Path) -> None:
     """
     if not stat.S_ISREG(path.stat().st_mode):
         raise ImageFileError(f"{shown(path)}: is not a file but a folder, pipe, device or socket. Give a file.")
+
+
+def read_record_bytes(path: Path) -> bytes:
+    """Return the content of a file that holds a record, a table or a page: small, but perhaps from elsewhere.
+
+    Raises
+    ------
+    ImageFileError
+        It is not a true file, or larger than any record.
+    OSError
+        It cannot be read.
+    """
+    with open_regular(path) as stream:
+        content = stream.read(MOST_RECORD_BYTES + 1)
+    if len(content) > MOST_RECORD_BYTES:
+        raise ImageFileError(f"{shown(path)}: is larger than {MOST_RECORD_BYTES >> 20} MB. Give another file.")
+    return content
 
 
 @contextmanager

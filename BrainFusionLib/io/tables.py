@@ -81,14 +81,25 @@ def parse_csv(text: str, *, delimiter: str = ",") -> Table:
     ValueError
         The text is not a table, for example because of a null character.
     """
+    lines = split_csv(text, delimiter=delimiter)
+    return Table(lines[0].cells, tuple(lines[1:])) if lines else Table((), ())
+
+
+def split_csv(text: str, *, delimiter: str = ",") -> list[Line]:
+    """Return all lines of a table from its text, without a header's meaning; as `parse_csv`.
+
+    Raises
+    ------
+    ValueError
+        As `parse_csv`.
+    """
     # A long cell is for the reader of its row to refuse, not a reason to refuse the table.
     csv.field_size_limit(max(csv.field_size_limit(), len(text) + 1))
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
     try:
-        lines = [Line(reader.line_num, tuple(cells)) for cells in reader if cells]
+        return [Line(reader.line_num, tuple(cells)) for cells in reader if cells]
     except csv.Error as error:
         raise ValueError(f"line {reader.line_num}: {error}") from error
-    return Table(lines[0].cells, tuple(lines[1:])) if lines else Table((), ())
 
 
 def markdown_table(columns: Sequence[str], rows: Iterable[Sequence[Cell]]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +15,7 @@ import numpy as np
 
 from BrainFusionLib.errors import ImageFileError
 from BrainFusionLib.io.leftovers import temporary_beside
+from BrainFusionLib.io.reading import shown
 from BrainFusionLib.io.suffixes import suffix_of
 from BrainFusionLib.stopping import half_written
 
@@ -24,12 +26,13 @@ def atomic_output(path: str | os.PathLike[str]) -> Iterator[Path]:
 
     The temporary is hidden, keeps the ending of the name, and is removed when the block fails in any way, Ctrl-C
     included; what a killed process leaves behind is removed by `remove_leftovers`. An older file of that name stays
-    until it is replaced. No folder is created.
+    until it is replaced; who may read it may read the new one. No folder is created.
 
     Raises
     ------
     ImageFileError
-        Anything the operating system objects to: a missing folder, no permission, a full disk.
+        Anything the operating system objects to: a missing folder, no permission, a full disk; or there is something of
+        that name that is not a file.
     """
     path = Path(path)
     temporary = temporary_beside(path, suffix_of(path))
@@ -38,10 +41,13 @@ def atomic_output(path: str | os.PathLike[str]) -> Iterator[Path]:
             try:
                 if path.is_dir():
                     raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+                mode = _mode_of(path)
                 yield temporary
                 # Some file systems report a full disk only here.
                 with temporary.open("r+b") as stream:
                     os.fsync(stream.fileno())
+                if mode is not None:  # what only its owner may read stays so
+                    temporary.chmod(mode)
                 temporary.replace(path)
             except BaseException:
                 temporary.unlink(missing_ok=True)
@@ -52,6 +58,23 @@ def atomic_output(path: str | os.PathLike[str]) -> Iterator[Path]:
         raise ImageFileError(
             f"{path}: cannot be written ({error.strerror or error}). {_advice(path, error)}"
         ) from error
+
+
+def _mode_of(path: Path) -> int | None:
+    """Return who may do what with a file that is to be replaced; ``None`` if there is none.
+
+    Raises
+    ------
+    ImageFileError
+        It is a pipe, a device or a socket: the system would lose it, as root even ``/dev/null``.
+    """
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        return None
+    if not stat.S_ISREG(mode):
+        raise ImageFileError(f"{shown(path)}: is a pipe, device or socket, not a file. Choose the name of a file.")
+    return stat.S_IMODE(mode)
 
 
 def _advice(path: Path, error: OSError) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 
 from BrainFusionLib.case.decision import NO_SIGNATURE, Decision, Standing, State, state_of
@@ -10,7 +9,6 @@ from BrainFusionLib.report.page import Html, render
 
 # No text in a page contains these: all of it is escaped.
 _BEGIN, _END = "<!-- decisions -->", "<!-- end of decisions -->"
-_BLOCK = re.compile(f"{_BEGIN}.*?{_END}", re.DOTALL)
 HEADINGS: dict[State, str] = {
     "approved": "Approved",
     "rejected": "Rejected",
@@ -45,10 +43,11 @@ def decisions_part(standings: Sequence[Standing]) -> Html:
 
 def with_decisions(page: str, standings: Sequence[Standing]) -> str | None:
     """Return a report with these decisions in the place of those in it; ``None`` if it has no place for them."""
-    if len(_BLOCK.findall(page)) != 1:
+    before, begin, rest = page.partition(_BEGIN)
+    _, end, after = rest.partition(_END)
+    if not begin or not end or _BEGIN in rest or _END in after:
         return None
-    part = decisions_part(standings)
-    return _BLOCK.sub(lambda _: part, page)
+    return f"{before}{decisions_part(standings)}{after}"
 
 
 def without_decisions(page: str) -> str:

@@ -26,11 +26,10 @@ from BrainFusionLib.cohort.reviewed import decisions_in, find_cases, refresh_ove
 from BrainFusionLib.cohort.row import OVERVIEW, Row
 from BrainFusionLib.cohort.states import States
 from BrainFusionLib.folder import write_case
-from BrainFusionLib.fusion.network import build_network
 from BrainFusionLib.fusion.weights import Manifest, load_weights, save_weights
 from BrainFusionLib.io.landmark_files import read_landmarks
 from BrainFusionLib.io.point_files import read_points
-from BrainFusionLib.io.tables import format_csv
+from BrainFusionLib.io.tables import Cell, format_csv
 from BrainFusionLib.phantom import make_pair
 from BrainFusionLib.signing import content_sha256, read_standings, sign_result
 
@@ -134,7 +133,9 @@ def _rounded(lps: Any) -> list[list[float]]:
 
 
 def _table(random: Random, columns: tuple[str, ...], names: tuple[str, ...], numbers: Any) -> bytes:
-    rows = [dict(zip(columns, (name, *map(float, row)), strict=True)) for name, row in zip(names, numbers, strict=True)]
+    rows: list[dict[str, Cell]] = [
+        dict(zip(columns, (name, *map(float, row)), strict=True)) for name, row in zip(names, numbers, strict=True)
+    ]
     text = format_csv(rows, delimiter=str(random.choice([",", ";", "\t"])))
     return text.replace("\n", str(random.choice(["\n", "\r\n"]))).encode(str(random.choice(["utf-8", "utf-8-sig"])))
 
@@ -161,6 +162,8 @@ def _list(random: Random, name: str, names: tuple[str, ...], lps: Any) -> bytes:
 
 @cache
 def _weights() -> dict[str, bytes]:
+    from BrainFusionLib.fusion.network import build_network
+
     network = build_network({"name": "fusion_net", "width": 2})
     arrays = {name: tensor.numpy() for name, tensor in network.state_dict().items()}
     told = Manifest({"name": "fusion_net", "width": 2}, "none", "none", created="2020-01-01T00:00:00+00:00")
@@ -171,6 +174,8 @@ def _weights() -> dict[str, bytes]:
 
 
 def _read_weights(path: Path) -> object:
+    from BrainFusionLib.fusion.network import build_network
+
     loaded = load_weights(path)
     build_network(loaded.manifest.architecture)
     return True

@@ -344,7 +344,7 @@ def test_matrix_of_niftyreg_is_read_as_ras(tmp_path):
 def test_register_dat_of_freesurfer_is_refused_with_what_converts_it(tmp_path):
     rows = "\n".join(exact(row, " ") for row in np.eye(4))
     (tmp_path / "register.dat").write_text(f"bert\n1.0\n1.0\n0.15\n{rows}\nround\n")
-    with pytest.raises(ImageFileError, match=r"register\.dat: is a register\.dat of FreeSurfer.*lta_convert --inreg"):
+    with pytest.raises(ImageFileError, match=r"register\.dat: is a register\.dat of FreeSurfer.*with lta_convert"):
         read_transform(tmp_path / "register.dat")
 
 

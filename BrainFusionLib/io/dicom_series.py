@@ -151,7 +151,7 @@ def _image_at(path: Path) -> DicomFile:
     Raises
     ------
     ImageFileError
-        It is no DICOM, or another object: the message says which.
+        It is not DICOM, or another object: the message says which.
     """
     with open_regular(path) as stream:
         found = read_header(path, stream)

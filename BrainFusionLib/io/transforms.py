@@ -194,7 +194,7 @@ def _read_matrix(path: Path, wanted: str, between: Between) -> FloatArray:
     if is_register_dat(text):
         raise ImageFileError(
             f"{path}: is a register.dat of FreeSurfer, whose numbers count from the middle of both volumes. Convert "
-            "it to LTA: lta_convert --inreg (with --src and --trg)."
+            "it to LTA with lta_convert, which needs both volumes."
         )
     if is_mni(text):
         return read_mni(path, text, between)

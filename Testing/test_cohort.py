@@ -329,6 +329,18 @@ def test_tables_are_read_as_spreadsheets_write_them(tmp_path, start, encoding):
     assert "goes over several lines: check its quotes" in problems[1].reason
 
 
+def test_tilde_in_a_table_is_the_users_home(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    (tmp_path / "home").mkdir()
+    for name in ("c.nii", "m.nii", "t.tfm"):
+        (tmp_path / "home" / name).write_bytes(b"")
+    rows = ["case,ct,mri,transform", "a,~/c.nii,~/m.nii,~/t.tfm", "b,~nobody-of-that-name/c.nii,~/m.nii,"]
+    (tmp_path / "m.csv").write_text("\n".join(rows))
+    (entry,), (problem,) = read_manifest(tmp_path / "m.csv")
+    assert (entry.ct, entry.transform) == (tmp_path / "home/c.nii", tmp_path / "home/t.tfm")
+    assert "ct does not exist" in problem.reason
+
+
 @pytest.mark.parametrize("delimiter", [",", ";", "\t"])
 def test_every_problem_is_reported_with_its_row(tmp_path, delimiter):
     for name in ("c.nii", "m.nii"):

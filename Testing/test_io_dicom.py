@@ -232,7 +232,7 @@ def test_unknown_series_is_refused_with_the_list(two_series, choice):
 def test_a_localizer_counts_as_a_series(tmp_path):
     folder = write_series(tmp_path / "head")
     write_slice(folder / "scout", FIRST, rotation_matrix((1, 0, 0), 90), series_uid="6.6", SeriesDescription="Scout")
-    with pytest.raises(ImageFileError, match=r"2 DICOM series(.|\n)*'Scout', CT, 1 slices"):
+    with pytest.raises(ImageFileError, match=r"2 DICOM series(.|\n)*'Scout', CT, 1 slice, "):
         read_volume(folder)
 
 

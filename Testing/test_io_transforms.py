@@ -16,6 +16,7 @@ from BrainFusionLib.geometry import RAS_FROM_LPS, Grid, rotation_matrix
 from BrainFusionLib.io import read_transform, write_transform
 from BrainFusionLib.io.other_transforms import Between
 from BrainFusionLib.io.text_headers import exact
+from BrainFusionLib.io.transforms import transform_files
 from BrainFusionLib.transform import RigidTransform
 
 TRUTH = RigidTransform.from_axis_angle((0.3, 0.5, 0.8), 17.0, (12.0, -23.0, 31.0))
@@ -286,6 +287,71 @@ def test_grid_of_elastix_may_have_its_axes_in_another_order_than_ours(tmp_path):
     text = elastix("AffineTransform", [*inverse[:3, :3].ravel(), *inverse[:3, 3]], (0, 0, 0), flipped)
     (tmp_path / "t.txt").write_text(text)
     assert_truth(read_transform(tmp_path / "t.txt", between=Between(CT, MRI)))
+
+
+def in_toml(text):
+    """Elastix's own form of parameters in that of TOML, as `OutputTransformParameterFileFormat = "TOML"` gives it."""
+    lines = []
+    for line in text.splitlines():
+        key, _, value = line.strip("()").partition(" ")
+        words = value.split()
+        lines.append(f"{key} = {value if len(words) == 1 else '[' + ', '.join(words) + ']'}")
+    return "# made by elastix\n" + "\n".join(lines).replace('"true"', "true") + "\n"
+
+
+def test_elastix_parameters_in_toml_are_read_as_those_in_its_own_form(tmp_path):
+    inverse = np.linalg.inv(M)
+    text = elastix("AffineTransform", [*inverse[:3, :3].ravel(), *inverse[:3, 3]], (0, 0, 0), CT)
+    (tmp_path / "t.toml").write_text(in_toml(text))
+    assert_truth(read_transform(tmp_path / "t.toml", between=Between(CT, MRI)))
+
+
+def test_initial_transform_of_elastix_is_read_from_toml_too(tmp_path):
+    first, second = (0.1, -0.2, 0.3, 4.0, 5.0, -6.0), (0.2, 0.1, -0.1, 1.0, 2.0, 3.0)
+    for form, end in ((str, "txt"), (in_toml, "toml")):
+        (tmp_path / f"t.0.{end}").write_text(form(elastix("EulerTransform", second)))
+        (tmp_path / f"t.1.{end}").write_text(form(elastix("EulerTransform", first, initial=f"t.0.{end}")))
+    own, toml = (read_transform(tmp_path / name).moving_from_fixed_lps for name in ("t.1.txt", "t.1.toml"))
+    np.testing.assert_array_equal(own, toml)
+    assert transform_files(tmp_path / "t.1.toml") == [tmp_path / "t.1.toml", tmp_path / "t.0.toml"]
+
+
+def test_damaged_toml_of_elastix_is_refused(tmp_path):
+    (tmp_path / "t.toml").write_text(in_toml(elastix("EulerTransform", [0.0] * 6)).replace("[", "[[[", 1))
+    with pytest.raises(ImageFileError, match="these parameters of elastix are damaged"):
+        read_transform(tmp_path / "t.toml")
+
+
+AFNI = "# 3dAllineate matrices (DICOM-to-DICOM, row-by-row):\n"
+
+
+@pytest.mark.parametrize("separator", [" ", "\n"])
+def test_matrix_of_afni_is_in_lps_and_needs_its_direction(tmp_path, separator):
+    rows = [exact(row, " ") for row in M[:3]]
+    (tmp_path / "a.aff12.1D").write_text(AFNI + separator.join(rows) + "\n")
+    assert_truth(read_transform(tmp_path / "a.aff12.1D", between=Between(maps="mri-to-ct")))
+    with pytest.raises(ImageFileError, match="from its base to its source, and does not say which of them is the CT"):
+        read_transform(tmp_path / "a.aff12.1D")
+
+
+def test_several_matrices_of_afni_are_refused(tmp_path):
+    row = exact(M[:3].ravel(), " ")
+    (tmp_path / "a.1D").write_text(f"{AFNI}{row}\n{row}\n")
+    with pytest.raises(ImageFileError, match="is not a transform file of a kind"):
+        read_transform(tmp_path / "a.1D", between=Between(maps="mri-to-ct"))
+
+
+def test_matrix_of_niftyreg_is_read_as_ras(tmp_path):
+    in_ras = RAS_FROM_LPS @ M @ RAS_FROM_LPS
+    (tmp_path / "aff.txt").write_text("\n".join(exact(row, " ") for row in in_ras) + "\n")
+    assert_truth(read_transform(tmp_path / "aff.txt", between=Between(frame="ras", maps="mri-to-ct")))
+
+
+def test_register_dat_of_freesurfer_is_refused_with_what_converts_it(tmp_path):
+    rows = "\n".join(exact(row, " ") for row in np.eye(4))
+    (tmp_path / "register.dat").write_text(f"bert\n1.0\n1.0\n0.15\n{rows}\nround\n")
+    with pytest.raises(ImageFileError, match=r"register\.dat: is a register\.dat of FreeSurfer.*with lta_convert"):
+        read_transform(tmp_path / "register.dat")
 
 
 @pytest.mark.parametrize(

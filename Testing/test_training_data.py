@@ -196,6 +196,12 @@ def test_a_fused_volume_of_another_shape_is_refused(volumes, tmp_path):
         stack_of(manifest_of(volumes, tmp_path, ["a,ct.nii.gz,mri.nii.gz,,yes"], "given"), ["a"])
 
 
+def test_tilde_in_a_configuration_is_the_users_home(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with pytest.raises(ImageFileError, match=rf"{tmp_path}/pairs\.csv: cannot be read"):
+        stack_of(Config(DataConfig("manifest", ["a"], ["b"], path="~/pairs.csv")), ["a"])
+
+
 def test_missing_manifest_is_reported(tmp_path):
     config = Config(DataConfig("manifest", ["a"], ["b"], path=str(tmp_path / "none.csv")))
     with pytest.raises(ImageFileError, match=r"none\.csv: cannot be read as a manifest"):

@@ -17,6 +17,7 @@ from BrainFusionLib.errors import ImageContentError
 from BrainFusionLib.io import atomic_output, write_json
 from BrainFusionLib.io.hashing import sha256_of_bytes, sha256_of_file
 from BrainFusionLib.io.leftovers import remove_leftovers, temporary_beside
+from BrainFusionLib.io.reading import at_home
 from BrainFusionLib.metrics import slices_with_head
 from BrainFusionLib.stopping import half_written
 from BrainFusionLib.volume import VoxelArray
@@ -102,7 +103,7 @@ def open_store(config: Config, heads: Sequence[str], source: HeadSource) -> Slic
 
 
 def _folder_of(config: Config, source: HeadSource, head: str) -> Path:
-    return Path(config.data.cache) / _digest(describe(config, source, head))
+    return at_home(config.data.cache) / _digest(describe(config, source, head))
 
 
 def _label_name(config: Config) -> str | None:

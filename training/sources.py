@@ -18,6 +18,7 @@ from BrainFusionLib.errors import BrainFusionError, ImageContentError, ImageFile
 from BrainFusionLib.intensity import bone_weight, check_pair, ct_to_unit, mri_scale, picture_stacks, unit_pair
 from BrainFusionLib.io import atomic_output, read_grey, read_volume
 from BrainFusionLib.io.formats import files_of, volumes_in
+from BrainFusionLib.io.reading import at_home
 from BrainFusionLib.io.tables import parse_csv
 from BrainFusionLib.phantom import head_grid, make_phantom
 from BrainFusionLib.resample import resample_onto
@@ -124,7 +125,7 @@ class SimulatedHeads:
         spacing_mm = max(1.0, data.spacing_mm / 2)  # of phantoms; label maps have their own
         files = [[str(path), path.stat().st_size, path.stat().st_mtime_ns] for path in _existing(self.files(head))]
         key = zlib.crc32(repr((1, head, files, spacing_mm)).encode())
-        kept = Path(data.cache) / f"tissue-{head}-{key:08x}.npz"
+        kept = at_home(data.cache) / f"tissue-{head}-{key:08x}.npz"
         if not kept.exists():
             seed = head.removeprefix("phantom-")
             made = read_detailed_head(self._maps[head]) if files else detailed_phantom(int(seed), spacing_mm)
@@ -167,7 +168,7 @@ class VolumePairs:
     def __init__(self, config: Config, device: torch.device) -> None:
         self._config = config
         self._device = device
-        path = Path(config.data.path)
+        path = at_home(config.data.path)
         self._pairs = _original_layout(path) if config.data.source == "original" else _manifest(path)
 
     def names(self, patterns: Sequence[str]) -> list[str]:
@@ -221,7 +222,7 @@ class PngPairs:
     """Registered 8-bit slices of the same names in the folders ``CT`` and ``MRI``; 255 is 1 on the unit scale."""
 
     def __init__(self, config: Config) -> None:
-        self._folder = Path(config.data.path)
+        self._folder = at_home(config.data.path)
         self._slices: dict[str, list[str]] = {}
         pattern = re.compile(config.data.head_pattern)
         for path in sorted(_folder(self._folder / "CT").glob("*.png")):
@@ -308,7 +309,7 @@ def _folder(path: Path) -> Path:
 
 
 def _label_maps(path: str) -> dict[str, Path]:
-    return {file.name.partition(".")[0]: file for file in volumes_in(_folder(Path(path)))}
+    return {file.name.partition(".")[0]: file for file in volumes_in(_folder(at_home(path)))}
 
 
 def _original_layout(folder: Path) -> dict[str, list[VolumePair]]:
@@ -339,7 +340,9 @@ def _manifest(path: Path) -> dict[str, list[VolumePair]]:
         registered = (row.get("registered") or "no").lower()
         if registered not in ("yes", "no"):
             raise SettingsError(f"{path}, line {number}: registered must be yes or no; got {registered!r}")
-        fused = path.parent / row["fused"] if row.get("fused") else None
-        pair = VolumePair(path.parent / row["ct"], path.parent / row["mri"], fused, registered == "yes")
+        fused = path.parent / at_home(row["fused"]) if row.get("fused") else None
+        pair = VolumePair(
+            path.parent / at_home(row["ct"]), path.parent / at_home(row["mri"]), fused, registered == "yes"
+        )
         pairs.setdefault(row["head"], []).append(pair)
     return pairs

@@ -12,7 +12,7 @@ from typing import cast, get_args
 from BrainFusionLib.case.request import offset_in, stated_in
 from BrainFusionLib.errors import ImageFileError, SettingsError
 from BrainFusionLib.io.other_transforms import Frame, Maps
-from BrainFusionLib.io.reading import exists, naming, read_record_bytes, shown
+from BrainFusionLib.io.reading import at_home, exists, naming, read_record_bytes, shown
 from BrainFusionLib.io.tables import format_csv, parse_csv
 from BrainFusionLib.io.transforms import READ_TRANSFORM_SUFFIXES
 
@@ -144,7 +144,7 @@ def read_manifest(path: str | Path) -> tuple[list[Entry], list[Problem]]:
         A table with a header, UTF-8 (or UTF-16 with its mark), with commas, semicolons or tabs: ``case``, ``ct``,
         ``mri`` and, optionally, ``ct_series``, ``mri_series``, ``transform``, ``transform_frame``, ``transform_maps``,
         ``mri_mask``, ``landmarks`` (one file, or two with a ``|`` between them), ``modality`` (``ct=CT``, ``mri=MR`` or
-        both), ``ct_offset``. Files are relative to the table.
+        both), ``ct_offset``. Files are relative to the table; ``~`` is the user's home.
 
     Raises
     ------
@@ -247,7 +247,7 @@ def _problems_of(cells: Mapping[str, str], folder: Path) -> list[tuple[str, str]
     files = [(name, cells[name]) for name in ("ct", "mri", "transform", "mri_mask") if cells.get(name)]
     landmarks = _landmarks_of(cells)
     for name, file in [*files, *(("landmarks", file) for file in landmarks)]:
-        if not exists(folder / file):
+        if not exists(folder / at_home(file)):
             wrong.append((f"{name} does not exist{{}}", f": {_brief(file)} (looked in {folder})"))
     if len(landmarks) > 2:
         wrong.append((f"landmarks: one file or two with a {BETWEEN_FILES} between them; got {len(landmarks)}", ""))
@@ -284,18 +284,18 @@ def _landmarks_of(cells: Mapping[str, str]) -> list[str]:
 
 def _entry(row: int, cells: Mapping[str, str], folder: Path) -> Entry:
     def file(name: str) -> Path | None:
-        return folder / cells[name] if cells.get(name) else None
+        return folder / at_home(cells[name]) if cells.get(name) else None
 
     return Entry(
         row,
         cells["case"],
-        folder / cells["ct"],
-        folder / cells["mri"],
+        folder / at_home(cells["ct"]),
+        folder / at_home(cells["mri"]),
         cells.get("ct_series") or None,
         cells.get("mri_series") or None,
         file("transform"),
         file("mri_mask"),
-        tuple(folder / name for name in _landmarks_of(cells)),
+        tuple(folder / at_home(name) for name in _landmarks_of(cells)),
         transform_frame=cast("Frame | None", cells.get("transform_frame", "").lower() or None),
         transform_maps=cast("Maps | None", cells.get("transform_maps", "").lower() or None),
         ct_offset=offset_in(cells["ct_offset"]) if cells.get("ct_offset") else None,

@@ -19,7 +19,7 @@ from BrainFusionLib.io.dicom_files import quiet_pydicom, values_in
 from BrainFusionLib.io.dicom_pixels import read_pixels, spikes, undecodable
 from BrainFusionLib.io.dicom_planes import Plane
 from BrainFusionLib.io.dicom_series import Series, find_series, series_at
-from BrainFusionLib.io.reading import SAVE_OR_COPY, naming, quiet_itk, refuse_undecodable
+from BrainFusionLib.io.reading import SAVE_OR_COPY, naming, quiet_itk
 from BrainFusionLib.io.slice_stack import Slices, stack_slices
 from BrainFusionLib.io.zipped import is_zip, unpacked
 from BrainFusionLib.volume import Modality, Volume
@@ -61,7 +61,6 @@ def read_dicom(path: Path, *, modality: Modality | None = None, series: str | in
     ImageContentError
         The headers say CT and an MRI was wanted, or vice versa.
     """
-    refuse_undecodable(path)
     with unpacked(path) as place:
         return _read(place, modality, series)
 
@@ -186,6 +185,12 @@ def _notes_on_files(series: Series) -> tuple[str, ...]:
             f"{series.left_out} files beside the slices are not DICOM, or are damaged at their start, and were left "
             "out: if one was a slice, it is missing."
         )
+    if series.in_cloud:
+        files = "1 file is" if series.in_cloud == 1 else f"{series.in_cloud} files are"
+        notes.append(
+            f"{files} in iCloud and not on this computer: if one was a slice, it is missing. Download the folder in "
+            "the Finder."
+        )
     if series.dead_links:
         links = "1 broken link is" if series.dead_links == 1 else f"{series.dead_links} broken links are"
         notes.append(f"{links} beside the slices: if one was a slice, it is missing.")
@@ -231,7 +236,8 @@ def _load(series: Series) -> Slices:
             raise ImageFileError(
                 f"{file.path}: its values are in a table (Modality LUT), not read here. {_OTHER_EXPORT}"
             )
-        if "MOSAIC" in file.text("ImageType").split("/"):
+        # Siemens' enhanced files keep the word when the mosaic has been taken apart (dcm2niix issue 553).
+        if "MOSAIC" in file.text("ImageType").split("/") and "PerFrameFunctionalGroupsSequence" not in file.dataset:
             raise ImageFileError(
                 f"{file.path}: is a mosaic of Siemens, many slices side by side in one picture, as of functional and "
                 "diffusion MRI. Choose another series, or convert it to NIfTI with dcm2niix."

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from BrainFusionLib.errors import GeometryError, ImageFileError
-from BrainFusionLib.geometry import FloatArray, Grid, orthonormalised
+from BrainFusionLib.geometry import FloatArray, Grid
 from BrainFusionLib.io.dicom_files import DicomFile, open_image_header, quiet_pydicom
 from BrainFusionLib.io.dicom_series import find_series, is_dicom
 from BrainFusionLib.io.reading import naming
+from BrainFusionLib.io.slice_stack import axes_of
 from BrainFusionLib.io.zipped import unpacked
 
 if TYPE_CHECKING:
@@ -168,23 +169,22 @@ def _headers_of(files: Sequence[DicomFile]) -> DicomHeaders:
                 raise ImageFileError(
                     f"{file.path}: is of another series than {first.path}. Give the files of one series only."
                 )
-        axes, to_centre = _plane(first)
         instances = tuple(
             Instance(file.text("SOPClassUID"), file.text("SOPInstanceUID"), file.needed("ImagePositionPatient", 3))
             for file in files
         )
+        axes, to_centre = _plane(first, np.concatenate([instance.positions_lps_mm for instance in instances]))
         said = {file.text("BurnedInAnnotation").upper() for file in files}
     burned_in = "YES" if "YES" in said else "NO" if said == {"NO"} else ""
     return DicomHeaders(first.dataset, instances, axes, to_centre, burned_in)
 
 
-def _plane(file: DicomFile) -> tuple[FloatArray, FloatArray]:
+def _plane(file: DicomFile, positions_lps_mm: FloatArray) -> tuple[FloatArray, FloatArray]:
     """Return the axes of the slices, and what leads from a slice's first pixel to its centre."""
     orientation = file.needed("ImageOrientationPatient", 6)[0]
     rows_mm, columns_mm = file.needed("PixelSpacing", 2)[0]
-    row, column = orientation[:3], orientation[3:]
     with naming(file.path):
-        axes = orthonormalised(np.column_stack([row, column, np.cross(row, column)]))
+        axes, _ = axes_of(orientation, positions_lps_mm)
     columns, rows = file.size_ij
     half = np.array([columns_mm * (columns - 1) / 2, rows_mm * (rows - 1) / 2, 0.0])
     return axes, axes @ half

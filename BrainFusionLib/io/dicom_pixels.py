@@ -21,7 +21,7 @@ from BrainFusionLib.errors import ImageFileError
 from BrainFusionLib.io.budget import refuse_too_large
 from BrainFusionLib.io.dicom_codestreams import decode_rle, jpeg_size
 from BrainFusionLib.io.dicom_streams import WholeReads, open_data_set
-from BrainFusionLib.io.reading import naming, open_regular, refuse_undecodable
+from BrainFusionLib.io.reading import is_utf8, naming, open_regular, refuse_undecodable
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
@@ -45,6 +45,8 @@ _ENCODINGS = frozenset(
     f"1.2.840.10008.1.2{end}"
     for end in ("", ".1", ".1.98", ".1.99", ".2", ".5", *(f".4.{n}" for n in (50, 51, 57, 70, 80, 81, 90, 91, 92, 93)))
 )
+# Before 2004 the standard had pixels of 12 bits packed without a gap, two of them in three bytes.
+_PACKED = 12
 _TYPES = {(8, 0): "u1", (8, 1): "i1", (16, 0): "u2", (16, 1): "i2", (32, 0): "u4", (32, 1): "i4"}
 
 
@@ -172,8 +174,10 @@ def spikes(frames: npt.NDArray[np.float32]) -> list[int]:
 
 
 def _wanted(dataset: Dataset, bits: int) -> int:
-    counts = [int(dataset.get(name) or 1) for name in ("SamplesPerPixel", "NumberOfFrames")]
-    return (int(dataset.Rows) * int(dataset.Columns) * counts[0] * counts[1] * bits + 7) // 8
+    samples, frames = (int(dataset.get(name) or 1) for name in ("SamplesPerPixel", "NumberOfFrames"))
+    if dataset.get("PhotometricInterpretation") == "YBR_FULL_422":  # two pixels share two of their colours
+        samples = 2
+    return (int(dataset.Rows) * int(dataset.Columns) * samples * frames * bits + 7) // 8
 
 
 def _checked(path: Path, pixels: PixelData) -> PixelData:
@@ -279,12 +283,27 @@ def _that_count(path: Path, dataset: Dataset, raw: bytes, floats: str) -> npt.ND
     allocated, signed = int(dataset.BitsAllocated), int(dataset.get("PixelRepresentation") or 0)
     used = int(dataset.get("BitsStored") or allocated)
     high = int(dataset.get("HighBit", used - 1))
-    if (allocated, signed) not in _TYPES or not 1 <= used <= high + 1 <= allocated:
+    if (allocated, signed) not in _TYPES and (allocated != _PACKED or order == ">"):
+        raise ImageFileError(
+            f"{path}: its Bits Allocated is {allocated}; pixels of this size are not read. Export the series with 16 "
+            "bits a pixel, or convert it to NIfTI with dcm2niix."
+        )
+    if not 1 <= used <= high + 1 <= allocated:
         raise undecodable(path)
+    if allocated == _PACKED:
+        raw, allocated, order = _spread(raw), 16, "<"
     values = np.frombuffer(raw, order + _TYPES[allocated, signed])
     if used < allocated:  # shifted up, and down again with the sign
         values = np.right_shift(np.left_shift(values, allocated - 1 - high), allocated - used)
     return values
+
+
+def _spread(packed: bytes) -> bytes:
+    """Return pixels of 12 bits, the lowest bits first, as little-endian numbers of 16."""
+    triples = np.frombuffer(packed + bytes(-len(packed) % 3), np.uint8).reshape(-1, 3).astype("<u2")
+    pairs = np.column_stack([triples[:, 0] | (triples[:, 1] & 15) << 8, triples[:, 1] >> 4 | triples[:, 2] << 4])
+    # Of an odd number of pixels, the last bits belong to none.
+    return pairs.tobytes()[: len(packed) * 8 // _PACKED * 2]
 
 
 def _rescales(dataset: Dataset, frames: int) -> list[tuple[float, float]]:
@@ -315,7 +334,6 @@ def _decoded(path: Path, dataset: Dataset, pixels: PixelData, shape: tuple[int, 
     """Return pixels decoded and rescaled by GDCM, if they are what the header says."""
     import SimpleITK as sitk
 
-    refuse_undecodable(path)
     for start in _fragments(path, pixels, _LONGEST_JPEG_HEADER):
         jpeg = jpeg_size(start)
         if jpeg is not None and (jpeg[1:] != shape[1:] or jpeg[0] > int(dataset.BitsAllocated)):
@@ -324,6 +342,7 @@ def _decoded(path: Path, dataset: Dataset, pixels: PixelData, shape: tuple[int, 
     are_alike = len(set(rescales)) == 1
     refuse_too_large(path, shape, 4 if are_alike else 8)
     with _as_stored(path, dataset, pixels) as readable:
+        refuse_undecodable(readable)
         kind = sitk.sitkFloat32 if are_alike else sitk.sitkFloat64
         array = sitk.GetArrayFromImage(sitk.ReadImage(os.fspath(readable), kind, "GDCMImageIO"))
     if array.shape != shape:
@@ -342,11 +361,12 @@ def _decoded(path: Path, dataset: Dataset, pixels: PixelData, shape: tuple[int, 
 def _as_stored(path: Path, dataset: Dataset, pixels: PixelData) -> Iterator[Path]:
     """Give a file in which GDCM finds the values as they are stored: of MONOCHROME1 it inverts them, for display.
 
-    It does not read what is packed with gzip.
+    It reads neither what is packed with gzip nor a name that is not UTF-8.
     """
     with open_regular(path) as file:
         stream = open_data_set(path, file)
-        if dataset.get("PhotometricInterpretation") != "MONOCHROME1" and not stream.was_gzipped:
+        is_inverted = dataset.get("PhotometricInterpretation") == "MONOCHROME1"
+        if not is_inverted and not stream.was_gzipped and is_utf8(path):
             yield path
             return
         content, start = stream.read(), pixels.fragments[0][0]

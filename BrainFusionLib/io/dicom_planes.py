@@ -39,13 +39,17 @@ _APART = (
     ("", "SeriesDescription"), ("", "ConvolutionKernel"), ("", "EchoTime"), ("", "ImageType"),
     ("", "AcquisitionNumber"), ("", "TemporalPositionIdentifier"), ("", "InversionTime"), ("", "ContentTime"),
     ("", "KVP"), ("", "FilterType"), ("", "SliceThickness"), ("", "FlipAngle"), ("", "RepetitionTime"),
-    ("", "DiffusionBValue"), ("", "TriggerTime"), ("", "AcquisitionTime"), ("", "SeriesTime"),
+    ("", "DiffusionBValue"), ("", "TriggerTime"), ("", "AcquisitionTime"), ("", "SeriesTime"), ("", "EchoNumbers"),
+    ("", "ScanOptions"), ("", "SequenceName"), ("", "ProtocolName"), ("", "ContrastBolusAgent"),
     ("FrameContentSequence", "StackID"), ("FrameContentSequence", "TemporalPositionIndex"),
     ("MREchoSequence", "EffectiveEchoTime"), ("MRImageFrameTypeSequence", "FrameType"),
     ("MRImageFrameTypeSequence", "ComplexImageComponent"), ("CTImageFrameTypeSequence", "FrameType"),
     ("CTReconstructionSequence", "ConvolutionKernel"), ("MRDiffusionSequence", "DiffusionBValue"),
     ("MRDiffusionSequence/DiffusionGradientDirectionSequence", "DiffusionGradientOrientation"),
 )  # fmt: skip
+# What is not of a volume, for one and for many.
+_COPY = ("identical copy", "identical copies")
+_EXTRA = ("image at the place of a slice (a projection?)", "images at the places of slices (projections?)")
 # Of these attributes together: echoes of several time points, each as magnitude and phase.
 _MOST_TOGETHER = 3
 
@@ -157,11 +161,15 @@ def groups_of(files: Sequence[DicomFile]) -> list[Group]:
         As `planes_of`.
     """
     copies, planes = _without_copies(files)
-    aside = [("identical copy", "identical copies")] * copies
+    aside = [_COPY] * copies
     gray = [plane for plane in planes if not plane.file.is_colour]
     if gray:
         aside += [("colour image (a screenshot?)", "colour images (screenshots?)")] * (len(planes) - len(gray))
         planes = gray
+    scouts = [plane for plane in planes if "LOCALIZER" in plane.value("", "ImageType").split("/")]
+    if 2 * len(scouts) < len(planes):
+        aside += [("scout (LOCALIZER)", "scouts (LOCALIZER)")] * len(scouts)
+        planes = [plane for plane in planes if plane not in scouts]
     placed = [plane for plane in planes if plane.is_placed]
     if not placed:
         return [Group(tuple(planes), aside=_counted(aside))]
@@ -175,14 +183,16 @@ def groups_of(files: Sequence[DicomFile]) -> list[Group]:
     aside += [_oddity(plane, alike[0][0]) for plane in small]
     found = []
     for group in large:
-        parts = _told_apart(group)
-        kept = _without_repeats(group) if len(parts) == 1 else group
-        if len(kept) < len(group):
-            parts = [("", kept)]
-        repeats = [("identical copy", "identical copies")] * (len(group) - len(kept))
+        parts, extra = _without_extra(_told_apart(group))
+        others = list(aside) + [_EXTRA] * extra
+        if len(parts) == 1:
+            label, part = parts[0]
+            kept = _without_repeats(part)
+            parts = [(label, kept)]
+            others = [_COPY] * (len(part) - len(kept)) + others
         for label, part in parts:
             described = _described(group[0], alike[0][0]) if len(large) > 1 else ""
-            found.append(Group(tuple(part), ", ".join(filter(None, (described, label))), _counted([*repeats, *aside])))
+            found.append(Group(tuple(part), ", ".join(filter(None, (described, label))), _counted(others)))
     return found
 
 
@@ -301,6 +311,8 @@ def _described(plane: Plane, usual: Plane) -> str:
     )
     turned = np.degrees(np.arccos(np.clip(cosine, -1, 1)))
     words = f", turned by {turned:.2f} degrees against the first" if 0 < turned < _TILT_DEG else ""
+    if np.abs(plane.spacing - usual.spacing).max() > _SAME_SPACING:
+        words += f", {plane.spacing[1]:.6g} x {plane.spacing[0]:.6g} mm apart"
     if plane.frame_of_reference != usual.frame_of_reference:
         words += ", in another frame of reference than the first"
     return f"{('sagittal', 'coronal', 'axial')[int(np.argmax(normal))]} slices of {size} pixels{words}"
@@ -324,6 +336,20 @@ def _told_apart(planes: Sequence[Plane]) -> list[tuple[str, list[Plane]]]:
                     for values, part in parts.items()
                 ]
     return [("", list(planes))]
+
+
+def _without_extra(parts: list[tuple[str, list[Plane]]]) -> tuple[list[tuple[str, list[Plane]]], int]:
+    """Return parts without those of a few images at places that the largest part has, too; and how many they are."""
+    main = max((part for _, part in parts), key=len)
+    places = {plane.position.tobytes() for plane in main}
+    least = max(_LEAST_OF_A_VOLUME, _LEAST_SHARE * len(main))
+
+    def is_extra(part: list[Plane]) -> bool:
+        return len(part) < least <= len(main) and all(plane.position.tobytes() in places for plane in part)
+
+    kept = [(label, part) for label, part in parts if not is_extra(part)]
+    extra = sum(len(part) for _, part in parts) - sum(len(part) for _, part in kept)
+    return (kept if len(kept) > 1 or not extra else [("", main)]), extra
 
 
 def _valued(keyword: str, value: str) -> str:

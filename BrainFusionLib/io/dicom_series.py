@@ -18,14 +18,13 @@ from BrainFusionLib.io.dicom_files import (
     OtherObject,
     looks_like_dicom,
     may_be_unmarked,
-    open_image_header,
     quiet_pydicom,
     read_header,
 )
 from BrainFusionLib.io.dicom_pixels import undecodable
 from BrainFusionLib.io.dicom_planes import Group, Plane, groups_of
 from BrainFusionLib.io.dicom_streams import start_of
-from BrainFusionLib.io.reading import naming, open_regular
+from BrainFusionLib.io.reading import is_placeholder, naming, open_regular
 from BrainFusionLib.io.suffixes import suffix_of
 from BrainFusionLib.io.text_headers import brief
 from BrainFusionLib.io.zipped import is_zip
@@ -55,6 +54,8 @@ class Series:
         DICOM files in the same folders that hold no image, how many of each kind in words.
     dead_links
         Links in the same folders that lead nowhere.
+    in_cloud
+        Files of the same folders that are in iCloud only.
     images
         All files with images under its UID, also those that are set aside: what decides which slices it has.
     """
@@ -64,6 +65,7 @@ class Series:
     left_out: int = 0
     others: tuple[tuple[str, int], ...] = ()
     dead_links: int = 0
+    in_cloud: int = 0
     images: tuple[Path, ...] = ()
 
     @property
@@ -93,7 +95,8 @@ class Series:
         label = f"{self.group.label}, " if self.group.label else ""
         return (
             f"series {self.number or '(no number)'}, {brief(first.text('SeriesDescription'))}, "
-            f"{first.modality or 'no modality'}, {self.slices} slices, {label}{self.uid}"
+            f"{first.modality or 'no modality'}, {self.slices} slice{'' if self.slices == 1 else 's'}, "
+            f"{label}{self.uid}"
         )
 
 
@@ -137,7 +140,25 @@ def series_at(path: Path) -> list[Series]:
     """
     with naming(path), quiet_pydicom():
         is_folder = path.is_dir()
+        if not is_folder and not _is_index(path):
+            _image_at(path)
         return _all_series(path if is_folder else path.parent, whole_tree=is_folder or _is_index(path))
+
+
+def _image_at(path: Path) -> DicomFile:
+    """Return the header of the image that a file holds.
+
+    Raises
+    ------
+    ImageFileError
+        It is not DICOM, or another object: the message says which.
+    """
+    with open_regular(path) as stream:
+        found = read_header(path, stream)
+    if not isinstance(found, DicomFile):
+        what = f" but {found.kind}" if found is not None else ""
+        raise ImageFileError(f"{path}: is not a DICOM image{what}. Give one slice of the series, or its folder.")
+    return found
 
 
 def _is_index(path: Path) -> bool:
@@ -147,12 +168,14 @@ def _is_index(path: Path) -> bool:
 
 @dataclass
 class _Found:
-    """What a folder holds: images by their series' UID, other DICOM files, and other files."""
+    """What a folder holds: images by their series' UID, other DICOM files, other files, and what cannot be read."""
 
     images: dict[str, list[DicomFile]] = field(default_factory=dict)
     objects: list[tuple[Path, str]] = field(default_factory=list)
     others: list[Path] = field(default_factory=list)
     dead_links: list[Path] = field(default_factory=list)
+    in_cloud: list[Path] = field(default_factory=list)
+    not_searched: list[Path] = field(default_factory=list)
     looked_at: int = 0
 
     def add(self, path: Path, found: DicomFile | OtherObject | None) -> None:
@@ -188,6 +211,7 @@ def _all_series(folder: Path, *, whole_tree: bool) -> list[Series]:
                 left_out=sum(stranger in ends for stranger in strangers),
                 others=tuple(sorted(kinds.items())),
                 dead_links=sum(link.parent in folders for link in found.dead_links),
+                in_cloud=sum(file.parent in folders for file in found.in_cloud),
                 images=tuple(file.path for file in files),
             )
             for group in groups_of(files)
@@ -219,7 +243,7 @@ def _found_in(folder: Path, depth: int) -> _Found:
     found = _Found()
     unmarked = []
     is_marked = False
-    for path in _files_in(folder, depth, found.dead_links):
+    for path in _files_in(folder, depth, found):
         found.looked_at += 1
         with naming(path), path.open("rb") as stream:
             start = start_of(stream)
@@ -254,6 +278,8 @@ def _nothing_there(folder: Path, found: _Found, depth: int) -> str:
         f"{files}, in this folder and up to {depth} levels of folders in it" if depth else files,
         f"DICOM without images: {', '.join(kinds)}" if kinds else "",
         f"{len(links)} broken link{'' if len(links) == 1 else 's'}, {named}: copy what they stand for" if links else "",
+        f"{len(found.in_cloud)} in iCloud, not on this computer: download them in the Finder" if found.in_cloud else "",
+        "folders below these were not searched" if found.not_searched else "",
         f"name the zip file itself to read what is in it: {brief(zips[0])}" if zips else "",
     ]  # fmt: skip
     return (
@@ -262,20 +288,25 @@ def _nothing_there(folder: Path, found: _Found, depth: int) -> str:
     )
 
 
-def _files_in(folder: Path, depth: int, dead_links: list[Path]) -> Iterable[Path]:
+def _files_in(folder: Path, depth: int, found: _Found) -> Iterable[Path]:
     entries = sorted(folder.iterdir())
     for entry in entries:
+        if is_placeholder(entry.name):
+            found.in_cloud.append(entry)
         if entry.name.startswith(".") or _is_index(entry):
             continue
         if entry.is_file():
             yield entry
         elif entry.is_symlink() and not entry.exists():
-            dead_links.append(entry)
+            found.dead_links.append(entry)
     for entry in entries:
-        if depth <= 0 or entry.name.startswith(".") or not entry.is_dir():
+        if entry.name.startswith(".") or not entry.is_dir():
+            continue
+        if depth <= 0:
+            found.not_searched.append(entry)
             continue
         if not (entry.is_symlink() and folder.resolve().is_relative_to(entry.resolve())):  # a link into itself
-            yield from _files_in(entry, depth - 1, dead_links)
+            yield from _files_in(entry, depth - 1, found)
 
 
 def _series_of_file(path: Path, found: list[Series]) -> list[Series]:
@@ -283,10 +314,8 @@ def _series_of_file(path: Path, found: list[Series]) -> list[Series]:
     holding = [series for series in found if any(file.path == path for file in series.files)]
     if holding:
         return holding
-    file = open_image_header(path)
-    if file is None:
-        raise ImageFileError(f"{path}: is not a DICOM image. Give one slice of the series, or its folder.")
-    return [series for series in found if series.uid == file.text("SeriesInstanceUID")]
+    uid = _image_at(path).text("SeriesInstanceUID")
+    return [series for series in found if series.uid == uid]
 
 
 def _choose(path: Path, found: list[Series], choice: str | int | None) -> Series:

@@ -5,6 +5,7 @@ A new format is one file with its functions and one row of `FORMATS`.
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from math import prod
@@ -18,11 +19,13 @@ from BrainFusionLib.io.hashing import sha256_of_files, sha256_of_set
 from BrainFusionLib.io.metaimage import metaimage_files, metaimage_size, read_metaimage, write_metaimage
 from BrainFusionLib.io.mgh import mgh_size, read_mgh
 from BrainFusionLib.io.nifti import nifti_files, nifti_size, read_nifti
+from BrainFusionLib.io.nifti_layout import NIFTI1, is_nifti
 from BrainFusionLib.io.nifti_writing import write_nifti, write_pair
 from BrainFusionLib.io.nrrd import nrrd_files, nrrd_size, read_nrrd, write_nrrd
 from BrainFusionLib.io.reading import COPY_AGAIN, naming, open_regular, shown
 from BrainFusionLib.io.suffixes import suffix_of, with_suffix
 from BrainFusionLib.io.text_headers import brief
+from BrainFusionLib.io.unpacking import read_start
 from BrainFusionLib.io.zipped import ZIP_SUFFIXES
 from BrainFusionLib.volume import Volume
 
@@ -157,6 +160,13 @@ FORMATS: tuple[Format, ...] = (
 
 # What helps with files that people have instead, by the ends of their names.
 _HINTS = {
+    (".mnc", ".mnc2", ".mnc.gz"): "It is MINC: convert it to NIfTI with mnc2nii or mri_convert. ",
+    (".brik", ".head", ".brik.gz"): "It is of AFNI: convert it to NIfTI with 3dAFNItoNIFTI. ",
+    (".mif", ".mih", ".mif.gz"): "It is of MRtrix: convert it to NIfTI with mrconvert. ",
+    (".vmr",): "It is of BrainVoyager: save it as NIfTI there. ",
+    (".v",): "It is ECAT, of PET: give a CT or an MRI. ",
+    (".stl", ".ply", ".obj", ".vtp", ".gii"): "It is a surface, and not a volume. ",
+    (".crdownload", ".part", ".download", ".partial"): "It is a download that has not ended: download it again. ",
     (".gz", ".tar", ".tgz", ".bz2", ".xz", ".zst", ".7z", ".rar", ".iso"): "Unpack it first. ",
     (
         ".jpg",
@@ -165,10 +175,12 @@ _HINTS = {
         ".bmp",
         ".tif",
         ".tiff",
+        ".gif",
+        ".mp4",
+        ".avi",
         ".pdf",
     ): "Positions and Hounsfield units are lost in it: export the DICOM series. ",
     (".par", ".rec"): "Convert it to NIfTI with dcm2niix. ",
-    (".mnc", ".brik", ".head", ".vmr"): "Convert it to NIfTI with the program that it comes from. ",
     (".mrb", ".mrml", ".itksnap", ".vtk", ".vti", ".h5", ".raw"): "Save the volume as NIfTI or NRRD in its program. ",
 }
 
@@ -224,9 +236,18 @@ def format_of(path: Path) -> Format:
             return form
     header = header_of(path)
     hint = next((words for ends, words in _HINTS.items() if suffix.endswith(ends)), "")
+    if _begins_as_nifti(path):
+        hint = "By its content it is NIfTI: end its name in .nii, or in .nii.gz. "
     if header is not None:
         hint = f"It holds the voxels of {brief(header.name)}: give that file. "
     raise ImageFileError(f"{shown(path)}: files of this kind ({brief(suffix)}) are not read. {hint}Give {readable()}.")
+
+
+def _begins_as_nifti(path: Path) -> bool:
+    try:
+        return is_nifti(read_start(path, NIFTI1.itemsize))
+    except (OSError, EOFError, zlib.error):
+        return False
 
 
 def written_format_of(path: Path) -> Format:

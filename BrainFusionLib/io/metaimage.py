@@ -229,7 +229,11 @@ def _voxels(path: Path, header: _Header, size: tuple[int, int, int]) -> tuple[np
         )
     if not header.says("BinaryData", default=True):
         raise ImageFileError(f"{path}: MetaImage with its voxels as text is not read. Save it as one .mha file.")
-    big_endian = header.says("BinaryDataByteOrderMSB") or header.says("ElementByteOrderMSB")
+    # Two names of one thing; what files of some ultrasound systems give is the second.
+    said = {header.says(key) for key in ("BinaryDataByteOrderMSB", "ElementByteOrderMSB") if key in entries}
+    if len(said) > 1:
+        raise ValueError("BinaryDataByteOrderMSB and ElementByteOrderMSB contradict each other")
+    big_endian = True in said
     dtype = np.dtype((">" if big_endian else "<") + _TYPES[kind])
     refuse_too_large(path, size, dtype.itemsize)
     files = _data_files(path, header, size)

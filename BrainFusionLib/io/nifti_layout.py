@@ -72,3 +72,8 @@ NIFTI2 = _layout(
     srow=(400, "(3,4)f8"),
     xyzt_units=(500, "i4"),
 )
+
+
+def is_nifti(start: bytes) -> bool:
+    """Return whether a file begins as NIfTI in one file does, by its first 348 bytes."""
+    return start[344:348] == b"n+1\0" or start[4:8] == b"n+2\0"

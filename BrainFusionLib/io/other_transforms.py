@@ -1,4 +1,4 @@
-"""Transform files of other programs: FreeSurfer's .lta, FSL's matrices, plain 4x4 matrices, elastix's parameters.
+"""Transform files of other programs: FreeSurfer's .lta, FSL's matrices, register.dat, and plain 4x4 matrices.
 
 Each says in its own way between which coordinates it maps, and some do not say it at all. Inside the library a
 transform maps points of the MRI to points of the CT, LPS mm.
@@ -7,7 +7,7 @@ transform maps points of the MRI to points of the CT, LPS mm.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -15,10 +15,10 @@ from typing import Literal
 
 import numpy as np
 
-from BrainFusionLib.errors import GeometryError, ImageFileError, Remedy
+from BrainFusionLib.errors import ImageFileError, Remedy
 from BrainFusionLib.geometry import RAS_FROM_LPS, FloatArray, Grid, affine, apply_affine
 from BrainFusionLib.io.dicom_registration import HeadersOfPair
-from BrainFusionLib.io.itk_transforms import GIVE_LINEAR, ItkTransform, composed
+from BrainFusionLib.io.itk_transforms import GIVE_LINEAR
 from BrainFusionLib.io.reading import SAVE_AGAIN, SAVE_OR_COPY, open_regular
 from BrainFusionLib.io.text_headers import brief, numbers
 from BrainFusionLib.settings import Side
@@ -31,14 +31,10 @@ PLAIN_MARKS: dict[Side, str] = {
     "mri": "# BrainFusion: 4x4 matrix, maps MRI points to CT points, RAS mm",
 }
 _LONGEST = 1 << 20
-_ELASTIX = re.compile(r'\(\s*(\w+)((?:\s+(?:"[^"]*"|[^\s()"]+))*)\s*\)')
-_ELASTIX_KINDS = {
-    "EulerTransform": "Euler3DTransform", "SimilarityTransform": "Similarity3DTransform",
-    "AffineTransform": "AffineTransform", "TranslationTransform": "TranslationTransform",
-}  # fmt: skip
 # As FSL's programs write a row of a matrix: two spaces behind each number, also behind the last one.
 _FSL_ROW = re.compile(r"(\S+ {2}){4}")
-_MOST_CHAINED = 10
+# In the first line of what 3dAllineate writes: DICOM's axes, LPS.
+_AFNI = "DICOM-to-DICOM"
 # Positions in LTA and elastix files are written to 4 digits or more.
 _SAME_GRID_MM = 0.05
 _LTA_VOXELS, _LTA_RAS = 0, 1
@@ -92,21 +88,26 @@ def is_lta(text: str) -> bool:
     return re.search(r"^[ \t]*nxforms[ \t]*=", text, re.MULTILINE) is not None
 
 
-def is_elastix(text: str) -> bool:
-    """Return whether a text is that of elastix's parameters of a transform."""
-    return re.search(r'^[ \t]*\([ \t]*Transform[ \t]+"', text, re.MULTILINE) is not None
+def is_register_dat(text: str) -> bool:
+    """Return whether a text is FreeSurfer's older file of a registration, register.dat."""
+    return re.search(r"^[ \t]*(tkregister|round|floor)\s*\Z", text, re.MULTILINE) is not None
 
 
 # ---------------------------------------------------------------- matrices
 
 
 def matrix_of(text: str) -> FloatArray | None:
-    """Return the 4x4 matrix that a text consists of, lines of comments apart; ``None`` if it is none."""
+    """Return the 4x4 matrix that a text consists of, lines of comments apart; ``None`` if it is none.
+
+    Its last row may be missing, and the others stand in one line, as AFNI writes them.
+    """
     lines = [line for line in text.splitlines() if line.strip() and not line.lstrip().startswith(("#", "%"))]
     try:
         rows = [numbers(line) for line in lines]
     except ValueError:
         return None
+    if [len(row) for row in rows] in ([12], [4] * 3):
+        rows = [*np.reshape(np.concatenate(rows), (3, 4)).tolist(), [0.0, 0.0, 0.0, 1.0]]
     return np.array(rows) if [len(row) for row in rows] == [4] * 4 else None
 
 
@@ -129,6 +130,13 @@ def read_matrix(path: Path, text: str, matrix: FloatArray, between: Between) -> 
             frame, maps = "ras", "ct-to-mri" if moved == "ct" else "mri-to-ct"
     if frame == "fsl" or (frame is None and is_fsl(text)):
         return _from_fsl(path, matrix, between)
+    if frame is None and _AFNI in text:
+        frame = "lps"
+        if maps is None:
+            raise ImageFileError(
+                f"{path}: a matrix of AFNI maps from its base to its source, and does not say which of them is the CT.",
+                remedy=Remedy.STATE_DIRECTION,
+            )
     if frame is None or maps is None:
         raise ImageFileError(
             f"{path}: a 4x4 matrix alone does not say between which coordinates it maps, and in which direction; it is "
@@ -233,7 +241,7 @@ def read_lta(path: Path, text: str, between: Between) -> FloatArray:
         raise ImageFileError(f"{path}: LTA files of type {kind} are not read. Convert it to type 1 (lta_convert).")
     maps = between.maps
     if maps is None:
-        maps = _maps_by_grids(source, target, between)
+        maps = maps_by_grids(source, target, between)
     if maps is None:
         raise ImageFileError(
             f"{path}: neither the volumes described in this LTA file nor anything else says which of them is the CT.",
@@ -242,7 +250,7 @@ def read_lta(path: Path, text: str, between: Between) -> FloatArray:
     return directed(matrix, maps)
 
 
-def _maps_by_grids(source: Grid | None, target: Grid | None, between: Between) -> Maps | None:
+def maps_by_grids(source: Grid | None, target: Grid | None, between: Between) -> Maps | None:
     """Return the direction in which a transform maps between images by their grids, if these say it."""
     found: set[Maps] = set()
     for grid, if_ct, if_mri in ((source, "ct-to-mri", "mri-to-ct"), (target, "mri-to-ct", "ct-to-mri")):
@@ -297,94 +305,3 @@ def _lta_grid(entries: Mapping[str, str]) -> Grid | None:
         return Grid.from_lps_from_ijk(RAS_FROM_LPS @ ras_from_ijk, size)
     except (KeyError, ValueError, IndexError):
         return None
-
-
-# ---------------------------------------------------------------- elastix
-
-
-def read_elastix(path: Path, text: str, between: Between, depth: int = 0) -> FloatArray:
-    """Return the transform of elastix's parameter file, with the initial transforms that it names beside it.
-
-    Raises
-    ------
-    ImageFileError
-        It is damaged, or names an initial transform that is missing or elsewhere.
-    GeometryError
-        It is not linear, or not 3D.
-    """
-    entries = {match[1]: _elastix_values(match[2]) for match in _ELASTIX.finditer(text)}
-
-    def word(key: str, default: str) -> str:
-        return entries.get(key, [default])[0] if entries.get(key, [default]) else default
-
-    def values(key: str) -> list[float]:
-        try:
-            return numbers(" ".join(entries.get(key, [])))
-        except ValueError as error:
-            raise ImageFileError(f"{path}: in {key}, {error}. {SAVE_OR_COPY}") from error
-
-    kind = word("Transform", "")
-    dimensions = {word("FixedImageDimension", "3"), word("MovingImageDimension", "3")}
-    if kind not in _ELASTIX_KINDS or dimensions != {"3"}:
-        raise GeometryError(
-            f"a linear 3D transform is needed, but this is elastix's {brief(kind)}"
-            f"{'' if dimensions == {'3'} else ' of other dimensions'}. Harden it into the volume, or give a linear one."
-        )
-    if word("UseDirectionCosines", "true") != "true":
-        raise ImageFileError(
-            f"{path}: was made without direction cosines, so positions in it are not the patient's. "
-            "Register again with UseDirectionCosines."
-        )
-    parameters, centre = values("TransformParameters"), values("CenterOfRotationPoint")
-    if len(parameters) != int(float(word("NumberOfParameters", str(len(parameters))))):
-        raise ImageFileError(f"{path}: holds another number of parameters than it says. {SAVE_AGAIN}")
-    fixed = [] if kind == "TranslationTransform" else centre or [0.0] * 3
-    if kind == "EulerTransform":
-        fixed = [*fixed, 1.0 if word("ComputeZYX", "false") == "true" else 0.0]
-    matrix = composed(path, [ItkTransform(_ELASTIX_KINDS[kind], parameters, fixed)])
-    beside = initial_of(path, text)
-    if beside is not None:
-        if depth >= _MOST_CHAINED or word("HowToCombineTransforms", "Compose") != "Compose":
-            raise ImageFileError(f"{path}: its initial transforms cannot be composed. Export it as one transform.")
-        if not beside.exists():
-            raise ImageFileError(f"{path}: {brief(beside.name)}, its initial transform, is missing beside it.")
-        matrix = matrix @ read_elastix(beside, read_text(beside), Between(), depth + 1)
-    return matrix if depth else directed(matrix, _elastix_maps(path, entries, between))
-
-
-def initial_of(path: Path, text: str) -> Path | None:
-    """Return the file of the initial transform that elastix's parameter file names: it is looked for beside it."""
-    none = ["NoInitialTransform"]
-    named = {match[1]: _elastix_values(match[2]) or none for match in _ELASTIX.finditer(text)}
-    older = named.get("InitialTransformParametersFileName", none)
-    name = named.get("InitialTransformParameterFileName", older)[0]
-    return None if name == none[0] else path.with_name(re.split(r"[\\/]", name)[-1])
-
-
-def _elastix_values(text: str) -> list[str]:
-    return [quoted or plain for quoted, plain in re.findall(r'"([^"]*)"|([^\s"]+)', text)]
-
-
-def _elastix_maps(path: Path, entries: Mapping[str, Sequence[str]], between: Between) -> Maps:
-    """Return the direction of elastix's transform, from fixed to moving points: the grid in it is the fixed image's."""
-    if between.maps is not None:
-        return between.maps
-    if between.ct is None or between.mri is None:  # as it is usual: the CT was registered to the MRI
-        return "mri-to-ct"
-    try:
-        size, spacing, origin = (numbers(" ".join(entries[key])) for key in ("Size", "Spacing", "Origin"))
-        columns = np.array(numbers(" ".join(entries.get("Direction", list("100010001"))))).reshape(3, 3)
-        grid = Grid(
-            (int(size[0]), int(size[1]), int(size[2])), (spacing[0], spacing[1], spacing[2]),
-            (origin[0], origin[1], origin[2]), columns.T,
-        )  # fmt: skip
-    except (KeyError, ValueError, IndexError):
-        grid = None
-    maps = _maps_by_grids(grid, None, between)
-    if maps is None:
-        raise ImageFileError(
-            f"{path}: the grid of the fixed image in elastix's file is not that of just one of CT and MRI, so nothing "
-            "says in which direction it maps.",
-            remedy=Remedy.STATE_DIRECTION,
-        )
-    return maps

@@ -22,6 +22,8 @@ OTHER_FILE = "Copy it again, or give another file."
 # Where the file is whole, but says what cannot be: a copy says the same.
 SAVE_AGAIN = "Save it again in the program that it comes from."
 CONVERT_AGAIN = "Convert the original images again."
+# macOS keeps ".scan.nii.icloud" in the place of a file that is in iCloud only.
+NOT_DOWNLOADED = "is in iCloud, and not on this computer. Download it in the Finder."
 # What helps where no copy would.
 _REMEDIES = {
     errno.ENAMETOOLONG: "Shorten its name.",
@@ -36,6 +38,14 @@ _REMEDIES = {
 def shown(path: Path | str) -> str:
     """Return a path, or a text with one, so that it can be printed: bytes of a name that are not UTF-8 are replaced."""
     return os.fsencode(path).decode("utf-8", "replace")
+
+
+def at_home(name: str) -> Path:
+    """Return the path of a name in a table or in settings, where ``~`` is the user's home, as in a shell."""
+    try:
+        return Path(name).expanduser()
+    except RuntimeError:  # the home of an unknown user
+        return Path(name)
 
 
 def is_folder(path: Path) -> bool:
@@ -54,12 +64,30 @@ def exists(path: Path) -> bool:
         return False
 
 
-def _is_utf8(path: Path) -> bool:
+def is_utf8(path: Path) -> bool:
+    """Return whether the bytes of a name are UTF-8."""
     try:
         os.fspath(path).encode("utf-8")
     except UnicodeEncodeError:
         return False
     return True
+
+
+def placeholder_of(name: str) -> str:
+    """Return the name of what macOS keeps in the place of a file that is in iCloud only."""
+    return f".{name}.icloud"
+
+
+def is_placeholder(name: str) -> bool:
+    """Return whether a name is one of `placeholder_of`."""
+    return name.startswith(".") and name.endswith(".icloud")
+
+
+def _for_link(path: Path) -> str:
+    """Return what helps against a link that leads nowhere."""
+    if "annex/objects" in path.readlink().as_posix():
+        return "Its file is in git-annex: get it with git annex get, or datalad get."
+    return "Copy the file that it stands for."
 
 
 @contextmanager
@@ -83,8 +111,10 @@ def naming(path: Path) -> Iterator[None]:
         raise
     except FileNotFoundError as error:
         if path.is_symlink():
-            raise ImageFileError(f"{name}: is a broken link. Copy the file that it stands for.") from error
-        odd = "" if _is_utf8(path) else ", which is not UTF-8"
+            raise ImageFileError(f"{name}: is a broken link. {_for_link(path)}") from error
+        if exists(path.with_name(placeholder_of(path.name))):
+            raise ImageFileError(f"{name}: {NOT_DOWNLOADED}") from error
+        odd = "" if is_utf8(path) else ", which is not UTF-8"
         raise ImageFileError(f"{name}: there is no such file or folder. Check the name{odd}.") from error
     except PermissionError as error:
         raise ImageFileError(
@@ -185,7 +215,7 @@ def refuse_undecodable(path: Path) -> None:
     ImageFileError
         The name is not UTF-8.
     """
-    if not _is_utf8(path):
+    if not is_utf8(path):
         raise ImageFileError(f"{shown(path)}: this name is not UTF-8. Rename it, then try again.")
 
 
@@ -196,6 +226,10 @@ _OTHER_KINDS = {
     b"BZh": "It is packed with bzip2: unpack it.",
     b"\xfd7zXZ": "It is packed with xz: unpack it.",
     b"PK\3\4": "It is a zip: unpack it, or, of DICOM slices, end its name in .zip.",
+    b"/annex/objects": "It stands for a file in git-annex: get it with git annex get, or datalad get.",
+    b"\0\5\x16\7": "It is what macOS keeps beside a file, under ._ and its name: give the file itself.",
+    b"!INTERFILE": "It is Interfile: convert the original images to NIfTI.",
+    b"MATRIX7": "It is ECAT, of PET: give a CT or an MRI.",
     b"<": "It is a web page or XML, perhaps an error that was saved in the place of the download: download it again.",
     b"version https://git-lfs": "It stands for a file in Git LFS: get it with git lfs pull.",
     b"NRRD": "It is NRRD: end its name in .nrrd.",
@@ -206,7 +240,11 @@ def what_helps(start: bytes) -> str:
     """Return what a file is and what helps, by its first bytes (at least 132), where these are not as its name says."""
     if start[128:132] == b"DICM":
         return "It is DICOM: end its name in .dcm, or give its folder."
-    return next((words for first, words in _OTHER_KINDS.items() if start.startswith(first)), OTHER_FILE)
+    # An editor or a server may have put empty lines before it.
+    starts = (start, start.lstrip(b"\xef\xbb\xbf \t\r\n"))
+    return next(
+        (words for first, words in _OTHER_KINDS.items() if any(s.startswith(first) for s in starts)), OTHER_FILE
+    )
 
 
 def three_sizes(path: Path, sizes: Sequence[int]) -> tuple[int, int, int]:

@@ -8,7 +8,15 @@ import numpy as np
 import numpy.typing as npt
 
 from BrainFusionLib.errors import GeometryError
-from BrainFusionLib.geometry import FloatArray, Grid, affine, apply_affine, orthonormalised
+from BrainFusionLib.geometry import (
+    ORTHOGONALITY_TOLERANCE,
+    FloatArray,
+    Grid,
+    affine,
+    apply_affine,
+    orthonormalised,
+    rotation_matrix,
+)
 from BrainFusionLib.tilt import LARGEST_TILT_DEG, note_on_tilt, shifted_back
 from BrainFusionLib.volume import VoxelArray
 
@@ -20,6 +28,10 @@ _LARGEST_GAP = 4.5  # of the usual distance
 
 # Distances between this share of the usual one and as much more are rounded or jittered, not missing slices.
 _JITTER = 0.75
+
+# Some programs write the six cosines with two or three digits, which turns the axes by up to half a degree.
+_FEW_DIGITS = (2, 3)
+_EXACT = 1e-6
 
 
 class Slices(NamedTuple):
@@ -58,7 +70,7 @@ def stack_slices(slices: Slices) -> tuple[VoxelArray, Grid, tuple[str, ...]]:
     ------
     GeometryError
         Fewer than two slices, several at one position, too large a gap, shifts beyond any gantry tilt, zero spacing, or
-        row and column directions that are not perpendicular.
+        row and column directions that are not perpendicular, by more than rounding explains.
     """
     if len(slices.pixels) < 2:
         raise GeometryError("a 3D volume is needed, but this series has a single slice. Choose another series.")
@@ -67,14 +79,13 @@ def stack_slices(slices: Slices) -> tuple[VoxelArray, Grid, tuple[str, ...]]:
         raise GeometryError(
             f"pixel spacing must be above zero, but it is {columns_mm:g} x {rows_mm:g} mm. Correct the headers."
         )
-    row, column = slices.orientation[:3], slices.orientation[3:]
-    axes = orthonormalised(np.column_stack([row, column, np.cross(row, column)]))
+    axes, notes = axes_of(slices.orientation, slices.positions_lps_mm)
     heights = slices.positions_lps_mm @ axes[:, 2]
     order = np.argsort(heights, kind="stable")
     first = slices.positions_lps_mm[order[0]]
     local = (slices.positions_lps_mm[order] - first) @ axes  # along i, j and the normal, mm
     _check_heights(local[:, 2])
-    pixels, notes = slices.pixels[order], []
+    pixels = slices.pixels[order]
     low_ij = np.zeros(2)
     if np.abs(local[:, :2]).max() > _POSITION_TOLERANCE_MM:
         pixels, low_ij, note = _straightened(pixels, local, slices.spacing_ij_mm)
@@ -87,14 +98,67 @@ def stack_slices(slices: Slices) -> tuple[VoxelArray, Grid, tuple[str, ...]]:
     return pixels, Grid((columns, rows, count), spacing, tuple(origin), axes), tuple(notes)
 
 
+def axes_of(orientation: FloatArray, positions_lps_mm: FloatArray) -> tuple[FloatArray, list[str]]:
+    """Return the unit directions of i, j and the normal (columns), and a note if the header gives them rounded.
+
+    The positions of the slices have more digits. Where they run along the normal up to its rounding, they say what it
+    is: else the slices would seem to be shifted in their plane, as by a tilted gantry.
+
+    Parameters
+    ----------
+    orientation
+        DICOM's six numbers.
+    positions_lps_mm
+        Of the slices, shape (slices, 3), in any order.
+
+    Raises
+    ------
+    GeometryError
+        Row and column are not perpendicular unit vectors, by more than rounding explains.
+    """
+    row, column = orientation[:3], orientation[3:]
+    pair = np.column_stack([row, column])
+    off = float(np.abs(pair.T @ pair - np.eye(2)).max())
+    digits = next((n for n in _FEW_DIGITS if np.abs(orientation - np.round(orientation, n)).max() < _EXACT), None)
+    half = 0.0 if digits is None or off <= _EXACT else 0.5 * 10.0**-digits
+    # Each of two unit vectors has an error of up to half a digit in each number.
+    if off > max(ORTHOGONALITY_TOLERANCE, 2 * np.sqrt(3) * half + 3 * half**2):
+        raise GeometryError(
+            f"the directions of its rows and columns (Image Orientation) are not perpendicular unit vectors, by "
+            f"{off:.2g}: more than rounding explains. Export the original series again, or choose another one."
+        )
+    axes = orthonormalised(np.column_stack([row, column, np.cross(row, column)]), tolerance=np.inf)
+    if not half:
+        return axes, []
+    error = np.sqrt(6) * half
+    heights = positions_lps_mm @ axes[:, 2]
+    step = positions_lps_mm[np.argmax(heights)] - positions_lps_mm[np.argmin(heights)]
+    length = float(np.linalg.norm(step))
+    turn = np.cross(axes[:, 2], step / length) if length else np.zeros(3)
+    sine = float(np.linalg.norm(turn))
+    if 0 < sine <= error:
+        axes = rotation_matrix(turn, float(np.degrees(np.arcsin(sine)))) @ axes
+        error = np.sqrt(3) * half
+    return axes, [
+        f"the header gives the directions of rows and columns (Image Orientation) with {digits} digits only: the "
+        f"volume may be turned by up to {np.degrees(error):.2g} degrees."
+    ]
+
+
 def _check_heights(heights: FloatArray) -> None:
     gaps = np.diff(heights)
     usual = float(np.median(gaps))
+    if heights[-1] < _POSITION_TOLERANCE_MM:
+        raise GeometryError(
+            f"all of its {len(heights)} slices have one position, so nothing says which way they go. Export them again "
+            "as single-frame DICOM, or convert them to NIfTI with dcm2niix."
+        )
     close = int((gaps < max(0.01, 0.05 * usual)).sum())
     if close:
         raise GeometryError(
             f"{close} of its {len(heights)} slices have the same position as another: several time points, echoes or "
-            "reconstructions in one series. Export one of them as a series of its own."
+            "reconstructions in one series. Export one of them as a series of its own, or take them apart with "
+            "dcm2niix."
         )
     if gaps.max() > _LARGEST_GAP * usual:
         k = int(np.argmax(gaps))

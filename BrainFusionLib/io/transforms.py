@@ -12,6 +12,7 @@ from BrainFusionLib.errors import GeometryError, ImageFileError, Remedy, Setting
 from BrainFusionLib.geometry import ORTHOGONALITY_TOLERANCE, FloatArray, Grid, affine
 from BrainFusionLib.io.dicom_files import looks_like_dicom
 from BrainFusionLib.io.dicom_registration import read_dicom_registration
+from BrainFusionLib.io.elastix_transforms import initial_of, is_elastix, read_elastix
 from BrainFusionLib.io.hdf5 import SIGNATURE
 from BrainFusionLib.io.itk_transforms import MARK, read_hdf5_matrix, read_itk_matrix, read_mat_matrix, without_mark
 from BrainFusionLib.io.mat_files import is_mat
@@ -19,11 +20,9 @@ from BrainFusionLib.io.mni_transforms import is_mni, read_mni
 from BrainFusionLib.io.other_transforms import (
     PLAIN_MARKS,
     Between,
-    initial_of,
-    is_elastix,
     is_lta,
+    is_register_dat,
     matrix_of,
-    read_elastix,
     read_lta,
     read_matrix,
     read_text,
@@ -38,7 +37,7 @@ from BrainFusionLib.transform import AffineTransform, RigidTransform, Transform
 
 TRANSFORM_SUFFIXES = SUFFIXES["itk"]
 # The ends of names of transforms that are read; the content says what they are.
-READ_TRANSFORM_SUFFIXES = (".tfm", ".txt", ".h5", ".hdf5", ".mat", ".lta", ".xfm", ".dcm")
+READ_TRANSFORM_SUFFIXES = (".tfm", ".txt", ".h5", ".hdf5", ".mat", ".lta", ".xfm", ".dcm", ".toml", ".1d")
 _LONGEST_START = 256
 # If affine transforms are accepted, only what is rigid up to the rounding of single precision is read as rigid.
 _RIGID_UP_TO_ROUNDING = 1e-6
@@ -185,7 +184,7 @@ def _read_matrix(path: Path, wanted: str, between: Between) -> FloatArray:
         return read_mat_matrix(path, wanted)
     unknown = (
         f"{path}: is not a transform file of a kind that is read: ITK (.tfm, .txt, .h5, .mat), FreeSurfer (.lta), "
-        "FSL (.mat), MNI (.xfm), elastix, DICOM (REG) or a 4x4 matrix. In Slicer, save the transform as .tfm."
+        "FSL (.mat), MNI (.xfm), elastix, AFNI (.1D), DICOM (REG) or a 4x4 matrix. In Slicer, save it as .tfm."
     )
     if b"\0" in start:
         raise ImageFileError(unknown)
@@ -194,6 +193,11 @@ def _read_matrix(path: Path, wanted: str, between: Between) -> FloatArray:
         return read_lta(path, text, between)
     if is_elastix(text):
         return read_elastix(path, text, between)
+    if is_register_dat(text):
+        raise ImageFileError(
+            f"{path}: is a register.dat of FreeSurfer, whose numbers count from the middle of both volumes. Convert "
+            "it to LTA with lta_convert, which needs both volumes."
+        )
     if is_mni(text):
         return read_mni(path, text, between)
     matrix = matrix_of(text)

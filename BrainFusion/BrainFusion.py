@@ -378,10 +378,9 @@ class BrainFusionWidget(FusingControls, ReviewControls, ScriptedLoadableModuleWi
             section.update()
 
     def _isViewed(self) -> bool:
-        """Say whether the view that was chosen can be shown still; the unregistered one goes with what is shown."""
-        if self._view is View.UNREGISTERED:  # somebody else may have moved the volume
-            return self._state.standing is Standing.SHOWN_UNREGISTERED
-        return self._view not in self._state.not_viewable
+        """Say whether the view that was chosen can be shown still, and shows what it says."""
+        is_back = self._state.standing in (Standing.REGISTERED, Standing.HOMELESS)  # the user may have put it back
+        return self._view not in self._state.not_viewable and not (self._view is View.UNREGISTERED and is_back)
 
     def followChoice(self) -> None:
         """Choose the outputs of a pair that has just been chosen, and forget what was said about another choice."""

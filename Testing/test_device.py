@@ -87,3 +87,17 @@ def test_threads_are_used_inside_and_restored_afterwards():
         assert counts() == before
         torch.set_num_threads(before[0] + 1)
     assert counts() == before
+
+
+def test_itk_that_is_loaded_late_uses_the_threads_too_and_gets_its_own_back():
+    code = """if True:
+        import os
+        os.environ["ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS"] = "5"
+        from BrainFusionLib import device
+        with device.use_threads(3):
+            itk = device.simple_itk().ProcessObject
+            print(itk.GetGlobalDefaultNumberOfThreads())
+        print(itk.GetGlobalDefaultNumberOfThreads())
+    """
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["3", "5"]

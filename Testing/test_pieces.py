@@ -31,9 +31,8 @@ def how(request, monkeypatch):
 def test_pieces_are_those_of_itk(how, shape, corners):
     for mask in masks(shape):
         labels, count = pieces(mask, corners=corners)
-        expected = sitk.GetArrayFromImage(
-            sitk.ConnectedComponent(sitk.GetImageFromArray(mask.astype(np.uint8)), corners)
-        )
+        image = sitk.GetImageFromArray(mask.astype(np.uint8))
+        expected = sitk.GetArrayFromImage(sitk.ConnectedComponent(image, corners))
         np.testing.assert_array_equal(labels, expected)
         assert count == expected.max()
 

@@ -12,6 +12,7 @@ import pytest
 
 from BrainFusionLib.device import pick_device
 from BrainFusionLib.io import write_grey, write_volume
+from BrainFusionLib.native import native
 from BrainFusionLib.phantom import make_pair
 
 ROOT = Path(__file__).parents[1]
@@ -40,13 +41,24 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_fuse_registers_and_fuses_with_the_default_network(files: Path) -> None:
+@pytest.fixture(scope="module")
+def versions(files: Path) -> dict[str, str]:
     done = brainfusion("fuse", files / "ct.nii.gz", files / "mri.nii.gz", "-o", files / "fused", "--preset", "fast")
     assert done.returncode == 0, done.stderr
     assert (files / "fused" / "fused.nii.gz").exists()
-    record = json.loads((files / "fused" / "result.json").read_text())
-    assert record["provenance"]["device"] == "cpu"
-    assert "torch" not in record["provenance"]["versions"]
+    provenance = json.loads((files / "fused" / "result.json").read_text())["provenance"]
+    assert provenance["device"] == "cpu"
+    found: dict[str, str] = provenance["versions"]
+    return found
+
+
+def test_fuse_registers_and_fuses_with_the_default_network(versions: dict[str, str]) -> None:
+    assert "torch" not in versions
+
+
+@pytest.mark.skipif(native().library is None, reason="without the C library, ITK does its work")
+def test_fuse_loads_no_itk(versions: dict[str, str]) -> None:
+    assert "SimpleITK" not in versions
 
 
 def test_slices_are_fused_with_the_default_network(files: Path) -> None:

@@ -35,7 +35,7 @@ EXPORTED void brainfusion_pool(const float *source, int64_t wide, int64_t tall, 
 EXPORTED void brainfusion_cells(const float *values, int64_t n, const uint8_t *table, int64_t steps, float low, float high,
                        uint8_t *result)
 {
-    const float scale = (float)steps / (high - low);
+    const float scale = high > low ? (float)steps / (high - low) : 0; // not infinite, where all values are one
     for (int64_t at = 0; at < n; at++) {
         const float value = values[at] > low ? (values[at] < high ? values[at] : high) : low;
         result[at] = table[(int32_t)((value - low) * scale + 0.5f)];

@@ -53,6 +53,8 @@ class Compiled(Plain):
         self, points: Anything, rows: Anything, cells: Anything, affines: Anything, total: int, *, slopes: bool
     ) -> tuple[Anything, Pull | None]:
         """See `base.Backend`."""
+        if min(cells.shape) < 2:  # the loop reads two voxels along each axis
+            return super().count(points, rows, cells, affines, total, slopes=slopes)
         affines = np.ascontiguousarray(affines)
         poses, n = len(affines), points.shape[1]
         counts = np.empty((poses, total + 1), dtype=np.int32)

@@ -35,7 +35,7 @@ def block_means(xp: Any, values: Array, factors_kji: Sequence[int]) -> Array:
 def steps(xp: Any, values: Array, entries: int, low: float, high: float) -> Array:
     """Return the nearest of so many even steps from `low` to `high`, int64."""
     first, last = np.float32(low), np.float32(high)
-    scale = float(np.float32(entries - 1) / (last - first))
+    scale = float(np.float32(entries - 1) / (last - first)) if last > first else 0.0
     return xp.asarray((xp.clip(values, float(first), float(last)) - float(first)) * scale + 0.5, dtype=xp.int64)
 
 

@@ -235,7 +235,8 @@ def _middle_of_largest_ball(hu: VoxelArray, spacing: FloatArray) -> FloatArray |
         enclosed += np.maximum.accumulate(bone, axis=axis)
         enclosed += np.flip(np.maximum.accumulate(np.flip(bone, axis), axis=axis), axis)
     enclosed /= 6
-    best = np.unravel_index(int((far * enclosed**2).argmax()), far.shape)
+    # Rounded, so that the first of equals is taken, whatever computed the distances.
+    best = np.unravel_index(int(np.round(far * enclosed**2, 3).argmax()), far.shape)
     if far[best] < LEAST_BALL_MM or enclosed[best] < LEAST_ENCLOSED:
         return None
     return np.array([float(at * step + step // 2) for at, step in zip(best, steps, strict=True)])

@@ -49,7 +49,8 @@ def by_size(mask: BoolArray) -> Labels:
     order = np.argsort(-np.bincount(labels.ravel(), minlength=count + 1)[1:], kind="stable")
     numbers: Labels = np.zeros(count + 1, np.uint32)
     numbers[order + 1] = np.arange(1, count + 1)
-    return numbers[labels]
+    found: Labels = numbers[labels]
+    return found
 
 
 def largest(mask: BoolArray) -> BoolArray:
@@ -88,7 +89,8 @@ def distances(mask: BoolArray, spacing_kji_mm: FloatArray) -> FloatArray:
     compiled.brainfusion_distances(
         plain.ctypes.data, size.ctypes.data, spacing.ctypes.data, line.ctypes.data, squared.ctypes.data
     )
-    return np.sqrt(squared)
+    apart: FloatArray = np.sqrt(squared)
+    return apart
 
 
 @lru_cache(maxsize=1)

@@ -271,7 +271,7 @@ def _with_neighbours(line: FloatArray) -> FloatArray:
 def _at_voxels(pair: _Pair, blocks: _Blocks, field: FloatArray, at: Voxels) -> FloatArray:
     """Interpolate a field of the blocks linearly at voxels, (3, n)."""
     dense = np.zeros((3, *pair.blocks_kji))
-    dense[:, *blocks.at.T] = field.T
+    dense[(slice(None), *blocks.at.T)] = field.T
     hats = []
     for count, edge in zip(pair.blocks_kji.tolist(), pair.edge_kji.tolist(), strict=True):
         where = np.clip((np.arange(count * edge) + 0.5) / edge - 0.5, 0, count - 1)

@@ -251,7 +251,7 @@ def overwriting(entries: Sequence[Entry], folder: Path, settings: Settings) -> d
         try:
             complete_replacement(case)  # what a kill left half-way is ours, too
             inputs.refuse_to_overwrite([*at_stake(case, names), case / SEAL, case / sidecar])
-            refuse_to_replace_others(case, (*names.values(), SEAL, *([sidecar] if entry.bids_root else [])))
+            refuse_to_replace_others(case, (*names.values(), *([sidecar] if entry.bids_root else [])))
         except BrainFusionError as error:
             error.problem = error.problem.replace(f"{case}{os.sep}", "")
             found[entry.case] = Row(entry.case, "failed", error=_line(entry, error.phrased(PHRASES)))

@@ -273,6 +273,11 @@ def test_no_sidecar_and_others_files_say_nothing(tmp_path, sidecar):
     assert (volume.acquisition, volume.notes) == (None, ())
 
 
+@pytest.mark.parametrize(("field", "kind"), [("EchoTime", MriAcquisition), ("KVP", CtAcquisition)])
+def test_a_sidecar_without_a_modality_is_known_by_its_fields(tmp_path, field, kind):
+    assert isinstance(nifti(tmp_path, {field: 100}).acquisition, kind)
+
+
 def test_odd_values_in_a_sidecar_are_unknown(tmp_path):
     odd = {name: [None, {"a": 1}] for name in SIDECAR} | {
         "Modality": "MR",

@@ -269,11 +269,11 @@ def test_without_dicom_headers_the_direction_has_to_be_said(scans, reg) -> None:
     [
         (lambda d: setattr(d, "SOPClassUID", "1.2.840.10008.5.1.4.1.1.66.3"), "holds a deformation"),
         (lambda d: setattr(d, "SOPClassUID", "1.2.840.10008.5.1.4.1.1.2"), "images or something else"),
-        (lambda d: delattr(d, "RegistrationSequence"), "damaged"),
-        (lambda d: setattr(d, "RegistrationSequence", []), "damaged"),
-        (lambda d: delattr(d.RegistrationSequence[1], "MatrixRegistrationSequence"), "damaged"),
-        (lambda d: set_matrix(d, [1]), "damaged"),
-        (lambda d: set_matrix(d, [0] * 15 + [1]), "damaged"),
+        (lambda d: delattr(d, "RegistrationSequence"), "registration is damaged"),
+        (lambda d: setattr(d, "RegistrationSequence", []), "registration is damaged"),
+        (lambda d: delattr(d.RegistrationSequence[1], "MatrixRegistrationSequence"), "registration is damaged"),
+        (lambda d: set_matrix(d, [1]), "registration is damaged"),
+        (lambda d: set_matrix(d, [0] * 15 + [1]), "registration is damaged"),
     ],
 )  # fmt: skip
 def test_other_objects_and_damaged_ones_are_refused(scans, reg, change, words) -> None:
@@ -296,7 +296,7 @@ def test_a_matrix_that_mirrors_is_refused(scans, reg) -> None:
 
     path = changed(reg, mirror)
     assert read_dicom_registration(path, lambda: (scans["own"], scans["mri"])).shape == (4, 4)
-    with pytest.raises(GeometryError, match="mirrors"):
+    with pytest.raises(GeometryError, match="mirrors left and right"):
         read_transform(path, between=between(scans["own"], scans["mri"]))
 
 

@@ -75,7 +75,9 @@ def test_inverted_contrast_is_green():
 def test_voxels_3_percent_too_long_are_said_with_their_axis(anatomical):
     mri = pair().mri
     axis = int(np.abs(mri.grid.direction[anatomical]).argmax())
-    text = said(measured(with_longer_voxels(mri, axis, 1.03)))["scale"]
+    evidence = measured(with_longer_voxels(mri, axis, 1.03))
+    text = said(evidence)["scale"]
+    assert evidence.scale.axes[anatomical][1] == pytest.approx(3, abs=1.5)
     assert f"along {('left-right', 'front-back', 'feet-head')[anatomical]} " in text
     assert "too long in the MRI, or too short in the CT" in text
 

@@ -360,6 +360,12 @@ def test_register_dat_of_freesurfer_is_refused_with_what_converts_it(tmp_path):
         (elastix("BSplineTransform", [0.0] * 12), GeometryError, "BSpline"),
         (elastix("EulerTransform", [0.0] * 5), ImageFileError, "needs 6 Parameters"),
         (elastix("EulerTransform", [0.0] * 6, initial="gone.txt"), ImageFileError, "is missing beside it"),
+        (
+            elastix("EulerTransform", [0.0] * 6, initial="b.txt").replace('"Compose"', '"Add"'),
+            ImageFileError,
+            "cannot be composed",
+        ),
+        (elastix("EulerTransform", [0.0] * 6, initial="a.txt"), ImageFileError, "cannot be composed"),
         (lta(np.eye(4)[:3]), ImageFileError, "one 4x4 matrix"),
         (lta(np.eye(4), 14), ImageFileError, "type 14"),
         (lta(np.eye(4), 0), ImageFileError, "between voxels"),

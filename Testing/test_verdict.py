@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks.verdict import at_least, colour_of, outcome, read, table
+from BrainFusionLib.acquisition import MriAcquisition, PairAcquisition
 from BrainFusionLib.errors import Remedy
 from BrainFusionLib.evidence import (
     BrainShift,
@@ -462,6 +463,14 @@ def test_a_brain_is_not_called_shifted_where_the_whole_head_is_off():
         texts = {f.code: f.text for f in judged(None, local=fit, brain_shift=shift, distortion=STRAIGHT).findings}
         assert texts.keys() & {"brain_shift", "brain_shift_not_judged"} == {code}
     assert texts[code].endswith("the whole head is misaligned in this pose")
+
+
+@pytest.mark.parametrize(("away_mm", "code"), [(40.0, "brain_shift"), (69.0, "part_displaced")])
+def test_a_displaced_brain_in_an_mri_far_from_the_isocentre_may_be_distorted(away_mm, code):
+    shift = BrainShift(True, p95_mm=3.5, low_mm=3.0, high_mm=4.6, information_nats=0.5, gain_nats=0.07)
+    mri = MriAcquisition(distortion_correction="none", isocentre_mm=away_mm)
+    found = judged(brain_shift=shift, distortion=STRAIGHT, acquisition=PairAcquisition(mri=mri)).findings
+    assert {finding.code for finding in found} & {"brain_shift", "part_displaced"} == {code}
 
 
 @pytest.mark.parametrize(("nats", "words"), [(0.1, "below about 4 mm"), (0.04, "below about 6 mm")])

@@ -9,6 +9,7 @@ import math
 from collections.abc import Mapping
 
 from BrainFusionLib.evidence import Evidence
+from BrainFusionLib.verdict.headers import FAR_MM, far_uncorrected_mm
 from BrainFusionLib.verdict.measures import is_given_apart, is_mirrored
 
 # In a pose this far off, scale and distortion cannot be told from the misalignment.
@@ -74,10 +75,13 @@ def _displaced_mm(evidence: Evidence) -> float | None:
 
 
 def _is_of_distortion(evidence: Evidence) -> bool:
-    """Return whether a displaced brain is explained by an MRI whose skull is distorted, too.
+    """Return whether a displaced brain is explained by an MRI whose skull is distorted, too, or by its header.
 
-    In a head that was opened, it is if the brain is not displaced by much more than the skull.
+    In a head that was opened, it is if the brain is not displaced by much more than the skull. An uncorrected MRI far
+    from the isocentre is distorted by millimetres, which its skull may show less clearly than its brain.
     """
+    if not surgery_shows(evidence) and (far_uncorrected_mm(evidence) or 0.0) > FAR_MM:
+        return True
     distorted, read = distortion_p95_mm(evidence), _displaced_mm(evidence)
     if distorted is None or distorted <= DISTORTION_LIMIT_MM * tolerance_of_distortion(evidence):
         return False

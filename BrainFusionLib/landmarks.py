@@ -86,15 +86,13 @@ class Landmarks(ByValue):
     def rigid_fit(self) -> RigidTransform:
         """Return the rigid transform from the MRI's points to the CT's with the least sum of squared residuals.
 
-        Source: W. Kabsch, Acta Crystallographica A32 (1976) 922, as `scipy.spatial.transform.Rotation.align_vectors`.
+        Source: W. Kabsch, Acta Crystallographica A32 (1976) 922, by singular values.
 
         Raises
         ------
         GeometryError
             There are fewer than three points, or they are on or near one line.
         """
-        from scipy.spatial.transform import Rotation
-
         centres = self.ct_lps_mm.mean(axis=0), self.mri_lps_mm.mean(axis=0)
         ct, mri = self.ct_lps_mm - centres[0], self.mri_lps_mm - centres[1]
         if len(self.names) < LEAST_FOR_START:
@@ -108,7 +106,9 @@ class Landmarks(ByValue):
                 "a start needs landmarks that are not on a line, but these are. Place another one to the side of them, "
                 "or start without landmarks."
             )
-        rotation = Rotation.align_vectors(ct, mri)[0].as_matrix()
+        u, _, vt = np.linalg.svd(ct.T @ mri)
+        # Points in one plane fit a mirrored head as well: the third axis is turned where the best fit mirrors.
+        rotation = u @ np.diag([1.0, 1.0, np.sign(np.linalg.det(u @ vt))]) @ vt
         return RigidTransform.about_centre(rotation, centres[0] - centres[1], centres[1])
 
     def outside(self, ct: Grid, mri: Grid) -> tuple[int, int]:

@@ -59,6 +59,11 @@ class Volume(ByValue):
     acquisition: Acquisition | None = None
 
     def __post_init__(self) -> None:
+        if not isinstance(self.grid, Grid):
+            raise GeometryError(
+                f"{self.name}: the grid must be a Grid; got a {type(self.grid).__name__}. "
+                "Grid(size_ijk, spacing_ijk_mm, origin_lps_mm, direction) makes one."
+            )
         array = np.ascontiguousarray(self.array_kji, dtype=np.float32)
         if array.shape != self.grid.shape_kji:
             raise GeometryError(

@@ -9,6 +9,7 @@ import ast
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,8 @@ MAPPINGS = re.compile(
     r"|TypedDict\(.*total=False|\btotal=False|(?::|->|\|)\s*(?:dict|Mapping|MutableMapping|OrderedDict)\b(?!\[)"
 )
 MOST_UNTYPED_MAPPINGS = 10
+# Extras that users install; the others are for developers.
+USERS_EXTRAS = ("torch", "dicom-seg", "wavelet", "fast", "cohort")
 
 
 def relative(path: Path) -> str:
@@ -95,6 +98,15 @@ def test_no_file_imports_itself_by_way_of_others() -> None:
 def test_torch_is_loaded_where_it_computes() -> None:
     users = [relative(path) for path in MODULES if "torch" in roots(imports(path, at_load_only=True))]
     assert [path for path in users if not path.startswith(TORCH_AT_LOAD)] == []
+
+
+def test_every_package_that_the_library_imports_is_declared() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras = project["optional-dependencies"]
+    declared = [*project["dependencies"], *(one for name in USERS_EXTRAS for one in extras[name])]
+    names = {re.split(r"[<>=\[ ]", one)[0] for one in declared} | {"PIL", "pywt", "BrainFusionLib", "_typeshed"}
+    found = {root for path in LIBRARY.rglob("*.py") for root in roots(imports(path))} - set(sys.stdlib_module_names)
+    assert found <= names
 
 
 def test_the_library_imports_nothing_above_it() -> None:

@@ -301,7 +301,7 @@ def test_a_second_run_in_the_same_folder_is_refused(cohort, tmp_path):
     ("text", "words"),
     [
         ("case,ct\na,b\n", "the first line must name the columns: case, ct, mri"),
-        ("\x1f\x8b\0\0", "is not a table. Give a CSV"),
+        ("\x1f\x8b\0\0", "is not a table .it is not text.. Give a CSV"),
         ("case,ct,mri,colour\n", "It has case, ct, mri, colour"),
         ("case,ct,mri\n", "lists no case"),
         ("", "is empty"),

@@ -94,6 +94,28 @@ def test_points_without_common_labels_are_paired_by_order(tmp_path: Path) -> Non
     assert read_landmarks(paths) == Landmarks(NAMES, CT, MRI)
 
 
+def test_a_table_of_a_german_spreadsheet_is_read(tmp_path: Path) -> None:
+    path = table(tmp_path / "points.csv")
+    path.write_bytes(path.read_text().replace(",", ";").replace(".", ",").encode("utf-16"))
+    assert read_landmarks([path]) == Landmarks(NAMES, CT, MRI)
+    path.write_bytes("name;ct_x;ct_y;ct_z;mri_x;mri_y;mri_z\nÄ;1;2;3;4;5;6".encode("cp1252"))
+    with pytest.raises(ImageFileError, match="Excel: CSV UTF-8"):
+        read_landmarks([path])
+
+
+@pytest.mark.parametrize("flat", [False, True])
+@pytest.mark.parametrize("mirrored", [False, True])
+def test_the_fit_at_landmarks_is_that_of_an_independent_program(flat: bool, mirrored: bool) -> None:
+    rotation = pytest.importorskip("scipy.spatial.transform").Rotation
+    random = np.random.default_rng(3)
+    mri = random.normal(0, 40, (6, 3)) * [1, 1, 0 if flat else 1]
+    ct = TURN.apply(mri * [-1 if mirrored else 1, 1, 1]) + random.normal(0, 1, (6, 3))
+    expected = rotation.align_vectors(ct - ct.mean(axis=0), mri - mri.mean(axis=0))[0].as_matrix()
+    fit = Landmarks(tuple("abcdef"), ct, mri).rigid_fit()
+    np.testing.assert_allclose(fit.rotation, expected, rtol=0, atol=1e-9)
+    np.testing.assert_allclose(fit.apply(mri.mean(axis=0)), ct.mean(axis=0), rtol=0, atol=1e-9)
+
+
 def test_points_that_were_not_placed_are_left_out_with_their_partner(tmp_path: Path) -> None:
     paths = [markups(tmp_path / "ct.mrk.json", CT, positionStatus="undefined", label="x"), markups(tmp_path / "m.mrk.json", MRI, names=("a", "b", "c", "d"))]  # fmt: skip  # noqa: E501
     assert read_landmarks(paths) == Landmarks(NAMES[1:], CT[1:], MRI[1:], 1)
@@ -112,7 +134,8 @@ def test_points_that_were_not_placed_are_left_out_with_their_partner(tmp_path: P
         ("name,ct_x,ct_y,ct_z,mri_x,mri_y,mri_z\n", "at least 2 landmarks"),
         ("", "lacks name"),
         ("name,ct_x,ct_y,ct_z,mri_x,mri_y,mri_z\na,1,5,2,3,4,5,6", "decimal point"),
-        ("\0\0\1", "not a file of landmarks"),
+        ("name;ct_x;ct_y;ct_z;mri_x;mri_y;mri_z\na;1,500;2.5;3;4;5;6", "decimal point.; got '1,500'"),
+        ("\0\0\1", "is not a table"),
     ],
 )
 def test_a_bad_table_is_refused_with_its_name(tmp_path: Path, text: str, words: str) -> None:

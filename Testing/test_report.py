@@ -13,10 +13,11 @@ from BrainFusionLib import report
 from BrainFusionLib.acquisition import CtAcquisition, MriAcquisition, PairAcquisition
 from BrainFusionLib.case import Result, Source
 from BrainFusionLib.errors import GeometryError
+from BrainFusionLib.evidence import BrainShift, Inside, LocalFit, PoseEvidence, SkullFit
 from BrainFusionLib.geometry import RAS_FROM_LPS, Grid, anatomical_axes, rotation_matrix
 from BrainFusionLib.quantities import interval, length, number, position
 from BrainFusionLib.report import pictures, report_html, write_pictures, write_report
-from BrainFusionLib.report.facts import quality_facts
+from BrainFusionLib.report.facts import _NAMED, quality_facts
 from BrainFusionLib.report.headers import acquisition_facts
 from BrainFusionLib.report.page import Html, data, render
 from BrainFusionLib.report.pictures import joint_histogram, plane_pictures, prepare_scene, with_edges
@@ -515,3 +516,13 @@ def test_still_pictures_are_files_of_their_own(tmp_path):
     assert sorted(tmp_path.iterdir()) == sorted(written)
     with Image.open(tmp_path / "axial-outline.png") as outline:
         assert outline.mode == "RGB"
+
+
+@pytest.mark.parametrize(
+    ("path", "kind"),
+    [("pose", PoseEvidence), ("local.fit", LocalFit), ("skull", SkullFit), ("inside", Inside),
+     ("brain_shift", BrainShift)],
+)  # fmt: skip
+def test_every_measure_has_words_of_its_own_in_the_report(path, kind):
+    numbers = [field.name for field in fields(kind) if "FloatArray" not in str(field.type)]
+    assert [name for name in numbers if f"{path}.{name}" not in _NAMED] == []

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from BrainFusionLib.io.tables import Line, Table, format_csv, markdown_table, parse_csv
+from BrainFusionLib.io.tables import Line, Table, format_csv, markdown_table, parse_csv, parse_spreadsheet
 
 # What a text file can carry: no lone surrogates, and none of the line ends that csv itself would take for its own.
 words = st.text(st.characters(codec="utf-8", exclude_characters="\r\n\0"), min_size=1)
@@ -52,6 +52,29 @@ def test_an_empty_text_is_an_empty_table() -> None:
 def test_long_cell_is_kept_for_the_reader_of_its_row() -> None:
     long = "x" * (csv.field_size_limit() + 1)
     assert parse_csv(f"case\n{long}\nb\n").rows == [{"case": long}, {"case": "b"}]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("start", ["", "sep=;\r\n"])
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_spreadsheets_of_every_dialect_are_the_same_table(encoding: str, start: str, end: str) -> None:
+    text = start + end.join(["name;x", 'Müller;"1,5"', "b;-2"])
+    table = parse_spreadsheet(text.encode(encoding))
+    assert table.columns == ("name", "x")
+    assert [table.number_text(line.cells[1]) for line in table.lines] == ["1.5", "-2"]
+    assert table.lines[0].number == (3 if start else 2)
+
+
+@pytest.mark.parametrize("text", ['x,y\n"1,500",2', "x;y\n1,500;2.5", "x\ty\n1,500\t.5"])
+def test_a_comma_that_may_separate_thousands_stays(text: str) -> None:
+    table = parse_spreadsheet(text.encode())
+    assert table.number_text(table.lines[0].cells[0]) == "1,500"
+
+
+def test_bytes_of_another_encoding_stay_to_be_refused_by_their_row() -> None:
+    assert parse_spreadsheet("a;b\nü;1".encode("cp1252")).lines[0].cells == ("\udcfc", "1")
+    with pytest.raises(ValueError, match="not text"):
+        parse_spreadsheet(b"\0\1")
 
 
 def test_markdown_tables_escape_their_own_sign() -> None:

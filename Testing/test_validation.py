@@ -54,6 +54,29 @@ def test_two_files_of_landmarks_stand_in_one_cell_and_missing_ones_are_problems(
     assert ["does not exist: missing.csv" in str(problems[0]), "one file or two" in str(problems[1])] == [True, True]
 
 
+def test_paths_with_the_backslashes_of_windows_are_found_everywhere(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    for name in ("c", "m", "p"):
+        (tmp_path / "a" / name).write_text("")
+    (tmp_path / "list.csv").write_text("case;ct;mri;landmarks\nx;a\\c;a\\m;a\\p\n")
+    [entry], problems = read_manifest(tmp_path / "list.csv")
+    assert not problems
+    assert entry.inputs == [tmp_path / "a" / name for name in ("c", "m", "p")]
+
+
+def test_a_dry_run_reads_the_landmarks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("c", "m"):
+        (tmp_path / name).write_text("")
+    (tmp_path / "p.csv").write_text("name,ct_x\n")
+    listed = tmp_path / "list.csv"
+    listed.write_text("case,ct,mri,landmarks\nx,c,m,p.csv\n")
+    assert cli.main(["validate", str(listed), "-o", str(tmp_path / "out"), "--dry-run"]) == 2
+    assert "it lacks ct_y" in capsys.readouterr().err
+    listed.write_text("case,ct,mri,landmarks\nx,gone,m,p.csv\n")
+    assert cli.main(["validate", str(listed), "-o", str(tmp_path / "out")]) == 2
+    assert "no case can be run: 1 problem" in capsys.readouterr().err
+
+
 def test_the_command_measures_a_cohort_against_its_landmarks(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

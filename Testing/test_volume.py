@@ -58,3 +58,8 @@ def test_new_voxels_keep_grid_and_name():
 def test_other_voxels_of_another_shape_are_refused():
     with pytest.raises(GeometryError, match="head"):
         Volume(np.zeros((2, 3, 4)), GRID, name="head").with_array(np.zeros((2, 3, 5)))
+
+
+def test_a_grid_of_another_kind_is_refused_by_name():
+    with pytest.raises(GeometryError, match="the grid must be a Grid; got a tuple"):
+        Volume(np.zeros((2, 3, 4)), (1.0, 1.0, 1.0))

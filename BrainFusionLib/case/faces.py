@@ -102,7 +102,13 @@ def register(
 
 def _sources(ct: Volume, mri: Volume, mask: Volume | None) -> tuple[Source, Source, Source | None]:
     """Return where the volumes come from; refuse what is not one, such as the name of a file."""
-    _require(Volume, "read_volume(path) reads one", CT=ct, MRI=mri, **({} if mask is None else {"mask": mask}))
+    _require(
+        Volume,
+        "read_volume(path) reads one, Volume(array, grid, modality) makes one",
+        CT=ct,
+        MRI=mri,
+        **({} if mask is None else {"mask": mask}),
+    )
     return Source(ct.name), Source(mri.name), None if mask is None else Source(mask.name)
 
 

@@ -9,8 +9,8 @@ PHRASES: dict[Remedy, str] = {
     Remedy.USE_TRANSFORM_AS_IT_IS: "Give a rigid one, or use this one unchanged with --no-register.",
     Remedy.OMIT_MASK_OR_TRANSFORM: "Omit --mri-mask or --no-register.",
     Remedy.OMIT_WEIGHTS_OR_USE_NETWORK: "Omit --weights, or add --rule network.",
-    Remedy.CHOOSE_SERIES: "Choose one with --series (its UID, its number or its place in this list), or give a "
-    "folder with only one series:",
+    Remedy.CHOOSE_SERIES: "Choose one with --ct-series or --mri-series (its UID, its number or its place in this "
+    "list), or give a folder with only one series:",
     Remedy.CHOOSE_SERIES_OF_EACH: "Choose a series for each with --ct-series and --mri-series, or give two folders.",
     Remedy.OMIT_SERIES: "Omit --series for this file.",
     Remedy.NAME_PATTERN: "Use --ct-pattern or --mri-pattern to state the file's name.",

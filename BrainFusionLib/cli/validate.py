@@ -6,12 +6,15 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from BrainFusionLib.cli.codes import DONE, FAULT
+from BrainFusionLib.cli.codes import DONE, FAULT, WRONG_INPUT, fail
 from BrainFusionLib.cli.cohort import add_cohort_options, entries_of, run_entries
+from BrainFusionLib.cohort import Entry
 from BrainFusionLib.cohort.validation import coverage, validation_page, validation_table, worst_first
 from BrainFusionLib.console import say
-from BrainFusionLib.errors import SettingsError
+from BrainFusionLib.errors import BrainFusionError, SettingsError
 from BrainFusionLib.io import write_text
+from BrainFusionLib.io.landmark_files import read_landmarks
+from BrainFusionLib.quantities import counted
 
 TABLE, PAGE = "validation.tsv", "validation.html"
 
@@ -33,16 +36,24 @@ def add_to(commands: Any, line: str) -> None:
 
 def _validate(options: argparse.Namespace) -> int:
     entries, problems = entries_of(options)
+    if not entries:
+        return fail(
+            f"{options.cohort}: no case can be run: {counted(len(problems), 'problem')}, listed above.", WRONG_INPUT
+        )
     marked = [entry for entry in entries if entry.landmarks]
     if not marked:
         raise SettingsError(
-            f"{options.cohort}: no case has landmarks. Add a column landmarks to the table, with each case's files."
+            f"{options.cohort}: no case has landmarks. Add a column landmarks to the table, with each case's files. "
+            "From a folder, brainfusion cohort --dry-run makes that table."
         )
     if options.dry_run:
+        unread = [f"{entry.case}: {problem}" for entry in marked if (problem := _unread(entry)) is not None]
         for entry in marked:
             say(f"{entry.case}\t{entry.ct}\t{entry.mri}\t{' '.join(map(str, entry.landmarks))}")
-        say(f"{len(marked)} of {len(entries)} cases have landmarks.")
-        return DONE
+        for text in unread:
+            say(text, error=True)
+        say(f"{len(marked) - len(unread)} of {len(entries)} cases have landmarks that can be read.")
+        return WRONG_INPUT if problems or unread else DONE
     rows = run_entries(options, marked, problems, (TABLE, PAGE))
     folder = Path(options.output)
     write_text(validation_table(rows), folder / TABLE)
@@ -59,3 +70,12 @@ def _validate(options: argparse.Namespace) -> int:
     say(coverage(rows).sentence)
     say(f"See {folder / PAGE} and {TABLE}.")
     return FAULT if problems or any(row.status != "done" for row in rows) else DONE
+
+
+def _unread(entry: Entry) -> str | None:
+    """Return why the landmarks of a case cannot be read; ``None`` if they can."""
+    try:
+        read_landmarks(entry.landmarks)
+    except BrainFusionError as error:
+        return str(error)
+    return None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import codecs
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -13,7 +13,7 @@ from BrainFusionLib.case.request import offset_in, stated_in
 from BrainFusionLib.errors import ImageFileError, SettingsError
 from BrainFusionLib.io.other_transforms import Frame, Maps
 from BrainFusionLib.io.reading import at_home, exists, naming, read_record_bytes, shown
-from BrainFusionLib.io.tables import format_csv, parse_csv
+from BrainFusionLib.io.tables import SAVE_AS_UTF8, format_csv, parse_spreadsheet
 from BrainFusionLib.io.transforms import READ_TRANSFORM_SUFFIXES
 
 REQUIRED = ("case", "ct", "mri")
@@ -31,7 +31,6 @@ BAD_NAME = (
     "a case's name is used for its folder: up to 100 letters, digits, '_', '-' and '.' ('.' neither first nor last), "
     "and no name that Windows reserves (CON, NUL, COM1, ...)"
 )
-_SEPARATOR = re.compile(r"sep=([\t;,])\s*(?:\r\n|\r|\n)", re.IGNORECASE)
 # Names that Windows reserves for devices.
 RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
 
@@ -155,23 +154,14 @@ def read_manifest(path: str | Path) -> tuple[list[Entry], list[Problem]]:
     with naming(path):
         # Bytes that are not UTF-8 spoil their own row only.
         content = read_record_bytes(path)
-    # Spreadsheets write "Unicode text" as UTF-16.
-    is_wide = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
-    text = content.decode("utf-16", "replace") if is_wide else content.decode("utf-8-sig", "surrogateescape")
-    if "\0" in text:
-        raise ImageFileError(f"{path}: is not a table. Give a CSV or TSV file, a folder of cases or a BIDS dataset.")
-    lines = text.splitlines()
-    if not lines:
-        raise ImageFileError(f"{path}: is empty. Its first line must name the columns: {', '.join(REQUIRED)}.")
-    # A first line by which Excel is told what is between two cells.
-    told = _SEPARATOR.match(text)
-    text = text[told.end() :] if told else text
-    first_lines = text.splitlines()[:1] or [""]
-    delimiter = told[1] if told else max("\t;,", key=first_lines[0].count)
     try:
-        table = parse_csv(text, delimiter=delimiter)
+        table = parse_spreadsheet(content)
     except ValueError as error:
-        raise ImageFileError(f"{path}: is not a table ({error}). Save it again as CSV, UTF-8.") from error
+        raise ImageFileError(
+            f"{path}: is not a table ({error}). Give a CSV or TSV file, a folder of cases or a BIDS dataset."
+        ) from error
+    if not table.columns:
+        raise ImageFileError(f"{path}: is empty. Its first line must name the columns: {', '.join(REQUIRED)}.")
     columns = [name.strip().lower() for name in table.columns]
     missing = [name for name in REQUIRED if name not in columns]
     unknown = [name for name in columns if name not in (*REQUIRED, *OPTIONAL)]
@@ -184,10 +174,12 @@ def read_manifest(path: str | Path) -> tuple[list[Entry], list[Problem]]:
     problems: list[Problem] = []
     rows_of: dict[str, int] = {}
     for line in table.lines:
-        row = line.number + bool(told)
+        row = line.number
         # Cells that a row lacks are empty.
         texts = [*line.cells, *[""] * len(columns)]
         cells = {name: texts[n].strip() for n, name in enumerate(columns)}
+        if cells.get("ct_offset"):
+            cells["ct_offset"] = table.number_text(cells["ct_offset"])
         if not any(cells.values()):
             continue
         # Where cells have moved into another column, anything may stand in that of the case.
@@ -196,7 +188,7 @@ def read_manifest(path: str | Path) -> tuple[list[Entry], list[Problem]]:
         if any("\n" in text for text in line.cells):
             wrong.append(("a cell goes over several lines: check its quotes", ""))
         elif any(shown(text) != text for text in cells.values()):
-            wrong.append(("is not UTF-8: save the table as UTF-8", ""))
+            wrong.append((f"is not UTF-8: {SAVE_AS_UTF8}", ""))
         else:
             wrong += _problems_of(cells, path.parent)
         # Folder names that differ only in case are the same folder on Windows and macOS.
@@ -247,7 +239,7 @@ def _problems_of(cells: Mapping[str, str], folder: Path) -> list[tuple[str, str]
     files = [(name, cells[name]) for name in ("ct", "mri", "transform", "mri_mask") if cells.get(name)]
     landmarks = _landmarks_of(cells)
     for name, file in [*files, *(("landmarks", file) for file in landmarks)]:
-        if not exists(folder / at_home(file)):
+        if not exists(_path(folder, file)):
             wrong.append((f"{name} does not exist{{}}", f": {_brief(file)} (looked in {folder})"))
     if len(landmarks) > 2:
         wrong.append((f"landmarks: one file or two with a {BETWEEN_FILES} between them; got {len(landmarks)}", ""))
@@ -278,24 +270,30 @@ def _brief(cell: str) -> str:
     return cell if len(cell) <= 300 else f"{cell[:100]}... ({len(cell)} letters)"
 
 
+def _path(folder: Path, cell: str) -> Path:
+    """Return the path in a cell; one with the backslashes of Windows is found on other systems, too."""
+    path = folder / at_home(cell)
+    return folder / at_home(cell.replace("\\", "/")) if os.sep == "/" and "\\" in cell and not exists(path) else path
+
+
 def _landmarks_of(cells: Mapping[str, str]) -> list[str]:
     return [name.strip() for name in cells.get("landmarks", "").split(BETWEEN_FILES) if name.strip()]
 
 
 def _entry(row: int, cells: Mapping[str, str], folder: Path) -> Entry:
     def file(name: str) -> Path | None:
-        return folder / at_home(cells[name]) if cells.get(name) else None
+        return _path(folder, cells[name]) if cells.get(name) else None
 
     return Entry(
         row,
         cells["case"],
-        folder / at_home(cells["ct"]),
-        folder / at_home(cells["mri"]),
+        _path(folder, cells["ct"]),
+        _path(folder, cells["mri"]),
         cells.get("ct_series") or None,
         cells.get("mri_series") or None,
         file("transform"),
         file("mri_mask"),
-        tuple(folder / at_home(name) for name in _landmarks_of(cells)),
+        tuple(_path(folder, name) for name in _landmarks_of(cells)),
         transform_frame=cast("Frame | None", cells.get("transform_frame", "").lower() or None),
         transform_maps=cast("Maps | None", cells.get("transform_maps", "").lower() or None),
         ct_offset=offset_in(cells["ct_offset"]) if cells.get("ct_offset") else None,

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from BrainFusionLib.errors import ImageFileError
-from BrainFusionLib.io.reading import naming, open_regular
-from BrainFusionLib.io.tables import parse_csv, split_csv
+from BrainFusionLib.io.reading import naming, open_regular, shown
+from BrainFusionLib.io.tables import SAVE_AS_UTF8, Table, parse_spreadsheet, split_csv
 from BrainFusionLib.landmarks import Landmarks, Marked, pair_landmarks
 
 COLUMNS = ("name", "ct_x", "ct_y", "ct_z", "mri_x", "mri_y", "mri_z")
@@ -68,22 +68,39 @@ def _is_list(path: Path) -> bool:
     return path.suffix.lower() in (".json", ".fcsv")
 
 
-def text_of(path: Path) -> str:
-    """Return the text of a file of points.
-
-    Raises
-    ------
-    ImageFileError
-        It is not UTF-8 text, or too large.
-    """
+def _content(path: Path) -> bytes:
     with open_regular(path) as stream:
         content = stream.read(_LARGEST + 1)
-    if len(content) > _LARGEST or b"\0" in content:
+    if len(content) > _LARGEST:
+        raise ImageFileError(f"{path}: is not a file of landmarks. Give {FORMATS}.")
+    return content
+
+
+def _text(path: Path) -> str:
+    content = _content(path)
+    if b"\0" in content:
         raise ImageFileError(f"{path}: is not a file of landmarks. Give {FORMATS}.")
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise ImageFileError(f"{path}: is not UTF-8 text. Save it as UTF-8.") from error
+
+
+def table_of(path: Path, wanted: str) -> Table:
+    """Return a table of points as people's spreadsheets write it.
+
+    Raises
+    ------
+    ImageFileError
+        It is not a table, or too large; `wanted` is what the message asks for.
+    """
+    try:
+        table = parse_spreadsheet(_content(path))
+    except ValueError as error:
+        raise ImageFileError(f"{path}: is not a table ({error}). Give {wanted}.") from error
+    if any(shown(cell) != cell for cells in (table.columns, *(line.cells for line in table.lines)) for cell in cells):
+        raise ImageFileError(f"{path}: is not UTF-8: {SAVE_AS_UTF8}.")
+    return table
 
 
 def number_of(path: Path, where: str, text: object) -> float:
@@ -110,12 +127,7 @@ def number_of(path: Path, where: str, text: object) -> float:
 
 
 def _read_table(path: Path) -> Landmarks:
-    text = text_of(path)
-    first = text.lstrip("\r\n").split("\n", 1)[0]
-    try:
-        table = parse_csv(text, delimiter=max("\t;,", key=first.count))
-    except ValueError as error:
-        raise ImageFileError(f"{path}: is not a table ({error}). Save it again as CSV, UTF-8.") from error
+    table = table_of(path, FORMATS)
     columns = [name.strip().lower() for name in table.columns]
     missing = [name for name in COLUMNS if name not in columns]
     if missing or len(set(columns)) < len(columns):
@@ -142,7 +154,8 @@ def _read_table(path: Path) -> Landmarks:
             left_out += 1
             continue
         where = f"line {line.number}"
-        points.append((cells["name"], [number_of(path, where, cell) for half in halves for cell in half]))
+        numbers_text = [table.number_text(cell) for half in halves for cell in half]
+        points.append((cells["name"], [number_of(path, where, text) for text in numbers_text]))
     numbers = np.array([row for _, row in points], dtype=np.float64).reshape(-1, 6)
     names = tuple(name or str(n) for n, (name, _) in enumerate(points, 1))
     return Landmarks(names, numbers[:, :3], numbers[:, 3:], left_out)
@@ -180,7 +193,7 @@ def read_json(path: Path) -> list[Marked]:
         It is damaged, or does not say its frame.
     """
     try:
-        content = json.loads(text_of(path))
+        content = json.loads(_text(path))
     except (ValueError, RecursionError) as error:
         raise ImageFileError(f"{path}: is not a valid JSON file ({error}). Save the points again.") from error
     lists = content.get("markups") if isinstance(content, dict) else None
@@ -209,7 +222,7 @@ def read_json(path: Path) -> list[Marked]:
 
 def read_fcsv(path: Path) -> list[Marked]:
     """Return the points of a list of 3D Slicer, ``.fcsv``, as `read_json`."""
-    lines = text_of(path).splitlines()
+    lines = _text(path).splitlines()
     header: dict[str, str] = {}
     for line in lines:
         name, equals, value = line.lstrip("# ").partition("=")

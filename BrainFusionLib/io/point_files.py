@@ -11,7 +11,6 @@ from BrainFusionLib.errors import ImageFileError
 from BrainFusionLib.geometry import FloatArray
 from BrainFusionLib.io import landmark_files
 from BrainFusionLib.io.reading import naming
-from BrainFusionLib.io.tables import parse_csv
 
 COLUMNS = ("name", "x", "y", "z")
 FORMATS = "a point list or a line of 3D Slicer (.mrk.json or .fcsv), or a table with the columns name, x, y, z (LPS mm)"
@@ -54,12 +53,7 @@ def _from_list(path: Path) -> list[tuple[str, tuple[float, float, float]]]:
 
 
 def _from_table(path: Path) -> list[tuple[str, tuple[float, float, float]]]:
-    text = landmark_files.text_of(path)
-    first = text.lstrip("\r\n").split("\n", 1)[0]
-    try:
-        table = parse_csv(text, delimiter=max("\t;,", key=first.count))
-    except ValueError as error:
-        raise ImageFileError(f"{path}: is not a table ({error}). Give {FORMATS}.") from error
+    table = landmark_files.table_of(path, FORMATS)
     columns = [name.strip().lower() for name in table.columns]
     if any(columns.count(name) != 1 for name in COLUMNS):
         raise ImageFileError(f"{path}: points need the columns {', '.join(COLUMNS)}, each once. Give {FORMATS}.")
@@ -69,6 +63,7 @@ def _from_table(path: Path) -> list[tuple[str, tuple[float, float, float]]]:
         cells = dict(zip(columns, texts, strict=False))
         position = [cells[axis] for axis in "xyz"]
         if any(position):
-            x, y, z = (landmark_files.number_of(path, f"line {line.number}", cell) for cell in position)
+            texts = [table.number_text(cell) for cell in position]
+            x, y, z = (landmark_files.number_of(path, f"line {line.number}", text) for text in texts)
             found.append((cells["name"], (x, y, z)))
     return found

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 Cell = str | int | float | None
 """What a cell may hold; ``None`` is written as an empty cell."""
+SAVE_AS_UTF8 = "save the table as UTF-8 (Excel: CSV UTF-8)"
+# A first line by which Excel is told what is between two cells.
+_SEPARATOR = re.compile(r"sep=([\t;,])\s*(?:\r\n|\r|\n)", re.IGNORECASE)
+_DECIMAL_COMMA, _DECIMAL_POINT = re.compile(r"[+-]?\d+,\d+"), re.compile(r"[+-]?\d*\.\d+")
 
 
 @dataclass(frozen=True)
@@ -21,10 +27,11 @@ class Line:
 
 @dataclass(frozen=True)
 class Table:
-    """A table that was read: the names in its first line, and the lines below it."""
+    """A table that was read: the names in its first line, the lines below it, and whether it has decimal commas."""
 
     columns: tuple[str, ...]
     lines: tuple[Line, ...]
+    decimal_comma: bool = False
 
     @property
     def rows(self) -> list[dict[str, str]]:
@@ -35,6 +42,10 @@ class Table:
         """Return the cells of a line by column, as in `rows`."""
         missing = ("",) * (len(self.columns) - len(line.cells))
         return dict(zip(self.columns, line.cells + missing, strict=False))
+
+    def number_text(self, cell: str) -> str:
+        """Return a cell as `float` takes it."""
+        return cell.replace(",", ".") if self.decimal_comma and _DECIMAL_COMMA.fullmatch(cell) else cell
 
 
 def format_csv(
@@ -100,6 +111,33 @@ def split_csv(text: str, *, delimiter: str = ",") -> list[Line]:
         return [Line(reader.line_num, tuple(cells)) for cells in reader if cells]
     except csv.Error as error:
         raise ValueError(f"line {reader.line_num}: {error}") from error
+
+
+def parse_spreadsheet(content: bytes) -> Table:
+    """Return a table as people's spreadsheets write it.
+
+    The text is UTF-8, or UTF-16 with its mark (Excel's "Unicode text"); bytes that are not stay as surrogates, for the
+    reader of their row to refuse. Between cells there are tabs, semicolons or commas: what a first line ``sep=`` says,
+    or else the most frequent one in the first line. A line's number counts that line ``sep=``, too. A comma in a number
+    is its decimal point, unless commas are between the cells, or another number has a point (then it may be 1,000).
+
+    Raises
+    ------
+    ValueError
+        The content is not a table.
+    """
+    is_wide = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    text = content.decode("utf-16", "replace") if is_wide else content.decode("utf-8-sig", "surrogateescape")
+    if "\0" in text:
+        raise ValueError("it is not text")
+    told = _SEPARATOR.match(text)
+    text = text[told.end() :] if told else text
+    first_lines = text.lstrip("\r\n").splitlines()[:1] or [""]
+    delimiter = told[1] if told else max("\t;,", key=first_lines[0].count)
+    table = parse_csv(text, delimiter=delimiter)
+    lines = tuple(Line(line.number + bool(told), line.cells) for line in table.lines)
+    points = any(_DECIMAL_POINT.fullmatch(cell.strip()) for line in lines for cell in line.cells)
+    return Table(table.columns, lines, decimal_comma=delimiter != "," and not points)
 
 
 def markdown_table(columns: Sequence[str], rows: Iterable[Sequence[Cell]]) -> str:

@@ -43,6 +43,7 @@ _POSE: dict[str, Named] = {
     "sampling_error_mm": ("scatter of the pose", "mm"),
     "from_start_mm": ("local search: distance from the start", "mm"),
     "from_start_deg": ("local search: angle from the start", "°"),
+    "inner_apart_mm": ("fit to the whole head to the fit inside the skull", "mm"),
     "lever": ("extent of the head relative to the part that was registered", ""),
 }
 _NAMED: dict[str, Named] = {
@@ -68,7 +69,9 @@ _NAMED: dict[str, Named] = {
     "local.fit.median_mm": ("median misalignment of the regions", "mm"),
     "local.fit.part_mm": ("misalignment of the worst part of the head", "mm"),
     "local.fit.share": ("regions that could be compared", "%"),
-    "local.fit.least_share": ("the same in the worst part of the head", "%"),
+    "local.fit.least_share": ("regions that could be compared, in the worst part of the head", "%"),
+    "local.fit.high_mm": ("misalignment of the regions, 90th percentile", "mm"),
+    "local.fit.bias_mm": ("shift that all regions have in common", "mm"),
     "local.fit.voxel_mm": ("longest voxel edge in the test of regions", "mm"),
     "skull.shift_mm": ("CT skull to the dark skull band of the MRI", "mm"),
     "skull.depth": ("depth of that band", "% of the MRI's brightness"),
@@ -85,11 +88,11 @@ _NAMED: dict[str, Named] = {
     "inside.defect_cm2": ("missing bone of the vault, without burr holes", "cm²"),
     "inside.burr_holes": ("burr holes", ""),
     "brain_shift": ("shift of the brain against the skull", ""),
-    "brain_shift.judged": ("it could be judged", ""),
-    "brain_shift.reason": ("why not", ""),
+    "brain_shift.judged": ("the shift of the brain could be judged", ""),
+    "brain_shift.reason": ("why the shift of the brain was not judged", ""),
     "brain_shift.p95_mm": ("shift of the brain, 95th percentile", "mm"),
-    "brain_shift.low_mm": ("the same, at least", "mm"),
-    "brain_shift.high_mm": ("the same, at most", "mm"),
+    "brain_shift.low_mm": ("shift of the brain, 95th percentile, at least", "mm"),
+    "brain_shift.high_mm": ("shift of the brain, 95th percentile, at most", "mm"),
     "brain_shift.median_mm": ("shift of the brain, median", "mm"),
     "brain_shift.noise_mm": ("uncertainty of the shift of one block", "mm"),
     "brain_shift.information_nats": ("information of the MRI on the CT's brain", "nats a voxel"),
@@ -271,4 +274,4 @@ def _value(value: object, unit: str = "") -> str:
         return quantity(value, unit)
     if isinstance(value, tuple):
         return listed(value)
-    return str(value)
+    return str(value) or "–"

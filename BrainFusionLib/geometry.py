@@ -179,7 +179,7 @@ def affine(linear: npt.ArrayLike, translation: npt.ArrayLike = (0.0, 0.0, 0.0)) 
     return matrix
 
 
-def orthonormalised(matrix: npt.ArrayLike) -> FloatArray:
+def orthonormalised(matrix: npt.ArrayLike, tolerance: float = ORTHOGONALITY_TOLERANCE) -> FloatArray:
     """Return the orthogonal 3x3 matrix nearest to one that is orthogonal up to rounding.
 
     Source: the polar factor ``U Vt`` of the singular value decomposition (Higham, SIAM J. Sci. Stat. Comput. 1986).
@@ -188,13 +188,13 @@ def orthonormalised(matrix: npt.ArrayLike) -> FloatArray:
     Raises
     ------
     GeometryError
-        An entry of ``M.T @ M`` differs from the identity by more than `ORTHOGONALITY_TOLERANCE`.
+        An entry of ``M.T @ M`` differs from the identity by more than `tolerance`.
     """
     m = np.asarray(matrix, dtype=np.float64)
     if m.shape != (3, 3) or not np.isfinite(m).all():
         raise GeometryError(f"directions must be a finite 3x3 matrix; got {m.tolist()}")
     worst = float(np.abs(m.T @ m - np.eye(3)).max())
-    if worst > ORTHOGONALITY_TOLERANCE:
+    if worst > tolerance:
         raise GeometryError(
             f"the axes of an image must be perpendicular unit vectors; these are off by {worst:.3g} "
             "(sheared or scaled). Resample the image onto a regular grid first."

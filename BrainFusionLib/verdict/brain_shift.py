@@ -34,21 +34,17 @@ SOFT_HU = 75.0
 # as dark as fluid, and sinuses imitated shifts of 3 mm.
 BLOOD_HU = 12.0
 BINS = 24
-# Weight of a voxel's likelihood, because its noise is correlated with its neighbours'; weight of the smoothness (first
-# and last, 1/mm² for each pair of neighbouring blocks) and of the prior to no shift; weights of a block's neighbours
-# in its gain.
+# Weights: of a voxel's likelihood, whose noise is correlated; of the smoothness (first and last, 1/mm² for each pair of
+# neighbouring blocks); of the prior to no shift; of a block's neighbours in its gain.
 TEMPERATURE, FIRST_SMOOTH, LAST_SMOOTH, PRIOR, NEIGHBOUR = 0.15, 0.02, 0.3, 0.02, 0.46
 ROUNDS, STEPS, FINE_STEPS = 3, 12, 10
-# A block with a smaller share of soft tissue inside the skull is not matched.
-LEAST_SHARE, LEAST_BLOCKS = 0.3, 150
-# Blocks at this depth below the inner table count in full.
-FULL_DEPTH_MM = 12.0
+# A block with a smaller share of soft tissue inside the skull is not matched; blocks at this depth count in full.
+LEAST_SHARE, LEAST_BLOCKS, FULL_DEPTH_MM = 0.3, 150, 12.0
 # Limits for judging: information, share of the inside of the skull that was matched, the MRI's voxel edge.
 LEAST_NATS, LEAST_COVERED, MOST_VOXEL_MM = 0.03, 0.5, 7.0
 # The matched field is too small, and the more so the less the MRI tells of the CT: true over matched is TOO_SMALL[0] +
 # TOO_SMALL[1] / sqrt(information), in 39 simulated cases of 3 to 8 mm; true over estimated is .91 to 1.28 in 9 of 10.
 TOO_SMALL, RANGE = (1.02, 0.164), (0.87, 1.3)
-
 
 # Indices of voxels: in the flat volume, (n,), and kji, (3, n).
 Voxels = tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]
@@ -248,8 +244,7 @@ def _learned(pair: _Pair, blocks: _Blocks, field: FloatArray, at: Voxels) -> tup
         moved = _at_voxels(pair, blocks, field, at)
         seen = np.zeros_like(flat)
         for here, there, spacing, size in zip(kji, moved, pair.spacing, pair.ct.shape, strict=True):
-            seen *= size
-            seen += np.clip(np.rint(here + there / spacing), 0, size - 1).astype(np.intp)
+            seen = seen * size + np.clip(np.rint(here + there / spacing), 0, size - 1).astype(np.intp)
     bins = pair.bins.take(seen)
     both = bins < BINS
     values, bins = pair.ct.take(flat)[both], bins[both]
@@ -278,8 +273,7 @@ def _at_voxels(pair: _Pair, blocks: _Blocks, field: FloatArray, at: Voxels) -> F
         hats.append(np.maximum(0, 1 - np.abs(np.subtract.outer(where, np.arange(count)))))
     # Along k, j and i in turn, always as a product of two matrices whose rows lie together.
     (k, a), (j, b), (_, c) = (hat.shape for hat in hats)
-    dense = hats[0] @ dense.reshape(3, a, b * c)
-    dense = hats[1] @ dense.reshape(3 * k, b, c)
+    dense = hats[1] @ (hats[0] @ dense.reshape(3, a, b * c)).reshape(3 * k, b, c)
     dense = dense.reshape(3 * k * j, c) @ hats[2].T
     values: FloatArray = dense.reshape(3, -1).take(at[0], axis=1)
     return values

@@ -595,7 +595,7 @@ def test_two_series_are_listed_and_series_chooses(
     ct, mri = str(inputs / "ct.nii.gz"), str(folder)
     assert cli.main(["fuse", ct, mri, "-o", str(tmp_path / "out"), "--no-register"]) == 2
     message = capsys.readouterr().err
-    assert "--series" in message
+    assert "--mri-series" in message
     assert "CT" in message
     assert "MR" in message
     assert cli.main(["fuse", ct, mri, "-o", str(tmp_path / "out"), "--no-register", "--series", "7"]) == 0

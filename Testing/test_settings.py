@@ -1,3 +1,4 @@
+import importlib.metadata
 import sys
 from dataclasses import FrozenInstanceError, replace
 from pathlib import Path
@@ -129,7 +130,7 @@ def test_apples_card_is_used_where_it_is_named(machine):
 def test_auto_loads_torch_only_where_there_may_be_a_card(monkeypatch, version, driver, asked):
     seen = []
     monkeypatch.delitem(sys.modules, "torch")
-    monkeypatch.setattr(device.importlib.metadata, "version", lambda name: version)
+    monkeypatch.setattr(importlib.metadata, "version", lambda name: version)
     monkeypatch.setattr(device.Path, "exists", lambda path: driver)
     monkeypatch.setattr(device, "_cards", lambda: seen.append(True) or 1)
     assert pick_device() == ("cuda" if asked else "cpu")

@@ -104,8 +104,9 @@ def inputs(pair):
 
 
 def timeless(result):
-    """The same without what no two runs share: the date and the times."""
-    made = replace(result.provenance, date="", timings_s={}, registration_timings_s={})
+    """The same without what no two runs share: date, times, and SimpleITK's version, named only where it is loaded."""
+    versions = {name: version for name, version in result.provenance.versions.items() if name != "SimpleITK"}
+    made = replace(result.provenance, date="", timings_s={}, registration_timings_s={}, versions=versions)
     return replace(result, provenance=made)
 
 

@@ -34,19 +34,23 @@ SOFT_HU = 75.0
 # as dark as fluid, and sinuses imitated shifts of 3 mm.
 BLOOD_HU = 12.0
 BINS = 24
-# Weights: of a voxel's likelihood, whose noise is correlated; of the smoothness (first and last, 1/mm² for each pair of
-# neighbouring blocks); of the prior to no shift; of a block's neighbours in its gain.
+# Weight of a voxel's likelihood, because its noise is correlated with its neighbours'; weight of the smoothness (first
+# and last, 1/mm² for each pair of neighbouring blocks) and of the prior to no shift; weights of a block's neighbours
+# in its gain.
 TEMPERATURE, FIRST_SMOOTH, LAST_SMOOTH, PRIOR, NEIGHBOUR = 0.15, 0.02, 0.3, 0.02, 0.46
 ROUNDS, STEPS, FINE_STEPS = 3, 12, 10
-# A block with a smaller share of soft tissue inside the skull is not matched; blocks at this depth count in full.
-LEAST_SHARE, LEAST_BLOCKS, FULL_DEPTH_MM = 0.3, 150, 12.0
+# A block with a smaller share of soft tissue inside the skull is not matched.
+LEAST_SHARE, LEAST_BLOCKS = 0.3, 150
+# Blocks at this depth below the inner table count in full.
+FULL_DEPTH_MM = 12.0
 # Limits for judging: information, share of the inside of the skull that was matched, the MRI's voxel edge.
 LEAST_NATS, LEAST_COVERED, MOST_VOXEL_MM = 0.03, 0.5, 7.0
 # The matched field is too small, and the more so the less the MRI tells of the CT: true over matched is TOO_SMALL[0] +
 # TOO_SMALL[1] / sqrt(information), in 39 simulated cases of 3 to 8 mm; true over estimated is .91 to 1.28 in 9 of 10.
 TOO_SMALL, RANGE = (1.02, 0.164), (0.87, 1.3)
 
-# Indices of voxels: in the flat volume, (n,), and kji, (3, n).
+
+# Indices of voxels: in the flat volume, (n,), and kji, (n, 3).
 Voxels = tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]
 
 
@@ -214,7 +218,7 @@ def _matched(pair: _Pair, blocks: _Blocks) -> tuple[FloatArray, float, list[floa
     shifts = shifts_within(REACH_MM, pair.spacing)
     field: FloatArray = np.zeros((len(blocks.at), 3))
     noise, started, flat = 0.0, 0.0, np.flatnonzero(pair.weight)
-    at = flat, np.stack(np.unravel_index(flat, pair.weight.shape))
+    at = flat, np.stack(np.unravel_index(flat, pair.weight.shape), axis=1)
     for turn in range(ROUNDS):
         mean, variance, information = _learned(pair, blocks, field, at)
         started = started if turn else information
@@ -241,10 +245,10 @@ def _learned(pair: _Pair, blocks: _Blocks, field: FloatArray, at: Voxels) -> tup
     flat, kji = at
     seen = flat
     if field.any():
-        moved = _at_voxels(pair, blocks, field, at)
-        seen = np.zeros_like(flat)
-        for here, there, spacing, size in zip(kji, moved, pair.spacing, pair.ct.shape, strict=True):
-            seen = seen * size + np.clip(np.rint(here + there / spacing), 0, size - 1).astype(np.intp)
+        moved = _at_voxels(pair, blocks, field, at) / pair.spacing
+        _, tall, wide = pair.ct.shape
+        k, j, i = np.clip(np.rint(kji + moved).astype(np.intp), 0, np.array(pair.ct.shape) - 1).T
+        seen = (k * tall + j) * wide + i
     bins = pair.bins.take(seen)
     both = bins < BINS
     values, bins = pair.ct.take(flat)[both], bins[both]
@@ -264,18 +268,14 @@ def _with_neighbours(line: FloatArray) -> FloatArray:
 
 
 def _at_voxels(pair: _Pair, blocks: _Blocks, field: FloatArray, at: Voxels) -> FloatArray:
-    """Interpolate a field of the blocks linearly at voxels, (3, n)."""
-    dense = np.zeros((3, *pair.blocks_kji))
-    dense[(slice(None), *blocks.at.T)] = field.T
-    hats = []
-    for count, edge in zip(pair.blocks_kji.tolist(), pair.edge_kji.tolist(), strict=True):
+    """Interpolate a field of the blocks linearly at voxels, (n, 3)."""
+    dense = np.zeros((*pair.blocks_kji, 3))
+    dense[tuple(blocks.at.T)] = field
+    for axis, (count, edge) in enumerate(zip(pair.blocks_kji.tolist(), pair.edge_kji.tolist(), strict=True)):
         where = np.clip((np.arange(count * edge) + 0.5) / edge - 0.5, 0, count - 1)
-        hats.append(np.maximum(0, 1 - np.abs(np.subtract.outer(where, np.arange(count)))))
-    # Along k, j and i in turn, always as a product of two matrices whose rows lie together.
-    (k, a), (j, b), (_, c) = (hat.shape for hat in hats)
-    dense = hats[1] @ (hats[0] @ dense.reshape(3, a, b * c)).reshape(3 * k, b, c)
-    dense = dense.reshape(3 * k * j, c) @ hats[2].T
-    values: FloatArray = dense.reshape(3, -1).take(at[0], axis=1)
+        hat = np.maximum(0, 1 - np.abs(np.subtract.outer(where, np.arange(count))))
+        dense = np.moveaxis(np.tensordot(hat, dense, axes=(1, axis)), 0, axis)
+    values: FloatArray = dense.reshape(-1, 3).take(at[0], axis=0)
     return values
 
 

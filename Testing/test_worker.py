@@ -111,14 +111,15 @@ def timeless(result):
 
 
 def same_to_rounding(result, expected):
-    """Two processes sum on other numbers of threads: the brain's match differs in its seventh digit, nothing else does."""
+    """Two processes may differ in the seventh digit of the brain's match, and in nothing else."""
     made, shift = timeless(result), expected.evidence.brain_shift
     numbers = {field.name: getattr(shift, field.name) for field in fields(shift)}
     numbers = {name: number for name, number in numbers.items() if isinstance(number, float)}
     for name, number in numbers.items():
         assert getattr(made.evidence.brain_shift, name) == pytest.approx(number, rel=1e-5)
     for name in ("expected_error_mm", "bound_mm"):
-        assert getattr(made.verdict, name) == pytest.approx(getattr(expected.verdict, name), rel=1e-5)
+        number = getattr(expected.verdict, name)
+        assert getattr(made.verdict, name) == (None if number is None else pytest.approx(number, rel=1e-5))
     alike = replace(made.evidence, brain_shift=replace(made.evidence.brain_shift, **numbers))
     numbers = {name: getattr(expected.verdict, name) for name in ("expected_error_mm", "bound_mm")}
     assert replace(made, evidence=alike, verdict=replace(made.verdict, **numbers)) == expected

@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -14,7 +15,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from benchmarks.cohort import dask_cluster, free_address
+from benchmarks.cohort import dask_cluster
 from BrainFusionLib import cli
 from BrainFusionLib.cohort import memory, read_manifest, run_cohort, running
 from BrainFusionLib.cohort.one_case import SEAL
@@ -416,6 +417,13 @@ def test_case_on_dask_stops_when_its_run_is_gone(tmp_path, monkeypatch):
     assert cancel()
     tasks.clear()
     assert cancel()
+
+
+def free_address() -> str:
+    """Return an address on this machine at which nobody answers."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return f"tcp://127.0.0.1:{free.getsockname()[1]}"
 
 
 def test_unreachable_scheduler_is_an_error(cohort, tmp_path, monkeypatch):

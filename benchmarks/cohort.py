@@ -12,7 +12,6 @@ import logging
 import os
 import resource
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -48,6 +47,8 @@ SIZES = {
 BOX_MM = (230.0, 230.0, 200.0)
 SETTINGS = Settings(registration=RegistrationSettings.preset("fast"), device="cpu", threads=1)
 # What a child process does: one case, and says its peak. (Not getrusage's, which begins with the parent's.)
+# How long Dask's processes are waited for; a machine under load takes minutes.
+DASK_STARTS_S = 300
 ONE_CASE = """
 import json, sys
 from dataclasses import asdict
@@ -132,13 +133,6 @@ def throughput(folder: Path) -> list[tuple[str, float, float | None, list[Row]]]
     return found
 
 
-def free_address() -> str:
-    """Return an address on this machine at which nobody answers."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return f"tcp://127.0.0.1:{free.getsockname()[1]}"
-
-
 @contextmanager
 def dask_cluster(workers: int) -> Iterator[tuple[str, list[subprocess.Popen[bytes]]]]:
     """Run a Dask scheduler and so many workers as docs/cohorts.md says; give the scheduler's address and the workers.
@@ -147,24 +141,28 @@ def dask_cluster(workers: int) -> Iterator[tuple[str, list[subprocess.Popen[byte
     """
     from distributed import Client
 
-    address = free_address()
-    dask = [sys.executable, "-m", "distributed.cli.dask_scheduler", "--host", address, "--no-dashboard"]
-    worker = [sys.executable, "-m", "distributed.cli.dask_worker", address, "--nthreads", "1", "--no-dashboard"]
-    processes = [
-        subprocess.Popen(
-            command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
-        )
-        for command in (dask, *[worker] * workers)
-    ]
-    try:
-        with Client(address, timeout=60) as client:
-            client.wait_for_workers(workers, timeout=60)
-        yield address, processes[1:]
-    finally:
-        for process in processes:
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+    with tempfile.TemporaryDirectory() as folder:
+        # The scheduler takes a port itself and tells it: one that is looked for beforehand may be another's by then.
+        told = ["--scheduler-file", str(Path(folder) / "scheduler.json"), "--no-dashboard"]
+        python = [sys.executable, "-m"]
+        dask = [*python, "distributed.cli.dask_scheduler", "--host", "127.0.0.1", "--port", "0", *told]
+        worker = [*python, "distributed.cli.dask_worker", "--nthreads", "1", *told]
+        processes = [
+            subprocess.Popen(
+                command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+            )
+            for command in (dask, *[worker] * workers)
+        ]
+        try:
+            with Client(scheduler_file=told[1], timeout=DASK_STARTS_S) as client:
+                client.wait_for_workers(workers, timeout=DASK_STARTS_S)
+                address = client.scheduler.address
+            yield address, processes[1:]
+        finally:
+            for process in processes:
+                with suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -20,9 +20,9 @@ A_GROUP = SIMULATED + 1
 GROUPS_A_SITE = 2
 # In turn, for each half.
 MADE: tuple[Made, ...] = ("pose off", "mirrored", "pose off", "other person")
-# Kinds of which the first groups had too few: all pairs of later ones are theirs, in turn.
-MORE, FIRST_OF_MORE = ("distortion alone", "ventricles changed"), 250
-BY_HAND = (*(kind for kind in KINDS if kind not in MORE), "clinic")
+# Kinds of which the first groups had too few or none: all pairs from a group on are theirs, in turn.
+MORE = {250: ("distortion alone", "ventricles changed"), 262: ("bright marrow",)}
+BY_HAND = (*(kind for kind in KINDS if kind not in {k for kinds in MORE.values() for k in kinds}), "clinic")
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,8 @@ def _group(number: int, heads: int) -> Group:
     for place in range(SIMULATED):
         count = SIMULATED * turn + place
         kind = "mix" if count % 2 == 0 else BY_HAND[count // 2 % len(BY_HAND)]
-        if number >= FIRST_OF_MORE:
-            kind = MORE[turn % len(MORE)]
+        for first, kinds in MORE.items():
+            if number >= first:
+                kind = kinds[turn % len(kinds)]
         tasks.append(Task(kind, FIRST_SEED + SIMULATED * number + place, site, ours[count % len(ours)], half))
     return Group(number, tuple(tasks), MADE[turn % len(MADE)])

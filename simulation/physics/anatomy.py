@@ -61,6 +61,19 @@ class Anatomy:
         return closed & ~np.isin(self.head.tissue_kji, BONE)
 
     @cached_property
+    def bone_depth_mm(self) -> VoxelArray:
+        """How deep each voxel of the bone lies under its surface, shape of the head; 0 outside."""
+        # From the surface, which is half a voxel before the first voxel outside.
+        deep = distance_mm(~np.isin(self.head.tissue_kji, BONE), self.grid) - 0.5 * self.grid.spacing_ijk_mm[0]
+        return np.maximum(deep, 0)
+
+    def with_tables(self, table_mm: float) -> Anatomy:
+        """Return the same head with compact bone of a thickness, and marrow wherever the bone is deeper."""
+        tissue, bone = self.head.tissue_kji.copy(), np.isin(self.head.tissue_kji, BONE)
+        tissue[bone] = np.where(self.bone_depth_mm[bone] > table_mm, Coarse.CANCELLOUS, Coarse.CORTICAL)
+        return Anatomy(Head(self.head.name, tissue, self.grid), self.texture)
+
+    @cached_property
     def low_z_voxel(self) -> float:
         """Lowest slice with cerebellum: about the foramen magnum."""
         heights = self.head.points_lps_mm[:, 2]

@@ -104,6 +104,8 @@ def make_physics_case(head: Head, strengths: Strengths, seed: int) -> PhysicsCas
     """
     place, look, noise, look_ct = (np.random.default_rng((seed, 19, part)) for part in range(4))
     anatomy, patient = anatomy_of(head), strengths.patient
+    if patient.table_mm:
+        anatomy = anatomy.with_tables(patient.table_mm)
     opening_draw = np.random.default_rng((seed, 19, 9))
     opening, _ = opening_at(anatomy, patient, opening_draw)
     with_lesion = with_tumour(anatomy, patient, opening)

@@ -26,6 +26,8 @@ CONE_RADIUS_MM, CUPPING_HU = 100.0, 60.0
 # Between grey and white matter.
 BRAIN_MIDDLE_HU = 33.5
 FWHM = 2.355
+# By how much marrow that is all fat is less dense than red one.
+FATTY_MARROW_HU = 350.0
 
 
 def ct_grid(head_centre_mm: FloatArray, protocol: CtProtocol, scanner: CtScanner, random: np.random.Generator) -> Grid:
@@ -74,6 +76,8 @@ def ct_image(
     """Return the CT of a head that has moved, in whole Hounsfield units; `pose` takes points of the head to the CT."""
     head = Head(anatomy.head.name, movement.tissue_kji, anatomy.grid)
     hu = _head_hu(anatomy, movement, protocol, look)
+    if patient.marrow:
+        hu[movement.tissue_kji == Coarse.CANCELLOUS] -= np.float32(FATTY_MARROW_HU * patient.marrow)
     _draw_metal(hu, head, anatomy, movement, patient, look)
     hu_grid = anatomy.grid
     if protocol.frame:

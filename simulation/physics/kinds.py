@@ -103,6 +103,21 @@ def _other_ventricles(seed: int) -> Strengths:
     return change_patient(draw_plain(seed), ventricles_mm=float(random.choice([-1, 1]) * random.uniform(1.5, 3.5)))
 
 
+def _bright_marrow(seed: int) -> Strengths:
+    """Return a case whose marrow is bright fat between thin tables, displaced as fat is, mostly in T1."""
+    random = np.random.default_rng((seed, 53))
+    contrast = str(random.choice(["T1", "T1C", "T2", "FLAIR", "PD"], p=[0.4, 0.25, 0.15, 0.1, 0.1]))
+    shifted = change_mri(
+        draw_plain(seed, contrast), fat_shift_mm=float(random.uniform(0, 1.5)), bias=float(random.uniform(1.1, 2.5))
+    )
+    return change_patient(
+        shifted,
+        table_mm=float(random.uniform(1.2, 2.4)),
+        marrow=float(random.uniform(0.4, 1)),
+        membranes_mm=float(random.uniform(0, 1)),
+    )
+
+
 KINDS: dict[str, Callable[[int], Strengths]] = {
     "plain": draw_plain,
     "distortion half": _by_hand(lambda s, _: distorted(s, 0.5)),
@@ -129,6 +144,7 @@ KINDS: dict[str, Callable[[int], Strengths]] = {
     "cone beam": _by_hand(lambda s, r: cone(s, draw_site(0), r)),
     "distortion alone": _distorted_alone,
     "ventricles changed": _other_ventricles,
+    "bright marrow": _bright_marrow,
 }
 
 

@@ -14,7 +14,7 @@ from simulation.physics.sampling_torch import pulled, read_out, smooth_on
 from simulation.physics.slices import slice_stack
 from simulation.physics.strengths import MriProtocol, MriScanner, Patient
 from simulation.render import signal, smooth_noise
-from simulation.tissues import BONE, BRAIN, CODES, Coarse, CodeArray
+from simulation.tissues import APPEARANCE, BONE, BRAIN, CODES, Coarse, CodeArray
 
 # Columns: where the index axes point, LPS, and which extents (left-right, front-back, feet-head) they have.
 PLANES = {
@@ -22,8 +22,9 @@ PLANES = {
     "sagittal": (np.array([[0.0, 0, -1], [1, 0, 0], [0, -1, 0]]), (1, 2, 0)),
     "coronal": (np.array([[1.0, 0, 0], [0, 0, 1], [0, -1, 0]]), (0, 2, 1)),
 }
-# Share of fat in the signal: the marrow of the vault is yellow.
+# Share of fat in the signal: the marrow of the vault is yellow; where its brightness is drawn, nearly all of it is fat.
 FAT_SHARE = {Coarse.FAT: 1.0, Coarse.CANCELLOUS: 0.6}
+YELLOW_SHARE = 0.9
 # Where the field is stronger than this, gradient echoes have no signal.
 VOID_PPM = 12.0
 # Signal varies inside a tissue by so much, as a share.
@@ -67,7 +68,7 @@ def mri_image(
 ) -> Volume:
     """Return the MRI, in whole numbers on a scale of its own."""
     protocol = magnet.protocol
-    water, fat, white = _signals(anatomy, tissue_kji, protocol, look)
+    water, fat, white = _signals(anatomy, tissue_kji, protocol, patient.marrow, look)
     if patient.membranes_mm:
         bright = _beside_membranes(anatomy, patient.membranes_mm)
         water, fat = water * bright, fat * bright
@@ -128,7 +129,7 @@ def coil(anatomy: Anatomy, grid: Grid, ratio: float, random: np.random.Generator
 
 
 def _signals(
-    anatomy: Anatomy, tissue_kji: CodeArray, protocol: MriProtocol, look: np.random.Generator
+    anatomy: Anatomy, tissue_kji: CodeArray, protocol: MriProtocol, marrow: float, look: np.random.Generator
 ) -> tuple[VoxelArray, VoxelArray, float]:
     """Return the signals of water and of fat on the head's grid, and that of white matter."""
     both = signal(tissue_kji, anatomy.texture, protocol.contrast, look)
@@ -140,6 +141,10 @@ def _signals(
     share = np.zeros(CODES, np.float32)
     for tissue, part in FAT_SHARE.items():
         share[tissue] = part
+    if marrow:
+        fat_signal, usual = (APPEARANCE[t].signal[protocol.contrast] for t in (Coarse.FAT, Coarse.CANCELLOUS))
+        both[tissue_kji == Coarse.CANCELLOUS] *= np.float32(marrow * fat_signal / usual)
+        share[Coarse.CANCELLOUS] = YELLOW_SHARE
     fat = share[tissue_kji] * both
     both -= fat
     fat *= np.float32(1 - protocol.fat_suppressed)

@@ -215,6 +215,11 @@ class Patient:
     membranes_mm
         Dura, periosteum and galea are as dark in the MRI as bone, and soft in the CT: by up to so much the dark band is
         wider than the skull, here more and there less.
+    table_mm
+        How thick the compact tables are: deeper in the bone there is marrow; 0 where the label map has it.
+    marrow
+        Signal of the marrow as a share of that of fat, which it then is, and the less dense in the CT; 0 for a middling
+        signal, partly of water.
     """
 
     isocentre_mm: Triple = (0.0, 0.0, 0.0)
@@ -237,6 +242,8 @@ class Patient:
     electrodes: int = 0
     ventricles_mm: float = 0.0
     membranes_mm: float = 0.0
+    table_mm: float = 0.0
+    marrow: float = 0.0
 
 
 @dataclass(frozen=True)

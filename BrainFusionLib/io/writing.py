@@ -15,9 +15,9 @@ import numpy as np
 
 from BrainFusionLib.errors import ImageFileError
 from BrainFusionLib.io.leftovers import temporary_beside
-from BrainFusionLib.io.reading import shown
 from BrainFusionLib.io.suffixes import suffix_of
 from BrainFusionLib.stopping import half_written
+from BrainFusionLib.printable import shown_json
 
 
 @contextmanager
@@ -73,7 +73,7 @@ def _mode_of(path: Path) -> int | None:
     except FileNotFoundError:
         return None
     if not stat.S_ISREG(mode):
-        raise ImageFileError(f"{shown(path)}: is a pipe, device or socket, not a file. Choose the name of a file.")
+        raise ImageFileError(f"{path}: is a pipe, device or socket, not a file. Choose the name of a file.")
     return stat.S_IMODE(mode)
 
 
@@ -114,7 +114,7 @@ def write_json(data: Any, path: str | os.PathLike[str]) -> None:
         See `atomic_output`.
     """
     try:
-        text = json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False, default=_plain)
+        text = shown_json(json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False, default=_plain))
     except ValueError as error:
         raise ValueError(
             f"{path}: cannot be written, because a value in it is NaN or infinite, which JSON cannot hold. "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,8 +17,8 @@ import numpy as np
 from BrainFusionLib.errors import ImageFileError
 from BrainFusionLib.io.leftovers import temporary_beside
 from BrainFusionLib.io.suffixes import suffix_of
-from BrainFusionLib.stopping import half_written
 from BrainFusionLib.printable import shown_json
+from BrainFusionLib.stopping import half_written
 
 
 @contextmanager
@@ -58,6 +59,42 @@ def atomic_output(path: str | os.PathLike[str]) -> Iterator[Path]:
         raise ImageFileError(
             f"{path}: cannot be written ({error.strerror or error}). {_advice(path, error)}"
         ) from error
+
+
+def move(source: Path, target: Path) -> None:
+    """Put a file, or a folder where there is none yet, under another name; whole or not at all.
+
+    Raises
+    ------
+    OSError
+        It cannot be moved.
+    """
+    try:
+        source.replace(target)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        # Another disk is mounted there: copied beside the target first, so that it is never half there.
+        copy = temporary_beside(target)
+        with half_written(copy):
+            try:
+                if source.is_dir():
+                    shutil.copytree(source, copy)
+                else:
+                    shutil.copy2(source, copy)
+                copy.replace(target)
+            except BaseException:
+                remove(copy)
+                raise
+        remove(source)
+
+
+def remove(path: Path) -> None:
+    """Remove a file or a folder with all that is in it, if it is there; of a link, the link."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _mode_of(path: Path) -> int | None:

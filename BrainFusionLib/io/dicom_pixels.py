@@ -21,6 +21,7 @@ from BrainFusionLib.errors import ImageFileError
 from BrainFusionLib.io.budget import refuse_too_large
 from BrainFusionLib.io.dicom_codestreams import decode_rle, jpeg_size
 from BrainFusionLib.io.dicom_streams import WholeReads, open_data_set
+from BrainFusionLib.io.dicom_values import by_table, is_by_table, rescales
 from BrainFusionLib.io.reading import is_utf8, naming, open_regular, refuse_undecodable
 
 if TYPE_CHECKING:
@@ -236,8 +237,10 @@ def _read(path: Path, dataset: Dataset, pixels: PixelData) -> npt.NDArray[np.flo
     else:
         return _decoded(path, dataset, pixels, shape)
     stored = _that_count(path, dataset, raw, pixels.floats).reshape(shape)
+    if is_by_table(dataset):
+        return by_table(stored, dataset)
     rescaled = np.empty(shape, np.float32)
-    for k, (frame, (slope, intercept)) in enumerate(zip(stored, _rescales(dataset, shape[0]), strict=True)):
+    for k, (frame, (slope, intercept)) in enumerate(zip(stored, rescales(dataset, shape[0]), strict=True)):
         rescaled[k] = frame * np.float64(slope) + intercept
     return rescaled
 
@@ -306,30 +309,6 @@ def _spread(packed: bytes) -> bytes:
     return pairs.tobytes()[: len(packed) * 8 // _PACKED * 2]
 
 
-def _rescales(dataset: Dataset, frames: int) -> list[tuple[float, float]]:
-    """Return slope and intercept of each frame: from its own functional groups, those of all frames, or the file.
-
-    Raises
-    ------
-    ValueError
-        One is not a finite number.
-    """
-    per_frame = list(dataset.get("PerFrameFunctionalGroupsSequence", []))
-    shared = list(dataset.get("SharedFunctionalGroupsSequence", []))[:1]
-    found = [_rescale(dataset, [*per_frame[n : n + 1], *shared]) for n in range(frames if per_frame else 1)]
-    if not np.isfinite(found).all():
-        raise ValueError("a slope or an intercept is not a number")
-    return found if per_frame else found * frames
-
-
-def _rescale(dataset: Dataset, groups: list[Dataset]) -> tuple[float, float]:
-    for holder in (*(item for group in groups for item in group.get("PixelValueTransformationSequence", [])), dataset):
-        if holder.get("RescaleSlope") is not None or holder.get("RescaleIntercept") is not None:
-            slope, intercept = holder.get("RescaleSlope"), holder.get("RescaleIntercept")
-            return float(slope if slope is not None else 1) or 1.0, float(intercept if intercept is not None else 0)
-    return 1.0, 0.0
-
-
 def _decoded(path: Path, dataset: Dataset, pixels: PixelData, shape: tuple[int, int, int]) -> npt.NDArray[np.float32]:
     """Return pixels decoded and rescaled by GDCM, if they are what the header says."""
     import SimpleITK as sitk
@@ -338,8 +317,8 @@ def _decoded(path: Path, dataset: Dataset, pixels: PixelData, shape: tuple[int, 
         jpeg = jpeg_size(start)
         if jpeg is not None and (jpeg[1:] != shape[1:] or jpeg[0] > int(dataset.BitsAllocated)):
             raise undecodable(path)
-    rescales = _rescales(dataset, shape[0])
-    are_alike = len(set(rescales)) == 1
+    scales = rescales(dataset, shape[0])
+    are_alike = len(set(scales)) == 1
     refuse_too_large(path, shape, 4 if are_alike else 8)
     with _as_stored(path, dataset, pixels) as readable:
         refuse_undecodable(readable)
@@ -347,11 +326,13 @@ def _decoded(path: Path, dataset: Dataset, pixels: PixelData, shape: tuple[int, 
         array = sitk.GetArrayFromImage(sitk.ReadImage(os.fspath(readable), kind, "GDCMImageIO"))
     if array.shape != shape:
         raise undecodable(path)
+    if is_by_table(dataset):
+        return by_table(array, dataset)
     if not are_alike:  # GDCM applies that of the first frame to all
-        stored = (array - rescales[0][1]) / rescales[0][0]
+        stored = (array - scales[0][1]) / scales[0][0]
         if np.abs(stored - np.rint(stored)).max() > _ROUNDING:
             raise undecodable(path)
-        for frame, (slope, intercept) in zip(stored, rescales, strict=True):
+        for frame, (slope, intercept) in zip(stored, scales, strict=True):
             frame[...] = np.rint(frame) * slope + intercept
     rescaled: npt.NDArray[np.float32] = (array if are_alike else stored).astype(np.float32, copy=False)
     return rescaled

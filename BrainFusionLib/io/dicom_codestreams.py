@@ -7,6 +7,8 @@ RLE images of few pixels, and takes a JPEG of 16 bits for one of 8 where the hea
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 import numpy.typing as npt
 
@@ -16,8 +18,18 @@ _PADDING = (b"\0", b"\x80")
 # Frame headers of JPEG, of all processes, and of JPEG-LS.
 _FRAME_MARKERS = {*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC}
 _SCAN, _START = 0xDA, b"\xff\xd8"
-# JPEG 2000: start, and the header of sizes up to the first component.
+# JPEG 2000: start, the header of sizes up to the first component, and the start of a file (JP2) around it.
 _START_2000, _LENGTH_2000 = b"\xff\x4f\xff\x51", 45
+_START_JP2 = b"\0\0\0\x0cjP"
+
+
+class ImageHeader(NamedTuple):
+    """What a compressed image says of itself."""
+
+    bits: int
+    rows: int
+    columns: int
+    components: int
 
 
 def decode_rle(frame: bytes, pixels: int, value_bytes: int) -> npt.NDArray[np.uint8]:
@@ -56,19 +68,22 @@ def _unpacked(packed: bytes, count: int) -> npt.NDArray[np.uint8]:
     return np.frombuffer(unpacked, np.uint8)
 
 
-def jpeg_size(frame: bytes) -> tuple[int, int, int] | None:
-    """Return bits, rows and columns by the header of a JPEG, JPEG-LS or JPEG 2000 image; ``None`` if it is none.
+def jpeg_header(frame: bytes) -> ImageHeader | None:
+    """Return the header of a JPEG, JPEG-LS or JPEG 2000 image; ``None`` if it is none.
 
     Raises
     ------
     ValueError
         It begins like one, and has no whole header.
     """
+    if frame.startswith(_START_JP2):
+        frame = frame[frame.index(_START_2000) :]
     if frame.startswith(_START_2000):
         if len(frame) < _LENGTH_2000:
             raise ValueError("a JPEG 2000 image without a whole header")
         right, bottom, left, top = np.frombuffer(frame, ">u4", 4, 8).tolist()
-        return (frame[_LENGTH_2000 - 3] & 0x7F) + 1, bottom - top, right - left
+        components = int.from_bytes(frame[_LENGTH_2000 - 5 : _LENGTH_2000 - 3], "big")
+        return ImageHeader((frame[_LENGTH_2000 - 3] & 0x7F) + 1, bottom - top, right - left, components)
     if not frame.startswith(_START):
         return None
     position = 2
@@ -76,7 +91,7 @@ def jpeg_size(frame: bytes) -> tuple[int, int, int] | None:
         marker = frame[position + 1]
         if marker in _FRAME_MARKERS:
             sizes = np.frombuffer(frame, ">u2", 2, position + 5)
-            return frame[position + 4], int(sizes[0]), int(sizes[1])
+            return ImageHeader(frame[position + 4], int(sizes[0]), int(sizes[1]), frame[position + 9])
         if marker == _SCAN:
             break
         position += 1 if marker == 0xFF else 2 + int.from_bytes(frame[position + 2 : position + 4], "big")

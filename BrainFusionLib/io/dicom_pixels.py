@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from BrainFusionLib.errors import ImageFileError
 from BrainFusionLib.io.budget import refuse_too_large
-from BrainFusionLib.io.dicom_codestreams import decode_rle, jpeg_size
+from BrainFusionLib.io.dicom_codestreams import decode_rle, jpeg_header
 from BrainFusionLib.io.dicom_streams import WholeReads, open_data_set
 from BrainFusionLib.io.dicom_values import by_table, is_by_table, rescales
 from BrainFusionLib.io.reading import is_utf8, naming, open_regular, refuse_undecodable
@@ -221,10 +221,12 @@ def _read(path: Path, dataset: Dataset, pixels: PixelData) -> npt.NDArray[np.flo
     from pydicom.uid import RLELossless
 
     shape = int(dataset.get("NumberOfFrames") or 1), int(dataset.Rows), int(dataset.Columns)
-    syntax = dataset.file_meta.get("TransferSyntaxUID")
+    syntax = dataset.file_meta.get("TransferSyntaxUID") or None
     unread = unread_encoding(path, dataset) if pixels.start is None else None
     if unread is not None:
         raise unread
+    if pixels.start is None and syntax is None:
+        raise unsaid_encoding(path)
     if min(shape) < 1 or (syntax is not None and syntax.is_encapsulated != (pixels.start is None)):
         raise undecodable(path)
     refuse_too_large(path, shape, 4)
@@ -313,10 +315,11 @@ def _decoded(path: Path, dataset: Dataset, pixels: PixelData, shape: tuple[int, 
     """Return pixels decoded and rescaled by GDCM, if they are what the header says."""
     import SimpleITK as sitk
 
-    for start in _fragments(path, pixels, _LONGEST_JPEG_HEADER):
-        jpeg = jpeg_size(start)
-        if jpeg is not None and (jpeg[1:] != shape[1:] or jpeg[0] > int(dataset.BitsAllocated)):
-            raise undecodable(path)
+    # GDCM takes as much memory as they say.
+    headers = [jpeg_header(start) for start in _fragments(path, pixels, _LONGEST_JPEG_HEADER)]
+    wanted, most_bits = (*shape[1:], int(dataset.get("SamplesPerPixel") or 1)), int(dataset.BitsAllocated)
+    if headers[0] is None or any(found and (found[1:] != wanted or found.bits > most_bits) for found in headers):
+        raise undecodable(path)
     scales = rescales(dataset, shape[0])
     are_alike = len(set(scales)) == 1
     refuse_too_large(path, shape, 4 if are_alike else 8)
@@ -360,13 +363,21 @@ def _as_stored(path: Path, dataset: Dataset, pixels: PixelData) -> Iterator[Path
 def unread_encoding(path: Path, dataset: Dataset) -> ImageFileError | None:
     """Return the error for a file whose pixels are encoded in a way that is not read here; ``None`` for all others."""
     syntax = dataset.file_meta.get("TransferSyntaxUID")
-    if not isinstance(syntax, str) or syntax in _ENCODINGS:
+    if not syntax or not isinstance(syntax, str) or syntax in _ENCODINGS:
         return None
     name = getattr(syntax, "name", "")
     words = "a private way" if name == syntax or not name else name
     return ImageFileError(
         f"{path}: its pixels are encoded in {words}, which is not read. Export the series uncompressed, or convert "
         "it to NIfTI with dcm2niix."
+    )
+
+
+def unsaid_encoding(path: Path) -> ImageFileError:
+    """Return the error for a file that does not say how it is encoded, where that cannot be seen."""
+    return ImageFileError(
+        f"{path}: this DICOM file has no file meta information (Transfer Syntax UID), which says how it is encoded, "
+        "and cannot be read without. Export the series again, or convert it to NIfTI in the program that it comes from."
     )
 
 

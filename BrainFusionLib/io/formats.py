@@ -13,7 +13,7 @@ from pathlib import Path
 
 from BrainFusionLib.errors import ImageFileError, Remedy
 from BrainFusionLib.io.dicom import dicom_files, dicom_files_of_each, dicom_size, read_dicom
-from BrainFusionLib.io.dicom_files import DICOM_SUFFIXES, looks_like_dicom
+from BrainFusionLib.io.dicom_files import DICOM_SUFFIXES, starts_like_dicom
 from BrainFusionLib.io.dicom_streams import start_of
 from BrainFusionLib.io.hashing import sha256_of_files, sha256_of_set
 from BrainFusionLib.io.metaimage import metaimage_files, metaimage_size, read_metaimage, write_metaimage
@@ -153,7 +153,7 @@ FORMATS: tuple[Format, ...] = (
         files=dicom_files,
         files_of_each=dicom_files_of_each,
         slices=True,
-        recognises=looks_like_dicom,
+        recognises=starts_like_dicom,
     ),
 )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import io
 from pathlib import Path
@@ -14,7 +15,8 @@ from pydicom.encaps import encapsulate, generate_frames
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from BrainFusionLib.errors import ImageFileError
-from BrainFusionLib.io import dicom_streams, read_volume
+from BrainFusionLib.io import dicom_files, dicom_pixels, dicom_streams, read_volume
+from BrainFusionLib.io.dicom_codestreams import count_blocks
 from Testing.test_io_dicom import above, changed, compress, write_enhanced, write_series
 
 WRAPPED = "1.2.840.10008.1.2.1.98"
@@ -268,6 +270,55 @@ def test_compressed_pixels_that_are_no_jpeg_are_not_decoded(folder, decoded):
     with pytest.raises(ImageFileError, match=f"{file.name}: this DICOM file is damaged"):
         read_volume(folder)
     assert file.name not in decoded
+
+
+def coding_style(stream):
+    """Return where a codestream gives its coding style, behind marker and length."""
+    return stream.index(b"\xff\x52") + 4
+
+
+@pytest.mark.parametrize("in_part", [False, True])
+def test_jpeg_2000_in_millions_of_parts_is_not_decoded(folder, decoded, in_part):
+    file, content, start = codestream(folder)
+    image = bytearray(content[start:])
+    for offset in (8, 12, 24, 28):  # of the image and of its tile
+        image[offset : offset + 4] = (4096).to_bytes(4, "big")
+    style = coding_style(image)
+    image[style + 6 : style + 8] = b"\0\0"  # code blocks of 4 x 4
+    if in_part:  # the coding style of the first tile alone
+        whole = image[style - 4 : style - 2 + int.from_bytes(image[style - 2 : style], "big")]
+        image[style + 6 : style + 8] = b"\4\4"
+        data = image.index(b"\xff\x93")
+        image[data:data] = whole
+        part = image.index(b"\xff\x90") + 6
+        image[part : part + 4] = bytes(4)  # the part goes on to the end
+    data = pydicom.dcmread(file)
+    data.Rows = data.Columns = 4096
+    data.PixelData = encapsulate([bytes(image)])
+    data.save_as(file)
+    with pytest.raises(ImageFileError, match=r"its JPEG 2000 image is divided into \d{6,} parts"):
+        read_pixels_of(file)
+    assert decoded == []
+
+
+def read_pixels_of(path):
+    with path.open("rb") as stream:
+        found = dicom_files.read_header(path, stream)
+    return dicom_pixels.read_pixels(path, found.dataset, found.pixels)
+
+
+def test_parts_of_jpeg_2000_are_counted_in_every_image_and_never_without_end(folder):
+    _, content, start = codestream(folder)
+    image = bytes(content[start : content.index(b"\xff\xd9", start) + 2])
+    one = count_blocks(image)
+    assert 2 <= one < 40
+    finer = bytearray(image)
+    finer[coding_style(image) + 6 : coding_style(image) + 8] = b"\0\0"
+    assert count_blocks(image + b"\0" + bytes(finer) + image) == count_blocks(bytes(finer)) > one
+    for at in range(2, len(image)):
+        with contextlib.suppress(ValueError, IndexError):
+            count_blocks(image[:at])
+            count_blocks(image[:at] + b"\0" + image[at + 1 :])
 
 
 def test_compressed_files_unpack_to_half_of_the_memory_at_most(folder, monkeypatch):

@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from BrainFusionLib.errors import ImageFileError
 from BrainFusionLib.io.budget import refuse_too_large
-from BrainFusionLib.io.dicom_codestreams import decode_rle, jpeg_header
+from BrainFusionLib.io.dicom_codestreams import count_blocks, decode_rle, jpeg_header
 from BrainFusionLib.io.dicom_streams import WholeReads, open_data_set
 from BrainFusionLib.io.dicom_values import by_table, is_by_table, rescales
 from BrainFusionLib.io.reading import is_utf8, naming, open_regular, refuse_undecodable
@@ -46,6 +46,9 @@ _ENCODINGS = frozenset(
     f"1.2.840.10008.1.2{end}"
     for end in ("", ".1", ".1.98", ".1.99", ".2", ".5", *(f".4.{n}" for n in (50, 51, 57, 70, 80, 81, 90, 91, 92, 93)))
 )
+# Of a slice of 4096 x 4096 pixels they are 16 x 16 pixels large.
+_MOST_BLOCKS = 1 << 18
+_JPEG_2000 = frozenset(f"1.2.840.10008.1.2.4.{n}" for n in (90, 91, 92, 93))
 # Before 2004 the standard had pixels of 12 bits packed without a gap, two of them in three bytes.
 _PACKED = 12
 _TYPES = {(8, 0): "u1", (8, 1): "i1", (16, 0): "u2", (16, 1): "i2", (32, 0): "u4", (32, 1): "i4"}
@@ -320,6 +323,13 @@ def _decoded(path: Path, dataset: Dataset, pixels: PixelData, shape: tuple[int, 
     wanted, most_bits = (*shape[1:], int(dataset.get("SamplesPerPixel") or 1)), int(dataset.BitsAllocated)
     if headers[0] is None or any(found and (found[1:] != wanted or found.bits > most_bits) for found in headers):
         raise undecodable(path)
+    is_2000 = dataset.file_meta.TransferSyntaxUID in _JPEG_2000
+    blocks = count_blocks(b"".join(_fragments(path, pixels))) if is_2000 else 0
+    if blocks > _MOST_BLOCKS:
+        raise ImageFileError(
+            f"{path}: its JPEG 2000 image is divided into {blocks} parts, as no scanner does, which would take memory "
+            "without limit. Export the series uncompressed."
+        )
     scales = rescales(dataset, shape[0])
     are_alike = len(set(scales)) == 1
     refuse_too_large(path, shape, 4 if are_alike else 8)

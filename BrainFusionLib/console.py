@@ -3,38 +3,47 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import sys
 import time
 from types import TracebackType
 from typing import TextIO
 
+from BrainFusionLib.printable import shown
+
 WIDTH = 24
 LABEL_WIDTH = 14
 # Least time between two redraws, so that a slow terminal does not slow the work.
 INTERVAL_S = 0.1
 
-
-# What a name or a header must not do to a terminal: move, colour or retitle it, or turn the direction of text.
-_UNSEEN = dict.fromkeys(
-    (*(set(range(0xA0)) - set(range(0x20, 0x7F)) - {0x09, 0x0A}), *range(0x202A, 0x202F), *range(0x2066, 0x206A)),
-    "\N{REPLACEMENT CHARACTER}",
-)
 _lost: list[str] = []
 
 
-def say(words: str, *, error: bool = False) -> None:
-    """Write a line for the user; errors go to the error stream.
+def say(*lines: str, error: bool = False) -> None:
+    """Write lines for the user; errors go to the error stream.
 
     A stream that is closed, full or gone (``brainfusion cohort ... | head``, ``> /dev/full``, ``2>&-``) does not end
     the work; see `lost_output`.
     """
-    _write(sys.stderr if error else sys.stdout, words.translate(_UNSEEN) + "\n")
+    _write(sys.stderr if error else sys.stdout, "".join(f"{_one_line(line)}\n" for line in lines))
+
+
+def _one_line(text: str) -> str:
+    return "\t".join(map(shown, text.split("\t")))  # tables have tabs
 
 
 def lost_output() -> str:
     """Return why text for the output stream was lost, or nothing; a reader who closed the pipe wanted no more."""
     return _lost[0] if _lost else ""
+
+
+class SaidLog(logging.Handler):
+    """Puts what the library logs through the same door, on the error stream."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a record."""
+        say(*self.format(record).split("\n"), error=True)
 
 
 def close_output() -> None:
@@ -82,7 +91,7 @@ class ProgressLine:
         self._stage = stage
         if not self._terminal:
             if new_stage:
-                _write(self._stream, f"{stage} ...\n")
+                _write(self._stream, f"{shown(stage)} ...\n")
             return
         if new_stage or fraction >= 1 or now - self._drawn >= INTERVAL_S:
             self._drawn = now
@@ -90,7 +99,7 @@ class ProgressLine:
             bar = "#" * filled + "." * (WIDTH - filled)
             _write(
                 self._stream,
-                f"\r{stage:<{LABEL_WIDTH}} [{bar}] {100 * fraction:3.0f} %  {now - self._began:5.1f} s ",
+                f"\r{shown(stage):<{LABEL_WIDTH}} [{bar}] {100 * fraction:3.0f} %  {now - self._began:5.1f} s ",
             )
 
     def __enter__(self) -> ProgressLine:

@@ -10,6 +10,8 @@ from __future__ import annotations
 from enum import Enum
 from typing import Any
 
+from BrainFusionLib.printable import shown, shown_lines
+
 
 class Remedy(Enum):
     """What a user can do about an error; the value is the sentence for callers of the library in Python."""
@@ -57,10 +59,20 @@ class BrainFusionError(Exception):
     """
 
     def __init__(self, problem: str = "", *, remedy: Remedy | None = None, details: str = "") -> None:
-        super().__init__(problem)
+        # Each of them may name a file, or quote what it says: here nothing of that can do more than be read.
+        super().__init__(shown(problem))
         self.problem = problem
         self.remedy = remedy
-        self.details = details
+        self.details = shown_lines(details)
+
+    @property
+    def problem(self) -> str:
+        """What was expected and what was found."""
+        return self._problem
+
+    @problem.setter
+    def problem(self, words: str) -> None:
+        self._problem = shown(words)
 
     def __str__(self) -> str:
         return self.phrased({})

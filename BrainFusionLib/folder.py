@@ -30,6 +30,7 @@ from BrainFusionLib.io.leftovers import STAGING, remove_leftovers, temporary_bes
 from BrainFusionLib.io.other_transforms import Between, Frame, Maps
 from BrainFusionLib.io.ownership import DICOM, FOLDERS, PICTURES, files_in, refuse_to_replace_others
 from BrainFusionLib.io.transform_writing import TransformFormat, are_in_nifti_order
+from BrainFusionLib.printable import shown
 from BrainFusionLib.report import write_pictures, write_report
 from BrainFusionLib.stopping import half_written, made_for_results
 from BrainFusionLib.volume import Volume, VoxelArray
@@ -310,7 +311,7 @@ def staging_folder(folder: Path) -> Iterator[Path]:
                 raise ImageFileError(f"{folder}: cannot write there ({error.strerror or error}).") from error
             yield staged
         except BrainFusionError as error:  # the user knows the folder, not the hidden one
-            error.problem = error.problem.replace(str(staged), str(folder))
+            error.problem = error.problem.replace(shown(staged), shown(folder))
             raise
         finally:
             shutil.rmtree(staged, ignore_errors=True)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
+import io
+from pathlib import Path
 
 import numpy as np
 import pydicom
@@ -12,7 +15,8 @@ from pydicom.encaps import encapsulate, generate_frames
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from BrainFusionLib.errors import ImageFileError
-from BrainFusionLib.io import read_volume
+from BrainFusionLib.io import dicom_files, dicom_pixels, dicom_streams, read_volume
+from BrainFusionLib.io.dicom_codestreams import count_blocks
 from Testing.test_io_dicom import above, changed, compress, write_enhanced, write_series
 
 WRAPPED = "1.2.840.10008.1.2.1.98"
@@ -147,4 +151,178 @@ def test_mosaic_is_refused_as_what_it_is(folder):
     for file in folder.iterdir():
         changed(file, ImageType=["ORIGINAL", "PRIMARY", "M", "ND", "MOSAIC"])
     with pytest.raises(ImageFileError, match=r"is a mosaic of Siemens, many slices side by side.*dcm2niix"):
+        read_volume(folder)
+
+
+# ---------------------------------------------------------------- files that do not say how they are encoded
+
+MARK = bytes(128) + b"DICM"
+EMPTY_SYNTAX = b"\2\0\x10\0UI\0\0"
+
+
+def without_meta(file, start, implicit=True, little=True):
+    """Write a slice as its bare data set behind `start`."""
+    data, body = pydicom.dcmread(file), io.BytesIO()
+    if not little:
+        data.PixelData = np.frombuffer(data.PixelData, "<i2").astype(">i2").tobytes()
+    del data.file_meta
+    plain = pydicom.Dataset()
+    for element in data:
+        plain.add(element)
+    pydicom.dcmwrite(body, plain, implicit_vr=implicit, little_endian=little)
+    file.write_bytes(start + body.getvalue())
+
+
+@pytest.mark.parametrize(
+    ("start", "implicit", "little"),
+    [
+        *((start, *encoding) for start in (MARK, b"") for encoding in ((True, True), (False, True), (False, False))),
+        (MARK + EMPTY_SYNTAX, True, True),
+        (MARK + EMPTY_SYNTAX, False, True),
+    ],
+)
+def test_plain_slices_without_file_meta_information_are_read(folder, whole, start, implicit, little):
+    for file in folder.iterdir():
+        without_meta(file, start, implicit, little)
+    np.testing.assert_array_equal(read_volume(folder).array_kji, whole)
+    np.testing.assert_array_equal(read_volume(sorted(folder.iterdir())[0]).array_kji, whole)
+
+
+@pytest.mark.parametrize("syntax", ["RLE", "JPEG2000", "deflated"])
+def test_packed_slices_without_file_meta_information_are_refused_as_that(folder, syntax):
+    if syntax == "deflated":
+        for file in folder.iterdir():
+            data = pydicom.dcmread(file)
+            data.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
+            data.save_as(file)
+    else:
+        compress(folder, syntax)
+    for file in folder.iterdir():
+        content = file.read_bytes()
+        length = int.from_bytes(content[140:144], "little")  # of group 2, behind its first element
+        file.write_bytes(MARK + content[144 + length :])
+    with pytest.raises(ImageFileError, match="has no file meta information"):
+        read_volume(folder)
+
+
+# ---------------------------------------------------------------- compressed pixels that ask for more than the header
+
+
+def codestream(folder):
+    """Return a slice that is JPEG 2000, and where its header of sizes is in the file."""
+    compress(folder, "JPEG2000")
+    file = sorted(folder.iterdir())[1]
+    content = bytearray(file.read_bytes())
+    return file, content, content.index(b"\xff\x4f\xff\x51")
+
+
+@pytest.fixture
+def decoded(monkeypatch):
+    """The files that were given to GDCM, which takes as much memory as they say."""
+    found, plain = [], sitk.ReadImage
+    monkeypatch.setattr(sitk, "ReadImage", lambda path, *more: (found.append(Path(path).name), plain(path, *more))[1])
+    return found
+
+
+@pytest.mark.parametrize(
+    ("offset", "number", "count"),
+    [(8, 60000, 4), (12, 60000, 4), (40, 16384, 2), (40, 3, 2)],
+    ids=["columns", "rows", "16384 components", "3 components"],
+)
+def test_jpeg_2000_of_another_size_or_number_of_components_is_not_decoded(folder, decoded, offset, number, count):
+    file, content, start = codestream(folder)
+    content[start + offset : start + offset + count] = number.to_bytes(count, "big")
+    file.write_bytes(content)
+    with pytest.raises(ImageFileError, match=f"{file.name}: this DICOM file is damaged"):
+        read_volume(folder)
+    assert file.name not in decoded
+
+
+def test_jpeg_of_several_components_is_not_decoded(folder, decoded):
+    compress(folder, "JPEG")
+    file = sorted(folder.iterdir())[1]
+    content = bytearray(file.read_bytes())
+    start = next(at for at in range(len(content)) if content[at : at + 2] in (b"\xff\xc0", b"\xff\xc1", b"\xff\xc3"))
+    content[start + 9] = 200
+    file.write_bytes(content)
+    with pytest.raises(ImageFileError, match=f"{file.name}: this DICOM file is damaged"):
+        read_volume(folder)
+    assert file.name not in decoded
+
+
+def test_size_of_jpeg_2000_in_a_file_of_its_own_is_checked_too(folder, decoded):
+    file, content, start = codestream(folder)
+    content[start + 8 : start + 12] = (60000).to_bytes(4, "big")
+    data = pydicom.dcmread(io.BytesIO(content))
+    stream = next(generate_frames(data.PixelData, number_of_frames=1))
+    box = b"\0\0\0\x0cjP  \r\n\x87\n" + (len(stream) + 8).to_bytes(4, "big") + b"jp2c" + stream
+    data.PixelData = encapsulate([box])
+    data.save_as(file, enforce_file_format=True)
+    with pytest.raises(ImageFileError, match=f"{file.name}: this DICOM file is damaged"):
+        read_volume(folder)
+    assert file.name not in decoded
+
+
+def test_compressed_pixels_that_are_no_jpeg_are_not_decoded(folder, decoded):
+    file, content, start = codestream(folder)
+    content[start : start + 2] = b"BM"
+    file.write_bytes(content)
+    with pytest.raises(ImageFileError, match=f"{file.name}: this DICOM file is damaged"):
+        read_volume(folder)
+    assert file.name not in decoded
+
+
+def coding_style(stream):
+    """Return where a codestream gives its coding style, behind marker and length."""
+    return stream.index(b"\xff\x52") + 4
+
+
+@pytest.mark.parametrize("in_part", [False, True])
+def test_jpeg_2000_in_millions_of_parts_is_not_decoded(folder, decoded, in_part):
+    file, content, start = codestream(folder)
+    image = bytearray(content[start:])
+    for offset in (8, 12, 24, 28):  # of the image and of its tile
+        image[offset : offset + 4] = (4096).to_bytes(4, "big")
+    style = coding_style(image)
+    image[style + 6 : style + 8] = b"\0\0"  # code blocks of 4 x 4
+    if in_part:  # the coding style of the first tile alone
+        whole = image[style - 4 : style - 2 + int.from_bytes(image[style - 2 : style], "big")]
+        image[style + 6 : style + 8] = b"\4\4"
+        data = image.index(b"\xff\x93")
+        image[data:data] = whole
+        part = image.index(b"\xff\x90") + 6
+        image[part : part + 4] = bytes(4)  # the part goes on to the end
+    data = pydicom.dcmread(file)
+    data.Rows = data.Columns = 4096
+    data.PixelData = encapsulate([bytes(image)])
+    data.save_as(file)
+    with pytest.raises(ImageFileError, match=r"its JPEG 2000 image is divided into \d{6,} parts"):
+        read_pixels_of(file)
+    assert decoded == []
+
+
+def read_pixels_of(path):
+    with path.open("rb") as stream:
+        found = dicom_files.read_header(path, stream)
+    return dicom_pixels.read_pixels(path, found.dataset, found.pixels)
+
+
+def test_parts_of_jpeg_2000_are_counted_in_every_image_and_never_without_end(folder):
+    _, content, start = codestream(folder)
+    image = bytes(content[start : content.index(b"\xff\xd9", start) + 2])
+    one = count_blocks(image)
+    assert 2 <= one < 40
+    finer = bytearray(image)
+    finer[coding_style(image) + 6 : coding_style(image) + 8] = b"\0\0"
+    assert count_blocks(image + b"\0" + bytes(finer) + image) == count_blocks(bytes(finer)) > one
+    for at in range(2, len(image)):
+        with contextlib.suppress(ValueError, IndexError):
+            count_blocks(image[:at])
+            count_blocks(image[:at] + b"\0" + image[at + 1 :])
+
+
+def test_compressed_files_unpack_to_half_of_the_memory_at_most(folder, monkeypatch):
+    pack(folder)
+    monkeypatch.setattr(dicom_streams, "memory_bytes", lambda: 2000)
+    with pytest.raises(ImageFileError, match="unpack to more than 1000, more than images do or half of the memory"):
         read_volume(folder)

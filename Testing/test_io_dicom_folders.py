@@ -449,14 +449,60 @@ def test_slices_of_two_patients_and_missing_files_of_a_volume_are_noted(folder, 
     assert_same(folder, whole, "2 of 9 files of a volume in several files are here")
 
 
-def test_values_given_by_a_table_are_refused(folder):
+def table_of(values, first, bits=16, kind="OW"):
+    table = pydicom.Dataset()
+    table.add_new("LUTDescriptor", "US" if first >= 0 else "SS", [len(values), first, bits])
+    data = np.asarray(values, "<u2").tobytes() if kind == "OW" else [int(value) for value in values]
+    table.add_new("LUTData", kind, data)
+    table.ModalityLUTType = "HU"
+    return table
+
+
+def by_tables(folder, table, keep_scale=False):
+    for file in folder.iterdir():
+        data = pydicom.dcmread(file)
+        data.ModalityLUTSequence = [table]
+        if not keep_scale:
+            del data.RescaleSlope, data.RescaleIntercept
+        data.save_as(file, enforce_file_format=True)
+
+
+@pytest.mark.parametrize("syntax", [None, "RLE", "JPEG2000"])
+@pytest.mark.parametrize("kind", ["OW", "US"])
+def test_values_are_those_that_a_table_gives(folder, whole, kind, syntax):
+    stored = np.rint((whole.array_kji + 1024) / 0.5).astype(int)
+    first, last = int(stored.min()) + 10, int(stored.max()) - 10
+    squares = (np.arange(first, last + 1) ** 2 / 100).astype(int)
+    if syntax is not None:
+        compress(folder, syntax)
+    by_tables(folder, table_of(squares, first, kind=kind))
+    wanted = squares[np.clip(stored, first, last) - first]
+    np.testing.assert_array_equal(read_volume(folder).array_kji, wanted)
+
+
+def test_slope_goes_before_a_table_with_a_note(folder, whole):
+    by_tables(folder, table_of(range(100), 0), keep_scale=True)
+    assert_same(folder, whole, "besides rescale slope and intercept, the headers have a table of values")
+
+
+def test_table_that_is_damaged_or_not_of_all_slices_is_refused(folder):
     changed(folder / "IM0002", ModalityLUTSequence=[])
-    data = pydicom.dcmread(folder / "IM0002")
-    del data.RescaleSlope
-    data.save_as(folder / "IM0002")
     read_volume(folder)  # an empty sequence is no table
-    changed(folder / "IM0002", ModalityLUTSequence=[pydicom.Dataset()])
-    with pytest.raises(ImageFileError, match="IM0002: its values are in a table"):
+    by_tables(folder, pydicom.Dataset())
+    with pytest.raises(ImageFileError, match="this DICOM file is damaged"):
+        read_volume(folder)
+
+
+def test_ct_of_which_only_some_slices_have_a_table_is_refused(folder):
+    data = pydicom.dcmread(folder / "IM0002")
+    del data.RescaleSlope, data.RescaleIntercept
+    data.ModalityLUTSequence = [table_of(range(100), 0)]
+    data.save_as(folder / "IM0002")
+    for file in sorted(folder.iterdir())[3:]:
+        data = pydicom.dcmread(file)
+        del data.RescaleSlope, data.RescaleIntercept
+        data.save_as(file)
+    with pytest.raises(ImageFileError, match="lack the rescale intercept that the others have"):
         read_volume(folder)
 
 

@@ -13,7 +13,7 @@ import SimpleITK as sitk
 from pydicom.uid import generate_uid
 
 from BrainFusionLib.errors import GeometryError, ImageFileError
-from BrainFusionLib.geometry import Grid, rotation_matrix
+from BrainFusionLib.geometry import Grid, orthonormalised, rotation_matrix
 from BrainFusionLib.io import read_volume
 from BrainFusionLib.io.dicom_headers import read_series_headers
 from BrainFusionLib.io.metaimage import write_metaimage
@@ -81,6 +81,22 @@ def test_tilted_gantry_stays_one_where_the_orientation_is_rounded(tmp_path):
 def test_series_with_a_rounded_orientation_is_at_the_place_of_its_volume(tmp_path):
     path = write_series(tmp_path / "head", HEIGHTS, OBLIQUE, ImageOrientationPatient=rounded(OBLIQUE, 2))
     read_series_headers(path).check_same_place(read_volume(path).grid, "head")
+
+
+@pytest.mark.parametrize("digits", [2, 3])
+def test_volume_along_the_rounded_directions_as_slicer_reads_them_is_at_the_place_of_its_series(tmp_path, digits):
+    path = write_series(tmp_path / "head", HEIGHTS, OBLIQUE, ImageOrientationPatient=rounded(OBLIQUE, digits))
+    headers = read_series_headers(path)
+    grid = read_volume(path).grid
+    numbers = np.array(rounded(OBLIQUE, digits), float)
+    plane = np.column_stack([numbers[:3], numbers[3:], np.cross(numbers[:3], numbers[3:])])
+    slicers = Grid(grid.size_ijk, grid.spacing_ijk_mm, tuple(FIRST), orthonormalised(plane, tolerance=np.inf))
+    headers.check_same_place(slicers, "head")
+    moved = Grid(grid.size_ijk, grid.spacing_ijk_mm, tuple(FIRST + np.array([2, 0, 0])), slicers.direction)
+    turned = Grid(grid.size_ijk, grid.spacing_ijk_mm, tuple(FIRST), rotation_matrix((0, 0, 1), 3) @ slicers.direction)
+    for other, words in ((moved, "2.0 mm away"), (turned, "rotated")):
+        with pytest.raises(GeometryError, match=words):
+            headers.check_same_place(other, "head")
 
 
 @pytest.mark.parametrize("numbers", [["1.01", 0, 0, 0, "1.01", 0], [1, 0, 0, "0.1", "0.9", 0], [0] * 6])

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
@@ -99,6 +102,39 @@ def made(folder, word):
         (folder / name).write_text(word)
     files = {"fused": "fused.nii.gz", "report": "report.html", "result": "result.json"}
     (folder / "result.json").write_text(json.dumps({"files": files, "is": word}))
+
+
+@pytest.mark.parametrize("is_full", [False, True])
+def test_new_result_is_moved_whole_where_another_disk_is_mounted(tmp_path, monkeypatch, is_full):
+    made(tmp_path, "old")
+    staged = tmp_path / ".brainfusion-0-0-0"
+    made(staged, "new")
+    record = json.loads((staged / "result.json").read_text())
+    (staged / "result.json").write_text(json.dumps({**record, "files": {**record["files"], "pictures": "pictures"}}))
+    (staged / "pictures").mkdir()
+    (staged / "pictures" / "1.png").write_text("new")
+    plain = Path.replace
+
+    def replace(path, target):
+        if path.parent != Path(target).parent:
+            raise OSError(errno.EXDEV, os.strerror(errno.EXDEV), str(path), None, str(target))
+        return plain(path, target)
+
+    monkeypatch.setattr(Path, "replace", replace)
+    if is_full:
+        with monkeypatch.context() as full:
+            full.setattr(shutil, "copy2", lambda source, copy: full_disk(copy))
+            with pytest.raises(ImageFileError, match=os.strerror(errno.ENOSPC)):
+                replacing.replace_result(staged, tmp_path)
+        assert not list(tmp_path.glob(".tmp-*"))
+    replacing.complete_replacement(tmp_path) if is_full else replacing.replace_result(staged, tmp_path)
+    assert {(tmp_path / name).read_text() for name in ("fused.nii.gz", "report.html", "pictures/1.png")} == {"new"}
+    assert sorted(path.name for path in tmp_path.iterdir() if path.name.startswith((".tmp", ".brain"))) == []
+
+
+def full_disk(copy):
+    Path(copy).write_bytes(b"h")
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(copy))
 
 
 @pytest.mark.parametrize("moves", range(6))

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from BrainFusionLib.io.tables import Line, Table, format_csv, markdown_table, parse_csv, parse_spreadsheet
+from BrainFusionLib.printable import shown_lines
 
 # What a text file can carry: no lone surrogates, and none of the line ends that csv itself would take for its own.
 words = st.text(st.characters(codec="utf-8", exclude_characters="\r\n\0"), min_size=1)
@@ -36,7 +37,7 @@ def test_lines_to_append_have_no_header() -> None:
 def test_what_is_written_is_read_back(cells: list[tuple[str, str]], delimiter: str) -> None:
     rows = [{"one": one, "two, or\tmore": two} for one, two in cells]
     table = parse_csv(format_csv(rows, delimiter=delimiter), delimiter=delimiter)
-    assert table.rows == rows
+    assert table.rows == [{name: shown_lines(cell) for name, cell in row.items()} for row in rows]
 
 
 def test_lines_know_their_number_and_their_surplus_cells() -> None:

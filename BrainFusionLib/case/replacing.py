@@ -23,6 +23,7 @@ from BrainFusionLib.io.ownership import (
 )
 from BrainFusionLib.io.reading import read_record_bytes
 from BrainFusionLib.io.transform_writing import SUFFIXES
+from BrainFusionLib.io.writing import move
 from BrainFusionLib.locking import alone
 from BrainFusionLib.stopping import uninterrupted
 
@@ -79,7 +80,7 @@ def _complete(folder: Path) -> None:
         # The old record is kept until all is in place: after a kill, it still says which old files have to go.
         replaced = whole / REPLACED
         if os.path.lexists(result):
-            result.replace(replaced)
+            move(result, replaced)
         old = set(files_in(replaced)) - (set(IN_DICOM) if dicom_is_elsewhere else set())
         for name in old & set(FOLDERS):
             if name not in names or os.path.lexists(whole / name):
@@ -92,7 +93,7 @@ def _complete(folder: Path) -> None:
             if os.path.lexists(whole / name):
                 if name in FOLDERS:
                     shutil.rmtree(folder / name, ignore_errors=True)
-                (whole / name).replace(folder / name)
+                move(whole / name, folder / name)
         if is_own_folder(folder / DICOM):
             with suppress(OSError):  # it is not empty
                 (folder / DICOM).rmdir()

@@ -11,6 +11,8 @@ DONE, FAULT, WRONG_INPUT, NOT_FOUND, INTERRUPTED, TERMINATED = 0, 1, 2, 3, 130, 
 
 def fail(error: BrainFusionError | str, code: int) -> int:
     """Print an error, with the remedy in terms of the command's options, and return the exit code."""
-    words = error.phrased(PHRASES) if isinstance(error, BrainFusionError) else error
-    say(f"brainfusion: {words}", error=True)
+    if isinstance(error, BrainFusionError):
+        say(*f"brainfusion: {error.phrased(PHRASES)}".split("\n"), error=True)
+    else:
+        say(f"brainfusion: {error}", error=True)
     return code

@@ -89,7 +89,7 @@ def add_cohort_options(command: Any) -> None:
 def _cohort(options: argparse.Namespace) -> int:
     entries, problems = entries_of(options)
     if options.dry_run:
-        say(manifest_of([entry.absolute() for entry in entries]).rstrip("\n"))
+        say(*manifest_of([entry.absolute() for entry in entries]).rstrip("\n").split("\n"))
         say(f"{len(entries)} case{'' if len(entries) == 1 else 's'}, {_counted(problems)}.", error=True)
         return WRONG_INPUT if problems else DONE
     if not entries:

@@ -139,7 +139,7 @@ def add_to(commands: Any, line: str) -> None:
 def run(options: argparse.Namespace) -> int:
     """Say what was found, as text or as JSON."""
     found = examine()
-    for line in [json.dumps(asdict(found), indent=2)] if options.json else _lines(found):
+    for line in json.dumps(asdict(found), indent=2).split("\n") if options.json else _lines(found):
         say(line)
     return DONE if found.ready else FAULT
 

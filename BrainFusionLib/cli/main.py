@@ -10,12 +10,13 @@ from __future__ import annotations
 import argparse
 import importlib
 import logging
+import os
 import sys
 from collections.abc import Sequence
 
 from BrainFusionLib.cli.codes import DONE, FAULT, INTERRUPTED, NOT_FOUND, TERMINATED, WRONG_INPUT, fail
 from BrainFusionLib.cli.parser import Parser
-from BrainFusionLib.console import close_output, lost_output, say
+from BrainFusionLib.console import SaidLog, close_output, lost_output, say
 from BrainFusionLib.device import keep_freed_memory
 from BrainFusionLib.errors import BrainFusionError, Cancelled, RegistrationError, Remedy, SettingsError
 from BrainFusionLib.stopping import ending_on_signals
@@ -48,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     SystemExit
         Wrong arguments, ``--help`` and ``--version`` (argparse's way), or the signals SIGTERM and SIGHUP.
     """
-    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[SaidLog()])
     try:
         given = list(sys.argv[1:] if arguments is None else arguments)
         # No option of the command itself takes a value.
@@ -77,7 +78,7 @@ def _done(options: argparse.Namespace) -> int:
         fail(error, NOT_FOUND)
         return keep_refused(error.best_transform, options.keep_refused)
     except (KeyboardInterrupt, Cancelled):
-        say("\ninterrupted; only complete results were kept", error=True)
+        say("", "interrupted; only complete results were kept", error=True)
         return INTERRUPTED
     except BrainFusionError as error:
         return fail(error, WRONG_INPUT)
@@ -85,9 +86,7 @@ def _done(options: argparse.Namespace) -> int:
         # A path that the system does not take (too long, on a drive that is gone) is wrong input wherever it is met.
         if error.filename is None:
             raise
-        from BrainFusionLib.io.reading import shown
-
-        return fail(f"{shown(error.filename)}: {error.strerror}. Give another path.", WRONG_INPUT)
+        return fail(f"{os.fsdecode(error.filename)}: {error.strerror}. Give another path.", WRONG_INPUT)
     except (MemoryError, RuntimeError) as error:
         # torch has no error of its own for the CPU's memory; the GPU's derives from RuntimeError.
         if isinstance(error, MemoryError) or "memory" in str(error):

@@ -27,8 +27,6 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Print it, and end with the exit code of wrong input."""
-        from BrainFusionLib.io.reading import shown  # not for --help, which is to answer at once
-
         # What was not recognised comes from the parser of the whole command; what is wanted is said of the one given.
         commands = next((action.choices for action in self._actions if isinstance(action.choices, dict)), {})
         given = next((parser for parser in commands.values() if len(parser._actions) > 1), self)
@@ -38,7 +36,8 @@ class Parser(argparse.ArgumentParser):
         close = [near for word in words if word not in known for near in difflib.get_close_matches(word, known, 1)]
         meant = f" Did you mean {close[0]}?" if close else ""
         usage = usage_of(given)
-        say(f"{self.prog}: {shown(message)}.{meant}\nUsage: {usage}; {given.prog} --help lists all.", error=True)
+        said = f"{self.prog}: {message}.{meant}", f"Usage: {usage}; {given.prog} --help lists all."
+        say(*said, error=True)
         self.exit(WRONG_INPUT)
 
 

@@ -49,7 +49,7 @@ def _review(options: argparse.Namespace) -> int:
             server.serve_forever(poll_interval=0.1)
         except KeyboardInterrupt:
             server.deciding.acquire(timeout=_LONGEST_DECISION_S)
-            say(f"\nEnded; all decisions are in {folder / TABLE}.")
+            say("", f"Ended; all decisions are in {folder / TABLE}.")
             try:
                 refresh_overview(cases, folder)
             except Exception as error:  # the decisions are kept, and nothing else is lost

@@ -38,5 +38,5 @@ def run(options: argparse.Namespace) -> int:
     pair = make_sample()
     write_volume(pair.ct, ct)
     write_volume(pair.mri, mri)
-    say(f"{ct}\n{mri}")
+    say(str(ct), str(mri))
     return DONE

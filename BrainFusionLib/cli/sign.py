@@ -10,7 +10,6 @@ from BrainFusionLib.case.record import read_record
 from BrainFusionLib.cli.codes import DONE, FAULT
 from BrainFusionLib.console import say
 from BrainFusionLib.errors import SettingsError
-from BrainFusionLib.io.reading import shown
 from BrainFusionLib.signing import read_standings, record_of, sign_result
 
 SENTENCES = {
@@ -82,4 +81,4 @@ def _show(options: argparse.Namespace) -> int:
 
 def _say(standings: tuple[Standing, ...]) -> None:
     for standing in standings:
-        say(f"  {shown(standing.sentence)}")
+        say(*f"  {standing.sentence}".replace("\n", "\n    ").split("\n"))

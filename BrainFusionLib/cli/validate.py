@@ -51,7 +51,7 @@ def _validate(options: argparse.Namespace) -> int:
         for entry in marked:
             say(f"{entry.case}\t{entry.ct}\t{entry.mri}\t{' '.join(map(str, entry.landmarks))}")
         for text in unread:
-            say(text, error=True)
+            say(*text.split("\n"), error=True)
         say(f"{len(marked) - len(unread)} of {len(entries)} cases have landmarks that can be read.")
         return WRONG_INPUT if problems or unread else DONE
     rows = run_entries(options, marked, problems, (TABLE, PAGE))

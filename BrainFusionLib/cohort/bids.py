@@ -19,8 +19,9 @@ from BrainFusionLib.cohort.manifest import BAD_NAME, Entry, Problem, case_or, na
 from BrainFusionLib.errors import ImageFileError, Remedy
 from BrainFusionLib.io import write_json, write_text
 from BrainFusionLib.io.formats import named
-from BrainFusionLib.io.reading import read_record_bytes, shown
+from BrainFusionLib.io.reading import read_record_bytes
 from BrainFusionLib.io.suffixes import with_suffix
+from BrainFusionLib.printable import shown
 from BrainFusionLib.quantities import counted
 from BrainFusionLib.verdict.measures import STRIPPED
 from BrainFusionLib.version import __version__

@@ -84,7 +84,7 @@ def add_line(folder: Path, line: Line) -> None:
         The table cannot be written, or is a link.
     """
     path = folder / TABLE
-    cells = {name: " ".join(cell_text(getattr(line, name)).split()) for name in COLUMNS}
+    cells = {name: cell_text(" ".join(getattr(line, name).split())) for name in COLUMNS}
     try:
         # A link could lead out of the cohort.
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_NOFOLLOW", 0), 0o644)

@@ -7,7 +7,7 @@ from pathlib import Path
 from BrainFusionLib.cohort.manifest import BAD_NAME, Entry, Problem, case_or, name_is_good
 from BrainFusionLib.errors import ImageFileError, Remedy, SettingsError
 from BrainFusionLib.io.formats import header_of
-from BrainFusionLib.io.reading import shown
+from BrainFusionLib.printable import shown
 
 PATTERNS = {"ct": "ct*", "mri": "mr*"}
 

@@ -12,9 +12,10 @@ from typing import cast, get_args
 from BrainFusionLib.case.request import offset_in, stated_in
 from BrainFusionLib.errors import ImageFileError, SettingsError
 from BrainFusionLib.io.other_transforms import Frame, Maps
-from BrainFusionLib.io.reading import at_home, exists, naming, read_record_bytes, shown
+from BrainFusionLib.io.reading import at_home, exists, naming, read_record_bytes
 from BrainFusionLib.io.tables import SAVE_AS_UTF8, format_csv, parse_spreadsheet
 from BrainFusionLib.io.transforms import READ_TRANSFORM_SUFFIXES
+from BrainFusionLib.printable import is_decoded
 
 REQUIRED = ("case", "ct", "mri")
 OPTIONAL = (
@@ -168,7 +169,7 @@ def read_manifest(path: str | Path) -> tuple[list[Entry], list[Problem]]:
     if missing or unknown or len(set(columns)) < len(columns):
         raise ImageFileError(
             f"{path}: the first line must name the columns: {', '.join(REQUIRED)}, and any of {', '.join(OPTIONAL)}, "
-            f"each once. It has {', '.join(shown(name) for name in columns)}. Correct the names, or add the line."
+            f"each once. It has {', '.join(columns)}. Correct the names, or add the line."
         )
     entries: list[Entry] = []
     problems: list[Problem] = []
@@ -187,7 +188,7 @@ def read_manifest(path: str | Path) -> tuple[list[Entry], list[Problem]]:
         wrong = [] if len(line.cells) <= len(columns) else [("has more cells than the table has columns", "")]
         if any("\n" in text for text in line.cells):
             wrong.append(("a cell goes over several lines: check its quotes", ""))
-        elif any(shown(text) != text for text in cells.values()):
+        elif not all(map(is_decoded, cells.values())):
             wrong.append((f"is not UTF-8: {SAVE_AS_UTF8}", ""))
         else:
             wrong += _problems_of(cells, path.parent)

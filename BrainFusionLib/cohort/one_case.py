@@ -39,9 +39,9 @@ from BrainFusionLib.io.landmark_files import read_landmarks
 from BrainFusionLib.io.nrrd_header import FIELDS, SPACES_WITHOUT_BODY
 from BrainFusionLib.io.overwriting import Given, InputFiles
 from BrainFusionLib.io.ownership import refuse_to_replace_others
-from BrainFusionLib.io.reading import shown
 from BrainFusionLib.io.suffixes import with_suffix
 from BrainFusionLib.io.transforms import READ_TRANSFORM_SUFFIXES, transform_files
+from BrainFusionLib.printable import shown, shown_lines
 from BrainFusionLib.progress import Cancel, stop_if
 from BrainFusionLib.settings import Settings
 from BrainFusionLib.signing import content_sha256
@@ -211,7 +211,7 @@ def store(entry: Entry, result: Result, mri: Volume, sha256: Mapping[str, str], 
         if entry.bids_root is not None:
             files.append(write_sidecar(entry, result, written["fused"]))
     except BrainFusionError as error:  # where the case is, its row says
-        error.problem = error.problem.replace(f"{case}{os.sep}", "")
+        error.problem = error.problem.replace(f"{shown(case)}{os.sep}", "")
         remove_if_empty(made)
         raise
     except BaseException:
@@ -253,7 +253,7 @@ def overwriting(entries: Sequence[Entry], folder: Path, settings: Settings) -> d
             inputs.refuse_to_overwrite([*at_stake(case, names), case / SEAL, case / sidecar])
             refuse_to_replace_others(case, (*names.values(), *([sidecar] if entry.bids_root else [])))
         except BrainFusionError as error:
-            error.problem = error.problem.replace(f"{case}{os.sep}", "")
+            error.problem = error.problem.replace(f"{shown(case)}{os.sep}", "")
             found[entry.case] = Row(entry.case, "failed", error=_line(entry, error.phrased(PHRASES)))
     return found
 
@@ -335,7 +335,7 @@ def _line(entry: Entry, error: str) -> str:
     given = [("CT", entry.ct), ("MRI", entry.mri), ("the transform", entry.transform), ("the mask", entry.mri_mask)]
     roles = [(role, path) for role, path in given if path is not None]
     roles += [("the landmarks", path) for path in entry.landmarks]
-    text = shown(error)
+    text = shown_lines(error)
     for role, path in roles:
         for name in (str(path), str(path.absolute()), str(path.resolve()), *_bare([path.name])):
             text = re.sub(rf"(?<![\w./\\-]){re.escape(shown(name))}(?![\w-]|\.\w)", role, text)

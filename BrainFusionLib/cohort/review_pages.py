@@ -10,7 +10,6 @@ from BrainFusionLib.case.result import WARNING
 from BrainFusionLib.cohort.overview import state_of_row
 from BrainFusionLib.cohort.reviewed import Seen, contents_of, look_at
 from BrainFusionLib.cohort.states import Case, States
-from BrainFusionLib.io.reading import shown
 from BrainFusionLib.quantities import counted
 from BrainFusionLib.report.contents import ReportContents, ReportPicture, viewer_of
 from BrainFusionLib.report.decisions import CLASSES, HEADINGS
@@ -31,12 +30,12 @@ def list_page(cases: Sequence[Case], states: States) -> str:
                 "review-row",
                 number=number,
                 picture=[render("review-thumbnail", picture=case.thumbnail)] if case.thumbnail else [],
-                name=shown(case.name),
+                name=case.name,
                 state=state,
                 sign=render(f"sign-{state}"),
                 decided=CLASSES[decision],
                 decision=_WORDS[decision],
-                reasons=shown(case.row.error or case.row.reasons),
+                reasons=case.row.error or case.row.reasons,
             )
         )
     without = [number for number, state in enumerate(decided, 1) if state in ("unsigned", "void")]
@@ -64,12 +63,12 @@ def case_page(cases: Sequence[Case], number: int, folder: Path, states: States, 
         place=number,
         count=len(cases),
         summary=_summary(states.of(cases)),
-        name=shown(case.name),
+        name=case.name,
         mark=seen.mark,
         previous=f"/case/{number - 1}" if number > 1 else "",
         next=f"/case/{number + 1}" if number < len(cases) else "",
         secret=secret,
-        problem=[render("review-problem", text=shown(seen.problem))] if seen.problem else [],
+        problem=[render("review-problem", text=seen.problem)] if seen.problem else [],
         verdict=[] if seen.result is None or seen.problem else [verdict_part(seen.result.verdict)],
         state=CLASSES[seen.state],
         decided=HEADINGS[seen.state],
@@ -79,7 +78,7 @@ def case_page(cases: Sequence[Case], number: int, folder: Path, states: States, 
         pictures=[_figure(picture) for picture in contents.pictures],
         viewer=viewer,
     )
-    return _page(shown(case.name), body)
+    return _page(case.name, body)
 
 
 def _page(title: str, body: Html) -> str:
@@ -89,7 +88,7 @@ def _page(title: str, body: Html) -> str:
 def _decisions(seen: Seen) -> Html | str:
     # Of a case with a result the record has all decisions; of others only the table.
     sentences = [standing.sentence for standing in seen.standings] or [line.sentence for line in seen.lines]
-    return render("list", items=[render("item", text=shown(text)) for text in reversed(sentences)]) if sentences else ""
+    return render("list", items=[render("item", text=text) for text in reversed(sentences)]) if sentences else ""
 
 
 def _figure(picture: ReportPicture) -> Html:

@@ -7,7 +7,7 @@ from typing import Literal
 
 from BrainFusionLib.case.result import Result
 from BrainFusionLib.cohort.manifest import Problem
-from BrainFusionLib.io.reading import shown
+from BrainFusionLib.printable import shown
 from BrainFusionLib.values import ByValue
 from BrainFusionLib.verdict.criterion import Colour
 from BrainFusionLib.verdict.judge import CALIBRATION, judge

@@ -40,6 +40,7 @@ from BrainFusionLib.io.leftovers import remove_leftovers
 from BrainFusionLib.io.ownership import refuse_to_replace_others
 from BrainFusionLib.io.tables import format_csv
 from BrainFusionLib.locking import locked
+from BrainFusionLib.printable import shown
 from BrainFusionLib.settings import Settings
 from BrainFusionLib.stopping import before_leaving, end_with_parent, signals_held_back
 
@@ -107,7 +108,7 @@ def run_cohort(
 
     def log(row: Row) -> None:
         with (folder / LOG).open("a", encoding="utf-8", errors="replace") as stream:
-            print(time.strftime("%Y-%m-%dT%H:%M:%S%z"), row.case, row.summary(), sep="\t", file=stream)
+            print(time.strftime("%Y-%m-%dT%H:%M:%S%z"), shown(row.case), shown(row.summary()), sep="\t", file=stream)
 
     def note(row: Row) -> None:
         rows[row.case] = row

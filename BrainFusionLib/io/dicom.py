@@ -15,10 +15,11 @@ import numpy as np
 from BrainFusionLib.errors import ImageContentError, ImageFileError
 from BrainFusionLib.io.budget import refuse_too_large
 from BrainFusionLib.io.dicom_acquisition import read_acquisition
-from BrainFusionLib.io.dicom_files import quiet_pydicom, values_in
+from BrainFusionLib.io.dicom_files import DicomFile, as_text, quiet_pydicom, values_in
 from BrainFusionLib.io.dicom_pixels import read_pixels, spikes, undecodable
 from BrainFusionLib.io.dicom_planes import Plane
 from BrainFusionLib.io.dicom_series import Series, find_series, series_at
+from BrainFusionLib.io.dicom_values import has_table, is_by_table
 from BrainFusionLib.io.reading import SAVE_OR_COPY, naming, quiet_itk
 from BrainFusionLib.io.slice_stack import Slices, stack_slices
 from BrainFusionLib.io.zipped import is_zip, unpacked
@@ -157,7 +158,12 @@ def _notes_on_files(series: Series) -> tuple[str, ...]:
         )
     if any(0 in values_in(file.dataset, "RescaleSlope") for file in series.files):
         notes.append("the header says that all values are equal (its rescale slope is 0): 1 was taken for it.")
-    units = {file.text("RescaleType") for file in series.files} & _OTHER_UNITS
+    if any(has_table(file.dataset) and not is_by_table(file.dataset) for file in series.files):
+        notes.append(
+            "besides rescale slope and intercept, the headers have a table of values (Modality LUT), which the "
+            "standard forbids: slope and intercept were used."
+        )
+    units = {_unit(file) for file in series.files} & _OTHER_UNITS
     if units and series.files[0].text("Modality") == "CT":
         notes.append(f"by its header, its values are not Hounsfield units but {' and '.join(sorted(units))}.")
     uids = len({file.text("SeriesInstanceUID") for file in series.files})
@@ -197,6 +203,13 @@ def _notes_on_files(series: Series) -> tuple[str, ...]:
     return tuple(notes)
 
 
+def _unit(file: DicomFile) -> str:
+    """Return in what the values are, by the header."""
+    if is_by_table(file.dataset):
+        return as_text(file.dataset.ModalityLUTSequence[0].get("ModalityLUTType"))
+    return file.text("RescaleType")
+
+
 def _notes_on_pixels(series: Series, slices: Slices) -> tuple[str, ...]:
     """Return a note where slices that were deflated, without a checksum, hold pixels as no image does."""
     if not any(file.pixels.was_deflated for file in series.files):
@@ -219,7 +232,11 @@ def _refuse_partly_scaled(series: Series) -> None:
     ImageFileError
         It is one: those slices would be 1000 HU off, or more.
     """
-    lacking = [file for file in series.files if file.frames == 1 and not values_in(file.dataset, "RescaleIntercept")]
+    lacking = [
+        file
+        for file in series.files
+        if file.frames == 1 and not values_in(file.dataset, "RescaleIntercept") and not is_by_table(file.dataset)
+    ]
     if 0 < len(lacking) < len(series.files) and series.files[0].text("Modality") == "CT":
         raise ImageFileError(
             f"{lacking[0].path}: {len(lacking)} of {len(series.files)} slices, this one among them, lack the rescale "
@@ -232,10 +249,6 @@ def _load(series: Series) -> Slices:
     """Read all pixels of a series, with the position of each slice."""
     planes, first = series.planes, series.planes[0]
     for file in series.files:
-        if file.dataset.get("ModalityLUTSequence") and "RescaleSlope" not in file.dataset:
-            raise ImageFileError(
-                f"{file.path}: its values are in a table (Modality LUT), not read here. {_OTHER_EXPORT}"
-            )
         # Siemens' enhanced files keep the word when the mosaic has been taken apart (dcm2niix issue 553).
         if "MOSAIC" in file.text("ImageType").split("/") and "PerFrameFunctionalGroupsSequence" not in file.dataset:
             raise ImageFileError(

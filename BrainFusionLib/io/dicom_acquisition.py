@@ -11,8 +11,6 @@ from collections.abc import Iterator, MutableSequence, Sequence
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import numpy as np
-
 from BrainFusionLib.acquisition import Acquisition, CtAcquisition, MriAcquisition
 from BrainFusionLib.geometry import FloatArray
 from BrainFusionLib.io import header_values as values
@@ -23,11 +21,6 @@ if TYPE_CHECKING:
 
 A = TypeVar("A", MriAcquisition, CtAcquisition)
 
-# Vendors whose patient coordinates usually begin at the isocentre.
-_FROM_ISOCENTRE = ("Siemens", "GE")
-# A head is not further from it; more is another origin.
-_FARTHEST_MM = 500.0
-_LIMITS_MM = (0.01, 50.0)
 _PRIVATE_WORDS = ("PatientName", "PatientID", "InstitutionName", "StationName")
 
 
@@ -47,15 +40,15 @@ def read_acquisition(
     """
     looked_at = [files[n] for n in sorted({0, len(files) // 2, len(files) - 1})]
     modality = files[0].text("Modality")
-    spacing = values.number(slice_spacing_mm, *_LIMITS_MM)
+    spacing = values.of_slices_mm(slice_spacing_mm)
     with quiet_pydicom():
         if modality == "CT":
             return replace(_agreed([_ct(_Header(file)) for file in looked_at]), slice_spacing_mm=spacing)
         if modality != "MR":
             return None
         mri = _agreed([_mri(_Header(file)) for file in looked_at])
-    away = values.number(float(np.linalg.norm(centre_lps_mm)), 0, _FARTHEST_MM)
-    return replace(mri, slice_spacing_mm=spacing, isocentre_mm=away if mri.vendor in _FROM_ISOCENTRE else None)
+    away = values.from_isocentre_mm(centre_lps_mm, mri.vendor)
+    return replace(mri, slice_spacing_mm=spacing, isocentre_mm=away)
 
 
 def _agreed(all_read: list[A]) -> A:
@@ -160,7 +153,7 @@ def _mri(header: _Header) -> MriAcquisition:
         acquired_pixel_mm=_acquired_pixel_mm(header, axis),
         readout_axis=axis,
         volumetric={"3D": True, "2D": False}.get(header.text("MRAcquisitionType")),
-        slice_thickness_mm=header.number("SliceThickness", *_LIMITS_MM),
+        slice_thickness_mm=values.of_slices_mm(header.raw("SliceThickness")),
         echo_planar=_is_echo_planar(header),
         fat_suppressed=_is_fat_suppressed(header),
         contrast_agent=_has_contrast_agent(header),
@@ -178,7 +171,7 @@ def _ct(header: _Header) -> CtAcquisition:
         cone_beam=values.is_cone_beam(header.text("ManufacturerModelName")),
         kernel=header.name("ConvolutionKernel"),
         kvp=header.number("KVP", 10, 500),
-        slice_thickness_mm=header.number("SliceThickness", *_LIMITS_MM),
+        slice_thickness_mm=values.of_slices_mm(header.raw("SliceThickness")),
         reconstruction_diameter_mm=header.number("ReconstructionDiameter", 10, 2000),
         tilt_deg=header.number("GantryDetectorTilt", -60, 60),
         contrast_agent=_has_contrast_agent(header),

@@ -7,6 +7,8 @@ RLE images of few pixels, and takes a JPEG of 16 bits for one of 8 where the hea
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 import numpy.typing as npt
 
@@ -16,8 +18,21 @@ _PADDING = (b"\0", b"\x80")
 # Frame headers of JPEG, of all processes, and of JPEG-LS.
 _FRAME_MARKERS = {*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC}
 _SCAN, _START = 0xDA, b"\xff\xd8"
-# JPEG 2000: start, and the header of sizes up to the first component.
+# JPEG 2000: start, the header of sizes up to the first component, and the start of a file (JP2) around it.
 _START_2000, _LENGTH_2000 = b"\xff\x4f\xff\x51", 45
+_START_JP2 = b"\0\0\0\x0cjP"
+# Its markers: the coding style of all components and of one, the start of a tile's part, of its data, and the end.
+_STYLE, _STYLE_OF_ONE, _TILE_PART, _DATA, _END_2000 = b"\xff\x52", b"\xff\x53", b"\xff\x90", b"\xff\x93", b"\xff\xd9"
+_MARKER, _MOST_LEVELS = 0xFF, 32
+
+
+class ImageHeader(NamedTuple):
+    """What a compressed image says of itself."""
+
+    bits: int
+    rows: int
+    columns: int
+    components: int
 
 
 def decode_rle(frame: bytes, pixels: int, value_bytes: int) -> npt.NDArray[np.uint8]:
@@ -56,19 +71,22 @@ def _unpacked(packed: bytes, count: int) -> npt.NDArray[np.uint8]:
     return np.frombuffer(unpacked, np.uint8)
 
 
-def jpeg_size(frame: bytes) -> tuple[int, int, int] | None:
-    """Return bits, rows and columns by the header of a JPEG, JPEG-LS or JPEG 2000 image; ``None`` if it is none.
+def jpeg_header(frame: bytes) -> ImageHeader | None:
+    """Return the header of a JPEG, JPEG-LS or JPEG 2000 image; ``None`` if it is none.
 
     Raises
     ------
     ValueError
         It begins like one, and has no whole header.
     """
+    if frame.startswith(_START_JP2):
+        frame = frame[frame.index(_START_2000) :]
     if frame.startswith(_START_2000):
         if len(frame) < _LENGTH_2000:
             raise ValueError("a JPEG 2000 image without a whole header")
         right, bottom, left, top = np.frombuffer(frame, ">u4", 4, 8).tolist()
-        return (frame[_LENGTH_2000 - 3] & 0x7F) + 1, bottom - top, right - left
+        components = int.from_bytes(frame[_LENGTH_2000 - 5 : _LENGTH_2000 - 3], "big")
+        return ImageHeader((frame[_LENGTH_2000 - 3] & 0x7F) + 1, bottom - top, right - left, components)
     if not frame.startswith(_START):
         return None
     position = 2
@@ -76,8 +94,66 @@ def jpeg_size(frame: bytes) -> tuple[int, int, int] | None:
         marker = frame[position + 1]
         if marker in _FRAME_MARKERS:
             sizes = np.frombuffer(frame, ">u2", 2, position + 5)
-            return frame[position + 4], int(sizes[0]), int(sizes[1])
+            return ImageHeader(frame[position + 4], int(sizes[0]), int(sizes[1]), frame[position + 9])
         if marker == _SCAN:
             break
         position += 1 if marker == 0xFF else 2 + int.from_bytes(frame[position + 2 : position + 4], "big")
     raise ValueError("a JPEG image without a frame header")
+
+
+def count_blocks(stream: bytes) -> int:
+    """Return into how many precincts and code blocks tiles of JPEG 2000 images are divided at most, before decoding.
+
+    The decoder takes about 500 bytes for each of them, however few bytes the image has: of 4096 x 4096 pixels in
+    precincts of one pixel it took 10 GB.
+
+    Parameters
+    ----------
+    stream
+        One or several images, each after the other.
+
+    Raises
+    ------
+    ValueError
+        A header is damaged.
+    """
+    most, position = 0, stream.find(_START_2000)
+    while position >= 0:
+        right, bottom, left, top, width, height = np.frombuffer(stream, ">u4", 6, position + 8).tolist()
+        size = (min(right - left, width), min(bottom - top, height))
+        position += 2
+        end_of_part = 0
+        while (marker := stream[position : position + 2]) not in (_END_2000, b""):
+            if marker == _DATA:  # up to the next part of a tile; the last one may go on to the end
+                position = end_of_part if end_of_part > position else stream.find(_END_2000, position)
+                if position < 0:
+                    return most
+                continue
+            length = int.from_bytes(stream[position + 2 : position + 4], "big")
+            segment = stream[position + 4 : position + 2 + length]
+            if marker[0] != _MARKER or length < 2:
+                raise ValueError("a JPEG 2000 image with a damaged header")
+            if marker == _STYLE:
+                most = max(most, _blocks(size, segment[0], segment[5:]))
+            elif marker == _STYLE_OF_ONE:
+                most = max(most, _blocks(size, segment[1], segment[2:]))
+            elif marker == _TILE_PART:
+                end_of_part = position + int.from_bytes(segment[2:6], "big")
+            position += 2 + length
+        position = stream.find(_START_2000, position)
+    return most
+
+
+def _blocks(size: tuple[int, int], flags: int, style: bytes) -> int:
+    """Return the number of precincts and code blocks of a tile over all its resolutions."""
+    levels = style[0]
+    exponents = style[5 : 6 + levels] if flags & 1 else b"\xff" * (levels + 1)
+    if levels > _MOST_LEVELS or len(exponents) <= levels:
+        raise ValueError("a JPEG 2000 image with a damaged coding style")
+    count = 0
+    for level, exponent in zip(range(levels, -1, -1), exponents, strict=True):
+        precinct = (exponent & 15, exponent >> 4)
+        block = (min(precinct[0], (style[1] & 15) + 2), min(precinct[1], (style[2] & 15) + 2))
+        for wide, high in (precinct, block):
+            count += -(-size[0] // (1 << level + wide)) * -(-size[1] // (1 << level + high))
+    return count

@@ -14,7 +14,7 @@ import numpy as np
 
 from BrainFusionLib.errors import ImageFileError
 from BrainFusionLib.geometry import FloatArray
-from BrainFusionLib.io.dicom_pixels import PixelData, find_pixels, undecodable, unread_encoding
+from BrainFusionLib.io.dicom_pixels import PixelData, find_pixels, undecodable, unread_encoding, unsaid_encoding
 from BrainFusionLib.io.dicom_streams import open_data_set, start_of
 from BrainFusionLib.io.reading import naming, open_regular
 
@@ -49,8 +49,13 @@ _MODALITIES = frozenset({
     "XAPROTOCOL", "XC",
 })  # fmt: skip
 _INDEX = "1.2.840.10008.1.3.10"
-# The first elements of a data set without the mark: of group 2 (file meta) or 8 (the identifying group).
-_FIRST_GROUPS = (b"\x02\x00", b"\x08\x00")
+# The first elements of a data set without the mark: of group 2 (file meta) or 8 (the identifying group), either order.
+_FIRST_TAGS = frozenset(
+    number.to_bytes(2, order) + element.to_bytes(2, order)
+    for number, elements in ((2, (0, 1, 2, 3, 0x10)), (8, (0, 1, 5, 6, 8, 0x12, 0x13, 0x14, 0x15, 0x16, 0x18)))
+    for element in elements
+    for order in ("little", "big")
+)
 
 
 @dataclass(frozen=True)
@@ -181,7 +186,12 @@ def looks_like_dicom(start: bytes) -> bool:
 
 def may_be_unmarked(start: bytes) -> bool:
     """Return whether a file without the mark may be DICOM of before 1993, which starts with the data set."""
-    return start[:2] in _FIRST_GROUPS
+    return start[:4] in _FIRST_TAGS
+
+
+def starts_like_dicom(start: bytes) -> bool:
+    """Return whether a file may be DICOM, marked or not, by its first 132 bytes."""
+    return looks_like_dicom(start) or may_be_unmarked(start)
 
 
 @contextmanager
@@ -214,9 +224,10 @@ def read_header(path: Path, stream: BinaryIO) -> DicomFile | OtherObject | None:
     """
     import pydicom
 
-    marked = looks_like_dicom(start_of(stream))
+    marked, has_meta = looks_like_dicom(start_of(stream)), True
     try:
         data_set_bytes = open_data_set(path, stream)
+        has_meta = data_set_bytes.has_meta
         dataset = pydicom.dcmread(data_set_bytes, stop_before_pixels=True, force=True)
         other = _other_kind(dataset)
         if other is not None and len(dataset):
@@ -227,7 +238,7 @@ def read_header(path: Path, stream: BinaryIO) -> DicomFile | OtherObject | None:
         raise
     except Exception as error:  # pydicom raises errors of many kinds for damaged headers
         if marked:
-            raise undecodable(path) from error
+            raise (undecodable(path) if has_meta else unsaid_encoding(path)) from error
         return None
     if pixels is not None:
         return DicomFile(path, dataset, pixels)
@@ -246,7 +257,7 @@ def open_image_header(path: Path) -> DicomFile | None:
     """Read a file's header, as `read_image_header`; ``None`` also for a file that does not look like DICOM."""
     with naming(path), open_regular(path) as stream:
         start = start_of(stream)
-        if not (looks_like_dicom(start) or may_be_unmarked(start)):
+        if not starts_like_dicom(start):
             return None
         return read_image_header(path, stream)
 

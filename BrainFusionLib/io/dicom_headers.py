@@ -14,7 +14,7 @@ from BrainFusionLib.geometry import FloatArray, Grid
 from BrainFusionLib.io.dicom_files import DicomFile, open_image_header, quiet_pydicom
 from BrainFusionLib.io.dicom_series import find_series, is_dicom
 from BrainFusionLib.io.reading import naming
-from BrainFusionLib.io.slice_stack import axes_of
+from BrainFusionLib.io.slice_stack import axes_of, written_axes
 from BrainFusionLib.io.zipped import unpacked
 
 if TYPE_CHECKING:
@@ -48,6 +48,8 @@ class DicomHeaders:
         Every file, in the order given.
     axes
         3x3, columns: direction of a row, of a column, and the slices' normal, LPS.
+    written_axes
+        The same as the header gives them: they differ where it rounds them to few digits.
     to_centre_mm
         From the first pixel of a slice to its centre, LPS mm, shape (3,).
     burned_in
@@ -57,6 +59,7 @@ class DicomHeaders:
     first: Dataset
     instances: tuple[Instance, ...]
     axes: FloatArray
+    written_axes: FloatArray
     to_centre_mm: FloatArray
     burned_in: str = ""
 
@@ -102,19 +105,29 @@ class DicomHeaders:
             The grid is rotated, shifted, cropped or larger.
         """
         positions = np.concatenate([i.positions_lps_mm for i in self.instances])
-        centres = (positions + self.to_centre_mm) @ self.axes  # along rows, columns and the normal, mm
-        low, high = centres.min(axis=0), centres.max(axis=0)
+        extent = np.ptp(positions @ self.axes, axis=0)
         # Slices of a tilted gantry are put onto a straight grid of whole pixels: its middle is up to half a pixel off.
-        tilted = (high - low)[:2].max() > _TOLERANCE_MM
+        tilted = extent[:2].max() > _TOLERANCE_MM
         slack = _TOLERANCE_MM + (0.51 * max(grid.spacing_ijk_mm[:2]) if tilted else 0.0)
-        off_mm = grid.centre_lps_mm @ self.axes - (low + high) / 2
-        parallel = np.abs(self.axes.T @ grid.direction).max(axis=0).min() > _PARALLEL
+        axes = self.axes
+        if not _are_parallel(axes, grid.direction):
+            # Slicer and others take rounded directions as they are, and stack the slices along them from the first one.
+            axes = self.written_axes
+            slack += extent[2] / 2 * float(np.linalg.norm(np.cross(axes[:, 2], self.axes[:, 2])))
+        centres = (positions + axes @ self.axes.T @ self.to_centre_mm) @ axes  # along rows, columns and the normal, mm
+        off_mm = grid.centre_lps_mm @ axes - (centres.min(axis=0) + centres.max(axis=0)) / 2
+        parallel = _are_parallel(axes, grid.direction)
         if not parallel or np.abs(off_mm).max() > slack:
             raise GeometryError(
                 f"{name}: is not at the position of the DICOM slices that it belongs to "
                 f"({'rotated' if not parallel else f'{np.linalg.norm(off_mm):.1f} mm away'}), so it cannot share their "
                 "frame of reference. Load them from DICOM again, and fuse without cropping or moving them."
             )
+
+
+def _are_parallel(axes: FloatArray, direction: FloatArray) -> bool:
+    """Return whether two sets of axes are the same, in any order and sense."""
+    return bool(np.abs(axes.T @ direction).max(axis=0).min() > _PARALLEL)
 
 
 def read_series_headers(path: str | Path, series: str | int | None = None) -> DicomHeaders | None:
@@ -174,9 +187,10 @@ def _headers_of(files: Sequence[DicomFile]) -> DicomHeaders:
             for file in files
         )
         axes, to_centre = _plane(first, np.concatenate([instance.positions_lps_mm for instance in instances]))
+        written = written_axes(first.needed("ImageOrientationPatient", 6)[0])
         said = {file.text("BurnedInAnnotation").upper() for file in files}
     burned_in = "YES" if "YES" in said else "NO" if said == {"NO"} else ""
-    return DicomHeaders(first.dataset, instances, axes, to_centre, burned_in)
+    return DicomHeaders(first.dataset, instances, axes, written, to_centre, burned_in)
 
 
 def _plane(file: DicomFile, positions_lps_mm: FloatArray) -> tuple[FloatArray, FloatArray]:

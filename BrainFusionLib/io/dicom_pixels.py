@@ -19,8 +19,9 @@ import numpy.typing as npt
 
 from BrainFusionLib.errors import ImageFileError
 from BrainFusionLib.io.budget import refuse_too_large
-from BrainFusionLib.io.dicom_codestreams import decode_rle, jpeg_size
+from BrainFusionLib.io.dicom_codestreams import count_blocks, decode_rle, jpeg_header
 from BrainFusionLib.io.dicom_streams import WholeReads, open_data_set
+from BrainFusionLib.io.dicom_values import by_table, is_by_table, rescales
 from BrainFusionLib.io.reading import is_utf8, naming, open_regular, refuse_undecodable
 
 if TYPE_CHECKING:
@@ -45,6 +46,9 @@ _ENCODINGS = frozenset(
     f"1.2.840.10008.1.2{end}"
     for end in ("", ".1", ".1.98", ".1.99", ".2", ".5", *(f".4.{n}" for n in (50, 51, 57, 70, 80, 81, 90, 91, 92, 93)))
 )
+# Of a slice of 4096 x 4096 pixels they are 16 x 16 pixels large.
+_MOST_BLOCKS = 1 << 18
+_JPEG_2000 = frozenset(f"1.2.840.10008.1.2.4.{n}" for n in (90, 91, 92, 93))
 # Before 2004 the standard had pixels of 12 bits packed without a gap, two of them in three bytes.
 _PACKED = 12
 _TYPES = {(8, 0): "u1", (8, 1): "i1", (16, 0): "u2", (16, 1): "i2", (32, 0): "u4", (32, 1): "i4"}
@@ -220,10 +224,12 @@ def _read(path: Path, dataset: Dataset, pixels: PixelData) -> npt.NDArray[np.flo
     from pydicom.uid import RLELossless
 
     shape = int(dataset.get("NumberOfFrames") or 1), int(dataset.Rows), int(dataset.Columns)
-    syntax = dataset.file_meta.get("TransferSyntaxUID")
+    syntax = dataset.file_meta.get("TransferSyntaxUID") or None
     unread = unread_encoding(path, dataset) if pixels.start is None else None
     if unread is not None:
         raise unread
+    if pixels.start is None and syntax is None:
+        raise unsaid_encoding(path)
     if min(shape) < 1 or (syntax is not None and syntax.is_encapsulated != (pixels.start is None)):
         raise undecodable(path)
     refuse_too_large(path, shape, 4)
@@ -236,8 +242,10 @@ def _read(path: Path, dataset: Dataset, pixels: PixelData) -> npt.NDArray[np.flo
     else:
         return _decoded(path, dataset, pixels, shape)
     stored = _that_count(path, dataset, raw, pixels.floats).reshape(shape)
+    if is_by_table(dataset):
+        return by_table(stored, dataset)
     rescaled = np.empty(shape, np.float32)
-    for k, (frame, (slope, intercept)) in enumerate(zip(stored, _rescales(dataset, shape[0]), strict=True)):
+    for k, (frame, (slope, intercept)) in enumerate(zip(stored, rescales(dataset, shape[0]), strict=True)):
         rescaled[k] = frame * np.float64(slope) + intercept
     return rescaled
 
@@ -306,40 +314,24 @@ def _spread(packed: bytes) -> bytes:
     return pairs.tobytes()[: len(packed) * 8 // _PACKED * 2]
 
 
-def _rescales(dataset: Dataset, frames: int) -> list[tuple[float, float]]:
-    """Return slope and intercept of each frame: from its own functional groups, those of all frames, or the file.
-
-    Raises
-    ------
-    ValueError
-        One is not a finite number.
-    """
-    per_frame = list(dataset.get("PerFrameFunctionalGroupsSequence", []))
-    shared = list(dataset.get("SharedFunctionalGroupsSequence", []))[:1]
-    found = [_rescale(dataset, [*per_frame[n : n + 1], *shared]) for n in range(frames if per_frame else 1)]
-    if not np.isfinite(found).all():
-        raise ValueError("a slope or an intercept is not a number")
-    return found if per_frame else found * frames
-
-
-def _rescale(dataset: Dataset, groups: list[Dataset]) -> tuple[float, float]:
-    for holder in (*(item for group in groups for item in group.get("PixelValueTransformationSequence", [])), dataset):
-        if holder.get("RescaleSlope") is not None or holder.get("RescaleIntercept") is not None:
-            slope, intercept = holder.get("RescaleSlope"), holder.get("RescaleIntercept")
-            return float(slope if slope is not None else 1) or 1.0, float(intercept if intercept is not None else 0)
-    return 1.0, 0.0
-
-
 def _decoded(path: Path, dataset: Dataset, pixels: PixelData, shape: tuple[int, int, int]) -> npt.NDArray[np.float32]:
     """Return pixels decoded and rescaled by GDCM, if they are what the header says."""
     import SimpleITK as sitk
 
-    for start in _fragments(path, pixels, _LONGEST_JPEG_HEADER):
-        jpeg = jpeg_size(start)
-        if jpeg is not None and (jpeg[1:] != shape[1:] or jpeg[0] > int(dataset.BitsAllocated)):
-            raise undecodable(path)
-    rescales = _rescales(dataset, shape[0])
-    are_alike = len(set(rescales)) == 1
+    # GDCM takes as much memory as they say.
+    headers = [jpeg_header(start) for start in _fragments(path, pixels, _LONGEST_JPEG_HEADER)]
+    wanted, most_bits = (*shape[1:], int(dataset.get("SamplesPerPixel") or 1)), int(dataset.BitsAllocated)
+    if headers[0] is None or any(found and (found[1:] != wanted or found.bits > most_bits) for found in headers):
+        raise undecodable(path)
+    is_2000 = dataset.file_meta.TransferSyntaxUID in _JPEG_2000
+    blocks = count_blocks(b"".join(_fragments(path, pixels))) if is_2000 else 0
+    if blocks > _MOST_BLOCKS:
+        raise ImageFileError(
+            f"{path}: its JPEG 2000 image is divided into {blocks} parts, as no scanner does, which would take memory "
+            "without limit. Export the series uncompressed."
+        )
+    scales = rescales(dataset, shape[0])
+    are_alike = len(set(scales)) == 1
     refuse_too_large(path, shape, 4 if are_alike else 8)
     with _as_stored(path, dataset, pixels) as readable:
         refuse_undecodable(readable)
@@ -347,11 +339,13 @@ def _decoded(path: Path, dataset: Dataset, pixels: PixelData, shape: tuple[int, 
         array = sitk.GetArrayFromImage(sitk.ReadImage(os.fspath(readable), kind, "GDCMImageIO"))
     if array.shape != shape:
         raise undecodable(path)
+    if is_by_table(dataset):
+        return by_table(array, dataset)
     if not are_alike:  # GDCM applies that of the first frame to all
-        stored = (array - rescales[0][1]) / rescales[0][0]
+        stored = (array - scales[0][1]) / scales[0][0]
         if np.abs(stored - np.rint(stored)).max() > _ROUNDING:
             raise undecodable(path)
-        for frame, (slope, intercept) in zip(stored, rescales, strict=True):
+        for frame, (slope, intercept) in zip(stored, scales, strict=True):
             frame[...] = np.rint(frame) * slope + intercept
     rescaled: npt.NDArray[np.float32] = (array if are_alike else stored).astype(np.float32, copy=False)
     return rescaled
@@ -379,13 +373,21 @@ def _as_stored(path: Path, dataset: Dataset, pixels: PixelData) -> Iterator[Path
 def unread_encoding(path: Path, dataset: Dataset) -> ImageFileError | None:
     """Return the error for a file whose pixels are encoded in a way that is not read here; ``None`` for all others."""
     syntax = dataset.file_meta.get("TransferSyntaxUID")
-    if not isinstance(syntax, str) or syntax in _ENCODINGS:
+    if not syntax or not isinstance(syntax, str) or syntax in _ENCODINGS:
         return None
     name = getattr(syntax, "name", "")
     words = "a private way" if name == syntax or not name else name
     return ImageFileError(
         f"{path}: its pixels are encoded in {words}, which is not read. Export the series uncompressed, or convert "
         "it to NIfTI with dcm2niix."
+    )
+
+
+def unsaid_encoding(path: Path) -> ImageFileError:
+    """Return the error for a file that does not say how it is encoded, where that cannot be seen."""
+    return ImageFileError(
+        f"{path}: this DICOM file has no file meta information (Transfer Syntax UID), which says how it is encoded, "
+        "and cannot be read without. Export the series again, or convert it to NIfTI in the program that it comes from."
     )
 
 

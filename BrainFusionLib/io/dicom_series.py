@@ -20,6 +20,7 @@ from BrainFusionLib.io.dicom_files import (
     may_be_unmarked,
     quiet_pydicom,
     read_header,
+    starts_like_dicom,
 )
 from BrainFusionLib.io.dicom_pixels import undecodable
 from BrainFusionLib.io.dicom_planes import Group, Plane, groups_of
@@ -105,7 +106,7 @@ def is_dicom(path: Path) -> bool:
     if path.is_dir() or is_zip(path) or suffix_of(path) in DICOM_SUFFIXES:
         return True
     with naming(path), open_regular(path) as stream:
-        return looks_like_dicom(start_of(stream))
+        return starts_like_dicom(start_of(stream))
 
 
 def find_series(path: Path, choice: str | int | None = None) -> Series:

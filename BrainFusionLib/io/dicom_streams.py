@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from BrainFusionLib.errors import ImageFileError
+from BrainFusionLib.io.budget import memory_bytes
 
 _GZIP = b"\x1f\x8b"
 _START = 132
@@ -20,6 +21,7 @@ _LONGEST_TAG = 12
 # small; a file of many slices does not.
 _ALWAYS_UNPACKED = 1 << 26
 _MOST_RATIO = 100
+_UNKNOWN_MEMORY = 1 << 33
 _PREAMBLE, _LONGEST_META = 132, 1 << 16
 # Types of values whose length has four bytes, after two that are not used.
 _LONG_LENGTHS = (b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV")
@@ -39,13 +41,24 @@ class WholeReads(io.BufferedIOBase):
         that can be checked.
     was_gzipped
         Whether it is a copy, unpacked from gzip.
+    has_meta
+        Whether it has file meta information, which says how the data set is encoded.
     """
 
-    def __init__(self, stream: BinaryIO, path: Path, *, was_deflated: bool = False, was_gzipped: bool = False) -> None:
+    def __init__(
+        self,
+        stream: BinaryIO,
+        path: Path,
+        *,
+        was_deflated: bool = False,
+        was_gzipped: bool = False,
+        has_meta: bool = True,
+    ) -> None:
         super().__init__()
         self._stream = stream
         self.was_deflated = was_deflated
         self.was_gzipped = was_gzipped
+        self.has_meta = has_meta
         self.name = str(path)
         here = stream.tell()
         self.length = stream.seek(0, os.SEEK_END)
@@ -123,7 +136,7 @@ def open_data_set(path: Path, stream: BinaryIO) -> WholeReads:
     end = _end_of_meta(start)
     if _DEFLATED not in start[:end]:
         stream.seek(0)
-        return WholeReads(stream, path, was_gzipped=was_gzipped)
+        return WholeReads(stream, path, was_gzipped=was_gzipped, has_meta=end not in (0, _PREAMBLE))
     # The copy says that it is not deflated, in as many bytes.
     copy = io.BytesIO()
     copy.write(start[:end].replace(_DEFLATED, _EXPLICIT))
@@ -150,7 +163,8 @@ def _inflate(path: Path, stream: BinaryIO, copy: io.BytesIO, window: int) -> Non
     here = stream.tell()
     packed = stream.seek(0, os.SEEK_END)
     stream.seek(here)
-    most = max(_ALWAYS_UNPACKED, _MOST_RATIO * packed)
+    memory = memory_bytes()
+    most = min(max(_ALWAYS_UNPACKED, _MOST_RATIO * packed), (memory or _UNKNOWN_MEMORY) // 2)
     decoder = zlib.decompressobj(window)
     data = stream.read(_CHUNK)
     while not decoder.eof:
@@ -158,8 +172,8 @@ def _inflate(path: Path, stream: BinaryIO, copy: io.BytesIO, window: int) -> Non
         copy.write(piece)
         if copy.tell() > most:
             raise ImageFileError(
-                f"{path}: its {packed} bytes of compressed DICOM unpack to more than {most}, as no images do. "
-                "Export the original images."
+                f"{path}: its {packed} bytes of compressed DICOM unpack to more than {most}, more than images do or "
+                "half of the memory holds. Export the original images uncompressed."
             )
         data = decoder.unconsumed_tail or stream.read(_CHUNK)
         if not data and not piece and not decoder.eof:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from BrainFusionLib.errors import ImageFileError, Remedy
 from BrainFusionLib.io.dicom import dicom_files, dicom_files_of_each, dicom_size, read_dicom
-from BrainFusionLib.io.dicom_files import DICOM_SUFFIXES, looks_like_dicom
+from BrainFusionLib.io.dicom_files import DICOM_SUFFIXES, starts_like_dicom
 from BrainFusionLib.io.dicom_streams import start_of
 from BrainFusionLib.io.hashing import sha256_of_files, sha256_of_set
 from BrainFusionLib.io.metaimage import metaimage_files, metaimage_size, read_metaimage, write_metaimage
@@ -22,7 +22,7 @@ from BrainFusionLib.io.nifti import nifti_files, nifti_size, read_nifti
 from BrainFusionLib.io.nifti_layout import NIFTI1, is_nifti
 from BrainFusionLib.io.nifti_writing import write_nifti, write_pair
 from BrainFusionLib.io.nrrd import nrrd_files, nrrd_size, read_nrrd, write_nrrd
-from BrainFusionLib.io.reading import COPY_AGAIN, naming, open_regular, shown
+from BrainFusionLib.io.reading import COPY_AGAIN, naming, open_regular
 from BrainFusionLib.io.suffixes import suffix_of, with_suffix
 from BrainFusionLib.io.text_headers import brief
 from BrainFusionLib.io.unpacking import read_start
@@ -153,7 +153,7 @@ FORMATS: tuple[Format, ...] = (
         files=dicom_files,
         files_of_each=dicom_files_of_each,
         slices=True,
-        recognises=looks_like_dicom,
+        recognises=starts_like_dicom,
     ),
 )
 
@@ -229,7 +229,7 @@ def format_of(path: Path) -> Format:
             stream.seek(0)
             start = start_of(stream)
     if is_empty:
-        raise ImageFileError(f"{shown(path)}: is empty (0 bytes). {COPY_AGAIN}")
+        raise ImageFileError(f"{path}: is empty (0 bytes). {COPY_AGAIN}")
     suffix = suffix_of(path)
     for form in FORMATS:
         if suffix in form.suffixes or (form.recognises is not None and form.recognises(start)):
@@ -240,7 +240,7 @@ def format_of(path: Path) -> Format:
         hint = "By its content it is NIfTI: end its name in .nii, or in .nii.gz. "
     if header is not None:
         hint = f"It holds the voxels of {brief(header.name)}: give that file. "
-    raise ImageFileError(f"{shown(path)}: files of this kind ({brief(suffix)}) are not read. {hint}Give {readable()}.")
+    raise ImageFileError(f"{path}: files of this kind ({brief(suffix)}) are not read. {hint}Give {readable()}.")
 
 
 def _begins_as_nifti(path: Path) -> bool:

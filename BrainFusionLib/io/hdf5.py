@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from BrainFusionLib.errors import ImageFileError
-from BrainFusionLib.io.reading import open_regular, shown
+from BrainFusionLib.io.reading import open_regular
 
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _LONGEST = 1 << 26
@@ -54,7 +54,7 @@ class Hdf5File:
         self._root = self._number(36, 8)
 
     def _not_read(self, what: str) -> ImageFileError:
-        return ImageFileError(f"{shown(self._path)}: {what}. Load it in Slicer or ITK, and save the transform as .tfm.")
+        return ImageFileError(f"{self._path}: {what}. Load it in Slicer or ITK, and save the transform as .tfm.")
 
     def names(self, *group: str) -> list[str]:
         """Return the names in a group."""

@@ -8,7 +8,10 @@ import re
 from collections.abc import Iterable
 from typing import Literal
 
+import numpy as np
+
 from BrainFusionLib.acquisition import MHZ_PER_TESLA, DistortionCorrection, Vendor
+from BrainFusionLib.geometry import FloatArray
 
 _VENDORS: dict[str, Vendor] = {
     "siemens": "Siemens", "ge ": "GE", "general electric": "GE", "philips": "Philips", "canon": "Canon",
@@ -26,6 +29,10 @@ _NAME = re.compile(r"[\w .+\-/^(),]{1,40}")
 _GAUSS_PER_TESLA = 10_000.0
 # Of a head in a CT or an MRI.
 _FIRST_YEAR = 1975
+_SLICES_MM = (0.01, 50.0)
+# Vendors whose patient coordinates usually begin at the isocentre; a head is not further from it.
+_FROM_ISOCENTRE = ("Siemens", "GE")
+_FARTHEST_MM = 500.0
 
 
 def number(value: object, least: float, most: float) -> float | None:
@@ -37,6 +44,16 @@ def number(value: object, least: float, most: float) -> float | None:
     except (TypeError, ValueError, OverflowError):
         return None
     return found if math.isfinite(found) and least <= found <= most else None
+
+
+def of_slices_mm(value: object) -> float | None:
+    """Return a thickness of slices, or their distance."""
+    return number(value, *_SLICES_MM)
+
+
+def from_isocentre_mm(centre_lps_mm: FloatArray, maker: Vendor | None) -> float | None:
+    """Return how far the centre of a volume, in the scanner's coordinates, is from the isocentre, if that is known."""
+    return number(float(np.linalg.norm(centre_lps_mm)), 0, _FARTHEST_MM) if maker in _FROM_ISOCENTRE else None
 
 
 def field_t(strength: object, frequency_mhz: object) -> float | None:

@@ -10,9 +10,10 @@ from pathlib import Path
 import numpy as np
 
 from BrainFusionLib.errors import ImageFileError
-from BrainFusionLib.io.reading import naming, open_regular, shown
+from BrainFusionLib.io.reading import naming, open_regular
 from BrainFusionLib.io.tables import SAVE_AS_UTF8, Table, parse_spreadsheet, split_csv
 from BrainFusionLib.landmarks import Landmarks, Marked, pair_landmarks
+from BrainFusionLib.printable import is_decoded
 
 COLUMNS = ("name", "ct_x", "ct_y", "ct_z", "mri_x", "mri_y", "mri_z")
 FORMATS = f"a table with the columns {', '.join(COLUMNS)} (LPS mm), or two point lists of 3D Slicer, the CT's and the "\
@@ -98,7 +99,7 @@ def table_of(path: Path, wanted: str) -> Table:
         table = parse_spreadsheet(_content(path))
     except ValueError as error:
         raise ImageFileError(f"{path}: is not a table ({error}). Give {wanted}.") from error
-    if any(shown(cell) != cell for cells in (table.columns, *(line.cells for line in table.lines)) for cell in cells):
+    if not all(is_decoded(cell) for cells in (table.columns, *(line.cells for line in table.lines)) for cell in cells):
         raise ImageFileError(f"{path}: is not UTF-8: {SAVE_AS_UTF8}.")
     return table
 

@@ -29,7 +29,6 @@ from BrainFusionLib.io.reading import (
     naming,
     open_regular,
     refuse_bad_spacing,
-    shown,
     three_sizes,
     what_helps,
 )
@@ -152,9 +151,7 @@ def _files_of(path: Path) -> tuple[Path, Path]:
         partner = path.with_name(base + suffix)
         if partner.exists():
             return (path, partner) if wanted == ".img" else (partner, path)
-    raise ImageFileError(
-        f"{shown(path)}: {shown(base + wanted)} is missing. A pair is .hdr and .img in one folder; put both there."
-    )
+    raise ImageFileError(f"{path}: {base + wanted} is missing. A pair is .hdr and .img in one folder; put both there.")
 
 
 def _read_header(path: Path, single_file: bool) -> _Header:

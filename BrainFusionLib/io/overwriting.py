@@ -10,7 +10,6 @@ from pathlib import Path
 from BrainFusionLib.errors import BrainFusionError, ImageFileError, Remedy
 from BrainFusionLib.io.dicom_series import is_dicom
 from BrainFusionLib.io.formats import files_of, format_of
-from BrainFusionLib.io.reading import shown
 from BrainFusionLib.io.transforms import transform_files
 
 # The device and the number of a file: equal for all names of one file, through links and in either case of letters.
@@ -57,9 +56,9 @@ class InputFiles:
         for path in (path for output in outputs for path in _at(output)):
             given = self._given_at(path)
             if given is not None:
-                whose = "" if str(given.path) == str(path) else f": {shown(given.path)}"
+                whose = "" if str(given.path) == str(path) else f": {given.path}"
                 raise ImageFileError(
-                    f"{shown(path)}: is one of the inputs ({given.role}{whose}), and would be overwritten or removed.",
+                    f"{path}: is one of the inputs ({given.role}{whose}), and would be overwritten or removed.",
                     remedy=remedy,
                 )
 

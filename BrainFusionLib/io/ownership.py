@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from BrainFusionLib.errors import ImageFileError, Remedy
-from BrainFusionLib.io.reading import read_record_bytes, shown
+from BrainFusionLib.io.reading import read_record_bytes
 
 # What a result has besides single files.
 DICOM = "dicom"
@@ -61,7 +61,7 @@ def refuse_to_replace_others(folder: Path, names: Iterable[str]) -> None:
     for name in sorted(names - set(FOLDERS)):
         if is_own_folder(folder / name):
             raise ImageFileError(
-                f"{shown(folder / name)}: cannot be replaced (it is a folder). Remove it first.",
+                f"{folder / name}: cannot be replaced (it is a folder). Remove it first.",
                 remedy=Remedy.OTHER_OUTPUT_FOLDER,
             )
     folders = names & set(FOLDERS)
@@ -74,9 +74,9 @@ def refuse_to_replace_others(folder: Path, names: Iterable[str]) -> None:
     for name in sorted(found - ours):
         if not _looks_like_ours(folder / name):
             damaged = [path.name for path in records if path.name != name and _is_damaged(path)]
-            why = f" ({shown(damaged[0])} is damaged, and may have named it)" if damaged else ""
+            why = f" ({damaged[0]} is damaged, and may have named it)" if damaged else ""
             raise ImageFileError(
-                f"{shown(folder / name)}: was there before, and no result of BrainFusion names it{why}. Move it "
+                f"{folder / name}: was there before, and no result of BrainFusion names it{why}. Move it "
                 "elsewhere, or delete it.",
                 remedy=Remedy.OTHER_OUTPUT_FOLDER,
             )
@@ -101,7 +101,7 @@ def _is_plain(name: str) -> bool:
 def not_a_folder(place: Path) -> ImageFileError:
     """Return the error where a folder is to be replaced."""
     return ImageFileError(
-        f"{shown(place)}: cannot be replaced (it is a link or a file, not a folder). Remove it first.",
+        f"{place}: cannot be replaced (it is a link or a file, not a folder). Remove it first.",
         remedy=Remedy.OTHER_OUTPUT_FOLDER,
     )
 

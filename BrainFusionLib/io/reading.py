@@ -35,11 +35,6 @@ _REMEDIES = {
 }
 
 
-def shown(path: Path | str) -> str:
-    """Return a path, or a text with one, so that it can be printed: bytes of a name that are not UTF-8 are replaced."""
-    return os.fsencode(path).decode("utf-8", "replace")
-
-
 def at_home(name: str) -> Path:
     """Return the path of a name in a table or in settings, where ``~`` is the user's home, as in a shell."""
     try:
@@ -101,46 +96,41 @@ def naming(path: Path) -> Iterator[None]:
     GeometryError
         For a geometry error, with the file's name put before its message.
     """
-    name = shown(path)
     try:
         yield
     except GeometryError as error:
-        raise GeometryError(f"{name}: {shown(error.problem)}", remedy=error.remedy, details=error.details) from error
-    except BrainFusionError as error:
-        error.problem = shown(error.problem)
+        raise GeometryError(f"{path}: {error.problem}", remedy=error.remedy, details=error.details) from error
+    except BrainFusionError:
         raise
     except FileNotFoundError as error:
         if path.is_symlink():
-            raise ImageFileError(f"{name}: is a broken link. {_for_link(path)}") from error
+            raise ImageFileError(f"{path}: is a broken link. {_for_link(path)}") from error
         if exists(path.with_name(placeholder_of(path.name))):
-            raise ImageFileError(f"{name}: {NOT_DOWNLOADED}") from error
+            raise ImageFileError(f"{path}: {NOT_DOWNLOADED}") from error
         odd = "" if is_utf8(path) else ", which is not UTF-8"
-        raise ImageFileError(f"{name}: there is no such file or folder. Check the name{odd}.") from error
+        raise ImageFileError(f"{path}: there is no such file or folder. Check the name{odd}.") from error
     except PermissionError as error:
         raise ImageFileError(
-            f"{name}: cannot be read for lack of permission. Ask its owner for it, or copy the file elsewhere."
+            f"{path}: cannot be read for lack of permission. Ask its owner for it, or copy the file elsewhere."
         ) from error
     except (EOFError, zlib.error) as error:
         raise ImageFileError(
-            f"{name}: its compressed data are damaged or cut short ({_unnamed(error, path)}). {COPY_AGAIN}"
+            f"{path}: its compressed data are damaged or cut short ({_unnamed(error, path)}). {COPY_AGAIN}"
         ) from error
     except OSError as error:
         remedy = _REMEDIES.get(error.errno or 0, COPY_AGAIN)
-        raise ImageFileError(f"{name}: cannot be read ({error.strerror or _unnamed(error, path)}). {remedy}") from error
+        raise ImageFileError(f"{path}: cannot be read ({error.strerror or _unnamed(error, path)}). {remedy}") from error
     except MemoryError as error:
-        raise ImageFileError(f"{name}: does not fit into memory. Crop it or read it on a larger machine.") from error
+        raise ImageFileError(f"{path}: does not fit into memory. Crop it or read it on a larger machine.") from error
     except (ValueError, OverflowError) as error:
-        raise ImageFileError(f"{name}: its header is damaged ({_unnamed(error, path)}). {SAVE_OR_COPY}") from error
+        raise ImageFileError(f"{path}: its header is damaged ({_unnamed(error, path)}). {SAVE_OR_COPY}") from error
     except RuntimeError as error:  # how every fault inside ITK comes out
-        raise ImageFileError(f"{name}: cannot be read ({last_line(error)}). {COPY_AGAIN}") from error
+        raise ImageFileError(f"{path}: cannot be read ({last_line(error)}). {COPY_AGAIN}") from error
 
 
 def _unnamed(error: Exception, path: Path) -> str:
     """Return what an error of another library says, without the path that the message begins with already."""
-    text = shown(str(error))
-    for name in (repr(str(path)), str(path)):
-        text = text.replace(shown(name), "it")
-    return text
+    return str(error).replace(repr(str(path)), "it").replace(str(path), "it")
 
 
 def last_line(error: Exception) -> str:
@@ -173,7 +163,7 @@ def refuse_irregular(path: Path) -> None:
         There is none.
     """
     if not stat.S_ISREG(path.stat().st_mode):
-        raise ImageFileError(f"{shown(path)}: is not a file but a folder, pipe, device or socket. Give a file.")
+        raise ImageFileError(f"{path}: is not a file but a folder, pipe, device or socket. Give a file.")
 
 
 def read_record_bytes(path: Path) -> bytes:
@@ -189,7 +179,7 @@ def read_record_bytes(path: Path) -> bytes:
     with open_regular(path) as stream:
         content = stream.read(MOST_RECORD_BYTES + 1)
     if len(content) > MOST_RECORD_BYTES:
-        raise ImageFileError(f"{shown(path)}: is larger than {MOST_RECORD_BYTES >> 20} MB. Give another file.")
+        raise ImageFileError(f"{path}: is larger than {MOST_RECORD_BYTES >> 20} MB. Give another file.")
     return content
 
 
@@ -216,7 +206,7 @@ def refuse_undecodable(path: Path) -> None:
         The name is not UTF-8.
     """
     if not is_utf8(path):
-        raise ImageFileError(f"{shown(path)}: this name is not UTF-8. Rename it, then try again.")
+        raise ImageFileError(f"{path}: this name is not UTF-8. Rename it, then try again.")
 
 
 # What files of other kinds begin with that people have under the name of an image.

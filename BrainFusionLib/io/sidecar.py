@@ -10,16 +10,12 @@ import stat
 from pathlib import Path
 from typing import TypeAlias
 
-import numpy as np
-
 from BrainFusionLib.acquisition import Acquisition, CtAcquisition, MriAcquisition
 from BrainFusionLib.geometry import Grid
 from BrainFusionLib.io import header_values as values
 
 # dcm2niix writes some kB.
 LONGEST_SIDECAR = 1 << 20
-_LIMITS_MM = (0.01, 50.0)
-_FARTHEST_MM = 500.0
 _ONLY_MRI = ("MagneticFieldStrength", "ImagingFrequency", "MRAcquisitionType", "EchoTime", "ScanningSequence")
 _ONLY_CT = ("ConvolutionKernel", "XRayExposure", "XRayTubeCurrent", "KVP")
 
@@ -95,7 +91,6 @@ def _mri(content: Fields, grid: Grid, in_scanner_space: bool) -> MriAcquisition:
         axis = "j" if phase == "i" else "i"
     sequences = _words(content, "ScanningSequence")
     options = _words(content, "ScanOptions")
-    away = values.number(float(np.linalg.norm(grid.centre_lps_mm)), 0, _FARTHEST_MM)
     return MriAcquisition(
         vendor=maker,
         distortion_correction=values.correction(kinds, maker) if maker == "Siemens" else None,
@@ -104,14 +99,14 @@ def _mri(content: Fields, grid: Grid, in_scanner_space: bool) -> MriAcquisition:
         acquired_pixel_mm=_acquired_pixel_mm(content, grid, axis),
         readout_axis=axis,
         volumetric={"3D": True, "2D": False}.get(_text(content, "MRAcquisitionType")),
-        slice_thickness_mm=values.number(content.get("SliceThickness"), *_LIMITS_MM),
+        slice_thickness_mm=values.of_slices_mm(content.get("SliceThickness")),
         slice_spacing_mm=_slice_spacing_mm(content, grid),
         echo_planar="EP" in sequences if sequences else None,
         fat_suppressed=bool({"FS", "SFS"} & set(options)) if options else None,
         contrast_agent=_has_contrast_agent(content),
         water_fat_shift_px=values.number(content.get("WaterFatShift"), 0.01, 100),
         normalised=values.is_normalised(kinds, maker),
-        isocentre_mm=away if in_scanner_space and maker in ("Siemens", "GE") else None,
+        isocentre_mm=values.from_isocentre_mm(grid.centre_lps_mm, maker) if in_scanner_space else None,
         day=_day(content),
     )
 
@@ -124,7 +119,7 @@ def _ct(content: Fields, grid: Grid) -> CtAcquisition:
         cone_beam=values.is_cone_beam(model),
         kernel=values.short_name(_text(content, "ConvolutionKernel")),
         kvp=values.number(content.get("KVP"), 10, 500),
-        slice_thickness_mm=values.number(content.get("SliceThickness"), *_LIMITS_MM),
+        slice_thickness_mm=values.of_slices_mm(content.get("SliceThickness")),
         slice_spacing_mm=_slice_spacing_mm(content, grid),
         reconstruction_diameter_mm=values.number(content.get("ReconstructionDiameter"), 10, 2000),
         tilt_deg=values.number(content.get("GantryTilt", content.get("GantryDetectorTilt")), -60, 60),
@@ -149,8 +144,8 @@ def _words(content: Fields, name: str) -> list[str]:
 
 def _slice_spacing_mm(content: Fields, grid: Grid) -> float | None:
     """Return the header's distance of slices: the file's may have been resampled, and its slices reordered."""
-    said = values.number(content.get("SpacingBetweenSlices"), *_LIMITS_MM)
-    return said if said is not None else values.number(grid.spacing_ijk_mm[2], *_LIMITS_MM)
+    said = values.of_slices_mm(content.get("SpacingBetweenSlices"))
+    return said if said is not None else values.of_slices_mm(grid.spacing_ijk_mm[2])
 
 
 def _acquired_pixel_mm(content: Fields, grid: Grid, axis: str | None) -> float | None:

@@ -127,7 +127,7 @@ def axes_of(orientation: FloatArray, positions_lps_mm: FloatArray) -> tuple[Floa
             f"the directions of its rows and columns (Image Orientation) are not perpendicular unit vectors, by "
             f"{off:.2g}: more than rounding explains. Export the original series again, or choose another one."
         )
-    axes = orthonormalised(np.column_stack([row, column, np.cross(row, column)]), tolerance=np.inf)
+    axes = written_axes(orientation)
     if not half:
         return axes, []
     error = np.sqrt(6) * half
@@ -143,6 +143,12 @@ def axes_of(orientation: FloatArray, positions_lps_mm: FloatArray) -> tuple[Floa
         f"the header gives the directions of rows and columns (Image Orientation) with {digits} digits only: the "
         f"volume may be turned by up to {np.degrees(error):.2g} degrees."
     ]
+
+
+def written_axes(orientation: FloatArray) -> FloatArray:
+    """Return the unit directions of i, j and the normal (columns) as the header gives them, if rounded, made square."""
+    row, column = orientation[:3], orientation[3:]
+    return orthonormalised(np.column_stack([row, column, np.cross(row, column)]), tolerance=np.inf)
 
 
 def _check_heights(heights: FloatArray) -> None:

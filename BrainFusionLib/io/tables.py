@@ -9,6 +9,8 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from BrainFusionLib.printable import shown_lines
+
 Cell = str | int | float | None
 """What a cell may hold; ``None`` is written as an empty cell."""
 SAVE_AS_UTF8 = "save the table as UTF-8 (Excel: CSV UTF-8)"
@@ -80,7 +82,8 @@ def format_csv(
     writer = csv.DictWriter(text, columns, delimiter=delimiter, lineterminator="\n", restval="")
     if header:
         writer.writeheader()
-    writer.writerows(rows)
+    for row in rows:
+        writer.writerow({name: shown_lines(cell) if isinstance(cell, str) else cell for name, cell in row.items()})
     return text.getvalue()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,8 +16,8 @@ import numpy as np
 
 from BrainFusionLib.errors import ImageFileError
 from BrainFusionLib.io.leftovers import temporary_beside
-from BrainFusionLib.io.reading import shown
 from BrainFusionLib.io.suffixes import suffix_of
+from BrainFusionLib.printable import shown_json
 from BrainFusionLib.stopping import half_written
 
 
@@ -60,6 +61,42 @@ def atomic_output(path: str | os.PathLike[str]) -> Iterator[Path]:
         ) from error
 
 
+def move(source: Path, target: Path) -> None:
+    """Put a file, or a folder where there is none yet, under another name; whole or not at all.
+
+    Raises
+    ------
+    OSError
+        It cannot be moved.
+    """
+    try:
+        source.replace(target)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        # Another disk is mounted there: copied beside the target first, so that it is never half there.
+        copy = temporary_beside(target)
+        with half_written(copy):
+            try:
+                if source.is_dir():
+                    shutil.copytree(source, copy)
+                else:
+                    shutil.copy2(source, copy)
+                copy.replace(target)
+            except BaseException:
+                remove(copy)
+                raise
+        remove(source)
+
+
+def remove(path: Path) -> None:
+    """Remove a file or a folder with all that is in it, if it is there; of a link, the link."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
 def _mode_of(path: Path) -> int | None:
     """Return who may do what with a file that is to be replaced; ``None`` if there is none.
 
@@ -73,7 +110,7 @@ def _mode_of(path: Path) -> int | None:
     except FileNotFoundError:
         return None
     if not stat.S_ISREG(mode):
-        raise ImageFileError(f"{shown(path)}: is a pipe, device or socket, not a file. Choose the name of a file.")
+        raise ImageFileError(f"{path}: is a pipe, device or socket, not a file. Choose the name of a file.")
     return stat.S_IMODE(mode)
 
 
@@ -114,7 +151,7 @@ def write_json(data: Any, path: str | os.PathLike[str]) -> None:
         See `atomic_output`.
     """
     try:
-        text = json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False, default=_plain)
+        text = shown_json(json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False, default=_plain))
     except ValueError as error:
         raise ValueError(
             f"{path}: cannot be written, because a value in it is NaN or infinite, which JSON cannot hold. "

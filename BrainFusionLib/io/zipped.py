@@ -17,7 +17,8 @@ from typing import IO
 from BrainFusionLib.errors import BrainFusionError, ImageFileError
 from BrainFusionLib.io.budget import memory_bytes
 from BrainFusionLib.io.leftovers import remove_leftovers, temporary_beside
-from BrainFusionLib.io.reading import COPY_AGAIN, OTHER_FILE, naming, refuse_irregular, shown
+from BrainFusionLib.io.reading import COPY_AGAIN, OTHER_FILE, naming, refuse_irregular
+from BrainFusionLib.printable import shown
 from BrainFusionLib.stopping import half_written
 
 ZIP_SUFFIXES = (".zip",)
@@ -61,7 +62,7 @@ def unpacked(path: Path) -> Iterator[Path]:
                 _unpack(path, folder)
             yield folder
         except BrainFusionError as error:
-            error.problem = _said_of_zip(error.problem.replace(str(folder), shown(path)))
+            error.problem = _said_of_zip(error.problem.replace(shown(folder), shown(path)))
             raise
         finally:
             shutil.rmtree(folder, ignore_errors=True)

@@ -15,6 +15,7 @@ from pathlib import Path
 from string import Template
 from typing import TYPE_CHECKING, TypeAlias
 
+from BrainFusionLib.printable import shown_lines
 from BrainFusionLib.report.palette import DARK, LIGHT, PICTURE, declarations
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ def _html(part: Part) -> str:
     if isinstance(part, Html):
         return part
     if isinstance(part, (str, int, float)):
-        return html.escape(str(part))
+        return html.escape(shown_lines(str(part)))
     return "".join(_html(piece) for piece in part)
 
 

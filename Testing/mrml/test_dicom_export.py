@@ -58,7 +58,7 @@ def series_on_disk(folder, volume, kind):
     grid = volume.grid
     positions = np.array([apply_affine(grid.lps_from_ijk, (0, 0, k)) for k in range(grid.size_ijk[2])])
     to_centre = grid.direction @ ((np.array([*grid.size_ijk[:2], 1]) - 1) / 2 * grid.spacing_ijk_mm)
-    headers = DicomHeaders(first, (Instance("1.2", "1.3", positions),), grid.direction, to_centre)
+    headers = DicomHeaders(first, (Instance("1.2", "1.3", positions),), grid.direction, grid.direction, to_centre)
     return write_dicom_series(volume, folder, headers, kind)
 
 

@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -14,7 +15,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from benchmarks.cohort import dask_cluster, free_address
+from benchmarks.cohort import dask_cluster
 from BrainFusionLib import cli
 from BrainFusionLib.cohort import memory, read_manifest, run_cohort, running
 from BrainFusionLib.cohort.one_case import SEAL
@@ -421,5 +422,8 @@ def test_case_on_dask_stops_when_its_run_is_gone(tmp_path, monkeypatch):
 def test_unreachable_scheduler_is_an_error(cohort, tmp_path, monkeypatch):
     monkeypatch.setattr(running, "SCHEDULER_ANSWERS_S", 0.5)
     pytest.importorskip("distributed", reason="distributed is not installed: pip install 'brainfusion[cohort]'")
-    with pytest.raises(SettingsError, match="no Dask scheduler answers at this address"):
-        run_cohort(read_manifest(cohort)[0], tmp_path, QUICK, scheduler=free_address())
+    with socket.socket() as silent:  # bound, and nobody listens
+        silent.bind(("127.0.0.1", 0))
+        address = f"tcp://127.0.0.1:{silent.getsockname()[1]}"
+        with pytest.raises(SettingsError, match="no Dask scheduler answers at this address"):
+            run_cohort(read_manifest(cohort)[0], tmp_path, QUICK, scheduler=address)

@@ -12,7 +12,6 @@ import logging
 import os
 import resource
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -132,13 +131,6 @@ def throughput(folder: Path) -> list[tuple[str, float, float | None, list[Row]]]
     return found
 
 
-def free_address() -> str:
-    """Return an address on this machine at which nobody answers."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return f"tcp://127.0.0.1:{free.getsockname()[1]}"
-
-
 @contextmanager
 def dask_cluster(workers: int) -> Iterator[tuple[str, list[subprocess.Popen[bytes]]]]:
     """Run a Dask scheduler and so many workers as docs/cohorts.md says; give the scheduler's address and the workers.
@@ -147,24 +139,44 @@ def dask_cluster(workers: int) -> Iterator[tuple[str, list[subprocess.Popen[byte
     """
     from distributed import Client
 
-    address = free_address()
-    dask = [sys.executable, "-m", "distributed.cli.dask_scheduler", "--host", address, "--no-dashboard"]
-    worker = [sys.executable, "-m", "distributed.cli.dask_worker", address, "--nthreads", "1", "--no-dashboard"]
-    processes = [
-        subprocess.Popen(
-            command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
-        )
-        for command in (dask, *[worker] * workers)
-    ]
-    try:
-        with Client(address, timeout=60) as client:
-            client.wait_for_workers(workers, timeout=60)
-        yield address, processes[1:]
-    finally:
-        for process in processes:
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+    with tempfile.TemporaryDirectory() as folder:
+        # The scheduler chooses its port itself: one that is looked for here may be another program's by then.
+        told = Path(folder, "scheduler.json")
+        dask = [sys.executable, "-m", "distributed.cli.dask_scheduler", "--host", "127.0.0.1", "--port", "0"]
+        worker = [sys.executable, "-m", "distributed.cli.dask_worker", "--nthreads", "1"]
+        processes = [
+            subprocess.Popen(
+                [*command, "--scheduler-file", told, "--no-dashboard"],
+                cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+            )
+            for command in (dask, *[worker] * workers)
+        ]  # fmt: skip
+        try:
+            address = _address_in(told, processes[0])
+            with Client(address, timeout=60) as client:
+                client.wait_for_workers(workers, timeout=60)
+            yield address, processes[1:]
+        finally:
+            for process in processes:
+                with suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+
+
+def _address_in(told: Path, scheduler: subprocess.Popen[bytes]) -> str:
+    """Wait until a scheduler has written the file that names its address, and return that.
+
+    Raises
+    ------
+    BrainFusionError
+        It ended before, or takes longer than a minute.
+    """
+    end = time.monotonic() + 60
+    while scheduler.poll() is None and time.monotonic() < end:
+        with suppress(OSError, ValueError):  # it is not there yet, or half of it
+            return str(json.loads(told.read_text(encoding="utf-8"))["address"])
+        time.sleep(0.02)
+    raise BrainFusionError("A Dask scheduler was to be started for the trial, but it gave no address. Try again.")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -429,5 +429,8 @@ def free_address() -> str:
 def test_unreachable_scheduler_is_an_error(cohort, tmp_path, monkeypatch):
     monkeypatch.setattr(running, "SCHEDULER_ANSWERS_S", 0.5)
     pytest.importorskip("distributed", reason="distributed is not installed: pip install 'brainfusion[cohort]'")
-    with pytest.raises(SettingsError, match="no Dask scheduler answers at this address"):
-        run_cohort(read_manifest(cohort)[0], tmp_path, QUICK, scheduler=free_address())
+    with socket.socket() as silent:  # bound, and nobody listens
+        silent.bind(("127.0.0.1", 0))
+        address = f"tcp://127.0.0.1:{silent.getsockname()[1]}"
+        with pytest.raises(SettingsError, match="no Dask scheduler answers at this address"):
+            run_cohort(read_manifest(cohort)[0], tmp_path, QUICK, scheduler=address)

@@ -11,6 +11,7 @@ verdict it is saved with the scene, and is void while any of these is another on
 
 import json
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import slicer
 from slicer.i18n import tr as _
@@ -79,8 +80,11 @@ def stored_on(fused: slicer.vtkMRMLNode | None) -> tuple[SceneDecision, ...]:
 
 def _read(node, name, kind):
     text = node.GetAttribute(name)
-    if not text:
-        return None
+    return _value_in(text, kind) if text else None
+
+
+@lru_cache(maxsize=16)  # a record is long, and the panel reads it with every change of the scene
+def _value_in(text, kind):
     try:
         return from_document(json.loads(text), kind)
     except (ValueError, BrainFusionError):  # of another version, or broken

@@ -123,6 +123,9 @@ def _encoded(value: Any, kind: Any, path: str, voxels: MutableMapping[str, Voxel
     if isinstance(value, Path):
         return str(value)
     if isinstance(value, np.ndarray):
+        if value.dtype == np.float64 and value.ndim and np.isfinite(value).all():
+            numbers: list[Plain] = value.tolist()
+            return numbers
         return _encoded(tuple(value.tolist()) if value.ndim else value.item(), tuple, path, voxels)
     if isinstance(value, tuple | list):
         return [_encoded(item, Any, f"{path}[{n}]", voxels) for n, item in enumerate(value)]

@@ -155,8 +155,10 @@ SELECTORS, FOLLOWED = weakref.WeakSet(), weakref.WeakSet()
 
 # No closure: where nothing in Python holds a node, the garbage collector clears what is called for its events.
 def tell_selectors(caller, event):
+    scene, name = caller.GetScene(), caller.GetID()
     for selector in list(SELECTORS):
-        selector.rename(caller)
+        if selector.scene == scene and name in selector._ids:
+            selector.rename(caller)
 
 
 class NodeComboBox(QtWidgets.QWidget):
@@ -194,8 +196,6 @@ class NodeComboBox(QtWidgets.QWidget):
 
     def rename(self, node):
         """Show a node's name as it is: qMRMLSceneModel::onMRMLNodeModified."""
-        if node.GetID() not in self._ids or node.GetScene() != self.scene:
-            return
         row = self._ids.index(node.GetID())
         if self._box.itemText(row) != node.GetName():
             self._box.setItemText(row, node.GetName())
@@ -218,6 +218,7 @@ class NodeComboBox(QtWidgets.QWidget):
 
     def leaveScene(self):  # noqa: N802
         """What the destructor does; Python may collect the scene first."""
+        SELECTORS.discard(self)
         for tag in self._tags:
             self.scene.RemoveObserver(tag)
 

@@ -80,6 +80,8 @@ def loaded_module(application, layers):
         # Takes seconds; those who want it call the runner.
         patch.setattr(loaded.BrainFusionLogic, "warmUp", lambda logic: None)
         yield loaded
+        for selector in [one for one in fakes.SELECTORS if one.scene == scene]:
+            selector.leaveScene()
         markups.SetMRMLScene(None)
 
 

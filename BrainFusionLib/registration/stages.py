@@ -11,7 +11,7 @@ from BrainFusionLib.intensity.inside import FindInside
 from BrainFusionLib.progress import Cancel, Progress, stop_if
 from BrainFusionLib.registration.confidence import around, corner_distance_mm, distinct, midpoint, sampling_error_mm
 from BrainFusionLib.registration.histogram import Samples
-from BrainFusionLib.registration.inner import InnerSamples, distance_inside_mm, in_doubt, inner_share
+from BrainFusionLib.registration.inner import InnerSamples, distance_inside_mm, inner_share
 from BrainFusionLib.registration.pyramid import PreparedPair
 from BrainFusionLib.registration.refine import LADDER, climb, climb_at
 from BrainFusionLib.registration.search import COARSE, FINE, even_rotations, search
@@ -147,10 +147,9 @@ class Run:
     ) -> tuple[Poses, float | None]:
         """Return the mean of a refined pose and of the fit inside the skull, and how far they are apart, mm.
 
-        The pose is returned as it is, with ``None``, if it is exact enough, or if no inside of a skull is in view.
+        The pose is returned as it is, with ``None``, if no inside of a skull is in view.
         """
-        voxel_mm = max(heads.fixed.levels[0].grid.spacing_ijk_mm)
-        inside = find_inside() if in_doubt(sampling_mm, voxel_mm) else None
+        inside = find_inside()
         self.check()
         if inside is None:
             return pose, None
@@ -163,6 +162,7 @@ class Run:
         samples = drawn.samples(self.settings.samples // 4, self.settings.seed + 5)
         inner = self._climb_at_1_mm(pair, of_mri, samples, 0.3, 0.005)
         apart = distance_inside_mm(of_mri.matrix(centres[1]), inner.matrix(centres[1]), inside.centre_lps_mm)
+        voxel_mm = max(*heads.ct.levels[0].grid.spacing_ijk_mm, *heads.mri.levels[0].grid.spacing_ijk_mm)
         final = midpoint(of_mri, inner, inner_share(sampling_mm, apart, voxel_mm))
         self.lap("refine inside", 0.99)
         return (final.inverse(centres[1], centres[0]) if heads.ct_is_fixed else final), apart

@@ -28,7 +28,7 @@ SKULL_THICKNESS_MM = 40.0
 SKULLS_APART_MM = 1.8
 # The skull's field is a translation uncertain by up to this, where fat, of scalp and marrow, is displaced and the inner
 # table is as dark as fluid. It says nothing of a pose on which the regions of the head agree to this.
-UNCERTAIN_SKULL_MM, AGREED_MM, CERTAIN_POSE_MM = 2.5, 0.3, 0.03
+UNCERTAIN_SKULL_MM, AGREED_MM = 2.5, 0.3
 # For longer voxels, the limits of measures made in blocks of voxels grow in proportion.
 LOCAL_VOXEL_MM = 3.0
 # A given pose this far from a registered one is another pose; right ones were up to .5 mm away.
@@ -339,9 +339,7 @@ def uncontradicted_mismatch_mm(evidence: Evidence) -> float | None:
         return apart
     if found.thickest_voxel_mm > LOCAL_VOXEL_MM:  # regions read too little across thick slices
         return apart
-    inner = found.inner_apart_mm
-    if inner is None:  # a pose this certain is not fitted to the inside of the skull again
-        inner = 0.0 if found.sampling_error_mm < CERTAIN_POSE_MM else math.inf
+    inner = math.inf if found.inner_apart_mm is None else found.inner_apart_mm
     return None if fit.bias_mm < AGREED_MM and inner < 2 * AGREED_MM else apart
 
 

@@ -65,7 +65,8 @@ class Anatomy:
         """How deep each voxel of the bone lies under its surface, shape of the head; 0 outside."""
         # From the surface, which is half a voxel before the first voxel outside.
         deep = distance_mm(~np.isin(self.head.tissue_kji, BONE), self.grid) - 0.5 * self.grid.spacing_ijk_mm[0]
-        return np.maximum(deep, 0)
+        depth: VoxelArray = np.maximum(deep, 0)
+        return depth
 
     def with_tables(self, table_mm: float) -> Anatomy:
         """Return the same head with compact bone of a thickness, and marrow wherever the bone is deeper."""

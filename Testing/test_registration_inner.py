@@ -45,8 +45,8 @@ def test_moved_jaw_and_skin_do_not_pull_the_pose() -> None:
 
 def test_bright_marrow_that_is_displaced_with_the_scalp_does_not_pull_the_pose() -> None:
     """Fat that moves as one fits as sharply as before: only the distance of the two fits tells."""
-    _, error_mm = registered("bright marrow", BRIGHT_T1)
-    assert error_mm < 0.3
+    _, error_mm = registered("bright marrow", 5)
+    assert error_mm < 0.45  # .64 mm by the whole head
 
 
 @pytest.mark.parametrize("sampling_mm", [0.011, 0.02, 0.05])

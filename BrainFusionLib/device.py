@@ -5,8 +5,10 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +41,60 @@ def multiply_on_one_thread() -> None:
     two, a fusion takes 1.0 to 2.3 times as many CPU seconds, depending on what else runs, and is not faster.
     """
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+
+# What OpenBLAS calls the functions that read and set its number of threads: in numpy's wheels, and elsewhere.
+_OPENBLAS = [f"{start}openblas_{{}}_num_threads{end}" for start in ("scipy_", "") for end in ("64_", "")]
+_products_lock, _products_blocks, _products_before = threading.Lock(), 0, 0
+
+
+@contextmanager
+def products_on_one_thread() -> Iterator[None]:
+    """Let matrix products of numpy use one thread here, whatever the process or the user chose; restore it afterwards.
+
+    On some processors the last digits of a product depend on the number of threads, and so would a verdict on where it
+    is computed. The number is one for the whole process: of blocks that overlap, the last one restores it. Other
+    libraries than OpenBLAS are left as they are.
+    """
+    global _products_blocks, _products_before
+    functions = _openblas()
+    if functions is None:
+        yield
+        return
+    get, set_to = functions
+    with _products_lock:
+        if _products_blocks == 0:
+            _products_before = get()
+        _products_blocks += 1
+        set_to(1)
+    try:
+        yield
+    finally:
+        with _products_lock:
+            _products_blocks -= 1
+            if _products_blocks == 0:
+                set_to(_products_before)
+
+
+def _openblas() -> tuple[Callable[[], int], Callable[[int], None]] | None:
+    """Return what reads and sets the number of threads of numpy's OpenBLAS; ``None`` without it, or without numpy."""
+    linear_algebra = getattr(sys.modules.get("numpy.linalg._umath_linalg"), "__file__", None)
+    return None if linear_algebra is None else _openblas_of(linear_algebra)
+
+
+@lru_cache(maxsize=1)
+def _openblas_of(linear_algebra: str) -> tuple[Callable[[], int], Callable[[int], None]] | None:
+    # Its own library, and with it those that it is linked to, but on Windows.
+    places = [linear_algebra]
+    if sys.platform == "win32":
+        places += map(str, Path(linear_algebra).parents[2].glob("numpy.libs/*openblas*.dll"))
+    for place in places:
+        with suppress(OSError):
+            library = ctypes.CDLL(place)
+            for name in _OPENBLAS:
+                with suppress(AttributeError):
+                    return getattr(library, name.format("get")), getattr(library, name.format("set"))
+    return None
 
 
 def give_memory_back() -> None:
@@ -154,7 +210,8 @@ def threads() -> int:
 def use_threads(count: int | None) -> Iterator[None]:
     """Use `count` CPU threads here, in SimpleITK and torch, too, if they are loaded; restore the numbers afterwards.
 
-    ``None`` changes nothing at the start; numbers that the block changes are still restored.
+    ``None`` changes nothing at the start; numbers that the block changes are still restored. Matrix products of numpy
+    use one thread (`products_on_one_thread`).
     """
     global _count, _of_new_itk
     before, torch, sitk = _count, sys.modules.get("torch"), sys.modules.get("SimpleITK")
@@ -167,7 +224,8 @@ def use_threads(count: int | None) -> Iterator[None]:
         if torch is not None:
             torch.set_num_threads(count)
     try:
-        yield
+        with products_on_one_thread():
+            yield
     finally:
         _count = before
         if sitk is None and _of_new_itk is not None:

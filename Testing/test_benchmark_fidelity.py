@@ -23,7 +23,7 @@ def test_coarse_phantom_reaches_all_aims(tmp_path, monkeypatch):
     monkeypatch.setattr(run, "RULES", (FusionSettings.rule, "wavelet"))
     monkeypatch.setattr(run, "DIAMETERS_MM", (6.0,))
     monkeypatch.setattr(run, "CONTRASTS", (0.1,))
-    monkeypatch.setattr(run, "EVERY", 24)
+    monkeypatch.setattr(run, "EVERY", 48)
     assert main(["--phantoms", "1", "--spacing", "3", "-o", str(tmp_path)]) == 0
     figures = json.loads((tmp_path / "figures.json").read_text())["phantom1"]
     for name, (aim, least) in AIMS.items():

@@ -50,7 +50,7 @@ def test_colours_of_records_are_those_of_their_evidence(rows):
 
 
 def test_pair_without_a_pose_is_refused():
-    case = make_case("N3", 1, phantom_head(0, 3.0), spacing_mm=3.0)
+    case = make_case("N3", 1, phantom_head(0, 4.0), spacing_mm=4.0)
     (row,) = verdict.measured(case, RegistrationSettings.preset("fast"), given_seed=1)
     assert list(row) == ["refused"]
     assert verdict.check_given(case, case.transform) is REFUSED

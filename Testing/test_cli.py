@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,6 +30,7 @@ from BrainFusionLib.phantom import PhantomPair, make_pair
 from BrainFusionLib.settings import RegistrationSettings
 from BrainFusionLib.transform import AffineTransform
 from BrainFusionLib.volume import Volume
+from Testing import remembered
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -46,6 +48,15 @@ def inputs(pair: PhantomPair, tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_volume(pair.mri, folder / "mri.nii.gz")
     write_transform(pair.transform, folder / "true.tfm")
     return folder
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _computed_once() -> Iterator[None]:
+    """Most tests are about files: what runs in this process is computed once for all of them."""
+    with pytest.MonkeyPatch.context() as patch:
+        for command in ("fuse", "register"):
+            patch.setattr(f"BrainFusionLib.cli.{command}.run", remembered.run)
+        yield
 
 
 def fuse_unregistered(inputs: Path, output: Path, *options: str) -> int:
@@ -586,11 +597,12 @@ def test_output_without_write_permission_is_an_error(inputs: Path, capsys: pytes
 
 
 def test_two_series_are_listed_and_series_chooses(
-    pair: PhantomPair, inputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    inputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = tmp_path / "dicom"
     folder.mkdir()
-    for number, volume in ((3, pair.ct), (7, pair.mri)):
+    small = make_pair(3, spacing_mm=12.0)
+    for number, volume in ((3, small.ct), (7, small.mri)):
         write_dicom_series(folder, volume, number)
     ct, mri = str(inputs / "ct.nii.gz"), str(folder)
     assert cli.main(["fuse", ct, mri, "-o", str(tmp_path / "out"), "--no-register"]) == 2
@@ -626,7 +638,8 @@ def write_dicom_series(folder: Path, volume: Volume, number: int) -> None:
         image.SeriesDescription = f"series {number}"
         image.ImagePositionPatient = list((volume.grid.lps_from_ijk @ [0, 0, k, 1])[:3].round(6))
         image.ImageOrientationPatient = [1, 0, 0, 0, 1, 0]
-        image.PixelSpacing, image.SliceThickness = [3.0, 3.0], 3.0
+        i, j, thick = volume.grid.spacing_ijk_mm
+        image.PixelSpacing, image.SliceThickness = [j, i], thick
         image.Rows, image.Columns = pixels.shape
         image.SamplesPerPixel, image.PhotometricInterpretation = 1, "MONOCHROME2"
         image.BitsAllocated, image.BitsStored, image.HighBit, image.PixelRepresentation = 16, 16, 15, 1

@@ -1,6 +1,7 @@
 """Memory that a process frees stays with it where it was asked for, and goes back where that was asked for."""
 
 import os
+import platform
 import subprocess
 import sys
 from pathlib import Path
@@ -87,6 +88,63 @@ def test_threads_are_used_inside_and_restored_afterwards():
         assert counts() == before
         torch.set_num_threads(before[0] + 1)
     assert counts() == before
+
+
+@pytest.fixture
+def products():
+    """What reads and sets the number of threads for matrix products, which is 3 before the test."""
+    if device._openblas() is None:
+        pytest.skip("numpy without OpenBLAS")
+    get, set_to = device._openblas()
+    before = get()
+    set_to(3)
+    yield get
+    set_to(before)
+
+
+def test_matrix_products_use_one_thread_whatever_the_process_and_the_user_chose(products):
+    """The last digits of a product depend on that number, and a verdict must not."""
+    assert products() == 3
+    with device.use_threads(2):
+        assert products() == 1
+    assert products() == 3
+
+
+def test_the_last_of_two_cases_at_once_restores_the_threads_of_products(products):
+    first, second = device.use_threads(1), device.use_threads(2)
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    assert products() == 1
+    second.__exit__(None, None, None)
+    assert products() == 3
+
+
+SHIFT = """
+import numpy as np
+from BrainFusionLib import device
+from BrainFusionLib.case import Inputs, Request, Source, run
+from BrainFusionLib.phantom import make_pair
+from BrainFusionLib.settings import Settings
+pair = make_pair(3, spacing_mm=4.0)
+get, set_to = device._openblas()
+for count in (1, 2):
+    set_to(count)
+    request = Request(Source("CT"), Source("MRI"), settings=Settings(device="cpu"), given=pair.transform, fuse=False)
+    shift = run(request, Inputs(pair.ct, pair.mri)).evidence.brain_shift
+    print(shift.p95_mm.hex(), shift.noise_mm.hex(), shift.shifts_mm.tobytes().hex())
+"""
+
+
+@pytest.mark.skipif(platform.machine().lower() not in ("x86_64", "amd64"), reason="names a kernel of OpenBLAS")
+def test_evidence_is_the_same_to_the_last_bit_on_any_number_of_threads():
+    if device._openblas() is None:
+        pytest.skip("numpy without OpenBLAS")
+    environment = {**os.environ, "OPENBLAS_CORETYPE": "Haswell"}  # whose products depend on it
+    code = [sys.executable, "-c", SHIFT]
+    done = subprocess.run(code, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
+    one, two = done.stdout.splitlines()
+    assert one == two
 
 
 def test_itk_that_is_loaded_late_uses_the_threads_too_and_gets_its_own_back():

@@ -231,9 +231,9 @@ class AffineTransform(_Linear):
         """Describe the movement and scaling of the CT onto the MRI; the shift is that of a point of the MRI."""
         percent = 100 * (self.scales - 1)
         if self.kind == "similarity":
-            stretch = f"scaled by {percent.mean():+.2f} %"
+            stretch = f"scaled by {percent.mean():+z.2f} %"
         else:
-            each = ", ".join(f"{p:+.2f} % {name}" for p, name in zip(percent, AXIS_NAMES, strict=True))
+            each = ", ".join(f"{p:+z.2f} % {name}" for p, name in zip(percent, AXIS_NAMES, strict=True))
             shear = self.shear_deg
             stretch = f"scaled by {each}, " + (
                 f"sheared by up to {shear:.2f} degrees" if shear >= 0.005 else "not sheared"

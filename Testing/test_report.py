@@ -15,7 +15,7 @@ from BrainFusionLib.case import Result, Source
 from BrainFusionLib.errors import GeometryError
 from BrainFusionLib.evidence import BrainShift, Inside, LocalFit, PoseEvidence, SkullFit
 from BrainFusionLib.geometry import RAS_FROM_LPS, Grid, anatomical_axes, rotation_matrix
-from BrainFusionLib.quantities import interval, length, number, position
+from BrainFusionLib.quantities import interval, length, number, position, quantity
 from BrainFusionLib.report import pictures, report_html, write_pictures, write_report
 from BrainFusionLib.report.facts import _NAMED, quality_facts
 from BrainFusionLib.report.headers import acquisition_facts
@@ -462,6 +462,14 @@ def test_numbers_have_no_exponents():
         "7",
     ]
     assert number(True) == "yes"
+
+
+def test_what_is_rounding_is_shown_as_0_without_a_sign():
+    assert quantity(-1.64e-6, "nats a voxel") == "0 nats a voxel"
+    assert quantity(0.0356, "NMI") == "0.0356 NMI"
+    assert quantity(-0.2604, "nats") == "−0.26 nats"
+    assert quantity(0.000181, "HU") == "0 HU"
+    assert quantity(-0.001, "mm") == "0 mm"
 
 
 def test_position_is_written_as_in_slicer():

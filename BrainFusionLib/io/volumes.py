@@ -62,7 +62,7 @@ def _without_nan(volume: Volume) -> Volume:
     if not finite.size:
         return volume  # refused as content
     lowest = float(finite.min())
-    note = f"{int(is_nan.sum())} voxels are not numbers (NaN): taken for outside, with the lowest value ({lowest:g})."
+    note = f"{int(is_nan.sum())} voxels are not numbers (NaN): taken for outside, with the lowest value ({lowest:zg})."
     array = np.where(is_nan, np.float32(lowest), volume.array_kji)
     return volume.with_array(array, notes=(*volume.notes, note))
 

@@ -24,9 +24,10 @@ from BrainFusionLib.evidence import (
     Scale,
     SkullFit,
 )
+from BrainFusionLib.verdict import displaced
 from BrainFusionLib.verdict.criterion import Criterion
 from BrainFusionLib.verdict.expected import FEATURES, bound_mm, calibration, expected_error_mm
-from BrainFusionLib.verdict.judge import SENTENCES, Verdict, judge, refusal
+from BrainFusionLib.verdict.judge import CALIBRATION, SENTENCES, Verdict, judge, refusal
 from BrainFusionLib.verdict.measures import words_of_signs
 from BrainFusionLib.verdict.table import CRITERIA
 
@@ -475,7 +476,25 @@ def test_a_displaced_brain_in_an_mri_far_from_the_isocentre_may_be_distorted(awa
     assert {finding.code for finding in found} & {"brain_shift", "part_displaced"} == {code}
 
 
-@pytest.mark.parametrize(("nats", "words"), [(0.1, "below about 4 mm"), (0.04, "below about 6 mm")])
+def test_reminder_findings_and_page_name_the_same_sizes_that_may_be_missed():
+    assert f"shifts of the brain below about {displaced.MISSED_SHIFT_MM} mm" in CALIBRATION
+    assert f"distortion of the MRI below about {displaced.MISSED_DISTORTION_MM} mm" in CALIBRATION
+    coarse = Distortion(0.1, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1, voxel_mm=3.0)
+    (said,) = (f.text for f in judged(distortion=coarse).findings if f.code == "distortion_not_judged")
+    assert f"by about {displaced.MISSED_DISTORTION_MM} mm may be missed" in said
+    page = (Path(__file__).parents[1] / "docs" / "verdict.md").read_text(encoding="utf-8")
+    cannot_see = page[page.index("## What it cannot see") :]
+    assert f"contrast in common | {displaced.MISSED_SHIFT_MM} |" in cannot_see
+    assert "brain shift below" not in cannot_see
+
+
+@pytest.mark.parametrize(
+    ("nats", "words"),
+    [
+        (0.1, f"below about {displaced.MISSED_IN_LITTLE_MM} mm"),
+        (0.04, f"below about {displaced.MISSED_IN_HARDLY_ANY_MM} mm"),
+    ],
+)
 def test_the_less_is_seen_of_the_brain_the_larger_a_shift_may_be_missed(nats, words):
     shift = BrainShift(True, p95_mm=2.0, information_nats=nats, gain_nats=0.001)
     assert words in " ".join(judged(brain_shift=shift).reasons)

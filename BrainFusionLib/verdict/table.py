@@ -265,7 +265,7 @@ CRITERIA: tuple[Criterion, ...] = (
     Criterion(
         "distortion_not_judged", "scale and distortion not judged", displaced.distortion_not_judged, "at most",
         green=0.0,
-        text="{why}: a wrong scale or a distortion of the MRI by about 2 mm may be missed",
+        text="{why}: a wrong scale or a distortion of the MRI by about {missed} mm may be missed",
         words=displaced.words_of_not_judged,
     ),
     Criterion(

@@ -274,7 +274,7 @@ def test_page_shows_everything_in_the_result(page):
         "rotated by 3.0 degrees, not shifted.",
         "overlap of the heads</th><td>93.4 %",
         "distance between two refinements</th><td>0.12 mm",
-        "largest misalignment of a region</th><td>5 mm at R 10.0 P 20.0 S 30.0 mm",
+        "largest misalignment, median of neighbouring regions</th><td>5 mm at R 10.0 P 20.0 S 30.0 mm",
         "soft-tissue error of the fused volume</th><td>0.345 % of the MRI&#x27;s range",
         "a second, thorough search was needed</th><td>yes",
         "registration: search</th><td>12.25 s<",

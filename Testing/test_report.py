@@ -26,6 +26,7 @@ from BrainFusionLib.settings import FusionSettings, Settings
 from BrainFusionLib.transform import AffineTransform, RigidTransform
 from BrainFusionLib.verdict.judge import Verdict
 from BrainFusionLib.volume import Volume
+from Testing.browser import printed_pages
 from Testing.report_case import AMBER, FINDING, given, judged, result_of
 
 nibabel = pytest.importorskip("nibabel")
@@ -350,6 +351,26 @@ def test_names_of_volumes_are_not_in_the_page():
     page = report_html(result_of(fused, ct, mri), mri)
     assert "DOE" not in page
     assert "1970" not in page
+
+
+@pytest.mark.parametrize("count", [0, 6])
+def test_the_report_prints_on_two_pages(tmp_path, count):
+    result, mri = case(grid_of("LPS", (2.0, 2.0, 2.0)))
+    text = "CT and MRI match hardly better than when mirrored (by 0.01 nats, minimum 0.015): left and right, too"
+    pair = PairAcquisition(
+        CtAcquisition("Siemens", "SOMATOM", kernel="Hr60"),
+        MriAcquisition("Siemens", None, 3.0, 200.0, 1.0, "j", True, isocentre_mm=31.4),
+        days_apart=-40,
+    )
+    result = replace(
+        result,
+        verdict=replace(AMBER, findings=(replace(FINDING, text=text),) * count),
+        evidence=replace(result.evidence, acquisition=pair if count else None),
+        notes=("the gantry was tilted by 12.0 degrees: the slices were shifted onto a perpendicular grid",) * count,
+    )
+    path = tmp_path / "report.html"
+    write_report(result, mri, path)
+    assert printed_pages(path) == 2
 
 
 class Tags(HTMLParser):

@@ -50,6 +50,12 @@ def fuse(
     progress, cancel
         As `run`.
 
+    Returns
+    -------
+    Result
+        With its volumes. Beside a red verdict no error is stated: ``verdict.expected_error_mm``, ``verdict.bound_mm``
+        and ``error_map`` are ``None``; the map also where nothing local was measured.
+
     Raises
     ------
     BrainFusionError

@@ -15,8 +15,7 @@ from BrainFusionLib.geometry import FloatArray
 from BrainFusionLib.landmarks import LandmarkFit
 from BrainFusionLib.values import ByValue
 
-# Blocks not further apart than this times their distance are beside each other: those that share a face or an edge.
-# With fewer of them together, the median of their shifts is no more certain than a single one.
+# Blocks this many spacings apart are beside each other (face or edge); a median of fewer blocks is not more certain.
 BESIDE, LEAST_BESIDE = 1.5, 5
 
 
@@ -163,23 +162,17 @@ class LocalErrors(ByValue):
     def worst(self) -> tuple[FloatArray, float] | None:
         """Point (LPS mm, (3,)) and size of the largest misalignment; ``None`` if no block could be measured.
 
-        The size is that of the median shift of the block at the point and of those beside it: single blocks read some
-        millimetres in well aligned pairs, too. Where no block has enough neighbours, it is that of a single one.
+        Of the median shift of a block and those beside it: single blocks read millimetres in well aligned pairs, too.
         """
         if not len(self.lengths_mm):
             return None
         apart = np.linalg.norm(self.points_lps_mm[:, None] - self.points_lps_mm[None], axis=2)
         beside = apart <= BESIDE * self.spacing_mm
-        lengths = [
-            float(np.linalg.norm(np.median(self.shifts_mm[near], axis=0)))
-            for near in beside
-            if np.count_nonzero(near) >= LEAST_BESIDE
-        ]
-        places = np.flatnonzero(beside.sum(axis=1) >= LEAST_BESIDE)
-        if not lengths:
-            lengths, places = self.lengths_mm.tolist(), np.arange(len(self.lengths_mm))
+        enough = beside.sum(axis=1) >= LEAST_BESIDE
+        shifts = [np.median(self.shifts_mm[near], axis=0) for near in beside] if enough.any() else self.shifts_mm
+        lengths = np.linalg.norm(shifts, axis=1) * (enough if enough.any() else 1)
         worst = int(np.argmax(lengths))
-        return self.points_lps_mm[places[worst]], lengths[worst]
+        return self.points_lps_mm[worst], float(lengths[worst])
 
 
 @dataclass(frozen=True, eq=False)

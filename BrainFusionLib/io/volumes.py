@@ -8,10 +8,12 @@ from pathlib import Path
 
 import numpy as np
 
+from BrainFusionLib.arguments import checked
 from BrainFusionLib.io import formats
 from BrainFusionLib.volume import Modality, Volume
 
 
+@checked
 def read_volume(
     path: str | os.PathLike[str], *, modality: Modality | None = None, series: str | int | None = None
 ) -> Volume:
@@ -67,6 +69,7 @@ def _without_nan(volume: Volume) -> Volume:
     return volume.with_array(array, notes=(*volume.notes, note))
 
 
+@checked
 def write_volume(volume: Volume, path: str | os.PathLike[str]) -> None:
     """Write a volume in the format that the name asks for, whole or not at all.
 

@@ -15,6 +15,7 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
+from BrainFusionLib.arguments import PointsLike, checked
 from BrainFusionLib.errors import GeometryError
 from BrainFusionLib.geometry import FloatArray, Grid, apply_affine
 from BrainFusionLib.values import ByValue
@@ -97,7 +98,8 @@ class ErrorMap(ByValue):
         steps: npt.NDArray[np.uint16] = np.frombuffer(content, _TYPE).reshape(self.grid.shape_kji)
         return np.where(steps > 0, steps.astype(np.float32) * np.float32(STEP_MM), np.float32(np.nan))
 
-    def at(self, points_lps_mm: npt.ArrayLike) -> FloatArray:
+    @checked
+    def at(self, points_lps_mm: PointsLike) -> FloatArray:
         """Return the expected error at points of the MRI, (n, 3) or (3,) LPS mm, (n,) mm; NaN where it is not known.
 
         Linear between the known values around a point; a point whose nearest value is not known is not known.
@@ -126,12 +128,14 @@ class ErrorMap(ByValue):
         expected: FloatArray = np.where(known, total / np.where(weight > 0, weight, 1), np.nan)
         return expected
 
-    def bound_at(self, points_lps_mm: npt.ArrayLike) -> FloatArray:
+    @checked
+    def bound_at(self, points_lps_mm: PointsLike) -> FloatArray:
         """Return what the error is at most at 9 of 10 such points, (n,) mm; NaN where it is not known."""
         bound: FloatArray = self.at(points_lps_mm) * self.bound_ratio
         return bound
 
-    def along(self, entry_lps_mm: npt.ArrayLike, target_lps_mm: npt.ArrayLike) -> LineError:
+    @checked
+    def along(self, entry_lps_mm: PointsLike, target_lps_mm: PointsLike) -> LineError:
         """Return the expected error along a line, from its entry to its target, MRI points, (3,) LPS mm."""
         entry, target = (np.asarray(point, dtype=np.float64).reshape(3) for point in (entry_lps_mm, target_lps_mm))
         length = float(np.linalg.norm(target - entry))

@@ -15,6 +15,9 @@ from BrainFusionLib.geometry import FloatArray
 from BrainFusionLib.landmarks import LandmarkFit
 from BrainFusionLib.values import ByValue
 
+# Blocks this many spacings apart are beside each other (face or edge); a median of fewer blocks is not more certain.
+BESIDE, LEAST_BESIDE = 1.5, 5
+
 
 @dataclass(frozen=True, eq=False)
 class PoseEvidence(ByValue):
@@ -155,13 +158,21 @@ class LocalErrors(ByValue):
         """Median length of the shifts; ``None`` if no block could be measured."""
         return float(np.median(self.lengths_mm)) if len(self.lengths_mm) else None
 
-    @property
+    @cached_property
     def worst(self) -> tuple[FloatArray, float] | None:
-        """Point (LPS mm, (3,)) and size of the largest misalignment; ``None`` if no block could be measured."""
+        """Point (LPS mm, (3,)) and size of the largest misalignment; ``None`` if no block could be measured.
+
+        Of the median shift of a block and those beside it: single blocks read millimetres in well aligned pairs, too.
+        """
         if not len(self.lengths_mm):
             return None
-        worst = int(np.argmax(self.lengths_mm))
-        return self.points_lps_mm[worst], float(self.lengths_mm[worst])
+        apart = np.linalg.norm(self.points_lps_mm[:, None] - self.points_lps_mm[None], axis=2)
+        beside = apart <= BESIDE * self.spacing_mm
+        enough = beside.sum(axis=1) >= LEAST_BESIDE
+        shifts = [np.median(self.shifts_mm[near], axis=0) for near in beside] if enough.any() else self.shifts_mm
+        lengths = np.linalg.norm(shifts, axis=1) * (enough if enough.any() else 1)
+        worst = int(np.argmax(lengths))
+        return self.points_lps_mm[worst], float(lengths[worst])
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from BrainFusionLib.arguments import checked
 from BrainFusionLib.case.codec import from_document, to_document
 from BrainFusionLib.case.dicom_results import PairHeaders, segments_bone, write_dicom
 from BrainFusionLib.case.files import ROLES, moved_by, names_of
@@ -191,6 +192,7 @@ def _written_volumes(result: Result, names: Mapping[str, str]) -> dict[str, Volu
     return {role: volume for role, volume in volumes.items() if role in names and volume is not None}
 
 
+@checked
 def read_case(path: str | Path) -> Result:
     """Read the result that `write_case` wrote, including the voxels.
 

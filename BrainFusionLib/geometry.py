@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
+from BrainFusionLib.arguments import check_fields, checked
 from BrainFusionLib.errors import GeometryError
 from BrainFusionLib.values import ByValue
 
@@ -55,13 +56,12 @@ class Grid(ByValue):
     direction: FloatArray = field(default_factory=lambda: np.eye(3))
 
     def __post_init__(self) -> None:
+        check_fields(self, GeometryError)
         if not all(float(n).is_integer() for n in self.size_ijk):
             raise GeometryError(f"a grid's sizes must be whole numbers of voxels; got {tuple(self.size_ijk)}")
         size = tuple(int(n) for n in self.size_ijk)
         spacing = tuple(float(s) for s in self.spacing_ijk_mm)
         origin = tuple(float(o) for o in self.origin_lps_mm)
-        if len(size) != 3 or len(spacing) != 3 or len(origin) != 3:
-            raise GeometryError(f"a grid needs three sizes, spacings and origins; got {size}, {spacing}, {origin}")
         if min(size) < 1 or max(size) > MAXIMUM_SIZE:
             raise GeometryError(f"grid size must be 1 to {MAXIMUM_SIZE} voxels along each axis; got {size}")
         _check_spacing(spacing)
@@ -73,6 +73,7 @@ class Grid(ByValue):
         object.__setattr__(self, "direction", frozen(orthonormalised(self.direction)))
 
     @classmethod
+    @checked
     def from_lps_from_ijk(cls, lps_from_ijk: npt.ArrayLike, size_ijk: tuple[int, int, int]) -> Grid:
         """Build a grid from a 4x4 affine that maps voxel indices to LPS mm.
 
@@ -131,6 +132,7 @@ class Grid(ByValue):
         unit = np.array([[i, j, k] for i in (0, 1) for j in (0, 1) for k in (0, 1)])
         return apply_affine(self.lps_from_ijk, unit * last)
 
+    @checked
     def with_spacing(self, spacing_ijk_mm: tuple[float, float, float]) -> Grid:
         """Return a grid with another spacing that fills the same box (to less than one new voxel), same centre."""
         _check_spacing(spacing_ijk_mm)
@@ -140,6 +142,7 @@ class Grid(ByValue):
         origin = self.centre_lps_mm - axes @ ((size - 1) / 2)
         return Grid((int(size[0]), int(size[1]), int(size[2])), spacing_ijk_mm, tuple(origin), self.direction)
 
+    @checked
     def moved(self, to_from_from_lps: npt.ArrayLike) -> Grid:
         """Return this grid moved by a 4x4 transform of space, rigid or scaling (a linear parent, for example).
 
@@ -150,6 +153,7 @@ class Grid(ByValue):
         """
         return Grid.from_lps_from_ijk(np.asarray(to_from_from_lps) @ self.lps_from_ijk, self.size_ijk)
 
+    @checked
     def same_as(self, other: Grid, tolerance_mm: float = 1e-6) -> bool:
         """Return whether both grids have the same voxels, to a tolerance in mm at the corners."""
         return self.size_ijk == other.size_ijk and bool(

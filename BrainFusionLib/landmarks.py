@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from BrainFusionLib.arguments import check_fields, checked
 from BrainFusionLib.errors import GeometryError
 from BrainFusionLib.geometry import FloatArray, Grid
 from BrainFusionLib.transform import RigidTransform, Transform
@@ -63,6 +64,7 @@ class Landmarks(ByValue):
     left_out: int = 0
 
     def __post_init__(self) -> None:
+        check_fields(self, GeometryError)
         for name in ("ct_lps_mm", "mri_lps_mm"):
             array = np.array(getattr(self, name), dtype=np.float64).reshape(-1, 3)
             if len(array) != len(self.names) or not np.isfinite(array).all():
@@ -111,10 +113,12 @@ class Landmarks(ByValue):
         rotation = u @ np.diag([1.0, 1.0, np.sign(np.linalg.det(u @ vt))]) @ vt
         return RigidTransform.about_centre(rotation, centres[0] - centres[1], centres[1])
 
+    @checked
     def outside(self, ct: Grid, mri: Grid) -> tuple[int, int]:
         """Return how many points lie outside the CT and outside the MRI."""
         return _outside(self.ct_lps_mm, ct), _outside(self.mri_lps_mm, mri)
 
+    @checked
     def residuals(self, transform: Transform) -> LandmarkErrors:
         """Return the residuals in a pose, which maps MRI points to CT points, LPS mm."""
         shifts = transform.inverse().apply(self.ct_lps_mm) - self.mri_lps_mm

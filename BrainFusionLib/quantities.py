@@ -12,6 +12,8 @@ MINUS = "\N{MINUS SIGN}"
 # Errors of a pose cannot be told from smaller ones, and ones from this on are given in whole millimetres.
 _LEAST_ERROR_MM, _WHOLE_MM = 0.1, 9.95
 PLUS_MINUS = "\N{PLUS-MINUS SIGN}"
+# Beyond these decimals is rounding, which three significant digits of a number near 0 would show: -0.00000164 nats.
+_MOST_DECIMALS = {"nats": 4, "NMI": 4, "HU": 3}
 
 
 def number(value: float, digits: int = 3) -> str:
@@ -62,6 +64,9 @@ def quantity(value: float, unit: str) -> str:
         return length(value)
     if unit.startswith("%"):
         return f"{number(100 * value)} {unit}"
+    most = _MOST_DECIMALS.get(unit.partition(" ")[0])
+    if most is not None and isinstance(value, float) and abs(value) < 1:
+        value = round(value, most)
     return f"{number(value)} {unit}".rstrip()
 
 

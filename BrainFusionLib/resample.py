@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from BrainFusionLib.arguments import checked
 from BrainFusionLib.backend import backend_of, on_cpu
 from BrainFusionLib.device import pick_device
 from BrainFusionLib.geometry import FloatArray, Grid
@@ -13,6 +14,7 @@ from BrainFusionLib.transform import Transform
 from BrainFusionLib.volume import AIR_HU, Volume, VoxelArray
 
 
+@checked
 def resample_onto(
     volume: Volume,
     grid: Grid,

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, get_args
 
+from BrainFusionLib.arguments import check_fields
 from BrainFusionLib.errors import SettingsError
 
 # Far above the cores of any machine; with a hundred thousand, torch crashes without a message.
@@ -53,6 +54,7 @@ class SearchPass:
     def __post_init__(self) -> None:
         _require_at_least("rotations", self.rotations, 1)
         _require_at_least("candidates", self.candidates, 4)
+        check_fields(self)
 
 
 QUICK_PASS = SearchPass(90, 16, fine=False, safe_margin=0.15)
@@ -90,10 +92,11 @@ class RegistrationSettings:
     search: Search = "global"
 
     def __post_init__(self) -> None:
-        if not self.passes:
-            raise SettingsError("passes is empty; give at least one")
         _require_at_least("samples", self.samples, 2_000)
         _require_at_least("seed", self.seed, 0)
+        check_fields(self)
+        if not self.passes:
+            raise SettingsError("passes is empty; give at least one")
         if self.model not in get_args(Model):
             raise SettingsError(f"there is no model {self.model!r}; choose one of {', '.join(get_args(Model))}")
         if self.align not in get_args(Align):
@@ -155,6 +158,7 @@ class FusionSettings:
     weights_sha256: str | None = None
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if isinstance(self.weights, Path):  # text and a path that name one file are one setting
             object.__setattr__(self, "weights", str(self.weights))
         _require_at_least("batch_size", self.batch_size, 1)
@@ -179,6 +183,7 @@ class OutputSettings:
     grid: OutputGrid | float | None = None
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if self.reference not in get_args(Side):
             raise SettingsError(f"there is no reference {self.reference!r}; choose one of {', '.join(get_args(Side))}")
         grid = self.grid
@@ -226,6 +231,7 @@ class Settings:
     bone: bool = False
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if self.device not in get_args(Device):
             raise SettingsError(f"there is no device {self.device!r}; choose one of {', '.join(get_args(Device))}")
         if self.threads is not None:

@@ -8,6 +8,7 @@ from typing import Literal, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from BrainFusionLib.arguments import PointsLike, check_fields, checked
 from BrainFusionLib.errors import GeometryError
 from BrainFusionLib.geometry import (
     FloatArray,
@@ -40,11 +41,13 @@ class _Linear(ByValue):
         """Image of the origin, LPS mm, shape (3,). Depends on the choice of origin; `shift_at` is more informative."""
         return self.moving_from_fixed_lps[:3, 3]
 
-    def apply(self, fixed_points_lps_mm: npt.ArrayLike) -> FloatArray:
+    @checked
+    def apply(self, fixed_points_lps_mm: PointsLike) -> FloatArray:
         """Map fixed points, shape (..., 3), to moving points of the same shape, LPS mm."""
         return apply_affine(self.moving_from_fixed_lps, fixed_points_lps_mm)
 
-    def shift_at(self, fixed_point_lps_mm: npt.ArrayLike) -> FloatArray:
+    @checked
+    def shift_at(self, fixed_point_lps_mm: PointsLike) -> FloatArray:
         """Return the displacement of a fixed point, LPS mm, shape (3,)."""
         return self.apply(fixed_point_lps_mm) - np.asarray(fixed_point_lps_mm, dtype=np.float64)
 
@@ -77,6 +80,7 @@ class RigidTransform(_Linear):
     """
 
     def __post_init__(self) -> None:
+        check_fields(self, GeometryError)
         matrix = _checked(self.moving_from_fixed_lps, "a rigid")
         try:
             rotation = orthonormalised(matrix[:3, :3])
@@ -95,19 +99,21 @@ class RigidTransform(_Linear):
         return cls(np.eye(4))
 
     @classmethod
+    @checked
     def from_axis_angle(
         cls,
-        axis: npt.ArrayLike,
+        axis: PointsLike,
         angle_deg: float,
-        translation_mm: npt.ArrayLike = (0.0, 0.0, 0.0),
-        centre_lps_mm: npt.ArrayLike = (0.0, 0.0, 0.0),
+        translation_mm: PointsLike = (0.0, 0.0, 0.0),
+        centre_lps_mm: PointsLike = (0.0, 0.0, 0.0),
     ) -> RigidTransform:
         """Return ``x -> R (x - centre) + centre + translation`` with R by `angle_deg` about `axis`."""
         return cls.about_centre(rotation_matrix(axis, angle_deg), translation_mm, centre_lps_mm)
 
     @classmethod
+    @checked
     def about_centre(
-        cls, rotation: npt.ArrayLike, translation_mm: npt.ArrayLike, centre_lps_mm: npt.ArrayLike
+        cls, rotation: npt.ArrayLike, translation_mm: PointsLike, centre_lps_mm: PointsLike
     ) -> RigidTransform:
         """Return ``x -> R (x - centre) + centre + translation`` for a 3x3 rotation."""
         centre = np.asarray(centre_lps_mm, dtype=np.float64)
@@ -134,11 +140,13 @@ class RigidTransform(_Linear):
         r = self.rotation.T
         return RigidTransform(affine(r, -r @ self.translation_mm))
 
+    @checked
     def __matmul__(self, first: RigidTransform) -> RigidTransform:
         """Return the composition: ``(a @ b).apply(x) == a.apply(b.apply(x))``."""
         return RigidTransform(self.moving_from_fixed_lps @ first.moving_from_fixed_lps)
 
-    def describe(self, centre_lps_mm: npt.ArrayLike) -> str:
+    @checked
+    def describe(self, centre_lps_mm: PointsLike) -> str:
         """Describe the movement of the CT onto the MRI; the shift is that of a point of the MRI.
 
         The text describes moving the CT, which is the inverse of the matrix used for resampling.
@@ -175,6 +183,7 @@ class AffineTransform(_Linear):
     """
 
     def __post_init__(self) -> None:
+        check_fields(self, GeometryError)
         matrix = _checked(self.moving_from_fixed_lps, "an affine")
         scales = np.linalg.svd(matrix[:3, :3], compute_uv=False)
         if not scales[0] <= MOST_UNEVEN * scales[2]:
@@ -215,7 +224,8 @@ class AffineTransform(_Linear):
         stretch: FloatArray = (vt.T / scale) @ vt
         return stretch
 
-    def nearest_rigid(self, fixed_point_lps_mm: npt.ArrayLike = (0.0, 0.0, 0.0)) -> RigidTransform:
+    @checked
+    def nearest_rigid(self, fixed_point_lps_mm: PointsLike = (0.0, 0.0, 0.0)) -> RigidTransform:
         """Return the rigid transform with the nearest rotation that maps a point of the MRI to the same point.
 
         Source: the polar factor ``U Vt`` (Higham, SIAM J. Sci. Stat. Comput. 1986), as in `geometry.orthonormalised`.
@@ -227,13 +237,14 @@ class AffineTransform(_Linear):
         """Return the transform from moving to fixed points."""
         return AffineTransform(frozen(np.linalg.inv(self.moving_from_fixed_lps)))
 
-    def describe(self, centre_lps_mm: npt.ArrayLike) -> str:
+    @checked
+    def describe(self, centre_lps_mm: PointsLike) -> str:
         """Describe the movement and scaling of the CT onto the MRI; the shift is that of a point of the MRI."""
         percent = 100 * (self.scales - 1)
         if self.kind == "similarity":
-            stretch = f"scaled by {percent.mean():+.2f} %"
+            stretch = f"scaled by {percent.mean():+z.2f} %"
         else:
-            each = ", ".join(f"{p:+.2f} % {name}" for p, name in zip(percent, AXIS_NAMES, strict=True))
+            each = ", ".join(f"{p:+z.2f} % {name}" for p, name in zip(percent, AXIS_NAMES, strict=True))
             shear = self.shear_deg
             stretch = f"scaled by {each}, " + (
                 f"sheared by up to {shear:.2f} degrees" if shear >= 0.005 else "not sheared"

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from BrainFusionLib.acquisition import Acquisition
+from BrainFusionLib.arguments import check_fields
 from BrainFusionLib.errors import GeometryError, SettingsError
 from BrainFusionLib.geometry import Grid, anatomical_axes
 from BrainFusionLib.values import ByValue
@@ -59,11 +60,7 @@ class Volume(ByValue):
     acquisition: Acquisition | None = None
 
     def __post_init__(self) -> None:
-        if not isinstance(self.grid, Grid):
-            raise GeometryError(
-                f"{self.name}: the grid must be a Grid; got a {type(self.grid).__name__}. "
-                "Grid(size_ijk, spacing_ijk_mm, origin_lps_mm, direction) makes one."
-            )
+        check_fields(self, GeometryError)
         array = np.ascontiguousarray(self.array_kji, dtype=np.float32)
         if array.shape != self.grid.shape_kji:
             raise GeometryError(

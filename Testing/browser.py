@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import shutil
+import subprocess
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -23,3 +26,17 @@ def chromium(*logs: str) -> Any:
         options.add_argument(word)
     options.set_capability("goog:loggingPrefs", dict.fromkeys(logs, "ALL"))
     return webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
+
+
+def printed_pages(page: Path) -> int:
+    """Return on how many pages a file is printed."""
+    program = shutil.which("chromium")
+    if program is None:
+        pytest.skip("chromium is not installed")
+    printed = page.with_suffix(".pdf")
+    subprocess.run(
+        [program, "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", f"--print-to-pdf={printed}",
+         f"--user-data-dir={page.parent / 'profile'}", page.as_uri()],
+        check=True, capture_output=True, timeout=120,
+    )  # fmt: skip
+    return len(re.findall(rb"/Type /Page\b", printed.read_bytes()))

@@ -69,6 +69,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("slow")
 
 
+@pytest.fixture
+def tmp_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return pytest's empty folder under a neutral name: its own, the test's, satisfies a `match` for words in it."""
+    return tmp_path_factory.mktemp("x")
+
+
 @pytest.fixture(autouse=True, scope="session")
 def _one_thread_a_process() -> None:
     """Let xdist's processes share the cores: on two cores, threads of torch double the CPU time of the suite."""

@@ -57,15 +57,15 @@ def test_the_result_lies_on_the_mris_grid(pair: PhantomPair, result: Result) -> 
 
 
 def test_arguments_of_another_kind_are_refused_by_name(pair: PhantomPair) -> None:
-    with pytest.raises(SettingsError, match=r"CT must be a Volume; got a str: read_volume\(path\) reads one"):
+    with pytest.raises(SettingsError, match=r"ct must be a Volume; got 'ct.nii': read_volume\(path\) reads one"):
         fuse("ct.nii", "mri.nii")  # type: ignore[arg-type]
-    with pytest.raises(SettingsError, match="mask must be a Volume"):
+    with pytest.raises(SettingsError, match="mri_mask must be a Volume or None"):
         fuse(pair.ct, pair.mri, mri_mask="mask.nii")  # type: ignore[arg-type]
-    with pytest.raises(SettingsError, match="transform must be a RigidTransform or AffineTransform; got a ndarray"):
+    with pytest.raises(SettingsError, match="transform must be a RigidTransform, an AffineTransform or None"):
         fuse(pair.ct, pair.mri, transform=np.eye(4))  # type: ignore[arg-type]
-    with pytest.raises(SettingsError, match="settings must be a Settings; got a RegistrationSettings"):
+    with pytest.raises(SettingsError, match="settings must be a Settings or None; got a RegistrationSettings"):
         fuse(pair.ct, pair.mri, RegistrationSettings())  # type: ignore[arg-type]
-    with pytest.raises(SettingsError, match="settings must be a RegistrationSettings; got a Settings"):
+    with pytest.raises(SettingsError, match="settings must be a RegistrationSettings or None; got a Settings"):
         registration_only(pair.ct, pair.mri, Settings())  # type: ignore[arg-type]
 
 

@@ -15,7 +15,7 @@ from BrainFusionLib.case import Result, Source
 from BrainFusionLib.errors import GeometryError
 from BrainFusionLib.evidence import BrainShift, Inside, LocalFit, PoseEvidence, SkullFit
 from BrainFusionLib.geometry import RAS_FROM_LPS, Grid, anatomical_axes, rotation_matrix
-from BrainFusionLib.quantities import interval, length, number, position
+from BrainFusionLib.quantities import interval, length, number, position, quantity
 from BrainFusionLib.report import pictures, report_html, write_pictures, write_report
 from BrainFusionLib.report.facts import _NAMED, quality_facts
 from BrainFusionLib.report.headers import acquisition_facts
@@ -26,6 +26,7 @@ from BrainFusionLib.settings import FusionSettings, Settings
 from BrainFusionLib.transform import AffineTransform, RigidTransform
 from BrainFusionLib.verdict.judge import Verdict
 from BrainFusionLib.volume import Volume
+from Testing.browser import printed_pages
 from Testing.report_case import AMBER, FINDING, given, judged, result_of
 
 nibabel = pytest.importorskip("nibabel")
@@ -274,7 +275,7 @@ def test_page_shows_everything_in_the_result(page):
         "rotated by 3.0 degrees, not shifted.",
         "overlap of the heads</th><td>93.4 %",
         "distance between two refinements</th><td>0.12 mm",
-        "largest misalignment of a region</th><td>5 mm at R 10.0 P 20.0 S 30.0 mm",
+        "largest misalignment, median of neighbouring regions</th><td>5 mm at R 10.0 P 20.0 S 30.0 mm",
         "soft-tissue error of the fused volume</th><td>0.345 % of the MRI&#x27;s range",
         "a second, thorough search was needed</th><td>yes",
         "registration: search</th><td>12.25 s<",
@@ -350,6 +351,26 @@ def test_names_of_volumes_are_not_in_the_page():
     page = report_html(result_of(fused, ct, mri), mri)
     assert "DOE" not in page
     assert "1970" not in page
+
+
+@pytest.mark.parametrize("count", [0, 6])
+def test_the_report_prints_on_two_pages(tmp_path, count):
+    result, mri = case(grid_of("LPS", (2.0, 2.0, 2.0)))
+    text = "CT and MRI match hardly better than when mirrored (by 0.01 nats, minimum 0.015): left and right, too"
+    pair = PairAcquisition(
+        CtAcquisition("Siemens", "SOMATOM", kernel="Hr60"),
+        MriAcquisition("Siemens", None, 3.0, 200.0, 1.0, "j", True, isocentre_mm=31.4),
+        days_apart=-40,
+    )
+    result = replace(
+        result,
+        verdict=replace(AMBER, findings=(replace(FINDING, text=text),) * count),
+        evidence=replace(result.evidence, acquisition=pair if count else None),
+        notes=("the gantry was tilted by 12.0 degrees: the slices were shifted onto a perpendicular grid",) * count,
+    )
+    path = tmp_path / "report.html"
+    write_report(result, mri, path)
+    assert printed_pages(path) == 2
 
 
 class Tags(HTMLParser):
@@ -462,6 +483,14 @@ def test_numbers_have_no_exponents():
         "7",
     ]
     assert number(True) == "yes"
+
+
+def test_what_is_rounding_is_shown_as_0_without_a_sign():
+    assert quantity(-1.64e-6, "nats a voxel") == "0 nats a voxel"
+    assert quantity(0.0356, "NMI") == "0.0356 NMI"
+    assert quantity(-0.2604, "nats") == "−0.26 nats"
+    assert quantity(0.000181, "HU") == "0 HU"
+    assert quantity(-0.001, "mm") == "0 mm"
 
 
 def test_position_is_written_as_in_slicer():

@@ -230,6 +230,11 @@ def test_wrong_slice_distance_appears_in_the_scales():
     assert said.endswith("scaled by +0.00 % left-right, +0.00 % front-back, +2.04 % feet-head, not sheared")
 
 
+@pytest.mark.parametrize("linear", [np.eye(3) * (1 + 1e-6), np.diag([1, 1, 1 + 1e-6])])
+def test_a_described_scale_has_no_negative_zero(linear):
+    assert "-0.00 %" not in _affine(linear).describe((0, 0, 0))
+
+
 @pytest.mark.parametrize("tilt_deg", [0.5, -12])
 def test_gantry_tilt_appears_as_a_shear(tilt_deg):
     linear = np.eye(3)

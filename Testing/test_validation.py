@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -31,7 +32,8 @@ ROWS = [
 def test_bounds_are_counted_with_and_without_the_error_of_clicks() -> None:
     found = coverage(ROWS)
     assert (found.cases, found.held, found.held_with_clicks) == (3, 1, 2)
-    assert "1 of 3 cases (33 %)" in found.sentence
+    assert found.sentence.startswith("The bound held in 2 of 3 cases (67 %), with 1.3 mm allowed for the clicks")
+    assert "was below it in 1 (33 %)" in found.sentence
     assert coverage([]).sentence == "No case has both landmarks and a bound."
 
 
@@ -39,6 +41,11 @@ def test_the_worst_case_comes_first() -> None:
     assert [row.case for row in worst_first(ROWS)] == ["failed", "red", "bad", "click", "good"]
     page = validation_page(ROWS)
     assert page.index("failed") < page.index("good: bound 0.90 mm") or page.count("<circle") == 3
+
+
+def test_a_case_whose_clicks_explain_the_residual_is_not_drawn_as_missed() -> None:
+    kinds = re.findall(r'<g class="(\w+)"><title>(\w+)', validation_page(ROWS))
+    assert {name: kind for kind, name in kinds} == {"good": "held", "click": "held", "bad": "missed"}
 
 
 def test_two_files_of_landmarks_stand_in_one_cell_and_missing_ones_are_problems(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@ import math
 from dataclasses import fields, replace
 from operator import attrgetter
 from pathlib import Path
+from string import Formatter
 
 import numpy as np
 import pytest
@@ -23,9 +24,11 @@ from BrainFusionLib.evidence import (
     Scale,
     SkullFit,
 )
+from BrainFusionLib.verdict import displaced
 from BrainFusionLib.verdict.criterion import Criterion
 from BrainFusionLib.verdict.expected import FEATURES, bound_mm, calibration, expected_error_mm
-from BrainFusionLib.verdict.judge import SENTENCES, Verdict, judge, refusal
+from BrainFusionLib.verdict.judge import CALIBRATION, SENTENCES, Verdict, judge, refusal
+from BrainFusionLib.verdict.measures import words_of_signs
 from BrainFusionLib.verdict.table import CRITERIA
 
 GOOD = PoseEvidence(
@@ -470,10 +473,42 @@ def test_a_displaced_brain_in_an_mri_far_from_the_isocentre_may_be_distorted(awa
     assert {finding.code for finding in found} & {"brain_shift", "part_displaced"} == {code}
 
 
-@pytest.mark.parametrize(("nats", "words"), [(0.1, "below about 4 mm"), (0.04, "below about 6 mm")])
+def test_reminder_findings_and_page_name_the_same_sizes_that_may_be_missed():
+    assert f"shifts of the brain below about {displaced.MISSED_SHIFT_MM} mm" in CALIBRATION
+    assert f"distortion of the MRI below about {displaced.MISSED_DISTORTION_MM} mm" in CALIBRATION
+    coarse = Distortion(0.1, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1, voxel_mm=3.0)
+    (said,) = (f.text for f in judged(distortion=coarse).findings if f.code == "distortion_not_judged")
+    assert f"by about {displaced.MISSED_DISTORTION_MM} mm may be missed" in said
+    page = (Path(__file__).parents[1] / "docs" / "verdict.md").read_text(encoding="utf-8")
+    cannot_see = page[page.index("## What it cannot see") :]
+    assert f"contrast in common | {displaced.MISSED_SHIFT_MM} |" in cannot_see
+    assert "brain shift below" not in cannot_see
+
+
+@pytest.mark.parametrize(
+    ("nats", "words"),
+    [
+        (0.1, f"below about {displaced.MISSED_IN_LITTLE_MM} mm"),
+        (0.04, f"below about {displaced.MISSED_IN_HARDLY_ANY_MM} mm"),
+    ],
+)
 def test_the_less_is_seen_of_the_brain_the_larger_a_shift_may_be_missed(nats, words):
     shift = BrainShift(True, p95_mm=2.0, information_nats=nats, gain_nats=0.001)
     assert words in " ".join(judged(brain_shift=shift).reasons)
+
+
+@pytest.mark.parametrize("criterion", CRITERIA, ids=lambda criterion: criterion.code)
+@pytest.mark.parametrize("value", [-1e-9, 0.0, 1e-9])
+def test_no_text_of_a_criterion_shows_a_negative_zero(criterion, value):
+    for template in (criterion.text, criterion.refusal):
+        names = {name for _, name, _, _ in Formatter().parse(template) if name}
+        words = dict.fromkeys(names - {"value", "limit", "percent", "limit_percent", "deficit"}, "")
+        assert "-0" not in criterion._phrased(template, value, 0.5, words)
+
+
+def test_signs_of_another_head_show_no_negative_zero():
+    found = replace(GOOD, mirrored_margin_nats=-0.001)
+    assert "-0" not in words_of_signs(Evidence(pose=found))["signs"]
 
 
 def test_heads_without_overlap_are_refused_with_a_remedy():

@@ -111,9 +111,22 @@ def remedies() -> str:
     return markdown_table(("console command", "panel in Slicer", "Python"), rows)
 
 
+def missed() -> str:
+    """Return below which size a displacement may be missed, from `verdict.displaced`."""
+    from BrainFusionLib.verdict import displaced
+
+    rows = [
+        ("shift of the brain, CT and MRI with contrast in common", displaced.MISSED_SHIFT_MM),
+        ("the same, with little of it (`small_shift_not_judged`)", displaced.MISSED_IN_LITTLE_MM),
+        ("the same, with hardly any", displaced.MISSED_IN_HARDLY_ANY_MM),
+        ("distortion of the MRI", displaced.MISSED_DISTORTION_MM),
+    ]
+    return markdown_table(("may be missed", "below about, mm"), [(what, str(mm)) for what, mm in rows])
+
+
 LISTS: dict[str, Callable[[], str]] = {
     "formats": formats, "methods": methods, "criteria": criteria, "commands": commands, "doctor": doctor,
-    "remedies": remedies,
+    "missed": missed, "remedies": remedies,
 }  # fmt: skip
 
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
+from BrainFusionLib.arguments import checked
 from BrainFusionLib.case.request import Inputs, Request, Source
 from BrainFusionLib.case.result import Result
 from BrainFusionLib.case.run import run
-from BrainFusionLib.errors import SettingsError
 from BrainFusionLib.landmarks import Landmarks
 from BrainFusionLib.progress import Cancel, Progress
 from BrainFusionLib.settings import RegistrationSettings, Settings
@@ -15,6 +13,7 @@ from BrainFusionLib.transform import RigidTransform, Transform
 from BrainFusionLib.volume import Volume
 
 
+@checked
 def fuse(
     ct: Volume,
     mri: Volume,
@@ -50,13 +49,17 @@ def fuse(
     progress, cancel
         As `run`.
 
+    Returns
+    -------
+    Result
+        With its volumes. Beside a red verdict no error is stated: ``verdict.expected_error_mm``, ``verdict.bound_mm``
+        and ``error_map`` are ``None``; the map also where nothing local was measured.
+
     Raises
     ------
     BrainFusionError
         As `run`.
     """
-    _require(Settings, "Settings(registration=…, fusion=…) holds the others", settings=settings)
-    _require(Transform, "read_transform(path) reads one", start=start, transform=transform)
     request = Request(
         *_sources(ct, mri, mri_mask), settings or Settings(),
         start=start, given=transform, check=check, landmarks=landmarks,
@@ -64,6 +67,7 @@ def fuse(
     return run(request, Inputs(ct, mri, mri_mask), progress, cancel)
 
 
+@checked
 def register(
     ct: Volume,
     mri: Volume,
@@ -90,8 +94,6 @@ def register(
     BrainFusionError
         As `run`.
     """
-    _require(RegistrationSettings, "RegistrationSettings.preset(name) makes one", settings=settings)
-    _require(Transform, "read_transform(path) reads one", start=start)
     chosen = Settings(registration=settings or RegistrationSettings(), device=device)  # type: ignore[arg-type]
     request = Request(
         *_sources(ct, mri, mri_mask), chosen,
@@ -101,20 +103,5 @@ def register(
 
 
 def _sources(ct: Volume, mri: Volume, mask: Volume | None) -> tuple[Source, Source, Source | None]:
-    """Return where the volumes come from; refuse what is not one, such as the name of a file."""
-    _require(
-        Volume,
-        "read_volume(path) reads one, Volume(array, grid, modality) makes one",
-        CT=ct,
-        MRI=mri,
-        **({} if mask is None else {"mask": mask}),
-    )
+    """Return where the volumes come from."""
     return Source(ct.name), Source(mri.name), None if mask is None else Source(mask.name)
-
-
-def _require(kind: Any, remedy: str, **given: object) -> None:
-    """Refuse arguments of another kind, ``None`` excepted, before they are met deep inside."""
-    for role, value in given.items():
-        if value is not None and not isinstance(value, kind):
-            wanted = getattr(kind, "__name__", "RigidTransform or AffineTransform")
-            raise SettingsError(f"{role} must be a {wanted}; got a {type(value).__name__}: {remedy}.")

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
+from BrainFusionLib.arguments import check_fields
 from BrainFusionLib.errors import SettingsError
 from BrainFusionLib.landmarks import Landmarks
 from BrainFusionLib.settings import Settings
@@ -76,6 +77,9 @@ class Request(ByValue):
     stated: tuple[str, ...] = ()
     landmarks: Landmarks | None = None
 
+    def __post_init__(self) -> None:
+        check_fields(self)
+
 
 @dataclass(frozen=True, eq=False)
 class Inputs(ByValue):
@@ -88,6 +92,9 @@ class Inputs(ByValue):
     mri: Volume
     mri_mask: Volume | None = None
     sha256: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
     def as_stated(self, stated: Iterable[str]) -> Inputs:
         """Return the same volumes with the modality of those that are stated (`Request.stated`)."""

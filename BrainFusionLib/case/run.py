@@ -18,6 +18,7 @@ import numpy as np
 
 from BrainFusionLib import intensity, kept
 from BrainFusionLib.acquisition import pair_acquisition
+from BrainFusionLib.arguments import checked
 from BrainFusionLib.case.clock import Clock
 from BrainFusionLib.case.fusing import MRI_TISSUE, Fused, fuse_sources
 from BrainFusionLib.case.measuring import Measured, bone_of, error_map_of, local_evidence
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
 R = TypeVar("R")
 
 
+@checked
 def run(request: Request, inputs: Inputs, progress: Progress | None = None, cancel: Cancel | None = None) -> Result:
     """Run one case: register, resample, fuse, judge.
 

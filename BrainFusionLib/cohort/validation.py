@@ -17,18 +17,20 @@ from BrainFusionLib.report.page import Html, page, render
 STATED = 0.9
 COLUMNS = (
     "case", "status", "verdict", "landmarks", "landmarks_median_mm", "landmarks_worst_mm", "expected_error_mm",
-    "stated_bound_mm", "held", "held_with_clicks", "error",
+    "stated_bound_mm", "held_with_clicks", "held", "error",
 )  # fmt: skip
 _HEADINGS = (
     "case", "verdict", "landmarks", "median residual, mm", "worst residual, mm", "expected error, mm", "bound, mm",
-    "bound held", "held, clicks allowed for", "reasons",
+    "bound held, clicks allowed for", "residual below the bound", "reasons",
 )  # fmt: skip
 _SIDE, _LEFT, _TOP = 300, 52, 10
+# Points of the line in the plot.
+_LINE_POINTS = 31
 
 
 @dataclass(frozen=True)
 class Coverage:
-    """How many bounds held the median residual of the landmarks: as it is, and with the errors of clicks allowed for.
+    """How many bounds held: with the errors of clicks allowed for, and against the median residual as it is.
 
     `cases` is the number of cases with landmarks and a bound.
     """
@@ -43,10 +45,10 @@ class Coverage:
         if not self.cases:
             return "No case has both landmarks and a bound."
         return (
-            f"The bound held the median residual in {self.held} of {self.cases} cases "
-            f"({100 * self.held / self.cases:.0f} %), and with the error of clicks allowed for in "
-            f"{self.held_with_clicks} ({100 * self.held_with_clicks / self.cases:.0f} %); it is stated for "
-            f"{100 * STATED:.0f} %."
+            f"The bound held in {self.held_with_clicks} of {self.cases} cases "
+            f"({100 * self.held_with_clicks / self.cases:.0f} %), with {MEDIAN_CLICK_MM:.1f} mm allowed for the "
+            f"clicks; it is stated for {100 * STATED:.0f} %. The median residual itself, clicks included, was below it "
+            f"in {self.held} ({100 * self.held / self.cases:.0f} %)."
         )
 
 
@@ -54,7 +56,12 @@ def held(row: Row, clicks: bool) -> bool | None:
     """Return whether a case's bound held the median residual; ``None`` without a bound or landmarks."""
     if row.stated_bound_mm is None or row.landmarks_median_mm is None:
         return None
-    return row.landmarks_median_mm <= math.hypot(row.stated_bound_mm, MEDIAN_CLICK_MM if clicks else 0.0)
+    return row.landmarks_median_mm <= (_with_clicks(row.stated_bound_mm) if clicks else row.stated_bound_mm)
+
+
+def _with_clicks(bound_mm: float) -> float:
+    """Return what the median residual is below where the bound holds: clicks add to the error in squares."""
+    return math.hypot(bound_mm, MEDIAN_CLICK_MM)
 
 
 def coverage(rows: Sequence[Row]) -> Coverage:
@@ -64,14 +71,14 @@ def coverage(rows: Sequence[Row]) -> Coverage:
 
 
 def worst_first(rows: Sequence[Row]) -> list[Row]:
-    """Return the cases, those without a result first, then those without a bound, then by error over bound."""
+    """Return the cases: those without a result, those without a bound, then by residual over what it may be."""
 
     def badness(row: Row) -> tuple[int, float]:
         if row.landmarks_median_mm is None:
             return 0, 0.0
         if row.stated_bound_mm is None:
             return 1, -row.landmarks_median_mm
-        return 2, -row.landmarks_median_mm / row.stated_bound_mm
+        return 2, -row.landmarks_median_mm / _with_clicks(row.stated_bound_mm)
 
     return sorted(rows, key=badness)
 
@@ -81,7 +88,7 @@ def validation_table(rows: Sequence[Row]) -> str:
     lines = []
     for row in worst_first(rows):
         cells = {
-            **row.cells(), "held": _word(held(row, False)), "held_with_clicks": _word(held(row, True))
+            **row.cells(), "held_with_clicks": _word(held(row, True)), "held": _word(held(row, False))
         }  # fmt: skip
         lines.append({name: cells[name] for name in COLUMNS})
     return format_csv(lines, COLUMNS, delimiter="\t")
@@ -111,25 +118,35 @@ def _row(row: Row) -> Html:
     state = row.verdict or row.status
     shown = (
         row.case, state, cells["landmarks"], cells["landmarks_median_mm"], cells["landmarks_worst_mm"],
-        cells["expected_error_mm"], cells["stated_bound_mm"] or "not stated", _word(held(row, False)),
-        _word(held(row, True)), row.error or row.reasons,
+        cells["expected_error_mm"], cells["stated_bound_mm"] or "not stated", _word(held(row, True)),
+        _word(held(row, False)), row.error or row.reasons,
     )  # fmt: skip
     return render("row", cells=[render("cohort-cell", value=text, content=text or "–") for text in shown])
 
 
 def _plot(rows: Sequence[Row]) -> list[Html]:
-    """Return bound (to the right) against median residual (upwards) with the line of equality; nothing without both."""
+    """Return bound (to the right) against median residual (upwards) with the line below which a bound held.
+
+    Nothing without both.
+    """
     points = [(r.case, r.stated_bound_mm, r.landmarks_median_mm) for r in rows]
     both = [(case, bound, median) for case, bound, median in points if bound is not None and median is not None]
     if not both:
         return []
-    top = 1.1 * max(max(bound, median) for _, bound, median in both)
+    top = 1.1 * max(max(_with_clicks(bound), median) for _, bound, median in both)
+
+    def at(bound: float, median: float) -> tuple[str, str]:
+        return f"{_LEFT + _SIDE * bound / top:.1f}", f"{_TOP + _SIDE * (1 - median / top):.1f}"
+
+    widest = math.sqrt(top**2 - MEDIAN_CLICK_MM**2)  # where the line leaves the plot at its top
+    bounds = (widest * n / (_LINE_POINTS - 1) for n in range(_LINE_POINTS))
+    line = [at(bound, _with_clicks(bound)) for bound in bounds]
     dots = [
         render(
             "validation-dot",
-            x=f"{_LEFT + _SIDE * bound / top:.1f}",
-            y=f"{_TOP + _SIDE * (1 - median / top):.1f}",
-            kind="held" if median <= bound else "missed",
+            x=at(bound, median)[0],
+            y=at(bound, median)[1],
+            kind="held" if median <= _with_clicks(bound) else "missed",
             name=f"{case}: bound {bound:.2f} mm, median residual {median:.2f} mm",
         )
         for case, bound, median in both
@@ -137,7 +154,8 @@ def _plot(rows: Sequence[Row]) -> list[Html]:
     return [
         render(
             "validation-plot", width=_LEFT + _SIDE + 20, height=_TOP + _SIDE + 40, left=_LEFT, top=_TOP,
-            side=_SIDE, right=_LEFT + _SIDE, bottom=_TOP + _SIDE, middle_x=_LEFT + _SIDE / 2,
+            side=_SIDE, right=_LEFT + _SIDE, middle_x=_LEFT + _SIDE / 2,
             middle_y=_TOP + _SIDE / 2, label_y=_TOP + _SIDE + 16, name_y=_TOP + _SIDE + 34, end=f"{top:.1f}", dots=dots,
+            line="M" + "L".join(" ".join(point) for point in line),
         )
     ]  # fmt: skip

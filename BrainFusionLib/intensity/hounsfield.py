@@ -136,7 +136,7 @@ def _without_padding(ct: Volume) -> Volume:
     count = int(padding.sum())
     if count < _LEAST_PADDED * array.size:
         return ct
-    note = f"{count} voxels at the border are all at {corners[0]:g}, outside of the field of view: taken for air."
+    note = f"{count} voxels at the border are all at {corners[0]:zg}, outside of the field of view: taken for air."
     return ct.with_array(np.where(padding, np.float32(AIR_HU), array), notes=(*ct.notes, note))
 
 

@@ -8,6 +8,7 @@ from typing import Literal, overload
 
 import numpy as np
 
+from BrainFusionLib.arguments import checked
 from BrainFusionLib.errors import GeometryError, ImageFileError, Remedy, SettingsError
 from BrainFusionLib.geometry import ORTHOGONALITY_TOLERANCE, FloatArray, Grid, affine
 from BrainFusionLib.io.dicom_files import looks_like_dicom
@@ -43,6 +44,7 @@ _LONGEST_START = 256
 _RIGID_UP_TO_ROUNDING = 1e-6
 
 
+@checked
 def write_transform(
     transform: Transform,
     path: str | os.PathLike[str],
@@ -105,6 +107,7 @@ def read_transform(
 ) -> RigidTransform: ...
 @overload
 def read_transform(path: str | os.PathLike[str], rigid: bool, *, between: Between | None = None) -> Transform: ...
+@checked
 def read_transform(path: str | os.PathLike[str], rigid: bool = True, *, between: Between | None = None) -> Transform:
     """Read a transform file.
 

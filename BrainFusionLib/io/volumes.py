@@ -8,10 +8,12 @@ from pathlib import Path
 
 import numpy as np
 
+from BrainFusionLib.arguments import checked
 from BrainFusionLib.io import formats
 from BrainFusionLib.volume import Modality, Volume
 
 
+@checked
 def read_volume(
     path: str | os.PathLike[str], *, modality: Modality | None = None, series: str | int | None = None
 ) -> Volume:
@@ -62,11 +64,12 @@ def _without_nan(volume: Volume) -> Volume:
     if not finite.size:
         return volume  # refused as content
     lowest = float(finite.min())
-    note = f"{int(is_nan.sum())} voxels are not numbers (NaN): taken for outside, with the lowest value ({lowest:g})."
+    note = f"{int(is_nan.sum())} voxels are not numbers (NaN): taken for outside, with the lowest value ({lowest:zg})."
     array = np.where(is_nan, np.float32(lowest), volume.array_kji)
     return volume.with_array(array, notes=(*volume.notes, note))
 
 
+@checked
 def write_volume(volume: Volume, path: str | os.PathLike[str]) -> None:
     """Write a volume in the format that the name asks for, whole or not at all.
 

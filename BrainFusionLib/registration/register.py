@@ -7,6 +7,7 @@ from functools import partial
 
 import numpy as np
 
+from BrainFusionLib.arguments import checked
 from BrainFusionLib.backend import Backend, backend_of
 from BrainFusionLib.device import pick_device
 from BrainFusionLib.errors import Remedy, SettingsError
@@ -59,6 +60,7 @@ class Registration:
     device: str
 
 
+@checked
 def register(
     ct: Volume,
     mri: Volume,

@@ -181,7 +181,11 @@ def quality_facts(result: Result) -> list[Fact]:
         facts.append(Fact("regions compared", str(len(evidence.local.lengths_mm))))
         if evidence.local.worst is not None:
             point, mm = evidence.local.worst
-            facts.append(Fact("largest misalignment of a region", f"{quantity(mm, 'mm')} at {position(point)}"))
+            facts.append(
+                Fact(
+                    "largest misalignment, median of neighbouring regions", f"{quantity(mm, 'mm')} at {position(point)}"
+                )
+            )
     if evidence.found is not None:
         facts.append(Fact("a second, thorough search was needed", _value(result.provenance.escalated)))
     if result.fidelity is not None:

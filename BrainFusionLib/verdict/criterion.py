@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from string import Formatter
+from typing import Any, Literal
 
 from BrainFusionLib.errors import Remedy
 from BrainFusionLib.evidence import Evidence
@@ -47,6 +48,16 @@ class Refusal:
     text: str
     remedy: Remedy | None
     lifted_by_images: bool = False
+
+
+class _WithoutNegativeZero(Formatter):
+    """`str.format`, with no sign for a number that is rounded to 0: "-0.00 nats" looks like a fault."""
+
+    def format_field(self, value: Any, format_spec: str) -> Any:
+        return super().format_field(value, f"z{format_spec}" if isinstance(value, float) else format_spec)
+
+
+_FORMATTER = _WithoutNegativeZero()
 
 
 def _always(evidence: Evidence) -> bool:
@@ -148,6 +159,12 @@ class Criterion:
     @staticmethod
     def _phrased(template: str, value: float, limit: float, words: Mapping[str, str]) -> str:
         percent, limit_percent = 100 * value, 100 * limit
-        return template.format(
-            value=value, limit=limit, percent=percent, limit_percent=limit_percent, deficit=-value, **words
+        return _FORMATTER.format(
+            template,
+            value=value,
+            limit=limit,
+            percent=percent,
+            limit_percent=limit_percent,
+            deficit=-value,
+            **words,
         )

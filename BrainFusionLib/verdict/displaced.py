@@ -46,6 +46,9 @@ CLEAR_GAIN_NATS, CLEAR_PART_LIMIT_MM = 0.010, 1.0
 LITTLE_NATS = 0.12
 # With less still, two of eight brains in PD that had sagged by 4 to 6 mm read no more than brains in their place.
 HARDLY_ANY_NATS = 0.05
+# Below these a shift of the brain, one with little or hardly any information, and a distortion may be missed. What says
+# so, the reminder of every verdict, findings and docs/verdict.md, takes them from here.
+MISSED_SHIFT_MM, MISSED_IN_LITTLE_MM, MISSED_IN_HARDLY_ANY_MM, MISSED_DISTORTION_MM = 4, 4, 6, 2
 # Coarser voxels along each axis, and limits raised so far by the noise, do not tell a distortion of 2 mm: of five pairs
 # distorted by 1.7 to 2.1 mm all were told in voxels of 1 to 1.2 mm, one in 2.4 mm.
 COARSEST_VOXEL_MM, LARGEST_LIMIT_MM = 1.75, 2.0
@@ -199,7 +202,7 @@ def brain_shift_words(evidence: Evidence) -> dict[str, str]:
         "place": shift.place,
         "direction": shift.direction,
         "reason": _not_judged_because(evidence),
-        "least": "6" if shift.information_nats < HARDLY_ANY_NATS else "4",
+        "least": str(MISSED_IN_HARDLY_ANY_MM if shift.information_nats < HARDLY_ANY_NATS else MISSED_IN_LITTLE_MM),
         "apart": f"; the scans are {abs(_days_apart(evidence))} days apart" if long_apart(evidence) else "",
     }
 
@@ -264,8 +267,8 @@ def distortion_not_judged(evidence: Evidence) -> float | None:
 
 
 def words_of_not_judged(evidence: Evidence) -> Mapping[str, str]:
-    """Return why a scale or distortion would not be seen."""
-    return {"why": _distortion_not_judged_because(evidence)}
+    """Return why a scale or distortion would not be seen, and of which size."""
+    return {"why": _distortion_not_judged_because(evidence), "missed": str(MISSED_DISTORTION_MM)}
 
 
 def _distortion_not_judged_because(evidence: Evidence) -> str:

@@ -14,6 +14,7 @@ from BrainFusionLib.evidence import Evidence
 from BrainFusionLib.quantities import bound_length, error_length
 from BrainFusionLib.values import ByValue
 from BrainFusionLib.verdict.criterion import Colour, Criterion, Finding, Refusal
+from BrainFusionLib.verdict.displaced import MISSED_DISTORTION_MM, MISSED_SHIFT_MM
 from BrainFusionLib.verdict.expected import bound_mm, expected_error_mm
 from BrainFusionLib.verdict.table import CRITERIA
 
@@ -27,8 +28,9 @@ SENTENCES: dict[Colour, str] = {
 }
 # What is measured on simulated heads: docs/realism.
 CALIBRATION = (
-    "shifts of the brain below about 4 mm and distortion of the MRI below about 2 mm may be missed, and verdicts were "
-    "calibrated on simulated pairs: always check the images yourself"
+    f"shifts of the brain below about {MISSED_SHIFT_MM} mm and distortion of the MRI below about "
+    f"{MISSED_DISTORTION_MM} mm may be missed, and verdicts were calibrated on simulated pairs: always check the "
+    "images yourself"
 )
 
 

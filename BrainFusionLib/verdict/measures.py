@@ -205,7 +205,7 @@ def words_of_signs(evidence: Evidence) -> Mapping[str, str]:
 
 def _signs(found: PoseEvidence) -> tuple[str, ...]:
     signs = {
-        f"hardly better than when mirrored (by {found.mirrored_margin_nats:.2f} nats)": (
+        f"hardly better than when mirrored (by {found.mirrored_margin_nats:z.2f} nats)": (
             found.mirrored_margin_nats < LEAST_MIRRORED_MARGIN
         ),
         f"two refinements end {found.agreement_mm:.1f} mm apart": found.agreement_mm > ROUGH_DISAGREEMENT_MM,

@@ -224,7 +224,7 @@ CRITERIA: tuple[Criterion, ...] = (
         "part_displaced", "displacement of a part of the brain, if certain", displaced.part_displaced_mm, "at most",
         amber=displaced.PART_LIMIT_MM, unit="mm",
         text="a part of the brain lies about {length} mm from where the MRI shows it, most at the {place}: it has "
-        "moved, or the MRI is distorted there",
+        "moved, the MRI is distorted there, or the two show a lesion there differently",
         scale=displaced.limit_of_part, words=displaced.brain_shift_words,
     ),
     Criterion(
@@ -265,7 +265,7 @@ CRITERIA: tuple[Criterion, ...] = (
     Criterion(
         "distortion_not_judged", "scale and distortion not judged", displaced.distortion_not_judged, "at most",
         green=0.0,
-        text="{why}: a wrong scale or a distortion of the MRI by about 2 mm may be missed",
+        text="{why}: a wrong scale or a distortion of the MRI by about {missed} mm may be missed",
         words=displaced.words_of_not_judged,
     ),
     Criterion(

@@ -1,0 +1,124 @@
+"""Wrong arguments of the public functions and classes are refused by name, and not met deep inside."""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import fields, is_dataclass
+
+import numpy as np
+import pytest
+
+import BrainFusionLib
+from BrainFusionLib import AffineTransform, Grid, RigidTransform, Settings, Volume, arguments
+from BrainFusionLib.error_map import ErrorMap
+from BrainFusionLib.errors import BrainFusionError, GeometryError, SettingsError
+from BrainFusionLib.landmarks import Landmarks
+from BrainFusionLib.settings import FusionSettings, OutputSettings, RegistrationSettings, SearchPass
+
+GRID = Grid((4, 4, 4))
+VOLUME = Volume(np.zeros((4, 4, 4)), GRID)
+RIGID, AFFINE = RigidTransform.identity(), AffineTransform(np.eye(4))
+POINTS = np.eye(3)
+LANDMARKS = Landmarks(("a", "b", "c"), POINTS, POINTS)
+SOURCE = BrainFusionLib.Source("x")
+MAP = ErrorMap.of(np.ones((4, 4, 4)), GRID, 2.0)
+# Of each parameter without a default, what is accepted.
+GOOD = {
+    "angle_deg": 3.0, "array_kji": np.zeros((4, 4, 4)), "axis": (0, 0, 1), "candidates": 9, "centre_lps_mm": (0, 0, 0),
+    "ct": VOLUME, "ct_lps_mm": POINTS, "entry_lps_mm": (0, 0, 0), "first": RIGID, "fixed_point_lps_mm": (0, 0, 0),
+    "fixed_points_lps_mm": POINTS, "grid": GRID, "inputs": BrainFusionLib.Inputs(VOLUME, VOLUME),
+    "lps_from_ijk": np.eye(4), "moving_from_fixed_lps": np.eye(4), "mri": VOLUME, "mri_lps_mm": POINTS, "name": "x",
+    "names": ("a", "b", "c"), "other": GRID, "path": "x.nrrd", "points_lps_mm": POINTS, "rotation": np.eye(3),
+    "request": BrainFusionLib.Request(SOURCE, SOURCE), "rotations": 9, "size_ijk": (4, 4, 4),
+    "spacing_ijk_mm": (1, 1, 1), "target_lps_mm": (0, 0, 1), "to_from_from_lps": np.eye(4), "transform": RIGID,
+    "translation_mm": (0, 0, 0), "volume": VOLUME,
+}  # fmt: skip
+OF_REQUEST = {"ct": SOURCE, "mri": SOURCE}
+# Choices of words and other things that the functions check themselves.
+OWN_CHECKS = {
+    "acquisition", "align", "between", "device", "form", "grid of OutputSettings", "modality", "model", "moved",
+    "reference", "search", "series", "sha256",
+}  # fmt: skip
+FUNCTIONS = [getattr(BrainFusionLib, name) for name in BrainFusionLib.__all__ if name[0].islower()]
+CLASSES = [
+    AffineTransform, Grid, RigidTransform, Settings, Volume, BrainFusionLib.Inputs, BrainFusionLib.Request, Landmarks,
+    RegistrationSettings, FusionSettings, OutputSettings, SearchPass,
+]  # fmt: skip
+METHODS = [
+    GRID.with_spacing, GRID.moved, GRID.same_as, Grid.from_lps_from_ijk, RIGID.apply, RIGID.shift_at, RIGID.describe,
+    RIGID.__matmul__, RigidTransform.from_axis_angle, RigidTransform.about_centre, AFFINE.apply, AFFINE.describe,
+    AFFINE.nearest_rigid, LANDMARKS.residuals, MAP.at, MAP.bound_at, MAP.along,
+]  # fmt: skip
+
+
+def parameters():
+    for function in [*FUNCTIONS, *CLASSES, *METHODS]:
+        for name in inspect.signature(function).parameters:
+            own = f"{name} of {function.__name__}"
+            if not OWN_CHECKS & {name, own}:
+                yield pytest.param(function, name, id=f"{function.__qualname__}-{name}")
+
+
+def call(function, **changes):
+    """Call with good arguments but for the changes."""
+    needed = {n for n, p in inspect.signature(function).parameters.items() if p.default is p.empty}
+    good = {**GOOD, **(OF_REQUEST if function is BrainFusionLib.Request else {})}
+    return function(**{**{name: good[name] for name in needed}, **changes})
+
+
+@pytest.mark.parametrize(("function", "name"), list(parameters()))
+def test_an_argument_of_another_kind_is_refused_by_its_name(function, name):
+    with pytest.raises(BrainFusionError, match=f"^{name} must be .*; got (an object|<object)"):
+        call(function, **{name: object()})
+
+
+def test_every_public_class_with_fields_is_tried():
+    public = [getattr(BrainFusionLib, name) for name in BrainFusionLib.__all__ if name[0].isupper()]
+    made_by_callers = {kind for kind in public if is_dataclass(kind)} - {BrainFusionLib.Result, BrainFusionLib.Source}
+    assert made_by_callers <= set(CLASSES)
+
+
+@pytest.mark.parametrize("kind", CLASSES)
+def test_what_a_class_makes_of_good_arguments_is_taken_again(kind):
+    made = call(kind)
+    assert kind(**{field.name: getattr(made, field.name) for field in fields(kind)}) == made
+
+
+def test_exchanged_arguments_are_answered_with_the_order():
+    with pytest.raises(SettingsError, match=r"grid must be a Grid; got a Volume: volume\.grid is one") as refused:
+        BrainFusionLib.resample_onto(VOLUME, VOLUME)
+    assert "The call is resample_onto(volume, grid, transform, fill=…, device=…)." in str(refused.value)
+    with pytest.raises(SettingsError, match="volume must be a Volume; got a Grid"):
+        BrainFusionLib.resample_onto(GRID, VOLUME)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (((4, 4, 4), 1.0), r"spacing_ijk_mm must be three numbers; got 1\.0"),
+        ((4,), "size_ijk must be three whole numbers; got 4"),
+        (((4, 4),), r"size_ijk must be three whole numbers; got \(4, 4\)"),
+        (("444",), "size_ijk must be three whole numbers; got '444'"),
+        (((4, 4, 4), (1, 1, 1), (0, 0, 0), "RAS"), "direction must be an array of numbers; got 'RAS'"),
+    ],
+)
+def test_a_grid_says_which_of_its_arguments_is_wrong(arguments, words):
+    with pytest.raises(GeometryError, match=words):
+        Grid(*arguments)
+
+
+def test_numbers_of_numpy_and_lists_are_taken():
+    assert Grid(np.array([4, 4, 4]), [np.float32(1), 1, 1], np.zeros(3), np.eye(3).tolist()) == GRID
+    assert RegistrationSettings(seed=0, passes=RegistrationSettings().passes) == RegistrationSettings()
+    assert Volume(np.zeros((4, 4, 4)).tolist(), GRID) == VOLUME
+
+
+@pytest.mark.parametrize("points", [(1.0, 2.0), [[1.0, 2.0]], 3.0, "0 0 0"])
+def test_points_have_three_coordinates(points):
+    with pytest.raises(SettingsError, match="fixed_points_lps_mm must be points of three coordinates each"):
+        RIGID.apply(points)
+
+
+def test_every_hint_is_about_a_class_that_callers_know():
+    known = {*BrainFusionLib.__all__, *(kind.__name__ for kind in CLASSES)}
+    assert set(arguments.HOW) <= known

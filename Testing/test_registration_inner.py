@@ -7,8 +7,9 @@ from functools import lru_cache
 import numpy as np
 import pytest
 
+from BrainFusionLib.geometry import Grid, rotation_matrix
 from BrainFusionLib.registration import Registration, register
-from BrainFusionLib.registration.inner import inner_share
+from BrainFusionLib.registration.inner import inner_share, shortened
 from simulation.heads import Head, phantom_head
 from simulation.physics.case import make_physics_case
 from simulation.physics.kinds import draw_kind
@@ -59,8 +60,19 @@ def test_the_inner_fit_decides_where_the_whole_head_s_is_far_away(sampling_mm: f
     assert inner_share(sampling_mm, apart_mm=1.0, voxel_mm=1.0) == pytest.approx(1.0)
 
 
-def test_fits_may_differ_more_in_long_voxels() -> None:
-    assert inner_share(0.011, apart_mm=0.24, voxel_mm=6.0) < 0.01 < inner_share(0.011, apart_mm=0.24, voxel_mm=1.0)
+def test_fits_may_differ_more_along_the_long_edges_of_voxels() -> None:
+    ct, mri = Grid((9, 9, 9), (0.5, 0.5, 1.0)), Grid((9, 9, 9), (0.9, 0.9, 4.0))
+    np.testing.assert_allclose(shortened(ct, mri, np.eye(4)), np.diag([1, 1, 0.5]))
+    # In the frame of the CT: the thick slices of an MRI that lies turned.
+    turned = np.eye(4)
+    turned[:3, :3] = rotation_matrix([1.0, 0, 0], 90.0)
+    np.testing.assert_allclose(shortened(ct, mri, turned), np.diag([1, 0.5, 1]), atol=1e-9)
+    # The CT's slices lie across the MRI's first axis.
+    thick_ct = Grid((9, 9, 9), (0.5, 0.5, 2.25))
+    turned[:3, :3] = rotation_matrix([0, 1.0, 0], 90.0)
+    np.testing.assert_allclose(
+        shortened(thick_ct, Grid((9, 9, 9), (1.0, 1, 1)), turned), np.diag([1, 1, 1 / 1.5]), atol=1e-9
+    )
 
 
 def test_a_failed_inner_fit_does_not_count() -> None:

@@ -18,7 +18,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from BrainFusionLib.geometry import FloatArray
+from BrainFusionLib.geometry import FloatArray, Grid
 from BrainFusionLib.intensity.inside import InsideSkull
 from BrainFusionLib.registration.histogram import MRI_BINS, ROW, Samples
 from BrainFusionLib.registration.pyramid import MASK_LEVEL, PreparedHead, spread
@@ -39,7 +39,8 @@ CLEAN_MM, GAIN = 0.010, 10.0
 # The error of the inner fit.
 INNER_MM = 0.2
 # Two fits that are closer agree; two fits that are farther apart differ because the outline misleads: for voxels of 1
-# mm they are .04 to .17 mm apart where the whole head's is exact, and .18 to 1.7 mm where it is .4 to 1.8 mm off.
+# mm they are .04 to .17 mm apart where the whole head's is exact, and .18 to 1.7 mm where it is .4 to 1.8 mm off. Along
+# longer edges of voxels neither is as exact: lengths there count by the root of the edge (`shortened`).
 AGREEING_MM, APART_MM = (0.15, 0.35), (0.1, 0.26)
 # An inner fit this far away has failed.
 MOST_MM = 4.0
@@ -127,24 +128,40 @@ def inner_share(sampling_mm: float, apart_mm: float, voxel_mm: float) -> float:
     sampling_mm
         The sampling error of the fit to the whole head.
     apart_mm
-        How far the two fits are apart.
+        How far the two fits are apart, `shortened` along long voxels.
     voxel_mm
-        The longest voxel edge of the two heads: the inner fit is less exact in long ones.
+        The longest voxel edge of the two heads.
     """
     if apart_mm > MOST_MM:
         return 0.0
-    longer = float(np.sqrt(max(1.0, voxel_mm)))
-    doubt = GAIN * max(0.0, sampling_mm - CLEAN_MM * longer)
+    doubt = GAIN * max(0.0, sampling_mm - CLEAN_MM * float(np.sqrt(max(1.0, voxel_mm))))
     doubted = doubt**2 / (doubt**2 + INNER_MM**2) * _step(apart_mm, *AGREEING_MM)
-    low, high = APART_MM
-    return doubted + (1 - doubted) * _step(apart_mm, low * longer, high * longer)
+    return doubted + (1 - doubted) * _step(apart_mm, *APART_MM)
 
 
-def distance_inside_mm(a: FloatArray, b: FloatArray, middle_ct_lps_mm: FloatArray) -> float:
-    """Return the median distance between two poses (4x4, CT from MRI) over points inside the skull."""
+def shortened(ct: Grid, mri: Grid, ct_from_mri_lps: FloatArray) -> FloatArray:
+    """Return the matrix (3, 3) that divides lengths in the CT's space by the root of the voxels' edge along them, mm.
+
+    The edge is the longer one of both grids, along the MRI's axes; below 1 mm it is 1 mm.
+    """
+    axes = ct_from_mri_lps[:3, :3] @ mri.direction
+    of_ct = (np.abs(ct.direction.T @ axes) * np.asarray(ct.spacing_ijk_mm)[:, None]).max(axis=0)
+    edges = np.maximum(1.0, np.maximum(of_ct, mri.spacing_ijk_mm))
+    made: FloatArray = axes / np.sqrt(edges) @ axes.T
+    return made
+
+
+def distance_inside_mm(
+    a: FloatArray, b: FloatArray, middle_ct_lps_mm: FloatArray, lengths: FloatArray | None = None
+) -> float:
+    """Return the median distance between two poses (4x4, CT from MRI) over points inside the skull.
+
+    Differences are multiplied with `lengths`, a matrix (3, 3), if it is given.
+    """
     steps = REACH_MM * np.concatenate([np.zeros((1, 3)), np.eye(3), -np.eye(3)])
     points = _applied(np.linalg.inv(a).astype(np.float64), (middle_ct_lps_mm + steps).T)
-    return float(np.median(np.linalg.norm(_applied(a, points) - _applied(b, points), axis=0)))
+    apart = _applied(a, points) - _applied(b, points)
+    return float(np.median(np.linalg.norm(apart if lengths is None else lengths @ apart, axis=0)))
 
 
 def _step(value: float, low: float, high: float) -> float:

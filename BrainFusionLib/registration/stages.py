@@ -11,7 +11,7 @@ from BrainFusionLib.intensity.inside import FindInside
 from BrainFusionLib.progress import Cancel, Progress, stop_if
 from BrainFusionLib.registration.confidence import around, corner_distance_mm, distinct, midpoint, sampling_error_mm
 from BrainFusionLib.registration.histogram import Samples
-from BrainFusionLib.registration.inner import InnerSamples, distance_inside_mm, inner_share
+from BrainFusionLib.registration.inner import InnerSamples, distance_inside_mm, inner_share, shortened
 from BrainFusionLib.registration.pyramid import PreparedPair
 from BrainFusionLib.registration.refine import LADDER, climb, climb_at
 from BrainFusionLib.registration.search import COARSE, FINE, even_rotations, search
@@ -161,9 +161,13 @@ class Run:
         # A quarter of the samples: the error of this fit is systematic.
         samples = drawn.samples(self.settings.samples // 4, self.settings.seed + 5)
         inner = self._climb_at_1_mm(pair, of_mri, samples, 0.3, 0.005)
-        apart = distance_inside_mm(of_mri.matrix(centres[1]), inner.matrix(centres[1]), inside.centre_lps_mm)
-        voxel_mm = max(*heads.ct.levels[0].grid.spacing_ijk_mm, *heads.mri.levels[0].grid.spacing_ijk_mm)
-        final = midpoint(of_mri, inner, inner_share(sampling_mm, apart, voxel_mm))
+        outer_pose, inner_pose = of_mri.matrix(centres[1]), inner.matrix(centres[1])
+        ct, mri = (head.levels[0].grid for head in (heads.ct, heads.mri))
+        lengths = shortened(ct, mri, outer_pose)
+        told = distance_inside_mm(outer_pose, inner_pose, inside.centre_lps_mm, lengths)
+        voxel_mm = max(*ct.spacing_ijk_mm, *mri.spacing_ijk_mm)
+        final = midpoint(of_mri, inner, inner_share(sampling_mm, told, voxel_mm))
+        apart = distance_inside_mm(outer_pose, inner_pose, inside.centre_lps_mm)
         self.lap("refine inside", 0.99)
         return (final.inverse(centres[1], centres[0]) if heads.ct_is_fixed else final), apart
 

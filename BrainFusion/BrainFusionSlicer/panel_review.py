@@ -93,14 +93,16 @@ class ReviewControls:
     def leaveView(self) -> None:
         """Show something else in the place of a view that does not apply any more."""
         self._view = View.CT if View.CT not in self._state.not_viewable else View.FUSED
-        self.putAwayReview()
+        self._showing = None
+        fused, registered, _mri = self.registeredNodes()
+        review.put_away(registered if self._view is View.CT else fused, registered, slicer.mrmlScene)
         self._state = replace(self._state, view=self._view)
 
     def putAwayReview(self) -> None:
         """Leave no temporary volume behind."""
         self._showing = None
         fused, registered, _mri = self.registeredNodes()
-        if self._view in (View.OUTLINE, View.SQUARES):
+        if self._view in (View.OUTLINE, View.SQUARES, View.ERROR):
             self._view = View.FUSED
         review.put_away(fused, registered, slicer.mrmlScene)
 

@@ -80,7 +80,7 @@ def orderFor(results: Any, folder: str | Path, exportAnyway: bool = False) -> tu
     fixed = ctNode if reference == "ct" else mriNode
     doubt = departing.doubt_of(fusedNode)
     require_decision(doubt, exportAnyway)
-    mriFiles, ctFiles = _filesOf(mriNode), _filesOf(ctNode)
+    mriFiles, ctFiles = filesOf(mriNode), filesOf(ctNode)
     if not (ctFiles if reference == "ct" else mriFiles):
         raise ImageFileError(
             _(
@@ -142,7 +142,7 @@ def _inputsOf(fusedNode: slicer.vtkMRMLScalarVolumeNode) -> tuple[Any, Any]:
     return fusedNode.GetNodeReference(ownership.TARGET_MRI_ROLE), fusedNode.GetNodeReference(ownership.MOVED_CT_ROLE)
 
 
-def _filesOf(node: slicer.vtkMRMLScalarVolumeNode) -> list[str]:
+def filesOf(node: slicer.vtkMRMLScalarVolumeNode) -> list[str]:
     """Return the files that a volume was loaded from; none where one of them cannot be found.
 
     DICOMScalarVolumePlugin.py writes the UIDs of the files, one a slice, into the attribute; DICOM.py makes the

@@ -333,6 +333,12 @@ def test_a_registration_is_written_beside_the_series(scan):
     headers = [read_headers(dicom_files(scan, node)) for node in (scan.ct, scan.mri)]
     matrix = read_dicom_registration(files[-1], lambda: tuple(headers))
     np.testing.assert_allclose(matrix, POSE.moving_from_fixed_lps, atol=1e-5)
+    # And back into the scene, as a pose to check.
+    from BrainFusionSlicer import pose_files, poses
+
+    node = pose_files.load(files[-1], scan.ct, scan.mri)
+    read = poses.pose_from_node(node).moving_from_fixed_lps
+    np.testing.assert_allclose(read, POSE.moving_from_fixed_lps, atol=1e-5)
     for uid in scan.ct.GetAttribute("DICOM.instanceUIDs").split():
         del scan.database.files[uid]
     (scan.out / "more").mkdir()

@@ -81,6 +81,10 @@ class FileDialog(QtWidgets.QFileDialog):
     def getSaveFileName(*words):  # noqa: N802
         return QtWidgets.QFileDialog.getSaveFileName(*words)[0]
 
+    @staticmethod
+    def getOpenFileName(*words):  # noqa: N802
+        return QtWidgets.QFileDialog.getOpenFileName(*words)[0]
+
 
 class Table(QtWidgets.QTableWidget):
     """QTableWidget."""

@@ -119,7 +119,7 @@ class PointPlacer:
         interaction, selection = (scene.GetNodeByID(node_id) for node_id in (INTERACTION_ID, SELECTION_ID))
         if interaction is not None:
             # At each change of the mode the views take away the point that follows the mouse: also where the user was
-            # placing points of his own before, and goes on with it (vtkMRMLMarkupsDisplayableManager).
+            # placing points of his own before, and resumes that (vtkMRMLMarkupsDisplayableManager).
             interaction.SetCurrentInteractionMode(interaction.ViewTransform)
         if selection is not None:
             selection.SetReferenceActivePlaceNodeClassName(mouse[2])

@@ -328,7 +328,7 @@ def statuses(points):
 
 @pytest.mark.parametrize("was_placing", [False, True])
 def test_no_point_that_follows_the_mouse_is_left_when_placing_ends(chosen, lists, application_nodes, view, was_placing):
-    """Also where the user was placing points of his own before, and goes on with it."""
+    """Also where the user was placing points of his own before, and resumes that."""
     interaction, selection, *_views = application_nodes
     own = point_list("own", [(1, 2, 3)])
     selection.SetReferenceActivePlaceNodeClassName(POINTS)

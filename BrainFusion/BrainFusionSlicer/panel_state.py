@@ -204,7 +204,8 @@ def draw(ui, state: PanelState) -> None:
     _draw_review(ui, state)
     ui.exportButton.setEnabled(state.not_exportable is None and not running)
     ui.exportButton.setToolTip(
-        state.not_exportable or _("Write the fused volume and the registered CT as derived series")
+        state.not_exportable
+        or _("Write the fused volume and the registered CT as derived series, the pose and the bone")
     )
 
 

@@ -378,6 +378,9 @@ def _layout(element, found):
             layout.addWidget(made)
         else:
             layout.addLayout(made)
+    for index, factor in enumerate((element.get("stretch") or "").split(",")):
+        if factor:
+            layout.setStretch(index, int(factor))
     return layout
 
 

@@ -117,41 +117,54 @@ def _is_drawn_on(segmentation: slicer.vtkMRMLSegmentationNode, volume: slicer.vt
     """Say whether a segmentation has the voxels of a volume, each in its own frame; also where it has none.
 
     Else it was drawn while a result had moved the volume, or was hardened since. The user may choose voxels of another
-    size: then they have the volume's axes, and no box that is shifted against the volume's.
+    size, or import some: then they have the volume's axes, and no box that is shifted against the volume's.
     """
     matrix = vtk.vtkMatrix4x4()
     volume.GetIJKToRASMatrix(matrix)
     own, sizes = slicer.util.arrayFromVTKMatrix(matrix), np.array(volume.GetImageData().GetDimensions())
-    return all(_fits(image, is_box, own, sizes) for image, is_box in _voxels_of(segmentation))
+    found = list(_voxels_of(segmentation))
+    if not all(_have_same_axes(own, _matrix_of(image)) for image, _is_box in found):
+        return False
+    if len(found) == 1 and not found[0][1]:  # nothing says where the user could have drawn
+        return _are_among(_matrix_of(found[0][0]), own)
+    return all(_is_box_of(image, own, sizes) for image, is_box in found if is_box)
 
 
-def _fits(image: slicer.vtkOrientedImageData, is_box: bool, own: FloatArray, sizes: npt.NDArray[np.intp]) -> bool:
-    """Say whether voxels have the axes of a volume, and lie among its voxels.
+def _have_same_axes(own: FloatArray, drawn: FloatArray) -> bool:
+    """Say whether two matrices of voxels, 4x4, have the same axes, in whatever order and direction."""
+    first, second = (columns[:3, :3] / np.linalg.norm(columns[:3, :3], axis=0) for columns in (own, drawn))
+    turned = np.abs(np.linalg.inv(first) @ second)
+    return bool(np.allclose(turned, np.round(turned), rtol=0, atol=MOST_TURNED))
+
+
+def _are_among(drawn: FloatArray, own: FloatArray) -> bool:
+    """Say whether voxels lie where those of a volume do, of which they have the axes; or are of another size."""
+    ijk, spacing = np.linalg.inv(own) @ drawn, np.linalg.norm(own[:3, :3], axis=0)
+    off = np.abs(ijk[:3, 3] - np.round(ijk[:3, 3])) * spacing
+    return not _are_as_large(ijk) or bool(off.max() <= MOST_SHIFTED_MM)
+
+
+def _are_as_large(ijk: FloatArray) -> bool:
+    return bool(np.allclose(np.abs(ijk[:3, :3]).max(axis=1), 1, rtol=0, atol=MOST_TURNED))
+
+
+def _is_box_of(image: slicer.vtkOrientedImageData, own: FloatArray, sizes: npt.NDArray[np.intp]) -> bool:
+    """Say whether voxels fill the box of a volume, or a part of it, or more; to a voxel, if theirs are of another size.
 
     Parameters
     ----------
     image
         The voxels.
-    is_box
-        Whether they are as many as the user can draw, or only those that he has drawn.
     own, sizes
         The matrix of the volume's voxels to its own frame, 4x4, RAS mm, and how many it has along each axis.
     """
-    drawn = _matrix_of(image)
-    spacing = np.linalg.norm(own[:3, :3], axis=0)
-    turned = np.abs(np.linalg.inv(own[:3, :3] / spacing) @ (drawn[:3, :3] / np.linalg.norm(drawn[:3, :3], axis=0)))
-    if not np.allclose(turned, np.round(turned), rtol=0, atol=MOST_TURNED):  # in another order they are the same
-        return False
-    ijk = np.linalg.inv(own) @ drawn
-    steps, place = np.abs(ijk[:3, :3]).max(axis=1), ijk[:3, 3]
-    is_same_size = bool(np.allclose(steps, 1, rtol=0, atol=MOST_TURNED))
-    if is_same_size and (np.abs(place - np.round(place)) * spacing).max() > MOST_SHIFTED_MM:
-        return False
-    if not is_box:
-        return True
+    ijk = np.linalg.inv(own) @ _matrix_of(image)
     edges = np.add(np.array(image.GetExtent()).reshape(3, 2), [-0.5, 0.5])
-    ends = np.stack(np.meshgrid(*edges, indexing="ij"), axis=-1).reshape(-1, 3) @ ijk[:3, :3].T + place
-    within = MOST_SHIFTED_MM / spacing if is_same_size else np.maximum(1.0, steps)
+    corners = np.stack(np.meshgrid(*edges, indexing="ij"), axis=-1).reshape(-1, 3)
+    ends = corners @ ijk[:3, :3].T + ijk[:3, 3]
+    within = np.maximum(1.0, np.abs(ijk[:3, :3]).max(axis=1))
+    if _are_as_large(ijk):
+        within = MOST_SHIFTED_MM / np.linalg.norm(own[:3, :3], axis=0)
     below, above = ends.min(axis=0) + 0.5, ends.max(axis=0) + 0.5 - sizes
     holds_it, is_in_it = (below <= within) & (above >= -within), (below >= -within) & (above <= within)
     return bool((holds_it | is_in_it).all())

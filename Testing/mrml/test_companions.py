@@ -249,11 +249,12 @@ def drawn_on(scene, volume, finer, labels):
     return node
 
 
-def test_a_segmentation_of_a_part_of_the_ct_moves_with_it(scene, pair):
-    """An imported one: its voxels are some of the CT's, in another order."""
+@pytest.mark.parametrize("last", [3.0, 2.6], ids=["the CT's voxels", "between the CT's voxels"])
+def test_a_segmentation_of_a_part_of_the_ct_moves_with_it(scene, pair, last):
+    """An imported one: its box is a part of the CT's, in another order."""
     ct, mri = pair
     node = segmentation_of(scene, ct)
-    turned = np.array([[-1, 0, 0, 3], [0, 1, 0, 1], [0, 0, 1, 0], [0, 0, 0, 1.0]])
+    turned = np.array([[-1, 0, 0, last], [0, 1, 0, 1], [0, 0, 1, 0], [0, 0, 0, 1.0]])
     geometry = slicer.vtkSegmentationConverter.SerializeImageGeometry(bridge.vtk_matrix(turned), [0, 2, 0, 1, 0, 2])
     node.GetSegmentation().SetConversionParameter(GEOMETRY(), geometry)
     bridge.move_ct_onto_mri(ct, mri, TRANSFORM)

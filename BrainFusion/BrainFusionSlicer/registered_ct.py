@@ -312,7 +312,7 @@ def _left_by(
     volumes: Iterable[slicer.vtkMRMLScalarVolumeNode | None],
 ) -> Iterator[slicer.vtkMRMLLinearTransformNode]:
     """Yield the transforms of results that moved a volume which is not under them any more."""
-    there = [volume for volume in volumes if volume is not None]
+    there = [volume for volume in volumes if volume is not None and volume.GetScene() is not None]
     for transform in ownership.nodes_of(there[0].GetScene(), "vtkMRMLLinearTransformNode") if there else ():
         if ownership.role_of(transform) != TRANSFORM or _is_homeless(transform):
             continue

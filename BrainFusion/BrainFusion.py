@@ -380,7 +380,9 @@ class BrainFusionWidget(FusingControls, ReviewControls, ScriptedLoadableModuleWi
     def _isViewed(self) -> bool:
         """Say whether the view that was chosen can be shown still, and shows what it says."""
         is_back = self._state.standing in (Standing.REGISTERED, Standing.HOMELESS)  # the user may have put it back
-        return self._view not in self._state.not_viewable and not (self._view is View.UNREGISTERED and is_back)
+        if self._view in self._state.not_viewable or (self._view is View.UNREGISTERED and is_back):
+            return False
+        return all(section.holds(self._view) for section in self.sections)
 
     def followChoice(self) -> None:
         """Choose the outputs of a pair that has just been chosen, and forget what was said about another choice."""

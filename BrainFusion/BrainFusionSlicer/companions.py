@@ -15,6 +15,7 @@ import json
 from collections.abc import Iterator, Sequence
 
 import numpy as np
+import numpy.typing as npt
 import slicer
 import slicer.util
 import vtk
@@ -26,10 +27,11 @@ from BrainFusionSlicer import ownership
 # that they were chosen for.
 LIST_ROLES = ("BrainFusion.CTPoints", "BrainFusion.MRIPoints")
 VOLUME_ROLES = ("BrainFusion.CTPointsOf", "BrainFusion.MRIPointsOf")
-# Axes are the same that differ by less, in radians: a header rounds them, and a registration turns by more.
-MOST_TURNED = 1e-3
-# On the segmentation of a bone: the axes of its voxels as it was made, in its own frame.
-AXES_ATTRIBUTE = "BrainFusion.Axes"
+# Axes are the same that differ by less, in radians, and voxels that lie less apart, mm: a header rounds them, and a
+# registration moves by more.
+MOST_TURNED, MOST_SHIFTED_MM = 1e-3, 0.05
+# On the segmentation of a bone: the matrix of its voxels to its own frame, as it was made.
+PLACE_ATTRIBUTE = "BrainFusion.BonePlace"
 
 
 def companions_of(
@@ -50,7 +52,7 @@ def companions_of(
     above_fixed = {node.GetID() for node in transforms_above(fixed)}
     belonging = list(brought)
     if moved.GetParentTransformNode() == parent:
-        belonging += [node for node in _segmentations_of(moved) if _has_axes_of(node, moved)]
+        belonging += [node for node in _segmentations_of(moved) if _is_drawn_on(node, moved)]
         belonging += [*_children_in_hierarchy(moved), *_landmarks_of(moved)]
         # What stands under a result's transform is that of the volume which it moved.
         if parent is not None and parent.GetID() not in above_fixed and ownership.role_of(parent) is None:
@@ -111,40 +113,99 @@ def _segmentations_of(volume: slicer.vtkMRMLScalarVolumeNode) -> list[slicer.vtk
     return [node for node in found if node.GetNodeReferenceID(role) == volume.GetID()]
 
 
-def _has_axes_of(segmentation: slicer.vtkMRMLSegmentationNode, volume: slicer.vtkMRMLScalarVolumeNode) -> bool:
-    """Say whether a segmentation has the axes of a volume, each in its own frame; also where it has none.
+def _is_drawn_on(segmentation: slicer.vtkMRMLSegmentationNode, volume: slicer.vtkMRMLScalarVolumeNode) -> bool:
+    """Say whether a segmentation has the voxels of a volume, each in its own frame; also where it has none.
 
-    Else it was drawn while a result had moved the volume, or was hardened since.
+    Else it was drawn while a result had moved the volume, or was hardened since. The user may choose voxels of another
+    size, or import some: then they have the volume's axes, and no box that is shifted against the volume's.
     """
-    drawn = _axes_of(segmentation)
-    if drawn is None:
-        return True
     matrix = vtk.vtkMatrix4x4()
     volume.GetIJKToRASMatrix(matrix)
-    own = slicer.util.arrayFromVTKMatrix(matrix)[:3, :3]
-    first, second = (columns / np.linalg.norm(columns, axis=0) for columns in (own, drawn))
-    turned = np.abs(np.linalg.inv(first) @ second)  # in another order, or turned round, they are the same
+    own, sizes = slicer.util.arrayFromVTKMatrix(matrix), np.array(volume.GetImageData().GetDimensions())
+    found = list(_voxels_of(segmentation))
+    if not all(_have_same_axes(own, _matrix_of(image)) for image, _is_box in found):
+        return False
+    if len(found) == 1 and not found[0][1]:  # nothing says where the user could have drawn
+        return _are_among(_matrix_of(found[0][0]), own)
+    return all(_is_box_of(image, own, sizes) for image, is_box in found if is_box)
+
+
+def _have_same_axes(own: FloatArray, drawn: FloatArray) -> bool:
+    """Say whether two matrices of voxels, 4x4, have the same axes, in whatever order and direction."""
+    first, second = (columns[:3, :3] / np.linalg.norm(columns[:3, :3], axis=0) for columns in (own, drawn))
+    turned = np.abs(np.linalg.inv(first) @ second)
     return bool(np.allclose(turned, np.round(turned), rtol=0, atol=MOST_TURNED))
 
 
-def _axes_of(segmentation: slicer.vtkMRMLSegmentationNode) -> FloatArray | None:
-    """Return the axes of a segmentation's voxels, or of those that will be drawn, in its own frame, 3x3, RAS mm."""
-    image = slicer.vtkOrientedImageData()
-    content = segmentation.GetSegmentation()
+def _are_among(drawn: FloatArray, own: FloatArray) -> bool:
+    """Say whether voxels lie where those of a volume do, of which they have the axes; or are of another size."""
+    ijk, spacing = np.linalg.inv(own) @ drawn, np.linalg.norm(own[:3, :3], axis=0)
+    off = np.abs(ijk[:3, 3] - np.round(ijk[:3, 3])) * spacing
+    return not _are_as_large(ijk) or bool(off.max() <= MOST_SHIFTED_MM)
+
+
+def _are_as_large(ijk: FloatArray) -> bool:
+    return bool(np.allclose(np.abs(ijk[:3, :3]).max(axis=1), 1, rtol=0, atol=MOST_TURNED))
+
+
+def _is_box_of(image: slicer.vtkOrientedImageData, own: FloatArray, sizes: npt.NDArray[np.intp]) -> bool:
+    """Say whether voxels fill the box of a volume, or a part of it, or more; to a voxel, if theirs are of another size.
+
+    Parameters
+    ----------
+    image
+        The voxels.
+    own, sizes
+        The matrix of the volume's voxels to its own frame, 4x4, RAS mm, and how many it has along each axis.
+    """
+    ijk = np.linalg.inv(own) @ _matrix_of(image)
+    edges = np.add(np.array(image.GetExtent()).reshape(3, 2), [-0.5, 0.5])
+    corners = np.stack(np.meshgrid(*edges, indexing="ij"), axis=-1).reshape(-1, 3)
+    ends = corners @ ijk[:3, :3].T + ijk[:3, 3]
+    within = np.maximum(1.0, np.abs(ijk[:3, :3]).max(axis=1))
+    if _are_as_large(ijk):
+        within = MOST_SHIFTED_MM / np.linalg.norm(own[:3, :3], axis=0)
+    below, above = ends.min(axis=0) + 0.5, ends.max(axis=0) + 0.5 - sizes
+    holds_it, is_in_it = (below <= within) & (above >= -within), (below >= -within) & (above <= within)
+    return bool((holds_it | is_in_it).all())
+
+
+def _voxels_of(segmentation: slicer.vtkMRMLSegmentationNode) -> Iterator[tuple[slicer.vtkOrientedImageData, bool]]:
+    """Yield the voxels that a segmentation has, and those that can be drawn, each with whether it is the latter."""
+    content, image = segmentation.GetSegmentation(), slicer.vtkOrientedImageData()
     labels = content.GetNthSegment(0).GetRepresentation("Binary labelmap") if content.GetNumberOfSegments() else None
+    if labels is not None:
+        yield labels, False
     geometry = content.GetConversionParameter(slicer.vtkSegmentationConverter.GetReferenceImageGeometryParameterName())
-    if labels is None and not slicer.vtkSegmentationConverter.DeserializeImageGeometry(geometry, image, False):
-        return None
+    if slicer.vtkSegmentationConverter.DeserializeImageGeometry(geometry, image, False):
+        yield image, True
+
+
+def _matrix_of(image: slicer.vtkOrientedImageData) -> FloatArray:
     matrix = vtk.vtkMatrix4x4()
-    (labels or image).GetImageToWorldMatrix(matrix)
-    axes: FloatArray = slicer.util.arrayFromVTKMatrix(matrix)[:3, :3]
-    return axes
+    image.GetImageToWorldMatrix(matrix)
+    array: FloatArray = slicer.util.arrayFromVTKMatrix(matrix)
+    return array
 
 
-def note_axes(bone: slicer.vtkMRMLSegmentationNode) -> None:
-    """Note the axes of a bone as it was made: one that is hardened is where it is for good."""
-    axes = _axes_of(bone)
-    bone.SetAttribute(AXES_ATTRIBUTE, None if axes is None else json.dumps(axes.ravel().tolist()))
+def _place_of(segmentation: slicer.vtkMRMLSegmentationNode) -> FloatArray | None:
+    """Return the matrix of a segmentation's voxels to its own frame, 4x4, RAS mm; None if it has none."""
+    return next((_matrix_of(image) for image, _is_box in _voxels_of(segmentation)), None)
+
+
+def note_place(bone: slicer.vtkMRMLSegmentationNode) -> None:
+    """Note where a bone is in its own frame as it was made: one that is hardened is where it is for good."""
+    place = _place_of(bone)
+    bone.SetAttribute(PLACE_ATTRIBUTE, None if place is None else json.dumps(place.ravel().tolist()))
+
+
+def _is_as_made(bone: slicer.vtkMRMLSegmentationNode) -> bool:
+    noted = np.array(json.loads(bone.GetAttribute(PLACE_ATTRIBUTE) or "[]"), dtype=np.float64)
+    place = _place_of(bone)
+    if place is None or noted.size != place.size:
+        return False
+    off = np.abs(noted.reshape(4, 4) - place)
+    return bool(off[:3, :3].max() <= MOST_TURNED and off[:3, 3].max() <= MOST_SHIFTED_MM)
 
 
 def _bones_of(volume: slicer.vtkMRMLScalarVolumeNode) -> list[slicer.vtkMRMLTransformableNode]:
@@ -154,8 +215,7 @@ def _bones_of(volume: slicer.vtkMRMLScalarVolumeNode) -> list[slicer.vtkMRMLTran
         for node in ownership.nodes_of(volume.GetScene(), ownership.CLASSES[ownership.BONE])
         if ownership.role_of(node) == ownership.BONE
         and node.GetNodeReferenceID(ownership.MOVED_CT_ROLE) == volume.GetID()
-        and (axes := _axes_of(node)) is not None
-        and np.allclose(json.loads(node.GetAttribute(AXES_ATTRIBUTE) or "[0]"), axes.ravel(), rtol=0, atol=MOST_TURNED)
+        and _is_as_made(node)
     ]
 
 

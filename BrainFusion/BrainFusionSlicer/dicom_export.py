@@ -15,10 +15,11 @@ import slicer
 from slicer.i18n import tr as _
 
 from BrainFusionLib.case.leaving import require_decision
-from BrainFusionLib.errors import ImageContentError, ImageFileError, SettingsError
-from BrainFusionLib.geometry import RAS_FROM_LPS, FloatArray
+from BrainFusionLib.errors import GeometryError, ImageContentError, ImageFileError, SettingsError
+from BrainFusionLib.geometry import RAS_FROM_LPS, FloatArray, Grid
+from BrainFusionLib.io.dicom_segmentation import can_write_segmentations
 from BrainFusionLib.transform import AffineTransform
-from BrainFusionSlicer import bridge, departing, ownership, registered_ct
+from BrainFusionSlicer import bridge, currency, decisions, departing, ownership, registered_ct, segmentations
 from BrainFusionSlicer.exporting import ExportInputs, export
 from BrainFusionSlicer.jobs import ExportOrder, RawVolume
 from BrainFusionSlicer.registered_ct import Standing
@@ -29,15 +30,16 @@ def exportResults(results: Any, folder: str | Path, exportAnyway: bool = False) 
 
     Where the CT is the reference, the MRI is written in the CT's place, as ``mri_in_ct/*.dcm``, into the CT's study.
 
-    If the CT is from DICOM, too, the pose is written as ``registration.dcm`` (Spatial Registration). Returns when it is
-    done; `BrainFusionLogic.startExport` has it done by the worker process.
+    If the CT is from DICOM, too, the pose is written as ``registration.dcm`` (Spatial Registration); and the bone, if a
+    segmentation of it was made, as ``bone.dcm`` (Segmentation) in the MRI's study. Returns when it is done;
+    `BrainFusionLogic.startExport` has it done by the worker process.
 
     Parameters
     ----------
     results
         The outcome of BrainFusionLogic, or its fused volume node (a scene that was saved and loaded has only that).
     folder
-        Is there; holds nothing called ``fused``, ``ct_in_mri`` or ``registration.dcm``.
+        Is there; holds nothing called ``fused``, ``ct_in_mri``, ``registration.dcm`` or ``bone.dcm``.
     exportAnyway
         Also what is red, or was changed since it was judged; each object then says so.
 
@@ -80,7 +82,7 @@ def orderFor(results: Any, folder: str | Path, exportAnyway: bool = False) -> tu
     fixed = ctNode if reference == "ct" else mriNode
     doubt = departing.doubt_of(fusedNode)
     require_decision(doubt, exportAnyway)
-    mriFiles, ctFiles = _filesOf(mriNode), _filesOf(ctNode)
+    mriFiles, ctFiles = filesOf(mriNode), filesOf(ctNode)
     if not (ctFiles if reference == "ct" else mriFiles):
         raise ImageFileError(
             _(
@@ -97,6 +99,8 @@ def orderFor(results: Any, folder: str | Path, exportAnyway: bool = False) -> tu
     else:
         moved, movedFromFixed = registeredCt(fusedNode, ctNode, fixedFromWorld)
         inputs = ExportInputs(fused, moved)
+    if mriFiles and can_write_segmentations():
+        inputs = replace(inputs, bone=boneOf(ctNode, mriNode))
     order = ExportOrder(
         target=Path(folder),
         mri_files=tuple(mriFiles),
@@ -107,6 +111,7 @@ def orderFor(results: Any, folder: str | Path, exportAnyway: bool = False) -> tu
         place=departing.own_grid(fixed) if fusedNode.GetAttribute(ownership.GRID_ATTRIBUTE) else None,
         doubt=doubt,
         reference=reference,
+        bone_rule=_rule_of(fusedNode),
     )
     return order, inputs
 
@@ -142,7 +147,7 @@ def _inputsOf(fusedNode: slicer.vtkMRMLScalarVolumeNode) -> tuple[Any, Any]:
     return fusedNode.GetNodeReference(ownership.TARGET_MRI_ROLE), fusedNode.GetNodeReference(ownership.MOVED_CT_ROLE)
 
 
-def _filesOf(node: slicer.vtkMRMLScalarVolumeNode) -> list[str]:
+def filesOf(node: slicer.vtkMRMLScalarVolumeNode) -> list[str]:
     """Return the files that a volume was loaded from; none where one of them cannot be found.
 
     DICOMScalarVolumePlugin.py writes the UIDs of the files, one a slice, into the attribute; DICOM.py makes the
@@ -188,6 +193,30 @@ def movedMri(
     """Return the MRI as it was put onto the CT, and the transform from the CT's points to its points."""
     _requireRegistered(ctNode, mriNode)
     return bridge.raw_from_node(mriNode, as_shown=True), AffineTransform(np.linalg.inv(ctFromWorld))
+
+
+def boneOf(ctNode: slicer.vtkMRMLScalarVolumeNode, mriNode: slicer.vtkMRMLScalarVolumeNode) -> RawVolume | None:
+    """Return the bone of a pair where the MRI's DICOM slices are; None if none was made, or the user has changed it."""
+    node = ownership.find_output(ownership.BONE, ctNode, mriNode)
+    labels = None if node is None or currency.is_edited(node) else segmentations.labels_of(node)
+    parents = [] if node is None else [node.GetParentTransformNode(), mriNode.GetParentTransformNode()]
+    if labels is None or not all(parent is None or parent.IsTransformToWorldLinear() for parent in parents):
+        return None
+    mask_kji, ras_from_ijk = labels
+    world = bridge.world_ras_from_parent(node.GetParentTransformNode(), node.GetName())
+    lps_from_ijk = np.linalg.inv(_worldLpsFromDicom(mriNode)) @ RAS_FROM_LPS @ world @ ras_from_ijk
+    try:
+        Grid.from_lps_from_ijk(lps_from_ijk, mask_kji.shape[::-1])
+    except GeometryError:  # something scales or shears it
+        return None
+    return RawVolume(mask_kji, lps_from_ijk, None, node.GetName())
+
+
+def _rule_of(fusedNode: slicer.vtkMRMLScalarVolumeNode) -> str:
+    result = decisions.result_of(fusedNode)
+    if result is None or result.bone is None:
+        return "bone in the head of the CT"
+    return f"above {result.bone.threshold_hu:g} HU in the head of the CT"
 
 
 def _requireRegistered(ctNode: slicer.vtkMRMLScalarVolumeNode, mriNode: slicer.vtkMRMLScalarVolumeNode) -> None:

@@ -16,9 +16,10 @@ from BrainFusionLib.geometry import FloatArray, apply_affine
 from BrainFusionLib.quantities import bound_length, error_length
 from BrainFusionSlicer import bridge, decisions, ownership
 from BrainFusionSlicer.companions import linear_from, linear_parent
+from BrainFusionSlicer.review import View
 
 # The role of the colour layer among the temporary volumes of `review`, which removes it when a view is chosen.
-LAYER_ROLE = "ERROR"
+LAYER_ROLE = View.ERROR.name
 COLOURS, LEAST_SHOWN_MM = "vtkMRMLColorTableNodeIron", 0.01
 # The upper end of the layer's window, at least.
 LEAST_WINDOW_MM = 2.0

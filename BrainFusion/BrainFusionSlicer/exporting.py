@@ -10,6 +10,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -20,32 +21,37 @@ from BrainFusionLib.progress import Progress
 from BrainFusionLib.settings import OutputSettings
 from BrainFusionLib.transform import Transform
 from BrainFusionLib.volume import AIR_HU, Volume
-from BrainFusionSlicer.jobs import RawVolume, ReportOrder, Shapes, ShapesOrder, WritingOrder
+from BrainFusionSlicer.jobs import ExportOrder, RawVolume, ReportOrder, Shapes, ShapesOrder, WritingOrder
 
-REGISTRATION = "registration.dcm"
+if TYPE_CHECKING:
+    from BrainFusionLib.io.dicom_headers import DicomHeaders
+
+REGISTRATION, BONE = "registration.dcm", "bone.dcm"
 
 
 @dataclass(frozen=True, eq=False)
 class ExportInputs:
     """The volumes of an export: the fused one in the DICOM frame of the reference, the moved one in its own world.
 
-    A report has both CT and MRI, and all places are in the world; what is shown in 3D is of these two alone.
+    A report has both CT and MRI, and all places are in the world; what is shown in 3D is of these two alone. The bone,
+    above 0, is in the MRI's DICOM frame.
     """
 
     fused: RawVolume | None = None
     ct: RawVolume | None = None
     mri: RawVolume | None = None
+    bone: RawVolume | None = None
 
     def by_role(self) -> dict[str, RawVolume]:
         """Return the volumes that are there, by the name of their field."""
-        found = {"fused": self.fused, "ct": self.ct, "mri": self.mri}
+        found = {"fused": self.fused, "ct": self.ct, "mri": self.mri, "bone": self.bone}
         return {role: volume for role, volume in found.items() if volume is not None}
 
 
 def export(
     order: WritingOrder, inputs: ExportInputs, progress: Progress, cancel: Callable[[], bool] | None = None
 ) -> tuple[str, ...] | Shapes:
-    """Write the two series, both or none, and the registration, or the report; return the files.
+    """Write the two series, the registration and the bone, all or none, or the report; return the files.
 
     Nothing is written for what is shown in 3D: that is returned.
 
@@ -65,7 +71,6 @@ def export(
         return (str(_write_report(order, inputs)),)
     from BrainFusionLib.io.dicom_attributes import kinds_of
     from BrainFusionLib.io.dicom_headers import read_headers
-    from BrainFusionLib.io.dicom_registration import write_dicom_registration
     from BrainFusionLib.io.dicom_writing import write_dicom_results
 
     def step(stage: str, fraction: float) -> None:
@@ -98,17 +103,32 @@ def export(
         progress=step,
     )
     files = [file for made in folders.values() for file in sorted(made.iterdir())]
-    if other is not None and order.pose is not None:
-        path = order.target / REGISTRATION
-        ct, mri = (reference, other) if of_ct else (other, reference)
-        try:
-            write_dicom_registration(order.pose, path, ct, mri, reference=order.reference, doubt=order.doubt)
-        except BaseException:
-            for made in folders.values():
-                shutil.rmtree(made, ignore_errors=True)
-            raise
-        files.append(path)
+    try:
+        files += _objects(order, inputs, *((reference, other) if of_ct else (other, reference)))
+    except BaseException:
+        for made in folders.values():
+            shutil.rmtree(made, ignore_errors=True)
+        for name in (REGISTRATION, BONE):
+            (order.target / name).unlink(missing_ok=True)
+        raise
     return tuple(str(file) for file in files)
+
+
+def _objects(
+    order: ExportOrder, inputs: ExportInputs, ct: "DicomHeaders | None", mri: "DicomHeaders | None"
+) -> list[Path]:
+    """Write the registration and the bone beside the series, as far as there are any; return the files."""
+    from BrainFusionLib.io.dicom_registration import write_dicom_registration
+    from BrainFusionLib.io.dicom_segmentation import write_dicom_segmentation
+
+    files = []
+    if ct is not None and mri is not None and order.pose is not None:
+        files.append(order.target / REGISTRATION)
+        write_dicom_registration(order.pose, files[-1], ct, mri, reference=order.reference, doubt=order.doubt)
+    if mri is not None and inputs.bone is not None:
+        files.append(order.target / BONE)
+        write_dicom_segmentation(inputs.bone.copied(), files[-1], mri, order.bone_rule, order.doubt)
+    return files
 
 
 def _write_report(order: ReportOrder, inputs: ExportInputs) -> Path:
@@ -138,7 +158,7 @@ def holds_no_series(target: Path) -> bool:
     """Say whether a folder holds nothing called as the results are: what is there later is an export's."""
     from BrainFusionLib.io.dicom_attributes import FUSED, MRI_IN_CT, REGISTERED_CT
 
-    names = FUSED.folder, REGISTERED_CT.folder, MRI_IN_CT.folder, REGISTRATION
+    names = FUSED.folder, REGISTERED_CT.folder, MRI_IN_CT.folder, REGISTRATION, BONE
     return not any((target / name).exists() for name in names)
 
 

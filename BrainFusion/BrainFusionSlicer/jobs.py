@@ -114,6 +114,7 @@ class ExportOrder:
     place - The reference's own grid, if the fused volume is on another one.
     doubt - What each object says of itself, or None.
     reference - Whose patient, study and position the results get.
+    bone_rule - How the bone was found, for people.
     """
 
     target: Path
@@ -125,6 +126,7 @@ class ExportOrder:
     place: Grid | None = None
     doubt: Doubt | None = None
     reference: Side = "mri"
+    bone_rule: str = ""
 
 
 @dataclass(frozen=True, eq=False)

@@ -247,10 +247,10 @@ class FusionLogic(ScriptedLoadableModuleLogic):
         progressCallback: Callable[[str, float], None] | None = None,
         finishedCallback: Callable[[tuple[str, ...] | None, Exception | None], None] | None = None,
     ) -> None:
-        """Start to write the fused volume, the registered CT and the pose as DICOM; return at once.
+        """Start to write the fused volume, the registered CT, the pose and the bone as DICOM; return at once.
 
         :param results: the fused volume node, or the outcome that it is part of
-        :param folder: is there, and holds nothing called ``fused``, ``ct_in_mri`` or ``registration.dcm``
+        :param folder: is there, and holds nothing called ``fused``, ``ct_in_mri``, ``registration.dcm`` or ``bone.dcm``
         :param exportAnyway: also what is red, or was changed since it was judged; each object then says so
         :param progressCallback: called with a stage's name and the fraction done, 0 to 1
         :param finishedCallback: called once with the files and None, or with None and the error

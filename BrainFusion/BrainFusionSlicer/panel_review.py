@@ -93,14 +93,16 @@ class ReviewControls:
     def leaveView(self) -> None:
         """Show something else in the place of a view that does not apply any more."""
         self._view = View.CT if View.CT not in self._state.not_viewable else View.FUSED
-        self.putAwayReview()
+        self._showing = None
+        fused, registered, _mri = self.registeredNodes()
+        review.put_away(registered if self._view is View.CT else fused, registered, slicer.mrmlScene)
         self._state = replace(self._state, view=self._view)
 
     def putAwayReview(self) -> None:
         """Leave no temporary volume behind."""
         self._showing = None
         fused, registered, _mri = self.registeredNodes()
-        if self._view in (View.OUTLINE, View.SQUARES):
+        if self._view in (View.OUTLINE, View.SQUARES, View.ERROR):
             self._view = View.FUSED
         review.put_away(fused, registered, slicer.mrmlScene)
 
@@ -111,21 +113,26 @@ class ReviewControls:
     def onUndoButton(self, checked: bool = False) -> None:
         parameters = self._parameterNode
         pair, alone = (parameters.ctVolume, parameters.mriVolume), self._state.left_behind
-        volume, word = alone or registered_ct.moved_of_pair(*pair), self._state.moved
+        is_pair, word = None not in pair, self._state.moved
+        volume = alone or (registered_ct.moved_of_pair(*pair) if is_pair else None)
         for section in self.sections:  # an adjustment that is going on is a step of its own
             section.put_away()
-        step = None if alone else pose_history.step_back(volume)
+        step = None if alone or volume is None else pose_history.step_back(volume)
         if step is not None:
             self.say(_("Undone: the {volume} is where it was before {step}.").format(volume=word, step=step))
             return
-        why_not, moved = self._state.why_not_moved, registered_ct.moved_with(volume)
+        why_not, moved = self._state.why_not_moved, 0 if volume is None else registered_ct.moved_with(volume)
         self.putAwayReview()
         self._view = View.FUSED
-        if registered_ct.take_back(alone) if alone else registered_ct.leave_unregistered(*pair):
+        if registered_ct.take_back(alone) if alone else is_pair and registered_ct.leave_unregistered(*pair):
             words = [_("Undone: the {volume} is where it was before the registration.").format(volume=word)]
             if moved:
                 words.append(_("Moved back with it: {count}.").format(count=moved))
             self.say(" ".join(words))
+            return
+        count = 0 if alone else registered_ct.take_back_abandoned(*pair)
+        if count:
+            self.say(_("Moved back what an earlier registration had moved along: {count}.").format(count=count))
         else:
             self.say(why_not or "")
 

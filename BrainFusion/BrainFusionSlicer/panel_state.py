@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import qt
 import slicer
@@ -30,6 +30,7 @@ from BrainFusionSlicer.verdict_text import Card
 SHORTCUT, UNREGISTERED_SHORTCUT = "Ctrl+Return", "Alt+5"
 # Where the CT is when there is something that Undo can do, or a reason to tell why it cannot.
 UNDOABLE = (Standing.REGISTERED, Standing.SHOWN_UNREGISTERED, Standing.HARDENED, Standing.HOMELESS)
+NOT_UNDOABLE = (Standing.NOT_MOVED, Standing.UNDONE, Standing.ELSEWHERE)
 # Background and letters of a card's heading: the same in a light and a dark theme.
 COLOURS = {
     "green": ("#1b6e2d", "white"),
@@ -56,6 +57,7 @@ class PanelState:
     standing - Where the volume that the registration moved is with respect to that.
     moved - What that volume is called in words: the CT, or with the CT as reference the MRI.
     left_behind - What Undo takes back although the other volume of its pair was removed, or None.
+    abandoned - How many nodes an earlier result moved with a volume that is elsewhere by now; Undo takes them back.
     why_not_moved - Why it cannot be taken back, or None.
     undoes - What Undo takes back first, in words, or None if that is the registration.
     card - The words in the place of the verdict, or None.
@@ -77,6 +79,7 @@ class PanelState:
     standing: Standing
     moved: str
     left_behind: slicer.vtkMRMLScalarVolumeNode | None
+    abandoned: int
     why_not_moved: str | None
     undoes: str | None
     card: Card | None
@@ -123,7 +126,8 @@ def state_of(
         missing = why_blocked(blocked[0])
     fused = judged(parameters.fusedVolume, pair) if is_pair else None
     standing = registered_ct.standing_of(*pair) if is_pair else Standing.NOT_MOVED
-    left_behind = registered_ct.left_behind(*pair) if standing is Standing.NOT_MOVED else None
+    left = registered_ct.left_behind(*pair)
+    left_behind = left if standing in NOT_UNDOABLE else None
     moved = registered_ct.moved_of_pair(*pair) if is_pair else left_behind
     shown = pose_verdict.shown(fused, *pair) if is_pair and not running else pose_verdict.Shown()
     stored, changes = shown.stored, list(shown.changes)
@@ -131,6 +135,8 @@ def state_of(
     unregistered = standing is Standing.SHOWN_UNREGISTERED
     word = _("MRI") if moved is not None and (left_behind or moved) == pair[1] else _("CT")
     card = None if stored is None else _card(stored, changes, word if unregistered else None)
+    if left is not None and not running:
+        card = _of_left_behind(card, left)
     holds = stored is not None and not changes and not unregistered
     return PanelState(
         running=running,
@@ -150,7 +156,8 @@ def state_of(
         standing=standing,
         moved=word,
         left_behind=left_behind,
-        why_not_moved=verdict_text.why_not_moved(standing, moved.GetName()) if is_pair else None,
+        abandoned=len(registered_ct.abandoned_by(*pair)),
+        why_not_moved=_why_not_moved(standing, moved, left_behind),
         undoes=pose_history.last_step(moved) if is_pair and left_behind is None else None,
         card=card,
         jump=_jump(stored) if holds else _("Largest misalignment"),
@@ -197,7 +204,8 @@ def draw(ui, state: PanelState) -> None:
     _draw_review(ui, state)
     ui.exportButton.setEnabled(state.not_exportable is None and not running)
     ui.exportButton.setToolTip(
-        state.not_exportable or _("Write the fused volume and the registered CT as derived series")
+        state.not_exportable
+        or _("Write the fused volume and the registered CT as derived series, the pose and the bone")
     )
 
 
@@ -236,7 +244,7 @@ def _draw_review(ui, state: PanelState) -> None:
         ui.showUnregisteredButton.setText(text)
         ui.showUnregisteredButton.setShortcut(qt.QKeySequence(UNREGISTERED_SHORTCUT))
     viewable = len(state.not_viewable) < len(views) and state.card is not None
-    is_undoable = state.standing in UNDOABLE or state.left_behind is not None
+    is_undoable = state.standing in UNDOABLE or state.left_behind is not None or state.abandoned > 0
     ui.reviewFrame.setVisible(viewable or is_undoable)
     ui.reviewFrame.setEnabled(not state.running)
     for view, (button, tip) in views.items():
@@ -247,10 +255,33 @@ def _draw_review(ui, state: PanelState) -> None:
     ui.opacitySlider.setEnabled(View.CT not in state.not_viewable)
     ui.undoButton.setEnabled(is_undoable and not state.running)
     ui.undoButton.setVisible(is_undoable)
-    before = state.undoes or _("the registration")
-    tip = _("Move the {volume} back to where it was before {step}").format(volume=state.moved, step=before)
-    ui.undoButton.setToolTip((state.why_not_moved if state.undoes is None else None) or tip)
+    ui.undoButton.setToolTip(_what_undo_does(state))
     _set_quietly(ui.linkCheckBox, state.are_linked)
+
+
+def _what_undo_does(state: PanelState) -> str:
+    if state.abandoned and state.left_behind is None and state.standing in (*NOT_UNDOABLE, Standing.HARDENED):
+        words = _("Move back what an earlier registration moved along, and what was left there: {count}")
+        return words.format(count=state.abandoned)
+    if state.undoes is None and state.why_not_moved is not None:
+        return state.why_not_moved
+    before = state.undoes or _("the registration")
+    return _("Move the {volume} back to where it was before {step}").format(volume=state.moved, step=before)
+
+
+def _why_not_moved(standing: Standing, moved, left_behind) -> str | None:
+    if left_behind is not None:
+        standing, moved = registered_ct.standing_alone(left_behind), left_behind
+    return None if moved is None else verdict_text.why_not_moved(standing, moved.GetName())
+
+
+def _of_left_behind(card: Card | None, left) -> Card:
+    """Say on the card that a volume was left where a result had moved it onto one that is gone."""
+    names = left.GetName(), registered_ct.result_transform_of(left).GetName()
+    why_not = verdict_text.why_not_moved(registered_ct.standing_alone(left), left.GetName())
+    said = verdict_text.left_behind(*names) if why_not is None else why_not
+    card = card or verdict_text.of_left_behind(*names)
+    return replace(card, findings=tuple(dict.fromkeys((*card.findings, said))))
 
 
 def _not_viewable(fused, pair, moving: tuple, holds: bool) -> dict[View, str]:

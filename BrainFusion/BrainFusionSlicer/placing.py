@@ -68,6 +68,7 @@ class PointPlacer:
         self._views: list = []
         self._mouse: tuple | None = None
         self._known: list[set[str]] = [set(), set()]
+        self._users: list[set[str]] = [set(), set()]  # the points that are named already, placed or not
         self.turn: Turn | None = None
 
     @property
@@ -94,6 +95,7 @@ class PointPlacer:
             for view in slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode")
         ]
         self._known = [set(_ids(points)) for points in lists]
+        self._users = [_ids_of_settled(points) for points in lists]
         for points in lists:
             self._observe(points, points.PointPositionDefinedEvent)
         self._observe(interaction, interaction.InteractionModeChangedEvent)
@@ -116,11 +118,15 @@ class PointPlacer:
             return
         interaction, selection = (scene.GetNodeByID(node_id) for node_id in (INTERACTION_ID, SELECTION_ID))
         if interaction is not None:
-            interaction.SetCurrentInteractionMode(mouse[0])
-            interaction.SetPlaceModePersistence(mouse[1])
+            # At each change of the mode the views take away the point that follows the mouse: also where the user was
+            # placing points of his own before, and resumes that (vtkMRMLMarkupsDisplayableManager).
+            interaction.SetCurrentInteractionMode(interaction.ViewTransform)
         if selection is not None:
             selection.SetReferenceActivePlaceNodeClassName(mouse[2])
             selection.SetReferenceActivePlaceNodeID(_there(scene, mouse[3]))
+        if interaction is not None:
+            interaction.SetPlaceModePersistence(mouse[1])
+            interaction.SetCurrentInteractionMode(mouse[0])
         for view, background, foreground, opacity in views:
             if view.GetScene() is None:
                 continue
@@ -153,8 +159,10 @@ class PointPlacer:
         found = False
         for image, points in enumerate(self._lists):
             new = [(n, name) for n, name in _ids_of_placed(points) if name not in self._known[image]]
-            if new and image == self.turn.image and self.turn.label:
-                points.SetNthControlPointLabel(new[0][0], self.turn.label)
+            # The place mode fills a point that was left without a position before it makes a new one.
+            nameless = [n for n, name in new if name not in self._users[image]]
+            if nameless and image == self.turn.image and self.turn.label:
+                points.SetNthControlPointLabel(nameless[0], self.turn.label)
             self._known[image].update(name for _n, name in new)
             found = found or bool(new)
         return found
@@ -195,6 +203,12 @@ def _ids(points) -> list[str]:
 
 def _ids_of_placed(points) -> list[tuple[int, str]]:
     return [(n, points.GetNthControlPointID(n)) for n, _label in _placed(points)]
+
+
+def _ids_of_settled(points) -> set[str]:
+    numbers = range(points.GetNumberOfControlPoints())
+    preview = points.PositionPreview
+    return {points.GetNthControlPointID(n) for n in numbers if points.GetNthControlPointPositionStatus(n) != preview}
 
 
 def _there(scene, node_id):

@@ -206,12 +206,19 @@ def can_be_taken_back(volume: slicer.vtkMRMLScalarVolumeNode) -> bool:
 
 
 def left_behind(*volumes: slicer.vtkMRMLScalarVolumeNode | None) -> slicer.vtkMRMLScalarVolumeNode | None:
-    """Return one of the volumes that a result moved onto one that was removed since, if it can be taken back."""
+    """Return one of the volumes that a result moved onto one that was removed since, or None."""
     for volume in volumes:
         ours = None if volume is None else result_transform_of(volume)
-        if ours is not None and ownership.fixed_of(ours) is None and can_be_taken_back(volume):
+        if ours is not None and ownership.fixed_of(ours) is None:
             return volume
     return None
+
+
+def standing_alone(volume: slicer.vtkMRMLScalarVolumeNode) -> Standing:
+    """Say where a volume is that is under the transform of a result, whose other volume may be gone."""
+    if can_be_taken_back(volume):
+        return Standing.REGISTERED
+    return Standing.HOMELESS if _is_homeless(result_transform_of(volume)) else Standing.HARDENED
 
 
 def take_back(volume: slicer.vtkMRMLScalarVolumeNode, to_look: bool = False) -> bool:
@@ -280,6 +287,43 @@ def leave_unregistered(ct: slicer.vtkMRMLScalarVolumeNode, mri: slicer.vtkMRMLSc
         ownership.find_output(TRANSFORM, ct, mri).RemoveAttribute(SHOWN_ATTRIBUTE)
         return True
     return False
+
+
+def abandoned_by(*volumes: slicer.vtkMRMLScalarVolumeNode | None) -> list[slicer.vtkMRMLTransformableNode]:
+    """Return the user's nodes that a result once moved with a volume, and that the volume has left there.
+
+    The user has put the volume under another transform since, or removed it. Of one that he removed, the other volume
+    of the pair tells. What a hardened volume left is where that volume is, for good.
+    """
+    return [node for transform in _left_by(volumes) for node in _companions_under(transform, transform)]
+
+
+def take_back_abandoned(*volumes: slicer.vtkMRMLScalarVolumeNode | None) -> int:
+    """Put what `abandoned_by` returns to where the user had it; return how many nodes that are."""
+    count = 0
+    for transform in _left_by(volumes):
+        for node in _companions_under(transform, transform):
+            node.SetAndObserveTransformNodeID(_id_of(former_parent(transform)))
+            count += 1
+    return count
+
+
+def _left_by(
+    volumes: Iterable[slicer.vtkMRMLScalarVolumeNode | None],
+) -> Iterator[slicer.vtkMRMLLinearTransformNode]:
+    """Yield the transforms of results that moved a volume which is not under them any more."""
+    there = [volume for volume in volumes if volume is not None and volume.GetScene() is not None]
+    for transform in ownership.nodes_of(there[0].GetScene(), "vtkMRMLLinearTransformNode") if there else ():
+        if ownership.role_of(transform) != TRANSFORM or _is_homeless(transform):
+            continue
+        moved = ownership.moved_of(transform)
+        if moved is None:
+            has_left = ownership.fixed_of(transform) in there
+        else:
+            is_elsewhere = moved in there and moved.GetParentTransformNode() != transform
+            has_left = is_elsewhere and _is_as_registered(moved, transform)
+        if has_left:
+            yield transform
 
 
 def note_companion(volume: slicer.vtkMRMLScalarVolumeNode, node: slicer.vtkMRMLTransformableNode) -> None:

@@ -41,6 +41,7 @@ class View(Enum):
     OUTLINE = "the outline of the registered CT's bone on the MRI"
     SQUARES = "CT and MRI in squares"
     UNREGISTERED = "the CT where it was before, over the MRI"
+    ERROR = "the expected error in colours, over the MRI"
 
 
 def showing(view: View, fused, ct, mri, *, opacity: float, scale: tuple[float, float] | None = None) -> Iterator[None]:

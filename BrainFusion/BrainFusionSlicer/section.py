@@ -26,6 +26,10 @@ class Section:
     def update(self) -> None:
         """Show what can be done now; after every change of the choices, their nodes, or what is running."""
 
+    def holds(self, view) -> bool:
+        """Say whether a view (`review.View`) that the section shows shows what it says still."""
+        return True
+
     def put_away(self) -> None:
         """Leave nothing temporary in the scene: the panel is left, or the module ends."""
 

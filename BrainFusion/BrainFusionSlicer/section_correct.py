@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import qt
 import slicer
 import vtk
 from slicer.i18n import tr as _
@@ -15,6 +16,7 @@ from BrainFusionSlicer import (
     fingerprint,
     ownership,
     panel_state,
+    pose_files,
     registered_ct,
     remedies,
     selection,
@@ -42,6 +44,7 @@ class CorrectSection(Section):
         ui.checkButton.connect("clicked(bool)", self.onCheck)
         ui.refineButton.connect("clicked(bool)", self.onRefine)
         ui.registerButton.connect("clicked(bool)", self.onRegister)
+        ui.openPoseButton.connect("clicked(bool)", self.onOpenPose)
         ui.poseSelector.connect("currentNodeChanged(vtkMRMLNode*)", self.onPoseChosen)
         scene = slicer.mrmlScene
         # Before the selectors hear of it (-10), which would choose a neighbour.
@@ -193,6 +196,25 @@ class CorrectSection(Section):
         self._judged = None
         self.update()
 
+    def onOpenPose(self, checked: bool = False) -> None:
+        """Read a pose of another program from a file, and choose it."""
+        panel, (ct, mri) = self.panel, self.pair()
+        if self._whatIsMissing() is not None:
+            return
+        words = _("Transforms ({pattern})").format(pattern=pose_files.PATTERN)
+        path = qt.QFileDialog.getOpenFileName(
+            None, _("Pose of the CT on the MRI"), "", f"{words};;{_('All files')} (*)"
+        )
+        if not path:
+            return
+        try:
+            node = pose_files.load(path, ct, mri)
+        except Exception as error:
+            panel.say(_("Not read: {error}").format(error=remedies.phrased(error)))
+            return
+        panel.ui.poseSelector.setCurrentNode(node)
+        panel.say(_("{name} was read: click Check to judge it. Nothing was moved.").format(name=node.GetName()))
+
     def _watch(self, node) -> None:
         """Choose a transform, and hear of its changes: a verdict on it is stale then."""
         self._pose = node
@@ -243,6 +265,7 @@ class CorrectSection(Section):
             button.setEnabled(reason is None)
             button.setToolTip(reason or tip)
         ui.poseSelector.setEnabled(not running)
+        ui.openPoseButton.setEnabled(missing is None)
         self._quietly(lambda: ui.adjustButton.setChecked(self._adjusting is not None))
         self._show_words()
 

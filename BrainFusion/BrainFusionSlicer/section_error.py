@@ -23,7 +23,6 @@ class ErrorSection(Section):
     def setup(self) -> None:
         ui = self.panel.ui
         self._found = self._source = self._mri = None
-        self._is_showing = False
         self._watched = Watched()
         ui.errorPointsSelector.connect("currentNodeChanged(vtkMRMLNode*)", lambda node: self.onPoints())
         ui.errorLayerButton.connect("toggled(bool)", self.onLayer)
@@ -46,6 +45,9 @@ class ErrorSection(Section):
         self.show_cursor()
         self.show_points()
         self.watch()
+
+    def holds(self, view) -> bool:
+        return view is not View.ERROR or (self.read() is None and error_here.layer_of(slicer.mrmlScene) is not None)
 
     def read(self) -> str | None:
         """Take up the map of the result that is shown, or say why there is none."""
@@ -104,21 +106,19 @@ class ErrorSection(Section):
             self.panel.ui.errorPointsSelector.setCurrentNode(None)
 
     def onLayer(self, on: bool) -> None:
-        if self._is_showing:
+        if self._isShowing:
             return
         if on and self._found is not None:
             self.panel.putAwayReview()
             layer = error_here.make_layer(self._found, self._mri)
             slicer.util.setSliceViewerLayers(background=self._mri, foreground=layer, foregroundOpacity=LAYER_OPACITY)
-        elif not on and error_here.layer_of(slicer.mrmlScene) is not None:
+            self.panel._view = View.ERROR  # and none of the buttons of the review is pressed
+        elif not on and self.panel._view is View.ERROR:
             self.panel.showView(View.FUSED)  # which removes the layer
-            error_here.remove_layer(slicer.mrmlScene)
-        self._check_layer(error_here.layer_of(slicer.mrmlScene) is not None)
+        self.panel.updatePanel()
 
     def _check_layer(self, on: bool) -> None:
-        self._is_showing = True
-        self.panel.ui.errorLayerButton.setChecked(on)
-        self._is_showing = False
+        self._quietly(lambda: self.panel.ui.errorLayerButton.setChecked(on))
 
     # ---- what is watched --------------------------------------------------------------------------------------------
 

@@ -80,8 +80,8 @@ class SignSection(Section):
 
     def why_not_now(self) -> str | None:
         """Say why what is shown at this moment cannot be decided on, or return None."""
-        card = self.panel._state.card
-        if card is None:
+        card, standing = self.panel._state.card, self.panel._state.standing
+        if card is None or (card.colour == "none" and standing is not registered_ct.Standing.SHOWN_UNREGISTERED):
             return _("Fuse first")
         if card.colour == "none":
             return _("The unregistered {volume} is shown").format(volume=self.panel._state.moved)

@@ -6,6 +6,7 @@ import hashlib
 
 import numpy as np
 import slicer
+import slicer.util
 import vtk
 from vtk.util.numpy_support import numpy_to_vtk, vtk_to_numpy
 
@@ -56,6 +57,22 @@ def show_outline(node: slicer.vtkMRMLSegmentationNode) -> None:
     display.SetVisibility2DFill(False)
     display.SetVisibility2DOutline(True)
     display.SetVisibility3D(False)
+
+
+def labels_of(node: slicer.vtkMRMLSegmentationNode) -> tuple[BoolArray, FloatArray] | None:
+    """Return the first segment's voxels, (k, j, i), and their 4x4 matrix to the node's frame, RAS mm; None without any.
+
+    Saving cuts empty margins off: the first voxel is not always number 0.
+    """
+    content = node.GetSegmentation()
+    image = content.GetNthSegment(0).GetRepresentation(BINARY) if content.GetNumberOfSegments() else None
+    if image is None or image.GetPointData().GetScalars() is None:
+        return None
+    matrix, first = vtk.vtkMatrix4x4(), np.eye(4)
+    image.GetImageToWorldMatrix(matrix)
+    first[:3, 3] = image.GetExtent()[::2]
+    voxels = vtk_to_numpy(image.GetPointData().GetScalars()).reshape(image.GetDimensions()[::-1])
+    return voxels > 0, slicer.util.arrayFromVTKMatrix(matrix) @ first
 
 
 def content_of(node: slicer.vtkMRMLSegmentationNode) -> str:

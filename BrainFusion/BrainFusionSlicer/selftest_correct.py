@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import tempfile
 import time
+from pathlib import Path
 
 import numpy as np
 import slicer
@@ -10,7 +12,18 @@ import slicer.util
 import vtk
 
 from BrainFusionLib.errors import GeometryError
-from BrainFusionSlicer import adjusting, bridge, landmark_lists, placing, pose_history, pose_verdict, registered_ct
+from BrainFusionLib.io import write_transform
+from BrainFusionSlicer import (
+    adjusting,
+    bridge,
+    landmark_lists,
+    placing,
+    pose_files,
+    pose_history,
+    pose_verdict,
+    poses,
+    registered_ct,
+)
 from BrainFusionSlicer.selftest_tools import TIMEOUT_S, chooseIn, errorOf, moveBy, usersNodes
 
 POINTS = 4
@@ -37,6 +50,8 @@ class CorrectTests:
         return (
             self.test_aPoseIsCheckedRefinedAndUndone,
             self.test_handlesLeaveNothingBehind,
+            self.test_aPoseIsReadFromAFile,
+            self.test_whatTheCtLeftBehindComesBack,
             self.test_landmarksMoveWithTheirVolumes,
             self.test_thePanelCorrects,
             self.test_thePanelPutsTheMriOntoTheCt,
@@ -110,6 +125,34 @@ class CorrectTests:
         assert display.GetEditorScalingEnabled(), "the display of the transform was changed"
         assert pose_history.step_back(ct) is not None
         self.checkAlignment(ct)
+        self.logic.close()
+
+    def test_aPoseIsReadFromAFile(self):
+        self.delayDisplay("A pose of another program")
+        ct, mri = self.addPhantom()
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "theirs.tfm"
+            write_transform(self.pair.transform, path)
+            node = pose_files.load(path, ct, mri)
+        found = poses.pose_from_node(node).moving_from_fixed_lps
+        np.testing.assert_allclose(found, self.pair.transform.moving_from_fixed_lps, atol=1e-6)
+        assert ct.GetParentTransformNode() is None, "reading a pose moved the CT"
+        self.logic.close()
+
+    def test_whatTheCtLeftBehindComesBack(self):
+        self.delayDisplay("What the CT left behind")
+        ct, mri = self.addPhantom()
+        segmentation = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", "segmentation")
+        segmentation.SetReferenceImageGeometryParameterFromVolumeNode(ct)
+        transform = bridge.move_ct_onto_mri(ct, mri, self.pair.transform)
+        assert segmentation.GetParentTransformNode() == transform
+        ct.SetAndObserveTransformNodeID(None)
+        mine = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLinearTransformNode", "mine")
+        ct.SetAndObserveTransformNodeID(mine.GetID())
+        assert registered_ct.abandoned_by(ct, mri) == [segmentation], "what was left behind is not known"
+        assert registered_ct.take_back_abandoned(ct, mri) == 1
+        assert segmentation.GetParentTransformNode() is None
+        assert ct.GetParentTransformNode() == mine, "the CT was moved"
         self.logic.close()
 
     def test_landmarksMoveWithTheirVolumes(self):

@@ -96,6 +96,7 @@ class ShownTests:
         before = idsOfUsers()
         ui.errorLayerButton.click()
         assert ui.errorLayerButton.checked, "the colours are not shown"
+        assert not ui.fusedCheckBox.checked, "two views are shown at once"
         slicer.app.processEvents()
         ui.errorLayerButton.click()
         slicer.app.processEvents()

@@ -28,7 +28,7 @@ from BrainFusionSlicer import (
     segmentations,
     verdict_text,
 )
-from BrainFusionSlicer.companions import linear_parent, note_axes
+from BrainFusionSlicer.companions import linear_parent, note_place
 from BrainFusionSlicer.fingerprint import is_same_place, place_of
 
 # Every fourth voxel along each axis is enough to find the middle of a head.
@@ -306,7 +306,7 @@ class Task:
         if self.reference == "ct":  # it is on the MRI's voxels, which are put onto the CT
             lps_from_ijk = result.transform.moving_from_fixed_lps @ lps_from_ijk
         segmentations.fill(node, labels.array_kji > 0, lps_from_ijk, parent, segmentations.BONE_COLOUR)
-        note_axes(node)
+        note_place(node)
         registered_ct.note_companion(self.ctVolume, node)
         return node
 

@@ -89,6 +89,19 @@ def of_unregistered(volume: str) -> Card:
     return Card("none", headed("none", heading), "", (then,))
 
 
+def of_left_behind(volume: str, transform: str) -> Card:
+    """Return what is said of a volume that a result moved onto one that was removed since."""
+    heading = _("{volume} was moved onto a volume that was removed").format(volume=volume)
+    return Card("none", headed("none", heading), "", (left_behind(volume, transform),))
+
+
+def left_behind(volume: str, transform: str) -> str:
+    """Say that a volume is still where a result put it, and how it comes back."""
+    return _("{volume} is still under {transform}, which moved it. Undo moves it back to where it was before.").format(
+        volume=volume, transform=transform
+    )
+
+
 def headed(colour: str, words: str) -> str:
     """Return a heading with the symbol of its colour."""
     return f"{SYMBOLS[colour]} {words}"

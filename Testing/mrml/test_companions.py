@@ -22,6 +22,7 @@ from BrainFusionSlicer.registered_ct import Standing
 pytestmark = pytest.mark.filterwarnings("ignore:Setting the shape on a NumPy array:DeprecationWarning")
 
 TRANSFORM = RigidTransform.from_axis_angle((1, 2, 3), 20, (5, 6, 7))
+GEOMETRY = slicer.vtkSegmentationConverter.GetReferenceImageGeometryParameterName
 
 
 @pytest.fixture
@@ -203,6 +204,61 @@ def test_what_was_made_on_the_registered_ct_stays_there_in_the_next_registration
     bridge.move_ct_onto_mri(ct, mri, TRANSFORM)
     np.testing.assert_allclose(world_of(node), before)
     assert registered_ct.moved_with(ct) == 0
+
+
+@pytest.mark.parametrize("labels", [False, True], ids=["empty", "drawn"])
+@pytest.mark.parametrize("finer", [False, True], ids=["the volume's voxels", "finer voxels"])
+@pytest.mark.parametrize("shift", [(5.0, 6.0, 7.0), (0.4, 0.0, 0.0), (0.0, 0.0, -3.3)])
+def test_what_was_drawn_on_a_ct_that_was_only_shifted_stays_and_what_was_drawn_before_moves(
+    scene, pair, shift, finer, labels
+):
+    """Nothing is turned: the place of the voxels alone says where a segmentation was drawn."""
+    if finer and max(map(abs, shift)) < 1:
+        pytest.skip("less than a voxel cannot be told apart where the user has chosen other voxels")
+    ct, mri = pair
+    shifted = RigidTransform.from_axis_angle((0, 0, 1), 0, shift)
+    drawn_before = drawn_on(scene, ct, finer, labels)
+    bridge.move_ct_onto_mri(ct, mri, shifted)
+    assert drawn_before.GetParentTransformNode() == ct.GetParentTransformNode()
+    drawn_there = drawn_on(scene, ct, finer, labels)
+    registered_ct.take_back(ct)
+    bridge.move_ct_onto_mri(ct, mri, shifted)
+    assert drawn_before.GetParentTransformNode() == ct.GetParentTransformNode()
+    assert drawn_there.GetParentTransformNode() is None
+
+
+def drawn_on(scene, volume, finer, labels):
+    """Draw on a volume where it is shown, as the Segment Editor does, maybe in voxels of half the size."""
+    node, key = segmentation_of(scene, volume), GEOMETRY()
+    content, image = node.GetSegmentation(), slicer.vtkOrientedImageData()
+    assert slicer.vtkSegmentationConverter.DeserializeImageGeometry(content.GetConversionParameter(key), image)
+    if finer:
+        matrix, extent = bridge.vtk_matrix(np.eye(4)), np.array(image.GetExtent())
+        image.GetImageToWorldMatrix(matrix)
+        halved = slicer.util.arrayFromVTKMatrix(matrix) @ np.diag([0.5, 0.5, 0.5, 1])
+        halved[:3, 3] -= halved[:3, :3].sum(axis=1) / 2  # the box is the same
+        content.SetConversionParameter(
+            key,
+            slicer.vtkSegmentationConverter.SerializeImageGeometry(
+                bridge.vtk_matrix(halved), [int(n) for n in (2 * extent + [0, 1] * 3)]
+            ),
+        )
+        assert slicer.vtkSegmentationConverter.DeserializeImageGeometry(content.GetConversionParameter(key), image)
+    if labels:
+        node.AddSegmentFromBinaryLabelmapRepresentation(image, "tumour", [1.0, 0.0, 0.0])
+    return node
+
+
+@pytest.mark.parametrize("last", [3.0, 2.6], ids=["the CT's voxels", "between the CT's voxels"])
+def test_a_segmentation_of_a_part_of_the_ct_moves_with_it(scene, pair, last):
+    """An imported one: its box is a part of the CT's, in another order."""
+    ct, mri = pair
+    node = segmentation_of(scene, ct)
+    turned = np.array([[-1, 0, 0, last], [0, 1, 0, 1], [0, 0, 1, 0], [0, 0, 0, 1.0]])
+    geometry = slicer.vtkSegmentationConverter.SerializeImageGeometry(bridge.vtk_matrix(turned), [0, 2, 0, 1, 0, 2])
+    node.GetSegmentation().SetConversionParameter(GEOMETRY(), geometry)
+    bridge.move_ct_onto_mri(ct, mri, TRANSFORM)
+    assert node.GetParentTransformNode() == ct.GetParentTransformNode()
 
 
 def test_what_was_taken_out_of_the_registered_frame_is_not_put_there_again(scene, pair):

@@ -333,10 +333,50 @@ def test_a_registration_is_written_beside_the_series(scan):
     headers = [read_headers(dicom_files(scan, node)) for node in (scan.ct, scan.mri)]
     matrix = read_dicom_registration(files[-1], lambda: tuple(headers))
     np.testing.assert_allclose(matrix, POSE.moving_from_fixed_lps, atol=1e-5)
+    # And back into the scene, as a pose to check.
+    from BrainFusionSlicer import pose_files, poses
+
+    node = pose_files.load(files[-1], scan.ct, scan.mri)
+    read = poses.pose_from_node(node).moving_from_fixed_lps
+    np.testing.assert_allclose(read, POSE.moving_from_fixed_lps, atol=1e-5)
     for uid in scan.ct.GetAttribute("DICOM.instanceUIDs").split():
         del scan.database.files[uid]
     (scan.out / "more").mkdir()
     assert not [f for f in scan.export.exportResults(scan.fused, scan.out / "more") if f.name == "registration.dcm"]
+
+
+@pytest.mark.parametrize("saved", [False, True], ids=["as made", "with the margins cut off"])
+def test_the_bone_is_written_beside_the_series_where_the_mri_has_it_unless_the_user_has_changed_it(scan, saved):
+    hd = pytest.importorskip("highdicom", reason="highdicom is not installed: pip install highdicom")
+    from BrainFusionSlicer import currency, ownership, segmentations
+
+    node = scan.scene.AddNewNodeByClass("vtkMRMLSegmentationNode", "bone")
+    ownership.mark(node, ownership.BONE, scan.ct, scan.mri)
+    bone = np.zeros(MRI_GRID.shape_kji, bool)
+    bone[3:7, 5:9, 6:12] = True
+    # It stands under the CT's transform, on the MRI's voxels, wherever the user has put the MRI.
+    world = bridge.world_ras_from_parent(scan.mri.GetParentTransformNode(), "MRI")
+    on_mri = bridge.RAS_FROM_LPS @ world @ bridge.RAS_FROM_LPS @ MRI_GRID.lps_from_ijk
+    first = np.eye(4)
+    first[:3, 3] = (6, 5, 3) if saved else (0, 0, 0)
+    drawn = bone[3:7, 5:9, 6:12] if saved else bone
+    segmentations.fill(node, drawn, on_mri @ first, scan.ct.GetParentTransformNode(), segmentations.BONE_COLOUR)
+    currency.note_written(node)
+    files = scan.export.exportResults(scan.fused, scan.out)
+    assert files[-1] == scan.out / "bone.dcm"
+    read = hd.seg.segread(files[-1])
+    assert read.StudyInstanceUID == pydicom.dcmread(dicom_files(scan, scan.mri)[0]).StudyInstanceUID
+    assert "HU in the head" in read.ContentDescription or "bone in the head" in read.ContentDescription
+    volume = read.get_volume(combine_segments=True)
+    found = np.argwhere(volume.array > 0)
+    ends = [apply_affine(volume.affine, found.min(axis=0)), apply_affine(volume.affine, found.max(axis=0))]
+    expected = [apply_affine(MRI_GRID.lps_from_ijk, ijk) for ijk in ((6, 5, 3), (11, 8, 6))]
+    off = min(np.abs(np.subtract(ends, expected[::step])).max() for step in (1, -1))
+    assert len(found) == bone.sum()
+    assert off < 1e-3 or np.allclose(np.mean(ends, axis=0), np.mean(expected, axis=0), atol=1e-3)
+    node.GetSegmentation().GetNthSegment(0).SetName("mine")
+    (scan.out / "more").mkdir()
+    assert not [f for f in scan.export.exportResults(scan.fused, scan.out / "more") if f.name == "bone.dcm"]
 
 
 def test_what_is_red_or_changed_leaves_only_if_it_is_asked_for_and_says_so(scan):

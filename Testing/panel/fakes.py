@@ -81,6 +81,10 @@ class FileDialog(QtWidgets.QFileDialog):
     def getSaveFileName(*words):  # noqa: N802
         return QtWidgets.QFileDialog.getSaveFileName(*words)[0]
 
+    @staticmethod
+    def getOpenFileName(*words):  # noqa: N802
+        return QtWidgets.QFileDialog.getOpenFileName(*words)[0]
+
 
 class Table(QtWidgets.QTableWidget):
     """QTableWidget."""
@@ -375,6 +379,9 @@ def _layout(element, found):
             layout.addWidget(made)
         else:
             layout.addLayout(made)
+    for index, factor in enumerate((element.get("stretch") or "").split(",")):
+        if factor:
+            layout.setStretch(index, int(factor))
     return layout
 
 

@@ -132,6 +132,53 @@ def test_adjust_shows_handles_that_shift_and_turn_about_the_heads_middle(registe
     assert slicer.mrmlScene.GetNumberOfNodes() == before
 
 
+def drag_handle(transform, mm, degrees):
+    """Shift and turn a transform about its handles, in the world, as vtkMRMLTransformHandleWidget does.
+
+    The handles stand where UpdateHandleToWorldTransform puts them; ApplyTransform takes what was dragged in the world
+    between the parent's transforms.
+    """
+    to_world = vtk.vtkGeneralTransform()
+    slicer.vtkMRMLTransformNode.GetTransformBetweenNodes(transform, None, to_world)
+    at = np.array(to_world.TransformPoint(transform.GetCenterOfTransformation()))
+    drag = vtk.vtkTransform()
+    drag.Translate(*(at + mm))
+    drag.RotateWXYZ(degrees, 1, 2, 3)
+    drag.Translate(*-at)
+    world, above = slicer.util.arrayFromVTKMatrix(drag.GetMatrix()), np.eye(4)
+    if transform.GetParentTransformNode() is not None:
+        above = slicer.util.arrayFromTransformMatrix(transform.GetParentTransformNode(), toWorld=True)
+    slicer.util.updateTransformMatrixFromArray(transform, np.linalg.inv(above) @ world @ above @ matrix(transform))
+    return at
+
+
+@pytest.mark.parametrize("reference", [0, 1], ids=["the CT is moved", "the MRI is moved"])
+def test_under_a_turned_parent_the_handles_turn_about_the_head_and_keep_the_pose_rigid(
+    chosen, nodes, runner, phantom, reference
+):
+    ui, (ct, _mri) = chosen.ui, nodes
+    for node, degrees in zip(nodes, (25, -40), strict=True):
+        above = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLinearTransformNode", "above " + node.GetName())
+        shift(above, 30, turned=degrees)
+        node.SetAndObserveTransformNodeID(above.GetID())
+    ui.referenceComboBox.setCurrentIndex(reference)
+    ui.registerButton.click()
+    transform = transform_of(nodes[reference])
+    assert transform.GetParentTransformNode() is not None
+    ui.adjustButton.click()
+    brain = phantom.transform.apply(phantom.target_points()).mean(axis=0) * (-1, -1, 1)
+    in_world = [0.0, 0.0, 0.0]
+    ct.TransformPointToWorld(brain, in_world)
+    at = drag_handle(transform, np.zeros(3), 20)
+    assert np.linalg.norm(at - in_world) < 40, "the handles are not at the head"
+    np.testing.assert_allclose(drag_handle(transform, np.array([3.0, 0, 0]), 0), at, atol=1e-9)
+    assert "Adjusted by 3 mm and 20.0°" in ui.correctLabel.text
+    linear = matrix(transform)[:3, :3]
+    np.testing.assert_allclose(linear @ linear.T, np.eye(3), atol=1e-9)
+    ui.checkButton.click()
+    assert runner.requests[-1].given is not None, ui.statusLabel.text
+
+
 def test_adjust_leaves_the_users_display_as_it_was(registered, nodes):
     transform, ui = transform_of(nodes[0]), registered.ui
     transform.CreateDefaultDisplayNodes()

@@ -147,6 +147,40 @@ def test_colour_layer_lies_on_the_mri_and_leaves_nothing_behind(asking, nodes, m
     assert layers[-1]["foreground"] != layer
 
 
+def test_no_button_of_the_review_is_pressed_while_the_colours_are_shown(asking, layers):
+    ui, error_here = asking[0].ui, sys.modules["BrainFusionSlicer.error_here"]
+    buttons = [ui.fusedCheckBox, ui.overlayButton, ui.outlineButton, ui.checkerboardButton, ui.showUnregisteredButton]
+    for button in (ui.fusedCheckBox, ui.overlayButton, ui.outlineButton):
+        ui.errorLayerButton.click()
+        assert layers[-1]["foreground"] == error_here.layer_of(slicer.mrmlScene)
+        assert not any(other.isChecked() for other in buttons)
+        asking[0].updatePanel()
+        assert ui.errorLayerButton.isChecked()
+        button.click()
+        assert [other for other in buttons if other.isChecked()] == [button]
+        assert not ui.errorLayerButton.isChecked()
+        assert error_here.layer_of(slicer.mrmlScene) is None
+    ui.errorLayerButton.click()
+    ui.errorLayerButton.click()
+    assert [other for other in buttons if other.isChecked()] == [ui.fusedCheckBox]
+
+
+def test_when_the_colours_do_not_hold_any_more_the_button_says_what_is_shown(asking, nodes):
+    ui = asking[0].ui
+    view = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSliceCompositeNode")
+    for button in (ui.errorLayerButton, ui.outlineButton):
+        moves = nodes[0].GetParentTransformNode()
+        before = slicer.util.arrayFromTransformMatrix(moves)
+        button.click()
+        assert button.isChecked()
+        slicer.util.updateTransformMatrixFromArray(moves, shifted(before))
+        assert not button.isChecked()
+        assert ui.overlayButton.isChecked()
+        assert view.GetForegroundVolumeID() == nodes[0].GetID()
+        slicer.util.updateTransformMatrixFromArray(moves, before)
+        ui.fusedCheckBox.click()
+
+
 def test_leaving_the_panel_removes_the_colour_layer(asking):
     panel, _ = asking
     before = slicer.mrmlScene.GetNumberOfNodes()

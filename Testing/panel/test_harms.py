@@ -166,11 +166,42 @@ def test_what_moved_with_the_ct_is_not_taken_to_where_the_ct_was_put_since(fused
     ct.SetAndObserveTransformNodeID(mine.GetID())
     panel.ui.registerButton.click()
     assert "CT to MRI moves what was left under it: it was kept, and a new one" in panel.ui.statusLabel.text
-    while panel.ui.undoButton.isVisible():
-        panel.ui.undoButton.click()
+    panel.ui.undoButton.click()
     assert ct.GetParentTransformNode() == mine
     assert plate.GetParentTransformNode() == ours
     np.testing.assert_array_equal(slicer.util.arrayFromTransformMatrix(ours), pose)
+    assert "what was left there: 1" in panel.ui.undoButton.toolTip
+    panel.ui.undoButton.click()
+    assert plate.GetParentTransformNode() is None, "Undo does not reach what the first registration moved"
+    assert ct.GetParentTransformNode() == mine
+    assert not panel.ui.undoButton.isVisible()
+
+
+@pytest.mark.parametrize("how", ["put elsewhere", "removed", "hardened"])
+def test_what_moved_with_a_ct_that_has_gone_comes_back_by_undo_unless_the_ct_was_hardened(chosen, nodes, how):
+    ct, plan = nodes[0], slicer.mrmlScene.AddNewNodeByClass(TRANSFORM, "plan")
+    plate = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", "plate")
+    plate.SetReferenceImageGeometryParameterFromVolumeNode(ct)
+    chosen.ui.registerButton.click()
+    ours = plate.GetParentTransformNode()
+    assert ours is not None
+    if how == "hardened":
+        ct.HardenTransform()
+    elif how == "removed":
+        slicer.mrmlScene.RemoveNode(ct)
+    else:
+        ct.SetAndObserveTransformNodeID(plan.GetID())
+    assert chosen.ui.undoButton.isVisible()
+    chosen.ui.undoButton.click()
+    if how == "hardened":
+        assert "cannot be moved back" in chosen.ui.statusLabel.text
+        assert plate.GetParentTransformNode() == ours
+        return
+    assert "Moved back what an earlier registration had moved along: 1." in chosen.ui.statusLabel.text
+    assert plate.GetParentTransformNode() is None
+    assert not chosen.ui.undoButton.isVisible()
+    if how == "put elsewhere":
+        assert ct.GetParentTransformNode() == plan
 
 
 def test_a_segmentation_drawn_on_the_registered_ct_stays_where_it_was_drawn(fused, nodes):

@@ -5,6 +5,7 @@ import pytest
 import slicer
 import slicer.util
 import vtk
+from place_mode import PlaceMode, add_unplaced
 
 from BrainFusionLib.errors import GeometryError, SettingsError
 
@@ -226,6 +227,14 @@ def test_scripts_are_told_why_landmarks_cannot_be_used(panel, nodes, lists, runn
 
 
 @pytest.fixture
+def view(module):
+    """A slice view, which places points."""
+    made = PlaceMode(slicer.mrmlScene)
+    yield made
+    made.close()
+
+
+@pytest.fixture
 def application_nodes(module):
     """What Slicer's application has in every scene: the modes of the mouse, a slice view."""
     kinds = ("vtkMRMLInteractionNode", "vtkMRMLSelectionNode")
@@ -237,22 +246,16 @@ def application_nodes(module):
     return made
 
 
-def click(application_nodes, position, application):
-    """What a click in a slice view does in the place mode (vtkSlicerMarkupsWidget::PlacePoint)."""
-    interaction, selection = application_nodes[:2]
-    assert interaction.GetCurrentInteractionMode() == interaction.Place
-    points = slicer.mrmlScene.GetNodeByID(selection.GetActivePlaceNodeID())
-    # The mouse has moved a preview there before.
-    n = points.AddControlPointWorld(vtk.vtkVector3d(*position))
-    if not interaction.GetPlaceModePersistence():
-        interaction.SetCurrentInteractionMode(interaction.ViewTransform)
+def click(view, position, application):
+    """Click in a slice view, and let what follows happen."""
+    points, n = view.click(position)
     for _ in range(3):
         application.processEvents()
     return points, n
 
 
 def test_points_are_placed_by_turns_and_the_views_jump_to_the_partner(
-    chosen, nodes, application_nodes, application, layers
+    chosen, nodes, application_nodes, view, application, layers
 ):
     interaction, _selection, composite, slice_node = application_nodes
     ct, mri = nodes
@@ -265,11 +268,11 @@ def test_points_are_placed_by_turns_and_the_views_jump_to_the_partner(
     assert "click an anatomical point on MRI" in ui.placeLabel.text
     assert layers[-1]["background"] == mri
     for position in ((10.0, 20.0, 30.0), (-30.0, 5.0, -12.0)):
-        on_mri, _n = click(application_nodes, position, application)
+        on_mri, _n = click(view, position, application)
         assert "click the same point on CT" in ui.placeLabel.text
         assert layers[-1]["background"] == ct
         assert slice_node.GetSliceToRAS().GetElement(2, 3) == pytest.approx(position[2])
-        on_ct, n = click(application_nodes, np.add(position, (0.5, 0, 0)), application)
+        on_ct, n = click(view, np.add(position, (0.5, 0, 0)), application)
         assert on_ct.GetNthControlPointLabel(n) == on_mri.GetNthControlPointLabel(n)
     assert (ui.ctPointsSelector.currentNode(), ui.mriPointsSelector.currentNode()) == (on_ct, on_mri)
     assert on_ct.GetParentTransformNode() == ct.GetParentTransformNode()
@@ -282,12 +285,12 @@ def test_points_are_placed_by_turns_and_the_views_jump_to_the_partner(
     assert on_ct.GetParentTransformNode() is None
 
 
-def test_a_point_without_a_partner_is_completed_first(chosen, lists, application_nodes, application):
+def test_a_point_without_a_partner_is_completed_first(chosen, lists, application_nodes, view, application):
     choose(chosen, lists)
     lists[1].SetNthControlPointLabel(3, "PC")
     chosen.ui.placeButton.click()
     assert "click the same point on CT" in chosen.ui.placeLabel.text
-    _points, n = click(application_nodes, (1.0, 2.0, 3.0), application)
+    _points, n = click(view, (1.0, 2.0, 3.0), application)
     assert lists[0].GetNthControlPointLabel(n) == "PC"
 
 
@@ -317,6 +320,47 @@ def test_placing_ends_cleanly(chosen, nodes, lists, application_nodes, applicati
     if what != "scene":
         assert interaction.GetCurrentInteractionMode() == interaction.ViewTransform
         assert composite.GetBackgroundVolumeID() == nodes[1].GetID()
+
+
+def statuses(points):
+    return [points.GetNthControlPointPositionStatus(n) for n in range(points.GetNumberOfControlPoints())]
+
+
+@pytest.mark.parametrize("was_placing", [False, True])
+def test_no_point_that_follows_the_mouse_is_left_when_placing_ends(chosen, lists, application_nodes, view, was_placing):
+    """Also where the user was placing points of his own before, and resumes that."""
+    interaction, selection, *_views = application_nodes
+    own = point_list("own", [(1, 2, 3)])
+    selection.SetReferenceActivePlaceNodeClassName(POINTS)
+    selection.SetReferenceActivePlaceNodeID(own.GetID())
+    interaction.SetPlaceModePersistence(int(was_placing))
+    interaction.SetCurrentInteractionMode(interaction.Place if was_placing else interaction.ViewTransform)
+    if was_placing:
+        view.move((5.0, 5.0, 5.0))
+    choose(chosen, lists)
+    chosen.ui.placeButton.click()
+    view.move((10.0, 20.0, 30.0))
+    assert lists[1].PositionPreview in statuses(lists[1])
+    chosen.ui.placeButton.click()
+    assert [set(statuses(points)) for points in (*lists, own)] == [{own.PositionDefined}] * 3
+    assert [points.GetNumberOfControlPoints() for points in (*lists, own)] == [4, 4, 1]
+    assert (interaction.GetCurrentInteractionMode() == interaction.Place) == was_placing
+    if was_placing:
+        assert view.click((7.0, 7.0, 7.0))[0] == own
+
+
+def test_a_point_that_the_user_has_named_and_not_placed_keeps_its_name(
+    chosen, lists, application_nodes, view, application
+):
+    """The place mode fills it before it makes a new one."""
+    choose(chosen, lists)
+    add_unplaced(lists[0], "PC")
+    lists[1].SetNthControlPointLabel(3, "AC")
+    chosen.ui.placeButton.click()
+    _points, n = click(view, (1.0, 2.0, 3.0), application)
+    assert lists[0].GetNthControlPointLabel(n) == "PC"
+    _points, n = click(view, (1.0, 2.0, 3.0), application)
+    assert lists[0].GetNthControlPointLabel(n) == "AC"
 
 
 def test_placing_needs_a_pair(panel, nodes):

@@ -17,6 +17,7 @@ from BrainFusionLib import read_transform
 from BrainFusionLib.geometry import Grid
 from BrainFusionLib.io.other_transforms import Between
 from BrainFusionLib.settings import OutputSettings
+from BrainFusionLib.transform import RigidTransform
 
 pytestmark = pytest.mark.filterwarnings("ignore:Setting the shape on a NumPy array:DeprecationWarning")
 
@@ -220,8 +221,9 @@ def test_the_bone_is_where_the_ct_is_whatever_moves_it(chosen, nodes, runner, re
     assert bone.GetParentTransformNode() is None
 
 
-def test_a_bone_that_was_hardened_is_not_moved_again(chosen, runner):
-    ui = chosen.ui
+@pytest.mark.parametrize("turned_deg", [10, 0])
+def test_a_bone_that_was_hardened_is_not_moved_again(chosen, runner, turned_deg):
+    ui, runner.pose = chosen.ui, RigidTransform.from_axis_angle((1, 2, 3), turned_deg, (8.0, -3.0, 5.0))
     ui.boneCheckBox.click()
     ui.fuseButton.click()
     (bone,) = slicer.util.getNodesByClass("vtkMRMLSegmentationNode")

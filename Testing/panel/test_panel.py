@@ -705,7 +705,8 @@ def test_another_pair_does_not_have_this_pairs_verdict(registered, nodes, flair)
     registered.ui.mriSelector.setCurrentNode(nodes[1])
     assert says_current(registered)
     slicer.mrmlScene.RemoveNode(nodes[1])
-    assert words(registered) == ""
+    assert "CT was moved onto a volume that was removed" in words(registered)
+    assert "Green" not in words(registered)
 
 
 def test_a_change_during_the_fusion_makes_its_verdict_stale(in_worker, nodes, application):

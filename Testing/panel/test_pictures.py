@@ -121,7 +121,9 @@ def test_pictures_of_every_state(panel, application, module, picture, request):
         picture(f"done-{colour}")
         if colour == "green":
             show_error_and_three_d(panel, fused)
+            panel.ui.errorLayerButton.click()
             picture("error-and-3d")
+            panel.ui.fusedCheckBox.click()
             for button in (panel.ui.errorCollapsibleButton, panel.ui.threeDCollapsibleButton):
                 button.setCollapsed(True)
             panel.parent.resize(440, 620)
@@ -186,4 +188,10 @@ def test_pictures_of_landmarks_and_correction(panel, nodes, module, picture, pha
     panel.logic._runner.colour = "red"
     panel.ui.poseSelector.setCurrentNode(theirs)
     panel.ui.checkButton.click()
+    panel.parent.resize(440, 800)
     picture("check-elsewhere")
+    panel.ui.poseSelector.setCurrentNode(None)
+    panel.ui.correctCollapsibleButton.setCollapsed(True)
+    slicer.mrmlScene.RemoveNode(nodes[1])
+    panel.parent.resize(440, 620)
+    picture("left-behind")

@@ -447,10 +447,51 @@ def test_what_was_moved_onto_a_volume_that_was_removed_can_be_undone(chosen, nod
     assert moved.GetParentTransformNode() == ours
     assert f"{moved.GetName()} is still where it was moved to: Undo moves it back." in ui.statusLabel.text
     assert ui.undoButton.isVisible()
+    assert f"{moved.GetName()} was moved onto a volume that was removed" in ui.verdictLabel.text
+    assert "Undo moves it back to where it was before" in ui.verdictFindingsLabel.text
+    for button in (ui.approveButton, ui.errorLayerButton, ui.exportButton):
+        assert not button.isEnabled()
     ui.undoButton.click()
     assert moved.GetParentTransformNode() == former
     assert f"the {moved.GetName()} is where it was before" in ui.statusLabel.text
     assert not ui.undoButton.isVisible()
+    assert not ui.verdictFrame.isVisible()
+
+
+def test_an_mri_that_was_left_on_a_removed_ct_is_told_and_freed_beside_another_ct_too(chosen, nodes):
+    """Also after the other CT was registered, and that was undone."""
+    ui, (ct, mri) = chosen.ui, nodes
+    other = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "CT2")
+    other.CopyContent(ct)
+    ui.referenceComboBox.setCurrentIndex(1)
+    ui.registerButton.click()
+    ours = mri.GetParentTransformNode()
+    slicer.mrmlScene.RemoveNode(ct)
+    ui.ctSelector.setCurrentNode(other)
+    ui.referenceComboBox.setCurrentIndex(0)
+    assert "MRI was moved onto a volume that was removed" in ui.verdictLabel.text
+    ui.registerButton.click()
+    assert "Green" in ui.verdictLabel.text
+    assert f"MRI is still under {ours.GetName()}" in ui.verdictFindingsLabel.text
+    ui.undoButton.click()
+    assert (other.GetParentTransformNode(), mri.GetParentTransformNode()) == (None, ours)
+    assert ui.undoButton.isVisible()
+    ui.undoButton.click()
+    assert mri.GetParentTransformNode() is None
+    assert not ui.undoButton.isVisible()
+
+
+def test_a_volume_that_cannot_come_back_from_a_removed_one_says_why(chosen, nodes):
+    ui, (ct, mri) = chosen.ui, nodes
+    former = above(mri, (1, 2, 3))
+    ui.referenceComboBox.setCurrentIndex(1)
+    ui.registerButton.click()
+    slicer.mrmlScene.RemoveNode(former)
+    slicer.mrmlScene.RemoveNode(ct)
+    assert "MRI cannot be moved back" in ui.verdictFindingsLabel.text
+    ui.undoButton.click()
+    assert "MRI cannot be moved back" in ui.statusLabel.text
+    assert mri.GetParentTransformNode() is not None
 
 
 def test_the_self_test_walks_the_reference(panel, module, phantom, runner, monkeypatch):

@@ -700,7 +700,11 @@ class Walk:
                     break
                 self.panel.ui.undoButton.click()
                 if registered_ct.standing_of(self.named(name), self.named("MRI")).name in ("HARDENED", "HOMELESS"):
+                    self.panel.ui.undoButton.click()  # it stays, to say why
                     break
+            left = registered_ct.abandoned_by(self.named(name), self.named("MRI"))
+            if left and self.named(name) is not None and self.named("MRI") is not None:
+                self.faults.append(f"Undo did not reach {[node.GetName() for node in left]}")
             self.check_all("undo")
         for entry in self.users.values():
             parent = slicer.mrmlScene.GetNodeByID(entry.parent) if entry.parent else None

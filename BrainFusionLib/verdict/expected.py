@@ -88,6 +88,11 @@ def _voxel_mm(evidence: Evidence) -> float | None:
     return None if (found := evidence.found) is None else found.thickest_voxel_mm
 
 
+def _fits_apart_mm(evidence: Evidence) -> float | None:
+    """Return how far the fit inside the skull is from that of the whole head: one of the two is off by as much."""
+    return None if (found := evidence.found) is None else found.inner_apart_mm
+
+
 def _part_mm(evidence: Evidence) -> float | None:
     local = evidence.local
     return UNMEASURED_PART_MM if local is None or local.fit is None or local.fit.bias_mm is None else local.fit.part_mm
@@ -191,6 +196,7 @@ def _read(evidence: Evidence, *names: str) -> Any:
 FEATURES: tuple[Feature, ...] = (
     Feature("scatter_mm", _scatter_mm, 3.0),
     Feature("voxel_mm", _voxel_mm, 0.01),
+    Feature("fits_apart_mm", _fits_apart_mm, 0.2, 0.25),
     Feature("worst_part_mm", _part_mm, 0.15, 0.1),
     Feature("local_bias_mm", _bias_mm, 1.0),
     Feature("brain_shift_mm", _shift_mm, 1.0, 0.1),

@@ -2,21 +2,23 @@
 
 import sys
 
-from BrainFusionLib.stopping import INTERRUPTED, ending_on_signals
+INTERRUPTED = 130
 
 
 def main() -> int:
     """Run the command; Ctrl-C while it is being loaded prints no traceback either."""
-    with ending_on_signals():
-        try:
+    try:
+        from BrainFusionLib.stopping import ending_on_signals
+
+        with ending_on_signals():
             from BrainFusionLib.device import multiply_on_one_thread
 
             multiply_on_one_thread()
             from BrainFusionLib.cli import main as command
 
             return command()
-        except KeyboardInterrupt:
-            return INTERRUPTED
+    except KeyboardInterrupt:
+        return INTERRUPTED
 
 
 if __name__ == "__main__":

@@ -63,7 +63,10 @@ class Grid(ByValue):
         spacing = tuple(float(s) for s in self.spacing_ijk_mm)
         origin = tuple(float(o) for o in self.origin_lps_mm)
         if min(size) < 1 or max(size) > MAXIMUM_SIZE:
-            raise GeometryError(f"grid size must be 1 to {MAXIMUM_SIZE} voxels along each axis; got {size}")
+            raise GeometryError(
+                f"grid size must be 1 to {MAXIMUM_SIZE} voxels along each axis; got {size}. Crop the volume, or "
+                "correct its header if it is not that large."
+            )
         _check_spacing(spacing)
         if not all(np.isfinite(origin)):
             raise GeometryError(f"the grid's origin must be finite, in mm; got {origin}. Correct the header.")

@@ -178,10 +178,14 @@ def ending_on_signals(grace_s: float = GRACE_S) -> Iterator[None]:
     finally:
         if stop.code is None:  # else what is left of this process is watched to its end
             for number, handler in before.items():
-                signal.signal(number, handler)
+                if signal.getsignal(number) == stop.handle:
+                    signal.signal(number, handler)
             signal.set_wakeup_fd(woken)
             bell.close()
         else:
+            # As it ends, Python would make a later signal fatal again: the exit code would be another one.
+            for number in numbers:
+                signal.signal(number, signal.SIG_IGN)
             _remove_half_written()
 
 

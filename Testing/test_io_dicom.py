@@ -824,4 +824,4 @@ def test_last_slice_cut_before_its_mark_is_noted(tmp_path, rest):
     volume = read_volume(folder)
     assert volume.grid.size_ijk[2] == 3
     (note,) = volume.notes
-    assert note.startswith("1 files beside the slices are not DICOM, or are damaged at their start")
+    assert note.startswith("1 file beside the slices left out as not DICOM, or damaged at the start")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import nibabel as nib
 import numpy as np
@@ -332,6 +333,19 @@ def test_matrix_of_afni_is_in_lps_and_needs_its_direction(tmp_path, separator):
     assert_truth(read_transform(tmp_path / "a.aff12.1D", between=Between(maps="mri-to-ct")))
     with pytest.raises(ImageFileError, match="from its base to its source, and does not say which of them is the CT"):
         read_transform(tmp_path / "a.aff12.1D")
+
+
+@pytest.mark.parametrize("role", ["ct", "mri"])
+def test_matrix_of_afni_is_refused_for_oblique_volumes(tmp_path, role):
+    (tmp_path / "a.1D").write_text(AFNI + exact(M[:3].ravel(), " ") + "\n")
+    straight = Grid((4, 5, 6), direction=np.diag([-1.0, 1, -1]))
+    oblique = Grid((4, 5, 6), direction=rotation_matrix((1, 2, 3), 0.05))
+    between = Between(ct=straight, mri=straight, maps="mri-to-ct")
+    assert_truth(read_transform(tmp_path / "a.1D", between=between))
+    with pytest.raises(ImageFileError, match=rf"those of the {role.upper()} are turned by 0\.0\d+ degrees"):
+        read_transform(tmp_path / "a.1D", between=replace(between, **{role: oblique}))
+    said = replace(between, frame="lps", **{role: oblique})
+    assert_truth(read_transform(tmp_path / "a.1D", between=said))
 
 
 def test_several_matrices_of_afni_are_refused(tmp_path):

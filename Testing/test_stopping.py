@@ -60,6 +60,26 @@ if __name__ == "__main__":
         sys.exit(130)
 """
 
+# Signals also where Python has given its handlers up, as it ends.
+LATE = """
+import os, signal, sys
+from BrainFusionLib.stopping import ending_on_signals
+number = int(sys.argv[1])
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
+class Late:
+    def __del__(self, kill=os.kill, me=os.getpid(), number=number):
+        kill(me, number)
+
+late = Late()
+try:
+    with ending_on_signals(), ending_on_signals():
+        os.kill(os.getpid(), number)
+        signal.pause()
+except KeyboardInterrupt:
+    sys.exit(130)
+"""
+
 SAFETY_NET_S = 60
 
 
@@ -78,6 +98,13 @@ def test_signals_end_native_code_and_remove_what_is_half_written(tmp_path, numbe
         _, said = process.communicate(timeout=SAFETY_NET_S)
     assert (process.returncode, said) == (code, "")
     assert not (tmp_path / "half").exists()
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_later_signals_do_not_change_the_exit_code(number, code):
+    with started(LATE, int(number)) as process:
+        _, said = process.communicate(timeout=SAFETY_NET_S)
+    assert (process.returncode, said) == (code, "")
 
 
 # The other signals: test_cohort_processes.py. How soon they end is measured by benchmarks.attack --kills.

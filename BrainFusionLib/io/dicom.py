@@ -23,6 +23,7 @@ from BrainFusionLib.io.dicom_values import has_table, is_by_table
 from BrainFusionLib.io.reading import SAVE_OR_COPY, naming, quiet_itk
 from BrainFusionLib.io.slice_stack import Slices, stack_slices
 from BrainFusionLib.io.zipped import is_zip, unpacked
+from BrainFusionLib.quantities import counted
 from BrainFusionLib.volume import Modality, Volume
 
 _OTHER_EXPORT = "Export it again as single-frame DICOM, or convert it to NIfTI with dcm2niix."
@@ -188,8 +189,8 @@ def _notes_on_files(series: Series) -> tuple[str, ...]:
         )
     if series.left_out:
         notes.append(
-            f"{series.left_out} files beside the slices are not DICOM, or are damaged at their start, and were left "
-            "out: if one was a slice, it is missing."
+            f"{counted(series.left_out, 'file')} beside the slices left out as not DICOM, or damaged at the start: if "
+            "one was a slice, it is missing."
         )
     if series.in_cloud:
         files = "1 file is" if series.in_cloud == 1 else f"{series.in_cloud} files are"

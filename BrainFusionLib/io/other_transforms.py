@@ -35,6 +35,8 @@ _LONGEST = 1 << 20
 _FSL_ROW = re.compile(r"(\S+ {2}){4}")
 # In the first line of what 3dAllineate writes: DICOM's axes, LPS.
 _AFNI = "DICOM-to-DICOM"
+# AFNI's own limit.
+_OBLIQUE_DEG = 0.01
 # Positions in LTA and elastix files are written to 4 digits or more.
 _SAME_GRID_MM = 0.05
 _LTA_VOXELS, _LTA_RAS = 0, 1
@@ -137,6 +139,7 @@ def read_matrix(path: Path, text: str, matrix: FloatArray, between: Between) -> 
                 f"{path}: a matrix of AFNI maps from its base to its source, and does not say which of them is the CT.",
                 remedy=Remedy.STATE_DIRECTION,
             )
+        _refuse_oblique(path, between)
     if frame is None or maps is None:
         raise ImageFileError(
             f"{path}: a 4x4 matrix alone does not say between which coordinates it maps, and in which direction; it is "
@@ -145,6 +148,26 @@ def read_matrix(path: Path, text: str, matrix: FloatArray, between: Between) -> 
         )
     in_lps = RAS_FROM_LPS @ matrix @ RAS_FROM_LPS if frame == "ras" else matrix
     return directed(in_lps, maps)
+
+
+def _refuse_oblique(path: Path, between: Between) -> None:
+    """Refuse a matrix of AFNI for oblique volumes: AFNI counts along their axes as if they were the patient's.
+
+    Raises
+    ------
+    ImageFileError
+        A volume is oblique.
+    """
+    for role, grid in (("CT", between.ct), ("MRI", between.mri)):
+        if grid is None:
+            continue
+        oblique = float(np.degrees(np.arccos(np.clip(np.abs(grid.direction).max(axis=0).min(), 0, 1))))
+        if oblique > _OBLIQUE_DEG:
+            raise ImageFileError(
+                f"{path}: a matrix of AFNI holds for volumes whose axes are the patient's, but those of the {role} are "
+                f"turned by {oblique:.2g} degrees, which AFNI leaves out. Make both straight with 3dWarp -deoblique, "
+                "and register and give these, or save the transform in another format."
+            )
 
 
 def is_fsl(text: str) -> bool:

@@ -1,6 +1,4 @@
-"""The wheel is built, and runs in empty environments of the oldest and newest Python: no torch, and no compiler.
-
-It is one file for all Pythons; 3.12, which is Slicer's, runs the library in ``test_slicer_python.py``.
+"""The wheel is built, and runs in an empty environment of each Python: without torch, and without a compiler.
 
 The environments are made once, in ``.cache``; the wheel is installed anew each time. Skipped, with the reason, where
 there is no such Python or no network.
@@ -94,7 +92,7 @@ def test_links_of_the_description_on_pypi_lead_to_files_of_the_release(wheel: Pa
 
 
 @pytest.mark.skipif(os.name == "nt", reason="paths of POSIX")
-@pytest.mark.parametrize("version", ["3.11", "3.13"])
+@pytest.mark.parametrize("version", ["3.11", "3.12", "3.13"])
 def test_the_wheel_runs_in_an_empty_environment(version: str, wheel: Path, tmp_path: Path) -> None:
     python = python_of(version)
     if python is None:

@@ -100,9 +100,11 @@ def test_the_command_measures_a_cohort_against_its_landmarks(
                "--device", "cpu", "--workers", "1"]  # fmt: skip
     assert cli.main(["validate", *options]) == 2
     assert "no case has landmarks" in capsys.readouterr().err
-    (tmp_path / "list.csv").write_text(head + "points.csv")
+    (tmp_path / "list.csv").write_text(head + "points.csv\nother,ct.nii.gz,mri.nii.gz,")
     assert cli.main(["validate", *options]) == 0
-    assert "head: bound" in capsys.readouterr().out
+    said = capsys.readouterr()
+    assert "head: bound" in said.out
+    assert "1 case without landmarks: left out." in said.err
     with (tmp_path / "out" / "validation.tsv").open() as file:
         (row,) = csv.DictReader(file, delimiter="\t")
     assert row["verdict"] == "red"

@@ -24,6 +24,8 @@ from BrainFusionLib.evidence import (
     Scale,
     SkullFit,
 )
+from BrainFusionLib.landmarks import LandmarkFit
+from BrainFusionLib.quantities import bound_length
 from BrainFusionLib.verdict import displaced
 from BrainFusionLib.verdict.criterion import Criterion
 from BrainFusionLib.verdict.expected import FEATURES, bound_mm, calibration, expected_error_mm
@@ -504,6 +506,17 @@ def test_no_text_of_a_criterion_shows_a_negative_zero(criterion, value):
         names = {name for _, name, _, _ in Formatter().parse(template) if name}
         words = dict.fromkeys(names - {"value", "limit", "percent", "limit_percent", "deficit"}, "")
         assert "-0" not in criterion._phrased(template, value, 0.5, words)
+
+
+def test_a_landmark_that_two_clicks_explain_is_told_with_the_bound_of_the_verdict():
+    bound = judged().bound_mm
+    verdict = judged(landmarks=LandmarkFit(4, 1.0, math.hypot(bound, 2.0)))
+    (finding,) = verdict.findings
+    assert (finding.code, finding.level) == ("landmark_above_bound", "green")
+    assert f"({bound_length(verdict.bound_mm)})" in finding.text
+    assert f"below {bound_length(verdict.bound_mm)})" in verdict.expected_error
+    far = {finding.code for finding in judged(landmarks=LandmarkFit(4, 1.0, math.hypot(bound, 5.0))).findings}
+    assert far == {"landmark_far"}
 
 
 def test_signs_of_another_head_show_no_negative_zero():

@@ -54,6 +54,8 @@ def _validate(options: argparse.Namespace) -> int:
             say(*text.split("\n"), error=True)
         say(f"{len(marked) - len(unread)} of {len(entries)} cases have landmarks that can be read.")
         return WRONG_INPUT if problems or unread else DONE
+    if len(marked) < len(entries):
+        say(f"{counted(len(entries) - len(marked), 'case')} without landmarks: left out.", error=True)
     rows = run_entries(options, marked, problems, (TABLE, PAGE))
     folder = Path(options.output)
     write_text(validation_table(rows), folder / TABLE)

@@ -7,14 +7,25 @@ from collections.abc import Mapping
 
 from BrainFusionLib.evidence import Evidence
 from BrainFusionLib.landmarks import LEAST_FOR_START, MOST_CLICK_MM
+from BrainFusionLib.quantities import bound_length
 from BrainFusionLib.verdict.expected import bound_mm
 
 
 def worst_landmark_mm(evidence: Evidence) -> float | None:
-    """Return the largest residual of a landmark; ``None`` without landmarks, or without a bound to compare it with."""
-    if evidence.landmarks is None or bound_mm(evidence) is None:
+    """Return the largest residual of a landmark, if two clicks may explain it (beyond, `far_landmark_mm` tells).
+
+    ``None`` without landmarks, or without a bound to compare it with.
+    """
+    fit = evidence.landmarks
+    if fit is None or bound_mm(evidence) is None or fit.worst_mm > bound_with_clicks_mm(evidence):
         return None
-    return evidence.landmarks.worst_mm
+    return fit.worst_mm
+
+
+def words_of_bound(evidence: Evidence) -> Mapping[str, str]:
+    """Return the bound as the verdict gives it, and what it and two clicks explain."""
+    bound = bound_length(stated_bound_mm(evidence))
+    return {"bound": bound, "clicks": f"{bound_with_clicks_mm(evidence):.1f} mm"}
 
 
 def stated_bound_mm(evidence: Evidence) -> float:

@@ -37,6 +37,8 @@ MOST_OUTSIDE = 10.0
 UNMEASURED_PART_MM, UNMEASURED_BIAS_MM = 3.0, 3.0
 # Least that a scatter without limit counts as: beyond it, a pose is refused.
 LEAST_UNLIMITED_MM = 0.7
+# Two fits this far apart leave the pose to the one inside the skull, whose error does not grow with their distance.
+INNER_ALONE_MM = 0.3
 # Longest voxel edge of thin slices, and where the calibration ends.
 THIN_MM, THICKEST_MM = 1.25, 6.0
 # A shift that cannot be seen: the brain of a patient who lies on the other side moves by 0.5 to 0.8 mm without any
@@ -89,8 +91,9 @@ def _voxel_mm(evidence: Evidence) -> float | None:
 
 
 def _fits_apart_mm(evidence: Evidence) -> float | None:
-    """Return how far the fit inside the skull is from that of the whole head: one of the two is off by as much."""
-    return None if (found := evidence.found) is None else found.inner_apart_mm
+    """Return how far the fit inside the skull is from that of the whole head, as far as both count in the pose."""
+    found = evidence.found
+    return None if found is None or found.inner_apart_mm is None else min(found.inner_apart_mm, INNER_ALONE_MM)
 
 
 def _part_mm(evidence: Evidence) -> float | None:
@@ -196,7 +199,7 @@ def _read(evidence: Evidence, *names: str) -> Any:
 FEATURES: tuple[Feature, ...] = (
     Feature("scatter_mm", _scatter_mm, 3.0),
     Feature("voxel_mm", _voxel_mm, 0.01),
-    Feature("fits_apart_mm", _fits_apart_mm, 0.2, 0.25),
+    Feature("fits_apart_mm", _fits_apart_mm, 0.3),
     Feature("worst_part_mm", _part_mm, 0.15, 0.1),
     Feature("local_bias_mm", _bias_mm, 1.0),
     Feature("brain_shift_mm", _shift_mm, 1.0, 0.1),

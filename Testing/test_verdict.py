@@ -129,6 +129,14 @@ def test_a_misaligned_part_is_a_finding(changes, colour, words):
     assert words in verdict.reasons[0]
 
 
+@pytest.mark.parametrize(
+    ("inner_mm", "part_mm", "is_said"), [(None, 2, True), (0.1, 2, True), (0.4, 2, False), (0.4, 2.2, True)]
+)
+def test_a_part_may_be_further_off_where_the_two_fits_show_displaced_fat(inner_mm, part_mm, is_said):
+    found = judged(replace(GOOD, inner_apart_mm=inner_mm), local=replace(FITS, part_mm=part_mm)).findings
+    assert ("part_misaligned" in {finding.code for finding in found}) == is_said
+
+
 def test_skulls_of_a_thin_slab_are_not_compared():
     far = Distortion(3.0, 4.0, 1.0, 0.3, 6.0, 9.0, 0.2)
     for thinnest_mm, codes in ((41.0, ["skull_mismatch"]), (39.0, [])):

@@ -110,8 +110,9 @@ def _is_union(hint: Any) -> bool:
 
 
 def _is_function(hint: Any) -> bool:
-    """Return whether an annotation is of something to call: a protocol of ours has nothing else."""
-    return typing.get_origin(hint) is Callable or getattr(hint, "_is_protocol", False)
+    """Return whether an annotation is of something to call: a type of function, or a protocol that is called."""
+    called = getattr(hint, "_is_protocol", False) and "__call__" in vars(hint)
+    return typing.get_origin(hint) is Callable or called
 
 
 def _fits(value: object, hint: Any) -> bool:
@@ -134,6 +135,8 @@ def _fits(value: object, hint: Any) -> bool:
         return isinstance(value, os.PathLike)
     if hint is type(None):
         return value is None
+    if getattr(hint, "_is_protocol", False):
+        return not isinstance(value, str | numbers.Number)  # its methods are met where they are called
     return not isinstance(hint, type) or _is_a(value, hint)
 
 

@@ -62,16 +62,16 @@ def test_the_inner_fit_decides_where_the_whole_head_s_is_far_away(sampling_mm: f
 
 def test_fits_may_differ_more_along_the_long_edges_of_voxels() -> None:
     ct, mri = Grid((9, 9, 9), (0.5, 0.5, 1.0)), Grid((9, 9, 9), (0.9, 0.9, 4.0))
-    np.testing.assert_allclose(shortened(ct, mri, np.eye(4)), np.diag([1, 1, 0.5]))
+    np.testing.assert_allclose(shortened(ct, mri, np.eye(4)), np.diag([1, 1, 0.25]))
     # In the frame of the CT: the thick slices of an MRI that lies turned.
     turned = np.eye(4)
     turned[:3, :3] = rotation_matrix([1.0, 0, 0], 90.0)
-    np.testing.assert_allclose(shortened(ct, mri, turned), np.diag([1, 0.5, 1]), atol=1e-9)
+    np.testing.assert_allclose(shortened(ct, mri, turned), np.diag([1, 0.25, 1]), atol=1e-9)
     # The CT's slices lie across the MRI's first axis.
     thick_ct = Grid((9, 9, 9), (0.5, 0.5, 2.25))
     turned[:3, :3] = rotation_matrix([0, 1.0, 0], 90.0)
     np.testing.assert_allclose(
-        shortened(thick_ct, Grid((9, 9, 9), (1.0, 1, 1)), turned), np.diag([1, 1, 1 / 1.5]), atol=1e-9
+        shortened(thick_ct, Grid((9, 9, 9), (1.0, 1, 1)), turned), np.diag([1, 1, 1 / 2.25]), atol=1e-9
     )
 
 

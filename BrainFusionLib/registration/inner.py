@@ -40,7 +40,7 @@ CLEAN_MM, GAIN = 0.010, 10.0
 INNER_MM = 0.2
 # Two fits that are closer agree; two fits that are farther apart differ because the outline misleads: for voxels of 1
 # mm they are .04 to .17 mm apart where the whole head's is exact, and .18 to 1.7 mm where it is .4 to 1.8 mm off. Along
-# longer edges of voxels neither is as exact: lengths there count by the root of the edge (`shortened`).
+# longer edges of voxels neither is as exact: there, distances count in voxels (`shortened`).
 AGREEING_MM, APART_MM = (0.15, 0.35), (0.1, 0.26)
 # An inner fit this far away has failed.
 MOST_MM = 4.0
@@ -140,14 +140,14 @@ def inner_share(sampling_mm: float, apart_mm: float, voxel_mm: float) -> float:
 
 
 def shortened(ct: Grid, mri: Grid, ct_from_mri_lps: FloatArray) -> FloatArray:
-    """Return the matrix (3, 3) that divides lengths in the CT's space by the root of the voxels' edge along them, mm.
+    """Return the matrix (3, 3) that divides lengths in the CT's space by the voxels' edge along them, mm.
 
     The edge is the longer one of both grids, along the MRI's axes; below 1 mm it is 1 mm.
     """
     axes = ct_from_mri_lps[:3, :3] @ mri.direction
     of_ct = (np.abs(ct.direction.T @ axes) * np.asarray(ct.spacing_ijk_mm)[:, None]).max(axis=0)
     edges = np.maximum(1.0, np.maximum(of_ct, mri.spacing_ijk_mm))
-    made: FloatArray = axes / np.sqrt(edges) @ axes.T
+    made: FloatArray = axes / edges @ axes.T
     return made
 
 

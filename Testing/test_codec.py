@@ -258,7 +258,7 @@ def results(draw):
     return draw(made)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
 @given(results())
 def test_every_result_survives_json(result):
     voxels = {}

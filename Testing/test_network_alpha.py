@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from BrainFusionLib.device import use_threads
-from BrainFusionLib.errors import WeightsError
+from BrainFusionLib.errors import GeometryError, WeightsError
 from BrainFusionLib.fusion import pixelwise
 from BrainFusionLib.fusion.edges import edges, kept, slope_of_kept
 from BrainFusionLib.fusion.network import FusionNetAlpha, arrays_of, build_network, network_from_weights
@@ -229,3 +229,13 @@ def test_the_result_is_independent_of_batch_and_threads():
     empty[:, 2] = 0
     assert not run(empty).any()
     np.testing.assert_array_equal(run(given), together)
+
+
+@pytest.mark.parametrize("size", [(16, 14), (17, 16), (16, 17), (2, 2)])
+def test_slices_of_a_size_that_the_loops_cannot_do_are_refused(size, monkeypatch):
+    network, given = RimNetwork(arrays_of(stirred(width=4))), np.zeros((1, 3, *size), np.float32)
+    compiled = network.runner("cpu")
+    monkeypatch.setattr("BrainFusionLib.fusion.rim._library", lambda: None)
+    for run in (compiled, network.runner("cpu")):
+        with pytest.raises(GeometryError, match=rf"even.*at least 16 columns; got {size[0]} x {size[1]}"):
+            run(given)

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from BrainFusionLib.device import threads
+from BrainFusionLib.errors import GeometryError
 from BrainFusionLib.fusion.edges import CORNER, TINY
 from BrainFusionLib.fusion.primitives import Convolution
 from BrainFusionLib.fusion.weight_map import (
@@ -76,7 +77,7 @@ class PlainRim:
 
     def __call__(self, slices: VoxelArray) -> VoxelArray:
         """Return α, (B, 1, H, W), of slices as `weight_map` takes them; slices share the threads."""
-        channels(slices)
+        _channels(slices)
         with ThreadPoolExecutor(min(len(slices), threads())) as pool:
             return np.concatenate(list(pool.map(lambda one: weight_map(one[None], self._layers), slices)))
 
@@ -100,7 +101,7 @@ class RimKernel:
 
     def __call__(self, slices: VoxelArray) -> VoxelArray:
         """Return α, (B, 1, H, W), of slices as `weight_map` takes them; slices share the threads."""
-        images = [np.ascontiguousarray(image[:, 0], dtype=np.float32) for image in channels(slices)]
+        images = [np.ascontiguousarray(image[:, 0], dtype=np.float32) for image in _channels(slices)]
         alpha: VoxelArray = np.empty(images[0].shape, dtype=np.float32)
         count = min(len(alpha), threads())
         shares = [range(first, len(alpha), count) for first in range(count)]
@@ -122,6 +123,24 @@ class RimKernel:
                 *(image[number].ctypes.data for image in images), rows, columns, self._width, self._steps,
                 self._weights.ctypes.data, self._constants.ctypes.data, aligned, alpha[number].ctypes.data,
             )  # fmt: skip
+
+
+def _channels(slices: VoxelArray) -> tuple[VoxelArray, VoxelArray, VoxelArray]:
+    """Return the channels of slices of a size that the loops can do.
+
+    Raises
+    ------
+    GeometryError
+        Rows or columns are not even, or there are fewer than `LANES` columns.
+    """
+    found = channels(slices)
+    rows, columns = slices.shape[2:]
+    if rows % 2 or columns % 2 or columns < LANES:
+        raise GeometryError(
+            f"the network needs an even number of rows and columns, and at least {LANES} columns; got {rows} x "
+            f"{columns}. Pad the slices, as `slices.fuse_slices` does."
+        )
+    return found
 
 
 @lru_cache(maxsize=1)

@@ -77,7 +77,7 @@ static inline float sigmoid(float x)
     const float p = 0.693147203f +
                     r * (0.240226479f +
                          r * (0.0555033247f + r * (0.00961843737f + r * (0.00133988749f + r * 0.000153533607f))));
-    return 1 / (1 + (1 + r * p) * from_bits((n + 127) << 23));
+    return 1 / (1 + (1 + r * p) * from_bits((int32_t)((uint32_t)(n + 127) << 23)));
 }
 
 /* Angle of a line, -pi/2 to pi/2: atan2(y, x), modulo half a turn; 0 for no line; error 2e-7.

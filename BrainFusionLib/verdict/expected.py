@@ -6,7 +6,7 @@ squares, each beyond what it reads in a case without error: none can make anothe
 not negative, so that a worse feature never gives a smaller number. The expected error is the median on simulated heads
 with scanner physics (quantile regression; R. Koenker and G. Bassett, Econometrica 46 (1978) 33); the bound has weights
 of its own, for a high quantile, times the factor that held in 95 % of heads and scanners left out (conformal; Y. Romano
-et al., NeurIPS 2019), and in three quarters of each kind of physics left out. The table is data: ``calibration.json``,
+et al., NeurIPS 2019), and in four fifths of each kind of physics left out. The table is data: ``calibration.json``,
 made by ``python -m benchmarks.realism``.
 """
 

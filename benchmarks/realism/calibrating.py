@@ -38,7 +38,7 @@ HIGH = 0.9
 HELD = 0.95
 # Share of each kind of physics in which the bound is to hold if the fit knows nothing of it, and how many cases make a
 # kind count.
-HELD_LEFT_OUT, MANY_CASES = 0.75, 8
+HELD_LEFT_OUT, MANY_CASES = 0.8, 8
 # Strength of the pull towards what is assumed, and width over which the loss is rounded, in logarithms.
 PULL, ROUNDED = 0.01, 0.05
 # An unknown feature counts as this quantile of the known ones.

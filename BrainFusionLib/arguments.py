@@ -59,7 +59,10 @@ def checked(function: Callable[P, R]) -> Callable[P, R]:
 
     @functools.wraps(function)
     def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
-        bound = signature.bind(*args, **kwargs)  # a missing or unknown argument is a TypeError, as always
+        try:
+            bound = signature.bind(*args, **kwargs)
+        except TypeError:  # one is missing or unknown: Python's own words name the function, too
+            return function(*args, **kwargs)
         hints = _hints(function)
         for name, value in bound.arguments.items():
             if name in hints:

@@ -42,8 +42,11 @@ class SaidLog(logging.Handler):
     """Puts what the library logs through the same door, on the error stream."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Write a record."""
-        say(*self.format(record).split("\n"), error=True)
+        """Write a record; one that does not fit its own text ends nothing, as with Python's handlers."""
+        try:
+            say(*self.format(record).split("\n"), error=True)
+        except Exception:
+            self.handleError(record)
 
 
 def close_output() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 import time
@@ -193,7 +194,7 @@ def _written_volumes(result: Result, names: Mapping[str, str]) -> dict[str, Volu
 
 
 @checked
-def read_case(path: str | Path) -> Result:
+def read_case(path: str | os.PathLike[str]) -> Result:
     """Read the result that `write_case` wrote, including the voxels.
 
     Parameters

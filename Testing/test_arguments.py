@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 from dataclasses import fields, is_dataclass
 
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 import BrainFusionLib
 from BrainFusionLib import AffineTransform, Grid, RigidTransform, Settings, Volume, arguments
 from BrainFusionLib.error_map import ErrorMap
-from BrainFusionLib.errors import BrainFusionError, GeometryError, SettingsError
+from BrainFusionLib.errors import BrainFusionError, GeometryError, ImageFileError, SettingsError
 from BrainFusionLib.landmarks import Landmarks
 from BrainFusionLib.settings import FusionSettings, OutputSettings, RegistrationSettings, SearchPass
 
@@ -122,3 +123,20 @@ def test_points_have_three_coordinates(points):
 def test_every_hint_is_about_a_class_that_callers_know():
     known = {*BrainFusionLib.__all__, *(kind.__name__ for kind in CLASSES)}
     assert set(arguments.HOW) <= known
+
+
+def test_a_missing_or_unknown_argument_is_told_with_the_functions_name():
+    with pytest.raises(TypeError, match=r"fuse\(\) missing 1 required positional argument: 'mri'"):
+        BrainFusionLib.fuse(VOLUME)
+    with pytest.raises(TypeError, match=r"fuse\(\) got an unexpected keyword argument 'masks'"):
+        BrainFusionLib.fuse(VOLUME, VOLUME, masks=None)
+
+
+@pytest.mark.parametrize("read", [BrainFusionLib.read_case, BrainFusionLib.read_volume, BrainFusionLib.read_transform])
+def test_what_stands_for_a_path_is_taken_as_one(read, tmp_path):
+    class Entry(os.PathLike):
+        def __fspath__(self):
+            return str(tmp_path / "none.nrrd")
+
+    with pytest.raises(ImageFileError, match="there is no such file"):
+        read(Entry())

@@ -118,3 +118,8 @@ def test_results_folder_of_an_odd_name_is_printed_on_one_line(
     lines = capsys.readouterr().out.splitlines()
     assert not set("".join(lines)) & UNSEEN
     assert all(line.count("a\N{REPLACEMENT CHARACTER}[31m\N{REPLACEMENT CHARACTER}b") == 1 for line in lines[:2])
+
+
+def test_a_record_of_a_log_that_does_not_fit_its_text_ends_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    SaidLog().handle(logging.LogRecord("other", logging.WARNING, "other.py", 1, "%d files", ("two",), None))
+    assert "Logging error" in capsys.readouterr().err

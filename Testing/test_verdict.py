@@ -137,6 +137,11 @@ def test_a_part_may_be_further_off_where_the_two_fits_show_displaced_fat(inner_m
     assert ("part_misaligned" in {finding.code for finding in found}) == is_said
 
 
+def test_displaced_fat_excuses_no_part_that_is_off_as_in_a_wrong_pose():
+    fits_apart = replace(GOOD, inner_apart_mm=1.2)
+    assert judged(fits_apart, local=replace(FITS, part_mm=3.9), distortion=STRAIGHT).colour == "red"
+
+
 def test_skulls_of_a_thin_slab_are_not_compared():
     far = Distortion(3.0, 4.0, 1.0, 0.3, 6.0, 9.0, 0.2)
     for thinnest_mm, codes in ((41.0, ["skull_mismatch"]), (39.0, [])):

@@ -6,6 +6,7 @@ Imports no slicer: the worker runs it, too.
 # No `from __future__ import annotations`: see `jobs`.
 
 import contextlib
+import os
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from BrainFusionLib.case import Inputs, Volumes
-from BrainFusionLib.errors import GeometryError
+from BrainFusionLib.errors import GeometryError, ImageFileError
 from BrainFusionLib.intensity import mri_scale
 from BrainFusionLib.progress import Progress
 from BrainFusionLib.settings import OutputSettings
@@ -58,7 +59,8 @@ def export(
     Raises
     ------
     BrainFusionError
-        As `io.dicom_writing.write_dicom_results` and `io.dicom_headers.read_headers`, or `report.write_report`.
+        As `io.dicom_writing.write_dicom_results` and `io.dicom_headers.read_headers`, or `report.write_report`; a file
+        of the folder is called as one of the results.
     """
     if isinstance(order, ShapesOrder):
         from BrainFusionSlicer.shapes import shapes_of
@@ -80,6 +82,7 @@ def export(
 
             raise Cancelled("Cancelled; nothing was written.")
 
+    _refuse_to_overwrite(order.target)
     of_ct = order.reference == "ct"
     reference = read_headers(order.ct_files if of_ct else order.mri_files)
     step("exporting", 0.0)
@@ -112,6 +115,13 @@ def export(
             (order.target / name).unlink(missing_ok=True)
         raise
     return tuple(str(file) for file in files)
+
+
+def _refuse_to_overwrite(target: Path) -> None:
+    """Refuse a folder with a registration or a bone: the series beside them are refused where they are written."""
+    for path in (target / REGISTRATION, target / BONE):
+        if os.path.lexists(path):
+            raise ImageFileError(f"{path}: exists. Move it elsewhere, or choose another folder.")
 
 
 def _objects(

@@ -95,6 +95,8 @@ class Criterion:
         ``deficit``, the value with the opposite sign. ``limit`` is the mildest limit, or the one for a refusal.
     scale
         Factor by which all limits but that of a refusal grow for this evidence (for coarse voxels, for example).
+    red_scale
+        The factor of the red limit, if it is another one.
     may_refuse
         Whether this criterion may refuse a pose with this evidence.
     may_be_red
@@ -118,6 +120,7 @@ class Criterion:
     text: str = ""
     refusal: str = ""
     scale: Callable[[Evidence], float] = _one
+    red_scale: Callable[[Evidence], float] | None = None
     may_refuse: Callable[[Evidence], bool] = _always
     may_be_red: Callable[[Evidence], bool] = _always
     remedy: Remedy | None = None
@@ -135,7 +138,8 @@ class Criterion:
             ("green", self.green), ("amber", self.amber),
             ("red", self.red if self.red is not None and self.may_be_red(evidence) else None),
         )  # fmt: skip
-        beyond = [(level, limit * scale) for level, limit in limits if limit is not None]
+        scales = {"red": self.red_scale(evidence)} if self.red_scale is not None else {}
+        beyond = [(level, limit * scales.get(level, scale)) for level, limit in limits if limit is not None]
         passed = [level for level, limit in beyond if not self._is_within(value, limit)]
         if not passed:
             return None

@@ -261,11 +261,16 @@ def coarse_local_voxels(evidence: Evidence) -> float:
 
 def tolerance_of_parts(evidence: Evidence) -> float:
     """Return the factor by which the limit for a part grows: with its voxels, a skull that matches, displaced fat."""
-    matched = evidence.distortion is not None and evidence.distortion.pose_p95_mm < MATCHED_SKULL_MM
     inner = None if evidence.found is None else evidence.found.inner_apart_mm
-    displaced = inner is not None and inner > DISPLACED_FAT_MM
-    factor = DISPLACED_FAT_FACTOR if displaced else MATCHED_FACTOR if matched else 1.0
-    return coarse_local_voxels(evidence) * factor
+    if inner is not None and inner > DISPLACED_FAT_MM:
+        return coarse_local_voxels(evidence) * DISPLACED_FAT_FACTOR
+    return tolerance_of_parts_without_fat(evidence)
+
+
+def tolerance_of_parts_without_fat(evidence: Evidence) -> float:
+    """Return the same without regard to fat: two fits may differ because a pose is wrong, too, which is red."""
+    matched = evidence.distortion is not None and evidence.distortion.pose_p95_mm < MATCHED_SKULL_MM
+    return coarse_local_voxels(evidence) * (MATCHED_FACTOR if matched else 1.0)
 
 
 def skull_is_off(evidence: Evidence) -> bool:

@@ -131,7 +131,8 @@ CRITERIA: tuple[Criterion, ...] = (
     Criterion(
         "part_misaligned", "misalignment of the worst part", measures.part_mm, "at most", amber=1.2, red=2.5, unit="mm",
         text="one part of the head would align better if shifted by {value:.1f} mm (limit {limit:.1f} mm)",
-        scale=measures.tolerance_of_parts, may_be_red=measures.pose_is_off,
+        scale=measures.tolerance_of_parts, red_scale=measures.tolerance_of_parts_without_fat,
+        may_be_red=measures.pose_is_off,
     ),
     Criterion(
         "regions_misaligned", "misalignment of the regions", measures.local_median_mm, "at most",

@@ -327,6 +327,14 @@ def test_cancelling_an_export_leaves_nothing(scan):
     assert list(scan.out.iterdir()) == []
 
 
+@pytest.mark.parametrize("name", ["registration.dcm", "bone.dcm"])
+def test_a_file_called_as_a_result_is_neither_replaced_nor_removed(scan, name):
+    (scan.out / name).write_bytes(b"the user's")
+    with pytest.raises(ImageFileError, match=f"{name}: exists. Move it elsewhere"):
+        scan.export.exportResults(scan.fused, scan.out)
+    assert [(path.name, path.read_bytes()) for path in scan.out.iterdir()] == [(name, b"the user's")]
+
+
 def test_a_registration_is_written_beside_the_series(scan):
     files = scan.export.exportResults(scan.fused, scan.out)
     assert files[-1] == scan.out / "registration.dcm"

@@ -14,6 +14,7 @@ import logging
 import os
 import subprocess
 import sys
+import sysconfig
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -147,9 +148,11 @@ def _pair(kind: str, heads: Path | None, path: Path) -> None:
 
 
 def _process(checkout: Path) -> subprocess.Popen[str]:
-    environment = {**os.environ, "PYTHONPATH": str(checkout), "OMP_NUM_THREADS": "1"}
+    # Without `site`, because an editable installation would put its own library before that of the checkout.
+    path = os.pathsep.join([str(checkout), sysconfig.get_path("purelib")])
+    environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(
-        [sys.executable, str(Path(__file__).resolve()), "--serve"], cwd=checkout, env=environment, text=True,
+        [sys.executable, "-S", str(Path(__file__).resolve()), "--serve"], cwd=checkout, env=environment, text=True,
         stdin=subprocess.PIPE, stdout=subprocess.PIPE,
     )  # fmt: skip
 

@@ -77,5 +77,5 @@ def test_fits_may_differ_more_along_the_long_edges_of_voxels() -> None:
 
 def test_a_failed_inner_fit_does_not_count() -> None:
     assert inner_share(0.1, apart_mm=9.0, told_mm=9.0, voxel_mm=1.0) == 0
-    # Along slices of 6 mm, 9 mm are no more than 1.5 voxels, and a failure all the same.
+    # Along slices of 6 mm, 9 mm are only 1.5 voxels.
     assert inner_share(0.1, apart_mm=9.0, told_mm=1.5, voxel_mm=6.0) == 0

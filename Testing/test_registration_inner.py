@@ -52,12 +52,12 @@ def test_bright_marrow_that_is_displaced_with_the_scalp_does_not_pull_the_pose()
 
 @pytest.mark.parametrize("sampling_mm", [0.011, 0.02, 0.05])
 def test_fits_that_agree_leave_the_pose_of_the_whole_head(sampling_mm: float) -> None:
-    assert inner_share(sampling_mm, apart_mm=0.1, voxel_mm=1.0) == 0
+    assert inner_share(sampling_mm, apart_mm=0.1, told_mm=0.1, voxel_mm=1.0) == 0
 
 
 @pytest.mark.parametrize("sampling_mm", [0.011, 0.05])
 def test_the_inner_fit_decides_where_the_whole_head_s_is_far_away(sampling_mm: float) -> None:
-    assert inner_share(sampling_mm, apart_mm=1.0, voxel_mm=1.0) == pytest.approx(1.0)
+    assert inner_share(sampling_mm, apart_mm=1.0, told_mm=1.0, voxel_mm=1.0) == pytest.approx(1.0)
 
 
 def test_fits_may_differ_more_along_the_long_edges_of_voxels() -> None:
@@ -76,4 +76,6 @@ def test_fits_may_differ_more_along_the_long_edges_of_voxels() -> None:
 
 
 def test_a_failed_inner_fit_does_not_count() -> None:
-    assert inner_share(0.1, apart_mm=9.0, voxel_mm=1.0) == 0
+    assert inner_share(0.1, apart_mm=9.0, told_mm=9.0, voxel_mm=1.0) == 0
+    # Along slices of 6 mm, 9 mm are only 1.5 voxels.
+    assert inner_share(0.1, apart_mm=9.0, told_mm=1.5, voxel_mm=6.0) == 0

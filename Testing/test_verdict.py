@@ -130,7 +130,8 @@ def test_a_misaligned_part_is_a_finding(changes, colour, words):
 
 
 @pytest.mark.parametrize(
-    ("inner_mm", "part_mm", "is_said"), [(None, 2, True), (0.1, 2, True), (0.4, 2, False), (0.4, 2.2, True)]
+    ("inner_mm", "part_mm", "is_said"),
+    [(None, 2, True), (0.1, 2, True), (0.4, 2, False), (0.4, 2.2, True), (2.1, 2, True)],
 )
 def test_a_part_may_be_further_off_where_the_two_fits_show_displaced_fat(inner_mm, part_mm, is_said):
     found = judged(replace(GOOD, inner_apart_mm=inner_mm), local=replace(FITS, part_mm=part_mm)).findings

@@ -42,7 +42,7 @@ INNER_MM = 0.2
 # mm they are .04 to .17 mm apart where the whole head's is exact, and .18 to 1.7 mm where it is .4 to 1.8 mm off. Along
 # longer edges of voxels neither is as exact: there, distances count in voxels (`shortened`).
 AGREEING_MM, APART_MM = (0.15, 0.35), (0.1, 0.26)
-# An inner fit this far away has failed.
+# An inner fit this far away has failed, however long the voxels.
 MOST_MM = 4.0
 # Distance from the middle of the inside at which poses are compared.
 REACH_MM = 40.0
@@ -120,7 +120,7 @@ class InnerSamples:
         return field.astype(np.float32)
 
 
-def inner_share(sampling_mm: float, apart_mm: float, voxel_mm: float) -> float:
+def inner_share(sampling_mm: float, apart_mm: float, told_mm: float, voxel_mm: float) -> float:
     """Return the weight of the inner fit in the pose, 0 to 1.
 
     Parameters
@@ -128,15 +128,17 @@ def inner_share(sampling_mm: float, apart_mm: float, voxel_mm: float) -> float:
     sampling_mm
         The sampling error of the fit to the whole head.
     apart_mm
-        How far the two fits are apart, `shortened` along long voxels.
+        How far the two fits are apart.
+    told_mm
+        The same, `shortened` along long voxels.
     voxel_mm
         The longest voxel edge of the two heads.
     """
     if apart_mm > MOST_MM:
         return 0.0
     doubt = GAIN * max(0.0, sampling_mm - CLEAN_MM * float(np.sqrt(max(1.0, voxel_mm))))
-    doubted = doubt**2 / (doubt**2 + INNER_MM**2) * _step(apart_mm, *AGREEING_MM)
-    return doubted + (1 - doubted) * _step(apart_mm, *APART_MM)
+    doubted = doubt**2 / (doubt**2 + INNER_MM**2) * _step(told_mm, *AGREEING_MM)
+    return doubted + (1 - doubted) * _step(told_mm, *APART_MM)
 
 
 def shortened(ct: Grid, mri: Grid, ct_from_mri_lps: FloatArray) -> FloatArray:

@@ -166,8 +166,8 @@ class Run:
         lengths = shortened(ct, mri, outer_pose)
         told = distance_inside_mm(outer_pose, inner_pose, inside.centre_lps_mm, lengths)
         voxel_mm = max(*ct.spacing_ijk_mm, *mri.spacing_ijk_mm)
-        final = midpoint(of_mri, inner, inner_share(sampling_mm, told, voxel_mm))
         apart = distance_inside_mm(outer_pose, inner_pose, inside.centre_lps_mm)
+        final = midpoint(of_mri, inner, inner_share(sampling_mm, apart, told, voxel_mm))
         self.lap("refine inside", 0.99)
         return (final.inverse(centres[1], centres[0]) if heads.ct_is_fixed else final), apart
 

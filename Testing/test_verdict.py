@@ -143,6 +143,11 @@ def test_displaced_fat_excuses_no_part_that_is_off_as_in_a_wrong_pose():
     assert judged(fits_apart, local=replace(FITS, part_mm=3.9), distortion=STRAIGHT).colour == "red"
 
 
+@pytest.mark.parametrize(("inner_mm", "colour"), [(None, "green"), (1.7, "green"), (2.1, "amber")])
+def test_two_fits_far_apart_are_a_finding(inner_mm, colour):
+    assert judged(replace(GOOD, inner_apart_mm=inner_mm)).colour == colour
+
+
 def test_skulls_of_a_thin_slab_are_not_compared():
     far = Distortion(3.0, 4.0, 1.0, 0.3, 6.0, 9.0, 0.2)
     for thinnest_mm, codes in ((41.0, ["skull_mismatch"]), (39.0, [])):

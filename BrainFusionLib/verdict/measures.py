@@ -250,6 +250,11 @@ def part_mm(evidence: Evidence) -> float | None:
     return None if (fit := _local(evidence)) is None else fit.part_mm
 
 
+def fits_apart_mm(evidence: Evidence) -> float | None:
+    """Return the distance of the fit inside the skull from that of the whole head."""
+    return None if evidence.found is None else evidence.found.inner_apart_mm
+
+
 def local_median_mm(evidence: Evidence) -> float | None:
     """Return the median misalignment of the regions of the head."""
     return None if (fit := _local(evidence)) is None else fit.median_mm

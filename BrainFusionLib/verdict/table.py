@@ -135,6 +135,14 @@ CRITERIA: tuple[Criterion, ...] = (
         may_be_red=measures.pose_is_off,
     ),
     Criterion(
+        # All 43 simulated cases above are wrong; the largest of 677 right ones is 1.7 mm (docs/realism).
+        "fits_apart", "whole head against inside of the skull", measures.fits_apart_mm, "at most",
+        amber=measures.MOST_DISPLACED_FAT_MM, unit="mm",
+        text="the fit to the whole head and that to the inside of the skull are {value:.1f} mm apart (limit "
+        "{limit:.1f} mm): at least one of them is wrong",
+        scale=measures.coarse_local_voxels,
+    ),
+    Criterion(
         "regions_misaligned", "misalignment of the regions", measures.local_median_mm, "at most",
         amber=2.0, red=4.0, unit="mm",
         text="half of the regions tested would align better if shifted by {value:.1f} mm or more (limit "

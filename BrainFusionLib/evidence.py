@@ -51,7 +51,7 @@ class PoseEvidence(ByValue):
         Size of the head relative to the part used for the registration: 1 for whole heads, more for slabs.
     inner_apart_mm
         Distance between the fit to the whole head and the fit inside the skull (`registration.inner`), of which the
-        pose is a weighted mean; ``None`` where the second was not needed or not possible.
+        pose is a weighted mean; ``None`` where the second was not possible.
     from_start_mm, from_start_deg
         After a local search, distance from its start at the middle of the MRI, and angle; ``None`` after a global one.
     """

@@ -88,8 +88,8 @@ def register(
     mri_mask
         The registration mask, on the MRI's grid: the last refinement uses only the region above 0.
     inside
-        Finds the inside of the skull in the CT, for a caller that needs it later, too; called only where the outline of
-        the head may mislead.
+        Finds the inside of the skull in the CT, for a caller that needs it later, too; not called for a part of a head
+        or with a registration mask.
     device
         ``"auto"``, ``"cpu"``, ``"cuda"``; on ``"mps"``, which has no float64, the CPU is used. Or a backend.
     progress

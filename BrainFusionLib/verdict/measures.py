@@ -267,7 +267,7 @@ def coarse_local_voxels(evidence: Evidence) -> float:
 
 def tolerance_of_parts(evidence: Evidence) -> float:
     """Return the factor by which the limit for a part grows: with its voxels, a skull that matches, displaced fat."""
-    inner = None if evidence.found is None else evidence.found.inner_apart_mm
+    inner = fits_apart_mm(evidence)
     if inner is not None and DISPLACED_FAT_MM < inner <= MOST_DISPLACED_FAT_MM:
         return coarse_local_voxels(evidence) * DISPLACED_FAT_FACTOR
     return tolerance_of_parts_without_fat(evidence)

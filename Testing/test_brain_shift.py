@@ -129,6 +129,25 @@ def test_displacement_with_a_distorted_skull_is_not_called_a_shift():
         assert {f.code for f in judge(evidence).findings} & SHIFTS == {code}
 
 
+@pytest.mark.parametrize(
+    ("changes", "is_said"),
+    [({}, False), ({"p95_mm": 1.3}, True), ({"gain_nats": 0.004}, True), ({"information_nats": 0.1}, True)],
+)
+@pytest.mark.parametrize("inside", [Inside(10, 0, 0), Inside(0, 20, 0)])
+def test_after_surgery_a_brain_is_amber_unless_shown_in_its_place(changes, is_said, inside):
+    brain = replace(CERTAIN, **{"p95_mm": 1.1, "gain_nats": 0.002, **changes})
+    levels = {finding.code: finding.level for finding in judge(Evidence(brain_shift=brain, inside=inside)).findings}
+    assert levels.get("after_surgery") == ("amber" if is_said else None)
+    assert "after_surgery" not in {finding.code for finding in judge(Evidence(brain_shift=brain)).findings}
+
+
+def test_a_displacement_that_is_said_is_not_said_again_after_surgery():
+    inside = Inside(10, 0, 0)
+    for changes in ({}, {"p95_mm": 4.0}, {"p95_mm": 4.0, "gain_nats": 0.002}):
+        findings = judge(Evidence(brain_shift=replace(CERTAIN, **changes), inside=inside)).findings
+        assert "after_surgery" not in {finding.code for finding in findings}
+
+
 @pytest.mark.parametrize(("p95_mm", "level"), [(2.0, "green"), (3.0, "amber")])
 def test_large_displacement_of_a_brain_hardly_seen_is_never_green(p95_mm, level):
     unseen = BrainShift(False, "the CT's brain has too little contrast", p95_mm=p95_mm)

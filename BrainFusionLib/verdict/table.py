@@ -237,6 +237,14 @@ CRITERIA: tuple[Criterion, ...] = (
         scale=displaced.limit_of_part, words=displaced.brain_shift_words,
     ),
     Criterion(
+        # Of 110 brains displaced by more than 2 mm beside air or a hole none is shown in its place, and 25 of 37 right
+        # ones are. A sunken one of another simulator (2.3 mm below a craniectomy) read 1.2 mm only.
+        "after_surgery", "brain not shown in its place after surgery", displaced.not_shown_in_place, "at most",
+        amber=0.0,
+        text="there is air or missing bone, and the images do not show that the brain lies in its place: it may have "
+        "shifted, sunk or bulged by 2 mm or more",
+    ),
+    Criterion(
         "brain_shift_not_judged", "shift of the brain not judged", displaced.brain_shift_not_judged, "at most",
         green=0.0, amber=1.0,
         text="whether the brain has shifted against the skull could not be judged: {reason}{apart}",

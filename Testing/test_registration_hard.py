@@ -14,6 +14,7 @@ from BrainFusionLib.geometry import Grid
 from BrainFusionLib.metrics import target_registration_errors_mm
 from BrainFusionLib.phantom import PhantomPair, Tissue, make_pair
 from BrainFusionLib.registration import Registration, register
+from BrainFusionLib.resample import resample_onto
 from BrainFusionLib.settings import RegistrationSettings
 from BrainFusionLib.transform import RigidTransform
 from BrainFusionLib.verdict.measures import is_mirrored
@@ -67,6 +68,22 @@ def test_left_and_right_exchanged_is_noticed(pair: PhantomPair, plain: Registrat
     assert is_mirrored(Evidence(pose=mirrored.evidence))
     assert not is_mirrored(Evidence(pose=plain.evidence))
     assert plain.evidence.mirrored_margin_nats > 0.1
+
+
+@pytest.mark.parametrize("axis", [1, 2], ids=["rolled", "yawed"])
+def test_left_and_right_exchanged_is_noticed_in_a_head_that_lies_askew(pair: PhantomPair, axis: int) -> None:
+    cos, sin, (a, b) = np.cos(np.radians(40)), np.sin(np.radians(40)), ((axis + 1) % 3, (axis + 2) % 3)
+    turned = np.eye(3)
+    turned[a, a], turned[a, b], turned[b, a], turned[b, b] = cos, -sin, sin, cos
+    size, spacing = (120, 120, 120), (2.0, 2.0, 2.0)
+    origin = tuple(pair.mri.grid.centre_lps_mm - turned @ np.full(3, 119.0))
+    askew = resample_onto(pair.mri, Grid(size, spacing, origin, turned)).array_kji
+    straight = Grid(size, spacing, origin)
+    right, mirrored = (
+        register(pair.ct, Volume(array.copy(), straight, "MR"), FAST).evidence for array in (askew, askew[:, :, ::-1])
+    )
+    assert is_mirrored(Evidence(pose=mirrored))
+    assert right.mirrored_margin_nats == pytest.approx(-mirrored.mirrored_margin_nats, abs=0.03)
 
 
 def test_another_patient_is_refused_with_the_pose_attached(pair: PhantomPair, other: PhantomPair) -> None:

@@ -7,6 +7,7 @@ imports torch, which only a graphics card needs.
 import importlib.util
 import sys
 import typing
+from dataclasses import replace
 from pathlib import Path
 
 import qt
@@ -161,7 +162,8 @@ class BrainFusionWidget(FusingControls, ReviewControls, ScriptedLoadableModuleWi
         self._unseen = None  # the fused volume of the last fusion, until it has been shown
         self._pair = (None, None)  # ids of the CT and the MRI that the outputs were chosen for
         self._drawn = None  # the choice that is shown
-        self._notice = ""  # what happened last, until something else is chosen
+        self._notice = ""  # what happened last, until something else is chosen, or the verdict stale
+        self._saidOf = ()  # the card beside which that was said first
         self._watched = Watched()  # the nodes of the pair
         self._permitted = permission.Permissions()
         self._view, self._showing = View.FUSED, None  # the latter: the steps of showing it that are left
@@ -371,6 +373,7 @@ class BrainFusionWidget(FusingControls, ReviewControls, ScriptedLoadableModuleWi
             suspicion=self.whatIsSuspicious,
             view=self._view,
         )
+        self.forgetOldNotice()
         if self._parameterNode and self._view is not View.FUSED and not self._isViewed():
             self.leaveView()
         panel_state.draw(self.ui, self._state)
@@ -401,7 +404,16 @@ class BrainFusionWidget(FusingControls, ReviewControls, ScriptedLoadableModuleWi
         self._drawn = chosen
 
     def say(self, text: str) -> None:
-        """Show what has happened, until something else is chosen."""
+        """Show what has happened, until something else is chosen, or the verdict stale."""
         self.updatePanel()
-        self._notice = text
+        self._notice, self._saidOf = text, ()
         self.updatePanel()
+
+    def forgetOldNotice(self) -> None:
+        """Take back what was said of a result that has changed since: a CT that was moved is not "Approved."."""
+        if not self._parameterNode or self.logic.running:
+            return
+        card = self._state.card
+        if self._saidOf not in ((), (card,)) and card is not None and card.colour == "stale":
+            self._notice, self._state = "", replace(self._state, notice="")
+        self._saidOf = (card,)

@@ -546,6 +546,10 @@ def test_ctrl_c_ends_the_command_within_a_second(folder: Path) -> None:
 # --- in a browser --------------------------------------------------------------------------------------------------
 
 
+IS_SEEN = """const box = document.getElementById("said").getBoundingClientRect();
+return box.height > 0 && box.top >= 0 && box.bottom <= innerHeight;"""
+
+
 @pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_cohort_is_reviewed_by_the_keyboard(client: Client, folder: Path) -> None:
     browser = chromium("browser")
@@ -567,6 +571,8 @@ def test_a_cohort_is_reviewed_by_the_keyboard(client: Client, folder: Path) -> N
         press("r", "Enter your name first.")
         browser.find_element("id", "name").send_keys("A. Surgeon", Keys.ESCAPE)
         press("n", "case 2 of 4")
+        browser.execute_script("scrollTo(0, document.body.scrollHeight)")
+        press("a", "This case cannot be approved: '=could not be aligned")
         press("r", "Rejected by A. Surgeon")
         press("n", "case 3 of 4")
         assert browser.title == "BrainFusion review: red"
@@ -577,7 +583,9 @@ def test_a_cohort_is_reviewed_by_the_keyboard(client: Client, folder: Path) -> N
         assert browser.switch_to.active_element.get_attribute("id") == "view-axial"
         browser.switch_to.active_element.send_keys("c")
         browser.switch_to.active_element.send_keys(f"an approved one {EVIL}", Keys.ESCAPE)
+        browser.execute_script("scrollTo(0, document.body.scrollHeight)")
         press("a", "Approved by A. Surgeon")
+        wait.until(lambda _: browser.execute_script(IS_SEEN))
         assert EVIL in browser.find_element("id", "decisions").text
         press("p", "case 3 of 4")
         press("l", "1 approved, 1 rejected")

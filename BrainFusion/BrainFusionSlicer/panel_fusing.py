@@ -153,6 +153,7 @@ class FusingControls:
         self.ui.progressBar.setVisible(False)
         parameters = self._parameterNode
         self._notice = (torch_setup.hint(parameters.device.name) if parameters else None) or ""
+        self._saidOf = ()
         self.ui.statusLabel.setText(self._notice)
 
     def beginProgress(self) -> None:

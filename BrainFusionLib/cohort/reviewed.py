@@ -68,6 +68,12 @@ class Seen:
         last = next((line.action for line in reversed(self.lines) if line.action != "comment"), "")
         return "rejected" if last == "reject" else "unsigned"
 
+    @property
+    def why_not_approved(self) -> str:
+        """Why the case cannot be approved, in a sentence; empty if it can."""
+        problem = "" if self.result is not None and not self.problem else self.problem or "there is no result."
+        return problem and f"This case cannot be approved: {problem}"
+
 
 def find_cases(folder: Path) -> list[Case]:
     """Return the cases of a cohort's folder, the worst first.
@@ -204,8 +210,8 @@ def decide_on(case: Case, folder: Path, action: Action, name: str, comment: str,
         seen = look_at(case, folder)
         if seen.mark != mark:
             raise Changed("This case has changed since it was shown: look at it again, then decide.")
-        if action == "approve" and (seen.result is None or seen.problem):
-            raise SettingsError(f"This case cannot be approved: {seen.problem or 'there is no result.'}")
+        if action == "approve" and seen.why_not_approved:
+            raise SettingsError(seen.why_not_approved)
         if seen.result is None or case.record is None:
             made = decide(action, name, comment, Signed({}, "", ""))[-1]
         else:

@@ -127,6 +127,17 @@ def test_any_change_makes_a_decision_void_until_it_is_taken_back(signing, nodes,
         assert shown(signing)[0] == "✔ Approved"
 
 
+def test_the_status_says_rejected_no_longer_once_the_pose_has_moved(signing, nodes):
+    ui = signing.ui
+    ui.rejectButton.click()
+    assert ui.statusLabel.text == "Rejected."
+    move(nodes[0], 1)
+    assert ui.statusLabel.text == ""
+    move(nodes[0], -1)
+    assert ui.statusLabel.text == ""
+    assert shown(signing)[0] == "✖ Rejected"
+
+
 def test_a_changed_resampled_ct_makes_the_result_stale_and_its_decision_void(signing, nodes, parts, made, application):
     """A CT under a transform that is not linear is not moved: the resampled one is what is shown and exported."""
     signing.updatePanel()

@@ -14,17 +14,26 @@
   if (!shown) return;
 
   const name = document.getElementById("name"), comment = document.getElementById("comment");
-  const said = document.getElementById("said");
+  const said = document.getElementById("said"), approve = shown.querySelector("[data-action=approve]");
+  function tell(words) {
+    said.value = words;
+    if (words) said.scrollIntoView({block: "nearest"});  // whoever looks at the pictures is far below it
+  }
+  function showAgain(words) {
+    sessionStorage.setItem("said", words);
+    history.scrollRestoration = "manual";
+    location.reload();
+  }
   name.value = sessionStorage.getItem("name") || "";
   name.addEventListener("input", () => sessionStorage.setItem("name", name.value));
-  said.value = sessionStorage.getItem("said") || "";
+  tell(sessionStorage.getItem("said") || "");
   sessionStorage.removeItem("said");
 
   let isSending = false;
   async function decide(action) {
     if (isSending) return;
     if (!name.value.trim()) {
-      said.value = "Enter your name first.";
+      tell("Enter your name first.");
       name.focus();
       return;
     }
@@ -36,18 +45,10 @@
         body: JSON.stringify({action, name: name.value, comment: comment.value, mark: shown.dataset.mark}),
       });
       const words = await answer.text();
-      if (answer.ok) {
-        sessionStorage.setItem("said", words);
-        location.reload();
-        return;
-      }
-      said.value = words;
-      if (answer.status === 409) {
-        sessionStorage.setItem("said", words);
-        location.reload();
-      }
+      if (answer.ok || answer.status === 409) showAgain(words);
+      else tell(words);
     } catch (error) {
-      said.value = "The server does not answer: it was stopped. Nothing was kept.";
+      tell("The server does not answer: it was stopped. Nothing was kept.");
     } finally {
       isSending = false;
     }
@@ -63,7 +64,7 @@
     if (event.key === "Enter" && event.ctrlKey && event.target === comment) decide("comment");
     if (isWriting || event.ctrlKey || event.altKey || event.metaKey) return;
     const keys = {
-      a: () => shown.querySelector("[data-action=approve]").click(),  // does nothing while it is disabled
+      a: () => { if (approve.disabled) tell(approve.title); else decide("approve"); },
       r: () => decide("reject"),
       c: () => comment.focus(),
       n: () => go(shown.dataset.next),

@@ -15,6 +15,7 @@ from BrainFusionLib.case import Result, Source
 from BrainFusionLib.errors import GeometryError
 from BrainFusionLib.evidence import BrainShift, Inside, LocalFit, PoseEvidence, SkullFit
 from BrainFusionLib.geometry import RAS_FROM_LPS, Grid, anatomical_axes, rotation_matrix
+from BrainFusionLib.landmarks import Landmarks
 from BrainFusionLib.quantities import interval, length, number, position, quantity
 from BrainFusionLib.report import pictures, report_html, write_pictures, write_report
 from BrainFusionLib.report.facts import _NAMED, quality_facts
@@ -353,8 +354,8 @@ def test_names_of_volumes_are_not_in_the_page():
     assert "1970" not in page
 
 
-@pytest.mark.parametrize("count", [0, 6])
-def test_the_report_prints_on_two_pages(tmp_path, count):
+@pytest.mark.parametrize(("count", "points"), [(0, 0), (6, 0), (2, 12)])
+def test_the_report_prints_on_two_pages(tmp_path, count, points):
     result, mri = case(grid_of("LPS", (2.0, 2.0, 2.0)))
     text = "CT and MRI match hardly better than when mirrored (by 0.01 nats, minimum 0.015): left and right, too"
     pair = PairAcquisition(
@@ -368,6 +369,10 @@ def test_the_report_prints_on_two_pages(tmp_path, count):
         evidence=replace(result.evidence, acquisition=pair if count else None),
         notes=("the gantry was tilted by 12.0 degrees: the slices were shifted onto a perpendicular grid",) * count,
     )
+    if points:
+        places = np.random.default_rng(0).normal(size=(points, 3)) * 20
+        landmarks = Landmarks(tuple(f"point {n}" for n in range(points)), places, places + 1.0)
+        result = replace(result, landmarks=landmarks.residuals(result.transform))
     path = tmp_path / "report.html"
     write_report(result, mri, path)
     assert printed_pages(path) == 2

@@ -183,6 +183,13 @@ def test_top_of_the_head_is_the_other_headers_where_one_is_wrong(head):
     np.testing.assert_allclose(upright(found, (0.3, -0.4, 0.866), instead=(0, 1, 0)), [(0.3, -0.4, 0.866)], atol=1e-3)
 
 
+def test_top_of_the_head_is_midway_between_two_headers_that_agree(head):
+    found = inside_skull(head[0])
+    assert found is not None
+    (up,) = upright(found, (0.5, 0, 0.866), instead=(0, 0, 1))
+    np.testing.assert_allclose(up, (0.259, 0, 0.966), atol=1e-3)
+
+
 def test_a_table_is_not_taken_for_the_face(head):
     """In a CT of the brain alone, nothing else shows where the face is."""
     grid = Grid((130, 150, 75), spacing_ijk_mm=(2, 2, 2), origin_lps_mm=(-130, -130, -40))

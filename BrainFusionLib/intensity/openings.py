@@ -54,7 +54,8 @@ LEAST_HOLE_CM2, BURR_HOLE_CM2 = 0.4, 3.0
 def upright(inside: InsideSkull, up: npt.ArrayLike, instead: npt.ArrayLike | None = None) -> tuple[FloatArray, ...]:
     """Return the direction to the top of the head: the one given, unless face and neck lie elsewhere.
 
-    Two, if the two given contradict each other and neither face nor neck tells which is right.
+    Midway between the two given if they agree: an oblique MRI, or a tilted head in the CT, is off by half as much then.
+    Two, if they contradict each other and neither face nor neck tells which is right.
 
     Parameters
     ----------
@@ -68,6 +69,9 @@ def upright(inside: InsideSkull, up: npt.ArrayLike, instead: npt.ArrayLike | Non
     """
     given, other = (np.asarray(up if one is None else one, dtype=np.float64) for one in (up, instead))
     given, other = given / np.linalg.norm(given), other / np.linalg.norm(other)
+    alike = bool(given @ other > ALIKE_COSINE)
+    if alike:
+        given = other = (given + other) / np.linalg.norm(given + other)
     rays = inside.rays
     # Table and head holder are no part of what covers the brain.
     tissue = (rays.values > -300) & inside.head_kji.ravel().take(rays.voxels) & inside.in_view
@@ -76,7 +80,7 @@ def upright(inside: InsideSkull, up: npt.ArrayLike, instead: npt.ArrayLike | Non
     away: FloatArray = -(unit_directions() * (solid_angles() * cover)[:, None]).sum(axis=0)
     size = float(np.linalg.norm(away))
     if size < LEAST_SUM:
-        return (given,) if given @ other > ALIKE_COSINE else (given, other)
+        return (given,) if alike else (given, other)
     shown: FloatArray = inside.grid.direction @ away / size
     if shown @ given <= WRONG_COSINE and shown @ other > RIGHT_COSINE:
         return (other,)

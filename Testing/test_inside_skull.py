@@ -167,6 +167,20 @@ def test_air_behind_bone_at_the_base_is_a_cell_of_the_mastoid(head):
     assert air_ml(replace(found, hu_kji=hu)) == 0
 
 
+def test_cell_of_the_mastoid_with_thin_walls_that_goes_on_outside_is_not_counted(head):
+    ct, labels = head
+    towards = np.array([0.6, 0.2, -0.77])
+    point = on_skull(labels, towards) - 12 * towards
+    cell = np.any([near(point + step * towards, 7) for step in (0, 7, 14)], axis=0)
+    k, j, i = np.indices(GRID.shape_kji)
+    points = apply_affine(GRID.lps_from_ijk, np.stack([i, j, k], axis=-1)) - point
+    wall = near(point, 11) & truth(labels) & (points @ (0.8, 0, 0.6) > 2)
+    hu = np.where(cell, np.float32(-1000), np.where(wall, np.float32(900), ct.array_kji))
+    found = inside_skull(ct)
+    assert found is not None
+    assert air_ml(replace(found, hu_kji=hu)) == 0
+
+
 @pytest.mark.parametrize("header_up", [(0, 0, 1), (0.3, -0.4, 0.87), (0, 0, -1), (0, -0.8, -0.6)])
 def test_top_of_the_head_is_found_where_the_header_is_wrong(head, header_up):
     found = inside_skull(head[0])

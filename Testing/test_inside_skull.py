@@ -40,9 +40,9 @@ def on_skull(labels, towards=TOP_LEFT):
     return way[bone.argmax()]
 
 
-def opened(head, radius_mm):
+def opened(head, radius_mm, towards=TOP_LEFT):
     ct, labels = head
-    hole = near(on_skull(labels), radius_mm) & (ct.array_kji > 200)
+    hole = near(on_skull(labels, towards), radius_mm) & (ct.array_kji > 200)
     return ct.with_array(np.where(hole, np.float32(40), ct.array_kji))
 
 
@@ -226,6 +226,15 @@ def test_area_of_missing_bone_is_measured(head, radius_mm):
     holes = holes_cm2(found)
     assert len(holes) == 1
     assert holes[0] == pytest.approx(np.pi * (radius_mm / 10) ** 2, rel=0.25)
+
+
+@pytest.mark.parametrize("azimuth_deg", [0, 60, 180])
+def test_hole_that_reaches_below_the_vault_is_measured_there_too(head, azimuth_deg):
+    turned = np.deg2rad(azimuth_deg)
+    towards = np.array([np.cos(turned), np.sin(turned), -0.09])
+    found = inside_skull(opened(head, 35.0, towards))
+    assert found is not None
+    assert holes_cm2(found).sum() == pytest.approx(np.pi * 3.5**2, rel=0.25)
 
 
 def test_cut_field_of_view_is_not_a_hole(head):

@@ -52,6 +52,11 @@ COVER_MM, AROUND_BASE_DEG = 30.0, 8.0
 VAULT_COSINE, VAULT_COSINE_IN_FRONT = -0.1, 0.35
 # From the inner table to the middle of the bone.
 HALF_BONE_MM = 4.0
+# Below the vault are orbits, foramina and fissures: there, a hole is followed only from its part in the vault, as far
+# as this times the root of that part's area, and where so many of the eight neighbours are without bone, too.
+REACH, WIDE_NEIGHBOURS, LOWEST_COSINE = 1.6, 6, -0.5
+# Directions so far apart are neighbours.
+BESIDE_DEG = 2.3
 # Smaller holes are gaps between rays; larger ones are no burr holes.
 LEAST_HOLE_CM2, BURR_HOLE_CM2 = 0.4, 3.0
 
@@ -185,7 +190,8 @@ def holes_cm2(inside: InsideSkull, *up: npt.ArrayLike) -> FloatArray:
     """Return the areas of the holes in the vault, cm², largest first.
 
     A hole is a patch of directions without any bone between the inside and the air around the head. The foramen
-    magnum, the orbits and the rest of the base, and what lies at the border of the field of view, are not judged.
+    magnum, the orbits and the rest of the base, and what lies at the border of the field of view, are not judged; a
+    hole in the vault that reaches below it counts there, too.
 
     Parameters
     ----------
@@ -202,8 +208,27 @@ def holes_cm2(inside: InsideSkull, *up: npt.ArrayLike) -> FloatArray:
     ways = [inside.grid.direction.T @ np.asarray(way, dtype=np.float64) for way in up or ((0, 0, 1),)]
     gone: BoolArray = no_bone & np.all([_vault(inside, way) for way in ways], axis=0)
     areas = solid_angles() * (inside.radii_mm + HALF_BONE_MM) ** 2 / 100
-    found = [float(areas[patch].sum()) for patch in _patches(gone)]
+    below = no_bone & (inside.in_view | ~near).all(axis=1)
+    below &= np.all([unit_directions() @ way > LOWEST_COSINE for way in ways], axis=0)
+    whole = gone.copy()
+    for patch in _patches(gone):
+        if (area := float(areas[patch].sum())) > LEAST_HOLE_CM2:
+            whole |= _followed(patch, below, REACH * 10 * np.sqrt(area), inside.radii_mm)
+    found = [float(areas[patch].sum()) for patch in _patches(whole)]
     return np.sort(np.array([area for area in found if area > LEAST_HOLE_CM2]))[::-1]
+
+
+def _followed(patch: npt.NDArray[np.intp], below: BoolArray, reach_mm: float, radii_mm: FloatArray) -> BoolArray:
+    """Return the directions of a patch and of what belongs to it below the vault; through narrow gaps nothing does."""
+    chosen = np.zeros(len(below), bool)
+    chosen[patch] = True
+    open_ = below | chosen
+    wide = open_ & (open_[around(BESIDE_DEG)].sum(axis=1) >= WIDE_NEIGHBOURS)
+    step_mm = float(np.deg2rad(BESIDE_DEG) * np.median(radii_mm[patch]))
+    for _ in range(int(reach_mm / step_mm)):
+        chosen |= wide & chosen[around(BESIDE_DEG)].any(axis=1)
+    chosen |= open_ & (chosen & wide)[around(BESIDE_DEG)].any(axis=1)
+    return chosen
 
 
 def _vault(inside: InsideSkull, up: FloatArray) -> BoolArray:
@@ -227,7 +252,7 @@ def _vault(inside: InsideSkull, up: FloatArray) -> BoolArray:
 
 def _patches(chosen: BoolArray) -> list[npt.NDArray[np.intp]]:
     """Return the connected patches of chosen directions."""
-    beside = around(2.3)
+    beside = around(BESIDE_DEG)
     todo = set(np.flatnonzero(chosen).tolist())
     patches = []
     while todo:

@@ -40,9 +40,9 @@ def on_skull(labels, towards=TOP_LEFT):
     return way[bone.argmax()]
 
 
-def opened(head, radius_mm):
+def opened(head, radius_mm, towards=TOP_LEFT):
     ct, labels = head
-    hole = near(on_skull(labels), radius_mm) & (ct.array_kji > 200)
+    hole = near(on_skull(labels, towards), radius_mm) & (ct.array_kji > 200)
     return ct.with_array(np.where(hole, np.float32(40), ct.array_kji))
 
 
@@ -167,6 +167,20 @@ def test_air_behind_bone_at_the_base_is_a_cell_of_the_mastoid(head):
     assert air_ml(replace(found, hu_kji=hu)) == 0
 
 
+def test_cell_of_the_mastoid_with_thin_walls_that_goes_on_outside_is_not_counted(head):
+    ct, labels = head
+    towards = np.array([0.6, 0.2, -0.77])
+    point = on_skull(labels, towards) - 12 * towards
+    cell = np.any([near(point + step * towards, 7) for step in (0, 7, 14)], axis=0)
+    k, j, i = np.indices(GRID.shape_kji)
+    points = apply_affine(GRID.lps_from_ijk, np.stack([i, j, k], axis=-1)) - point
+    wall = near(point, 11) & truth(labels) & (points @ (0.8, 0, 0.6) > 2)
+    hu = np.where(cell, np.float32(-1000), np.where(wall, np.float32(900), ct.array_kji))
+    found = inside_skull(ct)
+    assert found is not None
+    assert air_ml(replace(found, hu_kji=hu)) == 0
+
+
 @pytest.mark.parametrize("header_up", [(0, 0, 1), (0.3, -0.4, 0.87), (0, 0, -1), (0, -0.8, -0.6)])
 def test_top_of_the_head_is_found_where_the_header_is_wrong(head, header_up):
     found = inside_skull(head[0])
@@ -181,6 +195,13 @@ def test_top_of_the_head_is_the_other_headers_where_one_is_wrong(head):
     assert found is not None
     np.testing.assert_allclose(upright(found, (0, -0.9, -0.44), instead=(0, 0, 1)), [(0, 0, 1)])
     np.testing.assert_allclose(upright(found, (0.3, -0.4, 0.866), instead=(0, 1, 0)), [(0.3, -0.4, 0.866)], atol=1e-3)
+
+
+def test_top_of_the_head_is_midway_between_two_headers_that_agree(head):
+    found = inside_skull(head[0])
+    assert found is not None
+    (up,) = upright(found, (0.5, 0, 0.866), instead=(0, 0, 1))
+    np.testing.assert_allclose(up, (0.259, 0, 0.966), atol=1e-3)
 
 
 def test_a_table_is_not_taken_for_the_face(head):
@@ -205,6 +226,15 @@ def test_area_of_missing_bone_is_measured(head, radius_mm):
     holes = holes_cm2(found)
     assert len(holes) == 1
     assert holes[0] == pytest.approx(np.pi * (radius_mm / 10) ** 2, rel=0.25)
+
+
+@pytest.mark.parametrize("azimuth_deg", [0, 60, 180])
+def test_hole_that_reaches_below_the_vault_is_measured_there_too(head, azimuth_deg):
+    turned = np.deg2rad(azimuth_deg)
+    towards = np.array([np.cos(turned), np.sin(turned), -0.09])
+    found = inside_skull(opened(head, 35.0, towards))
+    assert found is not None
+    assert holes_cm2(found).sum() == pytest.approx(np.pi * 3.5**2, rel=0.25)
 
 
 def test_cut_field_of_view_is_not_a_hole(head):

@@ -30,6 +30,11 @@ BONE_HU, MOST_BONE_AROUND = 250.0, 0.5
 # From most of the cells of the mastoid (56 to 60 % of a large one), the way to the middle of the skull leads through
 # bone within this; from air inside the skull (up to 42 % of it) it leads through the brain.
 TOWARDS_MM, TOWARDS_STEP_MM, MOST_BEHIND_BONE = 25.0, 1.5, 0.5
+# Cells of a mastoid with thin walls have less of both: bone around .36 to .61, and .09 to .41 of them behind bone; they
+# go on outside the inner table. Of air inside the skull at the base, 80 pockets put into simulated heads, none had more
+# bone than .42, or any behind bone; in front, where air lies in a thin layer under bone, it was .58.
+LEAST_BEHIND, MOST_BONE_IN_ALL = 0.12, 0.6
+LEAST_INSIDE_ALONE, MOST_BONE_GOING_ON = 0.9, 0.5
 # Face and neck, up to this thick, lie in front of and below the brain. What they say of "up" was 25 to 45 degrees too
 # far back in 16 cases, and is taken where the header's "up" is further away than this: the header is wrong then.
 # Sums of less than 30 mm steradian were never seen with a face in view: they show no direction.
@@ -47,6 +52,11 @@ COVER_MM, AROUND_BASE_DEG = 30.0, 8.0
 VAULT_COSINE, VAULT_COSINE_IN_FRONT = -0.1, 0.35
 # From the inner table to the middle of the bone.
 HALF_BONE_MM = 4.0
+# Below the vault are orbits, foramina and fissures: there, a hole is followed only from its part in the vault, as far
+# as this times the root of that part's area, and where so many of the eight neighbours are without bone, too.
+REACH, WIDE_NEIGHBOURS, LOWEST_COSINE = 1.6, 6, -0.5
+# Directions so far apart are neighbours.
+BESIDE_DEG = 2.3
 # Smaller holes are gaps between rays; larger ones are no burr holes.
 LEAST_HOLE_CM2, BURR_HOLE_CM2 = 0.4, 3.0
 
@@ -54,7 +64,8 @@ LEAST_HOLE_CM2, BURR_HOLE_CM2 = 0.4, 3.0
 def upright(inside: InsideSkull, up: npt.ArrayLike, instead: npt.ArrayLike | None = None) -> tuple[FloatArray, ...]:
     """Return the direction to the top of the head: the one given, unless face and neck lie elsewhere.
 
-    Two, if the two given contradict each other and neither face nor neck tells which is right.
+    Midway between the two given if they agree: an oblique MRI, or a tilted head in the CT, is off by half as much then.
+    Two, if they contradict each other and neither face nor neck tells which is right.
 
     Parameters
     ----------
@@ -68,6 +79,9 @@ def upright(inside: InsideSkull, up: npt.ArrayLike, instead: npt.ArrayLike | Non
     """
     given, other = (np.asarray(up if one is None else one, dtype=np.float64) for one in (up, instead))
     given, other = given / np.linalg.norm(given), other / np.linalg.norm(other)
+    alike = bool(given @ other > ALIKE_COSINE)
+    if alike:
+        given = other = (given + other) / np.linalg.norm(given + other)
     rays = inside.rays
     # Table and head holder are no part of what covers the brain.
     tissue = (rays.values > -300) & inside.head_kji.ravel().take(rays.voxels) & inside.in_view
@@ -76,7 +90,7 @@ def upright(inside: InsideSkull, up: npt.ArrayLike, instead: npt.ArrayLike | Non
     away: FloatArray = -(unit_directions() * (solid_angles() * cover)[:, None]).sum(axis=0)
     size = float(np.linalg.norm(away))
     if size < LEAST_SUM:
-        return (given,) if given @ other > ALIKE_COSINE else (given, other)
+        return (given,) if alike else (given, other)
     shown: FloatArray = inside.grid.direction @ away / size
     if shown @ given <= WRONG_COSINE and shown @ other > RIGHT_COSINE:
         return (other,)
@@ -106,14 +120,15 @@ def air_ml(inside: InsideSkull, up: npt.ArrayLike = (0, 0, 1)) -> float:
     whole = cache(lambda: pieces(air)[0])
     for piece in pockets:
         at = np.argwhere(parts == piece)
-        deep = float((depth[tuple(at.T)] > DEEP_MM).mean())
         middle = at.mean(axis=0) + [b.start for b in box] - inside.centre_kji
         towards = (middle * inside.grid.spacing_ijk_mm[::-1])[::-1]
-        if towards @ upwards < BASE_COSINE * np.linalg.norm(towards):
-            if _bone_around(at, air, hu) > MOST_BONE_AROUND or _behind_bone(at, box, inside) > MOST_BEHIND_BONE:
-                continue
+        at_base = towards @ upwards < BASE_COSINE * np.linalg.norm(towards)
+        share = len(at) / np.count_nonzero(whole() == whole()[tuple(at[0])])
+        if _is_in_bone(_bone_around(at, air, hu), _behind_bone(at, box, inside), share, at_base=at_base):
+            continue
+        if at_base:
             wanted = LEAST_DEEP_AT_BASE
-        elif len(at) > LEAST_INSIDE * np.count_nonzero(whole() == whole()[tuple(at[0])]):
+        elif share > LEAST_INSIDE:
             wanted = LEAST_DEEP
         elif _contact_cm2(parts == piece, air, inside.grid.spacing_ijk_mm) < max(
             WIDEST_HOLE_CM2, len(at) * voxel_ml / DEEPEST_FLAP_CM
@@ -121,7 +136,7 @@ def air_ml(inside: InsideSkull, up: npt.ArrayLike = (0, 0, 1)) -> float:
             wanted = LEAST_DEEP_AT_HOLE
         else:
             continue
-        chosen[piece] = deep > wanted
+        chosen[piece] = float((depth[tuple(at.T)] > DEEP_MM).mean()) > wanted
     if not chosen.any():
         return 0.0
     # Around a pocket, voxels hold air in part: its rim, and bubbles in the sulci.
@@ -131,6 +146,15 @@ def air_ml(inside: InsideSkull, up: npt.ArrayLike = (0, 0, 1)) -> float:
     rim &= mask & (depth > -1) & (hu < inside.brain_hu - CERTAINLY_AIR_HU)
     part = (inside.brain_hu - hu[rim]) / (1000 + inside.brain_hu)
     return float(np.clip(part, 0, 1).sum() * voxel_ml)
+
+
+def _is_in_bone(around: float, behind: float, share: float, *, at_base: bool) -> bool:
+    """Return whether a pocket of air is a cell of bone: by the bone around it, behind it, and its share inside."""
+    if at_base and (around > MOST_BONE_AROUND or behind > MOST_BEHIND_BONE):
+        return True
+    if at_base and share < LEAST_INSIDE_ALONE and around + behind > MOST_BONE_GOING_ON:
+        return True
+    return behind > LEAST_BEHIND and around + behind > MOST_BONE_IN_ALL
 
 
 def _bone_around(at: npt.NDArray[np.intp], air: BoolArray, hu: VoxelArray) -> float:
@@ -166,7 +190,8 @@ def holes_cm2(inside: InsideSkull, *up: npt.ArrayLike) -> FloatArray:
     """Return the areas of the holes in the vault, cm², largest first.
 
     A hole is a patch of directions without any bone between the inside and the air around the head. The foramen
-    magnum, the orbits and the rest of the base, and what lies at the border of the field of view, are not judged.
+    magnum, the orbits and the rest of the base, and what lies at the border of the field of view, are not judged; a
+    hole in the vault that reaches below it counts there, too.
 
     Parameters
     ----------
@@ -183,8 +208,27 @@ def holes_cm2(inside: InsideSkull, *up: npt.ArrayLike) -> FloatArray:
     ways = [inside.grid.direction.T @ np.asarray(way, dtype=np.float64) for way in up or ((0, 0, 1),)]
     gone: BoolArray = no_bone & np.all([_vault(inside, way) for way in ways], axis=0)
     areas = solid_angles() * (inside.radii_mm + HALF_BONE_MM) ** 2 / 100
-    found = [float(areas[patch].sum()) for patch in _patches(gone)]
+    below = no_bone & (inside.in_view | ~near).all(axis=1)
+    below &= np.all([unit_directions() @ way > LOWEST_COSINE for way in ways], axis=0)
+    whole = gone.copy()
+    for patch in _patches(gone):
+        if (area := float(areas[patch].sum())) > LEAST_HOLE_CM2:
+            whole |= _followed(patch, below, REACH * 10 * np.sqrt(area), inside.radii_mm)
+    found = [float(areas[patch].sum()) for patch in _patches(whole)]
     return np.sort(np.array([area for area in found if area > LEAST_HOLE_CM2]))[::-1]
+
+
+def _followed(patch: npt.NDArray[np.intp], below: BoolArray, reach_mm: float, radii_mm: FloatArray) -> BoolArray:
+    """Return the directions of a patch and of what belongs to it below the vault; through narrow gaps nothing does."""
+    chosen = np.zeros(len(below), bool)
+    chosen[patch] = True
+    open_ = below | chosen
+    wide = open_ & (open_[around(BESIDE_DEG)].sum(axis=1) >= WIDE_NEIGHBOURS)
+    step_mm = float(np.deg2rad(BESIDE_DEG) * np.median(radii_mm[patch]))
+    for _ in range(int(reach_mm / step_mm)):
+        chosen |= wide & chosen[around(BESIDE_DEG)].any(axis=1)
+    chosen |= open_ & (chosen & wide)[around(BESIDE_DEG)].any(axis=1)
+    return chosen
 
 
 def _vault(inside: InsideSkull, up: FloatArray) -> BoolArray:
@@ -208,7 +252,7 @@ def _vault(inside: InsideSkull, up: FloatArray) -> BoolArray:
 
 def _patches(chosen: BoolArray) -> list[npt.NDArray[np.intp]]:
     """Return the connected patches of chosen directions."""
-    beside = around(2.3)
+    beside = around(BESIDE_DEG)
     todo = set(np.flatnonzero(chosen).tolist())
     patches = []
     while todo:

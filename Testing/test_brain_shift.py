@@ -111,6 +111,8 @@ CERTAIN = BrainShift(
         ({"p95_mm": 4.0, "gain_nats": 0.009, "information_nats": 0.06}, {"brain_shift_not_judged"}),
         ({"p95_mm": 4.0, "gain_nats": 0.016, "information_nats": 0.06}, {"brain_shift"}),
         ({"gain_nats": 0.003, "information_nats": 0.06}, {"small_shift_not_judged"}),
+        ({"gain_nats": 0.003, "information_nats": 0.2}, {"small_shift_not_judged"}),
+        ({"information_nats": 0.2}, {"part_displaced"}),
     ],
 )
 def test_displacement_is_said_as_far_as_it_makes_the_images_agree_better(changes, codes):

@@ -255,7 +255,7 @@ CRITERIA: tuple[Criterion, ...] = (
         "small_shift_not_judged", "small shift of the brain not judged", displaced.small_shift_not_judged, "at most",
         green=0.0, amber=1.0,
         text="CT and MRI have little contrast in common in the brain: a shift below about {least} mm, or ventricles "
-        "that changed, would not be seen{apart}",
+        "that changed, may not be seen{apart}",
         words=displaced.brain_shift_words,
     ),
     Criterion(

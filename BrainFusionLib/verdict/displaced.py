@@ -135,8 +135,8 @@ def brain_shift_not_judged(evidence: Evidence) -> float | None:
 def small_shift_not_judged(evidence: Evidence) -> float | None:
     """Return 1 if a large shift would have been seen, but not a small one, else 0.
 
-    In PD, ventricles and the tissue around them are equally bright: that they changed shows nowhere in the images. Where
-    so little is in common, 2 if there was much time for a change.
+    In PD, ventricles and the tissue around them are equally bright: that they changed shows nowhere in the images.
+    Where so little is in common, 2 if there was much time for a change.
     """
     shift = evidence.brain_shift
     if shift is None or _not_judged_because(evidence):

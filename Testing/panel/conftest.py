@@ -3,6 +3,7 @@
 import ctypes
 import os
 import sys
+import types
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
 pytest.importorskip("slicer", reason="slicer-core is not installed: pip install slicer-core==5.12.4.0")
 pytest.importorskip("PySide6.QtWidgets", reason="PySide6-Essentials is not installed")
 
+import pydicom
 import slicer
 from PySide6 import QtWidgets
 
@@ -94,3 +96,36 @@ def chosen(panel, nodes, runner):
     panel.ui.ctSelector.setCurrentNode(nodes[0])
     panel.ui.mriSelector.setCurrentNode(nodes[1])
     return panel
+
+
+class FakeDatabase:
+    """What is used of ctkDICOMDatabase: the property isOpen, and the file of a SOP instance, "" where it is none."""
+
+    def __init__(self):
+        self.isOpen, self.files = True, {}
+
+    def fileForInstance(self, uid):  # noqa: N802
+        return self.files.get(uid, "")
+
+
+@pytest.fixture
+def database(monkeypatch):
+    """Slicer's database, and DICOMLib.DICOMUtils after Modules/Scripted/DICOMLib/DICOMUtils.py."""
+    made = FakeDatabase()
+    monkeypatch.setattr(slicer, "dicomDatabase", made, raising=False)
+
+    def import_dicom(folder, database=None, copyFiles=False):  # noqa: N803
+        slicer.app.processEvents()  # as ctkDICOMIndexer.waitForImportFinished
+        if made.takes:
+            for path in Path(folder).rglob("*.dcm"):
+                made.files[str(pydicom.dcmread(path).SOPInstanceUID)] = "copied" if copyFiles else str(path)
+        return True  # also where nothing was taken in
+
+    made.takes = True
+    utils = types.ModuleType("DICOMLib.DICOMUtils")
+    utils.importDicom = import_dicom
+    package = types.ModuleType("DICOMLib")
+    package.DICOMUtils = utils
+    monkeypatch.setitem(sys.modules, "DICOMLib", package)
+    monkeypatch.setitem(sys.modules, "DICOMLib.DICOMUtils", utils)
+    return made

@@ -1,7 +1,6 @@
 """The section "Output grid and export": what reaches the logic, the second press, Slicer's DICOM database."""
 
 import sys
-import types
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -20,39 +19,6 @@ from BrainFusionLib.settings import OutputSettings
 from BrainFusionLib.transform import RigidTransform
 
 pytestmark = pytest.mark.filterwarnings("ignore:Setting the shape on a NumPy array:DeprecationWarning")
-
-
-class FakeDatabase:
-    """What is used of ctkDICOMDatabase: the property isOpen, and the file of a SOP instance, "" where it is none."""
-
-    def __init__(self):
-        self.isOpen, self.files = True, {}
-
-    def fileForInstance(self, uid):  # noqa: N802
-        return self.files.get(uid, "")
-
-
-@pytest.fixture
-def database(monkeypatch):
-    """Slicer's database, and DICOMLib.DICOMUtils after Modules/Scripted/DICOMLib/DICOMUtils.py."""
-    made = FakeDatabase()
-    monkeypatch.setattr(slicer, "dicomDatabase", made, raising=False)
-
-    def import_dicom(folder, database=None, copyFiles=False):  # noqa: N803
-        slicer.app.processEvents()  # as ctkDICOMIndexer.waitForImportFinished
-        if made.takes:
-            for path in Path(folder).rglob("*.dcm"):
-                made.files[str(pydicom.dcmread(path).SOPInstanceUID)] = "copied" if copyFiles else str(path)
-        return True  # also where nothing was taken in
-
-    made.takes = True
-    utils = types.ModuleType("DICOMLib.DICOMUtils")
-    utils.importDicom = import_dicom
-    package = types.ModuleType("DICOMLib")
-    package.DICOMUtils = utils
-    monkeypatch.setitem(sys.modules, "DICOMLib", package)
-    monkeypatch.setitem(sys.modules, "DICOMLib.DICOMUtils", utils)
-    return made
 
 
 @pytest.fixture

@@ -122,12 +122,14 @@ def require_torch(what: str = "this") -> Any:
     try:
         import torch
     except Exception as error:  # a missing library of the system, a half installation: many kinds
-        problem = "is not installed"
+        problem, remedy = "is not installed", "pip install torch (in Slicer: install the PyTorch extension)"
         if not isinstance(error, ModuleNotFoundError) or error.name != "torch":
             first = (str(error) or type(error).__name__).splitlines()[0]
             problem = f"is installed but does not load ({first})"
+            # pip would say that it is there already.
+            remedy = "pip uninstall torch, then pip install torch (in Slicer: the same in the module PyTorch Utils)"
         raise MissingDependencyError(
-            f"{what} needs torch, which {problem}. Run: pip install torch (in Slicer: install the PyTorch extension). "
+            f"{what} needs torch, which {problem}. Run: {remedy}. "
             "Registration and the default network need no torch on the CPU."
         ) from error
     if _count is not None and torch.get_num_threads() != _count:

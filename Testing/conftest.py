@@ -53,6 +53,7 @@ SLOW = {
     "test_registration.py": 20,
     "test_registration_hard.py": 25,
     "test_review.py": 4,
+    "test_sanitizers.py": 30,
     "test_slicer_python.py": 19,
     "test_training.py": 28,
     "test_training_tools.py": 5,

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from benchmarks import attack
+from benchmarks.attack_parts import Input
 from benchmarks.attack_referees import difference
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs a system that forks processes")
@@ -26,7 +27,14 @@ def test_inputs_are_read_or_refused(warm):
     assert len(counts) > 8
     assert {outcome for counter in counts.values() for outcome in counter} <= {"ok", "refused"}
     for name, counter in counts.items():
-        assert set(counter) == {"ok"} or name.endswith(("damaged", "command"))
+        assert set(counter) == {"ok"} or name.endswith(("damaged", "planted", "command"))
+
+
+def test_results_with_a_planted_script_are_not_counted_as_sound(monkeypatch):
+    results = [Input("results", {}, ".", read=str, wanted=wanted) for wanted in (["a"], None)]
+    monkeypatch.setattr(attack, "make", lambda seed, number: results[number // 2])
+    monkeypatch.setattr(attack, "in_child", lambda seed, number: ("refused", ""))
+    assert [name.rpartition(", ")[2] for name in attack.run(2, [0, 2])] == ["sound", "planted"]
 
 
 def test_input_follows_from_its_number():

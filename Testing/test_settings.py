@@ -170,5 +170,5 @@ def test_a_torch_that_does_not_load_counts_as_absent(monkeypatch, tmp_path):
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(device, "_may_have_card", lambda: True)
     assert pick_device("auto") == "cpu"
-    with pytest.raises(MissingDependencyError, match=r"does not load \(libcudart.*pip install torch"):
+    with pytest.raises(MissingDependencyError, match=r"does not load \(libcudart.*pip uninstall torch, then"):
         pick_device("cuda")

@@ -1,11 +1,12 @@
 """Sound and damaged files against the readers: ``python -m benchmarks.attack --inputs 20000 --seed 1``.
 
 Each input is read in a child that is forked from a warm process, with limits of time and memory. Half of the inputs are
-sound, in every format, type, orientation, byte order and compression, and must come out with exactly the right values;
-the other half are damaged, and must be read or refused with a message. What is damaged and read without a note is read
-once more by another reader (nibabel, ITK), in a child of its own; where that reads it, both must have read the same.
-The readers are told that the machine has 2 GB. One volume in 200 also goes through the whole command ``brainfusion
-fuse``. With ``-o FILE`` the counts are kept there, and a run that was stopped goes on.
+sound, in every format, type, orientation, byte order and compression, and must come out with exactly the right values,
+but for folders of results in which a script is planted; the other half are damaged. Both must be read or refused with a
+message. What is damaged and read without a note is read once more by another reader (nibabel, ITK), in a child of its
+own; where that reads it, both must have read the same. The readers are told that the machine has 2 GB. One volume in
+200 also goes through the whole command ``brainfusion fuse``. With ``-o FILE`` the counts are kept there, and a run that
+was stopped goes on.
 
 Every column after "refused" must be zero; the exit code is 1 if one is not. Inputs are named by seed and number:
 ``--only NUMBER`` reads one of them and says what happened. With ``--kills N``, commands are stopped instead: see
@@ -176,7 +177,7 @@ def run(seed: int, numbers: Sequence[int], counts: dict[str, Counter[str]] | Non
     counts = {} if counts is None else counts
     for number in numbers:
         made, outcomes = make(seed, number), [in_child(seed, number)]
-        name = f"{made.name}, {'damaged' if number % 2 else 'sound'}"
+        name = f"{made.name}, {'damaged' if number % 2 else 'sound' if made.is_known else 'planted'}"
         if number % THROUGH_COMMAND < 2 and made.name not in ("picture", "transform") and made.read is None:
             outcomes.append(through_command(made))
         for where, (outcome, said) in zip((name, "the whole command"), outcomes, strict=False):

@@ -10,7 +10,7 @@ from slicer.i18n import tr as _
 
 from BrainFusionLib.landmarks import CAUTION
 from BrainFusionLib.quantities import length
-from BrainFusionSlicer import landmark_lists, placing, registered_ct, review
+from BrainFusionSlicer import landmark_lists, placing, registered_ct, review, verdict_text
 from BrainFusionSlicer.registered_ct import Standing
 from BrainFusionSlicer.section import Section
 from BrainFusionSlicer.watching import Watched
@@ -182,7 +182,12 @@ class LandmarksSection(Section):
                 volume=self.panel._state.moved
             )
         errors = None if reason is not None else landmark_lists.residuals(lists, *pair)
-        ui.landmarksLabel.setText(reason if errors is None else _words_of(errors, landmark_lists.left_out(lists)))
+        words = (
+            [reason]
+            if errors is None
+            else [*_words_of(errors, landmark_lists.left_out(lists)), self._uncounted(errors)]
+        )
+        ui.landmarksLabel.setText(" ".join(filter(None, words)))
         ui.landmarksTable.setVisible(errors is not None)
         ui.landmarksCautionLabel.setVisible(errors is not None)
         points = [] if errors is None else sorted(errors.points, key=lambda point: -point.residual_mm)
@@ -191,6 +196,13 @@ class LandmarksSection(Section):
         for row, point in enumerate(points):
             for column, text in enumerate((point.name, length(point.residual_mm))):
                 ui.landmarksTable.setItem(row, column, qt.QTableWidgetItem(text))
+
+    def _uncounted(self, errors) -> str:
+        """Say that the verdict shown was given without these points, or when they were elsewhere, or return nothing."""
+        card = self.panel._state.card
+        if card is None or card.colour in ("none", "stale") or verdict_text.counts(card, errors):
+            return ""
+        return _("The verdict does not count these points as they are now: click Check.")
 
     def _words_of_turn(self) -> str:
         turn = self._placer.turn
@@ -209,7 +221,7 @@ def _settled(lists) -> list:
     return [None if points is None else landmark_lists.settled(points) for points in lists]
 
 
-def _words_of(errors, left_out: int) -> str:
+def _words_of(errors, left_out: int) -> list[str]:
     words = [
         _("{count} points in the pose shown: median {median}, worst {worst} ({name}).").format(
             count=len(errors.points),
@@ -220,4 +232,4 @@ def _words_of(errors, left_out: int) -> str:
     ]
     if left_out:
         words.append(_("Left out, without a position or a partner: {count}.").format(count=left_out))
-    return " ".join(words)
+    return words

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from slicer.i18n import tr as _
 
 from BrainFusionLib.case import Result
+from BrainFusionLib.landmarks import LandmarkErrors
 from BrainFusionLib.quantities import length
 from BrainFusionSlicer.registered_ct import Standing
 
@@ -63,18 +64,26 @@ def of_check(result: Result, name: str = "") -> Card:
 
 def _card(result: Result, last: str) -> Card:
     verdict = result.verdict
-    findings = (*(sentence(reason) for reason in (*verdict.reasons, *result.notes)), *_landmarks(result), last)
+    findings = (
+        *(sentence(reason) for reason in (*verdict.reasons, *result.notes)),
+        *_landmarks(result.landmarks),
+        last,
+    )
     error = "" if verdict.expected_error is None else sentence(verdict.expected_error)
     return Card(verdict.colour, headed(verdict.colour, _(verdict.sentence)), error, findings)
 
 
-def _landmarks(result: Result) -> tuple[str, ...]:
-    errors = result.landmarks
+def _landmarks(errors: LandmarkErrors | None) -> tuple[str, ...]:
     if errors is None:
         return ()
     words = _("{count} landmarks: median {median}, worst {worst} ({name}).")
     median, worst = length(errors.median_mm), length(errors.worst_mm)
     return (words.format(count=len(errors.points), median=median, worst=worst, name=errors.worst.name),)
+
+
+def counts(card: Card, errors: LandmarkErrors) -> bool:
+    """Say whether a verdict was given with these residuals of landmarks."""
+    return set(_landmarks(errors)) <= set(card.findings)
 
 
 def of_changes(changes: Sequence[str]) -> Card:

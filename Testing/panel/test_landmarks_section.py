@@ -80,6 +80,21 @@ def test_residuals_follow_the_pose_and_the_worst_comes_first(measured, nodes, li
     assert lists[0].GetParentTransformNode() is None
 
 
+def test_points_that_the_verdict_does_not_count_are_said_to_need_a_check(chosen, lists):
+    ui, words = chosen.ui, "The verdict does not count these points as they are now: click Check."
+    choose(chosen, lists)
+    assert words not in ui.landmarksLabel.text, "there is no verdict"
+    choose(chosen, [None, None])
+    ui.fuseButton.click()
+    choose(chosen, lists)
+    ui.attachOwnButton.click()
+    assert ui.landmarksLabel.text.endswith(words)
+    ui.checkButton.click()
+    assert words not in ui.landmarksLabel.text
+    lists[1].SetNthControlPointPosition(0, 10, 20, 60)
+    assert ui.landmarksLabel.text.endswith(words)
+
+
 def test_landmarks_reach_the_library_in_the_frames_of_the_volumes(measured, nodes, lists, runner, phantom):
     """CT and MRI under turned transforms of the user's, their points with them; then registered, adjusted, refined."""
     for node, points, degrees in zip(nodes, lists, (20, 35), strict=True):

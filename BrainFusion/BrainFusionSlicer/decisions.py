@@ -23,6 +23,7 @@ from BrainFusionLib.errors import BrainFusionError
 from BrainFusionSlicer import currency, ownership, pose_verdict
 from BrainFusionSlicer.companions import linear_parent
 from BrainFusionSlicer.fingerprint import Fingerprint, fingerprint_of, is_same_place
+from BrainFusionSlicer.verdict_text import Card
 
 DECISIONS_ATTRIBUTE = "BrainFusion.Decisions"
 RESULT_ATTRIBUTE = "BrainFusion.Result"
@@ -144,20 +145,19 @@ def standings_of(fused, ct, mri) -> tuple[Standing, ...]:
                 why.append(_("the fused volume was changed, or made again"))
             elif one.decision.signed.result != sha256_of_plain(said):
                 why.append(_("the verdict is another one"))
-            elif one.decision.action == "approve" and _is_red_by_now(fused, ct, mri):
+            elif one.decision.action == "approve" and later_red_card(fused, ct, mri) is not None:
                 why.append(_("a later check of this pose is red"))
         standings.append(Standing(one.decision, tuple(why)))
     return tuple(standings)
 
 
-def _is_red_by_now(fused, ct, mri) -> bool:
-    """Say whether a check that is newer than the fused volume's verdict judges the pose red."""
+def later_red_card(fused, ct, mri) -> Card | None:
+    """Return what a check that is newer than the fused volume's verdict says of the same pose, if that is red."""
     if fused.IsA("vtkMRMLTransformNode"):  # a later check has replaced its verdict
-        return False
+        return None
     shown = pose_verdict.shown(fused, ct, mri)
-    return (
-        shown.stored is not None and not shown.is_of_fused and not shown.changes and shown.stored.card.colour == "red"
-    )
+    is_later = shown.stored is not None and not shown.is_of_fused and not shown.changes
+    return shown.stored.card if is_later and shown.stored.card.colour == "red" else None
 
 
 def state_of(fused) -> State:

@@ -17,6 +17,7 @@ from BrainFusionLib.io.dicom_attributes import Doubt
 from BrainFusionLib.transform import AffineTransform, RigidTransform, Transform
 from BrainFusionSlicer import bridge, currency, decisions, ownership, registered_ct
 from BrainFusionSlicer.registered_ct import Standing
+from BrainFusionSlicer.verdict_text import Card
 
 # Where the CT is moved as it was registered, or was never moved.
 _AS_REGISTERED = (Standing.REGISTERED, Standing.HOMELESS, Standing.NOT_MOVED)
@@ -25,7 +26,8 @@ _AS_REGISTERED = (Standing.REGISTERED, Standing.HOMELESS, Standing.NOT_MOVED)
 def doubt_of(fusedNode: slicer.vtkMRMLScalarVolumeNode | None) -> Doubt | None:
     """Return why a fused volume should not leave without a second decision; None if it may.
 
-    It is red, it was changed since it was judged, it was rejected, or it has no verdict.
+    It is red, by its own verdict or by a later check of its pose; it was changed since it was judged, it was rejected,
+    or it has no verdict.
     """
     ct, mri = (None if fusedNode is None else fusedNode.GetNodeReference(role) for role in ownership.INPUT_ROLES)
     if ct is None or mri is None:
@@ -34,14 +36,20 @@ def doubt_of(fusedNode: slicer.vtkMRMLScalarVolumeNode | None) -> Doubt | None:
     if stored is None:
         return Doubt("NO VERDICT", "the fused volume has no verdict")
     changes = currency.changes_of_result(fusedNode, ct, mri)
-    first = stored.card.findings[0].rstrip(".") if stored.card.findings else stored.card.heading
+    red = stored.card if stored.card.colour == "red" else None
+    if red is None and not changes:
+        red = decisions.later_red_card(fusedNode, ct, mri)
     return joined(
         [
-            Doubt("RED", f"the verdict on the alignment is red: {first}") if stored.card.colour == "red" else None,
+            None if red is None else Doubt("RED", f"the verdict on the alignment is red: {_first_of(red)}"),
             Doubt("STALE", f"changed since it was judged: {' '.join(changes).rstrip('.')}") if changes else None,
             Doubt("REJECTED", "the result was rejected") if decisions.is_rejected(fusedNode) else None,
         ]
     )
+
+
+def _first_of(card: Card) -> str:
+    return card.findings[0].rstrip(".") if card.findings else card.heading
 
 
 class SecondPress:

@@ -19,6 +19,8 @@ def what_is_missing(fused, ct, mri) -> str | None:
     reason = decisions.why_not_signed(fused, ct, mri)
     if reason is not None:
         return reason
+    if decisions.later_red_card(fused, ct, mri) is not None:  # and the record has the verdict before
+        return _("A later check of this pose is red. Fuse again")
     if ownership.registered_ct_of(fused) is None:
         return _("The registered CT was removed from the scene. Fuse again")
     if decisions.result_of(fused) is None:

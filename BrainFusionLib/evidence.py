@@ -150,8 +150,7 @@ class LocalErrors(ByValue):
     @cached_property
     def lengths_mm(self) -> FloatArray:
         """Length of each shift, (n,)."""
-        lengths: FloatArray = np.linalg.norm(self.shifts_mm, axis=1)
-        return lengths
+        return np.asarray(np.linalg.norm(self.shifts_mm, axis=1), dtype=np.float64)
 
     @property
     def median_mm(self) -> float | None:
@@ -247,10 +246,8 @@ class BrainShift(ByValue):
 
     Attributes
     ----------
-    judged
-        Whether the CT's brain tells enough of the MRI's to see a shift.
-    reason
-        Why not; empty if judged.
+    judged, reason
+        Whether the CT's brain tells enough of the MRI's to see a shift; why not, empty if judged.
     points_lps_mm
         (n, 3), centres of the blocks matched, in MRI coordinates.
     shifts_mm
@@ -361,6 +358,8 @@ class Evidence(ByValue):
         Comparison of a given pose with a registration; ``None`` if that was not requested.
     coverage
         Share of the MRI's head that is covered by tissue of the CT.
+    turned_deg
+        Angle by which the head is turned between the headers (`verdict.headers.turned_deg`).
     local
         Local misalignment.
     skull
@@ -384,6 +383,7 @@ class Evidence(ByValue):
     pose: PoseEvidence | None = None
     given: GivenPose | None = None
     coverage: float | None = None
+    turned_deg: float | None = None
     local: LocalErrors | None = None
     skull: SkullFit | None = None
     acquisition: PairAcquisition | None = None

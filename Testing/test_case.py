@@ -126,6 +126,24 @@ def test_misaligned_given_transform_is_red_without_a_number(pair: PhantomPair, s
     assert (verdict.expected_error_mm, verdict.bound_mm) == (None, None)
 
 
+@pytest.mark.parametrize("side", ["ct", "mri"])
+@pytest.mark.parametrize(("axis", "angle_deg", "level"), [
+    ((0, 0, 1), 180, "amber"), ((0, 1, 0), 180, "amber"), ((1, 0, 0), 90, "amber"), ((1, 1, 0), 40, None)
+])  # fmt: skip
+def test_headers_that_disagree_on_the_sides_are_amber(
+    pair: PhantomPair, side: str, axis: tuple[int, int, int], angle_deg: float, level: str | None
+) -> None:
+    turned, pose = RigidTransform.from_axis_angle(axis, angle_deg).moving_from_fixed_lps, pair.transform
+    ct, mri, matrix = pair.ct, pair.mri, pose.moving_from_fixed_lps
+    if side == "ct":
+        ct, matrix = replace(ct, grid=ct.grid.moved(turned)), turned @ matrix
+    else:
+        mri, matrix = replace(mri, grid=mri.grid.moved(turned)), matrix @ np.linalg.inv(turned)
+    fusion = Settings(fusion=FusionSettings("bone_over_mri"))
+    findings = fuse(ct, mri, fusion, transform=RigidTransform(matrix), check=False).verdict.findings
+    assert {f.code: f.level for f in findings}.get("headers_disagree") == level
+
+
 def test_unchecked_given_transform_is_amber(pair: PhantomPair) -> None:
     settings = Settings(fusion=FusionSettings("bone_over_mri"))
     result = fuse(pair.ct, pair.mri, settings, transform=pair.transform, check=False)

@@ -131,6 +131,7 @@ evidence = built(
         GivenPose, found=maybe | pose_evidence, apart_mm=maybe | numbers, typical_mm=maybe | numbers, stretch_mm=numbers
     ),
     coverage=maybe | numbers,
+    turned_deg=maybe | numbers,
     local=maybe
     | built(LocalErrors, spacing_mm=numbers, points_lps_mm=points, shifts_mm=points, fit=maybe | local_fits),
     skull=maybe

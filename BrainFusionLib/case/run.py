@@ -34,6 +34,7 @@ from BrainFusionLib.intensity.inside import FindInside, InsideSkull, inside_skul
 from BrainFusionLib.progress import Cancel, Progress, stop_if
 from BrainFusionLib.transform import RigidTransform, Transform
 from BrainFusionLib.verdict.given import REFUSED, compared
+from BrainFusionLib.verdict.headers import turned_deg
 from BrainFusionLib.verdict.judge import judge, refusal
 from BrainFusionLib.version import __version__
 from BrainFusionLib.volume import AIR_HU, BoolArray, Volume, VoxelArray
@@ -101,6 +102,7 @@ def _run(request: Request, inputs: Inputs, clock: Clock) -> Result:
         pose=None if registration is None else registration.evidence,
         given=given,
         coverage=pulled.coverage,
+        turned_deg=turned_deg(pose.rigid),
         acquisition=pair_acquisition(inputs.ct.acquisition, inputs.mri.acquisition),
         local=measured.local,
         skull=measured.skull,

@@ -64,6 +64,7 @@ _NAMED: dict[str, Named] = {
     "given.apart_mm": ("given pose to the registered one, largest distance", "mm"),
     "given.stretch_mm": ("given transform to its rigid part, largest distance", "mm"),
     "given.typical_mm": ("given pose to the registered one, root mean square", "mm"),
+    "turned_deg": ("turn of the head between the headers", "°"),
     "coverage": ("part of the MRI's head that the CT covers", "%"),
     "local.spacing_mm": ("distance between regions tested", "mm"),
     "local.fit.median_mm": ("median misalignment of the regions", "mm"),

@@ -1,12 +1,28 @@
-"""The measures of the criteria that headers alone justify; ``None`` where the header does not say."""
+"""The measures of the criteria that headers justify; ``None`` where the header does not say."""
 
 from __future__ import annotations
 
+import numpy as np
+
 from BrainFusionLib.acquisition import MriAcquisition
 from BrainFusionLib.evidence import Evidence
+from BrainFusionLib.transform import RigidTransform
 
 # Uncorrected MRI further than this from the isocentre may be distorted by more than a planner expects.
 FAR_MM = 50.0
+# Between two scans, a neck turns or bends a head by less than this against the trunk, by whose position the scanner
+# names the sides.
+MOST_TURNED_DEG = 60.0
+
+
+def turned_deg(transform: RigidTransform) -> float:
+    """Return the largest angle between an axis of the body by the MRI's header and the same axis by the CT's."""
+    return float(np.degrees(np.arccos(np.clip(np.diag(transform.rotation).min(), -1, 1))))
+
+
+def turned_between_headers_deg(evidence: Evidence) -> float | None:
+    """Return the angle by which the head is turned between the headers."""
+    return evidence.turned_deg
 
 
 def echo_planar(evidence: Evidence) -> float | None:

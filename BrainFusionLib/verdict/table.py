@@ -103,6 +103,13 @@ CRITERIA: tuple[Criterion, ...] = (
         "right may be exchanged in one of them",
     ),
     Criterion(
+        # Scanned head or feet first, supine, prone or on a side: the header of one scan is not that of the patient.
+        "headers_disagree", "turn of the head between the headers", headers.turned_between_headers_deg, "at most",
+        amber=headers.MOST_TURNED_DEG, unit="°",
+        text="by their headers, the head is turned by {value:.0f}° between CT and MRI (limit {limit:g}°): the "
+        "patient's position is wrong in one of them, and left, right, front and back in pictures and texts may be, too",
+    ),
+    Criterion(
         "merely_alike", "signs of another head", measures.signs_of_another_head, "at most", refuse=1.0,
         refusal="they match only roughly, as heads of different people do, or a distorted MRI: {signs}",
         may_refuse=measures.may_be_another_head, lifted_by_images=True, words=measures.words_of_signs,

@@ -145,19 +145,24 @@ def standings_of(fused, ct, mri) -> tuple[Standing, ...]:
                 why.append(_("the fused volume was changed, or made again"))
             elif one.decision.signed.result != sha256_of_plain(said):
                 why.append(_("the verdict is another one"))
-            elif one.decision.action == "approve" and later_red_card(fused, ct, mri) is not None:
+            elif one.decision.action == "approve" and is_red_by_now(fused, ct, mri):
                 why.append(_("a later check of this pose is red"))
         standings.append(Standing(one.decision, tuple(why)))
     return tuple(standings)
 
 
-def later_red_card(fused, ct, mri) -> Card | None:
-    """Return what a check that is newer than the fused volume's verdict says of the same pose, if that is red."""
+def later_card(fused, ct, mri) -> Card | None:
+    """Return what a check that is newer than the fused volume's verdict says of the same pose, or None."""
     if fused.IsA("vtkMRMLTransformNode"):  # a later check has replaced its verdict
         return None
     shown = pose_verdict.shown(fused, ct, mri)
-    is_later = shown.stored is not None and not shown.is_of_fused and not shown.changes
-    return shown.stored.card if is_later and shown.stored.card.colour == "red" else None
+    return None if shown.stored is None or shown.is_of_fused or shown.changes else shown.stored.card
+
+
+def is_red_by_now(fused, ct, mri) -> bool:
+    """Say whether a later check of a fused volume's pose is red."""
+    later = later_card(fused, ct, mri)
+    return later is not None and later.colour == "red"
 
 
 def state_of(fused) -> State:

@@ -36,9 +36,8 @@ def doubt_of(fusedNode: slicer.vtkMRMLScalarVolumeNode | None) -> Doubt | None:
     if stored is None:
         return Doubt("NO VERDICT", "the fused volume has no verdict")
     changes = currency.changes_of_result(fusedNode, ct, mri)
-    red = stored.card if stored.card.colour == "red" else None
-    if red is None and not changes:
-        red = decisions.later_red_card(fusedNode, ct, mri)
+    later = None if changes else decisions.later_card(fusedNode, ct, mri)
+    red = next((card for card in (stored.card, later) if card is not None and card.colour == "red"), None)
     return joined(
         [
             None if red is None else Doubt("RED", f"the verdict on the alignment is red: {_first_of(red)}"),

@@ -9,7 +9,7 @@ import numpy as np
 from slicer.i18n import tr as _
 
 from BrainFusionLib.errors import SettingsError
-from BrainFusionSlicer import bridge, decisions, dicom_export, ownership
+from BrainFusionSlicer import bridge, currency, decisions, dicom_export, ownership
 from BrainFusionSlicer.exporting import ExportInputs
 from BrainFusionSlicer.jobs import ReportOrder
 
@@ -19,8 +19,9 @@ def what_is_missing(fused, ct, mri) -> str | None:
     reason = decisions.why_not_signed(fused, ct, mri)
     if reason is not None:
         return reason
-    if decisions.later_red_card(fused, ct, mri) is not None:  # and the record has the verdict before
-        return _("A later check of this pose is red. Fuse again")
+    later, verdict = decisions.later_card(fused, ct, mri), currency.stored_on(fused)
+    if later is not None and verdict is not None and later.colour != verdict.card.colour:
+        return _("A later check has judged this pose otherwise. Fuse again (Registration: Skip keeps the pose)")
     if ownership.registered_ct_of(fused) is None:
         return _("The registered CT was removed from the scene. Fuse again")
     if decisions.result_of(fused) is None:

@@ -167,19 +167,27 @@ class SignSection(Section):
             if path.exists():  # the dialog has asked about another name
                 panel.say(_("Not saved: {path} is there already. Choose it by its whole name.").format(path=path))
                 return
+        fused, ct, mri = self.nodes()
+        isChecked = fused is not None and decisions.later_card(fused, ct, mri) is not None
         panel.beginProgress()
         try:
             panel.logic.startReport(
-                self.nodes()[0], path, progressCallback=panel.showProgress, finishedCallback=self.onReportSaved
+                fused,
+                path,
+                progressCallback=panel.showProgress,
+                finishedCallback=lambda files, error: self.onReportSaved(files, error, isChecked),
             )
         except Exception as error:
-            self.onReportSaved(None, error)
+            self.onReportSaved(None, error, isChecked)
         panel.updatePanel()
 
-    def onReportSaved(self, files, error) -> None:
+    def onReportSaved(self, files, error, isChecked: bool) -> None:
         self.panel.ui.progressBar.setVisible(False)
         if error is None:
-            self.panel.say(_("The report was saved: {path}").format(path=files[0]))
+            words = _("The report was saved: {path}").format(path=files[0])
+            if isChecked:
+                words += " " + _("It has verdict and landmarks of the fusion, not of the later check.")
+            self.panel.say(words)
         elif isinstance(error, Cancelled):
             self.panel.say(_("Cancelled; nothing was written."))
         else:

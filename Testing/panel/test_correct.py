@@ -320,7 +320,8 @@ def test_an_approval_is_void_after_a_red_check_and_while_the_pose_is_adjusted(ch
     assert decisions.state_of(fused) == "void"
     assert "later check" in decisions.standings_of(fused, *nodes)[0].sentence
     doubt = sys.modules["BrainFusionSlicer.departing"].doubt_of(fused)
-    assert (doubt.mark, ui.saveReportButton.toolTip) == ("RED", "A later check of this pose is red. Fuse again")
+    assert doubt.mark == "RED"
+    assert "A later check has judged this pose otherwise" in ui.saveReportButton.toolTip
 
 
 def test_a_pose_with_a_scale_or_a_shear_is_rejected_with_the_reason(registered, nodes, runner):

@@ -267,7 +267,7 @@ class BrainShift(ByValue):
     affine_gain_nats
         How much of that a single affine transform of the brain would gain.
     place, direction
-        Where the displacement is largest ("left front") and where to; empty if there is none.
+        Where the displacement is largest ("left front") and where to; empty if nowhere, or not to one side.
     """
 
     judged: bool

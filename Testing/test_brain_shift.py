@@ -13,9 +13,10 @@ from BrainFusionLib.geometry import apply_affine
 from BrainFusionLib.intensity.inside import inside_skull
 from BrainFusionLib.phantom import head_grid, make_phantom
 from BrainFusionLib.verdict import matching
-from BrainFusionLib.verdict.brain_shift import brain_shift, in_words
+from BrainFusionLib.verdict.brain_shift import brain_shift
 from BrainFusionLib.verdict.judge import judge
 from BrainFusionLib.verdict.matching import gains, shifts_within
+from BrainFusionLib.verdict.sides import direction_in_words, place_in_words
 
 GRID = head_grid(2.0)
 SHIFTS = {"brain_shift", "part_displaced", "brain_shift_not_judged", "small_shift_not_judged"}
@@ -30,11 +31,11 @@ def head():
     return ct, phantom.mri("T1", GRID), inside_skull(ct)
 
 
-def sagged(ct, inside, to_lps_mm):
-    """Return a CT whose brain is moved near `PLACE`, less towards the bone; the nearest voxel's value."""
+def sagged(ct, inside, to_lps_mm, place=PLACE, reach_mm=REACH_MM):
+    """Return a CT whose brain is moved near a place, less towards the bone; the nearest voxel's value."""
     k, j, i = np.indices(GRID.shape_kji)
     points = apply_affine(GRID.lps_from_ijk, np.stack([i, j, k], axis=-1))
-    near = np.exp(-0.5 * (np.linalg.norm(points - PLACE, axis=-1) / REACH_MM) ** 2)
+    near = np.exp(-0.5 * (np.linalg.norm(points - np.asarray(place), axis=-1) / reach_mm) ** 2)
     depth = inside.depth_on(GRID)
     weight = near * np.clip(depth / 15, 0, 1)
     then = np.rint(np.stack([k, j, i], axis=-1) - weight[..., None] * np.array(to_lps_mm)[::-1] / 2.0).astype(int)
@@ -203,4 +204,36 @@ def test_shift_in_a_cone_beam_ct_is_neither_said_nor_denied(p95_mm, level):
     ("vector_lps", "words"), [((1, 0, 0), "left"), ((-0.8, -1, 0.1), "right front"), ((0, 1, 3), "top")]
 )
 def test_direction_in_words(vector_lps, words):
-    assert in_words(np.array(vector_lps, dtype=float)) == words
+    assert direction_in_words(np.array([vector_lps], dtype=float)) == words
+
+
+AROUND_MM = np.random.default_rng(0).normal(0, 9, (60, 3))
+
+
+@pytest.mark.parametrize(
+    ("middles_mm", "words"),
+    [
+        ([(30, -45, 25)], "top left front"),
+        ([(-30, 0, 5)], "right"),
+        ([(2, -3, 1)], "middle"),
+        ([(30, 0, 30), (-30, 0, 30)], "top left and right"),
+        ([(40, 0, 0), (-30, 0, 0), (40, 0, 0)], "left and right"),
+        ([(0, 50, 0)], "back"),
+    ],
+)
+def test_places_on_both_sides_are_not_called_one_side(middles_mm, words):
+    points = np.concatenate([AROUND_MM + middle for middle in middles_mm])
+    assert place_in_words(points) == words
+
+
+def test_directions_apart_have_no_common_direction():
+    apart = np.concatenate([AROUND_MM / 30 + (4, 0, 0), AROUND_MM / 30 - (3.5, 0, 0)])
+    assert direction_in_words(apart) == ""
+    assert direction_in_words(apart - np.array([0, 0, 3])) == "bottom"
+
+
+def test_a_brain_that_sank_on_both_sides_is_not_said_to_have_moved_on_one(head):
+    ct, mri, inside = head
+    both = sagged(ct, inside, (0.0, 0.0, -6.0), (45.0, 0.0, 30.0), 20.0)
+    both = sagged(both, inside, (0.0, 0.0, -5.0), (-45.0, 0.0, 30.0), 20.0)
+    assert brain_shift(both, mri, inside).place == "top left and right"

@@ -22,6 +22,7 @@ from BrainFusionLib.intensity.inside import InsideSkull, grown, pooled_to
 from BrainFusionLib.transform import Transform
 from BrainFusionLib.verdict.binning import bins_of
 from BrainFusionLib.verdict.matching import Shifts, Whole, gains, shifts_within
+from BrainFusionLib.verdict.sides import direction_in_words, place_in_words
 from BrainFusionLib.volume import BoolArray, Volume, VoxelArray
 
 # Size of the voxels, edge of a block, longest shift; how far the region stays below the inner table.
@@ -369,8 +370,8 @@ def _described(pair: _Pair, blocks: _Blocks, field: FloatArray, noise: float, in
         information_nats=informed_by_all,
         gain_nats=informed_by_all - started,
         affine_gain_nats=affine - started,
-        place=in_words(points[most].mean(axis=0) - points.mean(axis=0)),
-        direction=in_words(shifts[most].mean(axis=0)),
+        place=place_in_words(points[most] - points.mean(axis=0)),
+        direction=direction_in_words(shifts[most]),
     )
 
 
@@ -387,13 +388,3 @@ def _percentile(values: FloatArray, weights: FloatArray, share: float) -> float:
     order = np.argsort(values)
     total = np.cumsum(weights[order])
     return float(values[order][np.searchsorted(total, share * total[-1])])
-
-
-def in_words(vector_lps: FloatArray) -> str:
-    """Return a direction in words: "left front", "top"; axes with less than half of the largest part are left out."""
-    size = np.abs(vector_lps)
-    names = (("right", "left"), ("front", "back"), ("bottom", "top"))
-    chosen = [
-        names[axis][int(vector_lps[axis] > 0)] for axis in (2, 0, 1) if size[axis] > max(0.5 * float(size.max()), 1e-6)
-    ]
-    return " ".join(chosen)

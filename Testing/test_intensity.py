@@ -324,6 +324,13 @@ def test_a_label_map_is_refused_in_either_place(ct, mri, make, role):
         check_pair(labels if role == "CT" else ct, labels if role == "MRI" else mri)
 
 
+@pytest.mark.parametrize("contrast", ["T1", "T2", "FLAIR", "PD"])
+def test_an_mri_of_any_scale_is_no_ct_without_its_rescale_intercept(phantom, ct, contrast):
+    mri = phantom.mri(contrast, ct.grid)
+    for scale in np.geomspace(0.5, 50, 25):
+        check_pair(ct, _as(mri, mri.array_kji * np.float32(scale), modality=None))
+
+
 def test_only_labels_and_masks_look_like_labels(phantom, ct, mri):
     tissue = phantom.labels(ct.grid).array_kji
     for labels in (tissue, tissue > 0, tissue == Tissue.WHITE_MATTER, tissue == Tissue.BONE):
@@ -349,6 +356,15 @@ def test_two_cts_are_refused(phantom, ct, modality):
     other = phantom.ct(ct.grid, seed=1)
     with pytest.raises(ImageContentError, match=r"both volumes are CTs: second.*Give an MRI"):
         check_pair(_as(ct, modality=modality), _as(other, modality=modality, name="second"))
+
+
+@pytest.mark.parametrize("offset", [0, 1000, 1024, 32768])
+def test_a_ct_without_its_rescale_intercept_is_no_mri(phantom, ct, mri, offset):
+    other = _as(ct, phantom.ct(ct.grid, seed=1).array_kji + offset, modality=None, name="second")
+    with pytest.raises(ImageContentError, match=r"both volumes are CTs: second"):
+        check_pair(ct, other)
+    with pytest.raises(ImageContentError, match=r"swapped: second, given as MRI"):
+        check_pair(_as(mri, modality=None), other)
 
 
 @pytest.mark.parametrize("modality", ["CT", None])

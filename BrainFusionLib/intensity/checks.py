@@ -16,9 +16,10 @@ from BrainFusionLib.intensity.hounsfield import (
     has_air,
     is_surely_ct,
     is_too_low,
+    offset_of,
     sample_of,
 )
-from BrainFusionLib.volume import BoolArray, Volume, extremes
+from BrainFusionLib.volume import BoolArray, Volume, VoxelArray, extremes
 
 # Plausible longest edge of a volume. Wide on purpose: only spacings in metres or micrometres are outside.
 PLAUSIBLE_EXTENT_MM = (3.0, 10_000.0)
@@ -37,6 +38,15 @@ def looks_like_ct(array_kji: npt.NDArray[np.float32]) -> bool:
     is bone.
     """
     return is_surely_ct(sample_of(array_kji))
+
+
+def _is_ct_given_as_mri(array_kji: VoxelArray) -> bool:
+    """Return whether the values are Hounsfield units, also without their rescale intercept, which makes them positive.
+
+    A CT fits another CT as well as an MRI does, or better: what is measured on the two does not tell.
+    """
+    sample = sample_of(array_kji)
+    return is_surely_ct(sample) or offset_of(sample) is not None
 
 
 def _may_be_ct(sample: Sample) -> bool:
@@ -94,17 +104,17 @@ def check_pair(ct: Volume, mri: Volume, stated: Collection[str] = ()) -> None:
     sample = sample_of(ct.array_kji)
     ct_is_ct = "CT" in stated or ct.modality == "CT" or (ct.modality is None and _may_be_ct(sample))
     mri_is_ct = "MRI" not in stated and (
-        mri.modality == "CT" or (mri.modality is None and looks_like_ct(mri.array_kji))
+        mri.modality == "CT" or (mri.modality is None and _is_ct_given_as_mri(mri.array_kji))
     )
     if mri_is_ct and not ct_is_ct:
         raise ImageContentError(
-            f"CT and MRI are swapped: {_given(mri, 'MRI')} is in Hounsfield units, and {_given(ct, 'CT')} "
-            "is not. Exchange the two.",
+            f"CT and MRI are swapped: {_given(mri, 'MRI')} has the values of a CT, and {_given(ct, 'CT')} "
+            "does not. Exchange the two.",
             remedy=Remedy.STATE_MODALITY,
         )
     if mri_is_ct:
         raise ImageContentError(
-            f"both volumes are CTs: {_given(mri, 'MRI')} is in Hounsfield units, too. Give an MRI of the same head.",
+            f"both volumes are CTs: {_given(mri, 'MRI')} has the values of one, too. Give an MRI of the same head.",
             remedy=Remedy.STATE_MODALITY,
         )
     if "CT" in stated:

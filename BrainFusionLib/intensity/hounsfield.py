@@ -100,7 +100,7 @@ def in_hounsfield_units(ct: Volume, offset: float | None = None) -> Volume:
         return ct.with_array(array - np.float32(offset), notes=(*ct.notes, note))
     sample = sample_of(array)
     if not is_surely_ct(sample):
-        found = _offset_of(sample)
+        found = offset_of(sample)
         if found is not None:
             note = (
                 f"the values are not Hounsfield units but {abs(found):g} {'more' if found > 0 else 'less'} (a rescale "
@@ -140,7 +140,8 @@ def _without_padding(ct: Volume) -> Volume:
     return ct.with_array(np.where(padding, np.float32(AIR_HU), array), notes=(*ct.notes, note))
 
 
-def _offset_of(sample: Sample) -> float | None:
+def offset_of(sample: Sample) -> float | None:
+    """Return what was added to Hounsfield units by an intercept that was left out or applied twice, or ``None``."""
     fitting = [offset for offset in _OFFSETS if is_surely_ct(sample - np.float32(offset))]
     if not fitting:
         return None

@@ -349,6 +349,15 @@ def test_the_callers_threads_are_given_back(pair: PhantomPair) -> None:
     assert (torch.get_num_threads(), sitk.ProcessObject.GetGlobalDefaultNumberOfThreads()) == before
 
 
+@pytest.mark.parametrize(("low_hu", "high_hu"), [(-160, 240), (-500, 2000)])
+def test_a_windowed_ct_in_the_place_of_the_mri_is_not_green(pair: PhantomPair, low_hu: int, high_hu: int) -> None:
+    ct = pair.phantom.ct(pair.mri.grid, seed=1)
+    grey = np.rint(np.clip((ct.array_kji - low_hu) / (high_hu - low_hu), 0, 1) * 255).astype(np.float32)
+    result = registration_only(pair.ct, replace(ct, array_kji=grey, modality=None), start=pair.transform)
+    assert "bright_skull" in {finding.code for finding in result.verdict.findings}
+    assert result.verdict.colour != "green"
+
+
 def test_swapped_volumes_are_refused(pair: PhantomPair) -> None:
     with pytest.raises(ImageContentError, match="swapped"):
         fuse(pair.mri, pair.ct)

@@ -325,7 +325,7 @@ def test_a_label_map_is_refused_in_either_place(ct, mri, make, role):
 
 
 @pytest.mark.parametrize("contrast", ["T1", "T2", "FLAIR", "PD"])
-def test_an_mri_of_any_scale_is_no_ct_without_its_rescale_intercept(phantom, ct, contrast):
+def test_an_mri_of_any_scale_is_not_taken_for_a_ct(phantom, ct, contrast):
     mri = phantom.mri(contrast, ct.grid)
     for scale in np.geomspace(0.5, 50, 25):
         check_pair(ct, _as(mri, mri.array_kji * np.float32(scale), modality=None))
@@ -359,7 +359,7 @@ def test_two_cts_are_refused(phantom, ct, modality):
 
 
 @pytest.mark.parametrize("offset", [0, 1000, 1024, 32768])
-def test_a_ct_without_its_rescale_intercept_is_no_mri(phantom, ct, mri, offset):
+def test_a_ct_without_its_rescale_intercept_is_not_taken_for_an_mri(phantom, ct, mri, offset):
     other = _as(ct, phantom.ct(ct.grid, seed=1).array_kji + offset, modality=None, name="second")
     with pytest.raises(ImageContentError, match=r"both volumes are CTs: second"):
         check_pair(ct, other)

@@ -18,6 +18,9 @@ STRIPPED = 0.1
 # Right poses had a band that was darker by .13 to .21; where bone is not the darkest (inverted contrast, T2 with bright
 # bone edges) the "band" is .04 to .09 deep and says nothing.
 LEAST_BAND_DEPTH = 0.1
+# Under the CT's skull no MRI of 1,000 simulated ones, in right and in wrong poses, is brighter than .51 of its range;
+# a CT in the place of the MRI has .79 and more, in any window.
+BRIGHT_SKULL = 0.65
 # A skull that matches this well, whatever the contrast, is not away from the MRI's skull.
 MATCHED_SKULL_MM = 1.5
 # With such a skull, what misaligns a part is jaw, neck or skin: its limit grows by this factor.
@@ -310,6 +313,11 @@ def skull_shift_at_least_mm(evidence: Evidence) -> float | None:
 def coarse_skull_voxels(evidence: Evidence) -> float:
     """Return the factor by which limits grow with the voxel size of the skull measurement."""
     return 1.0 if evidence.skull is None else max(1.0, evidence.skull.voxel_mm / LOCAL_VOXEL_MM)
+
+
+def skull_brightness(evidence: Evidence) -> float | None:
+    """Return the MRI's mean signal under the CT's skull, as a share of its range."""
+    return None if evidence.skull is None else evidence.skull.brightness
 
 
 def brain_not_aligned(evidence: Evidence) -> float | None:

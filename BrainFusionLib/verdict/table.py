@@ -176,6 +176,12 @@ CRITERIA: tuple[Criterion, ...] = (
         text="the CT skull lies {value:.1f} mm or more from the dark skull band of the MRI",
     ),
     Criterion(
+        "bright_skull", "MRI signal under the CT skull", measures.skull_brightness, "at most",
+        amber=measures.BRIGHT_SKULL,
+        text="the MRI is as bright under the CT skull as its brightest tissue ({percent:.0f} % of its range, at most "
+        "{limit_percent:.0f} %): it may be a CT, or its grey values are inverted",
+    ),
+    Criterion(
         # Up to 15 mm on average maps, more than 20 in single heads at 3 T.
         "echo_planar", "echo-planar MRI", headers.echo_planar, "at most", amber=0.0,
         text="the MRI is echo planar (EPI): such images are distorted by up to centimetres and are not suited to "

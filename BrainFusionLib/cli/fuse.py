@@ -174,8 +174,8 @@ def _fuse(options: argparse.Namespace) -> int:
     if dicom is not None and withheld is None:
         say_dicom(dicom, result)
     say(f"Done in {time.monotonic() - began:.0f} s on {result.provenance.device}; results are {WARNING}.")
-    for role, path in files.items():
-        say(f"  {role:<10} {path}")
+    for path in files.values():
+        say(f"  {path}")
     if withheld is None:
         return DONE
     say(

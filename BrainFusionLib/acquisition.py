@@ -6,8 +6,9 @@ distortion correction, so an MRI of theirs may or may not be corrected.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Literal, TypeAlias
+from collections.abc import Collection
+from dataclasses import dataclass, field, replace
+from typing import Literal, TypeAlias, TypeVar
 
 Vendor = Literal["Siemens", "GE", "Philips", "Canon"]
 DistortionCorrection = Literal["none", "2D", "3D"]
@@ -55,6 +56,8 @@ class MriAcquisition:
         isocentre, elsewhere ``None``.
     day
         Day of the scan (proleptic ordinal); only for differences between scans, and never part of a result.
+    patient
+        Digest of the patient ID; only to compare scans. `replace` drops it, and no record takes it.
     """
 
     vendor: Vendor | None = None
@@ -73,6 +76,7 @@ class MriAcquisition:
     normalised: bool | None = None
     isocentre_mm: float | None = None
     day: int | None = None
+    patient: str | None = field(default=None, init=False, compare=False, repr=False)
 
     @property
     def mm_per_ppm(self) -> float | None:
@@ -123,6 +127,8 @@ class CtAcquisition:
         Whether a contrast agent was given.
     day
         Day of the scan (proleptic ordinal); only for differences between scans, and never part of a result.
+    patient
+        Digest of the patient ID; only to compare scans. `replace` drops it, and no record takes it.
     """
 
     vendor: Vendor | None = None
@@ -136,9 +142,11 @@ class CtAcquisition:
     tilt_deg: float | None = None
     contrast_agent: bool | None = None
     day: int | None = None
+    patient: str | None = field(default=None, init=False, compare=False, repr=False)
 
 
 Acquisition: TypeAlias = MriAcquisition | CtAcquisition
+A = TypeVar("A", MriAcquisition, CtAcquisition)
 
 
 @dataclass(frozen=True)
@@ -148,7 +156,7 @@ class PairAcquisition:
     Attributes
     ----------
     ct, mri
-        Each without its day; ``None`` if nothing is known.
+        Each without its day and patient; ``None`` if nothing is known.
     days_apart
         Days from the MRI to the CT; negative if the CT came first. De-identification may have changed dates.
     """
@@ -173,3 +181,15 @@ def pair_acquisition(ct: Acquisition | None, mri: Acquisition | None) -> PairAcq
         mri=None if of_mri is None else replace(of_mri, day=None),
         days_apart=of_ct.day - of_mri.day if known else None,  # type: ignore[union-attr, operator]
     )
+
+
+def with_patient(acquisition: A, digests: Collection[str | None]) -> A:
+    """Return an acquisition with the digest of its patient's ID, where all its headers give one and the same."""
+    found = replace(acquisition)
+    object.__setattr__(found, "patient", next(iter(digests)) if len(set(digests)) == 1 else None)
+    return found
+
+
+def are_of_two_patients(ct: Acquisition | None, mri: Acquisition | None) -> bool:
+    """Return whether both headers give a patient ID, and not the same."""
+    return ct is not None and mri is not None and None not in (ct.patient, mri.patient) and ct.patient != mri.patient

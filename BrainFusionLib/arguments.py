@@ -98,7 +98,7 @@ def _require(name: str, value: object, hint: Any, error: type[BrainFusionError],
         return
     wanted = _kinds(hint)
     how = next((f": {words}" for kind in wanted if (words := HOW.get(_name(kind)))), "")
-    raise error(f"{name} must be {_wanted(wanted)}; got {_given(value)}{how}. The call is {call}.")
+    raise error(f"{name} must be {_wanted(wanted)}; got {given(value)}{how}. The call is {call}.")
 
 
 def _kinds(hint: Any) -> list[Any]:
@@ -144,8 +144,12 @@ def _fits(value: object, hint: Any) -> bool:
 
 
 def _fits_tuple(value: object, kinds: tuple[Any, ...]) -> bool:
-    if isinstance(value, str | bytes) or not isinstance(value, Sequence | np.ndarray):
+    if hasattr(value, "__array__"):
+        value = list(np.asarray(value)) if _is_numeric(value) and np.ndim(np.asarray(value)) else None
+    if isinstance(value, str | bytes) or not isinstance(value, Sequence):
         return False
+    # A single number of PyTorch or JAX is an array without axes.
+    value = [np.asarray(one)[()] if hasattr(one, "__array__") and _is_numeric(one) else one for one in value]
     if len(kinds) == 2 and kinds[1] is Ellipsis:
         return all(_fits(one, kinds[0]) for one in value)
     return len(value) == len(kinds) and all(_fits(one, kind) for one, kind in zip(value, kinds, strict=True))
@@ -202,7 +206,7 @@ def _name(kind: Any) -> str:
     return str(getattr(typing.get_origin(kind) or kind, "__name__", kind))
 
 
-def _given(value: object) -> str:
+def given(value: object) -> str:
     """Return what came, by its value where that is short."""
     if value is None or isinstance(value, bool | numbers.Number | str | os.PathLike):
         text = repr(value)
@@ -210,6 +214,8 @@ def _given(value: object) -> str:
     if isinstance(value, tuple | list) and len(text := repr(value)) <= _LONGEST:
         return text
     name = type(value).__name__
-    shape = getattr(value, "shape", None)
+    shape, dtype = getattr(value, "shape", None), getattr(value, "dtype", None)
     of_shape = f" of shape {tuple(shape)}" if isinstance(shape, tuple) else ""
-    return f"{'an' if name[:1].upper() in tuple('AEIOU') else 'a'} {name}{of_shape}"
+    of_type = f" and type {dtype}" if of_shape and dtype is not None else ""
+    needed = " (needed: tensor.detach().cpu())" if hasattr(value, "requires_grad") and not _is_numeric(value) else ""
+    return f"{'an' if name[:1].upper() in tuple('AEIOU') else 'a'} {name}{of_shape}{of_type}{needed}"

@@ -24,6 +24,9 @@ RAS_FROM_LPS: FloatArray = np.diag([-1.0, -1.0, 1.0, 1.0])
 # real shear: a gantry tilt of 0.1 degree is 1.7e-3.
 ORTHOGONALITY_TOLERANCE = 1e-3
 
+# SimpleITK's GetDirection gives them like that.
+_IF_FLAT = ". Give np.reshape(direction, (3, 3))."
+
 # A head with voxels of 0.25 mm has about 1000 voxels along each axis; ten times that means a broken header.
 MAXIMUM_SIZE = 10_000
 
@@ -199,7 +202,9 @@ def orthonormalised(matrix: npt.ArrayLike, tolerance: float = ORTHOGONALITY_TOLE
     """
     m = np.asarray(matrix, dtype=np.float64)
     if m.shape != (3, 3) or not np.isfinite(m).all():
-        raise GeometryError(f"directions must be a finite 3x3 matrix; got {m.tolist()}")
+        raise GeometryError(
+            f"directions must be a finite 3x3 matrix; got {m.tolist()}{_IF_FLAT if m.shape == (9,) else ''}"
+        )
     worst = float(np.abs(m.T @ m - np.eye(3)).max())
     if worst > tolerance:
         raise GeometryError(

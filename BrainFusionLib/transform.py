@@ -8,8 +8,8 @@ from typing import Literal, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from BrainFusionLib.arguments import PointsLike, check_fields, checked
-from BrainFusionLib.errors import GeometryError
+from BrainFusionLib.arguments import PointsLike, check_fields, checked, given
+from BrainFusionLib.errors import GeometryError, SettingsError
 from BrainFusionLib.geometry import (
     FloatArray,
     affine,
@@ -35,6 +35,9 @@ class _Linear(ByValue):
     """Common base of rigid and affine transforms: a 4x4 matrix that maps MRI points to CT points."""
 
     moving_from_fixed_lps: FloatArray
+
+    # Otherwise numpy takes a transform for an array without axes in `array @ transform`.
+    __array_ufunc__ = None
 
     @property
     def translation_mm(self) -> FloatArray:
@@ -140,9 +143,19 @@ class RigidTransform(_Linear):
         r = self.rotation.T
         return RigidTransform(affine(r, -r @ self.translation_mm))
 
-    @checked
     def __matmul__(self, first: RigidTransform) -> RigidTransform:
-        """Return the composition: ``(a @ b).apply(x) == a.apply(b.apply(x))``."""
+        """Return the composition: ``(a @ b).apply(x) == a.apply(b.apply(x))``.
+
+        Raises
+        ------
+        SettingsError
+            `first` is no rigid transform.
+        """
+        if not isinstance(first, RigidTransform):
+            raise SettingsError(
+                f"transform @ other needs another RigidTransform; got {given(first)}. transform.apply(points) maps "
+                "points; transform.moving_from_fixed_lps is the matrix."
+            )
         return RigidTransform(self.moving_from_fixed_lps @ first.moving_from_fixed_lps)
 
     @checked

@@ -63,8 +63,10 @@ class Volume(ByValue):
         check_fields(self, GeometryError)
         array = np.ascontiguousarray(self.array_kji, dtype=np.float32)
         if array.shape != self.grid.shape_kji:
+            is_turned = array.shape == self.grid.size_ijk
             raise GeometryError(
                 f"{self.name}: the array has shape {array.shape} (k, j, i), but its grid needs {self.grid.shape_kji}"
+                + (". If its order is i, j, k, as of nibabel: give array.T" if is_turned else "")
             )
         if self.modality is not None and self.modality not in get_args(Modality):
             raise SettingsError(f'{self.name}: the modality must be "CT", "MR" or None; got {self.modality!r}')

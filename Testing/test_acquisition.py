@@ -13,7 +13,7 @@ from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 
 from BrainFusionLib.acquisition import CtAcquisition, MriAcquisition, PairAcquisition, pair_acquisition
-from BrainFusionLib.case import to_document
+from BrainFusionLib.case import Inputs, Request, Source, run, to_document
 from BrainFusionLib.evidence import Evidence
 from BrainFusionLib.geometry import Grid
 from BrainFusionLib.io import read_volume, write_volume
@@ -333,7 +333,7 @@ def test_a_green_finding_leaves_the_verdict_green():
 def test_a_pair_keeps_the_days_between_the_scans_and_no_date():
     pair = pair_acquisition(read(ct()), read(siemens()))
     assert pair.days_apart == 3
-    assert (pair.ct.day, pair.mri.day) == (None, None)
+    assert (pair.ct.day, pair.mri.day, pair.ct.patient, pair.mri.patient) == (None, None, None, None)
     assert pair_acquisition(read(ct(StudyDate="19000101")), read(siemens())).days_apart is None
 
 
@@ -364,3 +364,17 @@ def test_a_result_holds_what_the_headers_say_and_no_date():
     assert (kept["kernel"], kept["model"]) == (None, None)
     text = json.dumps(document["evidence"]) + json.dumps(document["volumes"])
     assert str(ct_volume.acquisition.day) not in text
+    assert ct_volume.acquisition.patient not in text
+
+
+@pytest.mark.parametrize(("other", "is_noted"), [("ID-0815", True), ("ID-4711 ", False), ("", False)])
+def test_a_result_notes_two_patient_ids_without_their_values(other, is_noted):
+    from BrainFusionLib.phantom import make_pair
+
+    pair = make_pair(spacing_mm=5.0)
+    of_ct, of_mri = read(ct(PatientID=other)), read(siemens())
+    request = Request(Source("CT"), Source("MRI"), given=pair.transform, check=False, fuse=False)
+    inputs = Inputs(replace(pair.ct, acquisition=of_ct), replace(pair.mri, acquisition=of_mri))
+    noted = [note for note in run(request, inputs).notes if "different patient IDs" in note]
+    assert bool(noted) is is_noted
+    assert not any("0815" in note or of_mri.patient in note for note in noted)

@@ -47,7 +47,7 @@ CLASSES = [
 ]  # fmt: skip
 METHODS = [
     GRID.with_spacing, GRID.moved, GRID.same_as, Grid.from_lps_from_ijk, RIGID.apply, RIGID.shift_at, RIGID.describe,
-    RIGID.__matmul__, RigidTransform.from_axis_angle, RigidTransform.about_centre, AFFINE.apply, AFFINE.describe,
+    RigidTransform.from_axis_angle, RigidTransform.about_centre, AFFINE.apply, AFFINE.describe,
     AFFINE.nearest_rigid, LANDMARKS.residuals, MAP.at, MAP.bound_at, MAP.along,
 ]  # fmt: skip
 
@@ -112,6 +112,39 @@ def test_numbers_of_numpy_and_lists_are_taken():
     assert Grid(np.array([4, 4, 4]), [np.float32(1), 1, 1], np.zeros(3), np.eye(3).tolist()) == GRID
     assert RegistrationSettings(seed=0, passes=RegistrationSettings().passes) == RegistrationSettings()
     assert Volume(np.zeros((4, 4, 4)).tolist(), GRID) == VOLUME
+
+
+def test_numbers_of_torch_are_taken_as_sizes():
+    torch = pytest.importorskip("torch")
+    sizes = torch.tensor([4, 4, 4])
+    assert Grid(sizes, torch.ones(3), torch.zeros(3), torch.eye(3)) == GRID
+    assert Grid(tuple(sizes)) == GRID
+    for wrong in (torch.tensor(4), torch.tensor([4, 4]), torch.tensor([True, True, True])):
+        with pytest.raises(GeometryError, match="size_ijk must be three whole numbers"):
+            Grid(wrong)
+    with pytest.raises(GeometryError, match=r"needed: tensor\.detach\(\)\.cpu\(\)"):
+        Volume(torch.zeros(4, 4, 4, requires_grad=True), GRID)
+
+
+@pytest.mark.parametrize("other", [3, None, np.eye(4), np.zeros((5, 3)), AFFINE])
+def test_what_is_no_rigid_transform_after_an_at_sign_is_refused_with_the_way_to_map_points(other):
+    with pytest.raises(SettingsError, match=r"@ other needs another RigidTransform; got .*apply\(points\) maps points"):
+        RIGID @ other
+
+
+def test_an_array_before_an_at_sign_is_refused_by_its_class():
+    with pytest.raises(TypeError, match=r"'numpy\.ndarray' and 'RigidTransform'"):
+        np.eye(4) @ RIGID
+
+
+def test_an_array_in_the_order_of_nibabel_is_refused_with_the_way_to_turn_it():
+    with pytest.raises(GeometryError, match=r"needs \(6, 5, 4\)\. If its order is i, j, k.*array\.T"):
+        Volume(np.zeros((4, 5, 6)), Grid((4, 5, 6)))
+
+
+def test_directions_of_simpleitk_are_refused_with_the_way_to_shape_them():
+    with pytest.raises(GeometryError, match=r"Give np\.reshape\(direction, \(3, 3\)\)"):
+        Grid((4, 4, 4), direction=np.eye(3).ravel())
 
 
 @pytest.mark.parametrize("points", [(1.0, 2.0), [[1.0, 2.0]], 3.0, "0 0 0"])

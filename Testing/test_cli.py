@@ -352,6 +352,19 @@ def test_register_writes_the_transform_and_its_quality(pair: PhantomPair, inputs
     assert stored.volumes is None
 
 
+def test_register_writes_a_bone_and_its_record_and_names_all_files(inputs, tmp_path, capsys) -> None:
+    names = [tmp_path / name for name in ("bone.nrrd", "r.json", "t.tfm")]
+    options = [f"--bone={names[0]}", f"--json={names[1]}", "--no-register", f"--transform={inputs / 'true.tfm'}"]
+    ct, mri = str(inputs / "ct.nii.gz"), str(inputs / "mri.nii.gz")
+    code = cli.main(["register", ct, mri, "-o", str(names[2]), *options])
+    assert code == 0
+    assert read_volume(names[0]).array_kji.max() == 1
+    recorded = read_record(names[1]).bone
+    assert recorded.volume_ml > 0
+    assert recorded.labels is None
+    assert capsys.readouterr().out.splitlines()[-3:] == [f"  {name}" for name in names]
+
+
 def test_file_names_are_hidden_and_pictures_are_optional(inputs: Path, tmp_path: Path) -> None:
     named = [tmp_path / "DOE^JANE.nii.gz", tmp_path / "DOE^JANE^1970.nii.gz"]
     for source, target in zip(("ct.nii.gz", "mri.nii.gz"), named, strict=True):
@@ -611,6 +624,8 @@ def test_two_series_are_listed_and_series_chooses(
     assert "CT" in message
     assert "MR" in message
     assert cli.main(["fuse", ct, mri, "-o", str(tmp_path / "out"), "--no-register", "--series", "7"]) == 0
+    assert cli.main(["fuse", mri, mri, "-o", str(tmp_path / "two"), "--no-register", "--series", "7"]) == 2
+    assert "--ct-series" in capsys.readouterr().err
     both = ["fuse", mri, mri, "-o", str(tmp_path / "two"), "--no-register", "--ct-series", "3", "--mri-series", "7"]
     assert cli.main(both) == 0
     for name in ("report.html", "result.json"):

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from BrainFusionLib import folder as case_folder
-from BrainFusionLib import read_case
+from BrainFusionLib import read_case, write_volume
 from BrainFusionLib.case import Result, decision_of, rejected, standings_of
 from BrainFusionLib.case.decision import Action, Signed, decide, state_of
 from BrainFusionLib.case.replacing import WHOLE
@@ -322,6 +322,19 @@ def test_the_command_signs_and_shows(folder: Path, capsys: pytest.CaptureFixture
     code, words = command(capsys, str(folder), "--show")
     assert code == 1
     assert "Void: fused.nii.gz was changed" in words
+
+
+def test_fusing_other_inputs_into_a_folder_with_decisions_is_refused_before_the_work(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, volume in (("ct.nrrd", HEAD[0]), ("mri.nrrd", HEAD[2])):
+        write_volume(volume, tmp_path / name)
+    sign_result(folder, "approve", "A. Surgeon")
+    before = (folder / "result.json").read_bytes()
+    words = ["fuse", str(tmp_path / "ct.nrrd"), str(tmp_path / "mri.nrrd"), "-o", str(folder), "--no-register"]
+    assert main(words) == 2
+    assert "somebody approved, rejected or commented on" in capsys.readouterr().err
+    assert (folder / "result.json").read_bytes() == before
 
 
 @pytest.mark.parametrize(

@@ -14,13 +14,13 @@ import numpy as np
 import pytest
 import torch
 
-from BrainFusionLib.errors import SettingsError, WeightsError
+from BrainFusionLib.errors import BrainFusionError, ImageFileError, SettingsError, WeightsError
 from BrainFusionLib.fusion.network import network_from_weights
 from BrainFusionLib.fusion.slices import fuse_slices
 from BrainFusionLib.fusion.weights import load_weights
 from BrainFusionLib.intensity import Stacks
 from training.cache import SliceStore, open_store, prepare
-from training.checkpoint import load_checkpoint
+from training.checkpoint import load_checkpoint, save_checkpoint
 from training.config import Config, DataConfig, LogConfig, OptimiserConfig, ScheduleConfig, TrainingConfig
 from training.config_file import read_config
 from training.sources import source_of
@@ -166,17 +166,17 @@ def test_the_run_folder_records_the_run(smoke):
 # Trains as the command line would, but dies as a process does that is killed: at a step, or half way through writing
 # the n-th checkpoint.
 KILLED = """
-import os, signal, sys
+import os, pathlib, signal, sys
 import training.checkpoint, training.loop, training.train
 how, when, *words = sys.argv[1:]
 die = lambda: os.kill(os.getpid(), signal.SIGKILL)
 count = 0
-def save_half(content, path, real=training.checkpoint.torch.save):
+def save_half(path, content, real=pathlib.Path.write_bytes):
     global count
-    count += 1
+    count += path.suffix == ".pt"
     if count < int(when):
-        return real(content, path)
-    real(content, path)
+        return real(path, content)
+    real(path, content)
     os.truncate(path, os.path.getsize(path) // 2)
     die()
 def step(self, number, parts, real=training.loop.Trainer._step):
@@ -184,7 +184,7 @@ def step(self, number, parts, real=training.loop.Trainer._step):
         die()
     return real(self, number, parts)
 if how == "writing":
-    training.checkpoint.torch.save = save_half
+    pathlib.Path.write_bytes = save_half
 else:
     training.loop.Trainer._step = step
 sys.exit(training.train.main(words))
@@ -368,6 +368,28 @@ def test_a_wrong_configuration_ends_with_code_2(tmp_path, caplog):
     assert main(["--config", str(tmp_path / "none.toml"), "--output", str(tmp_path / "run")]) == 2
     assert "none.toml" in caplog.text
     assert not (tmp_path / "run").exists()
+
+
+def test_data_that_are_not_there_leave_no_folder_that_holds_a_run(tmp_path, tiny):
+    wrong = replace(tiny, data=replace(tiny.data, source="png", path=str(tmp_path / "nowhere")))
+    with pytest.raises(BrainFusionError, match="is not a folder"):
+        train(wrong, tmp_path / "new" / "run")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_leaves_the_old_checkpoint_and_is_named(tmp_path):
+    resource = pytest.importorskip("resource")
+    save_checkpoint(tmp_path / "last.pt", {"step": 1})
+    before = (tmp_path / "last.pt").read_bytes()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
+    try:
+        with pytest.raises(ImageFileError, match=r"last\.pt: cannot be written .*Free some space"):
+            save_checkpoint(tmp_path / "last.pt", {"step": 2, "network": torch.zeros(100_000)})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert [path.name for path in tmp_path.iterdir()] == ["last.pt"]
+    assert (tmp_path / "last.pt").read_bytes() == before
 
 
 def test_an_unknown_architecture_is_refused_before_preparation(tmp_path, tiny):

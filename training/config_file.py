@@ -59,6 +59,11 @@ def config_from(tables: Mapping[str, Any]) -> Config:
     return Config(**{name: _table(types[name], name, values) for name, values in tables.items()})
 
 
+_IN_WORDS: dict[Any, str] = {
+    int: "a whole number", float: "a finite number", bool: "true or false", str: "text", list[str]: "a list of texts"
+}  # fmt: skip
+
+
 def _table(kind: type[Any], name: str, values: Any) -> Any:
     require(isinstance(values, dict), f"{name}: must be a table [{name}]")
     if "__dataclass_fields__" not in vars(kind):  # [network]: the architecture's own arguments
@@ -66,7 +71,7 @@ def _table(kind: type[Any], name: str, values: Any) -> Any:
     _refuse_unknown(f"{name}.", values, kind)
     types = get_type_hints(kind)
     for key, value in values.items():
-        said = getattr(types[key], "__name__", str(types[key])) if not get_args(types[key]) else str(types[key])
+        said = _IN_WORDS.get(types[key], str(types[key]))
         require(_is_a(value, types[key]), f"{name}.{key}: must be {said}; got {value!r}")
     try:
         return kind(**values)

@@ -16,8 +16,10 @@ import torch
 
 from BrainFusionLib import __version__
 from BrainFusionLib.errors import MissingDependencyError, SettingsError
+from BrainFusionLib.folder import make_output_folder, remove_if_empty
 from BrainFusionLib.io import write_json, write_text
 from BrainFusionLib.io.leftovers import remove_leftovers
+from training.checkpoint import save_tensors
 from training.config import Config
 from training.losses import Batch
 
@@ -28,6 +30,8 @@ PACKAGES = ("numpy", "torch", "SimpleITK", "pillow", "PyWavelets", "tensorboard"
 
 class RunFolder:
     """Files of a run: ``config.json``, ``environment.json``, ``data.json``, ``log.jsonl``, ``tensorboard/``.
+
+    Nothing is written before `begin`.
 
     Parameters
     ----------
@@ -42,8 +46,8 @@ class RunFolder:
     ------
     SettingsError
         The folder holds a run and `resume` is false, or another run's configuration and `resume` is true.
-    MissingDependencyError
-        TensorBoard is wanted and not installed.
+    ImageFileError
+        The folder cannot be made or written to.
     """
 
     def __init__(self, folder: Path, config: Config, *, resume: bool, writes: bool = True) -> None:
@@ -52,6 +56,7 @@ class RunFolder:
         self._config = config
         self._log = folder / "log.jsonl"
         self._board: Any = None
+        self._made: list[Path] = []
         if not writes:
             return
         holds_run = (folder / "config.json").exists() or self._log.exists()
@@ -62,17 +67,27 @@ class RunFolder:
             )
         if holds_run:
             _refuse_another_run(folder / "config.json", config)
-        folder.mkdir(parents=True, exist_ok=True)
-        remove_leftovers(folder)
-        write_json(asdict(config), folder / "config.json")
-        write_json(environment(), folder / "environment.json")
+        self._made = make_output_folder(folder)
 
-    def tell_data(self, made_from: dict[str, Any]) -> None:
-        """Write what the slices were made from, with hashes."""
+    def begin(self, made_from: dict[str, Any]) -> None:
+        """Write what was asked for, with what it is done, and what the slices were made from, with hashes."""
+        remove_leftovers(self.folder)
+        write_json(asdict(self._config), self.folder / "config.json")
+        write_json(environment(), self.folder / "environment.json")
         write_json(made_from, self.folder / "data.json")
 
+    def leave(self) -> None:
+        """Remove the folder if it was made for this run and nothing is in it."""
+        remove_if_empty(self._made)
+
     def start_at(self, step: int) -> None:
-        """Forget what was logged after a step: a resumed run does it again."""
+        """Forget what was logged after a step: a resumed run does it again.
+
+        Raises
+        ------
+        MissingDependencyError
+            TensorBoard is wanted and not installed.
+        """
         if self._log.exists():
             lines = self._log.read_text(encoding="utf-8").splitlines()
             kept = [line for line in lines if _step_of(line) is not None and (_step_of(line) or 0) <= step]
@@ -110,7 +125,7 @@ class RunFolder:
     def save_batch(self, batch: Batch, rank: int) -> Path:
         """Keep a batch for study."""
         path = self.folder / f"bad_batch_rank{rank}.pt"
-        torch.save({name: tensor.cpu() for name, tensor in batch.tensors().items()}, path)
+        save_tensors(path, {name: tensor.cpu() for name, tensor in batch.tensors().items()})
         return path
 
     def close(self) -> None:

@@ -76,13 +76,17 @@ def train(config: Config, output: str | Path, *, resume: bool = False) -> Traini
 
 def _train(config: Config, output: Path, team: Team, resume: bool) -> TrainingResult:
     folder = RunFolder(output, config, resume=resume, writes=team.leads)
-    data = open_data(config, team.device, (team.rank, team.world), team.wait)
-    trainer = Trainer(config, data, team, folder)
-    if resume:
-        trainer.resume()
+    try:
+        data = open_data(config, team.device, (team.rank, team.world), team.wait)
+        trainer = Trainer(config, data, team, folder)
+        if resume:
+            trainer.resume()
+    except BaseException:
+        folder.leave()
+        raise
     references: dict[str, float] = {}
     if team.leads:
-        folder.tell_data(data.made_from)
+        folder.begin(data.made_from)
         folder.start_at(trainer.progress.step)
     if trainer.progress.step == 0:
         references = trainer.references(data.heldout)
@@ -123,8 +127,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         logger.error("interrupted; --resume goes on from the last checkpoint")
         return INTERRUPTED
-    except (BrainFusionError, OSError) as error:  # an OSError names its file, too
+    except BrainFusionError as error:
         logger.error("%s", error)
+        return 2
+    except OSError as error:  # of a full disk it names no file
+        logger.error("%s: %s; --resume goes on", error.filename or arguments.output, error.strerror or error)
         return 2
     if result.weights is not None:
         logger.info("held-out loss %.4f; weights: %s", result.heldout_loss, result.weights.path)

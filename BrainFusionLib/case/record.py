@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -11,7 +11,8 @@ from BrainFusionLib.case.codec import Plain, from_document
 from BrainFusionLib.case.decision import Decision
 from BrainFusionLib.case.result import Result
 from BrainFusionLib.case.standing import carried_over
-from BrainFusionLib.errors import BrainFusionError, ImageFileError, RecordError
+from BrainFusionLib.case.standing import inputs_sha256 as sha256_of_inputs
+from BrainFusionLib.errors import BrainFusionError, ImageFileError, RecordError, Remedy, SettingsError
 from BrainFusionLib.io.reading import read_record_bytes
 from BrainFusionLib.locking import alone
 from BrainFusionLib.stopping import before_leaving
@@ -73,6 +74,32 @@ def earlier_decisions(path: Path, new: Result) -> tuple[Decision, ...]:
         return carried_over(read_record(path), new)
     except BrainFusionError:
         return ()
+
+
+def refuse_to_lose_decisions(path: Path, inputs_sha256: Mapping[str, str]) -> bool:
+    """Return whether the result at `path` was decided about; a new one of these inputs keeps that, as void.
+
+    Raises
+    ------
+    SettingsError
+        It is of other inputs, or of another version of the format: its decisions would be lost.
+    """
+    try:
+        if not read_document(path).get("decisions"):
+            return False
+    except BrainFusionError:
+        return False
+    try:
+        is_kept = sha256_of_inputs(read_record(path)) == inputs_sha256
+    except BrainFusionError:
+        is_kept = False
+    if not is_kept:
+        raise SettingsError(
+            f"{path.parent}: holds a result of other inputs, or of another version, that somebody approved, rejected "
+            "or commented on. This would be lost.",
+            remedy=Remedy.OTHER_OUTPUT_FOLDER,
+        )
+    return True
 
 
 @contextmanager

@@ -6,6 +6,7 @@ from collections.abc import Callable, Hashable
 from dataclasses import replace
 
 from BrainFusionLib import intensity, kept
+from BrainFusionLib.acquisition import are_of_two_patients
 from BrainFusionLib.case.request import Inputs, Request
 from BrainFusionLib.case.result import Pose
 from BrainFusionLib.errors import GeometryError
@@ -72,6 +73,8 @@ def _landmark_notes(request: Request, inputs: Inputs) -> list[str]:
 def notes_of(request: Request, inputs: Inputs, pose: Pose) -> tuple[str, ...]:
     """Return what was assumed and repaired, and whether the pose is more than rigid."""
     notes = [f"{role}: {note}" for role, volume in (("CT", inputs.ct), ("MRI", inputs.mri)) for note in volume.notes]
+    if are_of_two_patients(inputs.ct.acquisition, inputs.mri.acquisition):
+        notes.append("the DICOM headers give different patient IDs for CT and MRI: check that both are of one patient")
     notes += _landmark_notes(request, inputs)
     if isinstance(pose.transform, AffineTransform):
         how = "given" if pose.origin == "given" else "requested"

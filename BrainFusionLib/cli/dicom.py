@@ -23,6 +23,6 @@ def say_dicom(headers: PairHeaders, result: Result) -> None:
     """Say what a user may not expect of the DICOM results."""
     whose = "MRI" if result.reference == "mri" else "CT"
     if headers.are_of_two_patients:
-        say(f"note: CT and MRI carry different patient IDs; the DICOM results were written for the {whose}'s patient")
+        say(f"note: the DICOM results were written for the {whose}'s patient")
     if not headers.are_both:
         say("note: no DICOM registration was written, because only one of the two is DICOM")

@@ -12,6 +12,7 @@ from typing import Any
 from BrainFusionLib.case import WARNING, run
 from BrainFusionLib.case.dicom_results import noting_what_is_missing
 from BrainFusionLib.case.files import planned_names
+from BrainFusionLib.case.record import refuse_to_lose_decisions
 from BrainFusionLib.case.replacing import complete_replacement
 from BrainFusionLib.cli.codes import DONE, NOT_FOUND
 from BrainFusionLib.cli.dicom import headers_of, say_dicom
@@ -140,6 +141,7 @@ def _fuse(options: argparse.Namespace) -> int:
         with ProgressLine(sys.stderr) as progress:
             progress("reading", 0.0)
             inputs = inputs_of(options)
+            was_decided = refuse_to_lose_decisions(folder / "result.json", inputs.sha256)
             dicom = headers_of(options, inputs) if options.dicom else None
             start, given, landmarks = start_of(options, inputs)
             request = request_of(options, inputs)
@@ -167,6 +169,8 @@ def _fuse(options: argparse.Namespace) -> int:
     except BaseException:
         remove_if_empty(made)
         raise
+    if was_decided:
+        say("note: decisions about the earlier result in this folder were kept, as void: decide about this one, too")
     say_result(result)
     say_points(result, points, options.line, options.points_of)
     if options.save_alpha and "alpha" not in files:
@@ -174,8 +178,8 @@ def _fuse(options: argparse.Namespace) -> int:
     if dicom is not None and withheld is None:
         say_dicom(dicom, result)
     say(f"Done in {time.monotonic() - began:.0f} s on {result.provenance.device}; results are {WARNING}.")
-    for role, path in files.items():
-        say(f"  {role:<10} {path}")
+    for path in files.values():
+        say(f"  {path}")
     if withheld is None:
         return DONE
     say(

@@ -143,9 +143,19 @@ def series_of(options: argparse.Namespace) -> tuple[str | None, str | None]:
     """Return the series to read for CT and MRI; ``--series`` applies to the one of the two that is a folder.
 
     If neither is, it goes to the CT, whose reader refuses it.
+
+    Raises
+    ------
+    SettingsError
+        Both are folders.
     """
     # Not Path.is_dir, which raises if a parent folder cannot be read; the reader gives a better message.
     ct_is_folder, mri_is_folder = (os.path.isdir(path) or is_zip(Path(path)) for path in (options.ct, options.mri))  # noqa: PTH112
+    if options.series and ct_is_folder and mri_is_folder:
+        raise SettingsError(
+            "--series is for a pair of which one is a DICOM folder or zip, but both are: use --ct-series, --mri-series "
+            "or both"
+        )
     return (
         options.ct_series or (options.series if ct_is_folder or not mri_is_folder else None),
         options.mri_series or (options.series if mri_is_folder and not ct_is_folder else None),
@@ -182,7 +192,9 @@ def add_inputs(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("ct", metavar="CT", help=f"the CT: {readable()}")
     parser.add_argument("mri", metavar="MRI", help="the MRI, in any of the same formats")
     parser.add_argument(
-        "--series", help="series to read from a DICOM folder with several: number, place in the list, or UID"
+        "--series",
+        help="series to read from a DICOM folder with several, if only one of the two is a folder: number, place in "
+        "the list, or UID",
     )
     parser.add_argument("--ct-series", metavar="SERIES", help="the same for the CT, if both are DICOM folders")
     parser.add_argument("--mri-series", metavar="SERIES", help="the same for the MRI, if both are DICOM folders")

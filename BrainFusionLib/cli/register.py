@@ -81,11 +81,15 @@ def _register(options: argparse.Namespace) -> int:
             request = request_of(options, inputs)
             request = replace(request, settings=settings, start=start, given=given, landmarks=landmarks, fuse=False)
             result = run(request, inputs, progress)
+        bone = result.bone
+        # The labels have a file of their own. What cannot be recorded is found before anything is written.
+        recorded = replace(result.without_names(), bone=bone and replace(bone, labels=None))
+        document = to_document(recorded)
         # The transform last: a run stopped between the two leaves no new transform without its verdict.
-        if options.bone is not None and result.bone is not None and result.bone.labels is not None:
-            write_volume(result.bone.labels, options.bone)
+        if options.bone is not None and bone is not None and bone.labels is not None:
+            write_volume(bone.labels, options.bone)
         if options.json:
-            write_json(to_document(result.without_names()), options.json)
+            write_json(document, options.json)
         write_transform(
             result.transform, output, options.transform_format,
             ct=inputs.ct.grid, mri=inputs.mri.grid, moved=moved_by(result),
@@ -95,5 +99,7 @@ def _register(options: argparse.Namespace) -> int:
         raise
     say_result(result)
     say_points(result, points, options.line, options.points_of)
-    say(f"  transform  {output}")
+    for written in (options.bone, options.json, output):
+        if written is not None:
+            say(f"  {written}")
     return DONE

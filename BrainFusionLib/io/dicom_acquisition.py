@@ -9,17 +9,15 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, MutableSequence, Sequence
 from dataclasses import fields, replace
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
-from BrainFusionLib.acquisition import Acquisition, CtAcquisition, MriAcquisition
+from BrainFusionLib.acquisition import A, Acquisition, CtAcquisition, MriAcquisition, with_patient
 from BrainFusionLib.geometry import FloatArray
 from BrainFusionLib.io import header_values as values
 from BrainFusionLib.io.dicom_files import DicomFile, quiet_pydicom
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
-
-A = TypeVar("A", MriAcquisition, CtAcquisition)
 
 _PRIVATE_WORDS = ("PatientName", "PatientID", "InstitutionName", "StationName")
 
@@ -42,13 +40,15 @@ def read_acquisition(
     modality = files[0].text("Modality")
     spacing = values.of_slices_mm(slice_spacing_mm)
     with quiet_pydicom():
+        headers = [_Header(file) for file in looked_at]
+        patients = [values.patient(header.text("PatientID")) for header in headers]
         if modality == "CT":
-            return replace(_agreed([_ct(_Header(file)) for file in looked_at]), slice_spacing_mm=spacing)
+            return with_patient(replace(_agreed([_ct(one) for one in headers]), slice_spacing_mm=spacing), patients)
         if modality != "MR":
             return None
-        mri = _agreed([_mri(_Header(file)) for file in looked_at])
+        mri = _agreed([_mri(one) for one in headers])
     away = values.from_isocentre_mm(centre_lps_mm, mri.vendor)
-    return replace(mri, slice_spacing_mm=spacing, isocentre_mm=away)
+    return with_patient(replace(mri, slice_spacing_mm=spacing, isocentre_mm=away), patients)
 
 
 def _agreed(all_read: list[A]) -> A:

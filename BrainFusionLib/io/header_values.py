@@ -12,6 +12,7 @@ import numpy as np
 
 from BrainFusionLib.acquisition import MHZ_PER_TESLA, DistortionCorrection, Vendor
 from BrainFusionLib.geometry import FloatArray
+from BrainFusionLib.io.hashing import sha256_of_bytes
 
 _VENDORS: dict[str, Vendor] = {
     "siemens": "Siemens", "ge ": "GE", "general electric": "GE", "philips": "Philips", "canon": "Canon",
@@ -113,6 +114,12 @@ def day(date: str) -> int | None:
         return None
     # Earlier dates stand for ones that were removed.
     return found_day.toordinal() if year >= _FIRST_YEAR else None
+
+
+def patient(patient_id: str) -> str | None:
+    """Return a digest of a patient ID, by which two scans can be compared without keeping it; ``None`` without one."""
+    text = patient_id.strip(" \0")
+    return sha256_of_bytes(text.encode("utf-8", "surrogatepass"))[:16] if text else None
 
 
 def readout_axis(phase: str) -> Literal["i", "j"] | None:

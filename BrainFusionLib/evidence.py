@@ -192,6 +192,8 @@ class SkullFit(ByValue):
         Whether the best shift is at the limit of the search, so that the true one may be longer.
     voxel_mm
         Longest edge of the voxels used.
+    air
+        The MRI's median signal outside the CT's head, as a share of the same range: near 1 if grey values are inverted.
     """
 
     shift_mm: float
@@ -199,6 +201,7 @@ class SkullFit(ByValue):
     brightness: float
     at_edge: bool
     voxel_mm: float
+    air: float = 0.0
 
 
 @dataclass(frozen=True, eq=False)

@@ -20,6 +20,7 @@ from BrainFusionLib.intensity import (
     window_of_fused,
     without_spikes,
 )
+from BrainFusionLib.intensity.hounsfield import offset_of
 from BrainFusionLib.intensity.wrapping import unwrapped
 from BrainFusionLib.phantom import Tissue, head_grid, make_phantom
 from BrainFusionLib.volume import Volume
@@ -356,6 +357,17 @@ def test_two_cts_are_refused(phantom, ct, modality):
     other = phantom.ct(ct.grid, seed=1)
     with pytest.raises(ImageContentError, match=r"both volumes are CTs: second.*Give an MRI"):
         check_pair(_as(ct, modality=modality), _as(other, modality=modality, name="second"))
+
+
+def test_an_mri_with_a_third_of_the_head_at_1024_is_no_ct(ct, mri):
+    random = np.random.default_rng(0)
+    where, shape = random.random(mri.array_kji.shape), mri.array_kji.shape
+    values = np.select(
+        [where < 0.4, where < 0.6], [0, random.uniform(1030, 1100, shape)], random.uniform(1300, 3500, shape)
+    )
+    values = values.astype(np.float32)
+    assert offset_of(values.ravel()) == 1024
+    check_pair(ct, _as(mri, values, modality=None))
 
 
 @pytest.mark.parametrize("offset", [0, 1000, 1024, 32768])

@@ -567,9 +567,12 @@ def test_air_and_missing_bone_are_told(inside, colour, words):
     assert words in verdict.reasons[0]
 
 
-@pytest.mark.parametrize(("brightness", "is_said"), [(0.2, False), (0.51, False), (0.79, True), (1.0, True)])
-def test_an_mri_with_bright_bone_is_amber(brightness, is_said):
-    verdict = judged(skull=SkullFit(0.5, 0.2, brightness, False, 2.0))
+@pytest.mark.parametrize(
+    ("brightness", "air", "is_said"),
+    [(0.2, 0, False), (0.51, 0, False), (0.79, 0, True), (1.0, 0.1, True), (0.9, 0.99, False)],
+)
+def test_an_mri_with_bright_bone_beside_dark_air_is_amber(brightness, air, is_said):
+    verdict = judged(skull=SkullFit(0.5, 0.2, brightness, False, 2.0, air))
     assert {finding.code: finding.level for finding in verdict.findings}.get("bright_skull") == (
         "amber" if is_said else None
     )

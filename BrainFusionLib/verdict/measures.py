@@ -19,8 +19,8 @@ STRIPPED = 0.1
 # bone edges) the "band" is .04 to .09 deep and says nothing.
 LEAST_BAND_DEPTH = 0.1
 # Under the CT's skull no MRI of 1,000 simulated ones, in right and in wrong poses, is brighter than .51 of its range;
-# a CT in the place of the MRI has .79 and more, in any window.
-BRIGHT_SKULL = 0.65
+# a CT in the place of the MRI has .79 and more, in any window. Where grey values are inverted, air is as bright.
+BRIGHT_SKULL, BRIGHT_AIR = 0.65, 0.5
 # A skull that matches this well, whatever the contrast, is not away from the MRI's skull.
 MATCHED_SKULL_MM = 1.5
 # With such a skull, what misaligns a part is jaw, neck or skin: its limit grows by this factor.
@@ -316,8 +316,9 @@ def coarse_skull_voxels(evidence: Evidence) -> float:
 
 
 def skull_brightness(evidence: Evidence) -> float | None:
-    """Return the MRI's mean signal under the CT's skull, as a share of its range."""
-    return None if evidence.skull is None else evidence.skull.brightness
+    """Return the MRI's mean signal under the CT's skull, as a share of its range, unless its air is bright as well."""
+    skull = evidence.skull
+    return None if skull is None or skull.air > BRIGHT_AIR else skull.brightness
 
 
 def brain_not_aligned(evidence: Evidence) -> float | None:

@@ -56,7 +56,9 @@ def skull_fit(ct_in_mri: Volume, mri: Volume, head: BoolArray | None = None) -> 
         at_edge |= place in (0, 2 * reach)
         offset.append(place - reach + _between(line, place))
     shift = float(np.linalg.norm(np.array(offset) * voxel_kji))
-    return SkullFit(shift, depth, brightness, at_edge, float(voxel_kji.max()))
+    outside = mri.array_kji[~head]
+    air = float((np.median(outside) - low) / (bright - low)) if outside.size else 0.0
+    return SkullFit(shift, depth, brightness, at_edge, float(voxel_kji.max()), air)
 
 
 def _signal(mri: VoxelArray, steps_kji: list[int]) -> tuple[VoxelArray, float, float]:

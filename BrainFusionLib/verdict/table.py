@@ -179,7 +179,7 @@ CRITERIA: tuple[Criterion, ...] = (
         "bright_skull", "MRI signal under the CT skull", measures.skull_brightness, "at most",
         amber=measures.BRIGHT_SKULL,
         text="the MRI is as bright under the CT skull as its brightest tissue ({percent:.0f} % of its range, at most "
-        "{limit_percent:.0f} %): it may be a CT, or its grey values are inverted",
+        "{limit_percent:.0f} %): it may be a CT",
     ),
     Criterion(
         # Up to 15 mm on average maps, more than 20 in single heads at 3 T.

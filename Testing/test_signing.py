@@ -17,7 +17,7 @@ import pytest
 
 from BrainFusionLib import folder as case_folder
 from BrainFusionLib import read_case, write_volume
-from BrainFusionLib.case import Result, decision_of, rejected, standings_of
+from BrainFusionLib.case import Pose, Result, decision_of, rejected, standings_of
 from BrainFusionLib.case.decision import Action, Signed, decide, state_of
 from BrainFusionLib.case.replacing import WHOLE
 from BrainFusionLib.case.standing import carried_over, inputs_sha256, pose_sha256
@@ -105,6 +105,15 @@ def test_a_rejection_is_not_lifted_by_editing_its_comment() -> None:
     assert rejected(replace(made, decisions=(replace(made.decisions[0], comment="fine"),)))
 
 
+def test_a_rejection_is_not_lifted_by_giving_the_rejected_pose_in_a_file() -> None:
+    turned = RigidTransform.from_axis_angle((1, 2, 3), 7, (3.0, -4.0, 5.0))
+    made = signed(replace(result(), pose=Pose(turned, turned, "registered", "moved")), "reject")
+    read = RigidTransform.from_axis_angle((1, 2, 3), 7 + 1e-12, (3.0, -4.0, 5.0))
+    again = Pose(read, read, "given", "moved")
+    assert rejected(replace(made, pose=again))
+    assert not rejected(moved(made))
+
+
 def test_decisions_are_carried_over_to_a_new_result_of_the_same_inputs_only() -> None:
     old = signed(result(), "approve")
     assert carried_over(old, moved(result())) == old.decisions
@@ -183,6 +192,10 @@ def flip(path: Path) -> None:
     path.write_bytes(content)
 
 
+def put_further(transform: dict[str, Any], mm: float) -> None:
+    transform["moving_from_fixed_lps"][0][3] += mm
+
+
 EDITS: dict[str, tuple[Callable[[Path], Any], str]] = {
     "voxels": (lambda folder: flip(folder / "fused.nii.gz"), "fused.nii.gz was changed"),
     "missing": (lambda folder: (folder / "ct_in_mri.nii.gz").unlink(), "ct_in_mri.nii.gz is missing"),
@@ -198,8 +211,12 @@ EDITS: dict[str, tuple[Callable[[Path], Any], str]] = {
         "the record of the result was changed",
     ),
     "pose": (
-        lambda folder: edit_record(folder, lambda d: d["pose"].update(movement="not moved")),
+        lambda folder: edit_record(folder, lambda d: put_further(d["pose"]["transform"], 0.002)),
         "the pose was changed",
+    ),
+    "movement": (
+        lambda folder: edit_record(folder, lambda d: d["pose"].update(movement="not moved")),
+        "the record of the result was changed",
     ),
     "inputs": (
         lambda folder: edit_record(folder, lambda d: d["request"]["ct"].update(sha256="another")),

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from BrainFusionLib.case.codec import to_plain
+import numpy as np
+
 from BrainFusionLib.case.decision import Decision, Signed, Standing, changes, edited, sha256_of_plain
 from BrainFusionLib.case.result import Pose, Result
 
+# Four points that determine a pose, MRI LPS mm, and the digits of their places that count: a thousandth of a mm.
+_POINTS_MM, _DIGITS = np.concatenate([np.zeros((1, 3)), 100 * np.eye(3)]), 3
+
 
 def pose_sha256(pose: Pose) -> str:
-    """Return the sha256 of a pose, to the last digit."""
-    return sha256_of_plain(to_plain(pose))
+    """Return the sha256 of where a pose puts points: the same for a pose that was found and for one given in a file."""
+    transforms = (pose.transform, pose.rigid, *([] if pose.skull is None else [pose.skull]))
+    # No negative zero, which is written differently.
+    places = [np.round(transform.apply(_POINTS_MM), _DIGITS) + 0.0 for transform in transforms]
+    return sha256_of_plain([place.tolist() for place in places])
 
 
 def inputs_sha256(result: Result) -> dict[str, str]:

@@ -60,6 +60,14 @@ def test_unshifted_brain_is_not_called_shifted(head):
     assert found.p95_mm < 1.5
 
 
+def test_lesion_that_flair_and_ct_show_differently_is_not_called_a_shift():
+    phantom, grid = make_phantom(6, electrode=False), head_grid(1.5)
+    ct, mri = phantom.ct(grid, noise_hu=6.0), phantom.mri("FLAIR", grid)
+    found = brain_shift(ct, mri, inside_skull(ct))
+    assert found.judged
+    assert found.p95_mm < 1.5
+
+
 def test_shift_of_a_brain_without_contrast_is_not_judged(head):
     ct, mri, inside = head
     noise = np.random.default_rng(0).normal(30, 8, ct.array_kji.shape).astype(np.float32)

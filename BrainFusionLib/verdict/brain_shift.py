@@ -39,7 +39,8 @@ BINS = 24
 # and last, 1/mm² for each pair of neighbouring blocks) and of the prior to no shift; weights of a block's neighbours
 # in its gain.
 TEMPERATURE, FIRST_SMOOTH, LAST_SMOOTH, PRIOR, NEIGHBOUR = 0.15, 0.02, 0.3, 0.02, 0.46
-ROUNDS, STEPS, FINE_STEPS = 3, 12, 10
+# Least gain, nats: a block of which the MRI tells less than nothing shows a lesion: no shift is to lead away from it.
+ROUNDS, STEPS, FINE_STEPS, LEAST_GAIN = 3, 12, 10, -10.0
 # A block with a smaller share of soft tissue inside the skull is not matched.
 LEAST_SHARE, LEAST_BLOCKS = 0.3, 150
 # Blocks at this depth below the inner table count in full.
@@ -228,7 +229,7 @@ def _matched(pair: _Pair, blocks: _Blocks) -> tuple[FloatArray, float, list[floa
             pair.ct * weight, pair.weight * (np.float32(-0.5) * weight), mean.take(pair.bins),
             blocks.at * pair.edge_kji, pair.edge_kji, shifts,
         )  # fmt: skip
-        gained = _shared(gained, blocks, pair)
+        gained = _shared(np.maximum(gained, np.float32(LEAST_GAIN)), blocks, pair)
         field, noise = _relaxed(gained, blocks, shifts, field)
     field = _between_voxels(gained, blocks, shifts, field)
     design = np.column_stack([np.ones(len(blocks.at)), blocks.at - blocks.at.mean(axis=0)])

@@ -144,6 +144,11 @@ def test_headers_that_disagree_on_the_sides_are_amber(
     assert {f.code: f.level for f in findings}.get("headers_disagree") == level
 
 
+def test_a_start_beside_a_transform_is_refused(pair: PhantomPair) -> None:
+    with pytest.raises(SettingsError, match="a start and a transform were given"):
+        fuse(pair.ct, pair.mri, start=pair.transform, transform=pair.transform)
+
+
 def test_unchecked_given_transform_is_amber(pair: PhantomPair) -> None:
     settings = Settings(fusion=FusionSettings("bone_over_mri"))
     result = fuse(pair.ct, pair.mri, settings, transform=pair.transform, check=False)

@@ -153,6 +153,8 @@ def _ready(request: Request, inputs: Inputs) -> tuple[Request, Fuser | None, str
         )
     if request.given is not None and request.settings.registration.align == "brain":
         raise SettingsError("a transform was given, which is used unchanged: it cannot be aligned to the brain.")
+    if request.given is not None and request.start is not None:
+        raise SettingsError("a start and a transform were given, but a transform is used unchanged. Leave out one.")
     device = pick_device(request.settings.device)
     fuser = None
     if request.fuse:

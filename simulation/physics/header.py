@@ -90,5 +90,5 @@ def _bandwidth_hz(protocol: MriProtocol, field_t: float, random: np.random.Gener
 
 def _with_gaps(known: A, random: np.random.Generator) -> A:
     """Return the same without the fields that a header may lack."""
-    missing = [field.name for field in fields(known) if random.random() < _MISSING]
+    missing = [field.name for field in fields(known) if field.init and random.random() < _MISSING]
     return replace(known, **dict.fromkeys(missing))

@@ -418,6 +418,18 @@ def test_mri_that_is_not_dicom_fails_early(pair, tmp_path, capsys):
     assert not (tmp_path / "out").exists()
 
 
+def test_slices_with_a_series_uid_each_are_refused_before_the_work_with_the_reason(pair, tmp_path, capsys):
+    folder = shutil.copytree(pair / "mri", tmp_path / "mri")
+    for path in folder.iterdir():
+        data = pydicom.dcmread(path)
+        data.SeriesInstanceUID = generate_uid()
+        data.save_as(path)
+    code = cli.main(["fuse", str(pair / "ct"), str(folder), "-o", str(tmp_path / "out"), "--dicom"])
+    assert code == 2
+    assert "have a series UID each" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 def test_another_patient_id_is_noted_without_its_value(pair, tmp_path, capsys):
     write_scan(read_volume(pair / "ct"), tmp_path / "ct", "CT", PatientID="SOMEONE-ELSE")
     code = cli.main(

@@ -136,13 +136,19 @@ def read_series_headers(path: str | Path, series: str | int | None = None) -> Di
     Raises
     ------
     ImageFileError
-        As `read_volume`, and as `read_headers`.
+        As `read_volume`, and as `read_headers`; or the slices have a series UID each.
     """
     path = Path(path)
     if not is_dicom(path):
         return None
     with unpacked(path) as place:
-        return _headers_of(find_series(place, series).files)
+        files = find_series(place, series).files
+        if len({file.text("SeriesInstanceUID") for file in files}) > 1:  # `read_volume` puts them together
+            raise ImageFileError(
+                f"{path}: its slices have a series UID each, as some de-identification makes them, so that DICOM "
+                "results or registrations cannot refer to one series. Do without these, or give the original series."
+            )
+        return _headers_of(files)
 
 
 def read_headers(files: Sequence[str | Path]) -> DicomHeaders:

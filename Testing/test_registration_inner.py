@@ -75,6 +75,11 @@ def test_fits_may_differ_more_along_the_long_edges_of_voxels() -> None:
     )
 
 
+def test_in_slices_of_5_mm_a_fit_a_quarter_of_a_voxel_away_hardly_counts():
+    assert inner_share(0.03, apart_mm=0.9, told_mm=0.27, voxel_mm=5.0) < 0.2
+    assert inner_share(0.03, apart_mm=0.27, told_mm=0.27, voxel_mm=1.25) == pytest.approx(1.0)
+
+
 def test_a_failed_inner_fit_does_not_count() -> None:
     assert inner_share(0.1, apart_mm=9.0, told_mm=9.0, voxel_mm=1.0) == 0
     # Along slices of 6 mm, 9 mm are only 1.5 voxels.

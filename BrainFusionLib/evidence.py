@@ -111,10 +111,9 @@ class LocalFit(ByValue):
         The same in the part with the smallest share: low if a part of the head is misaligned.
     voxel_mm
         Longest edge of the voxels used.
-    high_mm
-        90th percentile of the lengths of all shifts; ``None`` if no block could be measured.
-    bias_mm
-        Length of the median of all shifts along each axis; ``None`` if no block could be measured.
+    high_mm, bias_mm
+        90th percentile of the lengths of all shifts, and length of their median along each axis; ``None`` if no block
+        could be measured.
     """
 
     median_mm: float
@@ -361,8 +360,8 @@ class Evidence(ByValue):
         Comparison of a given pose with a registration; ``None`` if that was not requested.
     coverage
         Share of the MRI's head that is covered by tissue of the CT.
-    turned_deg
-        Angle by which the head is turned between the headers (`verdict.headers.turned_deg`).
+    turned_deg, sides_assumed
+        Angle by which the head is turned between the headers (`verdict.headers`); whether neither gives an orientation.
     local
         Local misalignment.
     skull
@@ -387,6 +386,7 @@ class Evidence(ByValue):
     given: GivenPose | None = None
     coverage: float | None = None
     turned_deg: float | None = None
+    sides_assumed: bool | None = None
     local: LocalErrors | None = None
     skull: SkullFit | None = None
     acquisition: PairAcquisition | None = None

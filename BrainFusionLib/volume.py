@@ -23,6 +23,9 @@ S = TypeVar("S", bound=np.generic)
 # Value of a CT outside its field of view.
 AIR_HU = -1000.0
 
+# In the note of a reader that had to assume the axes, of whatever format: nothing in the file tells left from right.
+NO_ORIENTATION = "no orientation"
+
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Volume(ByValue):
@@ -76,6 +79,11 @@ class Volume(ByValue):
         size = "×".join(str(n) for n in self.grid.size_ijk)
         spacing = "×".join(f"{mm:.3g}" for mm in self.grid.spacing_ijk_mm)
         return f"Volume({self.name!r}, {self.modality or 'unknown modality'}, {size} voxels of {spacing} mm)"
+
+    @property
+    def is_oriented(self) -> bool:
+        """Whether the sides are those of the header, and not assumed."""
+        return not any(NO_ORIENTATION in note for note in self.notes)
 
     def with_array(self, array_kji: npt.NDArray[Any], **changes: Any) -> Volume:
         """Return a volume on the same grid with other voxels, and with the fields in `changes`."""

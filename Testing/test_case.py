@@ -28,6 +28,7 @@ from BrainFusionLib.fusion.methods import METHODS
 from BrainFusionLib.fusion.network import FusionNet, arrays_of
 from BrainFusionLib.fusion.weights import UNIT_SCALE, Manifest, save_weights
 from BrainFusionLib.geometry import Grid
+from BrainFusionLib.io import read_volume, write_volume
 from BrainFusionLib.phantom import PhantomPair, make_pair
 from BrainFusionLib.registration import Registration
 from BrainFusionLib.resample import resample_onto
@@ -352,6 +353,26 @@ def test_the_callers_threads_are_given_back(pair: PhantomPair) -> None:
     before = torch.get_num_threads(), sitk.ProcessObject.GetGlobalDefaultNumberOfThreads()
     fuse(pair.ct, pair.mri, Settings(threads=3), transform=pair.transform, check=False)
     assert (torch.get_num_threads(), sitk.ProcessObject.GetGlobalDefaultNumberOfThreads()) == before
+
+
+@pytest.mark.parametrize(("ct_has", "mri_has", "level"), [
+    (True, True, None), (False, True, None), (True, False, None), (False, False, "amber")
+])  # fmt: skip
+def test_two_files_without_an_orientation_are_amber(
+    pair: PhantomPair, tmp_path: Path, ct_has: bool, mri_has: bool, level: str | None
+) -> None:
+    read = []
+    for volume, has_one in ((pair.ct, ct_has), (pair.mri, mri_has)):
+        path = tmp_path / f"{len(read)}.nii"
+        write_volume(volume, path)
+        if not has_one:
+            header = bytearray(path.read_bytes())
+            header[252:256] = bytes(4)  # qform_code and sform_code
+            path.write_bytes(header)
+        read.append(replace(read_volume(path), modality=volume.modality))
+    fusion = Settings(fusion=FusionSettings("bone_over_mri"))
+    verdict = fuse(*read, fusion, transform=pair.transform, check=False).verdict
+    assert {f.code: f.level for f in verdict.findings}.get("sides_assumed") == level
 
 
 @pytest.mark.parametrize(("low_hu", "high_hu"), [(-160, 240), (-500, 2000)])

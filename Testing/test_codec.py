@@ -132,6 +132,7 @@ evidence = built(
     ),
     coverage=maybe | numbers,
     turned_deg=maybe | numbers,
+    sides_assumed=maybe | st.booleans(),
     local=maybe
     | built(LocalErrors, spacing_mm=numbers, points_lps_mm=points, shifts_mm=points, fit=maybe | local_fits),
     skull=maybe

@@ -253,6 +253,7 @@ def test_freesurfer_volume_without_orientation_is_coronal(tmp_path):
     volume = read_volume(tmp_path / "a.mgh")
     assert anatomical_axes(volume.grid.direction) == "LIA"
     assert "no orientation" in volume.notes[0]
+    assert not volume.is_oriented
 
 
 def test_nifti_without_orientation_is_read_as_in_nibabel(tmp_path):
@@ -262,6 +263,7 @@ def test_nifti_without_orientation_is_read_as_in_nibabel(tmp_path):
     volume = read_volume(tmp_path / "a.nii")
     assert_read_as(volume, nib.load(tmp_path / "a.nii").affine)
     assert any("no orientation" in note and "right to left" in note for note in volume.notes)
+    assert not volume.is_oriented
     assert any("no position" in note for note in volume.notes)
 
 
@@ -370,6 +372,7 @@ def test_analyze_is_read_as_in_nibabel(tmp_path, endian, named):
     assert_read_as(volume, nib.AnalyzeImage.from_filename(path).affine)
     assert anatomical_axes(volume.grid.direction) == "LAS"
     assert any("hold no orientation" in note and "left and right" in note for note in volume.notes)
+    assert not volume.is_oriented
 
 
 @pytest.mark.parametrize("origin", [(2, 3, 4), (-1, 2, 3), (0, 0, 0), (100, 2, 3)])

@@ -89,6 +89,7 @@ def test_unnamed_space_is_read_as_lps_with_a_note(tmp_path, changes):
     volume = read_volume(save(tmp_path / "a.nrrd", header(**changes)))
     assert_is_whole(volume)
     assert any("does not say in which space" in note for note in volume.notes)
+    assert not volume.is_oriented
 
 
 def test_unknown_space_is_refused(tmp_path):
@@ -136,6 +137,7 @@ def test_spacings_without_directions_are_read_with_a_note(tmp_path):
     volume = read_volume(save(tmp_path / "a.nrrd", text))
     assert volume.grid.spacing_ijk_mm == (1, 2, 3)
     assert any("no orientation" in note for note in volume.notes)
+    assert not volume.is_oriented
 
 
 def test_missing_origin_is_noted(tmp_path):

@@ -103,6 +103,7 @@ def _run(request: Request, inputs: Inputs, clock: Clock) -> Result:
         given=given,
         coverage=pulled.coverage,
         turned_deg=turned_deg(pose.rigid),
+        sides_assumed=not (inputs.ct.is_oriented or inputs.mri.is_oriented),
         acquisition=pair_acquisition(inputs.ct.acquisition, inputs.mri.acquisition),
         local=measured.local,
         skull=measured.skull,

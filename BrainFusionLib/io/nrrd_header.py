@@ -282,7 +282,8 @@ def _space(header: NrrdHeader) -> tuple[FloatArray, str]:
     if name not in ("", _RIGHT_HANDED):
         raise ValueError(f"the space {brief(name)} is unknown")
     return np.ones(3), (
-        "the header does not say in which space its directions are: assumed that x is left, y back and z head (LPS)."
+        "the header gives no orientation: it does not say in which space its directions are. Assumed that x is left, y "
+        "back and z head (LPS)."
     )
 
 

@@ -65,6 +65,7 @@ _NAMED: dict[str, Named] = {
     "given.stretch_mm": ("given transform to its rigid part, largest distance", "mm"),
     "given.typical_mm": ("given pose to the registered one, root mean square", "mm"),
     "turned_deg": ("turn of the head between the headers", "°"),
+    "sides_assumed": ("left and right assumed in both volumes", ""),
     "coverage": ("part of the MRI's head that the CT covers", "%"),
     "local.spacing_mm": ("distance between regions tested", "mm"),
     "local.fit.median_mm": ("median misalignment of the regions", "mm"),

@@ -104,7 +104,7 @@ def verdict_part(verdict: Verdict) -> Html:
 
 def _where(scene: Scene) -> str:
     """Where the planes are, in the coordinates that Slicer shows."""
-    text = f"Planes through {position(scene.centre_lps_mm)}; the patient's right is on your left."
+    text = f"Planes through {position(scene.centre_lps_mm)}; the patient's right, by the MRI's header, is on your left."
     if scene.tilt_deg > _TILT_WORTH_SAYING_DEG:
         text += f" The slices follow the MRI's own axes, which are up to {scene.tilt_deg:.0f}° from the body's."
     return text

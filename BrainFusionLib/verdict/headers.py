@@ -25,6 +25,11 @@ def turned_between_headers_deg(evidence: Evidence) -> float | None:
     return evidence.turned_deg
 
 
+def sides_assumed(evidence: Evidence) -> float | None:
+    """Return 1 if neither header gives an orientation, else 0; one of them is enough, since a mirrored pair is red."""
+    return None if evidence.sides_assumed is None else float(evidence.sides_assumed)
+
+
 def echo_planar(evidence: Evidence) -> float | None:
     """Return 1 for an echo-planar MRI, else 0."""
     mri = _mri(evidence)

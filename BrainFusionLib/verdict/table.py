@@ -110,6 +110,10 @@ CRITERIA: tuple[Criterion, ...] = (
         "patient's position is wrong in one of them, and left, right, front and back in pictures and texts may be, too",
     ),
     Criterion(
+        "sides_assumed", "sides assumed in both volumes", headers.sides_assumed, "at most", amber=0.0,
+        text="neither header gives an orientation: left and right were assumed, and may be exchanged in both volumes",
+    ),
+    Criterion(
         "merely_alike", "signs of another head", measures.signs_of_another_head, "at most", refuse=1.0,
         refusal="they match only roughly, as heads of different people do, or a distorted MRI: {signs}",
         may_refuse=measures.may_be_another_head, lifted_by_images=True, words=measures.words_of_signs,

@@ -129,9 +129,9 @@ def test_misaligned_given_transform_is_red_without_a_number(pair: PhantomPair, s
 
 @pytest.mark.parametrize("side", ["ct", "mri"])
 @pytest.mark.parametrize(("axis", "angle_deg", "level"), [
-    ((0, 0, 1), 180, "amber"), ((0, 1, 0), 180, "amber"), ((1, 0, 0), 90, "amber"), ((1, 1, 0), 40, None)
+    ((0, 0, 1), 180, "green"), ((0, 1, 0), 180, "green"), ((1, 0, 0), 90, "green"), ((1, 1, 0), 40, None)
 ])  # fmt: skip
-def test_headers_that_disagree_on_the_sides_are_amber(
+def test_headers_that_disagree_on_the_sides_are_told(
     pair: PhantomPair, side: str, axis: tuple[int, int, int], angle_deg: float, level: str | None
 ) -> None:
     turned, pose = RigidTransform.from_axis_angle(axis, angle_deg).moving_from_fixed_lps, pair.transform

@@ -103,8 +103,8 @@ CRITERIA: tuple[Criterion, ...] = (
         "right may be exchanged in one of them",
     ),
     Criterion(
-        # Scanned head or feet first, supine, prone or on a side: the header of one scan is not that of the patient. That
-        # says nothing against the pose, which is found for any turn: so it does not change the colour.
+        # Scanned head or feet first, supine, prone or on a side: the header of one scan is not that of the patient.
+        # That says nothing against the pose, which is found for any turn: so it does not change the colour.
         "headers_disagree", "turn of the head between the headers", headers.turned_between_headers_deg, "at most",
         green=headers.MOST_TURNED_DEG, unit="°",
         text="by their headers, the head is turned by {value:.0f}° between CT and MRI (limit {limit:g}°): the "

@@ -185,14 +185,13 @@ class SkullFit(ByValue):
         How much darker the MRI is at this shift than on average over all shifts tried, as a share of its range (1st to
         99th percentile): near 0 if there is no dark band within reach.
     brightness
-        The MRI's mean signal under the unshifted skull, as a share of the same range: near 0 if the MRI was
-        skull-stripped.
+        The MRI's mean signal under the unshifted skull, as a share of the same range: near 0 if it was skull-stripped.
     at_edge
         Whether the best shift is at the limit of the search, so that the true one may be longer.
     voxel_mm
         Longest edge of the voxels used.
     air
-        The MRI's median signal outside the CT's head, as a share of the same range: near 1 if grey values are inverted.
+        The MRI's median signal outside the CT's head, as a share of the range: near 1 if grey values are inverted.
     """
 
     shift_mm: float
@@ -354,10 +353,8 @@ class Evidence(ByValue):
 
     Attributes
     ----------
-    pose
-        Evidence of the registration for its pose; ``None`` if the pose was given.
-    given
-        Comparison of a given pose with a registration; ``None`` if that was not requested.
+    pose, given
+        Evidence of the registration for its pose; of a given pose its comparison with one, if that was requested.
     coverage
         Share of the MRI's head that is covered by tissue of the CT.
     turned_deg, sides_assumed

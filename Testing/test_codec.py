@@ -136,7 +136,15 @@ evidence = built(
     local=maybe
     | built(LocalErrors, spacing_mm=numbers, points_lps_mm=points, shifts_mm=points, fit=maybe | local_fits),
     skull=maybe
-    | built(SkullFit, shift_mm=numbers, depth=numbers, brightness=numbers, at_edge=st.booleans(), voxel_mm=numbers),
+    | built(
+        SkullFit,
+        shift_mm=numbers,
+        depth=numbers,
+        brightness=numbers,
+        at_edge=st.booleans(),
+        voxel_mm=numbers,
+        air=numbers,
+    ),
     acquisition=maybe | pair_acquisitions,
     brain=maybe
     | built(

@@ -359,7 +359,7 @@ def test_two_cts_are_refused(phantom, ct, modality):
         check_pair(_as(ct, modality=modality), _as(other, modality=modality, name="second"))
 
 
-def test_an_mri_with_a_third_of_the_head_at_1024_is_no_ct(ct, mri):
+def test_an_mri_with_a_third_of_the_head_at_1024_is_not_taken_for_a_ct(ct, mri):
     random = np.random.default_rng(0)
     where, shape = random.random(mri.array_kji.shape), mri.array_kji.shape
     values = np.select(

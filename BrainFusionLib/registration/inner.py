@@ -43,7 +43,7 @@ INNER_MM = 0.2
 # longer edges of voxels neither is as exact: there, distances count in voxels (`shortened`).
 AGREEING_MM, APART_MM = (0.15, 0.35), (0.1, 0.26)
 # Beyond this edge the inner fit's error grows faster than the voxels: in CTs of 5 mm with streaks it was .4 to 1 mm
-# where the whole head's was .04 to .14.
+# where the whole head's was .04 to .14. A fit to the whole head that is in doubt by itself is another matter.
 LONG_MM = 2.5
 # An inner fit this far away has failed, however long the voxels.
 MOST_MM = 4.0
@@ -140,9 +140,8 @@ def inner_share(sampling_mm: float, apart_mm: float, told_mm: float, voxel_mm: f
     if apart_mm > MOST_MM:
         return 0.0
     doubt = GAIN * max(0.0, sampling_mm - CLEAN_MM * float(np.sqrt(max(1.0, voxel_mm))))
-    told_mm /= max(1.0, voxel_mm / LONG_MM)
     doubted = doubt**2 / (doubt**2 + INNER_MM**2) * _step(told_mm, *AGREEING_MM)
-    return doubted + (1 - doubted) * _step(told_mm, *APART_MM)
+    return doubted + (1 - doubted) * _step(told_mm / max(1.0, voxel_mm / LONG_MM), *APART_MM)
 
 
 def shortened(ct: Grid, mri: Grid, ct_from_mri_lps: FloatArray) -> FloatArray:

@@ -80,6 +80,7 @@ _NAMED: dict[str, Named] = {
     "skull.brightness": ("MRI signal under the CT skull", "% of the MRI's brightness"),
     "skull.at_edge": ("the dark band may be further away", ""),
     "skull.voxel_mm": ("longest voxel edge in the test of the skull", "mm"),
+    "skull.air": ("MRI signal outside the CT's head", "% of the MRI's brightness"),
     "brain": ("alignment to the brain", ""),
     "brain.is_used": ("the pose is that of the brain", ""),
     "brain.agreement_mm": ("distance between two fits to the brain", "mm"),

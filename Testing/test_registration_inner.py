@@ -76,8 +76,8 @@ def test_fits_may_differ_more_along_the_long_edges_of_voxels() -> None:
 
 
 def test_in_slices_of_5_mm_a_fit_a_quarter_of_a_voxel_away_hardly_counts():
-    assert inner_share(0.03, apart_mm=0.9, told_mm=0.27, voxel_mm=5.0) < 0.25
-    assert inner_share(0.13, apart_mm=0.9, told_mm=0.35, voxel_mm=5.0) > 0.9
+    assert inner_share(0.03, apart_mm=0.9, told_mm=0.27, voxel_mm=5.0) < 0.35
+    assert inner_share(0.13, apart_mm=0.9, told_mm=0.25, voxel_mm=5.0) > 0.9
     assert inner_share(0.03, apart_mm=0.27, told_mm=0.27, voxel_mm=1.25) == pytest.approx(1.0)
 
 

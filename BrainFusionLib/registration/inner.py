@@ -140,8 +140,10 @@ def inner_share(sampling_mm: float, apart_mm: float, told_mm: float, voxel_mm: f
     if apart_mm > MOST_MM:
         return 0.0
     doubt = GAIN * max(0.0, sampling_mm - CLEAN_MM * float(np.sqrt(max(1.0, voxel_mm))))
-    doubted = doubt**2 / (doubt**2 + INNER_MM**2) * _step(told_mm, *AGREEING_MM)
-    return doubted + (1 - doubted) * _step(told_mm / max(1.0, voxel_mm / LONG_MM), *APART_MM)
+    doubtful = doubt**2 / (doubt**2 + INNER_MM**2)
+    doubted = doubtful * _step(told_mm, *AGREEING_MM)
+    shorter = 1 + (1 - doubtful) * max(0.0, voxel_mm / LONG_MM - 1)
+    return doubted + (1 - doubted) * _step(told_mm / shorter, *APART_MM)
 
 
 def shortened(ct: Grid, mri: Grid, ct_from_mri_lps: FloatArray) -> FloatArray:

@@ -197,9 +197,7 @@ def not_shown_in_place(evidence: Evidence) -> float | None:
     if not surgery_shows(evidence):
         return None
     shift = evidence.brain_shift
-    if shift is None or _not_judged_because(evidence):
-        return 0.0
-    if _is_said(evidence):
+    if shift is None or _not_judged_because(evidence) or _is_said(evidence):
         return 0.0
     is_in_place = shift.p95_mm < IN_PLACE_MM and shift.gain_nats < IN_PLACE_GAIN_NATS
     return float(not is_in_place or shift.information_nats < LITTLE_NATS)

@@ -56,7 +56,7 @@ def skull_fit(ct_in_mri: Volume, mri: Volume, head: BoolArray | None = None) -> 
         at_edge |= place in (0, 2 * reach)
         offset.append(place - reach + _between(line, place))
     shift = float(np.linalg.norm(np.array(offset) * voxel_kji))
-    outside = mri.array_kji[~head]
+    outside = mri.array_kji[::3, ::3, ::3][~head[::3, ::3, ::3]]
     air = float((np.median(outside) - low) / (bright - low)) if outside.size else 0.0
     return SkullFit(shift, depth, brightness, at_edge, float(voxel_kji.max()), air)
 

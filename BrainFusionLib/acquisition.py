@@ -147,6 +147,7 @@ class CtAcquisition:
 
 Acquisition: TypeAlias = MriAcquisition | CtAcquisition
 A = TypeVar("A", MriAcquisition, CtAcquisition)
+B = TypeVar("B", bound=Acquisition)
 
 
 @dataclass(frozen=True)
@@ -183,7 +184,7 @@ def pair_acquisition(ct: Acquisition | None, mri: Acquisition | None) -> PairAcq
     )
 
 
-def with_patient(acquisition: A, digests: Collection[str | None]) -> A:
+def with_patient(acquisition: B, digests: Collection[str | None]) -> B:
     """Return an acquisition with the digest of its patient's ID, where all its headers give one and the same."""
     found = replace(acquisition)
     object.__setattr__(found, "patient", next(iter(digests)) if len(set(digests)) == 1 else None)

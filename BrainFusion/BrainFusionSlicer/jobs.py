@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from BrainFusionLib import errors
-from BrainFusionLib.acquisition import Acquisition
+from BrainFusionLib.acquisition import Acquisition, with_patient
 from BrainFusionLib.case import Inputs, Request, Result, from_document, to_document
 from BrainFusionLib.case.decision import Standing
 from BrainFusionLib.errors import BrainFusionError, RegistrationError, Remedy
@@ -172,12 +172,16 @@ WritingOrder = ExportOrder | ReportOrder | ShapesOrder
 
 @dataclass(frozen=True, eq=False)
 class RawHeader:
-    """A `RawVolume` without its voxels; those are in the job's folder, under the volume's role."""
+    """A `RawVolume` without its voxels; those are in the job's folder, under the volume's role.
+
+    ``patient`` tells the patients of one job apart, and is made for the job: the digest of the ID stays in Slicer.
+    """
 
     lps_from_ijk: FloatArray
     modality: Modality | None
     name: str
     acquisition: Acquisition | None = None
+    patient: str | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -338,9 +342,12 @@ def write_job(request: Request | WritingOrder, volumes: dict[str, RawVolume], fo
         for nbytes in files.set_in_pieces(role, volume.array_kji):
             written += nbytes
             yield written / total
+    digests = {role: None if v.acquisition is None else v.acquisition.patient for role, v in volumes.items()}
+    known = sorted({digest for digest in digests.values() if digest is not None})
+    numbered = {digest: f"patient {n}" for n, digest in enumerate(known, 1)}
     headers = {
-        role: RawHeader(volume.lps_from_ijk, volume.modality, volume.name, volume.acquisition)
-        for role, volume in volumes.items()
+        role: RawHeader(v.lps_from_ijk, v.modality, v.name, v.acquisition, numbered.get(digests[role] or ""))
+        for role, v in volumes.items()
     }
     if isinstance(request, Request):
         yield JobMessage(folder, request, headers)
@@ -352,9 +359,13 @@ def read_raw(job: Order) -> dict[str, RawVolume]:
     """Return the volumes of a job by their roles, as they were sent."""
     files = VoxelFiles(job.folder)
     return {
-        role: RawVolume(files[role], h.lps_from_ijk, h.modality, h.name, h.acquisition)
+        role: RawVolume(files[role], h.lps_from_ijk, h.modality, h.name, _acquisition_of(h))
         for role, h in job.volumes.items()
     }
+
+
+def _acquisition_of(header: RawHeader) -> Acquisition | None:
+    return None if header.acquisition is None else with_patient(header.acquisition, {header.patient})
 
 
 def read_inputs(job: JobMessage) -> Inputs:

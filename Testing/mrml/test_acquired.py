@@ -13,8 +13,10 @@ import pydicom
 import slicer
 import slicer.util
 
-from BrainFusionLib.case import Request, Source
+from BrainFusionLib.case import Pose, Request, Source
+from BrainFusionLib.case.values import notes_of
 from BrainFusionLib.geometry import RAS_FROM_LPS, Grid
+from BrainFusionLib.transform import RigidTransform
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "BrainFusion"))  # as Slicer does with a module's folder
 from BrainFusionSlicer import acquired, bridge, jobs
@@ -36,12 +38,13 @@ class FakeDatabase:
         return str(file) if file.exists() else ""
 
 
-def write_header(path, uid):
+def write_header(path, uid, patient=""):
     data = pydicom.Dataset()
     data.file_meta = pydicom.dataset.FileMetaDataset()
     data.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
     data.SOPClassUID, data.SOPInstanceUID = "1.2.840.10008.5.1.4.1.1.4", uid
     data.Modality, data.Manufacturer, data.PatientName = "MR", "SIEMENS", "Doe^Jane"
+    data.PatientID = patient
     data.ImageType, data.MagneticFieldStrength = ["ORIGINAL", "PRIMARY", "M", "ND"], 3
     data.Rows = data.Columns = 8
     data.BitsAllocated = data.BitsStored = 16
@@ -110,3 +113,23 @@ def test_the_worker_hears_what_the_headers_say(node, database, tmp_path):
     read = jobs.read_inputs(jobs.job_from_line(line))
     assert read.mri.acquisition == raw.acquisition is not None
     assert read.ct.acquisition is None
+
+
+@pytest.mark.parametrize(("of_mri", "is_noted"), [("ID-0815", True), ("ID-4711 ", False), ("", False)])
+def test_the_worker_notes_two_patient_ids_and_hears_neither(node, database, tmp_path, of_mri, is_noted):
+    raw = []
+    for uid, patient in ((UIDS[0], "ID-4711"), (UIDS[2], of_mri)):
+        write_header(database / f"{uid}.dcm", uid, patient)
+        node.SetAttribute("DICOM.instanceUIDs", uid)
+        raw.append(acquired.with_acquisition(bridge.raw_from_node(node), node))
+    voxels = tmp_path / "voxels"
+    voxels.mkdir()
+    request = Request(Source("CT"), Source("T1"))
+    *_, job = jobs.write_job(request, jobs.RawInputs(*raw).by_role(), voxels)
+    line = jobs.job_to_line(job)
+    assert not [one for one in ("4711", "0815", raw[0].acquisition.patient) if one.encode() in line]
+    inputs = jobs.read_inputs(jobs.job_from_line(line))
+    same = RigidTransform.identity()
+    pose = Pose(same, same, "given", "")
+    noted = notes_of(request, inputs, pose)
+    assert any("different patient IDs" in note for note in noted) is is_noted

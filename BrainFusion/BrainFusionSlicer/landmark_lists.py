@@ -23,6 +23,8 @@ from BrainFusionSlicer import registered_ct
 from BrainFusionSlicer.companions import LIST_ROLES, VOLUME_ROLES
 
 LIST_CLASS = "vtkMRMLMarkupsFiducialNode"
+# Points that are closer than this are the same point, after matrices have been multiplied.
+MOST_APART_MM = 0.01
 
 
 def choose(parameterNode: slicer.vtkMRMLScriptedModuleNode, index: int, points, volume) -> None:
@@ -115,6 +117,37 @@ def residuals(lists, ct, mri) -> LandmarkErrors:
         for volume, points in ((ct, landmarks.ct_lps_mm), (mri, landmarks.mri_lps_mm))
     ]
     return Landmarks(landmarks.names, *shown).residuals(RigidTransform.identity())
+
+
+def changes_since(counted: LandmarkErrors | None, parameterNode, ct, mri) -> str | None:
+    """Say that a result does not count the landmarks of its pair as they are now, or return None.
+
+    :param counted: the residuals that the result has, if any
+    :param parameterNode: where the chosen lists are kept
+    """
+    lists = [None, None] if parameterNode is None else chosen(parameterNode, ct, mri)
+    now = None if why_not(lists, ct, mri) is not None else residuals(lists, ct, mri)
+    if counted is None:
+        if now is None:
+            return None
+        return _("{count} landmarks that were set after the fusion are not counted: fuse again to count them").format(
+            count=len(now.points)
+        )
+    if now is not None and _is_same(counted, now):
+        return None
+    return _("the landmarks are those of the fusion; they were changed since: fuse again to count them as they are now")
+
+
+def _is_same(one: LandmarkErrors, other: LandmarkErrors) -> bool:
+    """Return whether both have the same points, also where CT and MRI were moved together between them."""
+    if [point.name for point in one.points] != [point.name for point in other.points]:
+        return False
+    apart = []
+    for errors in (one, other):
+        on_mri = [point.mri_lps_mm for point in errors.points]
+        both = np.array([*on_mri, *(point.mri_lps_mm + point.shift_mm for point in errors.points)])
+        apart.append(np.linalg.norm(both[:, None] - both[None], axis=2))
+    return bool(np.allclose(*apart, rtol=0, atol=MOST_APART_MM))
 
 
 def left_out(lists) -> int:

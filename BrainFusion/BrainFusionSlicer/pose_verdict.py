@@ -39,7 +39,7 @@ def store(ct: slicer.vtkMRMLScalarVolumeNode, mri: slicer.vtkMRMLScalarVolumeNod
     is_theirs = transform is not None and (
         not has_moved or registered_ct.result_transform_of(ownership.moved_of(transform)) == transform
     )
-    carrier = transform if is_theirs else _parameter_node(ct.GetScene())
+    carrier = transform if is_theirs else parameter_node(ct.GetScene())
     if carrier is not None:
         currency.store(carrier, verdict)
 
@@ -75,7 +75,7 @@ def _kept(
     stored = currency.stored_on(transform)
     if stored is not None:
         yield transform, stored
-    node = _parameter_node(ct.GetScene())
+    node = parameter_node(ct.GetScene())
     stored = currency.stored_on(node)
     if stored is None or ct.GetImageData() is None or mri.GetImageData() is None:
         return
@@ -85,5 +85,6 @@ def _kept(
         yield node, stored
 
 
-def _parameter_node(scene: slicer.vtkMRMLScene) -> slicer.vtkMRMLNode | None:
+def parameter_node(scene: slicer.vtkMRMLScene) -> slicer.vtkMRMLNode | None:
+    """Return the module's parameter node of a scene, if it has one."""
     return scene.GetSingletonNode(MODULE, "vtkMRMLScriptedModuleNode")

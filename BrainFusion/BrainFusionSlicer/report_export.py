@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 from slicer.i18n import tr as _
 
 from BrainFusionLib.errors import SettingsError
-from BrainFusionSlicer import bridge, currency, decisions, dicom_export, ownership
+from BrainFusionSlicer import bridge, currency, decisions, dicom_export, landmark_lists, ownership, pose_verdict
 from BrainFusionSlicer.exporting import ExportInputs
 from BrainFusionSlicer.jobs import ReportOrder
 
@@ -29,6 +30,14 @@ def what_is_missing(fused, ct, mri) -> str | None:
     return None
 
 
+def uncounted_landmarks(fused, ct, mri) -> str | None:
+    """Say that a report does not count the landmarks as they are now, which takes a fusion, or return None."""
+    result = decisions.result_of(fused)
+    if result is None:
+        return None
+    return landmark_lists.changes_since(result.landmarks, pose_verdict.parameter_node(ct.GetScene()), ct, mri)
+
+
 def order_for(results: Any, path: str | Path) -> tuple[ReportOrder, ExportInputs]:
     """Return what has to be done to save a report, from the nodes: on the main thread, and quick.
 
@@ -45,6 +54,9 @@ def order_for(results: Any, path: str | Path) -> tuple[ReportOrder, ExportInputs
     result = decisions.result_of(fused)
     if reason is not None or result is None:
         raise SettingsError(f"{reason}.")
+    uncounted = uncounted_landmarks(fused, ct, mri)
+    if uncounted is not None:
+        result = replace(result, notes=(*result.notes, uncounted))
     # In the world: there the CT is where the registration put it.
     raw, ct_from_mri = dicom_export.registeredCt(fused, ct, np.eye(4))
     order = ReportOrder(Path(path), result, decisions.standings_of(fused, ct, mri), ct_from_mri)

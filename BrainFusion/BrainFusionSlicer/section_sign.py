@@ -12,7 +12,7 @@ from BrainFusionLib.errors import BrainFusionError, Cancelled
 from BrainFusionSlicer import currency, decisions, ownership, registered_ct, remedies, report_export
 from BrainFusionSlicer.panel_state import COLOURS
 from BrainFusionSlicer.section import Section
-from BrainFusionSlicer.verdict_text import SYMBOLS
+from BrainFusionSlicer.verdict_text import SYMBOLS, sentence
 from BrainFusionSlicer.watching import Watched, changes_of
 
 # Earlier decisions are counted beyond so many.
@@ -168,26 +168,33 @@ class SignSection(Section):
                 panel.say(_("Not saved: {path} is there already. Choose it by its whole name.").format(path=path))
                 return
         fused, ct, mri = self.nodes()
-        isChecked = fused is not None and decisions.later_card(fused, ct, mri) is not None
+        remarks = self.remarks_on_report(fused, ct, mri)
         panel.beginProgress()
         try:
             panel.logic.startReport(
                 fused,
                 path,
                 progressCallback=panel.showProgress,
-                finishedCallback=lambda files, error: self.onReportSaved(files, error, isChecked),
+                finishedCallback=lambda files, error: self.onReportSaved(files, error, remarks),
             )
         except Exception as error:
-            self.onReportSaved(None, error, isChecked)
+            self.onReportSaved(None, error, remarks)
         panel.updatePanel()
 
-    def onReportSaved(self, files, error, isChecked: bool) -> None:
+    def remarks_on_report(self, fused, ct, mri) -> list[str]:
+        """Say what a report of the fused volume does not have, though it was done since."""
+        if fused is None:
+            return []
+        remarks = []
+        if decisions.later_card(fused, ct, mri) is not None:
+            remarks.append(_("It has the verdict of the fusion, not of the later check."))
+        uncounted = report_export.uncounted_landmarks(fused, ct, mri)
+        return remarks if uncounted is None else [*remarks, sentence(uncounted)]
+
+    def onReportSaved(self, files, error, remarks: list[str]) -> None:
         self.panel.ui.progressBar.setVisible(False)
         if error is None:
-            words = _("The report was saved: {path}").format(path=files[0])
-            if isChecked:
-                words += " " + _("It has verdict and landmarks of the fusion, not of the later check.")
-            self.panel.say(words)
+            self.panel.say(" ".join([_("The report was saved: {path}").format(path=files[0]), *remarks]))
         elif isinstance(error, Cancelled):
             self.panel.say(_("Cancelled; nothing was written."))
         else:

@@ -1,11 +1,14 @@
 """The section "Landmarks": real selectors and buttons on real markups nodes; Slicer's place mode is played."""
 
+import sys
+
 import numpy as np
 import pytest
 import slicer
 import slicer.util
 import vtk
 from place_mode import PlaceMode, add_unplaced
+from window import wait
 
 from BrainFusionLib.errors import GeometryError, SettingsError
 
@@ -93,6 +96,41 @@ def test_points_that_the_verdict_does_not_count_are_said_to_need_a_check(chosen,
     assert words not in ui.landmarksLabel.text
     lists[1].SetNthControlPointPosition(0, 10, 20, 60)
     assert ui.landmarksLabel.text.endswith(words)
+
+
+def test_a_report_says_where_it_does_not_count_the_landmarks_as_they_are_now(
+    chosen, nodes, lists, runner, module, monkeypatch, tmp_path
+):
+    ui, page = chosen.ui, tmp_path / "report.html"
+    monkeypatch.setattr(sys.modules["qt"].QFileDialog, "getSaveFileName", lambda *words: str(page))
+
+    def saved():
+        ui.saveReportButton.click()
+        wait(chosen, lambda: not chosen.logic.running)
+        assert ui.statusLabel.text.startswith("The report was saved: "), ui.statusLabel.text
+        return page.read_text(encoding="utf-8")
+
+    runner.export = sys.modules["BrainFusionSlicer.runner"].InProcessRunner().export
+    ui.fuseButton.click()
+    choose(chosen, lists)
+    ui.attachOwnButton.click()
+    ui.checkButton.click()
+    words = "4 landmarks that were set after the fusion are not counted"
+    assert words in saved()
+    assert words in ui.statusLabel.text
+    ui.fuseButton.click()
+    counted = saved()
+    assert "4 landmarks: median residual" in counted
+    assert "not counted" not in counted
+    above = turned_transform("ACPC", 11, 20)  # all move together: the same landmarks
+    for node in (nodes[1], lists[1], nodes[0].GetParentTransformNode(), ui.fusedSelector.currentNode()):
+        node.SetAndObserveTransformNodeID(above.GetID())
+    words = "the landmarks are those of the fusion; they were changed since"
+    assert words not in saved()
+    for points in lists:  # each residual stays
+        points.RemoveNthControlPoint(0)
+    assert words in saved()
+    assert "they were changed since" in ui.statusLabel.text
 
 
 def test_landmarks_reach_the_library_in_the_frames_of_the_volumes(measured, nodes, lists, runner, phantom):

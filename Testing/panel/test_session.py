@@ -77,7 +77,7 @@ def test_a_planners_session_from_dicom_to_the_archive(
     monkeypatch.setattr(files, "getSaveFileName", lambda *words: str(report), raising=False)
     press("saveReportButton")
     assert "Approved by A. Surgeon" in report.read_text(encoding="utf-8"), ui.statusLabel.text
-    assert ui.statusLabel.text.endswith("It has verdict and landmarks of the fusion, not of the later check.")
+    assert ui.statusLabel.text.endswith("It has the verdict of the fusion, not of the later check.")
 
     archive = tmp_path / "archive"
     archive.mkdir()

@@ -152,6 +152,21 @@ def test_after_surgery_a_brain_is_amber_unless_shown_in_its_place(changes, is_sa
     assert "after_surgery" not in {finding.code for finding in judge(Evidence(brain_shift=brain)).findings}
 
 
+@pytest.mark.parametrize(
+    ("inside", "nats", "is_said"),
+    [
+        (Inside(0, 7, 0), 0.4, False),
+        (Inside(0, 7, 0), 0.2, True),
+        (Inside(6, 7, 0), 0.4, True),
+        (Inside(0, 11, 0), 0.4, True),
+    ],
+)
+def test_below_a_small_hole_the_brain_must_be_shown_in_its_place_only_where_little_is_in_common(inside, nats, is_said):
+    brain = replace(CERTAIN, p95_mm=1.3, gain_nats=0.007, information_nats=nats)
+    codes = {finding.code for finding in judge(Evidence(brain_shift=brain, inside=inside)).findings}
+    assert ("after_surgery" in codes) == is_said
+
+
 def test_a_displacement_that_is_said_is_not_said_again_after_surgery():
     inside = Inside(10, 0, 0)
     for changes in ({}, {"p95_mm": 4.0}, {"p95_mm": 4.0, "gain_nats": 0.002}):

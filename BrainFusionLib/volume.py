@@ -12,7 +12,7 @@ import numpy.typing as npt
 from BrainFusionLib.acquisition import Acquisition
 from BrainFusionLib.arguments import check_fields
 from BrainFusionLib.errors import GeometryError, SettingsError
-from BrainFusionLib.geometry import Grid, anatomical_axes
+from BrainFusionLib.geometry import Grid, anatomical_axes, apply_affine
 from BrainFusionLib.values import ByValue
 
 Modality = Literal["CT", "MR"]
@@ -124,6 +124,39 @@ def axial_stack(array_kji: npt.NDArray[S], grid: Grid) -> tuple[npt.NDArray[S], 
     """
     if array_kji.shape != grid.shape_kji:
         raise GeometryError(f"the array has shape {array_kji.shape} (k, j, i), but its grid needs {grid.shape_kji}")
+    order, reversed_axes = _axial_axes(grid)
+
+    def undo(stack: VoxelArray) -> VoxelArray:
+        array: VoxelArray = np.flip(stack, reversed_axes).transpose(np.argsort(order))
+        return array
+
+    stack: npt.NDArray[S] = np.flip(array_kji.transpose(order), reversed_axes)
+    return stack, undo
+
+
+def in_axial_order(volume: Volume) -> Volume:
+    """Return a volume with its voxels stored as an axial stack (`axial_stack`); itself, if they are.
+
+    What counts in steps along the axes, or draws in the order of storage, then finds the same in all 48 storage orders.
+    """
+    order, reversed_axes = _axial_axes(volume.grid)
+    if order == (0, 1, 2) and not reversed_axes:
+        return volume
+    grid = volume.grid
+    ijk = [2 - axis for axis in reversed(order)]
+    signs = np.array([-1.0 if 2 - n in reversed_axes else 1.0 for n in range(3)])
+    i, j, k = (grid.size_ijk[axis] for axis in ijk)
+    x, y, z = (grid.spacing_ijk_mm[axis] for axis in ijk)
+    last = np.zeros(3)
+    for n, axis in enumerate(ijk):
+        last[axis] = 0 if signs[n] > 0 else grid.size_ijk[axis] - 1
+    origin = tuple(apply_affine(grid.lps_from_ijk, last).tolist())
+    stored = Grid((i, j, k), (x, y, z), origin, grid.direction[:, ijk] * signs)
+    return replace(volume, array_kji=axial_stack(volume.array_kji, grid)[0], grid=stored)
+
+
+def _axial_axes(grid: Grid) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Return which axis of an array (k, j, i) each axis of the axial stack is, and which of the stack are reversed."""
     letters_kji = anatomical_axes(grid.direction)[::-1]
     order: list[int] = []
     reversed_axes: list[int] = []
@@ -132,10 +165,4 @@ def axial_stack(array_kji: npt.NDArray[S], grid: Grid) -> tuple[npt.NDArray[S], 
         order.append(source)
         if letters_kji[source] == against:
             reversed_axes.append(axis)
-
-    def undo(stack: VoxelArray) -> VoxelArray:
-        array: VoxelArray = np.flip(stack, tuple(reversed_axes)).transpose(np.argsort(order))
-        return array
-
-    stack: npt.NDArray[S] = np.flip(array_kji.transpose(order), tuple(reversed_axes))
-    return stack, undo
+    return tuple(order), tuple(reversed_axes)

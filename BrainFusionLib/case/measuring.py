@@ -13,9 +13,10 @@ from BrainFusionLib.error_map import ErrorMap
 from BrainFusionLib.evidence import BrainShift, Distortion, Evidence, Inside, LocalErrors, Scale, SkullFit
 from BrainFusionLib.intensity import BONE_HU
 from BrainFusionLib.intensity.bone import bone_mask
-from BrainFusionLib.intensity.inside import FindInside
+from BrainFusionLib.intensity.head import ct_head_mask
+from BrainFusionLib.intensity.inside import FindInside, inside_skull
 from BrainFusionLib.verdict.judge import Verdict
-from BrainFusionLib.volume import BoolArray, Volume
+from BrainFusionLib.volume import BoolArray, Volume, in_axial_order
 
 if TYPE_CHECKING:
     from BrainFusionLib.verdict.skull_field import SkullField
@@ -47,6 +48,8 @@ def local_evidence(ct_in_mri: Volume, head: BoolArray, inputs: Inputs, inside: F
         Finds the inside of the CT's skull.
     pose
         The pose.
+
+    Blocks are counted, and lines drawn, from the first voxel on: so all is measured in one order of storage.
     """
     from BrainFusionLib.resample import resample_onto
     from BrainFusionLib.verdict.brain_shift import brain_shift
@@ -56,11 +59,15 @@ def local_evidence(ct_in_mri: Volume, head: BoolArray, inputs: Inputs, inside: F
     from BrainFusionLib.verdict.skull import skull_fit
     from BrainFusionLib.verdict.skull_field import skull_field
 
-    ct, mri = inputs.ct, inputs.mri
-    skull, local = inside(), local_errors(ct_in_mri, mri)
+    ct, mri, on_mri = (in_axial_order(volume) for volume in (inputs.ct, inputs.mri, ct_in_mri))
+    # The registration, whose poses are as they were, has found the inside of the skull in the CT as it is stored.
+    skull = inside() if ct is inputs.ct else inside_skull(ct)
+    if on_mri is not ct_in_mri:
+        head = ct_head_mask(on_mri)
+    local = local_errors(on_mri, mri)
     if pose.skull is not None and skull is not None:
         local = errors_inside(local, skull, pose.transform)
-    by_skull = ct_in_mri
+    by_skull = on_mri
     if pose.skull is not None:
         by_skull = resample_onto(by_skull, mri.grid, pose.rigid.inverse() @ pose.skull)
     at = pose.skull or pose.transform
@@ -68,7 +75,7 @@ def local_evidence(ct_in_mri: Volume, head: BoolArray, inputs: Inputs, inside: F
     scale, distortion = (None, None) if field is None else both_of(field, ct, mri, at)
     return Measured(
         local,
-        skull_fit(ct_in_mri, mri, head),
+        skull_fit(on_mri, mri, head),
         inside_evidence(skull, pose.transform),
         brain_shift(by_skull, mri, skull, at),
         scale,

@@ -37,7 +37,7 @@ from BrainFusionLib.verdict.given import REFUSED, compared
 from BrainFusionLib.verdict.headers import turned_deg
 from BrainFusionLib.verdict.judge import judge, refusal
 from BrainFusionLib.version import __version__
-from BrainFusionLib.volume import AIR_HU, BoolArray, Volume, VoxelArray
+from BrainFusionLib.volume import AIR_HU, BoolArray, Volume, VoxelArray, axial_stack
 
 if TYPE_CHECKING:
     from BrainFusionLib.fusion.method import Fuser
@@ -236,7 +236,8 @@ def _resampled(inputs: Inputs, pose: Pose, registration: Registration | None, de
         hu = np.rint(hu, out=None if hu is ct.array_kji else hu)
         ct_in_mri = Volume(hu, mri.grid, "CT", VolumeNames(ct.name, mri.name, "mri").ct_on_grid)
         low, high = kept.of(mri, "scale", lambda: intensity.mri_scale(mri.array_kji))
-        coverage = _coverage(ct_in_mri.array_kji, mri.array_kji, low, high)
+        hu, signal = (axial_stack(array, mri.grid)[0] for array in (ct_in_mri.array_kji, mri.array_kji))
+        coverage = _coverage(hu, signal, low, high)
         evidence = None if registration is None else registration.evidence
         _refuse(Evidence(pose=evidence, coverage=coverage), inputs, pose.transform)
         # The table and the head holder are as dense as bone.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import multiprocessing
 import multiprocessing.connection
+import os
 import time
 import uuid
 from collections import deque
@@ -14,6 +15,7 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
+from BrainFusionLib.arguments import checked
 from BrainFusionLib.case.replacing import complete_replacement
 from BrainFusionLib.case.request import Inputs
 from BrainFusionLib.cohort.bids import refuse_other_dataset, start_derivative
@@ -55,9 +57,10 @@ Report = Callable[[Row, int, int], None]
 Note = Callable[[Row], None]
 
 
+@checked
 def run_cohort(
     entries: Sequence[Entry],
-    folder: str | Path,
+    folder: str | os.PathLike[str],
     settings: Settings | None = None,
     *,
     workers: int = 1,

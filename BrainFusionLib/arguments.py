@@ -36,6 +36,7 @@ PointsLike: TypeAlias = Annotated[npt.ArrayLike, InThrees()]
 # How to come by what was wanted, by the name of its class.
 HOW = {
     "AffineTransform": "read_transform(path) reads one, result.transform is one",
+    "Entry": "entries, problems = read_manifest(path) makes them",
     "FusionSettings": "FusionSettings(rule=…, weights=…) makes one",
     "Grid": "volume.grid is one, Grid(size_ijk, spacing_ijk_mm, origin_lps_mm, direction) makes one",
     "Inputs": "Inputs(ct, mri) holds two volumes",
@@ -94,10 +95,20 @@ def _call(name: str, signature: inspect.Signature) -> str:
 
 
 def _require(name: str, value: object, hint: Any, error: type[BrainFusionError], call: str) -> None:
+    # Of numpy or astropy; np.asarray leaves the mask out without a word.
+    if isinstance(value, np.ndarray) and np.any(getattr(value, "mask", False)):
+        raise error(
+            f"{name} is a masked array, and its mask would be lost. Give {name}.filled(number), with the number that "
+            "the masked elements shall have."
+        )
+    wanted = _kinds(hint)
+    if isinstance(value, str) and not value and any(_words(kind) == "a path" for kind in wanted):
+        # It would stand for the folder that the program runs in.
+        raise error(f"{name} must be a path, but it is empty. Was a variable not set? The current folder is '.'.")
     if _fits(value, hint):
         return
-    wanted = _kinds(hint)
-    how = next((f": {words}" for kind in wanted if (words := HOW.get(_name(kind)))), "")
+    named = [one for kind in wanted for one in (kind, *typing.get_args(kind))]  # also what a sequence is of
+    how = next((f": {words}" for one in named if (words := HOW.get(_name(one)))), "")
     raise error(f"{name} must be {_wanted(wanted)}; got {given(value)}{how}. The call is {call}.")
 
 

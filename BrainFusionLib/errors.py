@@ -8,9 +8,12 @@ own terms. Each class also derives from a matching built-in exception, for calle
 from __future__ import annotations
 
 from enum import Enum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from BrainFusionLib.printable import shown, shown_lines
+
+if TYPE_CHECKING:  # a higher floor, which raises these errors
+    from BrainFusionLib.transform import Transform
 
 
 class Remedy(Enum):
@@ -114,13 +117,13 @@ class RegistrationError(BrainFusionError, RuntimeError):
     Attributes
     ----------
     best_transform
-        The best pose found, for inspection: a `transform.Transform`, or ``None``.
+        The best pose found, for inspection: maps MRI points to CT points, LPS mm; ``None`` if there is none.
     """
 
     def __init__(
         self,
         problem: str = "",
-        best_transform: Any = None,
+        best_transform: Transform | None = None,
         *,
         remedy: Remedy | None = None,
         details: str = "",

@@ -5,15 +5,18 @@ from __future__ import annotations
 import inspect
 import os
 from dataclasses import fields, is_dataclass
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 import BrainFusionLib
 from BrainFusionLib import AffineTransform, Grid, RigidTransform, Settings, Volume, arguments
+from BrainFusionLib.cohort import read_bids, read_folders, read_manifest, run_cohort
 from BrainFusionLib.error_map import ErrorMap
 from BrainFusionLib.errors import BrainFusionError, GeometryError, ImageFileError, SettingsError
 from BrainFusionLib.landmarks import Landmarks
+from BrainFusionLib.metrics.fusion import measure
 from BrainFusionLib.settings import FusionSettings, OutputSettings, RegistrationSettings, SearchPass
 
 GRID = Grid((4, 4, 4))
@@ -32,7 +35,7 @@ GOOD = {
     "names": ("a", "b", "c"), "other": GRID, "path": "x.nrrd", "points_lps_mm": POINTS, "rotation": np.eye(3),
     "request": BrainFusionLib.Request(SOURCE, SOURCE), "rotations": 9, "size_ijk": (4, 4, 4),
     "spacing_ijk_mm": (1, 1, 1), "target_lps_mm": (0, 0, 1), "to_from_from_lps": np.eye(4), "transform": RIGID,
-    "translation_mm": (0, 0, 0), "volume": VOLUME,
+    "translation_mm": (0, 0, 0), "volume": VOLUME, "root": "cohort", "entries": (), "folder": "results",
 }  # fmt: skip
 OF_REQUEST = {"ct": SOURCE, "mri": SOURCE}
 # Choices of words and other things that the functions check themselves.
@@ -40,7 +43,17 @@ OWN_CHECKS = {
     "acquisition", "align", "between", "device", "form", "grid of OutputSettings", "modality", "model", "moved",
     "reference", "search", "series", "sha256",
 }  # fmt: skip
-FUNCTIONS = [getattr(BrainFusionLib, name) for name in BrainFusionLib.__all__ if name[0].islower()]
+FUNCTIONS = [
+    *(getattr(BrainFusionLib, name) for name in BrainFusionLib.__all__ if name[0].islower()),
+    read_manifest, read_folders, read_bids, run_cohort, measure,
+]  # fmt: skip
+# Those that take a path.
+WITH_PATHS = [
+    (function, name)
+    for function in FUNCTIONS
+    for name in ("path", "root", "folder")
+    if name in inspect.signature(function).parameters
+]
 CLASSES = [
     AffineTransform, Grid, RigidTransform, Settings, Volume, BrainFusionLib.Inputs, BrainFusionLib.Request, Landmarks,
     RegistrationSettings, FusionSettings, OutputSettings, SearchPass,
@@ -64,6 +77,7 @@ def call(function, **changes):
     """Call with good arguments but for the changes."""
     needed = {n for n, p in inspect.signature(function).parameters.items() if p.default is p.empty}
     good = {**GOOD, **(OF_REQUEST if function is BrainFusionLib.Request else {})}
+    good |= {name: np.zeros((16, 16)) for name in ("fused", "ct", "mri") if function is measure}
     return function(**{**{name: good[name] for name in needed}, **changes})
 
 
@@ -137,6 +151,49 @@ def test_an_array_before_an_at_sign_is_refused_by_its_class():
         np.eye(4) @ RIGID
 
 
+@pytest.mark.parametrize(("function", "name"), WITH_PATHS)
+def test_an_empty_path_is_refused_and_is_not_the_current_folder(function, name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SettingsError, match=f"^{name} must be a path, but it is empty"):
+        call(function, **{name: ""})
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_current_folder_in_the_place_of_a_file_is_named_as_that(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for read in (BrainFusionLib.read_volume, BrainFusionLib.read_transform, read_manifest):
+        with pytest.raises(ImageFileError, match=r"^the current folder: "):
+            read(Path())
+    with pytest.raises(ImageFileError, match=r"^the current folder: .* under a name without an ending"):
+        BrainFusionLib.write_volume(VOLUME, Path())
+
+
+def test_the_path_of_a_table_in_the_place_of_its_cases_is_refused_with_the_way_to_read_it():
+    with pytest.raises(
+        SettingsError, match=r"entries must be a sequence, each of it an Entry; .*read_manifest\(path\)"
+    ):
+        run_cohort("cohort.csv", "results")
+
+
+@pytest.mark.parametrize(
+    ("function", "name", "shape"),
+    [(Volume, "array_kji", (4, 4, 4)), (RIGID.apply, "fixed_points_lps_mm", (5, 3)), (measure, "ct", (16, 16))],
+)
+def test_a_masked_array_is_refused_unless_nothing_is_masked(function, name, shape):
+    array = np.ma.array(np.zeros(shape))
+    call(function, **{name: array})
+    array[0] = np.ma.masked
+    with pytest.raises(BrainFusionError, match=rf"{name} is a masked array.*{name}\.filled\(number\)"):
+        call(function, **{name: array})
+
+
+@pytest.mark.parametrize("kind", [object, complex, "f4,f4", "S5", "M8[s]"])
+def test_an_array_of_anything_but_numbers_is_refused(kind):
+    for function, name, shape in ((Volume, "array_kji", (4, 4, 4)), (measure, "ct", (16, 16))):
+        with pytest.raises(BrainFusionError, match=f"{name} must be an array of numbers; got a ndarray"):
+            call(function, **{name: np.zeros(shape, kind)})
+
+
 def test_an_array_in_the_order_of_nibabel_is_refused_with_the_way_to_turn_it():
     with pytest.raises(GeometryError, match=r"needs \(6, 5, 4\)\. If its order is i, j, k.*array\.T"):
         Volume(np.zeros((4, 5, 6)), Grid((4, 5, 6)))
@@ -154,7 +211,7 @@ def test_points_have_three_coordinates(points):
 
 
 def test_every_hint_is_about_a_class_that_callers_know():
-    known = {*BrainFusionLib.__all__, *(kind.__name__ for kind in CLASSES)}
+    known = {*BrainFusionLib.__all__, "Entry", *(kind.__name__ for kind in CLASSES)}
     assert set(arguments.HOW) <= known
 
 

@@ -98,6 +98,25 @@ def test_broken_rows_are_reported_and_others_are_done(cohort, tmp_path, capsys):
     assert table_of(tmp_path)[-1]["seconds"] == "", "a broken row takes none"
 
 
+def test_workers_of_a_script_without_a_guard_are_told_to_need_one(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(
+        "from pathlib import Path\n"
+        "from BrainFusionLib.cohort import Entry, run_cohort\n"
+        "run_cohort([Entry(1, 'a', Path('ct.nii.gz'), Path('mri.nii.gz'))], 'results', workers=2)\n",
+        encoding="utf-8",
+    )
+    for name in ("ct.nii.gz", "mri.nii.gz"):
+        (tmp_path / name).write_bytes(b"to be read by a worker")
+    path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+    environment = {**os.environ, "PYTHONPATH": path}
+    ended = subprocess.run([sys.executable, script], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert ended.returncode == 1
+    said = ended.stderr
+    assert 'if __name__ == "__main__":\n    run_cohort(…, workers=2)' in said
+    assert said.count("Traceback") == 1, "the workers' own tracebacks say that another run is using the folder"
+
+
 def test_overview_gives_reasons_to_check_a_case():
     rows = [
         Row("a", "done", "green", reasons="nothing", seconds=1.0),

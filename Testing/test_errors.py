@@ -1,4 +1,5 @@
 import pickle
+from typing import get_type_hints
 
 import pytest
 
@@ -6,7 +7,7 @@ from BrainFusionLib import errors
 from BrainFusionLib.cli.remedies import PHRASES
 from BrainFusionLib.errors import BrainFusionError, Cancelled, RegistrationError, Remedy
 from BrainFusionLib.progress import stop_if
-from BrainFusionLib.transform import RigidTransform
+from BrainFusionLib.transform import RigidTransform, Transform
 
 # What a caller who knows nothing of this library would catch (DESIGN section 7).
 BUILT_IN = {
@@ -46,6 +47,11 @@ def test_a_failed_registration_carries_the_best_pose_found():
     pose = RigidTransform.identity()
     assert RegistrationError("no pose", pose).best_transform is pose
     assert RegistrationError("no pose").best_transform is None
+
+
+def test_the_pose_of_a_failed_registration_has_the_type_of_a_transform():
+    hints = get_type_hints(RegistrationError.__init__, localns={"Transform": Transform})
+    assert hints["best_transform"] == Transform | None
 
 
 def test_a_remedy_is_phrased_by_each_door():

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from BrainFusionLib.arguments import checked
 from BrainFusionLib.case.codec import to_plain
 from BrainFusionLib.case.result import WARNING, Result
 from BrainFusionLib.cohort.folders import only_one
@@ -55,8 +56,9 @@ class _Session:
     folder: Path
 
 
+@checked
 def read_bids(
-    root: str | Path,
+    root: str | os.PathLike[str],
     participants: Sequence[str] = (),
     ct_pattern: str | None = None,
     mri_pattern: str | None = None,

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
+from BrainFusionLib.arguments import checked
 from BrainFusionLib.cohort.manifest import BAD_NAME, Entry, Problem, case_or, name_is_good
 from BrainFusionLib.errors import ImageFileError, Remedy, SettingsError
 from BrainFusionLib.io.formats import header_of
@@ -12,8 +14,9 @@ from BrainFusionLib.printable import shown
 PATTERNS = {"ct": "ct*", "mri": "mr*"}
 
 
+@checked
 def read_folders(
-    root: str | Path, ct_pattern: str | None = None, mri_pattern: str | None = None
+    root: str | os.PathLike[str], ct_pattern: str | None = None, mri_pattern: str | None = None
 ) -> tuple[list[Entry], list[Problem]]:
     """Treat every folder in `root` as a case; return the valid cases, and each problem.
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast, get_args
 
+from BrainFusionLib.arguments import checked
 from BrainFusionLib.case.request import offset_in, stated_in
 from BrainFusionLib.errors import ImageFileError, SettingsError
 from BrainFusionLib.io.other_transforms import Frame, Maps
@@ -135,7 +136,8 @@ class Problem:
         return self.reason.replace("{}", "")
 
 
-def read_manifest(path: str | Path) -> tuple[list[Entry], list[Problem]]:
+@checked
+def read_manifest(path: str | os.PathLike[str]) -> tuple[list[Entry], list[Problem]]:
     """Read a manifest; return its valid entries, and each problem in the other rows.
 
     Parameters

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import multiprocessing
 import multiprocessing.connection
+import os
 import time
 import uuid
 from collections import deque
@@ -14,6 +15,7 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
+from BrainFusionLib.arguments import checked
 from BrainFusionLib.case.replacing import complete_replacement
 from BrainFusionLib.case.request import Inputs
 from BrainFusionLib.cohort.bids import refuse_other_dataset, start_derivative
@@ -55,9 +57,10 @@ Report = Callable[[Row, int, int], None]
 Note = Callable[[Row], None]
 
 
+@checked
 def run_cohort(
     entries: Sequence[Entry],
-    folder: str | Path,
+    folder: str | os.PathLike[str],
     settings: Settings | None = None,
     *,
     workers: int = 1,
@@ -91,12 +94,16 @@ def run_cohort(
     MissingDependencyError
         A scheduler was given, but Dask is not installed.
     SettingsError
-        `workers` is below 1, the scheduler cannot be reached, or another run is using this folder.
+        `workers` is below 1, the scheduler cannot be reached, another run is using this folder, or workers cannot start
+        because the script that calls this has no ``if __name__ == "__main__":``.
     ImageFileError
         The folder cannot be written to, or holds a table, page or log of others under our names.
     """
     if workers < 1:
         raise SettingsError(f"at least 1 worker is needed; got {workers}")
+    if getattr(multiprocessing.current_process(), "_inheriting", False):
+        # A worker that imports the script of its parent, which has no guard: the parent says so.
+        raise SystemExit(1)
     settings, folder = settings or Settings(), Path(folder).resolve()
     roots = {entry.bids_root for entry in entries if entry.bids_root is not None}
     for root in roots:
@@ -225,9 +232,20 @@ def _at_once(entries: Sequence[Entry], folder: Path, settings: Settings, workers
                     del left[row.case]
                     note(row)
             except BrokenProcessPool:
+                if attempt == 0 and not pool.has_started():
+                    raise _never_started(workers) from None
                 continue
     for case in left:
         note(Row(case, "failed", error="its process was terminated, most likely because of too little memory"))
+
+
+def _never_started(workers: int) -> SettingsError:
+    return SettingsError(
+        f"none of {workers} worker processes could start. Each imports the script that calls run_cohort, and would "
+        "call it again. Write the call as:",
+        details=f'if __name__ == "__main__":\n    run_cohort(…, workers={workers})\n'
+        "If it stands so, what the processes printed says why. Too little memory ends them silently.",
+    )
 
 
 def _tidy(entries: Sequence[Entry], folder: Path) -> None:
@@ -238,15 +256,23 @@ def _tidy(entries: Sequence[Entry], folder: Path) -> None:
             complete_replacement(case)
 
 
+class WorkerPool(ProcessPoolExecutor):
+    """Processes; `has_started` says whether one got through its imports, of which the last is the caller's script."""
+
+    has_started: Callable[[], bool]
+
+
 @contextmanager
-def worker_pool(workers: int, tidy: Callable[[], None] = lambda: None) -> Iterator[ProcessPoolExecutor]:
+def worker_pool(workers: int, tidy: Callable[[], None] = lambda: None) -> Iterator[WorkerPool]:
     """Give processes that end when this one does, however it ends: they wait for the end of a pipe.
 
     When the block is interrupted, its cases are not waited for; `tidy` is called after the last worker has ended.
     """
     context = multiprocessing.get_context("spawn")
     reading, writing = context.Pipe(duplex=False)
-    pool = ProcessPoolExecutor(workers, context, end_with_parent, (reading,))
+    heard, saying = context.Pipe(duplex=False)
+    pool = WorkerPool(workers, context, _start, (reading, saying))
+    pool.has_started = heard.poll
 
     def end() -> None:
         writing.close()
@@ -268,8 +294,15 @@ def worker_pool(workers: int, tidy: Callable[[], None] = lambda: None) -> Iterat
         else:
             pool.shutdown(wait=True, cancel_futures=True)
         finally:
-            writing.close()
-            reading.close()
+            for end_of_pipe in (writing, reading, heard, saying):
+                end_of_pipe.close()
+
+
+def _start(parent: multiprocessing.connection.Connection, saying: multiprocessing.connection.Connection) -> None:
+    """Say that a worker has got through its imports, and have it end with its parent."""
+    saying.send_bytes(b"started")
+    saying.close()
+    end_with_parent(parent)
 
 
 def _on_dask(entries: Sequence[Entry], folder: Path, settings: Settings, address: str, note: Note) -> None:

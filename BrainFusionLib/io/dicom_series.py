@@ -25,7 +25,7 @@ from BrainFusionLib.io.dicom_files import (
 from BrainFusionLib.io.dicom_pixels import undecodable
 from BrainFusionLib.io.dicom_planes import Group, Plane, groups_of
 from BrainFusionLib.io.dicom_streams import start_of
-from BrainFusionLib.io.reading import is_placeholder, naming, open_regular
+from BrainFusionLib.io.reading import called, is_placeholder, naming, open_regular
 from BrainFusionLib.io.suffixes import suffix_of
 from BrainFusionLib.io.text_headers import brief
 from BrainFusionLib.io.zipped import is_zip
@@ -284,7 +284,7 @@ def _nothing_there(folder: Path, found: _Found, depth: int) -> str:
         f"name the zip file itself to read what is in it: {brief(zips[0])}" if zips else "",
     ]  # fmt: skip
     return (
-        f"{folder}: there are no DICOM images in this folder ({'; '.join(filter(None, looked))}). "
+        f"{called(folder)}: there are no DICOM images in this folder ({'; '.join(filter(None, looked))}). "
         "Give the folder that holds the slices of one series, or, for NIfTI, NRRD and the like, the file itself."
     )
 

@@ -22,9 +22,9 @@ from BrainFusionLib.io.nifti import nifti_files, nifti_size, read_nifti
 from BrainFusionLib.io.nifti_layout import NIFTI1, is_nifti
 from BrainFusionLib.io.nifti_writing import write_nifti, write_pair
 from BrainFusionLib.io.nrrd import nrrd_files, nrrd_size, read_nrrd, write_nrrd
-from BrainFusionLib.io.reading import COPY_AGAIN, naming, open_regular
+from BrainFusionLib.io.reading import COPY_AGAIN, called, naming, open_regular
 from BrainFusionLib.io.suffixes import suffix_of, with_suffix
-from BrainFusionLib.io.text_headers import brief
+from BrainFusionLib.io.text_headers import as_ending, brief
 from BrainFusionLib.io.unpacking import read_start
 from BrainFusionLib.io.zipped import ZIP_SUFFIXES
 from BrainFusionLib.volume import Volume
@@ -263,7 +263,7 @@ def written_format_of(path: Path) -> Format:
         if suffix in form.written:
             return form
     raise ImageFileError(
-        f"{path}: a volume cannot be written as {brief(suffix)}. Choose a name that ends in {writable()}."
+        f"{called(path)}: a volume cannot be written {as_ending(suffix)}. Choose a name that ends in {writable()}."
     )
 
 

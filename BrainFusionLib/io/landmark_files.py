@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
+from BrainFusionLib.arguments import checked
 from BrainFusionLib.errors import ImageFileError
 from BrainFusionLib.io.reading import naming, open_regular
 from BrainFusionLib.io.tables import SAVE_AS_UTF8, Table, parse_spreadsheet, split_csv
@@ -28,7 +30,8 @@ _FCSV_COLUMNS = ("id", "x", "y", "z", "ow", "ox", "oy", "oz", "vis", "sel", "loc
                  "associatednodeid", "positionstatus")  # fmt: skip
 
 
-def read_landmarks(paths: Sequence[str | Path]) -> Landmarks:
+@checked
+def read_landmarks(paths: Sequence[str | os.PathLike[str]]) -> Landmarks:
     """Read the landmarks of a pair from one table, or from two point lists of 3D Slicer: the CT's, then the MRI's.
 
     Points of two lists are paired by their labels; without a common label, by their order. Points without a position or

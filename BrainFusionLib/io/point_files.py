@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from BrainFusionLib.arguments import checked
 from BrainFusionLib.errors import ImageFileError
 from BrainFusionLib.geometry import FloatArray
 from BrainFusionLib.io import landmark_files
@@ -29,7 +31,8 @@ class NamedPoints:
         return self.lps_mm[found[0]] if len(found) == 1 else None
 
 
-def read_points(path: str | Path) -> NamedPoints:
+@checked
+def read_points(path: str | os.PathLike[str]) -> NamedPoints:
     """Read points of the MRI; those without a position are left out.
 
     Raises

@@ -152,6 +152,11 @@ def quiet_itk() -> Iterator[None]:
         sitk.ProcessObject.SetGlobalWarningDisplay(before)
 
 
+def called(path: Path) -> str:
+    """Return a path as messages name it: the current folder, which an empty path becomes, in words."""
+    return "the current folder" if path == Path() else str(path)
+
+
 def refuse_irregular(path: Path) -> None:
     """Refuse what is not a true file: a pipe would block for ever, a device never end.
 
@@ -163,7 +168,7 @@ def refuse_irregular(path: Path) -> None:
         There is none.
     """
     if not stat.S_ISREG(path.stat().st_mode):
-        raise ImageFileError(f"{path}: is not a file but a folder, pipe, device or socket. Give a file.")
+        raise ImageFileError(f"{called(path)}: is not a file but a folder, pipe, device or socket. Give a file.")
 
 
 def read_record_bytes(path: Path) -> bytes:

@@ -64,6 +64,11 @@ def brief(text: str) -> str:
     return repr(text if len(text) <= _MOST_SHOWN else text[:_MOST_SHOWN] + "...")
 
 
+def as_ending(suffix: str) -> str:
+    """Return the end of a name as a message says what cannot be written: "as '.png'", or "without an ending"."""
+    return f"as {brief(suffix)}" if suffix else "under a name without an ending"
+
+
 def exact(numbers: Any, separator: str) -> str:
     """Return numbers as text of 17 digits, which brings each of them back to the last bit."""
     return separator.join(f"{float(n):.17g}" for n in numbers)

@@ -28,9 +28,9 @@ from BrainFusionLib.io.other_transforms import (
     read_matrix,
     read_text,
 )
-from BrainFusionLib.io.reading import SAVE_AGAIN, exists, naming, open_regular
+from BrainFusionLib.io.reading import SAVE_AGAIN, called, exists, naming, open_regular
 from BrainFusionLib.io.suffixes import suffix_of
-from BrainFusionLib.io.text_headers import brief
+from BrainFusionLib.io.text_headers import as_ending
 from BrainFusionLib.io.transform_writing import SUFFIXES, TransformFormat, write_other_transform
 from BrainFusionLib.io.writing import write_text
 from BrainFusionLib.settings import Side
@@ -82,7 +82,7 @@ def write_transform(
         raise SettingsError(f"the format of a transform must be one of {', '.join(SUFFIXES)}; got {form!r}")
     if suffix_of(path) not in SUFFIXES[form]:
         raise ImageFileError(
-            f"{path}: a transform cannot be written as {brief(suffix_of(path))}. Use a name that ends in "
+            f"{called(path)}: a transform cannot be written {as_ending(suffix_of(path))}. Use a name that ends in "
             f"{' or '.join(SUFFIXES[form])}."
         )
     if moved == "mri":

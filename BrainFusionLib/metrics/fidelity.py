@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from BrainFusionLib.arguments import checked
 from BrainFusionLib.geometry import FloatArray
 from BrainFusionLib.values import ByValue
 from BrainFusionLib.volume import VoxelArray
@@ -117,6 +118,7 @@ class Gates:
     dark_rim_30: float | None
 
 
+@checked
 def gates(
     fused: npt.ArrayLike,
     ct: npt.ArrayLike,

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from BrainFusionLib.arguments import checked
 from BrainFusionLib.geometry import FloatArray
 from BrainFusionLib.metrics.fidelity import correlation
 
@@ -30,6 +31,7 @@ YANG_ALIKE = 0.75
 VIF_NOISE = 2.0
 
 
+@checked
 def measure(fused: npt.ArrayLike, ct: npt.ArrayLike, mri: npt.ArrayLike) -> dict[str, float]:
     """Return every measure of `MEASURES` for one slice, by name.
 

@@ -17,7 +17,7 @@ from benchmarks.realism.tables import RIGHT_MM, is_wrong_green
 from benchmarks.realism.truth import WRONG_MM
 from benchmarks.registration.run import heads_from
 from BrainFusionLib.errors import RegistrationError
-from BrainFusionLib.transform import RigidTransform
+from BrainFusionLib.transform import RigidTransform, Transform
 from simulation.physics.case import PhysicsCase, make_physics_case
 from simulation.physics.draw import draw_site
 from simulation.physics.kinds import draw_kind
@@ -94,7 +94,7 @@ def _again(judged: Judged, group: Group, folder: Path | None):  # type: ignore[n
     return case, ct, mri, _registered(ct, mri)
 
 
-def _registered(ct, mri) -> RigidTransform:  # type: ignore[no-untyped-def]
+def _registered(ct, mri) -> Transform:  # type: ignore[no-untyped-def]
     try:
         return measuring.measured(ct, mri).transform
     except RegistrationError as error:

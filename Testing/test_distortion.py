@@ -89,6 +89,20 @@ def test_voxels_too_short_are_said_to_be_too_short():
     )
 
 
+@pytest.mark.parametrize("axis", range(3))
+def test_scale_does_not_depend_on_which_lines_across_the_skull_come_first(axis):
+    found = coarse_pair()
+    grid, signs = found.ct.grid, np.where(np.arange(3) == axis, -1.0, 1.0)
+    last = np.where(signs < 0, np.array(grid.size_ijk) - 1.0, 0.0)
+    turned = replace(grid, origin_lps_mm=tuple(apply_affine(grid.lps_from_ijk, last)), direction=grid.direction * signs)
+    there = measured(
+        found.mri, replace(found.ct, array_kji=np.flip(found.ct.array_kji, 2 - axis), grid=turned), of=found
+    )
+    before, after = (np.array([p for _, p, _ in one.scale.axes]) for one in (measured(found.mri, of=found), there))
+    # What all axes have in common is uncertain in coarse voxels, and is not said.
+    assert after - after.mean() == pytest.approx(before - before.mean(), abs=0.2)
+
+
 def bow(offsets):
     # 5 mm to one side at the ends of the head, none in its middle.
     return np.stack([5.0 * (offsets[:, 1] / 80) ** 2, 0 * offsets[:, 0], 0 * offsets[:, 0]], axis=1)
@@ -97,9 +111,9 @@ def bow(offsets):
 def test_coarse_voxels_of_both_images_are_not_taken_for_distortion():
     coarse = coarse_pair()
     evidence = measured(coarse.mri, of=coarse)
-    # Partial volume makes the skull look 2 % smaller along each axis.
-    assert all(percent < -2 for _, percent, _ in evidence.scale.axes)
-    assert "distortion" not in said(evidence)
+    # Partial volume makes the skull look up to 1.5 % smaller.
+    assert all(percent < 0 for _, percent, _ in evidence.scale.axes)
+    assert not {"scale", "distortion"} & said(evidence).keys()
     assert said(evidence)["distortion_not_judged"].startswith("the voxels of CT or MRI are 2.5 mm or longer along each")
 
 

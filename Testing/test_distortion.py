@@ -154,7 +154,7 @@ def test_unknown_size_of_the_voxels_is_no_measure():
 @pytest.mark.parametrize(
     ("distortion", "why"),
     [
-        (None, "too little of the skull is in view of both volumes: a wrong scale"),
+        (None, "too little of the skull is in view of both volumes, or it is too thin: a wrong scale"),
         (replace(FITS, noise_mm=2.2), "the skulls of CT and MRI could only be compared roughly: a wrong scale"),
     ],
 )

@@ -300,7 +300,7 @@ def words_of_not_judged(evidence: Evidence) -> Mapping[str, str]:
 def _distortion_not_judged_because(evidence: Evidence) -> str:
     distortion = evidence.distortion
     if distortion is None:
-        return "too little of the skull is in view of both volumes"
+        return "too little of the skull is in view of both volumes, or it is too thin"
     if distortion.voxel_mm > COARSEST_VOXEL_MM:
         return f"the voxels of CT or MRI are {distortion.voxel_mm:.1f} mm or longer along each axis"
     if DISTORTION_LIMIT_MM * _noise_of_distortion(evidence) > LARGEST_LIMIT_MM:

@@ -6,9 +6,14 @@ from functools import cache
 import numpy as np
 import pytest
 
+from BrainFusionLib.case.measuring import local_evidence
+from BrainFusionLib.case.request import Inputs
+from BrainFusionLib.case.result import Pose
 from BrainFusionLib.evidence import Distortion, Evidence, LocalErrors, LocalFit, Scale, SkullFit
 from BrainFusionLib.geometry import Grid, apply_affine
-from BrainFusionLib.phantom import make_pair
+from BrainFusionLib.intensity import head_of
+from BrainFusionLib.intensity.inside import inside_skull
+from BrainFusionLib.phantom import Tissue, head_grid, make_pair, make_phantom
 from BrainFusionLib.resample import sampled
 from BrainFusionLib.transform import RigidTransform
 from BrainFusionLib.verdict.displaced import distortion_not_judged
@@ -143,6 +148,21 @@ def test_ct_without_a_skull_gives_no_measure():
 FITS = Distortion(0.2, 0.4, 1.0, 0.3, 0.3, 0.6, 0.2)
 
 
+def test_edge_of_a_skull_stripped_mri_is_not_taken_for_a_skull():
+    phantom, grid = make_phantom(1), head_grid(2.5)
+    ct, mri = phantom.ct(grid), phantom.mri("T1", grid)
+    brain = np.isin(
+        phantom.labels(grid).array_kji, [Tissue.GREY_MATTER, Tissue.WHITE_MATTER, Tissue.CSF, Tissue.VENTRICLE]
+    )
+    stripped, here = mri.with_array(np.where(brain, mri.array_kji, 0)), RigidTransform.identity()
+    pose = Pose(here, here, "given", here.describe(grid.centre_lps_mm))
+    for shown, is_measured in ((mri, True), (stripped, False)):
+        found = local_evidence(ct, head_of(ct), Inputs(ct, shown), lambda: inside_skull(ct), pose)
+        assert (found.distortion is not None) == is_measured
+        text = said(Evidence(local=found.local, skull=found.skull, distortion=found.distortion))
+        assert ("shows no skull" in text.get("distortion_not_judged", "")) != is_measured
+
+
 def test_band_that_is_hardly_dark_says_nothing():
     band = SkullFit(shift_mm=9.6, depth=0.06, brightness=0.8, at_edge=True, voxel_mm=2.0)
     assert not said(Evidence(skull=band))
@@ -152,6 +172,13 @@ def test_band_away_from_a_skull_that_matches_says_nothing():
     band = SkullFit(shift_mm=2.0, depth=0.15, brightness=0.2, at_edge=False, voxel_mm=2.0)
     assert "skull" in said(Evidence(skull=band))
     assert not said(Evidence(skull=band, distortion=FITS))
+
+
+@pytest.mark.parametrize(("bias_mm", "share", "is_said"), [(0.18, 0.96, False), (0.6, 0.96, True), (0.18, 0.3, True)])
+def test_band_far_from_a_skull_hardly_in_view_says_nothing_where_the_regions_of_the_head_agree(bias_mm, share, is_said):
+    band = SkullFit(shift_mm=7.8, depth=0.102, brightness=0.2, at_edge=True, voxel_mm=2.5)
+    fit = LocalFit(median_mm=0.4, part_mm=0.3, share=share, least_share=share, voxel_mm=3, high_mm=0.8, bias_mm=bias_mm)
+    assert ("skull_far" in said(Evidence(skull=band, local=LocalErrors(21.0, fit=fit)))) == is_said
 
 
 def test_scale_in_a_pose_that_is_far_off_is_not_said():
@@ -168,7 +195,7 @@ def test_unknown_size_of_the_voxels_is_no_measure():
 @pytest.mark.parametrize(
     ("distortion", "why"),
     [
-        (None, "too little of the skull is in view of both volumes: a wrong scale"),
+        (None, "too little of the skull is in view of both volumes, or it is too thin: a wrong scale"),
         (replace(FITS, noise_mm=2.2), "the skulls of CT and MRI could only be compared roughly: a wrong scale"),
     ],
 )

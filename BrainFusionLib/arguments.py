@@ -67,6 +67,7 @@ def checked(function: Callable[P, R]) -> Callable[P, R]:
         hints = _hints(function)
         for name, value in bound.arguments.items():
             if name in hints:
+                _refuse_empty_path(name, value, hints[name])
                 _require(name, value, hints[name], SettingsError, _call(function.__name__, signature))
         return function(*args, **kwargs)
 
@@ -94,6 +95,14 @@ def _call(name: str, signature: inspect.Signature) -> str:
     return f"{name}({', '.join(first + rest)})"
 
 
+def _refuse_empty_path(name: str, value: object, hint: Any) -> None:
+    """Refuse the empty path, which would stand for the folder that the program runs in."""
+    if isinstance(value, str) and not value and any(_words(kind) == "a path" for kind in _kinds(hint)):
+        raise SettingsError(
+            f"{name} must be a path, but it is empty. Was a variable not set? The current folder is '.'."
+        )
+
+
 def _require(name: str, value: object, hint: Any, error: type[BrainFusionError], call: str) -> None:
     # Of numpy or astropy; np.asarray leaves the mask out without a word.
     if isinstance(value, np.ndarray) and np.any(getattr(value, "mask", False)):
@@ -102,9 +111,6 @@ def _require(name: str, value: object, hint: Any, error: type[BrainFusionError],
             "the masked elements shall have."
         )
     wanted = _kinds(hint)
-    if isinstance(value, str) and not value and any(_words(kind) == "a path" for kind in wanted):
-        # It would stand for the folder that the program runs in.
-        raise error(f"{name} must be a path, but it is empty. Was a variable not set? The current folder is '.'.")
     if _fits(value, hint):
         return
     named = [one for kind in wanted for one in (kind, *typing.get_args(kind))]  # also what a sequence is of

@@ -572,6 +572,22 @@ def test_empty_path_is_not_the_folder_of_the_command(given: list[str], capsys: p
     assert "is empty. Was a variable of the shell not set?" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        (["fuse", "a", "b", "-o", "o", "--transform", ""], "the argument after --transform is empty"),
+        (["fuse", "a", "b", "-o", "o", "--transform="], "--transform is empty"),
+        (["fuse", "a", "b", "-o", "o", "--landmarks", "c.fcsv", ""], "the argument after c.fcsv is empty"),
+        (["slices", "", "", "-o", "o"], "the argument after slices is empty"),
+    ],
+)
+def test_an_empty_option_is_refused_and_not_left_out(
+    given: list[str], words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(given) == 2
+    assert f"brainfusion: {words}. Was a variable" in capsys.readouterr().err
+
+
 def test_swapped_and_equal_inputs_are_errors(inputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     ct, mri = str(inputs / "ct.nii.gz"), str(inputs / "mri.nii.gz")
     assert cli.main(["fuse", mri, ct, "-o", str(tmp_path / "a")]) == 2

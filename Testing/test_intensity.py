@@ -47,6 +47,28 @@ def _as(volume, array=None, **changes):
     return volume.with_array(volume.array_kji if array is None else array, **changes)
 
 
+def _scaled(volume, lowest, highest):
+    low, high = volume.array_kji.min(), volume.array_kji.max()
+    return _as(volume, lowest + (volume.array_kji - low) * (highest - lowest) / (high - low), modality=None)
+
+
+@pytest.mark.parametrize("highest", [2000.0, 3071.0])
+@pytest.mark.parametrize("contrast", ["T1", "T2"])
+def test_an_mri_scaled_to_the_range_of_a_ct_is_not_taken_for_one(phantom, mri, contrast, highest):
+    given = _scaled(phantom.mri(contrast, head_grid(4.0)), -1024.0, highest)
+    with pytest.raises(ImageContentError, match=r"tissue is above 300, as bone is, and no soft tissue.*may be an MRI"):
+        check_pair(given, mri)
+    check_pair(given, mri, stated=("CT",))
+
+
+@pytest.mark.parametrize("noise_hu", [0.0, 100.0, 300.0])
+@pytest.mark.parametrize("part", [slice(None), slice(0, 15), slice(-15, None)])
+def test_noise_and_a_part_of_the_head_do_not_make_an_mri_of_a_ct(ct, mri, noise_hu, part):
+    random = np.random.default_rng(0)
+    array = (ct.array_kji + random.normal(0, noise_hu, ct.array_kji.shape))[part]
+    check_pair(Volume(array, Grid(array.shape[::-1], ct.grid.spacing_ijk_mm), None), mri)
+
+
 # The map between Hounsfield units and the unit scale.
 
 

@@ -7,9 +7,11 @@ from functools import lru_cache
 import numpy as np
 import pytest
 
+from BrainFusionLib.backend.choice import backend_of
 from BrainFusionLib.geometry import Grid, rotation_matrix
 from BrainFusionLib.registration import Registration, register
-from BrainFusionLib.registration.inner import inner_share, shortened
+from BrainFusionLib.registration.histogram import Samples
+from BrainFusionLib.registration.inner import inner_share, octants, shortened
 from simulation.heads import Head, phantom_head
 from simulation.physics.case import make_physics_case
 from simulation.physics.kinds import draw_kind
@@ -79,6 +81,26 @@ def test_in_slices_of_5_mm_a_fit_a_quarter_of_a_voxel_away_hardly_counts():
     assert inner_share(0.03, apart_mm=0.9, told_mm=0.27, voxel_mm=5.0) < 0.35
     assert inner_share(0.13, apart_mm=0.9, told_mm=0.25, voxel_mm=5.0) > 0.9
     assert inner_share(0.03, apart_mm=0.27, told_mm=0.27, voxel_mm=1.25) == pytest.approx(1.0)
+
+
+def test_an_inner_fit_that_parts_of_the_head_deny_hardly_counts() -> None:
+    usual, denied = (inner_share(0.046, apart_mm=0.77, told_mm=0.28, voxel_mm=5.0, scatter_mm=s) for s in (0.4, 0.9))
+    assert usual > 0.7
+    assert denied < 0.1
+
+
+def test_samples_are_split_into_the_eighths_of_a_head() -> None:
+    random = np.random.default_rng(3)
+    backend = backend_of("cpu")
+    points = random.normal(size=(3, 4000)).astype(np.float32)
+    samples = Samples(backend.put(points), backend.put(np.arange(4000, dtype=np.int32)), backend)
+    parts = octants(samples)
+    assert len(parts) == 8
+    rows = np.concatenate([backend.host(part.rows) for part in parts])
+    assert sorted(rows) == list(range(4000))
+    for part in parts:
+        signs = np.sign(backend.host(part.points) - np.median(points, axis=1, keepdims=True))
+        assert (signs == signs[:, :1]).mean() > 0.99
 
 
 def test_a_failed_inner_fit_does_not_count() -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import itertools
 import logging
 import os
 import sys
@@ -41,6 +42,12 @@ COMMANDS = {
 }
 
 
+# Those without an option, and the output.
+PATHS = ("ct", "mri", "output", "cohort", "result")
+# Texts of people: an empty one is none.
+MAY_BE_EMPTY = ("--comment", "--name")
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code; a wrong input prints no traceback.
 
@@ -59,17 +66,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
         close_output()  # of --help, or of the words about a wrong option
     keep_freed_memory()
     with ending_on_signals():
-        code = _done(options)
+        code = _done(options, given)
     if code == DONE and lost_output():
         return fail(f"the output could not be shown ({lost_output()}). Results in files are complete.", WRONG_INPUT)
     return code
 
 
-def _done(options: argparse.Namespace) -> int:
+def _refuse_empty(options: argparse.Namespace, given: Sequence[str]) -> None:
+    """Refuse empty arguments: as a path they would stand for the folder that the command runs in.
+
+    :raises SettingsError: one is empty
+    """
+    wrong = next((f"the path of the {name}" for name in PATHS if getattr(options, name, None) == ""), "")
+    for before, word in itertools.pairwise(given):
+        option, is_given, value = word.partition("=")
+        if option.startswith("--") and is_given and not value and option not in MAY_BE_EMPTY:
+            wrong = wrong or option
+        elif not word and before not in MAY_BE_EMPTY:
+            wrong = wrong or f"the argument after {before}"
+    if wrong:
+        raise SettingsError(f"{wrong} is empty. Was a variable of the shell not set?")
+
+
+def _done(options: argparse.Namespace, given: Sequence[str]) -> int:
     try:
-        empty = [name for name in ("ct", "mri", "output", "cohort", "result") if getattr(options, name, None) == ""]
-        if empty:  # it would stand for the folder that the command runs in
-            raise SettingsError(f"the path of the {empty[0]} is empty. Was a variable of the shell not set?")
+        _refuse_empty(options, given)
         code: int = options.run(options)
         return code
     except RegistrationError as error:

@@ -24,6 +24,12 @@ from BrainFusionLib.volume import BoolArray, Volume, VoxelArray, extremes
 # Values of a head without its air; and a share of them within 100 HU. Heads in CTs have .50 and more (nine, three of a
 # cone beam), MRIs that seem shifted by an intercept .27 and less (24 scales of four).
 SOFT_TO_BONE_HU, MOST_WITHIN_100 = (-300.0, 3100.0), 0.4
+# In an MRI that was scaled to the range of a CT (-1000 to 3000), most of the brain is above the bone's 300 HU, and no
+# soft tissue makes a narrow peak: bone .62 to .91, the fullest 100 HU .05 to .13 (five real MRIs, six of phantoms).
+# Heads in CTs have .13 to .25 and .52 to .69 (one real, 49 simulated, two of a cone beam), the real one with noise of
+# 300 HU .38 and .12 at 10 HU. Pieces of some centimetres may be all bone, and are not judged.
+MUCH_BONE, MOST_BONE_OF_HEAD, LEAST_WITHIN_100, HIGHEST_SOFT_HU = 0.4, 0.6, 0.2, 120.0
+SMALLEST_PART_MM = 80.0
 # Plausible longest edge of a volume. Wide on purpose: only spacings in metres or micrometres are outside.
 PLAUSIBLE_EXTENT_MM = (3.0, 10_000.0)
 # Share of bone in the tissue of a head that no CT has whose numbers are right.
@@ -56,8 +62,22 @@ def _is_ct_given_as_mri(array_kji: VoxelArray) -> bool:
     offset = offset_of(sample)
     if offset is None:
         return False
-    counts, _ = np.histogram(sample - np.float32(offset), bins=np.arange(*SOFT_TO_BONE_HU, 10.0))
-    return bool(np.convolve(counts, np.ones(10)).max() > MOST_WITHIN_100 * counts.sum())
+    return _fullest_100(sample - np.float32(offset))[0] > MOST_WITHIN_100
+
+
+def _fullest_100(sample: Sample) -> tuple[float, float]:
+    """Return which share of a head's values lies within the 100 HU that have most of them, and their middle, HU."""
+    counts, edges = np.histogram(sample, bins=np.arange(*SOFT_TO_BONE_HU, 10.0))
+    within = np.convolve(counts, np.ones(10), "valid")
+    place = int(np.argmax(within))
+    return float(within[place]) / max(1, int(counts.sum())), float(edges[place]) + 50
+
+
+def _is_scaled_mri(sample: Sample) -> bool:
+    """Return whether values that range as those of a CT are of an MRI: no soft tissue near 0, and bone all over."""
+    share, middle_hu = _fullest_100(sample)
+    most_bone = MUCH_BONE if middle_hu > HIGHEST_SOFT_HU else MOST_BONE_OF_HEAD
+    return share < LEAST_WITHIN_100 and bone_share(sample) > most_bone
 
 
 def _may_be_ct(sample: Sample) -> bool:
@@ -147,6 +167,12 @@ def check_pair(ct: Volume, mri: Volume, stated: Collection[str] = ()) -> None:
             f"{_given(ct, 'CT')} is not in Hounsfield units{_shifted(ct)}: {100 * bone:.0f} % of its tissue is "
             "above 300, as bone is, and its air is not near -1000. Export the CT with its rescale slope and intercept "
             "applied.",
+            remedy=Remedy.STATE_OFFSET,
+        )
+    if min(ct.grid.extent_ijk_mm) >= SMALLEST_PART_MM and _is_scaled_mri(sample):
+        raise ImageContentError(
+            f"{_given(ct, 'CT')} is not in Hounsfield units{_shifted(ct)}: {100 * bone:.0f} % of its tissue is "
+            "above 300, as bone is, and no soft tissue is near 0. It may be an MRI, or a CT with a wrong slope.",
             remedy=Remedy.STATE_OFFSET,
         )
     if bone < LEAST_BONE:

@@ -11,7 +11,7 @@ from BrainFusionLib.intensity.inside import FindInside
 from BrainFusionLib.progress import Cancel, Progress, stop_if
 from BrainFusionLib.registration.confidence import around, corner_distance_mm, distinct, midpoint, sampling_error_mm
 from BrainFusionLib.registration.histogram import Samples
-from BrainFusionLib.registration.inner import InnerSamples, distance_inside_mm, inner_share, shortened
+from BrainFusionLib.registration.inner import LONG_MM, InnerSamples, distance_inside_mm, inner_share, octants, shortened
 from BrainFusionLib.registration.pyramid import PreparedPair
 from BrainFusionLib.registration.refine import LADDER, climb, climb_at
 from BrainFusionLib.registration.search import COARSE, FINE, even_rotations, search
@@ -167,7 +167,11 @@ class Run:
         told = distance_inside_mm(outer_pose, inner_pose, inside.centre_lps_mm, lengths)
         voxel_mm = max(*ct.spacing_ijk_mm, *mri.spacing_ijk_mm)
         apart = distance_inside_mm(outer_pose, inner_pose, inside.centre_lps_mm)
-        final = midpoint(of_mri, inner, inner_share(sampling_mm, apart, told, voxel_mm))
+        share = inner_share(sampling_mm, apart, told, voxel_mm)
+        if share > 0 and voxel_mm > LONG_MM and len(parts := octants(samples)) > 1:
+            scatter = sampling_error_mm(parts, cells, inner, self.check)
+            share = inner_share(sampling_mm, apart, told, voxel_mm, scatter)
+        final = midpoint(of_mri, inner, share)
         self.lap("refine inside", 0.99)
         return (final.inverse(centres[1], centres[0]) if heads.ct_is_fixed else final), apart
 

@@ -10,6 +10,7 @@ import numpy as np
 from BrainFusionLib.arguments import check_fields, checked
 from BrainFusionLib.errors import GeometryError
 from BrainFusionLib.geometry import FloatArray, Grid
+from BrainFusionLib.quantities import length
 from BrainFusionLib.transform import RigidTransform, Transform
 from BrainFusionLib.values import ByValue
 
@@ -23,6 +24,8 @@ LEAST_POINTS, MOST_POINTS = 2, 10_000
 LEAST_FOR_START = 3
 # Points whose second principal direction is shorter than this (standard deviation) leave the rotation undetermined.
 LEAST_SPREAD_MM = 3.0
+# Median residual from which on the points may be misread.
+MISREAD_MM = 10.0
 
 CAUTION = (
     "A small residual at the landmarks says little about the error elsewhere: the fit at points (fiducial registration "
@@ -117,6 +120,33 @@ class Landmarks(ByValue):
     def outside(self, ct: Grid, mri: Grid) -> tuple[int, int]:
         """Return how many points lie outside the CT and outside the MRI."""
         return _outside(self.ct_lps_mm, ct), _outside(self.mri_lps_mm, mri)
+
+    def misread(self, transform: Transform) -> str | None:
+        """Say how else the points may be meant, where a pose is far from them, and near them in another reading.
+
+        Parameters
+        ----------
+        transform
+            The pose: maps MRI points to CT points, LPS mm.
+        """
+        flip = np.array([-1.0, -1.0, 1.0])
+        ct, mri = self.ct_lps_mm, self.mri_lps_mm
+        readings = {
+            "as RAS": (ct * flip, mri * flip),
+            "with those of CT and MRI exchanged": (mri, ct),
+            "as RAS, with those of CT and MRI exchanged": (mri * flip, ct * flip),
+            "as RAS in the CT": (ct * flip, mri),
+            "as RAS in the MRI": (ct, mri * flip),
+        }
+        here = self.residuals(transform).median_mm
+        found = {words: Landmarks(self.names, *both).residuals(transform).median_mm for words, both in readings.items()}
+        words = min(found, key=lambda one: found[one])
+        if here < MISREAD_MM or found[words] > here / 4:
+            return None
+        return (
+            f"the median residual of the landmarks is {length(here)} as they were read (LPS), and "
+            f"{length(found[words])} {words}: check how they, or a transform that was given, were written"
+        )
 
     @checked
     def residuals(self, transform: Transform) -> LandmarkErrors:

@@ -415,6 +415,7 @@ def test_doctor_and_version_answer(capsys: pytest.CaptureFixture[str]) -> None:
             "brainfusion error: argument --at: expected 3 arguments.\nUsage: brainfusion error RESULT",
         ),
         (["fusee"], "Did you mean fuse?"),
+        (["fuse", "a", "b", "-o", "o", "--rule", "averge"], "Did you mean average?"),
         (
             ["fuse", "a", "b", "-o", "o", "--ct-offset", "nan"],
             "--ct-offset: must be a number, for example 1024; got 'nan'",

@@ -12,7 +12,7 @@ import scipy.io
 import SimpleITK as sitk
 
 from BrainFusionLib import cli
-from BrainFusionLib.errors import GeometryError, ImageFileError, SettingsError
+from BrainFusionLib.errors import GeometryError, ImageFileError, Remedy, SettingsError
 from BrainFusionLib.geometry import RAS_FROM_LPS, Grid, rotation_matrix
 from BrainFusionLib.io import read_transform, write_transform
 from BrainFusionLib.io.other_transforms import Between
@@ -155,6 +155,13 @@ def test_mni_file_of_itk_needs_its_frame_as_its_numbers_are_lps(tmp_path):
     with pytest.raises(ImageFileError, match="does not say between which coordinates"):
         read_transform(tmp_path / "a.xfm", between=Between(maps="mri-to-ct"))
     assert_truth(read_transform(tmp_path / "a.xfm", between=Between(frame="lps", maps="mri-to-ct")))
+
+
+def test_plain_matrix_of_a_known_frame_is_asked_for_its_direction_alone(tmp_path):
+    np.savetxt(tmp_path / "a.txt", np.eye(4))
+    with pytest.raises(ImageFileError, match="does not say in which direction it maps") as refused:
+        read_transform(tmp_path / "a.txt", between=Between(frame="lps"))
+    assert refused.value.remedy is Remedy.STATE_DIRECTION
 
 
 def test_fsls_matrix_without_nifti_grids_is_refused(tmp_path):

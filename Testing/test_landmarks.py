@@ -374,3 +374,36 @@ def test_a_label_of_any_length_is_read(tmp_path: Path) -> None:
 def test_more_landmarks_than_anybody_places_are_refused() -> None:
     with pytest.raises(GeometryError, match="at most 10,000 landmarks"):
         Landmarks(("a",) * 10_001, np.zeros((10_001, 3)), np.zeros((10_001, 3)))
+
+
+FLIP = np.array([-1.0, -1.0, 1.0])
+
+
+@pytest.mark.parametrize(
+    ("ct", "mri", "words"),
+    [
+        (CT * FLIP, MRI * FLIP, "0.5 mm as RAS: check"),
+        (MRI, CT, "0.5 mm with those of CT and MRI exchanged"),
+        (MRI * FLIP, CT * FLIP, "as RAS, with those of CT and MRI exchanged"),
+        (CT * FLIP, MRI, "as RAS in the CT"),
+        (CT, MRI * FLIP, "as RAS in the MRI"),
+    ],
+)
+def test_landmarks_that_fit_in_another_reading_say_which(ct: FloatArray, mri: FloatArray, words: str) -> None:
+    said = Landmarks(NAMES, np.add(ct, [0.0, 0.0, 0.5]), mri).misread(TURN)
+    assert said is not None
+    assert "as they were read (LPS), and" in said
+    assert words in said
+
+
+def test_landmarks_that_fit_or_are_merely_wrong_are_not_called_misread() -> None:
+    assert Landmarks(NAMES, CT, MRI).misread(TURN) is None
+    off = RigidTransform.from_axis_angle([0, 0, 1], 0.0, [15.0, 8.0, 5.0])
+    assert Landmarks(NAMES, off.apply(CT), MRI).misread(TURN) is None
+
+
+def test_a_result_notes_landmarks_in_the_wrong_frame(pair: PhantomPair) -> None:
+    mri = pair.mri.grid.centre_lps_mm + 0.3 * MRI
+    landmarks = Landmarks(NAMES, pair.transform.apply(mri) * FLIP, mri * FLIP)
+    result = fuse(pair.ct, pair.mri, transform=pair.transform, check=False, landmarks=landmarks)
+    assert any("less than 0.01 mm as RAS" in note for note in result.notes), result.notes

@@ -56,6 +56,7 @@ def local_evidence(ct_in_mri: Volume, head: BoolArray, inputs: Inputs, inside: F
     from BrainFusionLib.verdict.distortion import both_of
     from BrainFusionLib.verdict.inside import errors_inside, inside_evidence
     from BrainFusionLib.verdict.local import local_errors
+    from BrainFusionLib.verdict.measures import is_stripped
     from BrainFusionLib.verdict.skull import skull_fit
     from BrainFusionLib.verdict.skull_field import skull_field
 
@@ -71,11 +72,13 @@ def local_evidence(ct_in_mri: Volume, head: BoolArray, inputs: Inputs, inside: F
     if pose.skull is not None:
         by_skull = resample_onto(by_skull, mri.grid, pose.rigid.inverse() @ pose.skull)
     at = pose.skull or pose.transform
-    field = skull_field(ct, mri, at)
+    band = skull_fit(on_mri, mri, head)
+    # The edge of a stripped MRI is not its skull: it was taken for a skull 2.8 mm away, or a scale off by 3.6 %.
+    field = None if is_stripped(band) else skull_field(ct, mri, at)
     scale, distortion = (None, None) if field is None else both_of(field, ct, mri, at)
     return Measured(
         local,
-        skull_fit(on_mri, mri, head),
+        band,
         inside_evidence(skull, pose.transform),
         brain_shift(by_skull, mri, skull, at),
         scale,

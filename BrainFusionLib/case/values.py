@@ -57,10 +57,10 @@ def _check_landmarks(request: Request, inputs: Inputs) -> None:
             )
 
 
-def _landmark_notes(request: Request, inputs: Inputs) -> list[str]:
+def _landmark_notes(request: Request, inputs: Inputs, pose: Pose) -> list[str]:
     if request.landmarks is None:
         return []
-    notes = []
+    notes = [note] if (note := request.landmarks.misread(pose.transform)) else []
     outside = request.landmarks.outside(inputs.ct.grid, inputs.mri.grid)
     for role, count in zip(("CT", "MRI"), outside, strict=True):
         if count:
@@ -75,7 +75,7 @@ def notes_of(request: Request, inputs: Inputs, pose: Pose) -> tuple[str, ...]:
     notes = [f"{role}: {note}" for role, volume in (("CT", inputs.ct), ("MRI", inputs.mri)) for note in volume.notes]
     if are_of_two_patients(inputs.ct.acquisition, inputs.mri.acquisition):
         notes.append("the DICOM headers give different patient IDs for CT and MRI: check that both are of one patient")
-    notes += _landmark_notes(request, inputs)
+    notes += _landmark_notes(request, inputs, pose)
     if isinstance(pose.transform, AffineTransform):
         how = "given" if pose.origin == "given" else "requested"
         notes.append(

@@ -31,8 +31,10 @@ class Parser(argparse.ArgumentParser):
         commands = next((action.choices for action in self._actions if isinstance(action.choices, dict)), {})
         given = next((parser for parser in commands.values() if len(parser._actions) > 1), self)
         known = [*commands, *given._option_string_actions]
-        command = re.match(r"argument COMMAND: invalid choice: '([^']*)'", message)
-        words = [command[1]] if command else re.findall(r"(?<= )--?[\w-]+", message)
+        choice = re.match(r"argument ([^:]*): invalid choice: '([^']*)' \(choose from (.*)\)$", message)
+        words = [choice[2]] if choice else re.findall(r"(?<= )--?[\w-]+", message)
+        if choice and choice[1] != "COMMAND":
+            known = re.findall(r"[\w.-]+", choice[3])
         close = [near for word in words if word not in known for near in difflib.get_close_matches(word, known, 1)]
         meant = f" Did you mean {close[0]}?" if close else ""
         usage = usage_of(given)

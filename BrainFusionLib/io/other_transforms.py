@@ -140,6 +140,10 @@ def read_matrix(path: Path, text: str, matrix: FloatArray, between: Between) -> 
                 remedy=Remedy.STATE_DIRECTION,
             )
         _refuse_oblique(path, between)
+    if frame is not None and maps is None:
+        raise ImageFileError(
+            f"{path}: a 4x4 matrix alone does not say in which direction it maps.", remedy=Remedy.STATE_DIRECTION
+        )
     if frame is None or maps is None:
         raise ImageFileError(
             f"{path}: a 4x4 matrix alone does not say between which coordinates it maps, and in which direction; it is "

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 from BrainFusionLib.evidence import Evidence
 from BrainFusionLib.verdict.headers import FAR_MM, far_uncorrected_mm
-from BrainFusionLib.verdict.measures import is_given_apart, is_mirrored
+from BrainFusionLib.verdict.measures import is_given_apart, is_mirrored, is_stripped
 
 # In a pose this far off, scale and distortion cannot be told from the misalignment.
 POSE_TOO_FAR_MM = 2.5
@@ -353,7 +353,9 @@ def words_of_not_judged(evidence: Evidence) -> Mapping[str, str]:
 def _distortion_not_judged_because(evidence: Evidence) -> str:
     distortion = evidence.distortion
     if distortion is None:
-        return "too little of the skull is in view of both volumes"
+        if is_stripped(evidence.skull):
+            return "the MRI shows no skull (skull-stripped)"
+        return "too little of the skull is in view of both volumes, or it is too thin"
     if distortion.voxel_mm > COARSEST_VOXEL_MM:
         return f"the voxels of CT or MRI are {distortion.voxel_mm:.1f} mm or longer along each axis"
     if DISTORTION_LIMIT_MM * _noise_of_distortion(evidence) > LARGEST_LIMIT_MM:

@@ -8,6 +8,7 @@ Fat may be displaced against water, so the outer table may move as a whole.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,8 +22,9 @@ from BrainFusionLib.verdict.skull_profiles import SkullLines, along, skull_lines
 from BrainFusionLib.volume import Volume, VoxelArray
 
 DEGREE = 3
-# Longest shift in each round, and the step; samples around the inner and outer table.
-REACHES_MM, STEP_MM = (5.0, 3.0, 3.0), 0.5
+# Longest shift in each round, and about how many lines it takes at most; the step; samples around the inner and outer
+# table.
+ROUNDS, STEP_MM = ((5.0, 4000), (3.0, 4000), (3.0, 20_000)), 0.5
 INNER_MM, OUTER_MM = np.arange(-7.0, 5.1), np.arange(-5.0, 4.1)
 PATCH_MM, LEAST_LINES, LEAST_PATCHES = 24.0, 12, 40
 # HU of the CT's classes relative to the brain: all soft tissue is one, so that the brain's own shift does not count.
@@ -104,9 +106,11 @@ def skull_field(ct: Volume, mri: Volume, transform: Transform) -> SkullField | N
     fit = _Fit(points, normals, terms, _patches(points - centre), _sharpness(mri, normals))
     moved: FloatArray = np.zeros_like(points)
     found = None
-    for reach_mm in REACHES_MM:
-        scores = _scores(mri, tables, points + moved, normals, gain, reach_mm)
-        found = None if scores is None else fit.solve(scores, moved)
+    for reach_mm, most in ROUNDS:
+        every = max(1, len(points) // most)
+        some = [table.every(every) for table in tables]
+        scores = _scores(mri, some, (points + moved)[::every], normals[::every], gain[::every], reach_mm)
+        found = None if scores is None else fit.every(every).solve(scores, moved[::every])
         if found is None:
             return None
         moved = np.clip(terms @ found[0].T, -12, 12)
@@ -128,6 +132,9 @@ class _Table:
     offsets_mm: FloatArray
     classes: npt.NDArray[np.int32]
     counted: npt.NDArray[np.bool_]
+
+    def every(self, nth: int) -> _Table:
+        return _Table(self.offsets_mm[::nth], self.classes[::nth], self.counted[::nth])
 
 
 def _tables(ct: Volume, mri: Volume, lines: SkullLines, transform: Transform) -> tuple[_Table, _Table]:
@@ -179,7 +186,7 @@ def _gain(mri: Volume, points: FloatArray, normals: FloatArray) -> FloatArray | 
 
 def _scores(
     mri: Volume,
-    tables: tuple[_Table, _Table],
+    tables: Sequence[_Table],
     points: FloatArray,
     normals: FloatArray,
     gain: FloatArray,
@@ -228,6 +235,11 @@ class _Fit:
     terms: FloatArray
     patches: npt.NDArray[np.intp]
     sharpness: FloatArray
+
+    def every(self, nth: int) -> _Fit:
+        arrays = (self.points, self.normals, self.terms, self.sharpness)
+        points, normals, terms, sharpness = (array[::nth] for array in arrays)
+        return _Fit(points, normals, terms, self.patches[::nth], sharpness)
 
     def solve(self, scores: list[VoxelArray], moved: FloatArray) -> tuple[FloatArray, FloatArray, float, int] | None:
         """Return coefficients (3, terms), covariance, scatter and number of patches of a robust fit."""

@@ -252,21 +252,19 @@ class BrainShift(ByValue):
     points_lps_mm, shifts_mm
         (n, 3), centres of the blocks matched, in MRI coordinates; a smooth field, as matched: too small, see `p95_mm`.
     p95_mm, low_mm, high_mm
-        Estimated 95th percentile of the displacement over the brain; its range, which held the true one in 9 of 10
-        simulated cases with a shift.
-    median_mm
-        Median displacement over the brain, as matched: about right for shifted brains, noise for others.
-    noise_mm
-        Uncertainty of the matched shift of a block (standard deviation of its length).
-    information_nats
-        Information of the MRI on the CT's brain at the matched shifts, nats a voxel of 2 mm.
-    gain_nats, affine_gain_nats
-        How much of that is due to the shifts, and how much a single affine transform of the brain would gain.
+        Estimated 95th percentile of the displacement over the brain; its range, right in 9 of 10 simulated shifts.
+    median_mm, noise_mm
+        Median displacement over the brain, as matched: right for shifted brains; standard deviation of a block's.
+    information_nats, gain_nats, affine_gain_nats
+        Information of the MRI on the CT's brain at the matched shifts, nats a voxel of 2 mm; how much of that is due to
+        the shifts, and how much a single affine transform of the brain would gain.
     place, direction
         Where the displacement is largest ("left front") and where to; empty if nowhere, or not to one side.
     ventricles_mm, ventricles_sd_mm
         Displacement of the brain away from the ventricles, 95th percentile: below 0 where they are narrower in the CT
         than in the MRI; its standard deviation. ``None`` where no fluid is seen deep in the brain.
+    whole_mm, whole_sd_mm
+        Shift of the brain as a whole, less near the inner table; its standard deviation. ``None`` if not measured.
     """
 
     judged: bool
@@ -285,6 +283,8 @@ class BrainShift(ByValue):
     direction: str = ""
     ventricles_mm: float | None = None
     ventricles_sd_mm: float | None = None
+    whole_mm: float | None = None
+    whole_sd_mm: float | None = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -105,6 +105,8 @@ _NAMED: dict[str, Named] = {
     "brain_shift.direction": ("direction of that shift", ""),
     "brain_shift.ventricles_mm": ("displacement away from the ventricles, 95th percentile", "mm"),
     "brain_shift.ventricles_sd_mm": ("standard deviation of that", "mm"),
+    "brain_shift.whole_mm": ("shift of the brain as a whole", "mm"),
+    "brain_shift.whole_sd_mm": ("standard deviation of the whole brain's shift", "mm"),
     "scale.left_right_percent": ("MRI longer than CT, left-right, %", ""),
     "scale.front_back_percent": ("MRI longer than CT, front-back, %", ""),
     "scale.feet_head_percent": ("MRI longer than CT, feet-head, %", ""),

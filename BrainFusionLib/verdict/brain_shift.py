@@ -22,9 +22,9 @@ from BrainFusionLib.intensity.inside import InsideSkull, grown, pooled_to
 from BrainFusionLib.transform import Transform
 from BrainFusionLib.verdict.binning import bins_of
 from BrainFusionLib.verdict.matching import Shifts, Whole, gains, shifts_within
+from BrainFusionLib.verdict.modes import brain_moved, seen_in, ventricles_moved
 from BrainFusionLib.verdict.sides import direction_in_words, place_in_words
 from BrainFusionLib.verdict.smoothing import mean_around
-from BrainFusionLib.verdict.ventricles import ventricles_moved
 from BrainFusionLib.volume import BoolArray, Volume, VoxelArray
 
 # Size of the voxels, edge of a block, longest shift; how far the region stays below the inner table.
@@ -74,8 +74,8 @@ class _Pair:
         Below the inner table, mm.
     edge_kji, blocks_kji
         Size of a block in voxels; number of blocks along each axis.
-    ventricles
-        How far they have moved, and its standard deviation, mm (`verdict.ventricles`).
+    ventricles, as_one
+        How far ventricles, and the brain as one, have moved; its standard deviation, mm (`verdict.modes`).
     """
 
     grid: Grid
@@ -86,6 +86,7 @@ class _Pair:
     edge_kji: Whole
     blocks_kji: Whole
     ventricles: tuple[float | None, float | None]
+    as_one: tuple[float | None, float | None]
 
     @property
     def spacing(self) -> FloatArray:
@@ -156,7 +157,8 @@ def _pair(ct_in_mri: Volume, mri: Volume, inside: InsideSkull, transform: Transf
     origin = apply_affine(grid.lps_from_ijk, np.array([b.start for b in box][::-1], dtype=np.float64))
     edge: Whole = np.maximum(1, np.rint(BLOCK_MM / spacing)).astype(np.int64)
     hu, signal, mask, depth = hu[box], signal[box], mask[box], depth[box]
-    ventricles = ventricles_moved(hu, signal, depth, spacing)
+    seen = seen_in(hu, signal, depth, spacing)
+    ventricles, as_one = ((None, None),) * 2 if seen is None else (ventricles_moved(seen), brain_moved(seen))
     blocks: Whole = -(-np.array(mask.shape) // edge)
     beyond = [(0, int(n)) for n in blocks * edge - mask.shape]
     middle = float(np.median(hu[mask]))
@@ -187,6 +189,7 @@ def _pair(ct_in_mri: Volume, mri: Volume, inside: InsideSkull, transform: Transf
         edge,
         blocks,
         ventricles,
+        as_one,
     )
 
 
@@ -365,6 +368,8 @@ def _described(pair: _Pair, blocks: _Blocks, field: FloatArray, noise: float, in
         direction=direction_in_words(shifts[most]),
         ventricles_mm=pair.ventricles[0],
         ventricles_sd_mm=pair.ventricles[1],
+        whole_mm=pair.as_one[0],
+        whole_sd_mm=pair.as_one[1],
     )
 
 

@@ -11,6 +11,12 @@ from collections.abc import Mapping
 from BrainFusionLib.evidence import Evidence
 from BrainFusionLib.verdict.headers import FAR_MM, far_uncorrected_mm
 from BrainFusionLib.verdict.measures import is_given_apart, is_mirrored, is_stripped
+from BrainFusionLib.verdict.moved import (
+    VENTRICLES_LIMIT_MM,
+    away_from_ventricles_mm,
+    has_moved_as_one,
+    range_of_ventricles,
+)
 
 # In a pose this far off, scale and distortion cannot be told from the misalignment.
 POSE_TOO_FAR_MM = 2.5
@@ -49,12 +55,7 @@ LEAST_GAIN_LITTLE_NATS = 0.013
 CLEAR_GAIN_NATS, CLEAR_PART_LIMIT_MM = 0.010, 1.0
 # With less information (PD, mostly), shifts of 2 mm are lost in the noise: three of four with .02 to .11 nats.
 LITTLE_NATS = 0.12
-# The test of the ventricles alone, mm at the brain's 95th percentile: what right pairs read, and the limit. A reading
-# is certain from so many standard deviations on; in an MRI of noise these are .6 mm and more, in right pairs up to .31.
-# The true 95th percentile is between so many times the reading in 9 of 10 cases.
-USUAL_VENTRICLES_MM, VENTRICLES_LIMIT_MM, CERTAIN_SDS, MOST_SD_MM, VENTRICLES_RANGE = 0.1, 0.7, 3.0, 0.45, (0.9, 2.2)
-# With less than this, ventricles that changed by 2 mm may be lost, too: of five in an independent simulation whose CT
-# shares as little with the MRI as real slices do, both with less were, and one of three with .27 to .57 nats.
+# With less than this, small displacements may be lost.
 HIDING_NATS = 0.25
 # With less still, two of eight brains in PD that had sagged by 4 to 6 mm read no more than brains in their place.
 HARDLY_ANY_NATS = 0.05
@@ -110,6 +111,8 @@ def part_displaced_mm(evidence: Evidence) -> float | None:
         return None
     if read > SHIFT_LIMIT_MM * less_after_surgery(evidence) and not _is_of_distortion(evidence):
         return None
+    if has_moved_as_one(shift):
+        return read
     enough = min(CERTAIN_GAIN_NATS, max(LITTLE_GAIN_NATS, CERTAIN_SHARE * shift.information_nats))
     if shift.information_nats < LITTLE_NATS:
         enough = LEAST_GAIN_LITTLE_NATS
@@ -138,19 +141,13 @@ def ventricles_changed_mm(evidence: Evidence) -> float | None:
 def ventricles_moved_mm(evidence: Evidence) -> float | None:
     """Return how far the brain has moved away from the ventricles: 0 if not certainly, ``None`` if not judged."""
     shift = evidence.brain_shift
-    if shift is None or shift.ventricles_mm is None or shift.ventricles_sd_mm is None:
-        return None
-    if _not_comparable_because(evidence):
-        return None
-    moved, sd = shift.ventricles_mm - USUAL_VENTRICLES_MM, shift.ventricles_sd_mm
-    return moved if sd <= MOST_SD_MM and abs(moved) > CERTAIN_SDS * sd else 0.0
+    return None if shift is None or _not_comparable_because(evidence) else away_from_ventricles_mm(shift)
 
 
 def words_of_ventricles(evidence: Evidence) -> dict[str, str]:
     """Return whether the ventricles are wider or narrower, and the range of the displacement."""
     moved = ventricles_moved_mm(evidence) or 0.0
-    ends = dict.fromkeys(f"{factor * abs(moved):.0f}" for factor in VENTRICLES_RANGE)
-    return {"width": "wider" if moved > 0 else "narrower", "length": "–".join(ends)}
+    return {"width": "wider" if moved > 0 else "narrower", "length": range_of_ventricles(moved)}
 
 
 def brain_shift_not_judged(evidence: Evidence) -> float | None:
@@ -196,10 +193,12 @@ def _not_judged_because(evidence: Evidence) -> str:
     shift = evidence.brain_shift
     if shift is None:
         return ""
-    if not shift.judged:
-        return shift.reason or "too little is seen of it"
     if reason := _not_comparable_because(evidence):
         return reason
+    if has_moved_as_one(shift):
+        return ""
+    if not shift.judged:
+        return shift.reason or "too little is seen of it"
     least = LEAST_GAIN_LITTLE_NATS if shift.information_nats < LITTLE_NATS else LEAST_GAIN_NATS
     is_noise = shift.p95_mm > SHIFT_LIMIT_MM * less_after_surgery(evidence) and shift.gain_nats < least
     return "CT and MRI have too little contrast in common in the brain" if is_noise else ""

@@ -1,4 +1,4 @@
-"""The test of the ventricles: of phantoms whose brain is moved away from them in the CT, or towards them."""
+"""Tests of few degrees of freedom: of phantoms whose brain is moved in the CT, as one or away from the ventricles."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from BrainFusionLib.evidence import BrainShift, Evidence, PoseEvidence
 from BrainFusionLib.geometry import apply_affine
 from BrainFusionLib.intensity.inside import inside_skull
 from BrainFusionLib.phantom import head_grid, make_phantom
-from BrainFusionLib.verdict import ventricles
+from BrainFusionLib.verdict import modes
 from BrainFusionLib.verdict.brain_shift import brain_shift
 from BrainFusionLib.verdict.expected import bound_mm, features
 from BrainFusionLib.verdict.judge import judge
-from BrainFusionLib.verdict.ventricles import ventricles_moved
+from BrainFusionLib.verdict.moved import has_moved_as_one
 
 GRID = head_grid(2.0)
 
@@ -55,8 +55,8 @@ def test_ventricles_that_did_not_change_read_little(head):
 def test_ventricles_are_not_judged_without_fluid_or_brain():
     spacing, depth = np.full(3, 2.0), np.full((40, 40, 40), 40.0, np.float32)
     hu = np.full(depth.shape, 30.0, np.float32)
-    assert ventricles_moved(hu, hu, depth, spacing) == (None, None)
-    assert ventricles_moved(hu, hu, depth - 60, spacing) == (None, None)
+    assert modes.ventricles_moved(modes.seen_in(hu, hu, depth, spacing)) == (None, None)
+    assert modes.seen_in(hu, hu, depth - 60, spacing) is None
 
 
 @pytest.mark.parametrize("spread", [0.0, 10.0])
@@ -70,7 +70,7 @@ def test_ventricles_are_not_called_changed_in_an_mri_that_shows_nothing(head, sp
 
 @pytest.mark.parametrize(("far", "certain"), [(40.0, True), (0.5, False)])
 def test_a_change_beyond_the_lengths_tried_is_as_certain_as_its_gain(far, certain):
-    moved_mm, sd_mm = ventricles._best(far * np.arange(9.0) ** 2)
+    moved_mm, sd_mm = modes._best(far * np.arange(9.0) ** 2)
     assert moved_mm == -4.0
     assert (abs(moved_mm) > 3 * sd_mm) == certain
 
@@ -125,3 +125,35 @@ def test_ventricles_that_changed_count_in_the_expected_error():
     assert features(changed)["ventricles_mm"] == pytest.approx(1.3)
     assert features(little)["ventricles_mm"] == 0
     assert bound_mm(changed) > bound_mm(little)
+
+
+def test_brain_that_moved_as_one_is_measured_and_one_in_its_place_is_not(head):
+    ct, mri, inside = head
+    k, j, i = np.indices(GRID.shape_kji)
+    moved = np.rint(j - 4.0 / 2.0 * np.clip(inside.depth_on(GRID) / 20, 0, 1)).astype(int)
+    sagged = ct.with_array(np.where(inside.depth_on(GRID) > 2, ct.array_kji[k, moved, i], ct.array_kji))
+    found, still = brain_shift(sagged, mri, inside), brain_shift(*head)
+    assert found.whole_mm > 2
+    assert has_moved_as_one(found)
+    assert still.whole_mm < 0.4
+
+
+SAGGED = BrainShift(
+    True, p95_mm=3.4, low_mm=3.0, high_mm=4.4, information_nats=0.04, gain_nats=0.002, whole_mm=1.4, whole_sd_mm=0.2
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("changes", "code"),
+    [
+        ({}, "brain_shift"),
+        ({"p95_mm": 2.0}, "part_displaced"),
+        ({"judged": False, "reason": "the CT's brain has too little contrast"}, "brain_shift"),
+        ({"whole_mm": 0.9}, "brain_shift_not_judged"),
+        ({"whole_sd_mm": 0.35}, "brain_shift_not_judged"),
+        ({"whole_mm": None}, "brain_shift_not_judged"),
+    ],
+)
+def test_displacement_that_gains_little_is_said_if_the_brain_has_moved_as_one(changes, code):
+    codes = texts_of(replace(SAGGED, **changes)).keys()
+    assert codes & {"brain_shift", "part_displaced", "brain_shift_not_judged"} == {code}

@@ -249,26 +249,24 @@ class BrainShift(ByValue):
     ----------
     judged, reason
         Whether the CT's brain tells enough of the MRI's to see a shift; why not, empty if judged.
-    points_lps_mm
-        (n, 3), centres of the blocks matched, in MRI coordinates.
-    shifts_mm
-        (n, 3), LPS: a smooth field, as matched: it is too small, see `p95_mm`.
-    p95_mm
-        Estimated 95th percentile of the displacement over the brain.
-    low_mm, high_mm
-        Range of that estimate: held the true one in 9 of 10 simulated cases with a shift.
+    points_lps_mm, shifts_mm
+        (n, 3), centres of the blocks matched, in MRI coordinates; a smooth field, as matched: too small, see `p95_mm`.
+    p95_mm, low_mm, high_mm
+        Estimated 95th percentile of the displacement over the brain; its range, which held the true one in 9 of 10
+        simulated cases with a shift.
     median_mm
         Median displacement over the brain, as matched: about right for shifted brains, noise for others.
     noise_mm
         Uncertainty of the matched shift of a block (standard deviation of its length).
     information_nats
         Information of the MRI on the CT's brain at the matched shifts, nats a voxel of 2 mm.
-    gain_nats
-        How much of that is due to the shifts.
-    affine_gain_nats
-        How much of that a single affine transform of the brain would gain.
+    gain_nats, affine_gain_nats
+        How much of that is due to the shifts, and how much a single affine transform of the brain would gain.
     place, direction
         Where the displacement is largest ("left front") and where to; empty if nowhere, or not to one side.
+    ventricles_mm, ventricles_sd_mm
+        Displacement of the brain away from the ventricles, 95th percentile: below 0 where they are narrower in the CT
+        than in the MRI; its standard deviation, infinite if unknown. ``None`` where no fluid is seen deep in the brain.
     """
 
     judged: bool
@@ -285,6 +283,8 @@ class BrainShift(ByValue):
     affine_gain_nats: float = 0.0
     place: str = ""
     direction: str = ""
+    ventricles_mm: float | None = None
+    ventricles_sd_mm: float | None = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -159,7 +159,8 @@ evidence = built(
     | built(
         BrainShift, judged=st.booleans(), reason=text, points_lps_mm=points, shifts_mm=points, p95_mm=numbers,
         low_mm=numbers, high_mm=numbers, median_mm=numbers, noise_mm=numbers, information_nats=numbers,
-        gain_nats=numbers, affine_gain_nats=numbers, place=text, direction=text,
+        gain_nats=numbers, affine_gain_nats=numbers, place=text, direction=text, ventricles_mm=maybe | numbers,
+        ventricles_sd_mm=maybe | numbers,
     ),
     scale=maybe | built(Scale, **{field.name: numbers for field in fields(Scale)}),
     distortion=maybe | built(Distortion, **{field.name: numbers for field in fields(Distortion)}),

@@ -103,6 +103,8 @@ _NAMED: dict[str, Named] = {
     "brain_shift.affine_gain_nats": ("of that due to an affine change of the brain", "nats a voxel"),
     "brain_shift.place": ("largest shift of the brain at", ""),
     "brain_shift.direction": ("direction of that shift", ""),
+    "brain_shift.ventricles_mm": ("displacement away from the ventricles, 95th percentile", "mm"),
+    "brain_shift.ventricles_sd_mm": ("standard deviation of that", "mm"),
     "scale.left_right_percent": ("MRI longer than CT, left-right, %", ""),
     "scale.front_back_percent": ("MRI longer than CT, front-back, %", ""),
     "scale.feet_head_percent": ("MRI longer than CT, feet-head, %", ""),

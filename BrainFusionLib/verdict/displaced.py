@@ -49,6 +49,9 @@ LEAST_GAIN_LITTLE_NATS = 0.013
 CLEAR_GAIN_NATS, CLEAR_PART_LIMIT_MM = 0.010, 1.0
 # With less information (PD, mostly), shifts of 2 mm are lost in the noise: three of four with .02 to .11 nats.
 LITTLE_NATS = 0.12
+# The test of the ventricles alone, mm at the brain's 95th percentile: what right pairs read, the limit, and how many
+# standard deviations it must be. The true 95th percentile is between so many times the reading in 9 of 10 cases.
+USUAL_VENTRICLES_MM, VENTRICLES_LIMIT_MM, CERTAIN_SDS, VENTRICLES_RANGE = 0.1, 0.7, 3.0, (0.9, 2.2)
 # With less than this, ventricles that changed by 2 mm may be lost, too: of five in an independent simulation whose CT
 # shares as little with the MRI as real slices do, both with less were, and one of three with .27 to .57 nats.
 HIDING_NATS = 0.25
@@ -119,6 +122,36 @@ def limit_of_part(evidence: Evidence) -> float:
     return CLEAR_PART_LIMIT_MM / PART_LIMIT_MM if is_clear else 1.0
 
 
+def ventricles_changed_mm(evidence: Evidence) -> float | None:
+    """Return how far the brain beside the ventricles has moved, if that is certain and not said otherwise."""
+    moved = ventricles_moved_mm(evidence)
+    if moved is None:
+        return None
+    shift, part = brain_shift_mm(evidence), part_displaced_mm(evidence)
+    is_said = (shift is not None and shift > SHIFT_LIMIT_MM * less_after_surgery(evidence)) or (
+        part is not None and part > PART_LIMIT_MM * limit_of_part(evidence)
+    )
+    return 0.0 if is_said or _is_of_distortion(evidence) else abs(moved)
+
+
+def ventricles_moved_mm(evidence: Evidence) -> float | None:
+    """Return how far the brain has moved away from the ventricles: 0 if not certainly, ``None`` if not judged."""
+    shift = evidence.brain_shift
+    if shift is None or shift.ventricles_mm is None or shift.ventricles_sd_mm is None:
+        return None
+    if _not_comparable_because(evidence):
+        return None
+    moved = shift.ventricles_mm - USUAL_VENTRICLES_MM
+    return moved if abs(moved) > CERTAIN_SDS * shift.ventricles_sd_mm else 0.0
+
+
+def words_of_ventricles(evidence: Evidence) -> dict[str, str]:
+    """Return whether the ventricles are wider or narrower, and the range of the displacement."""
+    moved = ventricles_moved_mm(evidence) or 0.0
+    ends = dict.fromkeys(f"{factor * abs(moved):.0f}" for factor in VENTRICLES_RANGE)
+    return {"width": "wider" if moved > 0 else "narrower", "length": "–".join(ends)}
+
+
 def brain_shift_not_judged(evidence: Evidence) -> float | None:
     """Return 1 if a shift of the brain could not be judged, 2 if there are signs of one nevertheless, else 0.
 
@@ -137,8 +170,8 @@ def brain_shift_not_judged(evidence: Evidence) -> float | None:
 def small_shift_not_judged(evidence: Evidence) -> float | None:
     """Return 1 if a large shift would have been seen, but not a small one, else 0.
 
-    In PD, ventricles and the tissue around them are equally bright: that they changed shows nowhere in the images.
-    Where so little is in common, 2 if there was much time for a change.
+    In PD, fluid and the tissue around it are equally bright: a small shift hardly shows in the images. Where so little
+    is in common, 2 if there was much time for a change.
     """
     shift = evidence.brain_shift
     if shift is None or _not_judged_because(evidence):
@@ -149,20 +182,33 @@ def small_shift_not_judged(evidence: Evidence) -> float | None:
 
 def _is_said(evidence: Evidence) -> bool:
     """Return whether the verdict says that the brain, or a part of it, is displaced."""
-    part = part_displaced_mm(evidence)
-    return part is None or part > PART_LIMIT_MM * limit_of_part(evidence)
+    part, ventricles = part_displaced_mm(evidence), ventricles_changed_mm(evidence)
+    return (
+        part is None
+        or part > PART_LIMIT_MM * limit_of_part(evidence)
+        or (ventricles is not None and ventricles > VENTRICLES_LIMIT_MM)
+    )
 
 
 def _not_judged_because(evidence: Evidence) -> str:
-    """Return why a shift of the brain could not be judged; empty if it was.
-
-    A cone-beam CT shows hardly any brain: what is measured there may be its streaks and cupping.
-    """
+    """Return why a shift of the brain could not be judged; empty if it was."""
     shift = evidence.brain_shift
     if shift is None:
         return ""
     if not shift.judged:
         return shift.reason or "too little is seen of it"
+    if reason := _not_comparable_because(evidence):
+        return reason
+    least = LEAST_GAIN_LITTLE_NATS if shift.information_nats < LITTLE_NATS else LEAST_GAIN_NATS
+    is_noise = shift.p95_mm > SHIFT_LIMIT_MM * less_after_surgery(evidence) and shift.gain_nats < least
+    return "CT and MRI have too little contrast in common in the brain" if is_noise else ""
+
+
+def _not_comparable_because(evidence: Evidence) -> str:
+    """Return why what is measured on the two brains in this pose is no displacement; empty if it is one.
+
+    A cone-beam CT shows hardly any brain: what is measured there may be its streaks and cupping.
+    """
     if is_mirrored(evidence):  # the two halves of a brain differ by millimetres
         return "left and right seem to be exchanged in CT or MRI"
     if is_given_apart(evidence):  # what is displaced then is the whole head
@@ -174,9 +220,7 @@ def _not_judged_because(evidence: Evidence) -> str:
     acquisition = evidence.acquisition
     if acquisition is not None and acquisition.ct is not None and acquisition.ct.cone_beam:
         return "the CT is from a cone-beam scanner"
-    least = LEAST_GAIN_LITTLE_NATS if shift.information_nats < LITTLE_NATS else LEAST_GAIN_NATS
-    is_noise = shift.p95_mm > SHIFT_LIMIT_MM * less_after_surgery(evidence) and shift.gain_nats < least
-    return "CT and MRI have too little contrast in common in the brain" if is_noise else ""
+    return ""
 
 
 def _whole_head_is_off(evidence: Evidence) -> bool:

@@ -1,0 +1,111 @@
+"""The test of the ventricles: of phantoms whose brain is moved away from them in the CT, or towards them."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from BrainFusionLib.acquisition import CtAcquisition, PairAcquisition
+from BrainFusionLib.evidence import BrainShift, Evidence, PoseEvidence
+from BrainFusionLib.geometry import apply_affine
+from BrainFusionLib.intensity.inside import inside_skull
+from BrainFusionLib.phantom import head_grid, make_phantom
+from BrainFusionLib.verdict.brain_shift import brain_shift
+from BrainFusionLib.verdict.expected import bound_mm, features
+from BrainFusionLib.verdict.judge import judge
+from BrainFusionLib.verdict.ventricles import ventricles_moved
+
+GRID = head_grid(2.0)
+
+
+@pytest.fixture(scope="module")
+def head():
+    phantom = make_phantom(4, lesions=False, electrode=False)
+    ct = phantom.ct(GRID, noise_hu=6.0)
+    return ct, phantom.mri("T1", GRID, noise=0.02), inside_skull(ct)
+
+
+def widened(ct, inside, mm):
+    """Return a CT whose brain is moved away from its middle by up to so much, at 22 mm; the nearest voxel's value."""
+    k, j, i = np.indices(GRID.shape_kji)
+    away = apply_affine(GRID.lps_from_ijk, np.stack([i, j, k], axis=-1)) - inside.centre_lps_mm
+    far = np.linalg.norm(away, axis=-1, keepdims=True) / 22.0
+    depth = inside.depth_on(GRID)
+    moved = mm * away / 22.0 * np.exp(0.5 * (1 - far**2)) * np.clip(depth / 20, 0, 1)[..., None]
+    then = np.rint(np.stack([k, j, i], axis=-1) - moved[..., ::-1] / 2.0).astype(int)
+    return ct.with_array(np.where(depth > 2, ct.array_kji[tuple(np.moveaxis(then, -1, 0))], ct.array_kji))
+
+
+@pytest.mark.parametrize("mm", [3.0, -3.0])
+def test_ventricles_that_became_wider_or_narrower_are_found_with_their_sign(head, mm):
+    ct, mri, inside = head
+    found = brain_shift(widened(ct, inside, mm), mri, inside)
+    assert found.ventricles_mm * np.sign(mm) > 1
+    assert found.ventricles_sd_mm < 0.3
+
+
+def test_ventricles_that_did_not_change_read_little(head):
+    found = brain_shift(*head)
+    assert abs(found.ventricles_mm) < 0.5
+
+
+def test_ventricles_are_not_judged_without_fluid_or_brain():
+    spacing, depth = np.full(3, 2.0), np.full((40, 40, 40), 40.0, np.float32)
+    hu = np.full(depth.shape, 30.0, np.float32)
+    assert ventricles_moved(hu, hu, depth, spacing) == (None, None)
+    assert ventricles_moved(hu, hu, depth - 60, spacing) == (None, None)
+
+
+SURE = BrainShift(True, p95_mm=1.0, information_nats=0.06, ventricles_mm=1.4, ventricles_sd_mm=0.2)
+POSE = PoseEvidence(
+    similarity_nmi=1.21, margin_nats=0.3, agreement_mm=0.05, perturbed_margin_nmi=0.02, overlap=0.9, thinnest_mm=150.0,
+    thickest_voxel_mm=1.2, mirrored_margin_nats=0.2, sampling_error_mm=0.02, lever=1.01,
+)  # fmt: skip
+CONE_BEAM = PairAcquisition(ct=CtAcquisition(cone_beam=True))
+
+
+def texts_of(shift, **other):
+    findings = judge(Evidence(brain_shift=shift, **other)).findings
+    return {finding.code: (finding.level, finding.text) for finding in findings}
+
+
+def test_changed_ventricles_are_amber_and_end_the_words_that_none_may_be_seen():
+    found = texts_of(SURE)
+    level, text = found["ventricles_changed"]
+    assert level == "amber"
+    assert text.startswith("the ventricles are wider in the CT than in the MRI: the brain beside them has moved by")
+    assert "about 1–3 mm" in text
+    assert "small_shift_not_judged" not in found
+    assert "narrower" in texts_of(replace(SURE, ventricles_mm=-1.2))["ventricles_changed"][1]
+
+
+@pytest.mark.parametrize(
+    ("changes", "other"),
+    [
+        ({"ventricles_mm": 0.7}, {}),
+        ({"ventricles_mm": -0.5}, {}),
+        ({"ventricles_sd_mm": 0.6}, {}),
+        ({"ventricles_sd_mm": math.inf}, {}),
+        ({"ventricles_mm": None, "ventricles_sd_mm": None}, {}),
+        ({}, {"acquisition": CONE_BEAM}),
+        ({"p95_mm": 4.0, "gain_nats": 0.05}, {}),
+    ],
+)
+def test_ventricles_are_not_called_changed_if_little_uncertain_or_part_of_a_shift(changes, other):
+    assert "ventricles_changed" not in texts_of(replace(SURE, **changes), **other)
+
+
+def test_ventricles_count_where_the_shift_cannot_be_judged():
+    assert "ventricles_changed" in texts_of(
+        replace(SURE, judged=False, reason="the CT's brain has too little contrast")
+    )
+
+
+def test_ventricles_that_changed_count_in_the_expected_error():
+    changed, little = (Evidence(POSE, brain_shift=replace(SURE, ventricles_mm=mm)) for mm in (1.4, 0.2))
+    assert features(changed)["ventricles_mm"] == pytest.approx(1.3)
+    assert features(little)["ventricles_mm"] == 0
+    assert bound_mm(changed) > bound_mm(little)

@@ -266,7 +266,7 @@ class BrainShift(ByValue):
         Where the displacement is largest ("left front") and where to; empty if nowhere, or not to one side.
     ventricles_mm, ventricles_sd_mm
         Displacement of the brain away from the ventricles, 95th percentile: below 0 where they are narrower in the CT
-        than in the MRI; its standard deviation, infinite if unknown. ``None`` where no fluid is seen deep in the brain.
+        than in the MRI; its standard deviation. ``None`` where no fluid is seen deep in the brain.
     """
 
     judged: bool

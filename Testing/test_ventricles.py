@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 
 import numpy as np
@@ -13,6 +12,7 @@ from BrainFusionLib.evidence import BrainShift, Evidence, PoseEvidence
 from BrainFusionLib.geometry import apply_affine
 from BrainFusionLib.intensity.inside import inside_skull
 from BrainFusionLib.phantom import head_grid, make_phantom
+from BrainFusionLib.verdict import ventricles
 from BrainFusionLib.verdict.brain_shift import brain_shift
 from BrainFusionLib.verdict.expected import bound_mm, features
 from BrainFusionLib.verdict.judge import judge
@@ -59,6 +59,22 @@ def test_ventricles_are_not_judged_without_fluid_or_brain():
     assert ventricles_moved(hu, hu, depth - 60, spacing) == (None, None)
 
 
+@pytest.mark.parametrize("spread", [0.0, 10.0])
+def test_ventricles_are_not_called_changed_in_an_mri_that_shows_nothing(head, spread):
+    ct, mri, inside = head
+    noise = np.random.default_rng(1).normal(100, spread, (30, 30, 30)).astype(np.float32)
+    empty = np.kron(noise, np.ones((4, 4, 4), np.float32))[tuple(slice(n) for n in GRID.shape_kji)]
+    found = brain_shift(ct, mri.with_array(empty), inside)
+    assert "ventricles_changed" not in texts_of(found)
+
+
+@pytest.mark.parametrize(("far", "certain"), [(40.0, True), (0.5, False)])
+def test_a_change_beyond_the_lengths_tried_is_as_certain_as_its_gain(far, certain):
+    moved_mm, sd_mm = ventricles._best(far * np.arange(9.0) ** 2)
+    assert moved_mm == -4.0
+    assert (abs(moved_mm) > 3 * sd_mm) == certain
+
+
 SURE = BrainShift(True, p95_mm=1.0, information_nats=0.06, ventricles_mm=1.4, ventricles_sd_mm=0.2)
 POSE = PoseEvidence(
     similarity_nmi=1.21, margin_nats=0.3, agreement_mm=0.05, perturbed_margin_nmi=0.02, overlap=0.9, thinnest_mm=150.0,
@@ -87,8 +103,8 @@ def test_changed_ventricles_are_amber_and_end_the_words_that_none_may_be_seen():
     [
         ({"ventricles_mm": 0.7}, {}),
         ({"ventricles_mm": -0.5}, {}),
-        ({"ventricles_sd_mm": 0.6}, {}),
-        ({"ventricles_sd_mm": math.inf}, {}),
+        ({"ventricles_sd_mm": 0.44}, {}),
+        ({"ventricles_mm": 4.0, "ventricles_sd_mm": 0.6}, {}),
         ({"ventricles_mm": None, "ventricles_sd_mm": None}, {}),
         ({}, {"acquisition": CONE_BEAM}),
         ({"p95_mm": 4.0, "gain_nats": 0.05}, {}),

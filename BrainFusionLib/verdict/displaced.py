@@ -49,9 +49,10 @@ LEAST_GAIN_LITTLE_NATS = 0.013
 CLEAR_GAIN_NATS, CLEAR_PART_LIMIT_MM = 0.010, 1.0
 # With less information (PD, mostly), shifts of 2 mm are lost in the noise: three of four with .02 to .11 nats.
 LITTLE_NATS = 0.12
-# The test of the ventricles alone, mm at the brain's 95th percentile: what right pairs read, the limit, and how many
-# standard deviations it must be. The true 95th percentile is between so many times the reading in 9 of 10 cases.
-USUAL_VENTRICLES_MM, VENTRICLES_LIMIT_MM, CERTAIN_SDS, VENTRICLES_RANGE = 0.1, 0.7, 3.0, (0.9, 2.2)
+# The test of the ventricles alone, mm at the brain's 95th percentile: what right pairs read, and the limit. A reading
+# is certain from so many standard deviations on; in an MRI of noise these are .6 mm and more, in right pairs up to .31.
+# The true 95th percentile is between so many times the reading in 9 of 10 cases.
+USUAL_VENTRICLES_MM, VENTRICLES_LIMIT_MM, CERTAIN_SDS, MOST_SD_MM, VENTRICLES_RANGE = 0.1, 0.7, 3.0, 0.45, (0.9, 2.2)
 # With less than this, ventricles that changed by 2 mm may be lost, too: of five in an independent simulation whose CT
 # shares as little with the MRI as real slices do, both with less were, and one of three with .27 to .57 nats.
 HIDING_NATS = 0.25
@@ -141,8 +142,8 @@ def ventricles_moved_mm(evidence: Evidence) -> float | None:
         return None
     if _not_comparable_because(evidence):
         return None
-    moved = shift.ventricles_mm - USUAL_VENTRICLES_MM
-    return moved if abs(moved) > CERTAIN_SDS * shift.ventricles_sd_mm else 0.0
+    moved, sd = shift.ventricles_mm - USUAL_VENTRICLES_MM, shift.ventricles_sd_mm
+    return moved if sd <= MOST_SD_MM and abs(moved) > CERTAIN_SDS * sd else 0.0
 
 
 def words_of_ventricles(evidence: Evidence) -> dict[str, str]:

@@ -61,10 +61,10 @@ def ventricles_moved(
     """
     inside = depth > 0
     deep = depth > FIRST_DEPTH_MM
-    if np.count_nonzero(deep) < LEAST_VOXELS:
-        return None, None
-    middle = float(np.median(hu[deep]))
+    middle = float(np.median(hu[deep])) if deep.any() else 0.0
     soft = inside & (np.abs(hu - np.float32(middle)) < SOFT_HU)
+    if np.count_nonzero(soft & deep) < LEAST_VOXELS:
+        return None, None
     whole = inside.astype(np.float32)
     low = mean_around(signal, whole, LOW_MM, spacing_kji_mm)
     ratio = signal / np.maximum(low, np.float32(1e-3) * low.max() + np.float32(1e-9))
@@ -162,13 +162,17 @@ def _joint(ct: Bins, mri: Bins, more: float) -> FloatArray:
     return shares
 
 
-def _best(gained: FloatArray) -> tuple[float, float]:
-    """Return the length with the largest gain, between those tried, and its standard deviation, mm."""
+def _best(gained: FloatArray) -> tuple[float | None, float | None]:
+    """Return the length with the largest gain, between those tried, and its standard deviation, mm.
+
+    ``None`` where no length is better than another.
+    """
     best = int(np.clip(gained.argmax(), 1, len(gained) - 2))
     below, here, above = gained[best - 1 : best + 2]
     bend = 2 * here - below - above
-    if not bend > 0:
-        return float(-LENGTHS_MM[gained.argmax()]), math.inf
-    length = LENGTHS_MM[best] + np.clip(0.5 * (above - below) / bend, -1, 1)
     # The MRI at x + d shows what the CT shows at x: it has moved by -d.
+    if not bend > 0:
+        end, gain = float(LENGTHS_MM[gained.argmax()]), float(gained.max() - gained[len(gained) // 2])
+        return (-end, abs(end) / math.sqrt(2 * TEMPERATURE * gain)) if gain > 0 else (None, None)
+    length = LENGTHS_MM[best] + np.clip(0.5 * (above - below) / bend, -1, 1)
     return float(-length), float(1 / math.sqrt(TEMPERATURE * bend))

@@ -263,10 +263,8 @@ class BrainShift(ByValue):
         Uncertainty of the matched shift of a block (standard deviation of its length).
     information_nats
         Information of the MRI on the CT's brain at the matched shifts, nats a voxel of 2 mm.
-    gain_nats
-        How much of that is due to the shifts.
-    affine_gain_nats
-        How much of that a single affine transform of the brain would gain.
+    gain_nats, affine_gain_nats
+        How much of that is due to the shifts; how much a single affine transform of the brain would gain.
     place, direction
         Where the displacement is largest ("left front") and where to; empty if nowhere, or not to one side.
     """
@@ -335,6 +333,8 @@ class Distortion(ByValue):
         Standard deviation of single patches of skull around the field.
     voxel_mm
         Edge of the voxels along the axis where it is shortest, of CT and MRI the longer; 0 if unknown.
+    gain_nats
+        Nats a sample by which the MRI tells the CT's skull better with it than rigidly; ``None`` if unknown.
     """
 
     median_mm: float
@@ -345,6 +345,7 @@ class Distortion(ByValue):
     pose_p95_mm: float
     scatter_mm: float
     voxel_mm: float = 0.0
+    gain_nats: float | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -371,10 +372,8 @@ class Evidence(ByValue):
         The alignment to the brain; ``None`` if the pose is that of the skull, as requested.
     brain_shift
         Displacement of the brain against the skull.
-    scale
-        Lengths of the skull in the MRI against those in the CT.
-    distortion
-        Displacement of the skull that no rigid pose explains.
+    scale, distortion
+        Lengths of the skull in the MRI against those in the CT; its displacement that no rigid pose explains.
     landmarks
         Residuals of the user's landmarks.
     """

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from BrainFusionLib.evidence import Evidence
-from BrainFusionLib.verdict.displaced import CERTAIN_GAIN_NATS, SCALE_LIMIT_PERCENT, scale_percent, thick_scale
+from BrainFusionLib.verdict.displaced import CERTAIN_GAIN_NATS, SCALE_LIMIT_PERCENT, scale_percent, tolerance_of_scale
 from BrainFusionLib.verdict.measures import UNLIMITED_MM
 
 TABLE = Path(__file__).with_name("calibration.json")
@@ -158,7 +158,7 @@ def _scale_mm(evidence: Evidence) -> float | None:
     percent = scale_percent(evidence)
     if percent is None:
         return None
-    return MM_PER_PERCENT * beyond(percent, SCALE_LIMIT_PERCENT / 2 * thick_scale(evidence))
+    return MM_PER_PERCENT * beyond(percent, SCALE_LIMIT_PERCENT / 2 * tolerance_of_scale(evidence))
 
 
 def _skull_mm(evidence: Evidence) -> float | None:

@@ -335,6 +335,8 @@ class Distortion(ByValue):
         Standard deviation of single patches of skull around the field.
     voxel_mm
         Edge of the voxels along the axis where it is shortest, of CT and MRI the longer; 0 if unknown.
+    gain_nats
+        Nats a sample by which the MRI tells the CT's skull better with it than rigidly; ``None`` if unknown.
     """
 
     median_mm: float
@@ -345,6 +347,7 @@ class Distortion(ByValue):
     pose_p95_mm: float
     scatter_mm: float
     voxel_mm: float = 0.0
+    gain_nats: float | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -371,10 +374,8 @@ class Evidence(ByValue):
         The alignment to the brain; ``None`` if the pose is that of the skull, as requested.
     brain_shift
         Displacement of the brain against the skull.
-    scale
-        Lengths of the skull in the MRI against those in the CT.
-    distortion
-        Displacement of the skull that no rigid pose explains.
+    scale, distortion
+        Lengths of the skull in the MRI against those in the CT; its displacement that no rigid pose explains.
     landmarks
         Residuals of the user's landmarks.
     """

@@ -25,6 +25,7 @@ from BrainFusionLib.case.result import Result, Volumes
 from BrainFusionLib.errors import BrainFusionError, ImageContentError, ImageFileError, RecordError, Remedy
 from BrainFusionLib.geometry import Grid
 from BrainFusionLib.io import read_volume, write_json, write_transform, write_volume
+from BrainFusionLib.io.dicom import series_listed
 from BrainFusionLib.io.dicom_attributes import Doubt
 from BrainFusionLib.io.dicom_headers import DicomHeaders, read_series_headers
 from BrainFusionLib.io.dicom_series import is_dicom
@@ -56,6 +57,7 @@ def read_pair(
         raise ImageContentError(
             f"{ct_path} was given both as CT and as MRI." + ("" if has_series else " Give two different volumes."),
             remedy=Remedy.CHOOSE_SERIES_OF_EACH if has_series else None,
+            details=series_listed(ct_path) if has_series else "",
         )
     return read_volume(ct_path, series=ct_series), read_volume(mri_path, series=mri_series)
 

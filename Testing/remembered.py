@@ -17,7 +17,9 @@ def run(request, inputs, progress=None, cancel=None):
     """Return what `case.run` returns, and report the same progress; cancel is asked for after each report."""
     voxels: dict[str, Any] = {}
     asked = {"request": request, **{name: getattr(inputs, name) for name in ("ct", "mri", "mri_mask", "sha256")}}
-    key = json.dumps(case.to_plain(asked, voxels)), *(array.tobytes() for array in voxels.values())
+    # No record has the patients.
+    patients = [getattr(volume.acquisition, "patient", None) for volume in (inputs.ct, inputs.mri)]
+    key = json.dumps(case.to_plain(asked, voxels)), *(array.tobytes() for array in voxels.values()), *patients
     if key not in _KNOWN:
         said: list[tuple[str, float]] = []
         _KNOWN[key] = _compute(request, inputs, lambda *words: said.append(words), None), said

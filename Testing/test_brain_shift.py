@@ -17,6 +17,7 @@ from BrainFusionLib.verdict.brain_shift import brain_shift
 from BrainFusionLib.verdict.judge import judge
 from BrainFusionLib.verdict.matching import gains, shifts_within
 from BrainFusionLib.verdict.sides import direction_in_words, place_in_words
+from BrainFusionLib.volume import Volume
 
 GRID = head_grid(2.0)
 SHIFTS = {"brain_shift", "part_displaced", "brain_shift_not_judged", "small_shift_not_judged"}
@@ -58,6 +59,24 @@ def test_unshifted_brain_is_not_called_shifted(head):
     found = brain_shift(head[0], head[1], head[2])
     assert found.judged
     assert found.p95_mm < 1.5
+
+
+def slab(volume, low_mm, high_mm):
+    """Return the part of a volume on `GRID` between two heights."""
+    z = GRID.origin_lps_mm[2] + 2.0 * np.arange(GRID.size_ijk[2])
+    layers = np.flatnonzero((z > low_mm) & (z < high_mm))
+    i, j, _ = GRID.size_ijk
+    origin = (*GRID.origin_lps_mm[:2], float(z[layers[0]]))
+    return Volume(volume.array_kji[layers], replace(GRID, size_ijk=(i, j, len(layers)), origin_lps_mm=origin))
+
+
+def test_shift_is_judged_in_a_slab_of_the_brain(head):
+    ct, mri, inside = head
+    part, moved = slab(mri, 5, 55), sagged(ct, inside, (-6.0, 6.0, -4.0))
+    assert brain_shift(slab(moved, 5, 55), part, inside).p95_mm > 3
+    there = brain_shift(slab(ct, 5, 55), part, inside)
+    assert there.judged
+    assert there.p95_mm < 1.5
 
 
 def test_lesion_that_flair_and_ct_show_differently_is_not_called_a_shift():

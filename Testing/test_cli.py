@@ -643,6 +643,11 @@ def test_two_series_are_listed_and_series_chooses(
     assert cli.main(["fuse", ct, mri, "-o", str(tmp_path / "out"), "--no-register", "--series", "7"]) == 0
     assert cli.main(["fuse", mri, mri, "-o", str(tmp_path / "two"), "--no-register", "--series", "7"]) == 2
     assert "--ct-series" in capsys.readouterr().err
+    assert cli.main(["fuse", mri, mri, "-o", str(tmp_path / "two"), "--no-register"]) == 2
+    message = capsys.readouterr().err
+    assert "was given both as CT and as MRI. Choose a series for each with --ct-series" in message
+    assert "\n  1. series 3" in message
+    assert "\n  2. series 7" in message
     both = ["fuse", mri, mri, "-o", str(tmp_path / "two"), "--no-register", "--ct-series", "3", "--mri-series", "7"]
     assert cli.main(both) == 0
     for name in ("report.html", "result.json"):

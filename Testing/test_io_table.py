@@ -219,3 +219,8 @@ def test_the_table_loads_neither_simpleitk_nor_pydicom_nor_torch():
     program = "import sys, BrainFusionLib.io.formats; print({'SimpleITK', 'pydicom', 'torch'} & {*sys.modules})"
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "set()"
+
+
+def test_a_tilde_that_nobody_expands_is_named():
+    with pytest.raises(ImageFileError, match="Check the name, in which ~ is not your"):
+        read_volume("~/no such scan.nrrd")

@@ -38,13 +38,14 @@ from Testing.browser import chromium
 from Testing.report_case import AMBER, FINDING, judged, result_of, small_head
 
 EVIL = "<script>document.title = 'owned'</script><img src=x onerror=alert(1)>"
+TWO_PATIENTS = "the DICOM headers give different patient IDs"
 RED = Verdict("red", (replace(FINDING, level="red", text=EVIL),))
 
 
-def add_case(folder: Path, name: str, verdict: Verdict) -> None:
+def add_case(folder: Path, name: str, verdict: Verdict, notes: tuple[str, ...] = ()) -> None:
     """Write a case as the cohort does, with its seal."""
     head = small_head()
-    result = judged(result_of(*head), verdict)
+    result = replace(judged(result_of(*head), verdict), notes=notes)
     (folder / name).mkdir()
     files = list(write_case(result, head[2], folder / name).values())
     sums = {path.name: content_sha256(path) for path in files}
@@ -58,7 +59,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A cohort of an amber, a red and a refused case, a broken one, and things that should not be found."""
     folder = tmp_path_factory.mktemp("cohort")
     add_case(folder, "amber", AMBER)
-    add_case(folder, "red", RED)
+    add_case(folder, "red", RED, (TWO_PATIENTS, EVIL))
     (folder / "broken").mkdir()
     (folder / "broken" / "result.json").write_text("{", encoding="utf-8")
     (folder / ".hidden").mkdir()
@@ -443,6 +444,12 @@ def test_pages_show_planted_markup_as_text(client: Client) -> None:
         assert not re.search(r"\son\w+=", re.sub(r"&lt;.*?&gt;", "", page))
     assert "/viewer.js" in client.ask("GET", client.case("amber"), **client.let_in)[1]
     assert EVIL not in client.ask("GET", "/", **client.let_in)[1]
+
+
+def test_the_page_of_a_case_shows_its_notes(client: Client) -> None:
+    red, amber = (client.ask("GET", client.case(name), **client.let_in)[1] for name in ("red", "amber"))
+    assert re.search(rf"<h2>Notes</h2>\s*<ul>\s*<li>{TWO_PATIENTS}</li>\s*<li>&lt;script&gt;", red)
+    assert "<h2>Notes</h2>" not in amber
 
 
 def test_two_tabs_do_not_decide_on_each_others_case(client: Client, folder: Path) -> None:

@@ -14,12 +14,13 @@ import numpy as np
 import slicer
 from slicer.i18n import tr as _
 
+from BrainFusionLib.acquisition import are_of_two_patients
 from BrainFusionLib.case.leaving import require_decision
 from BrainFusionLib.errors import GeometryError, ImageContentError, ImageFileError, SettingsError
 from BrainFusionLib.geometry import RAS_FROM_LPS, FloatArray, Grid
 from BrainFusionLib.io.dicom_segmentation import can_write_segmentations
 from BrainFusionLib.transform import AffineTransform
-from BrainFusionSlicer import bridge, currency, decisions, departing, ownership, registered_ct, segmentations
+from BrainFusionSlicer import acquired, bridge, currency, decisions, departing, ownership, registered_ct, segmentations
 from BrainFusionSlicer.exporting import ExportInputs, export
 from BrainFusionSlicer.jobs import ExportOrder, RawVolume
 from BrainFusionSlicer.registered_ct import Standing
@@ -140,6 +141,15 @@ def whatIsMissingForExport(results: Any) -> str | None:
             "DICOM in the Data module can still export it"
         ).format(volume=fixed.GetName())
     return None
+
+
+def whosePatient(fusedNode: slicer.vtkMRMLScalarVolumeNode | None) -> str:
+    """Say for whom the results of a CT and an MRI of two patient IDs are written, or return nothing."""
+    pair = (None, None) if fusedNode is None else _inputsOf(fusedNode)
+    if None in pair or not are_of_two_patients(*(acquired.acquisition_of(node) for node in reversed(pair))):
+        return ""
+    words = _("They were written for the patient of {volume}: CT and MRI have different patient IDs.")
+    return words.format(volume=ownership.fixed_of(fusedNode).GetName())
 
 
 def _inputsOf(fusedNode: slicer.vtkMRMLScalarVolumeNode) -> tuple[Any, Any]:

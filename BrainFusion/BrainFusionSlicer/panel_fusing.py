@@ -15,6 +15,7 @@ from BrainFusionSlicer import (
     checks,
     choices,
     departing,
+    dicom_export,
     landmark_lists,
     ownership,
     permission,
@@ -238,7 +239,8 @@ class FusingControls:
         self.ui.progressBar.setVisible(False)
         if error is None:
             text = _("{count} DICOM files were written to {folder}; derived, not for diagnosis.")
-            self.say(text.format(count=len(files), folder=folder))
+            text = text.format(count=len(files), folder=folder)
+            self.say(f"{text} {dicom_export.whosePatient(self.registeredNodes()[0])}".rstrip())
         elif isinstance(error, Cancelled):
             self.say(_("Cancelled; nothing was written."))
         else:

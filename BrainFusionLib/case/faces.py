@@ -35,6 +35,8 @@ def fuse(
         Hounsfield units.
     mri
         Any sequence; the fused volume is on its grid unless ``settings.output`` says otherwise.
+    settings
+        Of registration, fusion, output and device; by default ``Settings()``.
     start
         A starting pose to try in addition to the others.
     transform
@@ -86,6 +88,8 @@ def register(
     ----------
     ct, mri, start, mri_mask, landmarks, progress, cancel
         As `fuse`.
+    settings
+        Of the registration; by default ``RegistrationSettings()``.
     device
         ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"mps"``.
 

@@ -18,7 +18,7 @@ from BrainFusionLib.io.dicom_acquisition import read_acquisition
 from BrainFusionLib.io.dicom_files import DicomFile, as_text, quiet_pydicom, values_in
 from BrainFusionLib.io.dicom_pixels import read_pixels, spikes, undecodable
 from BrainFusionLib.io.dicom_planes import Plane
-from BrainFusionLib.io.dicom_series import Series, find_series, series_at
+from BrainFusionLib.io.dicom_series import Series, find_series, listed, series_at
 from BrainFusionLib.io.dicom_values import has_table, is_by_table
 from BrainFusionLib.io.reading import SAVE_OR_COPY, naming, quiet_itk
 from BrainFusionLib.io.slice_stack import Slices, stack_slices
@@ -126,6 +126,18 @@ def dicom_files_of_each(path: Path) -> list[list[Path]]:
     if _is_zip_file(path):
         return [[path]]
     return [list(images) for images in dict.fromkeys(series.images for series in series_at(path))]
+
+
+def series_listed(path: Path) -> str:
+    """Return the series that could be chosen, a line each.
+
+    Raises
+    ------
+    ImageFileError
+        As `series_at`.
+    """
+    with unpacked(path) as place:
+        return listed(series_at(place))
 
 
 def _is_zip_file(path: Path) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -329,12 +329,17 @@ def _choose(path: Path, found: list[Series], choice: str | int | None) -> Series
             matches = [found[int(text) - 1]]
         if len(matches) == 1:
             return matches[0]
-    lines = [f"  {place}. {series.describe()}" for place, series in enumerate(found[:_MOST_SERIES_LISTED], 1)]
-    if len(found) > _MOST_SERIES_LISTED:
-        lines.append(f"  ... and {len(found) - _MOST_SERIES_LISTED} more")
     problem = "one is needed" if choice is None else f"no single one of them is {brief(str(choice))}"
     raise ImageFileError(
         f"{path}: holds {len(found)} DICOM series, and {problem}.",
         remedy=Remedy.CHOOSE_SERIES,
-        details="\n".join(lines),
+        details=listed(found),
     )
+
+
+def listed(found: Sequence[Series]) -> str:
+    """Return the places and words of series, a line each, as they can be chosen by."""
+    lines = [f"  {place}. {series.describe()}" for place, series in enumerate(found[:_MOST_SERIES_LISTED], 1)]
+    if len(found) > _MOST_SERIES_LISTED:
+        lines.append(f"  ... and {len(found) - _MOST_SERIES_LISTED} more")
+    return "\n".join(lines)

@@ -108,6 +108,7 @@ def naming(path: Path) -> Iterator[None]:
         if exists(path.with_name(placeholder_of(path.name))):
             raise ImageFileError(f"{path}: {NOT_DOWNLOADED}") from error
         odd = "" if is_utf8(path) else ", which is not UTF-8"
+        odd += ", in which ~ is not your home folder here" if path.parts[:1] == ("~",) else ""
         raise ImageFileError(f"{path}: there is no such file or folder. Check the name{odd}.") from error
     except PermissionError as error:
         raise ImageFileError(

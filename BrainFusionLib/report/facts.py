@@ -120,6 +120,7 @@ _NAMED: dict[str, Named] = {
     "distortion.pose_median_mm": ("CT skull to the skull in the MRI, median", "mm"),
     "distortion.pose_p95_mm": ("CT skull to the skull in the MRI, 95th percentile", "mm"),
     "distortion.scatter_mm": ("scatter of patches of skull", "mm"),
+    "distortion.gain_nats": ("skull better known with it than with a rigid movement by", "nats"),
     "distortion.voxel_mm": ("shortest edge of the coarser voxels", "mm"),
     "bone_error_hu": ("bone error of the fused volume", "HU"),
     "soft_tissue_error": ("soft-tissue error of the fused volume", "% of the MRI's range"),

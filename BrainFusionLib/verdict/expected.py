@@ -25,7 +25,7 @@ from BrainFusionLib.verdict.displaced import (
     CERTAIN_GAIN_NATS,
     SCALE_LIMIT_PERCENT,
     scale_percent,
-    thick_scale,
+    tolerance_of_scale,
     ventricles_moved_mm,
 )
 from BrainFusionLib.verdict.measures import UNLIMITED_MM
@@ -169,7 +169,7 @@ def _scale_mm(evidence: Evidence) -> float | None:
     percent = scale_percent(evidence)
     if percent is None:
         return None
-    return MM_PER_PERCENT * beyond(percent, SCALE_LIMIT_PERCENT / 2 * thick_scale(evidence))
+    return MM_PER_PERCENT * beyond(percent, SCALE_LIMIT_PERCENT / 2 * tolerance_of_scale(evidence))
 
 
 def _skull_mm(evidence: Evidence) -> float | None:

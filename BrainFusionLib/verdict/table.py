@@ -298,7 +298,7 @@ CRITERIA: tuple[Criterion, ...] = (
         amber=displaced.SCALE_LIMIT_PERCENT, unit="%",
         text="lengths along {axis} are about {off} % too {mri} in the MRI, or too {ct} in the CT: check the voxel "
         "size and the distortion correction of the MRI",
-        scale=displaced.thick_scale, words=displaced.scale_words,
+        scale=displaced.tolerance_of_scale, words=displaced.scale_words,
     ),
     Criterion(
         "distortion", "displacement that no rigid pose explains", displaced.distortion_p95_mm, "at most",

@@ -93,6 +93,32 @@ def test_a_planners_session_from_dicom_to_the_archive(
     assert ui.decisionLabel.text == "✔ Approved"
 
 
+def test_two_patient_ids_are_said_in_the_panel_its_report_and_its_exports(
+    panel, press, loaded, database, tmp_path, monkeypatch, application
+):
+    for uid in loaded["CT"].GetAttribute("DICOM.instanceUIDs").split():
+        with pydicom.dcmread(database.files[uid]) as header:
+            header.PatientID = "another one"
+            header.save_as(database.files[uid])
+    ui, files = panel.ui, sys.modules["qt"].QFileDialog
+    panel.logic._runner = sys.modules["BrainFusionSlicer.runner"].InProcessRunner()
+    application.processEvents()
+    press("fuseButton")
+    assert "different patient IDs" in ui.verdictFindingsLabel.text
+    report = tmp_path / "report.html"
+    monkeypatch.setattr(files, "getSaveFileName", lambda *words: str(report), raising=False)
+    press("saveReportButton")
+    page = report.read_text(encoding="utf-8")
+    assert "different patient IDs" in page
+    assert "another one" not in page
+    archive = tmp_path / "archive"
+    archive.mkdir()
+    monkeypatch.setattr(files, "getExistingDirectory", lambda *words: str(archive), raising=False)
+    for button in ("exportButton", "databaseButton"):
+        press(button)
+        assert ui.statusLabel.text.endswith("written for the patient of MR: CT and MRI have different patient IDs.")
+
+
 def assert_registration_is_right(path: Path, phantom):
     """Read a registration by pydicom alone: the MRI's frame is the registered one, and the CT's points come near."""
     data = pydicom.dcmread(path)

@@ -260,11 +260,9 @@ class BrainShift(ByValue):
         the shifts, and how much a single affine transform of the brain would gain.
     place, direction
         Where the displacement is largest ("left front") and where to; empty if nowhere, or not to one side.
-    ventricles_mm, ventricles_sd_mm
-        Displacement of the brain away from the ventricles, 95th percentile: below 0 where they are narrower in the CT
-        than in the MRI; its standard deviation. ``None`` where no fluid is seen deep in the brain.
-    whole_mm, whole_sd_mm
-        Shift of the brain as a whole, less near the inner table; its standard deviation. ``None`` if not measured.
+    ventricles_mm, ventricles_sd_mm, whole_mm, whole_sd_mm
+        Displacement of the brain away from the ventricles, 95th percentile, below 0 where they are narrower in the CT;
+        its shift as a whole, less near the inner table; a standard deviation each. ``None`` if not measured.
     """
 
     judged: bool

@@ -9,14 +9,9 @@ import math
 from collections.abc import Mapping
 
 from BrainFusionLib.evidence import Evidence
+from BrainFusionLib.verdict import moved
 from BrainFusionLib.verdict.headers import FAR_MM, far_uncorrected_mm
 from BrainFusionLib.verdict.measures import is_given_apart, is_mirrored, is_stripped
-from BrainFusionLib.verdict.moved import (
-    VENTRICLES_LIMIT_MM,
-    away_from_ventricles_mm,
-    has_moved_as_one,
-    range_of_ventricles,
-)
 
 # In a pose this far off, scale and distortion cannot be told from the misalignment.
 POSE_TOO_FAR_MM = 2.5
@@ -115,7 +110,7 @@ def part_displaced_mm(evidence: Evidence) -> float | None:
         return None
     if read > SHIFT_LIMIT_MM * less_after_surgery(evidence) and not _is_of_distortion(evidence):
         return None
-    if has_moved_as_one(shift):
+    if moved.has_moved_as_one(shift):
         return read
     enough = min(CERTAIN_GAIN_NATS, max(LITTLE_GAIN_NATS, CERTAIN_SHARE * shift.information_nats))
     if shift.information_nats < LITTLE_NATS:
@@ -132,26 +127,26 @@ def limit_of_part(evidence: Evidence) -> float:
 
 def ventricles_changed_mm(evidence: Evidence) -> float | None:
     """Return how far the brain beside the ventricles has moved, if that is certain and not said otherwise."""
-    moved = ventricles_moved_mm(evidence)
-    if moved is None:
+    away_mm = ventricles_moved_mm(evidence)
+    if away_mm is None:
         return None
     shift, part = brain_shift_mm(evidence), part_displaced_mm(evidence)
     is_said = (shift is not None and shift > SHIFT_LIMIT_MM * less_after_surgery(evidence)) or (
         part is not None and part > PART_LIMIT_MM * limit_of_part(evidence)
     )
-    return 0.0 if is_said or _is_of_distortion(evidence) else abs(moved)
+    return 0.0 if is_said or _is_of_distortion(evidence) else abs(away_mm)
 
 
 def ventricles_moved_mm(evidence: Evidence) -> float | None:
     """Return how far the brain has moved away from the ventricles: 0 if not certainly, ``None`` if not judged."""
     shift = evidence.brain_shift
-    return None if shift is None or _not_comparable_because(evidence) else away_from_ventricles_mm(shift)
+    return None if shift is None or _not_comparable_because(evidence) else moved.away_from_ventricles_mm(shift)
 
 
 def words_of_ventricles(evidence: Evidence) -> dict[str, str]:
     """Return whether the ventricles are wider or narrower, and the range of the displacement."""
-    moved = ventricles_moved_mm(evidence) or 0.0
-    return {"width": "wider" if moved > 0 else "narrower", "length": range_of_ventricles(moved)}
+    away_mm = ventricles_moved_mm(evidence) or 0.0
+    return {"width": "wider" if away_mm > 0 else "narrower", "length": moved.range_of_ventricles(away_mm)}
 
 
 def brain_shift_not_judged(evidence: Evidence) -> float | None:
@@ -185,11 +180,8 @@ def small_shift_not_judged(evidence: Evidence) -> float | None:
 def _is_said(evidence: Evidence) -> bool:
     """Return whether the verdict says that the brain, or a part of it, is displaced."""
     part, ventricles = part_displaced_mm(evidence), ventricles_changed_mm(evidence)
-    return (
-        part is None
-        or part > PART_LIMIT_MM * limit_of_part(evidence)
-        or (ventricles is not None and ventricles > VENTRICLES_LIMIT_MM)
-    )
+    is_said = part is None or part > PART_LIMIT_MM * limit_of_part(evidence)
+    return is_said or (ventricles or 0.0) > moved.VENTRICLES_LIMIT_MM
 
 
 def _not_judged_because(evidence: Evidence) -> str:
@@ -199,7 +191,7 @@ def _not_judged_because(evidence: Evidence) -> str:
         return ""
     if reason := _not_comparable_because(evidence):
         return reason
-    if has_moved_as_one(shift):
+    if moved.has_moved_as_one(shift):
         return ""
     if not shift.judged:
         return shift.reason or "too little is seen of it"

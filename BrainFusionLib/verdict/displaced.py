@@ -17,8 +17,9 @@ from BrainFusionLib.verdict.measures import is_given_apart, is_mirrored, is_stri
 POSE_TOO_FAR_MM = 2.5
 # A brain that has shifted leaves most regions of a head where they are: of 134 such cases they agreed on at most .5 mm.
 WHOLE_HEAD_MM = 1.0
-# Noise of the distortion that its limit allows for: 0.9 to 1.4 mm in most thin slices, up to 2.1 in slices of 6 mm.
-USUAL_NOISE_MM = 1.35
+# Noise of the distortion that its limit allows for: 0.65 to 1.0 mm in most thin slices, and up to 1.9 mm where all
+# effects come together.
+USUAL_NOISE_MM = 1.0
 # With a brain displaced by so much, less distortion of the skull is enough to tell it, in voxels not longer than these.
 DISPLACED_BRAIN_MM, BOTH_DISPLACED, COARSE_MM = 1.4, 0.82, 2.0
 # A field of the skull with which the MRI tells the CT's skull no better than after a rigid movement was matched to

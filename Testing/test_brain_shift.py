@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from BrainFusionLib.acquisition import CtAcquisition, PairAcquisition
-from BrainFusionLib.evidence import BrainShift, Distortion, Evidence, Inside
+from BrainFusionLib.evidence import BrainShift, Distortion, Evidence, Inside, LocalErrors, LocalFit
 from BrainFusionLib.geometry import apply_affine
 from BrainFusionLib.intensity.inside import inside_skull
 from BrainFusionLib.phantom import head_grid, make_phantom
@@ -206,6 +206,17 @@ def test_displacement_in_a_pose_that_is_far_off_is_not_called_a_shift():
     findings = {f.code: f for f in judge(Evidence(brain_shift=shift, distortion=far)).findings}
     assert findings.keys() & SHIFTS == {"brain_shift_not_judged"}
     assert findings["brain_shift_not_judged"].text.endswith("the skulls of CT and MRI do not coincide in this pose")
+
+
+@pytest.mark.parametrize(
+    ("skull_mm", "code"), [(0.6, "brain_shift"), (2.0, "brain_shift_not_judged"), (None, "brain_shift_not_judged")]
+)
+def test_displaced_regions_are_a_misaligned_head_only_where_the_skull_does_not_match(skull_mm, code):
+    fit = LocalFit(median_mm=1.6, part_mm=1.0, share=1.0, least_share=1.0, voxel_mm=3.0, high_mm=2.0, bias_mm=1.1)
+    skull = None if skull_mm is None else Distortion(0.3, 0.6, 1.4, 0.3, skull_mm, 2.5, 0.2)
+    shift = replace(CERTAIN, p95_mm=6.2, low_mm=5.4, high_mm=8.1)
+    findings = judge(Evidence(brain_shift=shift, distortion=skull, local=LocalErrors(21.0, fit=fit))).findings
+    assert {f.code for f in findings} & SHIFTS == {code}
 
 
 @pytest.mark.parametrize(("air_ml", "level"), [(0.0, "green"), (12.0, "amber")])

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from BrainFusionLib.evidence import Evidence
 from BrainFusionLib.verdict import moved
 from BrainFusionLib.verdict.headers import FAR_MM, far_uncorrected_mm
-from BrainFusionLib.verdict.measures import is_given_apart, is_mirrored, is_stripped
+from BrainFusionLib.verdict.measures import is_given_apart, is_mirrored, is_stripped, skull_is_off
 
 # In a pose this far off, scale and distortion cannot be told from the misalignment.
 POSE_TOO_FAR_MM = 2.5
@@ -221,9 +221,13 @@ def _not_comparable_because(evidence: Evidence) -> str:
 
 
 def _whole_head_is_off(evidence: Evidence) -> bool:
+    """Return whether most regions of the head are displaced alike, and the skull does not contradict that.
+
+    In a CT cut to the vault nearly all regions are brain: one that had sagged displaced them by 1.1 mm.
+    """
     local = evidence.local
     bias_mm = None if local is None or local.fit is None else local.fit.bias_mm
-    return bias_mm is not None and bias_mm > WHOLE_HEAD_MM
+    return bias_mm is not None and bias_mm > WHOLE_HEAD_MM and skull_is_off(evidence)
 
 
 def surgery_shows(evidence: Evidence) -> bool:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from BrainFusionLib.acquisition import CtAcquisition, PairAcquisition
-from BrainFusionLib.evidence import BrainShift, Distortion, Evidence, Inside, LocalErrors, LocalFit
+from BrainFusionLib.evidence import BrainShift, Distortion, Evidence, Inside, LocalErrors, LocalFit, SkullFit
 from BrainFusionLib.geometry import apply_affine
 from BrainFusionLib.intensity.inside import inside_skull
 from BrainFusionLib.phantom import head_grid, make_phantom
@@ -146,6 +146,13 @@ CERTAIN = BrainShift(
 def test_displacement_is_said_as_far_as_it_makes_the_images_agree_better(changes, codes):
     findings = judge(Evidence(brain_shift=replace(CERTAIN, **changes))).findings
     assert {finding.code for finding in findings} & SHIFTS == codes
+
+
+@pytest.mark.parametrize(("brightness", "code"), [(0.01, "part_displaced"), (0.2, "brain_shift")])
+def test_displacement_in_a_skull_stripped_mri_may_be_distortion_as_well(brightness, code):
+    band = SkullFit(shift_mm=0.4, depth=0.08, brightness=brightness, at_edge=False, voxel_mm=2.0)
+    shift = replace(CERTAIN, p95_mm=4.0, low_mm=3.5, high_mm=5.2)
+    assert {f.code for f in judge(Evidence(brain_shift=shift, skull=band)).findings} & SHIFTS == {code}
 
 
 def test_displacement_with_a_distorted_skull_is_not_called_a_shift():

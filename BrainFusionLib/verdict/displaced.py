@@ -94,8 +94,11 @@ def _is_of_distortion(evidence: Evidence) -> bool:
     """Return whether a displaced brain is explained by an MRI whose skull is distorted, too, or by its header.
 
     In a head that was opened, it is if the brain is not displaced by much more than the skull. An uncorrected MRI far
-    from the isocentre is distorted by millimetres, which its skull may show less clearly than its brain.
+    from the isocentre is distorted by millimetres, which its skull may show less clearly than its brain. A stripped MRI
+    has no skull to tell the two apart.
     """
+    if not surgery_shows(evidence) and is_stripped(evidence.skull):
+        return True
     if not surgery_shows(evidence) and (far_uncorrected_mm(evidence) or 0.0) > FAR_MM:
         return True
     distorted, read = distortion_p95_mm(evidence), _displaced_mm(evidence)

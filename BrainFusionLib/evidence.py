@@ -249,26 +249,20 @@ class BrainShift(ByValue):
     ----------
     judged, reason
         Whether the CT's brain tells enough of the MRI's to see a shift; why not, empty if judged.
-    points_lps_mm
-        (n, 3), centres of the blocks matched, in MRI coordinates.
-    shifts_mm
-        (n, 3), LPS: a smooth field, as matched: it is too small, see `p95_mm`.
-    p95_mm
-        Estimated 95th percentile of the displacement over the brain.
-    low_mm, high_mm
-        Range of that estimate: held the true one in 9 of 10 simulated cases with a shift.
-    median_mm
-        Median displacement over the brain, as matched: about right for shifted brains, noise for others.
-    noise_mm
-        Uncertainty of the matched shift of a block (standard deviation of its length).
-    information_nats
-        Information of the MRI on the CT's brain at the matched shifts, nats a voxel of 2 mm.
-    gain_nats
-        How much of that is due to the shifts.
-    affine_gain_nats
-        How much of that a single affine transform of the brain would gain.
+    points_lps_mm, shifts_mm
+        (n, 3), centres of the blocks matched, in MRI coordinates; a smooth field, as matched: too small, see `p95_mm`.
+    p95_mm, low_mm, high_mm
+        Estimated 95th percentile of the displacement over the brain; its range, right in 9 of 10 simulated shifts.
+    median_mm, noise_mm
+        Median displacement over the brain, as matched: right for shifted brains; standard deviation of a block's.
+    information_nats, gain_nats, affine_gain_nats
+        Information of the MRI on the CT's brain at the matched shifts, nats a voxel of 2 mm; how much of that is due to
+        the shifts, and how much a single affine transform of the brain would gain.
     place, direction
         Where the displacement is largest ("left front") and where to; empty if nowhere, or not to one side.
+    ventricles_mm, ventricles_sd_mm, whole_mm, whole_sd_mm
+        Displacement of the brain away from the ventricles, 95th percentile, below 0 where they are narrower in the CT;
+        its shift as a whole, less near the inner table; a standard deviation each. ``None`` if not measured.
     """
 
     judged: bool
@@ -285,6 +279,10 @@ class BrainShift(ByValue):
     affine_gain_nats: float = 0.0
     place: str = ""
     direction: str = ""
+    ventricles_mm: float | None = None
+    ventricles_sd_mm: float | None = None
+    whole_mm: float | None = None
+    whole_sd_mm: float | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -335,6 +333,8 @@ class Distortion(ByValue):
         Standard deviation of single patches of skull around the field.
     voxel_mm
         Edge of the voxels along the axis where it is shortest, of CT and MRI the longer; 0 if unknown.
+    gain_nats
+        Nats a sample by which the MRI tells the CT's skull better with it than rigidly; ``None`` if unknown.
     """
 
     median_mm: float
@@ -345,6 +345,7 @@ class Distortion(ByValue):
     pose_p95_mm: float
     scatter_mm: float
     voxel_mm: float = 0.0
+    gain_nats: float | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -371,10 +372,8 @@ class Evidence(ByValue):
         The alignment to the brain; ``None`` if the pose is that of the skull, as requested.
     brain_shift
         Displacement of the brain against the skull.
-    scale
-        Lengths of the skull in the MRI against those in the CT.
-    distortion
-        Displacement of the skull that no rigid pose explains.
+    scale, distortion
+        Lengths of the skull in the MRI against those in the CT; its displacement that no rigid pose explains.
     landmarks
         Residuals of the user's landmarks.
     """

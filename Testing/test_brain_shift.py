@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from BrainFusionLib.acquisition import CtAcquisition, PairAcquisition
-from BrainFusionLib.evidence import BrainShift, Distortion, Evidence, Inside
+from BrainFusionLib.evidence import BrainShift, Distortion, Evidence, Inside, LocalErrors, LocalFit, SkullFit
 from BrainFusionLib.geometry import apply_affine
 from BrainFusionLib.intensity.inside import inside_skull
 from BrainFusionLib.phantom import head_grid, make_phantom
@@ -17,6 +17,7 @@ from BrainFusionLib.verdict.brain_shift import brain_shift
 from BrainFusionLib.verdict.judge import judge
 from BrainFusionLib.verdict.matching import gains, shifts_within
 from BrainFusionLib.verdict.sides import direction_in_words, place_in_words
+from BrainFusionLib.volume import Volume
 
 GRID = head_grid(2.0)
 SHIFTS = {"brain_shift", "part_displaced", "brain_shift_not_judged", "small_shift_not_judged"}
@@ -58,6 +59,24 @@ def test_unshifted_brain_is_not_called_shifted(head):
     found = brain_shift(head[0], head[1], head[2])
     assert found.judged
     assert found.p95_mm < 1.5
+
+
+def slab(volume, low_mm, high_mm):
+    """Return the part of a volume on `GRID` between two heights."""
+    z = GRID.origin_lps_mm[2] + 2.0 * np.arange(GRID.size_ijk[2])
+    layers = np.flatnonzero((z > low_mm) & (z < high_mm))
+    i, j, _ = GRID.size_ijk
+    origin = (*GRID.origin_lps_mm[:2], float(z[layers[0]]))
+    return Volume(volume.array_kji[layers], replace(GRID, size_ijk=(i, j, len(layers)), origin_lps_mm=origin))
+
+
+def test_shift_is_judged_in_a_slab_of_the_brain(head):
+    ct, mri, inside = head
+    part, moved = slab(mri, 5, 55), sagged(ct, inside, (-6.0, 6.0, -4.0))
+    assert brain_shift(slab(moved, 5, 55), part, inside).p95_mm > 3
+    there = brain_shift(slab(ct, 5, 55), part, inside)
+    assert there.judged
+    assert there.p95_mm < 1.5
 
 
 def test_lesion_that_flair_and_ct_show_differently_is_not_called_a_shift():
@@ -129,6 +148,13 @@ def test_displacement_is_said_as_far_as_it_makes_the_images_agree_better(changes
     assert {finding.code for finding in findings} & SHIFTS == codes
 
 
+@pytest.mark.parametrize(("brightness", "code"), [(0.01, "part_displaced"), (0.2, "brain_shift")])
+def test_displacement_in_a_skull_stripped_mri_may_be_distortion_as_well(brightness, code):
+    band = SkullFit(shift_mm=0.4, depth=0.08, brightness=brightness, at_edge=False, voxel_mm=2.0)
+    shift = replace(CERTAIN, p95_mm=4.0, low_mm=3.5, high_mm=5.2)
+    assert {f.code for f in judge(Evidence(brain_shift=shift, skull=band)).findings} & SHIFTS == {code}
+
+
 def test_displacement_with_a_distorted_skull_is_not_called_a_shift():
     distorted = Distortion(1.0, 3.0, 1.2, 1.0, 1.0, 2.0, 0.3)
     shift = replace(CERTAIN, p95_mm=4.0, low_mm=3.5, high_mm=5.2)
@@ -187,6 +213,17 @@ def test_displacement_in_a_pose_that_is_far_off_is_not_called_a_shift():
     findings = {f.code: f for f in judge(Evidence(brain_shift=shift, distortion=far)).findings}
     assert findings.keys() & SHIFTS == {"brain_shift_not_judged"}
     assert findings["brain_shift_not_judged"].text.endswith("the skulls of CT and MRI do not coincide in this pose")
+
+
+@pytest.mark.parametrize(
+    ("skull_mm", "code"), [(0.6, "brain_shift"), (2.0, "brain_shift_not_judged"), (None, "brain_shift_not_judged")]
+)
+def test_displaced_regions_are_a_misaligned_head_only_where_the_skull_does_not_match(skull_mm, code):
+    fit = LocalFit(median_mm=1.6, part_mm=1.0, share=1.0, least_share=1.0, voxel_mm=3.0, high_mm=2.0, bias_mm=1.1)
+    skull = None if skull_mm is None else Distortion(0.3, 0.6, 1.4, 0.3, skull_mm, 2.5, 0.2)
+    shift = replace(CERTAIN, p95_mm=6.2, low_mm=5.4, high_mm=8.1)
+    findings = judge(Evidence(brain_shift=shift, distortion=skull, local=LocalErrors(21.0, fit=fit))).findings
+    assert {f.code for f in findings} & SHIFTS == {code}
 
 
 @pytest.mark.parametrize(("air_ml", "level"), [(0.0, "green"), (12.0, "amber")])

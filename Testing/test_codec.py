@@ -57,6 +57,8 @@ from BrainFusionLib.volume import Volume
 numbers = st.floats(allow_nan=True, allow_infinity=True)
 finite = st.floats(-1e6, 1e6)
 text = st.text(max_size=12)
+# An empty path is refused.
+paths = st.text(min_size=1, max_size=12)
 maybe = st.none()
 axes = st.tuples(*[st.floats(-1, 1)] * 3).filter(lambda axis: math.hypot(*axis) > 0.1)
 rotations = st.builds(rotation_matrix, axes, st.floats(-180, 180))
@@ -159,7 +161,8 @@ evidence = built(
     | built(
         BrainShift, judged=st.booleans(), reason=text, points_lps_mm=points, shifts_mm=points, p95_mm=numbers,
         low_mm=numbers, high_mm=numbers, median_mm=numbers, noise_mm=numbers, information_nats=numbers,
-        gain_nats=numbers, affine_gain_nats=numbers, place=text, direction=text,
+        gain_nats=numbers, affine_gain_nats=numbers, place=text, direction=text, ventricles_mm=maybe | numbers,
+        ventricles_sd_mm=maybe | numbers, whole_mm=maybe | numbers, whole_sd_mm=maybe | numbers,
     ),
     scale=maybe | built(Scale, **{field.name: numbers for field in fields(Scale)}),
     distortion=maybe | built(Distortion, **{field.name: numbers for field in fields(Distortion)}),
@@ -178,7 +181,7 @@ verdicts = built(
     expected_error_mm=maybe | numbers,
     bound_mm=maybe | numbers,
 )  # fmt: skip
-sources = built(Source, name=text, path=maybe | text, series=maybe | text, sha256=maybe | text)
+sources = built(Source, name=text, path=maybe | paths, series=maybe | text, sha256=maybe | text)
 passes = built(
     SearchPass, rotations=st.integers(1, 9), candidates=st.integers(4, 9), fine=st.booleans(), safe_margin=finite
 )
@@ -194,7 +197,7 @@ all_settings = built(
         search=st.sampled_from(["global", "local"]),
     ),
     fusion=built(
-        FusionSettings, rule=text, weights=maybe | text, weights_sha256=maybe | text, batch_size=st.integers(1, 9)
+        FusionSettings, rule=text, weights=maybe | paths, weights_sha256=maybe | text, batch_size=st.integers(1, 9)
     ),
     device=st.sampled_from(["auto", "cpu", "cuda", "mps"]),
     threads=maybe | st.integers(1, 8),

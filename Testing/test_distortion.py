@@ -188,6 +188,24 @@ def test_scale_in_a_pose_that_is_far_off_is_not_said():
     assert set(said(Evidence(scale=scale, distortion=far))) == {"skull_mismatch"}
 
 
+@pytest.mark.parametrize("code", ["scale", "distortion"])
+def test_field_that_tells_the_skull_no_better_than_a_rigid_movement_needs_twice_the_limit(code):
+    def found(gain_nats, times=1.0):
+        scale = Scale(0.0, 0.0, 2.0 * times, 0.4, 0.4, 0.4) if code == "scale" else None
+        distorted = replace(FITS, p95_mm=1.8 * times if code == "distortion" else 0.4, gain_nats=gain_nats)
+        return said(Evidence(scale=scale, distortion=distorted))
+
+    assert code in found(0.05)
+    assert code in found(None)
+    assert code not in found(0.0)
+    assert code in found(0.0, times=2.0)
+
+
+def test_gain_of_the_field_tells_a_bent_mri_from_an_undistorted_one():
+    assert measured(pair().mri).distortion.gain_nats < 0.015
+    assert measured(bent(pair().mri, bow)).distortion.gain_nats > 0.03
+
+
 def test_unknown_size_of_the_voxels_is_no_measure():
     assert distortion_not_judged(Evidence(distortion=FITS)) == 0
 

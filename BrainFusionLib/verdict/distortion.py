@@ -27,7 +27,7 @@ def both_of(field: SkullField, ct: Volume, mri: Volume, transform: Transform) ->
     voxel_mm = _shortest_edge_mm(ct, mri, transform)
     most = ALIKE_PERCENT_A_MM * max(0.0, voxel_mm - THIN_VOXEL_MM)
     alike = float(np.clip(np.mean([percent for _, percent, _ in scale.axes]), -most, most))
-    return scale, replace(distortion_of(field, alike), voxel_mm=round(voxel_mm, 3))
+    return scale, replace(distortion_of(field, alike), voxel_mm=round(voxel_mm, 3), gain_nats=round(field.gain_nats, 4))
 
 
 def scale_of(field: SkullField, mri: Volume) -> Scale:

@@ -21,7 +21,13 @@ from pathlib import Path
 from typing import Any
 
 from BrainFusionLib.evidence import Evidence
-from BrainFusionLib.verdict.displaced import CERTAIN_GAIN_NATS, SCALE_LIMIT_PERCENT, scale_percent, thick_scale
+from BrainFusionLib.verdict.displaced import (
+    CERTAIN_GAIN_NATS,
+    SCALE_LIMIT_PERCENT,
+    scale_percent,
+    tolerance_of_scale,
+    ventricles_moved_mm,
+)
 from BrainFusionLib.verdict.measures import UNLIMITED_MM
 
 TABLE = Path(__file__).with_name("calibration.json")
@@ -148,6 +154,11 @@ def _certain_shift_mm(evidence: Evidence) -> float | None:
     return None if p95 is None or gain is None else p95 * min(1.0, max(0.0, gain) / CERTAIN_GAIN_NATS)
 
 
+def _ventricles_mm(evidence: Evidence) -> float:
+    """Return how far the brain beside the ventricles has moved; 0 where it is not certain or was not judged."""
+    return abs(ventricles_moved_mm(evidence) or 0.0)
+
+
 def _distortion_mm(evidence: Evidence) -> float | None:
     value: float | None = _read(evidence, "distortion", "median_mm")
     return value
@@ -158,7 +169,7 @@ def _scale_mm(evidence: Evidence) -> float | None:
     percent = scale_percent(evidence)
     if percent is None:
         return None
-    return MM_PER_PERCENT * beyond(percent, SCALE_LIMIT_PERCENT / 2 * thick_scale(evidence))
+    return MM_PER_PERCENT * beyond(percent, SCALE_LIMIT_PERCENT / 2 * tolerance_of_scale(evidence))
 
 
 def _skull_mm(evidence: Evidence) -> float | None:
@@ -205,6 +216,7 @@ FEATURES: tuple[Feature, ...] = (
     Feature("brain_shift_mm", _shift_mm, 1.0, 0.1),
     Feature("largest_shift_mm", _largest_shift_mm, 0.4, 0.1),
     Feature("certain_shift_mm", _certain_shift_mm, 0.2),
+    Feature("ventricles_mm", _ventricles_mm, 0.4),
     # A shift below the noise is not seen: it may be there.
     Feature("brain_shift_noise_mm", _shift_noise_mm, 0.3),
     Feature("distortion_mm", _distortion_mm, 0.25, 0.25),

@@ -16,8 +16,8 @@ from BrainFusionLib.evidence import Evidence, LocalFit, PoseEvidence, SkullFit
 # An MRI darker than this at the skull was skull-stripped.
 STRIPPED = 0.1
 # One that is no brighter than this there shows no skull for certain: its edge is that of the brain, or of a mask. Of
-# 1,000 simulated MRIs with a skull none is darker than .064; stripped ones of another simulator were .002 to .010.
-NO_SKULL = 0.02
+# 1,000 simulated MRIs with a skull none is darker than .064; stripped ones of another simulator were .000 to .028.
+NO_SKULL = 0.04
 # Right poses had a band that was darker by .13 to .21; where bone is not the darkest (inverted contrast, T2 with bright
 # bone edges) the "band" is .04 to .09 deep and says nothing.
 LEAST_BAND_DEPTH = 0.1
@@ -39,8 +39,8 @@ SKULLS_APART_MM = 1.8
 # The skull's field is a translation uncertain by up to this, where fat, of scalp and marrow, is displaced and the inner
 # table is as dark as fluid. It says nothing of a pose on which the regions of the head agree to this.
 UNCERTAIN_SKULL_MM, AGREED_MM = 2.5, 0.3
-# Where most regions of the head agree on the pose, a band that is dark elsewhere is the air around a cut field (a slab
-# of 50 mm was red). None of 11 wrong simulated cases with such a band reads so (docs/realism).
+# Where most regions of the head agree on the pose (`RIGHT_BIAS_MM`), a band that is dark elsewhere is the air around a
+# cut field (slabs of 50 mm were red). None of 11 wrong simulated cases with such a band reads so (docs/realism).
 AGREED_MEDIAN_MM, AGREED_SHARE = 1.0, 0.5
 # For longer voxels, the limits of measures made in blocks of voxels grow in proportion.
 LOCAL_VOXEL_MM = 3.0
@@ -56,9 +56,9 @@ LEAST_MIRRORED_MARGIN, ROUGH_DISAGREEMENT_MM, ROUGH_SAMPLING_ERROR_MM = 0.015, 0
 SAME_HEAD_MARGIN = 0.15
 # Brain and skull of one head: after matching, of 64 pairs of two people the MRI's brain told at most .152 nats of the
 # CT's, and the patches of the skulls scattered by .87 mm or more around a smooth field (docs/realism; phantoms of two
-# people .16 nats and .74 mm). Of 9 pairs of one head that were refused or red, mostly for being distorted, 8 had .23
-# nats or more, and .51 mm or less.
-SAME_BRAIN_NATS, SAME_SKULL_MM = 0.2, 0.6
+# people .16 nats and .74 mm); by .69 mm or more along all lines across the skull (17 pairs). Of 9 pairs of one head
+# that were refused or red, mostly for being distorted, 8 had .23 nats or more, and .51 mm or less.
+SAME_BRAIN_NATS, SAME_SKULL_MM = 0.2, 0.5
 # A scatter beyond this was extrapolated along a direction in which the similarity is flat: no distance.
 UNLIMITED_MM = 20.0
 # All regions of a head that is distorted agree on its pose within this, if the pose is right.
@@ -363,7 +363,7 @@ def _skull_is_usable(evidence: Evidence) -> bool:
 def _regions_agree(evidence: Evidence) -> bool:
     if (fit := _local(evidence)) is None or fit.bias_mm is None:
         return False
-    return fit.bias_mm <= AGREED_MM and fit.median_mm <= AGREED_MEDIAN_MM and fit.share >= AGREED_SHARE
+    return fit.bias_mm <= RIGHT_BIAS_MM and fit.median_mm <= AGREED_MEDIAN_MM and fit.share >= AGREED_SHARE
 
 
 def _is_of_brain(evidence: Evidence) -> bool:

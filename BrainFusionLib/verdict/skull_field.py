@@ -37,6 +37,8 @@ ORDER_SD_MM = {0: 10.0, 1: 3.0, 2: 1.0, 3: 0.7}
 TABLE_SD_MM, FAT_SD_MM = 0.3, 0.5
 # Least score of a patch (nats a line), least scatter, factor on the variance for neighbours that share errors.
 LEAST_PEAK, LEAST_SCATTER_MM, SHARED = 0.3, 0.15, 2.0
+# Lines on which the field is compared with a rigid movement.
+COMPARED = 4000
 # Slices thicker than this are matched by a CT averaged over them.
 THICK_MM = 2.0
 
@@ -59,6 +61,9 @@ class SkullField:
         Standard deviation of the patches around the polynomial.
     patches
         Number of patches used.
+    gain_nats
+        Information, nats a sample, by which the MRI tells the CT's skull better with the field than with the best rigid
+        movement. Of a field that was matched to noise, to marrow or to fluid it is zero or less.
     """
 
     coefficients_mm: FloatArray
@@ -68,6 +73,7 @@ class SkullField:
     weights: FloatArray
     scatter_mm: float
     patches: int
+    gain_nats: float
 
     def terms(self, points_lps_mm: FloatArray) -> FloatArray:
         """Return the polynomial's terms at points (n, 3), (n, terms)."""
@@ -113,13 +119,20 @@ def skull_field(ct: Volume, mri: Volume, transform: Transform) -> SkullField | N
         found = None if scores is None else fit.every(every).solve(scores, moved[::every])
         if found is None:
             return None
-        moved = np.clip(terms @ found[0].T, -12, 12)
+        moved = np.clip(terms @ found.coefficients.T, -12, 12)
     assert found is not None
-    coefficients, covariance, scatter, used = found
+    every = max(1, len(points) // COMPARED)
+    of_field, of_rigid = (
+        _information(mri, [table.every(every) for table in tables], fit.every(every), gain[::every], solved)
+        for solved in (found.solved, found.rigid)
+    )
     shells = np.array([0.25, 0.5, 0.75, 0.95])
     inside = np.concatenate([centre + (points[::5] - centre) * shell for shell in shells])
     weights = np.repeat(shells**2, len(points[::5]))
-    return SkullField(coefficients, covariance, centre, inside, weights / weights.sum(), scatter, used)
+    return SkullField(
+        found.coefficients, found.covariance, centre, inside, weights / weights.sum(), found.scatter, found.used,
+        of_field - of_rigid,
+    )  # fmt: skip
 
 
 # --- samples ---------------------------------------------------------------------------------------------------------
@@ -225,7 +238,38 @@ def _scores(
     return scores
 
 
+def _information(mri: Volume, tables: Sequence[_Table], fit: _Fit, gain: FloatArray, solved: FloatArray) -> float:
+    """Return what the MRI tells of the CT's classes where a solution of the fit puts the lines, nats a sample."""
+    values, classes = [], []
+    for table, shifts in zip(tables, fit.shifts(solved), strict=True):
+        found = sampled(mri, along(fit.points, fit.normals, table.offsets_mm + shifts[:, None])) / gain[:, None]
+        counted = table.counted & np.isfinite(found)
+        values.append(found[counted])
+        classes.append(table.classes[counted])
+    value = np.concatenate(values)
+    if not value.size:
+        return 0.0
+    bins = np.searchsorted(np.quantile(value, np.linspace(0, 1, BINS + 1)[1:-1]), value)
+    number = len(CLASSES_HU) + 1
+    joint = np.bincount(np.concatenate(classes) * BINS + bins, minlength=number * BINS).reshape(number, BINS) + 0.5
+    joint /= joint.sum()
+    independent = joint.sum(axis=1, keepdims=True) * joint.sum(axis=0, keepdims=True)
+    return float((joint * np.log(joint / independent)).sum())
+
+
 # --- the fit ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Solution:
+    """Coefficients (3, terms), covariance, scatter and number of patches; all unknowns, and those of a rigid fit."""
+
+    coefficients: FloatArray
+    covariance: FloatArray
+    scatter: float
+    used: int
+    solved: FloatArray
+    rigid: FloatArray
 
 
 @dataclass(frozen=True)
@@ -241,8 +285,15 @@ class _Fit:
         points, normals, terms, sharpness = (array[::nth] for array in arrays)
         return _Fit(points, normals, terms, self.patches[::nth], sharpness)
 
-    def solve(self, scores: list[VoxelArray], moved: FloatArray) -> tuple[FloatArray, FloatArray, float, int] | None:
-        """Return coefficients (3, terms), covariance, scatter and number of patches of a robust fit."""
+    def shifts(self, solved: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Return the shift of each line of the inner and the outer table, mm, (n,) each."""
+        size = 3 * self.terms.shape[1]
+        moved = (self.normals * (self.terms @ solved[:size].reshape(3, -1).T)).sum(axis=1)
+        inner, outer = (moved + self.sharpness * side for side in solved[size : size + 2])
+        return inner, outer + self.normals @ solved[size + 2 :]
+
+    def solve(self, scores: list[VoxelArray], moved: FloatArray) -> _Solution | None:
+        """Return a robust fit."""
         number = int(self.patches.max()) + 1
         lines = np.bincount(self.patches, minlength=number)
         design = (self.normals[:, :, None] * self.terms[:, None, :]).reshape(len(self.points), -1)
@@ -264,17 +315,40 @@ class _Fit:
         if np.count_nonzero(w) < LEAST_PATCHES:
             return None
         sd = np.concatenate([np.tile([ORDER_SD_MM[sum(e)] for e in EXPONENTS], 3), [TABLE_SD_MM] * 2, [FAT_SD_MM] * 3])
-        scatter, robust = 1.0, w
-        for _ in range(8):
-            weighted = x * robust[:, None]
-            normal = weighted.T @ x / scatter**2 + np.diag(1 / sd**2)
-            solved = np.linalg.solve(normal, weighted.T @ y / scatter**2)
-            off = y - x @ solved
-            scatter = max(LEAST_SCATTER_MM, 1.4826 * float(np.median(np.abs(off[w > 0]))))
-            robust = w * np.clip(1 - (off / (4 * scatter)) ** 2, 0, None) ** 2
+        solved, normal, scatter = _robust(x, y, w, sd)
+        freely = _rigid_terms(len(sd))
+        rigid = freely @ _robust(x @ freely, y, w, 1 / np.sqrt(((freely / sd[:, None]) ** 2).sum(axis=0)))[0]
         size = 3 * self.terms.shape[1]
-        covariance = SHARED * np.linalg.inv(normal)[:size, :size]
-        return solved[:size].reshape(3, -1), covariance, scatter, int(np.count_nonzero(w))
+        covariance = np.asarray(SHARED * np.linalg.inv(normal)[:size, :size], dtype=np.float64)
+        used = int(np.count_nonzero(w))
+        return _Solution(solved[:size].reshape(3, -1), covariance, scatter, used, solved, rigid)
+
+
+def _robust(x: FloatArray, y: FloatArray, w: FloatArray, sd: FloatArray) -> tuple[FloatArray, FloatArray, float]:
+    """Return the unknowns of a robust fit with a prior, its normal matrix, and the scatter around it."""
+    scatter, robust = 1.0, w
+    solved, normal = np.zeros(len(sd)), np.diag(1 / sd**2)
+    for _ in range(8):
+        weighted = x * robust[:, None]
+        normal = weighted.T @ x / scatter**2 + np.diag(1 / sd**2)
+        solved = np.asarray(np.linalg.solve(normal, weighted.T @ y / scatter**2), dtype=np.float64)
+        off = y - x @ solved
+        scatter = max(LEAST_SCATTER_MM, 1.4826 * float(np.median(np.abs(off[w > 0]))))
+        robust = w * np.clip(1 - (off / (4 * scatter)) ** 2, 0, None) ** 2
+    return solved, normal, scatter
+
+
+def _rigid_terms(unknowns: int) -> FloatArray:
+    """Return the unknowns of the fit, (unknowns, 11), for three shifts, three small rotations, tables and fat."""
+    number = len(EXPONENTS)
+    found = np.zeros((unknowns, 6 + unknowns - 3 * number))
+    linear = [EXPONENTS.index(tuple(int(n == axis) for n in range(3))) for axis in range(3)]
+    for axis in range(3):
+        found[axis * number, axis] = 1
+        one, other = (axis + 1) % 3, (axis + 2) % 3
+        found[one * number + linear[other], 3 + axis], found[other * number + linear[one], 3 + axis] = 1, -1
+    found[3 * number :, 6:] = np.eye(unknowns - 3 * number)
+    return found
 
 
 def _best(summed: FloatArray, lines: npt.NDArray[np.intp]) -> tuple[npt.NDArray[np.intp], FloatArray, FloatArray]:

@@ -19,7 +19,7 @@ Test = Callable[[Judged], bool]
 KIND_COLUMNS = ("kind", "cases", "pose", "anatomy", "anatomy p95", "true pose: p95", "expected", "bound", "held",
                 "bound / true", "green", "amber", "red", "refused")  # fmt: skip
 # Findings that say that the anatomy is elsewhere than the picture shows it.
-SAYS_SO = frozenset({"brain_shift", "part_displaced", "distortion", "scale"})
+SAYS_SO = frozenset({"brain_shift", "part_displaced", "ventricles_changed", "distortion", "scale"})
 DOUBTFUL_MM, RIGHT_MM = 1.5, 1.0
 
 

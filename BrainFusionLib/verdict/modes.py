@@ -1,0 +1,219 @@
+"""How far the brain has moved in a few ways, between the MRI and the CT, both aligned by the skull.
+
+Matching of blocks has thousands of degrees of freedom, in which noise hides a small displacement where CT and MRI have
+little in common. These are tests of one: the fluid deep in the brain, smoothed, gives a field that leads away from it
+all around, as when ventricles become wider; and the brain as a whole moves along an axis, less towards the inner table.
+The MRI is displaced along a field by several lengths, and the CT the other way; the length is looked for at which the
+two tell most of each other. How a grey value of one goes with those of the other is learned half where the field is and
+half in the rest of the brain.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from BrainFusionLib.geometry import FloatArray
+from BrainFusionLib.verdict.binning import bins_of
+from BrainFusionLib.verdict.smoothing import gaussian, mean_around
+from BrainFusionLib.volume import BoolArray, VoxelArray
+
+Bins = npt.NDArray[np.int32]
+
+# Low frequencies of the MRI's coils; smoothing of the CT before fluid is looked for, and of the MRI's prediction of it;
+# of the fluid, for the field. Standard deviations.
+LOW_MM, FLUID_SMOOTH_MM, PREDICTED_SMOOTH_MM, FIELD_SMOOTH_MM = 15.0, 1.5, 1.0, 14.0
+# Soft tissue and fluid, HU from the brain.
+SOFT_HU = 60.0
+# Fluid is as dark as the darkest hundredth of the brain, which is at least so far from it; what has less than the
+# second of that contrast is none, and with the third more all.
+LEAST_CONTRAST_HU, NONE_BELOW, ALL_ABOVE = 6.0, 0.3, 0.4
+# Fluid at this depth below the inner table begins to count, and counts in full: sulci do not move with ventricles.
+FIRST_DEPTH_MM, FULL_DEPTH_MM, FIXED_DEPTH_MM = 20.0, 35.0, 20.0
+# The field is 1 at the 95th percentile of the brain, or where it is not held by the inner table; it is looked at where
+# it is more than this.
+BESIDE = 0.3
+# Lengths tried, mm at the 95th percentile.
+LENGTHS_MM = np.arange(-4.0, 5.0)
+CT_BINS, MRI_BINS, PREDICTING_BINS = 16, 24, 33
+LEAST_VOXELS = 2000
+# Of the whole brain, so many voxels are enough. It begins at this depth.
+ENOUGH_VOXELS, LEAST_DEPTH_MM = 50000, 3.0
+# Share of the likelihood that counts, because the noise of a voxel is correlated with its neighbours'.
+TEMPERATURE = 0.15
+
+
+@dataclass(frozen=True, eq=False)
+class Seen:
+    """Both images on one grid of about 2 mm.
+
+    Attributes
+    ----------
+    hu
+        The CT, aligned by the skull.
+    ratio
+        The MRI without its low frequencies.
+    depth
+        Below the inner table, mm; negative outside.
+    soft
+        Soft tissue and fluid inside the skull.
+    spacing_kji_mm
+        (3,).
+    """
+
+    hu: VoxelArray
+    ratio: VoxelArray
+    depth: VoxelArray
+    soft: BoolArray
+    spacing_kji_mm: FloatArray
+
+    @property
+    def brain(self) -> BoolArray:
+        """Of it, what is away from the inner table."""
+        return self.soft & (self.depth > LEAST_DEPTH_MM)
+
+
+def seen_in(hu: VoxelArray, signal: VoxelArray, depth: VoxelArray, spacing_kji_mm: FloatArray) -> Seen | None:
+    """Return what the tests need of CT, MRI and depth below the inner table; ``None`` if too little brain is seen."""
+    deep = depth > FIRST_DEPTH_MM
+    middle = float(np.median(hu[deep])) if deep.any() else 0.0
+    soft = (depth > 0) & (np.abs(hu - np.float32(middle)) < SOFT_HU)
+    if np.count_nonzero(soft & deep) < LEAST_VOXELS:
+        return None
+    low = mean_around(signal, (depth > 0).astype(np.float32), LOW_MM, spacing_kji_mm)
+    ratio = signal / np.maximum(low, np.float32(1e-3) * low.max() + np.float32(1e-9))
+    return Seen(hu, ratio, depth, soft, spacing_kji_mm)
+
+
+def ventricles_moved(seen: Seen) -> tuple[float | None, float | None]:
+    """Return how far the walls have moved outwards, and its standard deviation, mm at the brain's 95th percentile.
+
+    ``None`` where there is no fluid deep in the brain.
+    """
+    field = _away_from(_fluid(seen), seen)
+    length = np.sqrt((field**2).sum(axis=0))
+    unit = float(np.percentile(length[seen.brain], 95))
+    beside = seen.brain & (length > BESIDE * unit)
+    if not unit > 0 or np.count_nonzero(beside) < LEAST_VOXELS:
+        return None, None
+    at = np.stack(np.nonzero(beside)).astype(np.float32)
+    moved = np.stack([f[beside] / np.float32(unit * s) for f, s in zip(field, seen.spacing_kji_mm, strict=True)])
+    return _best(_gains(seen, beside, at, moved))
+
+
+def brain_moved(seen: Seen) -> tuple[float | None, float | None]:
+    """Return how far the brain has moved as a whole, and its standard deviation, mm."""
+    weight = np.clip(seen.depth / np.float32(FIXED_DEPTH_MM), 0, 1)
+    free = seen.brain & (weight > BESIDE)
+    some = np.random.default_rng(2).random(free.shape, np.float32) < ENOUGH_VOXELS / float(np.count_nonzero(free) + 1)
+    places = np.nonzero(free & some)
+    at = np.stack(places).astype(np.float32)
+    moved = np.zeros_like(at)
+    squares, certain = 0.0, 0.0
+    for axis, spacing in enumerate(seen.spacing_kji_mm):
+        moved[:] = 0
+        moved[axis] = weight[places] / np.float32(spacing)
+        mm, sd_mm = _best(_gains(seen, free, at, moved))
+        if mm is None or sd_mm is None:
+            return None, None
+        squares, certain = squares + mm**2, certain + (mm / sd_mm) ** 2
+    return math.sqrt(squares), math.sqrt(squares / certain) if certain else 0.0
+
+
+def _fluid(seen: Seen) -> VoxelArray:
+    """Return where there is fluid deep in the brain: 1 in one of the two images, 2 in both.
+
+    The ventricles of one of the two may have collapsed. In the MRI, fluid is what goes with dark voxels of the CT.
+    """
+    weight, depth, spacing = seen.soft.astype(np.float32), seen.depth, seen.spacing_kji_mm
+    shown = mean_around(seen.hu, weight, FLUID_SMOOTH_MM, spacing)
+    learned = seen.soft & (depth > FIRST_DEPTH_MM / 2)
+    bins = bins_of(seen.ratio, np.quantile(seen.ratio[learned], np.linspace(0, 1, PREDICTING_BINS + 1)[1:-1]))
+    count = np.bincount(bins[learned], minlength=PREDICTING_BINS)
+    total = np.bincount(bins[learned], seen.hu[learned], minlength=PREDICTING_BINS)
+    means = (total / np.maximum(count, 1)).astype(np.float32)
+    predicted = mean_around(means.take(bins), weight, PREDICTED_SMOOTH_MM, spacing)
+    middle, darkest = np.percentile(shown[learned], [50, 1])
+    contrast = max(float(middle - darkest), LEAST_CONTRAST_HU)
+    share = sum(
+        np.clip((np.float32(middle) - dark) / np.float32(contrast) - np.float32(NONE_BELOW), 0, ALL_ABOVE)
+        for dark in (shown, predicted)
+    )
+    central = np.clip((depth - FIRST_DEPTH_MM) / (FULL_DEPTH_MM - FIRST_DEPTH_MM), 0, 1)
+    fluid: VoxelArray = (share / ALL_ABOVE * central * weight).astype(np.float32)
+    return fluid
+
+
+def _away_from(fluid: VoxelArray, seen: Seen) -> VoxelArray:
+    """Return a field that leads away from the fluid, 0 at the inner table; (3, k, j, i), of any unit."""
+    for axis, spacing in enumerate(seen.spacing_kji_mm):
+        fluid = gaussian(fluid, FIELD_SMOOTH_MM / spacing, axis)
+    free = np.clip(seen.depth / FIXED_DEPTH_MM, 0, 1)
+    slopes: list[VoxelArray] = [
+        np.gradient(fluid, spacing, axis=axis) for axis, spacing in enumerate(seen.spacing_kji_mm)
+    ]
+    field: VoxelArray = -np.stack(slopes).astype(np.float32) * free
+    return field
+
+
+def _gains(seen: Seen, within: BoolArray, at: VoxelArray, moved: VoxelArray) -> FloatArray:
+    """Return the log-likelihood of voxels at each of `LENGTHS_MM`, both ways.
+
+    `within` is where the field is; `at` and `moved` are (3, n) voxels, of some there. Each voxel is looked up at the
+    nearest place after a random step, the same for all lengths: then none of them, and not 0 either, is smoothed more
+    than the others.
+    """
+    hu, ratio, rest = seen.hu, seen.ratio, seen.brain & ~within
+    ct = bins_of(hu, np.quantile(hu[within], np.linspace(0, 1, CT_BINS + 1)[1:-1]))
+    mri = bins_of(ratio, np.quantile(ratio[within], np.linspace(0, 1, MRI_BINS + 1)[1:-1]))
+    both = _joint(ct[rest], mri[rest], 0.5) + _joint(ct[within], mri[within], 0.0) + 1e-5
+    of_mri, of_ct = both.sum(axis=0), both.sum(axis=1)[:, None]
+    gain = np.log(both * both.sum() / (of_mri * of_ct)).ravel()
+    here = tuple(at.astype(np.intp))
+    ct_here, mri_here = ct[here], mri[here]
+    random = np.random.default_rng(1)
+    step = (random.random(at.shape, np.float32) + random.random(at.shape, np.float32) - 1) + at
+    top = np.array(hu.shape, np.float32)[:, None] - 1
+    strides = np.array([hu.shape[1] * hu.shape[2], hu.shape[2], 1])
+
+    def looked_up(bins: Bins, length_mm: float) -> Bins:
+        places = np.clip(np.rint(step + np.float32(length_mm) * moved), 0, top).astype(np.int64)
+        found: Bins = bins.ravel().take(strides @ places)
+        return found
+
+    sums = [
+        0.5 * gain.take(ct_here * MRI_BINS + looked_up(mri, length)).sum()
+        + 0.5 * gain.take(looked_up(ct, -length) * MRI_BINS + mri_here).sum()
+        for length in LENGTHS_MM.tolist()
+    ]
+    return np.array(sums)
+
+
+def _joint(ct: Bins, mri: Bins, more: float) -> FloatArray:
+    """Return the share of voxels in each pair of bins, (CT_BINS, MRI_BINS); neighbours share, `more` voxels in each."""
+    count = np.bincount(ct * MRI_BINS + mri, minlength=CT_BINS * MRI_BINS).reshape(CT_BINS, MRI_BINS).astype(np.float64)
+    for _ in range(2):
+        padded = np.pad(count, ((1, 1), (0, 0)))
+        count = (0.25 * padded[:-2] + 0.5 * padded[1:-1] + 0.25 * padded[2:]).T
+    count += more
+    shares: FloatArray = count / count.sum()
+    return shares
+
+
+def _best(gained: FloatArray) -> tuple[float | None, float | None]:
+    """Return the length with the largest gain, between those tried, and its standard deviation, mm.
+
+    ``None`` where no length is better than another.
+    """
+    best = int(np.clip(gained.argmax(), 1, len(gained) - 2))
+    below, here, above = gained[best - 1 : best + 2]
+    bend = 2 * here - below - above
+    # The MRI at x + d shows what the CT shows at x: it has moved by -d.
+    if not bend > 0:
+        end, gain = float(LENGTHS_MM[gained.argmax()]), float(gained.max() - gained[len(gained) // 2])
+        return (-end, abs(end) / math.sqrt(2 * TEMPERATURE * gain)) if gain > 0 else (None, None)
+    length = LENGTHS_MM[best] + np.clip(0.5 * (above - below) / bend, -1, 1)
+    return float(-length), float(1 / math.sqrt(TEMPERATURE * bend))

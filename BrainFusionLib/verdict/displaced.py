@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 from BrainFusionLib.evidence import Evidence
 from BrainFusionLib.verdict import moved
-from BrainFusionLib.verdict.headers import FAR_MM, far_uncorrected_mm
+from BrainFusionLib.verdict.headers import FAR_MM, days_apart, far_uncorrected_mm, long_apart
 from BrainFusionLib.verdict.measures import is_given_apart, is_mirrored, is_stripped, skull_is_off
 
 # In a pose this far off, scale and distortion cannot be told from the misalignment.
@@ -65,8 +65,6 @@ MISSED_SHIFT_MM, MISSED_IN_LITTLE_MM, MISSED_IN_HARDLY_ANY_MM, MISSED_DISTORTION
 # Coarser voxels along each axis, and limits raised so far by the noise, do not tell a distortion of 2 mm: of five pairs
 # distorted by 1.7 to 2.1 mm all were told in voxels of 1 to 1.2 mm, one in 2.4 mm.
 COARSEST_VOXEL_MM, LARGEST_LIMIT_MM = 1.75, 2.0
-# Ventricles, swelling and tumours change in weeks; what cannot be seen may have happened between scans this far apart.
-LONG_APART_DAYS = 30
 
 
 def air_ml(evidence: Evidence) -> float | None:
@@ -260,16 +258,6 @@ def _is_wide_open(evidence: Evidence) -> bool:
     return inside is not None and (inside.air_ml >= SHIFTING_AIR_ML or inside.defect_cm2 >= SMALL_DEFECT_CM2)
 
 
-def long_apart(evidence: Evidence) -> bool:
-    """Return whether the headers say that so much time lies between the scans that the brain may have changed."""
-    return abs(_days_apart(evidence)) > LONG_APART_DAYS
-
-
-def _days_apart(evidence: Evidence) -> int:
-    acquisition = evidence.acquisition
-    return 0 if acquisition is None or acquisition.days_apart is None else acquisition.days_apart
-
-
 def less_after_surgery(evidence: Evidence) -> float:
     """Return the factor by which the limit of a brain shift shrinks after surgery."""
     return AFTER_SURGERY if surgery_shows(evidence) else 1.0
@@ -286,7 +274,7 @@ def brain_shift_words(evidence: Evidence) -> dict[str, str]:
         "direction": shift.direction,
         "reason": _not_judged_because(evidence),
         "least": str(MISSED_IN_HARDLY_ANY_MM if shift.information_nats < HARDLY_ANY_NATS else MISSED_IN_LITTLE_MM),
-        "apart": f"; the scans are {abs(_days_apart(evidence))} days apart" if long_apart(evidence) else "",
+        "apart": f"; the scans are {abs(days_apart(evidence))} days apart" if long_apart(evidence) else "",
     }
 
 

@@ -13,6 +13,8 @@ FAR_MM = 50.0
 # Between two scans, a neck turns or bends a head by less than this against the trunk, by whose position the scanner
 # names the sides.
 MOST_TURNED_DEG = 60.0
+# Ventricles, swelling and tumours change in weeks; what cannot be seen may have happened between scans this far apart.
+LONG_APART_DAYS = 30
 
 
 def turned_deg(transform: RigidTransform) -> float:
@@ -60,6 +62,17 @@ def cone_beam(evidence: Evidence) -> float | None:
     """Return 1 for a CT from a cone-beam scanner, else 0."""
     ct = None if evidence.acquisition is None else evidence.acquisition.ct
     return None if ct is None or ct.cone_beam is None else float(ct.cone_beam)
+
+
+def long_apart(evidence: Evidence) -> bool:
+    """Return whether the headers say that so much time lies between the scans that the brain may have changed."""
+    return abs(days_apart(evidence)) > LONG_APART_DAYS
+
+
+def days_apart(evidence: Evidence) -> int:
+    """Return the days from one scan to the other by the headers, 0 if they do not tell."""
+    acquisition = evidence.acquisition
+    return 0 if acquisition is None or acquisition.days_apart is None else acquisition.days_apart
 
 
 def _mri(evidence: Evidence) -> MriAcquisition | None:

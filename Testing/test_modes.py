@@ -108,6 +108,8 @@ def test_changed_ventricles_are_amber_and_end_the_words_that_none_may_be_seen():
         ({"ventricles_mm": None, "ventricles_sd_mm": None}, {}),
         ({}, {"acquisition": CONE_BEAM}),
         ({"p95_mm": 4.0, "gain_nats": 0.05}, {}),
+        # Much is in common, and yet blocks see nothing: white matter that CT and MRI show otherwise.
+        ({"p95_mm": 0.9, "information_nats": 0.4}, {}),
     ],
 )
 def test_ventricles_are_not_called_changed_if_little_uncertain_or_part_of_a_shift(changes, other):

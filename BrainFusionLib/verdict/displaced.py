@@ -129,14 +129,15 @@ def limit_of_part(evidence: Evidence) -> float:
 
 def ventricles_changed_mm(evidence: Evidence) -> float | None:
     """Return how far the brain beside the ventricles has moved, if that is certain and not said otherwise."""
-    away_mm = ventricles_moved_mm(evidence)
-    if away_mm is None:
+    away_mm, seen = ventricles_moved_mm(evidence), evidence.brain_shift
+    if away_mm is None or seen is None:
         return None
     shift, part = brain_shift_mm(evidence), part_displaced_mm(evidence)
     is_said = (shift is not None and shift > SHIFT_LIMIT_MM * less_after_surgery(evidence)) or (
         part is not None and part > PART_LIMIT_MM * limit_of_part(evidence)
     )
-    return 0.0 if is_said or _is_of_distortion(evidence) else abs(away_mm)
+    is_shown = seen.information_nats < HIDING_NATS or seen.p95_mm >= moved.SEEN_BY_BLOCKS_MM
+    return 0.0 if is_said or not is_shown or _is_of_distortion(evidence) else abs(away_mm)
 
 
 def ventricles_moved_mm(evidence: Evidence) -> float | None:

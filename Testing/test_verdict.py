@@ -105,7 +105,8 @@ def local(part_mm=0.2, shifts=((0.1, 0, 0), (0, 0.1, 0), (0, 0, 0.1))):
     return LocalErrors(21.0, np.zeros_like(shifts), shifts, fit)
 
 
-STRAIGHT = Distortion(0.2, 0.4, 1.0, 0.3, 1.6, 2.0, 0.3, 1.0)
+STRAIGHT = Distortion(0.2, 0.4, 1.0, 0.3, 1.3, 2.0, 0.3, 1.0)
+APART = replace(STRAIGHT, pose_median_mm=1.6)
 FITS = LocalFit(median_mm=0.5, part_mm=0.3, share=0.95, least_share=0.9, voxel_mm=3.0, high_mm=1.5, bias_mm=0.1)
 
 
@@ -124,7 +125,7 @@ FITS = LocalFit(median_mm=0.5, part_mm=0.3, share=0.95, least_share=0.9, voxel_m
     ],
 )
 def test_a_misaligned_part_is_a_finding(changes, colour, words):
-    verdict = judged(local=replace(FITS, **changes), distortion=STRAIGHT)
+    verdict = judged(local=replace(FITS, **changes), distortion=APART if colour == "red" else STRAIGHT)
     assert verdict.colour == colour
     assert words in verdict.reasons[0]
 
@@ -140,7 +141,7 @@ def test_a_part_may_be_further_off_where_the_two_fits_show_displaced_fat(inner_m
 
 def test_displaced_fat_excuses_no_part_that_is_off_as_in_a_wrong_pose():
     fits_apart = replace(GOOD, inner_apart_mm=1.2)
-    assert judged(fits_apart, local=replace(FITS, part_mm=3.9), distortion=STRAIGHT).colour == "red"
+    assert judged(fits_apart, local=replace(FITS, part_mm=3.9), distortion=APART).colour == "red"
 
 
 @pytest.mark.parametrize(("inner_mm", "colour"), [(None, "green"), (1.7, "green"), (2.1, "amber")])
@@ -481,7 +482,7 @@ def test_a_brain_is_not_called_shifted_where_the_whole_head_is_off():
     shift = BrainShift(True, p95_mm=4.0, low_mm=3.5, high_mm=5.2, information_nats=0.3, gain_nats=0.03)
     for bias_mm, code in ((0.5, "brain_shift"), (1.9, "brain_shift_not_judged")):
         fit = replace(FITS, bias_mm=bias_mm)
-        texts = {f.code: f.text for f in judged(None, local=fit, brain_shift=shift, distortion=STRAIGHT).findings}
+        texts = {f.code: f.text for f in judged(None, local=fit, brain_shift=shift, distortion=APART).findings}
         assert texts.keys() & {"brain_shift", "brain_shift_not_judged"} == {code}
     assert texts[code].endswith("the whole head is misaligned in this pose")
 

@@ -266,8 +266,8 @@ class Calibration:
     unknown
         What an unknown feature counts as.
     high
-        The largest value of each feature in the calibration, but for 1 % of the cases; beyond it the estimate is a
-        guess.
+        The largest value of each feature in the calibration in thin slices (as `Feature.coarse` has it), but for 1 % of
+        the cases; beyond it the estimate is a guess.
     """
 
     expected: Weights
@@ -285,7 +285,9 @@ class Calibration:
     def outside(self, values: Mapping[str, float | None]) -> float:
         """Return how many times larger the worst feature is than in any calibrated case; 1 for what is inside."""
         matter = [name for name in self.high if self.bound.weights.get(name) and values.get(name) is not None]
-        worst = max([1.0, *(_finite(values[name]) / max(self.high[name], 1e-9) for name in matter)])
+        voxel = values.get("voxel_mm")
+        coarse = coarseness(self.unknown["voxel_mm"] if voxel is None else voxel)
+        worst = max([1.0, *(_finite(values[name]) / max(self.high[name] * coarse[name], 1e-9) for name in matter)])
         return min(MOST_OUTSIDE, worst)
 
 

@@ -126,7 +126,8 @@ class Fit:
         """Return the bounds for features, (n,), as the library states them."""
         bound = np.maximum(LEAST_BOUND_MM, self.factor * _predicted(self.parts(values), self.bound))
         matter = self.bound[1:] > 0
-        ratio = np.nan_to_num(values, nan=0.0)[:, matter] / np.maximum(self.high[matter], 1e-9)
+        high = np.maximum(self.high * _coarse(np.where(np.isnan(values), self.unknown, values)), 1e-9)
+        ratio = np.nan_to_num(values, nan=0.0)[:, matter] / high[:, matter]
         outside = np.minimum(MOST_OUTSIDE, ratio.max(axis=1, initial=1.0))
         widest: FloatArray = np.maximum(bound, LEAST_RATIO * self.expected_mm(values)) * outside
         return widest
@@ -161,7 +162,8 @@ def fitted(cases: Sample, chosen: Chosen | None = None) -> Fit:
     known = np.where(np.isnan(values).all(axis=0), 0.0, values)
     right = known[true <= max(LEAST_MM, float(np.quantile(true, 0.2)))]
     quiet = np.nanmedian(_filled(right, known) / _coarse(_filled(right, known)), axis=0)
-    unknown, high = np.nanquantile(known, (UNKNOWN, LARGEST), axis=0)
+    unknown = np.nanquantile(known, UNKNOWN, axis=0)
+    high = np.nanquantile(known / _coarse(_filled(known, known)), LARGEST, axis=0)
     parts, logarithms = _parts(values, quiet, unknown), np.log(true)
     expected, bound = (_quantile_fit(parts, logarithms, quantile) for quantile in (0.5, HIGH))
     # Of what was never known, nothing was learned.

@@ -77,10 +77,18 @@ def test_fits_may_differ_more_along_the_long_edges_of_voxels() -> None:
     )
 
 
-def test_in_slices_of_5_mm_a_fit_a_quarter_of_a_voxel_away_hardly_counts():
-    assert inner_share(0.03, apart_mm=0.9, told_mm=0.27, voxel_mm=5.0) < 0.35
-    assert inner_share(0.13, apart_mm=0.9, told_mm=0.25, voxel_mm=5.0) > 0.9
+def test_in_slices_of_5_mm_a_fit_a_quarter_of_a_voxel_away_hardly_counts_if_parts_disagree():
+    assert inner_share(0.03, apart_mm=0.9, told_mm=0.27, voxel_mm=5.0, scatter_mm=0.5) < 0.35
+    assert inner_share(0.13, apart_mm=0.9, told_mm=0.25, voxel_mm=5.0, scatter_mm=0.5) > 0.9
     assert inner_share(0.03, apart_mm=0.27, told_mm=0.27, voxel_mm=1.25) == pytest.approx(1.0)
+
+
+def test_in_thick_slices_an_inner_fit_that_all_parts_confirm_decides():
+    assert inner_share(0.025, apart_mm=0.4, told_mm=0.35, voxel_mm=6.0, scatter_mm=0.11) > 0.9
+
+
+def test_a_scatter_without_limit_leaves_a_whole_head_in_doubt_to_the_inner_fit():
+    assert inner_share(0.086, apart_mm=1.3, told_mm=1.1, voxel_mm=3.0, scatter_mm=np.inf) > 0.9
 
 
 def test_an_inner_fit_that_parts_of_the_head_deny_hardly_counts() -> None:

@@ -42,12 +42,11 @@ INNER_MM = 0.2
 # mm they are .04 to .17 mm apart where the whole head's is exact, and .18 to 1.7 mm where it is .4 to 1.8 mm off. Along
 # longer edges of voxels neither is as exact: there, distances count in voxels (`shortened`).
 AGREEING_MM, APART_MM = (0.15, 0.35), (0.1, 0.26)
-# Beyond this edge the inner fit's error grows faster than the voxels: in CTs of 5 mm with streaks it was .4 to 1 mm
-# where the whole head's was .04 to .14. A fit to the whole head that is in doubt by itself is another matter.
-LONG_MM = 2.5
-# Scatter of the inner fit between the eighths of a head, up to which it is as exact as usual: .1 to .45 mm in most, .5
-# to 1.1 in CTs of 5 mm with streaks, where it was .5 to 1 mm off.
-USUAL_SCATTER_MM, LEAST_SAMPLES = 0.5, 200
+# Beyond this edge the inner fit may be off by .4 to 1 mm, as in CTs of 5 mm with streaks, or be better by far, as in T2
+# of 5 + 1 mm. Its scatter between the eighths of the head tells: .5 to 1.1 mm in the former, .1 to .3 in the latter. A
+# scatter without limit says no more than twice the usual one: an eighth may hardly be in view.
+LONG_MM, SETTLED_MM, USUAL_SCATTER_MM, MOST_SCATTER_MM = 2.5, 0.25, 0.5, 1.0
+LEAST_SAMPLES = 200
 # An inner fit this far away has failed, however long the voxels.
 MOST_MM = 4.0
 # Distance from the middle of the inside at which poses are compared.
@@ -160,13 +159,14 @@ def inner_share(sampling_mm: float, apart_mm: float, told_mm: float, voxel_mm: f
     scatter_mm
         The scatter of the inner fit between the eighths of the head.
     """
-    told_mm /= max(1.0, scatter_mm / USUAL_SCATTER_MM)
+    told_mm /= max(1.0, min(scatter_mm, MOST_SCATTER_MM) / USUAL_SCATTER_MM)
     if apart_mm > MOST_MM:
         return 0.0
     doubt = GAIN * max(0.0, sampling_mm - CLEAN_MM * float(np.sqrt(max(1.0, voxel_mm))))
     doubtful = doubt**2 / (doubt**2 + INNER_MM**2)
     doubted = doubtful * _step(told_mm, *AGREEING_MM)
-    shorter = 1 + (1 - doubtful) * max(0.0, voxel_mm / LONG_MM - 1)
+    unsettled = _step(scatter_mm, SETTLED_MM, USUAL_SCATTER_MM)
+    shorter = 1 + (1 - doubtful) * max(0.0, voxel_mm / LONG_MM - 1) * unsettled
     return doubted + (1 - doubted) * _step(told_mm / shorter, *APART_MM)
 
 

@@ -108,9 +108,7 @@ def _is_of_distortion(evidence: Evidence) -> bool:
 def part_displaced_mm(evidence: Evidence) -> float | None:
     """Return the displacement of the brain if it is certain and not said as a shift against the skull."""
     shift, read = evidence.brain_shift, _displaced_mm(evidence)
-    if shift is None or read is None:
-        return None
-    if read > SHIFT_LIMIT_MM * less_after_surgery(evidence) and not _is_of_distortion(evidence):
+    if shift is None or read is None or _shift_is_said(evidence):
         return None
     if moved.has_moved_as_one(shift):
         return read
@@ -132,11 +130,8 @@ def ventricles_changed_mm(evidence: Evidence) -> float | None:
     away_mm, seen = ventricles_moved_mm(evidence), evidence.brain_shift
     if away_mm is None or seen is None:
         return None
-    shift, part = brain_shift_mm(evidence), part_displaced_mm(evidence)
-    is_said = (shift is not None and shift > SHIFT_LIMIT_MM * less_after_surgery(evidence)) or (
-        part is not None and part > PART_LIMIT_MM * limit_of_part(evidence)
-    )
     is_shown = seen.information_nats < HIDING_NATS or seen.p95_mm >= moved.SEEN_BY_BLOCKS_MM
+    is_said = _shift_is_said(evidence) or _part_is_said(evidence)
     return 0.0 if is_said or not is_shown or _is_of_distortion(evidence) else abs(away_mm)
 
 
@@ -182,9 +177,16 @@ def small_shift_not_judged(evidence: Evidence) -> float | None:
 
 def _is_said(evidence: Evidence) -> bool:
     """Return whether the verdict says that the brain, or a part of it, is displaced."""
-    part, ventricles = part_displaced_mm(evidence), ventricles_changed_mm(evidence)
-    is_said = part is None or part > PART_LIMIT_MM * limit_of_part(evidence)
-    return is_said or (ventricles or 0.0) > moved.VENTRICLES_LIMIT_MM
+    ventricles_mm = ventricles_changed_mm(evidence) or 0.0
+    return _shift_is_said(evidence) or _part_is_said(evidence) or ventricles_mm > moved.VENTRICLES_LIMIT_MM
+
+
+def _shift_is_said(evidence: Evidence) -> bool:
+    return (brain_shift_mm(evidence) or 0.0) > SHIFT_LIMIT_MM * less_after_surgery(evidence)
+
+
+def _part_is_said(evidence: Evidence) -> bool:
+    return (part_displaced_mm(evidence) or 0.0) > PART_LIMIT_MM * limit_of_part(evidence)
 
 
 def _not_judged_because(evidence: Evidence) -> str:
@@ -232,10 +234,10 @@ def _whole_head_is_off(evidence: Evidence) -> bool:
     return bias_mm is not None and bias_mm > WHOLE_HEAD_MM and skull_is_off(evidence)
 
 
-def surgery_shows(evidence: Evidence) -> bool:
+def surgery_shows(evidence: Evidence, least_cm2: float = SHIFTING_DEFECT_CM2) -> bool:
     """Return whether there is enough air inside the skull, or enough bone missing, for the brain to have shifted."""
     inside = evidence.inside
-    return inside is not None and (inside.air_ml >= SHIFTING_AIR_ML or inside.defect_cm2 >= SHIFTING_DEFECT_CM2)
+    return inside is not None and (inside.air_ml >= SHIFTING_AIR_ML or inside.defect_cm2 >= least_cm2)
 
 
 def not_shown_in_place(evidence: Evidence) -> float | None:
@@ -248,15 +250,10 @@ def not_shown_in_place(evidence: Evidence) -> float | None:
     shift = evidence.brain_shift
     if shift is None or _not_judged_because(evidence) or _is_said(evidence):
         return 0.0
-    if not _is_wide_open(evidence) and shift.information_nats >= HIDING_NATS:
+    if not surgery_shows(evidence, SMALL_DEFECT_CM2) and shift.information_nats >= HIDING_NATS:
         return 0.0
     is_in_place = shift.p95_mm < IN_PLACE_MM and shift.gain_nats < IN_PLACE_GAIN_NATS
     return float(not is_in_place or shift.information_nats < LITTLE_NATS)
-
-
-def _is_wide_open(evidence: Evidence) -> bool:
-    inside = evidence.inside
-    return inside is not None and (inside.air_ml >= SHIFTING_AIR_ML or inside.defect_cm2 >= SMALL_DEFECT_CM2)
 
 
 def less_after_surgery(evidence: Evidence) -> float:

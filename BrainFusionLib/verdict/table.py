@@ -163,7 +163,7 @@ CRITERIA: tuple[Criterion, ...] = (
         scale=measures.coarse_local_voxels, may_be_red=measures.skull_is_off,
     ),
     Criterion(
-        # More than half of the simulated cases of another person, mirrored or with a wrong pose, and none of the others:
+        # More than half of the simulated cases of another person, mirrored or with a wrong pose, none of the others:
         # right, shifted, distorted or scaled (docs/realism; 24 of 40, and none, on heads of another source).
         "head_misaligned", "misalignment of the regions, if the skull is off, too", measures.regions_with_skull_mm,
         "at most", red=3.0, unit="mm",

@@ -378,6 +378,12 @@ def test_the_report_prints_on_two_pages(tmp_path, count, points):
     assert printed_pages(path) == 2
 
 
+def test_notes_stand_beside_the_verdict():
+    words = page_of(notes=("CT and MRI give different patient IDs",))
+    box = words[words.index('<section class="verdict') :]
+    assert "different patient IDs" in box[: box.index("</section>")]
+
+
 class Tags(HTMLParser):
     """The names of all elements."""
 

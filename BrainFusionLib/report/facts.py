@@ -201,20 +201,16 @@ def quality_facts(result: Result) -> list[Fact]:
     return facts
 
 
-def note_texts(result: Result) -> list[str]:
-    """Return what had to be assumed or repaired, and what the values of the fused volume are."""
-    notes = list(result.notes)
-    if result.intensity is not None:
-        scale = result.intensity
-        knots = ", ".join(
-            f"{number(hu, 4)} HU to {number(value, 4)}"
-            for hu, value in zip(scale.ct_knots_hu, scale.ct_knots_fused, strict=True)
-        )
-        notes += [
-            f"values of the fused volume: {scale.meaning}",
-            f"the piecewise-linear map from CT to fused values: {knots}",
-        ]
-    return notes
+def value_texts(result: Result) -> list[str]:
+    """Return what the values of the fused volume are; nothing if that is not known."""
+    scale = result.intensity
+    if scale is None:
+        return []
+    knots = ", ".join(
+        f"{number(hu, 4)} HU to {number(value, 4)}"
+        for hu, value in zip(scale.ct_knots_hu, scale.ct_knots_fused, strict=True)
+    )
+    return [scale.meaning, f"the piecewise-linear map from CT to fused values: {knots}"]
 
 
 def timing_facts(provenance: Provenance) -> list[Fact]:

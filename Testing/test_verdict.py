@@ -33,6 +33,8 @@ from BrainFusionLib.verdict.judge import CALIBRATION, SENTENCES, Verdict, judge,
 from BrainFusionLib.verdict.measures import words_of_signs
 from BrainFusionLib.verdict.table import CRITERIA
 
+ROOT = Path(__file__).parents[1]
+
 GOOD = PoseEvidence(
     similarity_nmi=1.2,
     margin_nats=0.2,
@@ -256,6 +258,11 @@ def test_an_unchecked_pose_is_amber():
     assert (verdict.expected_error_mm, verdict.bound_mm) == (None, None)
     assert verdict.colour == "amber"
     assert "not checked" in verdict.reasons[0]
+
+
+def test_every_finding_is_explained_to_planners():
+    page = (ROOT / "docs" / "verdict.md").read_text(encoding="utf-8")
+    assert [criterion.code for criterion in CRITERIA if f"`{criterion.code}`" not in page] == []
 
 
 def test_red_findings_come_first():

@@ -30,8 +30,8 @@ SOFT_TO_BONE_HU, MOST_WITHIN_100 = (-300.0, 3100.0), 0.4
 # 300 HU .38 and .12 at 10 HU. Pieces of some centimetres may be all bone, and are not judged.
 MUCH_BONE, MOST_BONE_OF_HEAD, LEAST_WITHIN_100, HIGHEST_SOFT_HU = 0.4, 0.6, 0.2, 120.0
 SMALLEST_PART_MM = 80.0
-# Plausible longest edge of a volume. Wide on purpose: only spacings in metres or micrometres are outside.
-PLAUSIBLE_EXTENT_MM = (3.0, 10_000.0)
+# Plausible longest edge of a volume. Wide on purpose: only spacings in centimetres, metres or micrometres are outside.
+PLAUSIBLE_EXTENT_MM = (30.0, 10_000.0)
 # Share of bone in the tissue of a head that no CT has whose numbers are right.
 MOST_BONE = 0.8
 # A volume of whole numbers with at most this many different values is a label map.
@@ -205,9 +205,10 @@ def _check_voxels(volume: Volume, role: str) -> None:
         )
     longest_mm = max(volume.grid.extent_ijk_mm)
     if not PLAUSIBLE_EXTENT_MM[0] <= longest_mm <= PLAUSIBLE_EXTENT_MM[1]:
+        spacing = ", ".join(f"{mm:g}" for mm in volume.grid.spacing_ijk_mm)
         raise ImageContentError(
-            f"{_given(volume, role)} is {longest_mm:g} mm long: its voxel spacing "
-            f"{volume.grid.spacing_ijk_mm} is not in millimetres. Correct the header."
+            f"{_given(volume, role)} is {longest_mm:g} mm long: its voxel spacing ({spacing}) is not in millimetres. "
+            "Correct the header."
         )
     low, high = extremes(array)  # not a mask of all, which takes longer and memory
     if not np.isfinite([low, high]).all():

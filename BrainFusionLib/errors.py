@@ -40,6 +40,7 @@ class Remedy(Enum):
     OTHER_GRID = "Choose another output grid, or the rigid model."
     COARSER_GRID = "Choose a coarser output grid, crop the volumes, or use a larger machine."
     GIVE_START = "Pass a starting pose (start), or search globally."
+    GIVE_ROUGH_START = "Pass a rough starting pose (start), or choose a series that shows more of the head."
     USE_CPU = "Close other programs, crop the volumes, or compute on the CPU."
 
 

@@ -76,6 +76,17 @@ def test_inside_of_the_skull_is_found(head, changed):
     assert dice(mask & seen, wanted & seen) > 0.93
 
 
+def test_inside_is_that_of_the_head_and_not_of_a_phantom_beside_it(head):
+    ct, _ = head
+    wide = np.pad(ct.array_kji, [(0, 0), (0, 0), (0, 110)], constant_values=-1000.0)
+    k, j, i = np.indices(wide.shape)
+    away_mm = 2.0 * np.sqrt((k - 45.0) ** 2 + (j - wide.shape[1] / 2) ** 2 + (i - wide.shape[2] + 50.0) ** 2)
+    wide[away_mm < 90] = 5.0
+    wide[(away_mm < 90) & (away_mm > 84)] = 1000.0
+    beside = Volume(wide, Grid(wide.shape[::-1], GRID.spacing_ijk_mm, GRID.origin_lps_mm), "CT", "CT")
+    np.testing.assert_allclose(inside_skull(beside).centre_lps_mm, inside_skull(ct).centre_lps_mm, atol=1.0)
+
+
 def test_inside_does_not_leak_through_a_craniectomy(head):
     closed, open_ = inside_skull(head[0]), inside_skull(opened(head, 45.0))
     assert closed is not None

@@ -179,6 +179,20 @@ def test_brain_and_haemorrhage_as_bright_as_bone_are_not_bone():
     assert weight[54:90, 60:62].max() == 0
 
 
+@pytest.mark.parametrize("place", [(slice(50, 70), slice(58, 78)), (slice(50, 70), slice(78, 100))])
+def test_blood_that_the_window_clips_in_part_is_not_bone(place):
+    ct, mri, skull = narrow_window()
+    blood = np.zeros(ct.shape, bool)
+    blood[place] = True
+    blood &= ~skull & (ct > 0)
+    ct[blood] = np.clip(np.random.default_rng(1).normal(250, 8, np.count_nonzero(blood)), 0, 255)
+    weight = windowed_bone_weight(ct, mri)
+    assert (ct[blood] >= 250).mean() > 0.4
+    # Within two pixels of bone nothing can be told from it.
+    assert (weight[blood] > 0).mean() < 0.15
+    assert (weight[skull] == 1).all()
+
+
 def test_a_calcification_stays_bone():
     ct, mri, _ = narrow_window()
     ct[60:64, 60:64] = 255

@@ -12,6 +12,7 @@ from BrainFusionLib.geometry import Grid, rotation_matrix
 from BrainFusionLib.registration import Registration, register
 from BrainFusionLib.registration.histogram import Samples
 from BrainFusionLib.registration.inner import inner_share, octants, shortened
+from BrainFusionLib.volume import Volume
 from simulation.heads import Head, phantom_head
 from simulation.physics.case import make_physics_case
 from simulation.physics.kinds import draw_kind
@@ -39,6 +40,34 @@ def test_chemical_shift_of_fat_does_not_pull_the_pose() -> None:
     assert found.evidence.inner_apart_mm is not None
     assert found.evidence.inner_apart_mm > 0.3
     assert error_mm < 0.3
+
+
+def with_shoulders(ct: Volume) -> Volume:
+    """Return a CT that goes on for 180 mm below the head, as wide as its field of view."""
+    grid = ct.grid
+    below = round(180 / grid.spacing_ijk_mm[2])
+    j, i = (np.linspace(-1, 1, n) for n in grid.shape_kji[1:])
+    shoulders = np.where(np.hypot(j[:, None], i) < 0.95, np.float32(45), np.float32(-1000))
+    array = np.concatenate([np.repeat(shoulders[None], below, axis=0), ct.array_kji])
+    origin = np.asarray(grid.origin_lps_mm) - below * grid.spacing_ijk_mm[2] * grid.direction[:, 2]
+    size = (*grid.size_ijk[:2], len(array))
+    return Volume(array, Grid(size, grid.spacing_ijk_mm, tuple(origin), grid.direction), "CT", "CT")
+
+
+def test_a_ct_that_reaches_the_shoulders_is_fitted_to_the_inside_of_the_skull_too() -> None:
+    case = make_physics_case(head(), draw_kind("chemical shift 1.8 mm", 3), 3)
+    found = register(with_shoulders(case.ct), case.mri)
+    assert found.evidence.inner_apart_mm is not None
+    assert np.median(case.pose_errors_mm(found.transform)) < 0.3
+
+
+def test_a_slab_of_the_head_is_not_fitted_to_an_inside_that_it_hardly_shows() -> None:
+    case = make_physics_case(head(), draw_kind("plain", 3), 3)
+    grid, slices = case.mri.grid, range(case.mri.grid.size_ijk[2])[-60:-20]
+    origin = np.asarray(grid.origin_lps_mm) + slices[0] * grid.spacing_ijk_mm[2] * grid.direction[:, 2]
+    cut = Grid((*grid.size_ijk[:2], len(slices)), grid.spacing_ijk_mm, tuple(origin), grid.direction)
+    slab = Volume(case.mri.array_kji[slices[0] : slices[-1] + 1].copy(), cut, "MR", "MRI")
+    assert register(case.ct, slab).evidence.inner_apart_mm is None
 
 
 def test_moved_jaw_and_skin_do_not_pull_the_pose() -> None:

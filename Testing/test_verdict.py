@@ -71,6 +71,31 @@ def test_mirrored_data_are_not_called_shifted_or_distorted():
     assert texts["brain_shift_not_judged"].endswith("left and right seem to be exchanged in CT or MRI")
 
 
+SHIFTED = BrainShift(True, p95_mm=5.0, low_mm=4.4, high_mm=6.5, information_nats=0.4, gain_nats=0.28)
+BENT = Distortion(1.0, 3.0, 0.5, 1.0, 2.0, 4.0, 0.9)
+EXPLANATIONS = {"brain_shift", "part_displaced", "ventricles_changed", "scale", "distortion", "together"}
+
+
+@pytest.mark.parametrize(
+    ("pose", "local", "red", "told"),
+    [
+        (replace(GOOD, margin_nats=0.0), None, {"margin"}, set()),
+        (GOOD, LocalFit(1.4, 2.8, 0.9, 0.8, 3.0, 3.8, 0.05), {"part_misaligned"}, {"distortion"}),
+    ],
+    ids=["the pose is wrong", "a part is misaligned"],
+)
+def test_beside_red_only_what_may_explain_it_is_told(pose, local, red, told):
+    findings = judged(pose, local, brain_shift=SHIFTED, distortion=BENT).findings
+    assert {finding.code for finding in findings if finding.level == "red"} == red
+    assert {finding.code for finding in findings} & EXPLANATIONS == told
+
+
+def test_a_shift_is_told_beside_landmarks_that_show_it():
+    landmarks = LandmarkFit(4, 30.0, 40.0)
+    codes = {finding.code for finding in judged(brain_shift=SHIFTED, landmarks=landmarks).findings}
+    assert codes >= {"landmarks_far", "brain_shift"}
+
+
 @pytest.mark.parametrize(
     ("changes", "colour", "words"),
     [

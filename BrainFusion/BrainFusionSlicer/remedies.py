@@ -9,6 +9,10 @@ from BrainFusionLib.errors import BrainFusionError, Remedy
 PHRASES: dict[Remedy, str] = {
     Remedy.REGISTER: _("Choose Registration: Automatic, or check the two volumes and their transforms."),
     Remedy.GIVE_START: _("Choose a starting pose."),
+    Remedy.GIVE_ROUGH_START: _(
+        "Move the CT roughly onto the MRI (Transforms module) and choose Registration: Start from a transform, or "
+        "choose a series that shows more of the head."
+    ),
     Remedy.EXPORT_ANYWAY: _("To export it nevertheless, click again; each object then says it of itself."),
     Remedy.OTHER_GRID: _("Choose another output grid."),
     Remedy.COARSER_GRID: _("Choose a coarser output grid, or make the volumes smaller (Crop Volume module)."),

@@ -45,6 +45,8 @@ if TYPE_CHECKING:
 
 
 R = TypeVar("R")
+# Volumes thinner than this are slabs: the right pose of one of 32 mm was not among those searched.
+SLAB_MM = 50.0
 
 
 @checked
@@ -309,11 +311,17 @@ def _refuse(evidence: Evidence, inputs: Inputs, transform: Transform) -> None:
     refused = refusal(evidence)
     if refused is None or (refused.lifted_by_images and evidence.local is None):
         return
-    advice = "" if refused.remedy else " Check that both show the same part of the same head."
+    advice, remedy = "", refused.remedy
+    if remedy is None:
+        advice = " Check that both show the same part of the same head."
+        thin_mm = SLAB_MM if evidence.pose is None else evidence.pose.thinnest_mm
+        if thin_mm < SLAB_MM:
+            advice += f" One of the volumes is only {thin_mm:.0f} mm thick: the search may have missed the right pose."
+            remedy = Remedy.GIVE_ROUGH_START
     raise RegistrationError(
         f"{inputs.mri.name} and {inputs.ct.name} could not be aligned: {refused.text}.{advice}",
         transform,
-        remedy=refused.remedy,
+        remedy=remedy,
     )
 
 

@@ -26,6 +26,8 @@ PHRASES: dict[Remedy, str] = {
     Remedy.EXPORT_ANYWAY: "To write it nevertheless, add --export-anyway; each object then says it of itself.",
     Remedy.OTHER_GRID: "Choose another --grid, or omit --model.",
     Remedy.COARSER_GRID: "Choose a coarser --grid (a number in mm), crop the volumes, or use a larger machine.",
+    Remedy.GIVE_ROUGH_START: "Give a rough start with --transform or --start landmarks, or choose a series that shows "
+    "more of the head.",
     Remedy.GIVE_START: "Give one with --transform or --start landmarks, or omit --search local.",
     Remedy.USE_CPU: "Close other programs, crop the volumes, or use --device cpu.",
 }

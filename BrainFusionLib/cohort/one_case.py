@@ -65,6 +65,8 @@ PHRASES: dict[Remedy, str] = {
     Remedy.USE_TRANSFORM_AS_IT_IS: "Give a rigid one.",
     Remedy.OTHER_GRID: "Give another output grid.",
     Remedy.COARSER_GRID: "Give a coarser output grid (in mm), or crop the volumes.",
+    Remedy.GIVE_ROUGH_START: "Give a rough start in the column transform, or choose a series that shows more of the "
+    "head.",
     Remedy.REGISTER: "Check the transform and the volumes.",
 }
 

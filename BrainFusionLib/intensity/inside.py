@@ -222,7 +222,10 @@ def pooled_to(volume: Volume, voxel_mm: float) -> tuple[VoxelArray, Grid]:
 
 
 def _middle_of_largest_ball(hu: VoxelArray, spacing: FloatArray) -> FloatArray | None:
-    """Return the index (k, j, i) of the middle of the largest ball without bone or air, between bones."""
+    """Return the index (k, j, i) of the middle of the head's largest ball without bone or air, between bones.
+
+    Of the head, because a phantom that lies beside it may hold a larger one.
+    """
     steps = [max(1, round(4.0 / s)) for s in spacing]
     coarse = hu[tuple(slice(s // 2, None, s) for s in steps)]
     bone = coarse > 300
@@ -235,6 +238,9 @@ def _middle_of_largest_ball(hu: VoxelArray, spacing: FloatArray) -> FloatArray |
         enclosed += np.maximum.accumulate(bone, axis=axis)
         enclosed += np.flip(np.maximum.accumulate(np.flip(bone, axis), axis=axis), axis)
     enclosed /= 6
+    k, j, i = coarse.shape
+    lengths = (spacing * steps)[::-1].tolist()
+    far[~ct_head_mask(Volume(coarse, Grid((i, j, k), (lengths[0], lengths[1], lengths[2])), "CT", "CT"))] = 0
     # Rounded, so that the first of equals is taken, whatever computed the distances.
     best = np.unravel_index(int(np.round(far * enclosed**2, 3).argmax()), far.shape)
     if far[best] < LEAST_BALL_MM or enclosed[best] < LEAST_ENCLOSED:

@@ -7,8 +7,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from BrainFusionLib.backend import Array, Backend
 from BrainFusionLib.geometry import FloatArray
+from BrainFusionLib.volume import VoxelArray
 
 # One bin of margin below the CT's values and two above, for the cubic spline that smooths the histogram.
 CT_BINS = 15
@@ -44,3 +47,11 @@ class Moving:
 
     cells: Array
     ijk_from_lps: FloatArray
+
+
+def spread(values: VoxelArray, bins: int, top: float) -> VoxelArray:
+    """Return bins + 1 edges: the mean of equal ranks (most bins in noise) and equal widths (most bins in fat)."""
+    share = np.linspace(0, 1, bins + 1)
+    *ranks, low, high = np.quantile(values, [*share, 0.01, top]).astype(np.float64)
+    edges: VoxelArray = ((np.asarray(ranks) + share * (high - low) + low) / 2).astype(np.float32)
+    return edges

@@ -9,6 +9,9 @@ bone in a T1. So the pose is a mean of the two. Fits that differ by no more than
 the whole head; the farther apart they are, the more the inner one counts, and the sooner the less exact the first one
 seems to be (where the outline is not moved as one, the scatter between groups of samples rises).
 
+It needs a CT of the whole skull and an MRI that shows most of its inside. How much of the head the two show besides may
+differ: a CT may reach the shoulders, and an MRI fade away towards the neck.
+
 Samples are taken from the MRI and the CT is interpolated: cutting a region pulls at the pose where the interpolated
 image has gradients at the cut, and the CT is nearly constant inside bone and inside soft tissue, the MRI is not.
 """
@@ -20,8 +23,8 @@ import numpy.typing as npt
 
 from BrainFusionLib.geometry import FloatArray, Grid
 from BrainFusionLib.intensity.inside import InsideSkull
-from BrainFusionLib.registration.histogram import MRI_BINS, ROW, Samples
-from BrainFusionLib.registration.pyramid import MASK_LEVEL, PreparedHead, spread
+from BrainFusionLib.registration.histogram import MRI_BINS, ROW, Samples, spread
+from BrainFusionLib.registration.pyramid import MASK_LEVEL, PreparedHead
 from BrainFusionLib.volume import VoxelArray
 
 # How far beyond the inner table samples are taken: inside the bone, whose marrow (fat) begins about there. Of 1.5 to 4
@@ -31,6 +34,9 @@ BEYOND_MM = 3.0
 DEEP_MM, ORDER = 2.0, 4
 # Logarithms this far from the field are other tissue; and the first, wider bound.
 NEAR, WIDE = 0.5, 1.5
+# Samples drawn to see how the MRI's values are spread. With less than the first share of them in view of the MRI, the
+# inside is of another object in the CT: a phantom beside the head. With less than the second, the MRI may be a slab.
+DRAWN, LEAST_IN_VIEW, MOST_IN_VIEW = 20_000, 0.25, 0.9
 # Unit of the polynomial's coordinates.
 RADIUS_MM = 90.0
 # Sampling error of the whole head's fit where nothing misleads it, for voxels of 1 mm, and how many times as large as
@@ -64,6 +70,11 @@ class InnerSamples:
         The inside of the skull in the CT.
     ct_from_mri_lps
         4x4: the pose found so far.
+
+    Attributes
+    ----------
+    share_in_view
+        Share of the inside that the MRI shows.
     """
 
     def __init__(self, mri: PreparedHead, inside: InsideSkull, ct_from_mri_lps: FloatArray) -> None:
@@ -73,8 +84,9 @@ class InnerSamples:
         self._centre = mri.centre_lps_mm
         self._voxels = np.flatnonzero(inside.depth_kji > -BEYOND_MM)
         self._field = self._fitted_field(inside, ct_from_mri_lps)
-        _, values = self._drawn(20_000, 0)
-        self._edges = spread(values, MRI_BINS, 0.99)[1:-1]
+        _, values = self._drawn(DRAWN, 0)
+        self.share_in_view = len(values) / DRAWN
+        self._edges = spread(values, MRI_BINS, 0.99)[1:-1] if len(values) else np.zeros(0, np.float32)
 
     def samples(self, count: int, seed: int) -> Samples:
         """Return `count` samples, evenly spread; a seed gives the same ones on every device."""

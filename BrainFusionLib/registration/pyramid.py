@@ -17,7 +17,7 @@ from BrainFusionLib.backend import Array, Backend, on_cpu
 from BrainFusionLib.errors import ImageContentError
 from BrainFusionLib.geometry import FloatArray, Grid, affine, apply_affine
 from BrainFusionLib.intensity import ct_head_mask, otsu_threshold
-from BrainFusionLib.registration.histogram import CT_BINS, FINENESS, MRI_BINS, ROW, Moving, Samples
+from BrainFusionLib.registration.histogram import CT_BINS, FINENESS, MRI_BINS, ROW, Moving, Samples, spread
 from BrainFusionLib.volume import AIR_HU, BoolArray, Volume, VoxelArray
 
 LEVELS_MM = (1.0, 2.0, 4.0, 8.0)
@@ -192,6 +192,11 @@ class PreparedPair:
         return PART < self.ct.volume_mm3 / self.mri.volume_mm3 < 1 / PART
 
     @property
+    def ct_is_no_part(self) -> bool:
+        """Whether the CT shows as much as the MRI or more: neck and shoulders, or the head of which that is a slab."""
+        return self.ct.volume_mm3 > PART * self.mri.volume_mm3
+
+    @property
     def samples_the_thin(self) -> bool:
         """Whether the fixed head has the thinner slices of two whole heads, of which one is thick-sliced.
 
@@ -317,14 +322,6 @@ def _mri_head(mri: Volume, backend: Backend, check: Callable[[], None]) -> Prepa
         np.quantile(head, MRI_SEARCH_QUANTILES).astype(np.float32),
         backend,
     )
-
-
-def spread(values: VoxelArray, bins: int, top: float) -> VoxelArray:
-    """Return bins + 1 edges: the mean of equal ranks (most bins in noise) and equal widths (most bins in fat)."""
-    share = np.linspace(0, 1, bins + 1)
-    *ranks, low, high = np.quantile(values, [*share, 0.01, top]).astype(np.float64)
-    edges: VoxelArray = ((np.asarray(ranks) + share * (high - low) + low) / 2).astype(np.float32)
-    return edges
 
 
 def _cells(values: Array, knots: FloatArray, backend: Backend) -> Array:

@@ -11,7 +11,16 @@ from BrainFusionLib.intensity.inside import FindInside
 from BrainFusionLib.progress import Cancel, Progress, stop_if
 from BrainFusionLib.registration.confidence import around, corner_distance_mm, distinct, midpoint, sampling_error_mm
 from BrainFusionLib.registration.histogram import Samples
-from BrainFusionLib.registration.inner import LONG_MM, InnerSamples, distance_inside_mm, inner_share, octants, shortened
+from BrainFusionLib.registration.inner import (
+    LEAST_IN_VIEW,
+    LONG_MM,
+    MOST_IN_VIEW,
+    InnerSamples,
+    distance_inside_mm,
+    inner_share,
+    octants,
+    shortened,
+)
 from BrainFusionLib.registration.pyramid import PreparedPair
 from BrainFusionLib.registration.refine import LADDER, climb, climb_at
 from BrainFusionLib.registration.search import COARSE, FINE, even_rotations, search
@@ -147,7 +156,7 @@ class Run:
     ) -> tuple[Poses, float | None]:
         """Return the mean of a refined pose and of the fit inside the skull, and how far they are apart, mm.
 
-        The pose is returned as it is, with ``None``, if no inside of a skull is in view.
+        The pose is returned as it is, with ``None``, if no inside of a skull is in view of both.
         """
         inside = find_inside()
         self.check()
@@ -156,6 +165,8 @@ class Run:
         centres = heads.ct.centre_lps_mm, heads.mri.centre_lps_mm
         of_mri = pose.inverse(*centres) if heads.ct_is_fixed else pose
         drawn = InnerSamples(heads.mri, inside, of_mri.matrix(centres[1]))
+        if drawn.share_in_view < (LEAST_IN_VIEW if heads.are_whole else MOST_IN_VIEW):
+            return pose, None
         cells = heads.ct.cells[0] if heads.ct_is_fixed else heads.cells[0]
         pair = PreparedPair(heads.ct, heads.mri, False, [cells])
         # A quarter of the samples: the error of this fit is systematic.

@@ -107,6 +107,9 @@ class Criterion:
         Further words for `text` and `refusal`, by name.
     lifted_by_images
         Whether `may_refuse` depends on evidence that is measured on the images in the pose.
+    told_beside
+        Codes of the red findings beside which this one may be told; ``None`` for any. What explains a misalignment by
+        the brain or the MRI is not true where the pose itself is wrong, or the head another one.
     """
 
     code: str
@@ -127,6 +130,7 @@ class Criterion:
     green: float | None = None
     words: Callable[[Evidence], Mapping[str, str]] = _no_words
     lifted_by_images: bool = False
+    told_beside: frozenset[str] | None = None
 
     def finding(self, evidence: Evidence) -> Finding | None:
         """Return the finding on a pose; ``None`` if the measure is within the limits."""

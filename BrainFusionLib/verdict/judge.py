@@ -79,8 +79,10 @@ class Verdict(ByValue):
 
 def judge(evidence: Evidence, criteria: Sequence[Criterion] = CRITERIA) -> Verdict:
     """Judge a pose by its evidence, without knowledge of the true pose."""
-    found = [finding for criterion in criteria if (finding := criterion.finding(evidence)) is not None]
-    findings = tuple(sorted(found, key=lambda finding: SEVERITY.index(finding.level)))
+    every = [(criterion, finding) for criterion in criteria if (finding := criterion.finding(evidence)) is not None]
+    red = {finding.code for _, finding in every if finding.level == "red"}
+    told = [finding for criterion, finding in every if criterion.told_beside is None or red <= criterion.told_beside]
+    findings = tuple(sorted(told, key=lambda finding: SEVERITY.index(finding.level)))
     colour: Colour = findings[0].level if findings else "green"
     if colour == "red":
         return Verdict(colour, findings)

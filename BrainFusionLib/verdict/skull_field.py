@@ -18,6 +18,7 @@ from BrainFusionLib import kept
 from BrainFusionLib.geometry import FloatArray, apply_affine
 from BrainFusionLib.resample import sampled
 from BrainFusionLib.transform import Transform
+from BrainFusionLib.verdict.binning import bins_of
 from BrainFusionLib.verdict.skull_profiles import SkullLines, along, skull_lines
 from BrainFusionLib.volume import Volume, VoxelArray
 
@@ -29,7 +30,8 @@ INNER_MM, OUTER_MM = np.arange(-7.0, 5.1), np.arange(-5.0, 4.1)
 PATCH_MM, LEAST_LINES, LEAST_PATCHES = 24.0, 12, 40
 # HU of the CT's classes relative to the brain: all soft tissue is one, so that the brain's own shift does not count.
 CLASSES_HU = np.array([-300.0, -90.0, 80.0, 200.0, 400.0, 700.0, 1000.0])
-BINS = 16
+# Bins of the MRI, and how many values are enough to place them.
+BINS, ENOUGH = 16, 100_000
 # Coordinates are in units of this; standard deviations expected of the coefficients of each order, mm.
 UNIT_MM = 80.0
 ORDER_SD_MM = {0: 10.0, 1: 3.0, 2: 1.0, 3: 0.7}
@@ -218,8 +220,8 @@ def _scores(
     both = np.concatenate([h[c] for h, c in zip(here, counted, strict=True)])
     if both.size < 1000:
         return None
-    edges = np.quantile(both, np.linspace(0, 1, BINS + 1)[1:-1])
-    bins = [np.where(np.isfinite(v), np.searchsorted(edges, np.nan_to_num(v)), BINS).astype(np.int32) for v in values]
+    edges = np.quantile(both[:: both.size // ENOUGH + 1], np.linspace(0, 1, BINS + 1)[1:-1])
+    bins = [np.where(np.isfinite(v), bins_of(np.nan_to_num(v), edges), np.int32(BINS)) for v in values]
     classes = len(CLASSES_HU) + 1
     joint = np.full((classes, BINS), 0.5)
     for table, b, c in zip(tables, bins, counted, strict=True):

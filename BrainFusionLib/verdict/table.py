@@ -18,6 +18,11 @@ from BrainFusionLib.verdict.criterion import Criterion
 from BrainFusionLib.verdict.expected import beyond_calibration
 from BrainFusionLib.verdict.moved import VENTRICLES_LIMIT_MM
 
+# A displaced brain explains what landmarks tell, but no other red finding: none of 836 right or shifted cases is red.
+# A wrong scale or a distortion may misalign parts of the right head by so much, too.
+RED_BY_SHIFT = frozenset({"landmarks_far"})
+RED_BY_DISTORTION = RED_BY_SHIFT | {"part_misaligned", "regions_misaligned"}
+
 CRITERIA: tuple[Criterion, ...] = (
     Criterion(
         # Wherever a measure is compared with a limit, what is not a number could pass for harmless.
@@ -245,6 +250,7 @@ CRITERIA: tuple[Criterion, ...] = (
         amber=displaced.SHIFT_LIMIT_MM, unit="mm",
         text="the brain has shifted by about {length} mm against the skull, most at the {place}",
         scale=displaced.less_after_surgery, words=displaced.brain_shift_words,
+        told_beside=RED_BY_SHIFT,
     ),
     Criterion(
         # Ventricles that changed and cavities, of 1.5 to 3 mm, read 1.5 to 2.5 mm with such a gain; of cases right
@@ -254,6 +260,7 @@ CRITERIA: tuple[Criterion, ...] = (
         text="a part of the brain lies about {length} mm from where the MRI shows it, most at the {place}: it has "
         "moved, the MRI is distorted there, or the two show a lesion there differently",
         scale=displaced.limit_of_part, words=displaced.brain_shift_words,
+        told_beside=RED_BY_SHIFT,
     ),
     Criterion(
         # 36 simulated changes of the ventricles by more than 1.6 mm all read more, 17 of them in PD (docs/measured.md);
@@ -263,6 +270,7 @@ CRITERIA: tuple[Criterion, ...] = (
         text="the ventricles are {width} in the CT than in the MRI: the brain beside them has moved by about {length} "
         "mm, or the two show it differently",
         words=displaced.words_of_ventricles,
+        told_beside=RED_BY_SHIFT,
     ),
     Criterion(
         # Of 110 brains displaced by more than 2 mm beside air or a hole none is shown in its place, and 25 of 37 right
@@ -271,6 +279,7 @@ CRITERIA: tuple[Criterion, ...] = (
         amber=0.0,
         text="there is air or missing bone, and the images do not show that the brain lies in its place: it may have "
         "shifted, sunk or bulged by 2 mm or more",
+        told_beside=RED_BY_SHIFT,
     ),
     Criterion(
         "brain_shift_not_judged", "shift of the brain not judged", displaced.brain_shift_not_judged, "at most",
@@ -299,6 +308,7 @@ CRITERIA: tuple[Criterion, ...] = (
         text="lengths along {axis} are about {off} % too {mri} in the MRI, or too {ct} in the CT: check the voxel "
         "size and the distortion correction of the MRI",
         scale=displaced.tolerance_of_scale, words=displaced.scale_words,
+        told_beside=RED_BY_DISTORTION,
     ),
     Criterion(
         "distortion", "displacement that no rigid pose explains", displaced.distortion_p95_mm, "at most",
@@ -306,6 +316,7 @@ CRITERIA: tuple[Criterion, ...] = (
         text="the MRI is distorted or wrongly scaled against the CT: even in the best rigid pose, a part of the brain "
         "is {value:.1f} mm off or more (limit {limit:.1f} mm)",
         scale=displaced.tolerance_of_distortion,
+        told_beside=RED_BY_DISTORTION,
     ),
     Criterion(
         "distortion_not_judged", "scale and distortion not judged", displaced.distortion_not_judged, "at most",
@@ -318,6 +329,7 @@ CRITERIA: tuple[Criterion, ...] = (
         "together", "shift, scale and distortion together", displaced.together, "at most", amber=1.3,
         text="shift of the brain, scale and distortion are each within their limits, but not together: the anatomy may "
         "be displaced by 1 to 2 mm ({value:.1f} times what one of them may be alone, limit {limit:g})",
+        told_beside=RED_BY_SHIFT,
     ),
     Criterion(
         "searched_near_start", "local search", landmarks.searched_near_start, "at most", green=0.0,

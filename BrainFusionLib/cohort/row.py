@@ -10,7 +10,7 @@ from BrainFusionLib.cohort.manifest import Problem
 from BrainFusionLib.printable import shown
 from BrainFusionLib.values import ByValue
 from BrainFusionLib.verdict.criterion import Colour
-from BrainFusionLib.verdict.judge import CALIBRATION, judge
+from BrainFusionLib.verdict.judge import judge
 
 _FORMULA = ("=", "@", "+", "-", "\t", "\r")
 Status = Literal["done", "refused", "failed"]
@@ -83,7 +83,7 @@ class Row(ByValue):
             landmarks_worst_mm=None if marks is None else marks.worst_mm,
             # With them, the worst cases would be red, state no bound, and be missing from the coverage.
             stated_bound_mm=None if marks is None else judge(replace(result.evidence, landmarks=None)).bound_mm,
-            reasons="; ".join(words for words in (*verdict.reasons, *result.notes) if words != CALIBRATION),
+            reasons="; ".join(result.remarks[:-1]),
         )
 
     @classmethod

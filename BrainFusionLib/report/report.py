@@ -101,7 +101,7 @@ def verdict_part(result: Result) -> Html:
         sign=render(f"sign-{verdict.colour}"),
         sentence=verdict.sentence,
         expected=expected,
-        reasons=_items((*verdict.reasons, *result.notes)),
+        reasons=_items(result.remarks),
     )
 
 

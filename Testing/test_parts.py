@@ -114,6 +114,18 @@ def test_noise_of_blocks_stays_amber_where_no_other_test_would_see_a_shift(chang
     assert levels_of(replace(NOISE, **changes), **other)["brain_shift_not_judged"] == "amber"
 
 
+@pytest.mark.parametrize(
+    ("shift", "code"),
+    [
+        (replace(NOISE, p95_mm=1.2), "small_shift_not_judged"),
+        (replace(HARDLY_ANY, p95_mm=1.2), "brain_shift_not_judged"),
+    ],
+)
+def test_pair_is_amber_if_not_even_a_part_moved_by_4_mm_would_be_seen(shift, code):
+    assert levels_of(replace(shift, p95_mm=1.2))[code] == "green"
+    assert levels_of(replace(shift, p95_mm=1.2, part_power_nats=30.0))[code] == "amber"
+
+
 @pytest.mark.parametrize("shift", [NOISE, HARDLY_ANY, replace(NOISE, p95_mm=1.2)])
 def test_moved_part_is_amber_with_its_own_length_and_place(shift):
     findings = judge(Evidence(brain_shift=replace(shift, part_nats=25.0, part_mm=5.0))).findings

@@ -149,15 +149,16 @@ def brain_shift_not_judged(evidence: Evidence) -> float | None:
 
     Signs are what surgery has left, a long time between the scans, and a displacement measured in a cone-beam CT or in
     a brain hardly seen: a second simulation's brain that had sagged by 5 mm, in PD, told no more. It is none where the
-    tests of few degrees of freedom would have seen one.
+    tests of few degrees of freedom would have seen one; where they would not, that is as bad as a sign.
     """
     shift = evidence.brain_shift
     if shift is None:
         return None
     if not _not_judged_because(evidence):
         return 0.0
-    is_noise = not _not_comparable_because(evidence) and moved.is_seen_in_place(shift)
-    measured = shift.p95_mm > SHIFT_LIMIT_MM and not is_noise
+    measured = shift.p95_mm > SHIFT_LIMIT_MM
+    if not _not_comparable_because(evidence):
+        measured = (measured and not moved.is_seen_in_place(shift)) or moved.may_hide_parts(shift)
     return 1.0 + float(measured or surgery_shows(evidence) or long_apart(evidence))
 
 
@@ -165,13 +166,14 @@ def small_shift_not_judged(evidence: Evidence) -> float | None:
     """Return 1 if a large shift would have been seen, but not a small one, else 0.
 
     In PD, fluid and the tissue around it are equally bright: a small shift hardly shows in the images. Where so little
-    is in common, 2 if there was much time for a change.
+    is in common, 2 if there was much time for a change, or if not even a part moved by 4 mm would be seen.
     """
     shift = evidence.brain_shift
     if shift is None or _not_judged_because(evidence):
         return None
     is_hidden = shift.information_nats < moved.HIDING_NATS and not _is_said(evidence)
-    return float(is_hidden) * (1.0 + float(shift.information_nats < moved.LITTLE_NATS and long_apart(evidence)))
+    is_hiding = (shift.information_nats < moved.LITTLE_NATS and long_apart(evidence)) or moved.may_hide_parts(shift)
+    return float(is_hidden) * (1.0 + float(is_hiding))
 
 
 def _is_said(evidence: Evidence) -> bool:

@@ -22,7 +22,7 @@ from BrainFusionLib.verdict.sides import place_in_words
 from BrainFusionLib.verdict.smoothing import mean_around
 from BrainFusionLib.volume import BoolArray, VoxelArray
 
-Bins = npt.NDArray[np.int64]
+Bins = npt.NDArray[np.int32]
 
 # Standard deviations: of the low frequencies that are taken out of the CT, and of its smoothing; of the coarser scales
 # of the MRI; of the mean over which it is uneven.
@@ -134,7 +134,7 @@ def _predicted(
 
     def binned(feature: VoxelArray, count: int) -> Bins:
         edges = np.quantile(feature[inside][::EVERY], np.linspace(0, 1, count + 1)[1:-1])
-        return bins_of(feature, edges).astype(np.int64)
+        return bins_of(feature, edges)
 
     few = TOGETHER * binned(ratio, TOGETHER)
     parts = [(binned(ratio, 2 * ALONE), 2 * ALONE)]
@@ -146,10 +146,12 @@ def _predicted(
 def _fitted(values: VoxelArray, parts: list[tuple[Bins, int]], soft: BoolArray) -> VoxelArray:
     """Return the sum of a number for each bin of each part that is nearest to the values, by least squares."""
     first = np.cumsum([0, *(count for _, count in parts)])
+    wanted = values[soft].astype(np.float64)
     normal, total = RIDGE * np.eye(first[-1]), np.zeros(first[-1])
-    seen = [(bins[soft], count) for bins, count in parts]
+    # Numpy counts pointer-sized bins, and would convert them each time.
+    seen = [(bins[soft].astype(np.int64), count) for bins, count in parts]
     for a, (bins, count) in enumerate(seen):
-        total[first[a] : first[a + 1]] = np.bincount(bins, values[soft], minlength=count)
+        total[first[a] : first[a + 1]] = np.bincount(bins, wanted, minlength=count)
         for b, (others, other_count) in enumerate(seen[: a + 1]):
             both = np.bincount(bins * other_count + others, minlength=count * other_count).reshape(count, other_count)
             normal[first[a] : first[a + 1], first[b] : first[b + 1]] += both
@@ -157,21 +159,19 @@ def _fitted(values: VoxelArray, parts: list[tuple[Bins, int]], soft: BoolArray) 
                 normal[first[b] : first[b + 1], first[a] : first[a + 1]] += both.T
     numbers = np.linalg.solve(normal, total).astype(np.float32)
     fitted: VoxelArray = np.zeros(values.shape, np.float32)
-    for a, (bins, _) in enumerate(parts):
-        fitted += numbers[first[a] :].take(bins)
+    for a, (whole, _) in enumerate(parts):
+        fitted += numbers[first[a] :].take(whole)
     return fitted
 
 
 def _correlated(rest: VoxelArray, predicted: VoxelArray) -> float:
     """Return how many voxels tell as much as one that is independent of all others."""
-    voxels = 1.0
+    voxels, power = 1.0, float((rest**2).sum()) * float((predicted**2).sum()) + 1e-9
     for axis in range(3):
         both = 1.0
         for lag in range(1, min(LAGS, rest.shape[axis] - 1) + 1):
-            product = 1.0
-            for image in (np.moveaxis(array, axis, 0) for array in (rest, predicted)):
-                product *= float((image[lag:] * image[:-lag]).sum()) / (float((image**2).sum()) + 1e-9)
-            both += 2 * product
+            lines = [np.moveaxis(array, axis, 0) for array in (rest, predicted)]
+            both += 2 / power * float(np.prod([(line[lag:] * line[:-lag]).sum(dtype=np.float64) for line in lines]))
         voxels *= max(both, 1.0)
     return voxels
 

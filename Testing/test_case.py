@@ -57,6 +57,14 @@ def test_the_result_lies_on_the_mris_grid(pair: PhantomPair, result: Result) -> 
     assert result.ct_in_mri.grid.same_as(pair.mri.grid)
 
 
+def test_the_same_is_measured_on_an_mri_whose_values_begin_far_below_0(pair: PhantomPair, result: Result) -> None:
+    low = pair.mri.with_array(pair.mri.array_kji * np.float32(32) - np.float32(30_000))
+    found = fuse(pair.ct, low, transform=pair.transform, check=False).evidence
+    assert found.local.fit.median_mm == pytest.approx(result.evidence.local.fit.median_mm, abs=0.05)
+    assert found.local.fit.share == pytest.approx(result.evidence.local.fit.share, abs=0.02)
+    assert found.distortion.p95_mm == pytest.approx(result.evidence.distortion.p95_mm, abs=0.1)
+
+
 def test_arguments_of_another_kind_are_refused_by_name(pair: PhantomPair) -> None:
     with pytest.raises(SettingsError, match=r"ct must be a Volume; got 'ct.nii': read_volume\(path\) reads one"):
         fuse("ct.nii", "mri.nii")  # type: ignore[arg-type]

@@ -248,6 +248,20 @@ def test_hole_that_reaches_below_the_vault_is_measured_there_too(head, azimuth_d
     assert holes_cm2(found).sum() == pytest.approx(np.pi * 3.5**2, rel=0.25)
 
 
+@pytest.mark.parametrize("fill_hu", [-1000.0, -2000.0])
+def test_what_was_filled_in_around_a_tilted_stack_is_neither_air_nor_a_hole(head, fill_hu):
+    ct = head[0]
+    array = ct.array_kji + np.random.default_rng(0).normal(0, 15, ct.array_kji.shape).astype(np.float32)
+    k, j, _ = np.indices(array.shape)
+    height = 2.0 * k - 0.35 * 2.0 * (j - array.shape[1] / 2)
+    array[(height < 50) | (height > 2.0 * array.shape[0] - 50)] = fill_hu
+    found = inside_skull(ct.with_array(array))
+    assert found is not None
+    assert found.filled_kji.mean() > 0.1
+    assert air_ml(found) == 0
+    assert len(holes_cm2(found)) == 0
+
+
 def test_cut_field_of_view_is_not_a_hole(head):
     found = inside_skull(cone_beam(head[0]))
     assert found is not None

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from BrainFusionLib import kept
 from BrainFusionLib.case.request import Inputs
 from BrainFusionLib.case.result import Bone, Pose
 from BrainFusionLib.error_map import ErrorMap
 from BrainFusionLib.evidence import BrainShift, Distortion, Evidence, Inside, LocalErrors, Scale, SkullFit
-from BrainFusionLib.intensity import BONE_HU
+from BrainFusionLib.intensity import BONE_HU, mri_scale
 from BrainFusionLib.intensity.bone import bone_mask
 from BrainFusionLib.intensity.head import ct_head_mask
 from BrainFusionLib.intensity.inside import FindInside, inside_skull
@@ -61,6 +62,7 @@ def local_evidence(ct_in_mri: Volume, head: BoolArray, inputs: Inputs, inside: F
     from BrainFusionLib.verdict.skull_field import skull_field
 
     ct, mri, on_mri = (in_axial_order(volume) for volume in (inputs.ct, inputs.mri, ct_in_mri))
+    mri = kept.of(mri, "not below 0", lambda: _not_below_zero(mri))
     # The registration, whose poses are as they were, has found the inside of the skull in the CT as it is stored.
     skull = inside() if ct is inputs.ct else inside_skull(ct)
     if on_mri is not ct_in_mri:
@@ -85,6 +87,12 @@ def local_evidence(ct_in_mri: Volume, head: BoolArray, inputs: Inputs, inside: F
         distortion,
         field,
     )
+
+
+def _not_below_zero(mri: Volume) -> Volume:
+    """Return an MRI whose background is not below 0, as all that is measured takes it: any scale may be given."""
+    low, _ = mri_scale(mri.array_kji)
+    return mri if low >= 0 else mri.with_array(mri.array_kji - np.float32(low))
 
 
 def error_map_of(

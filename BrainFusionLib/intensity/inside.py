@@ -20,7 +20,7 @@ from BrainFusionLib.geometry import FloatArray, Grid, apply_affine
 from BrainFusionLib.intensity.directions import around, smooth_basis, solid_angles, texel_of, unit_directions
 from BrainFusionLib.intensity.head import ct_head_mask
 from BrainFusionLib.intensity.pieces import distances, largest
-from BrainFusionLib.intensity.rays import FAR_MM, FIRST_MM, STEP_MM, Rays, first_crossing, in_view, rays_from
+from BrainFusionLib.intensity.rays import FAR_MM, FIRST_MM, STEP_MM, Rays, filled_in, first_crossing, in_view, rays_from
 from BrainFusionLib.transform import Transform
 from BrainFusionLib.values import ByValue
 from BrainFusionLib.volume import BoolArray, Volume, VoxelArray
@@ -101,7 +101,12 @@ class InsideSkull(ByValue):
     @cached_property
     def in_view(self) -> BoolArray:
         """Which samples of `rays` lie in the CT's field of view."""
-        return in_view(self.rays, self.hu_kji, self.grid.spacing_ijk_mm, self.centre_kji)
+        return in_view(self.rays, self.hu_kji, self.grid.spacing_ijk_mm, self.centre_kji, self.filled_kji)
+
+    @cached_property
+    def filled_kji(self) -> BoolArray | None:
+        """What was filled into the CT outside an oblique field of view (`rays.filled_in`)."""
+        return filled_in(self.hu_kji)
 
     @property
     def volume_ml(self) -> float:

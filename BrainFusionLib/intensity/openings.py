@@ -110,6 +110,8 @@ def air_ml(inside: InsideSkull, up: npt.ArrayLike = (0, 0, 1)) -> float:
     box = _box_of(inside.depth_kji > -20)
     hu, depth, mask = inside.hu_kji[box], inside.depth_kji[box], inside.mask_kji[box]
     air = hu < AIR_HU
+    if inside.filled_kji is not None:
+        air &= ~inside.filled_kji[box]
     parts, _ = pieces(air & mask & (depth > 0))
     voxel_ml = float(np.prod(inside.grid.spacing_ijk_mm)) / 1000
     pockets = np.flatnonzero(np.bincount(parts.ravel()) * voxel_ml > LEAST_POCKET_ML)[1:]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,10 +10,15 @@ import numpy.typing as npt
 
 from BrainFusionLib.geometry import FloatArray
 from BrainFusionLib.intensity.directions import unit_directions
+from BrainFusionLib.intensity.pieces import pieces
 from BrainFusionLib.volume import BoolArray, VoxelArray
 
 # The rays: first radius, step, last radius.
 FIRST_MM, STEP_MM, FAR_MM = 6.0, 1.5, 130.0
+# Air as it is measured: within so many HU of -1000, and never exactly the same. Of the border of what was filled in, at
+# least this share lies in it; the air of a phantom without noise borders on skin.
+AIR_HU, AIR_NOISE_HU, LEAST_IN_AIR = -1000.0, 60.0, 0.2
+SAME_HU = 0.01
 
 
 @dataclass(frozen=True)
@@ -59,7 +65,36 @@ def first_crossing(rays: Rays, bone_hu: float) -> FloatArray:
     return radius
 
 
-def in_view(rays: Rays, hu: VoxelArray, spacing: tuple[float, float, float], centre_kji: FloatArray) -> BoolArray:
+def filled_in(hu: VoxelArray) -> BoolArray | None:
+    """Return the corners of a volume that hold one value, with their rims, as where a tilted stack was regridded.
+
+    ``None`` if there are none, or if all the air around the head is of one value.
+    """
+    found: BoolArray = np.zeros(hu.shape, bool)
+    for corner in itertools.product((0, -1), repeat=3):
+        inwards = tuple(slice(None, 3) if at == 0 else slice(-3, None) for at in corner)
+        if found[corner] or np.ptp(hu[inwards]) > SAME_HU:
+            continue
+        labels, _ = pieces(np.abs(hu - hu[corner]) <= SAME_HU)
+        found |= np.asarray(labels == labels[corner])
+    rim, border, in_air = found.copy(), 0, 0
+    for axis in range(3):
+        low, high = (tuple(cut if a == axis else slice(None) for a in range(3)) for cut in (slice(-1), slice(1, None)))
+        for here, there in ((low, high), (high, low)):
+            edge = found[here] & ~found[there]
+            rim[there] |= edge
+            border += int(np.count_nonzero(edge))
+            in_air += int(np.count_nonzero(np.abs(hu[there][edge] - np.float32(AIR_HU)) < AIR_NOISE_HU))
+    return rim if in_air > LEAST_IN_AIR * border else None
+
+
+def in_view(
+    rays: Rays,
+    hu: VoxelArray,
+    spacing: tuple[float, float, float],
+    centre_kji: FloatArray,
+    filled: BoolArray | None = None,
+) -> BoolArray:
     """Return which samples lie in the field of view: a box, or a cylinder with a constant value around it.
 
     Parameters
@@ -70,18 +105,20 @@ def in_view(rays: Rays, hu: VoxelArray, spacing: tuple[float, float, float], cen
         The volume that they were sampled from.
     spacing
         Of its voxels along i, j and k, mm.
+    filled
+        What was filled in around a field of another shape (`filled_in`).
     """
     found, directions = rays.in_field.copy(), unit_directions()
     for axis in range(3):
         # Slices of one value were filled in.
         others = tuple({0, 1, 2} - {axis})
-        filled = np.flatnonzero(hu.max(axis=others) > hu.min(axis=others))
-        if len(filled):
+        varied = np.flatnonzero(hu.max(axis=others) > hu.min(axis=others))
+        if len(varied):
             at = centre_kji[axis] + directions[:, 2 - axis, None] * rays.radii_mm / spacing[2 - axis]
-            found &= (at > filled[0] - 0.5) & (at < filled[-1] + 0.5)
+            found &= (at > varied[0] - 0.5) & (at < varied[-1] + 0.5)
     disc = _disc_of((hu > hu.min() + 0.5).any(axis=0))
     if disc is None:
-        return found
+        return found if filled is None else found & ~filled.ravel().take(rays.voxels)
     (row, column), radius = disc
     _, y, x = (float(v) for v in centre_kji)
     off_x = (x - column) * spacing[0] + directions[:, :1] * rays.radii_mm

@@ -38,10 +38,8 @@ class PoseEvidence(ByValue):
         refinement did not use. Below zero, the result is not even the best pose nearby.
     overlap
         Share of the smaller head, with 12 mm around it, that lies inside the other volume.
-    thinnest_mm
-        The shortest edge of the two volumes: the thickness of a slab.
-    thickest_voxel_mm
-        The longest voxel edge of the two volumes.
+    thinnest_mm, thickest_voxel_mm
+        The shortest edge of the two volumes, which is the thickness of a slab; their longest voxel edge.
     mirrored_margin_nats
         Mutual information (at 2 mm) by which the result beats the best pose with left and right exchanged. Below zero,
         one of the headers is wrong.
@@ -105,10 +103,9 @@ class LocalFit(ByValue):
     part_mm
         Misalignment of the worst part: the length of the median of its shifts along each axis, which is far more
         certain than a single shift.
-    share
-        Share of the blocks (those with enough head) that could be measured.
-    least_share
-        The same in the part with the smallest share: low if a part of the head is misaligned.
+    share, least_share
+        Share of the blocks (those with enough head) that could be measured; the same in the part with the smallest
+        share: low if a part of the head is misaligned.
     voxel_mm
         Longest edge of the voxels used.
     high_mm, bias_mm
@@ -133,10 +130,8 @@ class LocalErrors(ByValue):
     ----------
     spacing_mm
         Distance between the points.
-    points_lps_mm
-        (n, 3), centres of the blocks measured, in MRI coordinates.
-    shifts_mm
-        (n, 3), LPS: the best shift of the CT at each point.
+    points_lps_mm, shifts_mm
+        (n, 3), centres of the blocks measured, in MRI coordinates; the best shift of the CT at each, LPS.
     fit
         Misalignment by parts; ``None`` if no block could be tried.
     """
@@ -186,10 +181,8 @@ class SkullFit(ByValue):
         99th percentile): near 0 if there is no dark band within reach.
     brightness
         The MRI's mean signal under the unshifted skull, as a share of the same range: near 0 if it was skull-stripped.
-    at_edge
-        Whether the best shift is at the limit of the search, so that the true one may be longer.
-    voxel_mm
-        Longest edge of the voxels used.
+    at_edge, voxel_mm
+        Whether the best shift is at the limit of the search, so that the true one may be longer; longest voxel edge.
     air
         The MRI's median signal outside the CT's head, as a share of the range: near 1 if grey values are inverted.
     """
@@ -263,6 +256,9 @@ class BrainShift(ByValue):
     ventricles_mm, ventricles_sd_mm, whole_mm, whole_sd_mm
         Displacement of the brain away from the ventricles, 95th percentile, below 0 where they are narrower in the CT;
         its shift as a whole, less near the inner table; a standard deviation each. ``None`` if not measured.
+    part_nats, part_mm, part_place, part_power_nats
+        Logarithm of how much more likely the CT is if one part of the brain has moved; how far and where that part has
+        moved most; what the logarithm is expected to be for a part moved by 4 mm. ``None`` if not measured.
     """
 
     judged: bool
@@ -283,6 +279,10 @@ class BrainShift(ByValue):
     ventricles_sd_mm: float | None = None
     whole_mm: float | None = None
     whole_sd_mm: float | None = None
+    part_nats: float | None = None
+    part_mm: float | None = None
+    part_place: str = ""
+    part_power_nats: float | None = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -285,7 +285,9 @@ def make_output_folder(folder: Path) -> list[Path]:
         made_for_results(made)
     except OSError as error:
         remove_if_empty(made)
-        why = "it is a file" if isinstance(error, FileExistsError) else error.strerror or error
+        why: object = error.strerror or error
+        if isinstance(error, FileExistsError):
+            why = "it is a link to nothing" if folder.is_symlink() and not folder.exists() else "it is a file"
         raise ImageFileError(f"{folder}: cannot write there ({why}).", remedy=Remedy.OTHER_OUTPUT_FOLDER) from error
     return made
 

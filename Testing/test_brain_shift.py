@@ -131,6 +131,7 @@ CERTAIN = BrainShift(
     ("changes", "codes"),
     [
         ({}, {"part_displaced"}),
+        ({"gain_nats": 0.009}, {"part_displaced"}),
         ({"gain_nats": 0.003}, set()),
         ({"p95_mm": 1.2}, {"part_displaced"}),
         ({"p95_mm": 1.2, "gain_nats": 0.008}, set()),
@@ -139,6 +140,7 @@ CERTAIN = BrainShift(
         ({"p95_mm": 4.0, "gain_nats": 0.009, "information_nats": 0.06}, {"brain_shift_not_judged"}),
         ({"p95_mm": 4.0, "gain_nats": 0.016, "information_nats": 0.06}, {"brain_shift"}),
         ({"gain_nats": 0.003, "information_nats": 0.06}, {"small_shift_not_judged"}),
+        ({"gain_nats": 0.009, "information_nats": 0.06}, {"small_shift_not_judged"}),
         ({"gain_nats": 0.003, "information_nats": 0.2}, {"small_shift_not_judged"}),
         ({"information_nats": 0.2}, {"part_displaced"}),
     ],

@@ -618,6 +618,15 @@ def test_output_that_is_a_file_is_an_error_and_kept(
     assert (tmp_path / "out").read_text(encoding="utf-8") == "mine"
 
 
+@pytest.mark.parametrize("to", ["out", "nowhere"])
+def test_output_that_is_a_link_to_itself_or_to_nothing_is_an_error(
+    inputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], to: str
+) -> None:
+    (tmp_path / "out").symlink_to(tmp_path / to)
+    assert fuse_unregistered(inputs, tmp_path / "out") == 2
+    assert f"{tmp_path / 'out'}: cannot write there (it is a link to nothing). Name another" in capsys.readouterr().err
+
+
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs Linux's /proc, where nobody can make a folder")
 def test_output_without_write_permission_is_an_error(inputs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert fuse_unregistered(inputs, Path("/proc/brainfusion-results")) == 2

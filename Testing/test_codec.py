@@ -163,6 +163,7 @@ evidence = built(
         low_mm=numbers, high_mm=numbers, median_mm=numbers, noise_mm=numbers, information_nats=numbers,
         gain_nats=numbers, affine_gain_nats=numbers, place=text, direction=text, ventricles_mm=maybe | numbers,
         ventricles_sd_mm=maybe | numbers, whole_mm=maybe | numbers, whole_sd_mm=maybe | numbers,
+        part_nats=maybe | numbers, part_mm=maybe | numbers, part_place=text, part_power_nats=maybe | numbers,
     ),
     scale=maybe | built(Scale, **{field.name: numbers for field in fields(Scale)}),
     distortion=maybe | built(Distortion, **{field.name: numbers for field in fields(Distortion)}),

@@ -25,6 +25,7 @@ from BrainFusionLib.cohort.row import Row
 from BrainFusionLib.errors import ImageFileError, SettingsError
 from BrainFusionLib.fusion.weights import Manifest, save_weights
 from BrainFusionLib.settings import FusionSettings, RegistrationSettings, SearchPass, Settings
+from Testing.report_case import FINDING, result_of, small_head
 from tools.make_cohort import make_cohort
 
 ROOT = Path(__file__).parents[1]
@@ -115,6 +116,11 @@ def test_workers_of_a_script_without_a_guard_are_told_to_need_one(tmp_path):
     said = ended.stderr
     assert 'if __name__ == "__main__":\n    run_cohort(…, workers=2)' in said
     assert said.count("Traceback") == 1, "the workers' own tracebacks say that another run is using the folder"
+
+
+def test_the_reasons_of_a_case_end_with_its_notes():
+    result = replace(result_of(*small_head()), notes=("two patient IDs",))
+    assert Row.of("a", result).reasons == f"{FINDING.text}; two patient IDs"
 
 
 def test_overview_gives_reasons_to_check_a_case():

@@ -54,6 +54,12 @@ def test_patterns_give_the_names_of_ct_and_mri(tmp_path):
     assert problems == []
 
 
+def test_results_given_as_a_cohort_are_named_as_such(tmp_path):
+    touch(tmp_path, "a/ct_in_mri.nii.gz", "a/ct_to_mri.tfm", "a/fused.nii.gz", "cohort.tsv")
+    with pytest.raises(ImageFileError, match="holds the results of a cohort"):
+        read_folders(tmp_path)
+
+
 def test_problems_are_reported_with_their_folder(tmp_path):
     touch(tmp_path, "none/x.nii", "two/ct1.nii", "two/ct2.nii", "two/mri.nii", "bad name/ct.nii", "bad name/mr.nii")
     touch(tmp_path, "good/ct.nii", "good/mr.nii")

@@ -75,7 +75,7 @@ def test_a_change_beyond_the_lengths_tried_is_as_certain_as_its_gain(far, certai
     assert (abs(moved_mm) > 3 * sd_mm) == certain
 
 
-SURE = BrainShift(True, p95_mm=1.0, information_nats=0.06, ventricles_mm=1.4, ventricles_sd_mm=0.2)
+SURE = BrainShift(True, p95_mm=0.6, information_nats=0.06, ventricles_mm=1.4, ventricles_sd_mm=0.2)
 POSE = PoseEvidence(
     similarity_nmi=1.21, margin_nats=0.3, agreement_mm=0.05, perturbed_margin_nmi=0.02, overlap=0.9, thinnest_mm=150.0,
     thickest_voxel_mm=1.2, mirrored_margin_nats=0.2, sampling_error_mm=0.02, lever=1.01,
@@ -114,6 +114,10 @@ def test_changed_ventricles_are_amber_and_end_the_words_that_none_may_be_seen():
 )
 def test_ventricles_are_not_called_changed_if_little_uncertain_or_part_of_a_shift(changes, other):
     assert "ventricles_changed" not in texts_of(replace(SURE, **changes), **other)
+
+
+def test_ventricles_are_called_changed_where_much_is_in_common_and_blocks_see_it_too():
+    assert "ventricles_changed" in texts_of(replace(SURE, p95_mm=1.0, information_nats=0.4))
 
 
 def test_ventricles_count_where_the_shift_cannot_be_judged():

@@ -25,7 +25,7 @@ from BrainFusionLib.report.pictures import joint_histogram, plane_pictures, prep
 from BrainFusionLib.report.viewer import LocalMisalignment
 from BrainFusionLib.settings import FusionSettings, Settings
 from BrainFusionLib.transform import AffineTransform, RigidTransform
-from BrainFusionLib.verdict.judge import Verdict
+from BrainFusionLib.verdict.judge import CALIBRATION, Verdict
 from BrainFusionLib.volume import Volume
 from Testing.browser import printed_pages
 from Testing.report_case import AMBER, FINDING, given, judged, result_of
@@ -376,6 +376,13 @@ def test_the_report_prints_on_two_pages(tmp_path, count, points):
     path = tmp_path / "report.html"
     write_report(result, mri, path)
     assert printed_pages(path) == 2
+
+
+def test_notes_stand_beside_the_verdict():
+    words = page_of(notes=("CT and MRI give different patient IDs",))
+    box = words[words.index('<section class="verdict') :]
+    said = re.findall("<li>(.*?)</li>", box[: box.index("</section>")])
+    assert said == [FINDING.text, "CT and MRI give different patient IDs", CALIBRATION]
 
 
 class Tags(HTMLParser):

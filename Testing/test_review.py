@@ -446,10 +446,12 @@ def test_pages_show_planted_markup_as_text(client: Client) -> None:
     assert EVIL not in client.ask("GET", "/", **client.let_in)[1]
 
 
-def test_the_page_of_a_case_shows_its_notes(client: Client) -> None:
+def test_the_notes_of_a_case_stand_beside_its_verdict_and_in_the_list(client: Client) -> None:
     red, amber = (client.ask("GET", client.case(name), **client.let_in)[1] for name in ("red", "amber"))
-    assert re.search(rf"<h2>Notes</h2>\s*<ul>\s*<li>{TWO_PATIENTS}</li>\s*<li>&lt;script&gt;", red)
-    assert "<h2>Notes</h2>" not in amber
+    box = red[red.index('<section class="verdict') :]
+    assert TWO_PATIENTS in box[: box.index("</section>")]
+    assert TWO_PATIENTS not in amber
+    assert TWO_PATIENTS in client.ask("GET", "/", **client.let_in)[1]
 
 
 def test_two_tabs_do_not_decide_on_each_others_case(client: Client, folder: Path) -> None:

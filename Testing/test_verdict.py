@@ -33,6 +33,8 @@ from BrainFusionLib.verdict.judge import CALIBRATION, SENTENCES, Verdict, judge,
 from BrainFusionLib.verdict.measures import words_of_signs
 from BrainFusionLib.verdict.table import CRITERIA
 
+ROOT = Path(__file__).parents[1]
+
 GOOD = PoseEvidence(
     similarity_nmi=1.2,
     margin_nats=0.2,
@@ -283,6 +285,11 @@ def test_an_unchecked_pose_is_amber():
     assert "not checked" in verdict.reasons[0]
 
 
+def test_every_finding_is_explained_to_planners():
+    page = (ROOT / "docs" / "verdict.md").read_text(encoding="utf-8")
+    assert [criterion.code for criterion in CRITERIA if f"`{criterion.code}`" not in page] == []
+
+
 def test_red_findings_come_first():
     verdict = judged(replace(GOOD, margin_nats=0.07, mirrored_margin_nats=-0.2))
     assert verdict.colour == "red"
@@ -526,7 +533,7 @@ def test_reminder_findings_and_page_name_the_same_sizes_that_may_be_missed():
     coarse = Distortion(0.1, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1, voxel_mm=3.0)
     (said,) = (f.text for f in judged(distortion=coarse).findings if f.code == "distortion_not_judged")
     assert f"by about {displaced.MISSED_DISTORTION_MM} mm may be missed" in said
-    page = (Path(__file__).parents[1] / "docs" / "verdict.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "verdict.md").read_text(encoding="utf-8")
     cannot_see = page[page.index("## What it cannot see") :]
     assert f"contrast in common | {displaced.MISSED_SHIFT_MM} |" in cannot_see
     assert "brain shift below" not in cannot_see
@@ -637,7 +644,7 @@ def test_a_new_criterion_is_one_row():
     assert verdict.reasons[0] == "toy 3 > 2"
 
 
-RECORDS = Path(__file__).parents[1] / "docs" / "verdict" / "records.csv"
+RECORDS = ROOT / "docs" / "verdict" / "records.csv"
 
 
 def test_the_published_calibration_is_that_of_these_limits():

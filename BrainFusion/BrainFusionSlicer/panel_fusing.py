@@ -218,29 +218,30 @@ class FusingControls:
             return
         folder = qt.QFileDialog.getExistingDirectory(None, _("Folder for the DICOM series"))
         if folder:
-            self.startExport(folder, lambda files, error: self.onExported(files, error, folder))
+            self.startExport(folder, lambda files, error, whose: self.onExported(files, error, whose, folder))
 
     def startExport(self, folder: str, ended) -> None:
-        """Start to export the fused volume that is chosen; call `ended` with its files, or an error."""
+        """Start to export the chosen fused volume; call `ended` with its files, or an error, and whose they are."""
         self.beginProgress()
+        fused = self.registeredNodes()[0]
+        whose = dicom_export.whosePatient(fused)  # now: the panel may be left meanwhile, and knows no pair then
         try:
             self.logic.startExport(
-                self.registeredNodes()[0],
+                fused,
                 folder,
                 exportAnyway=True,  # it was asked for
                 progressCallback=self.showProgress,
-                finishedCallback=ended,
+                finishedCallback=lambda files, error: ended(files, error, whose),
             )
         except Exception as error:
-            ended(None, error)
+            ended(None, error, whose)
         self.updatePanel()
 
-    def onExported(self, files, error, folder) -> None:
+    def onExported(self, files, error, whose, folder) -> None:
         self.ui.progressBar.setVisible(False)
         if error is None:
             text = _("{count} DICOM files were written to {folder}; derived, not for diagnosis.")
-            text = text.format(count=len(files), folder=folder)
-            self.say(f"{text} {dicom_export.whosePatient(self.registeredNodes()[0])}".rstrip())
+            self.say(f"{text.format(count=len(files), folder=folder)} {whose}".rstrip())
         elif isinstance(error, Cancelled):
             self.say(_("Cancelled; nothing was written."))
         else:

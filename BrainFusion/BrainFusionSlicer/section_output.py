@@ -13,7 +13,7 @@ from slicer.i18n import tr as _
 from BrainFusionLib.errors import BrainFusionError, Cancelled, ImageFileError
 from BrainFusionLib.io import write_transform
 from BrainFusionLib.io.transform_writing import SUFFIXES, check_voxel_order
-from BrainFusionSlicer import choices, departing, dicom_export, ownership, remedies, selection
+from BrainFusionSlicer import choices, departing, ownership, remedies, selection
 from BrainFusionSlicer.choices import OutputGrid, Reference, TransformAs
 from BrainFusionSlicer.section import Section
 
@@ -149,9 +149,9 @@ class OutputSection(Section):
             self.panel.say(why_not)
             return
         folder = tempfile.mkdtemp(prefix="brainfusion-dicom-")
-        self.panel.startExport(folder, lambda files, error: self.onWritten(files, error, folder))
+        self.panel.startExport(folder, lambda files, error, whose: self.onWritten(files, error, whose, folder))
 
-    def onWritten(self, files, error, folder: str) -> None:
+    def onWritten(self, files, error, whose: str, folder: str) -> None:
         """Put what was written into the database, and say so."""
         self.panel.ui.progressBar.setVisible(False)
         try:
@@ -163,7 +163,6 @@ class OutputSection(Section):
             shutil.rmtree(folder, ignore_errors=True)
         if error is None:
             text = _("{count} DICOM files are in the database of the DICOM module now; derived, not for diagnosis.")
-            whose = dicom_export.whosePatient(self.panel.registeredNodes()[0])
             self.panel.say(f"{text.format(count=len(files))} {whose}".rstrip())
         elif isinstance(error, Cancelled):
             self.panel.say(_("Cancelled; nothing was written."))

@@ -65,7 +65,7 @@ def of_check(result: Result, name: str = "") -> Card:
 def _card(result: Result, last: str) -> Card:
     verdict = result.verdict
     findings = (
-        *(sentence(reason) for reason in (*verdict.reasons, *result.notes)),
+        *map(sentence, result.remarks),
         *_landmarks(result.landmarks),
         last,
     )

@@ -246,6 +246,12 @@ class Result(ByValue):
         return self.request.settings.output.reference
 
     @property
+    def remarks(self) -> tuple[str, ...]:
+        """All that is said beside the colour: the texts of the findings, the notes, a reminder of the limits."""
+        *findings, reminder = self.verdict.reasons
+        return (*findings, *self.notes, reminder)
+
+    @property
     def fused(self) -> Volume:
         """The fused volume."""
         return self._volumes.fused

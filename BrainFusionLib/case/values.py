@@ -72,9 +72,10 @@ def _landmark_notes(request: Request, inputs: Inputs, pose: Pose) -> list[str]:
 
 def notes_of(request: Request, inputs: Inputs, pose: Pose) -> tuple[str, ...]:
     """Return what was assumed and repaired, and whether the pose is more than rigid."""
-    notes = [f"{role}: {note}" for role, volume in (("CT", inputs.ct), ("MRI", inputs.mri)) for note in volume.notes]
-    if are_of_two_patients(inputs.ct.acquisition, inputs.mri.acquisition):
+    notes = []
+    if are_of_two_patients(inputs.ct.acquisition, inputs.mri.acquisition):  # the worst mix-up of all: first
         notes.append("the DICOM headers give different patient IDs for CT and MRI: check that both are of one patient")
+    notes += [f"{role}: {note}" for role, volume in (("CT", inputs.ct), ("MRI", inputs.mri)) for note in volume.notes]
     notes += _landmark_notes(request, inputs, pose)
     if isinstance(pose.transform, AffineTransform):
         how = "given" if pose.origin == "given" else "requested"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -54,7 +55,8 @@ def check_outputs(
         Two outputs are one file.
     """
     paths = [Path(output) for output in outputs if output is not None]
-    resolved = [path.resolve() for path in paths]
+    # Not Path.resolve, which raises RuntimeError for a link to itself before Python 3.13.
+    resolved = [os.path.realpath(path) for path in paths]
     for number, path in enumerate(paths):
         if resolved[number] in resolved[:number]:
             raise SettingsError(f"{path}: two results would be written to this file. Give each a name of its own.")

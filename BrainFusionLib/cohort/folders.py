@@ -7,6 +7,7 @@ from pathlib import Path
 
 from BrainFusionLib.arguments import checked
 from BrainFusionLib.cohort.manifest import BAD_NAME, Entry, Problem, case_or, name_is_good
+from BrainFusionLib.cohort.row import TABLE
 from BrainFusionLib.errors import ImageFileError, Remedy, SettingsError
 from BrainFusionLib.io.formats import header_of
 from BrainFusionLib.printable import shown
@@ -29,7 +30,7 @@ def read_folders(
     Raises
     ------
     ImageFileError
-        The folder cannot be read, or contains no folder.
+        The folder cannot be read, contains no folder, or contains results and no pairs.
     """
     root = Path(root)
     try:
@@ -52,6 +53,10 @@ def read_folders(
         problems += wrong
         if ct is not None and mri is not None and not wrong:
             entries.append(Entry(0, folder.name, ct, mri))
+    if not entries and (root / TABLE).exists():
+        raise ImageFileError(
+            f"{root}: holds the results of a cohort ({TABLE}). Give the table or the folder that they were made from."
+        )
     return entries, problems
 
 

@@ -69,8 +69,7 @@ def case_page(cases: Sequence[Case], number: int, folder: Path, states: States, 
         next=f"/case/{number + 1}" if number < len(cases) else "",
         secret=secret,
         problem=[render("review-problem", text=seen.problem)] if seen.problem else [],
-        verdict=[] if seen.result is None or seen.problem else [verdict_part(seen.result.verdict)],
-        notes=[] if seen.result is None or seen.problem else _notes(seen.result.notes),
+        verdict=[] if seen.result is None or seen.problem else [verdict_part(seen.result)],
         state=CLASSES[seen.state],
         decided=HEADINGS[seen.state],
         decisions=_decisions(seen),
@@ -85,12 +84,6 @@ def case_page(cases: Sequence[Case], number: int, folder: Path, states: States, 
 
 def _page(title: str, body: Html) -> str:
     return render("review-page", title=title, body=body)
-
-
-def _notes(notes: Sequence[str]) -> list[Html]:
-    """Return what was noted on the inputs: that they are of two patient IDs, for example."""
-    listed = render("list", items=[render("item", text=note) for note in notes])
-    return [render("review-notes", notes=listed)] if notes else []
 
 
 def _decisions(seen: Seen) -> Html | str:

@@ -10,7 +10,7 @@ from BrainFusionLib.cohort.manifest import Problem
 from BrainFusionLib.printable import shown
 from BrainFusionLib.values import ByValue
 from BrainFusionLib.verdict.criterion import Colour
-from BrainFusionLib.verdict.judge import CALIBRATION, judge
+from BrainFusionLib.verdict.judge import judge
 
 _FORMULA = ("=", "@", "+", "-", "\t", "\r")
 Status = Literal["done", "refused", "failed"]
@@ -43,7 +43,7 @@ class Row(ByValue):
     seconds
         Wall-clock time of the run that did the case; ``None`` where no case was run (a broken row, a killed process).
     reasons
-        Texts of the verdict's findings.
+        Texts of the verdict's findings, and notes on the inputs: that they have different patient IDs, for example.
     error
         The error of a case that is not done.
     """
@@ -83,7 +83,7 @@ class Row(ByValue):
             landmarks_worst_mm=None if marks is None else marks.worst_mm,
             # With them, the worst cases would be red, state no bound, and be missing from the coverage.
             stated_bound_mm=None if marks is None else judge(replace(result.evidence, landmarks=None)).bound_mm,
-            reasons="; ".join(words for words in verdict.reasons if words != CALIBRATION),
+            reasons="; ".join(result.remarks[:-1]),
         )
 
     @classmethod

@@ -104,7 +104,7 @@ def run_cohort(
     if getattr(multiprocessing.current_process(), "_inheriting", False):
         # A worker that imports the script of its parent, which has no guard: the parent says so.
         raise SystemExit(1)
-    settings, folder = settings or Settings(), Path(folder).resolve()
+    settings, folder = settings or Settings(), Path(os.path.realpath(folder))
     roots = {entry.bids_root for entry in entries if entry.bids_root is not None}
     for root in roots:
         refuse_other_dataset(folder, root)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -66,7 +67,7 @@ def fuse_folders(
     settings, output = settings or Settings(), Path(output)
     pairs, unpaired = pair_names(Path(ct_folder), Path(mri_folder))
     for folder in (Path(ct_folder), Path(mri_folder)):
-        if folder.resolve() in (output.resolve(), (output / "alpha").resolve()):
+        if os.path.realpath(folder) in (os.path.realpath(output), os.path.realpath(output / "alpha")):
             raise ImageFileError(
                 f"{output}: is one of the inputs, and they would be written over. Name another folder."
             )

@@ -107,6 +107,10 @@ _NAMED: dict[str, Named] = {
     "brain_shift.ventricles_sd_mm": ("standard deviation of that", "mm"),
     "brain_shift.whole_mm": ("shift of the brain as a whole", "mm"),
     "brain_shift.whole_sd_mm": ("standard deviation of the whole brain's shift", "mm"),
+    "brain_shift.part_nats": ("likelihood that a part of the brain has moved, logarithm", "nats"),
+    "brain_shift.part_mm": ("largest displacement of that part", "mm"),
+    "brain_shift.part_place": ("that part is at", ""),
+    "brain_shift.part_power_nats": ("logarithm expected of a part moved by 4 mm", "nats"),
     "scale.left_right_percent": ("MRI longer than CT, left-right, %", ""),
     "scale.front_back_percent": ("MRI longer than CT, front-back, %", ""),
     "scale.feet_head_percent": ("MRI longer than CT, feet-head, %", ""),
@@ -201,20 +205,16 @@ def quality_facts(result: Result) -> list[Fact]:
     return facts
 
 
-def note_texts(result: Result) -> list[str]:
-    """Return what had to be assumed or repaired, and what the values of the fused volume are."""
-    notes = list(result.notes)
-    if result.intensity is not None:
-        scale = result.intensity
-        knots = ", ".join(
-            f"{number(hu, 4)} HU to {number(value, 4)}"
-            for hu, value in zip(scale.ct_knots_hu, scale.ct_knots_fused, strict=True)
-        )
-        notes += [
-            f"values of the fused volume: {scale.meaning}",
-            f"the piecewise-linear map from CT to fused values: {knots}",
-        ]
-    return notes
+def value_texts(result: Result) -> list[str]:
+    """Return what the values of the fused volume are; nothing if that is not known."""
+    scale = result.intensity
+    if scale is None:
+        return []
+    knots = ", ".join(
+        f"{number(hu, 4)} HU to {number(value, 4)}"
+        for hu, value in zip(scale.ct_knots_hu, scale.ct_knots_fused, strict=True)
+    )
+    return [scale.meaning, f"the piecewise-linear map from CT to fused values: {knots}"]
 
 
 def timing_facts(provenance: Provenance) -> list[Fact]:

@@ -17,7 +17,7 @@ from BrainFusionLib.geometry import rotation_axis_angle
 from BrainFusionLib.io import write_text
 from BrainFusionLib.quantities import listed, number, position
 from BrainFusionLib.report.decisions import decisions_part
-from BrainFusionLib.report.facts import Fact, headline, note_texts, quality_facts, setting_facts, timing_facts
+from BrainFusionLib.report.facts import Fact, headline, quality_facts, setting_facts, timing_facts, value_texts
 from BrainFusionLib.report.figures import histogram, rows_of_planes, slider, strip
 from BrainFusionLib.report.headers import acquisition_facts
 from BrainFusionLib.report.landmarks import landmark_section
@@ -25,7 +25,6 @@ from BrainFusionLib.report.page import Html, page, render
 from BrainFusionLib.report.pictures import PLANES, Scene, plane_pictures, prepare_scene
 from BrainFusionLib.report.viewer import viewer
 from BrainFusionLib.transform import RigidTransform
-from BrainFusionLib.verdict.judge import Verdict
 from BrainFusionLib.volume import Volume
 
 # Beyond this the pictures' letters mislead more than they help, unless the reader is warned.
@@ -69,7 +68,7 @@ def report_html(result: Result, mri: Volume, standings: Sequence[Standing] | Non
         "report",
         title=title,
         facts=_items(headline(result)),
-        verdict=verdict_part(result.verdict),
+        verdict=verdict_part(result),
         decisions=decisions_part(standings_of(result) if standings is None else standings),
         warning=_sentence(result.warning),
         where=_where(scene),
@@ -80,7 +79,7 @@ def report_html(result: Result, mri: Volume, standings: Sequence[Standing] | Non
         slider=slider(planes[0]),
         histogram=histogram(scene),
         transform=_transform(result),
-        notes=_notes(note_texts(result)),
+        values=_values(value_texts(result)),
         quality=render("section", heading="Evidence and fidelity", content=_table(quality_facts(result))),
         acquisition=_section("Acquisition, by the headers", acquisition_facts(result)),
         timings=render("section", heading="Time", content=_table(timing_facts(result.provenance))),
@@ -89,8 +88,12 @@ def report_html(result: Result, mri: Volume, standings: Sequence[Standing] | Non
     return page(title, body, "report.js")
 
 
-def verdict_part(verdict: Verdict) -> Html:
-    """Return the verdict's box. Sign and words say what the colour says, for those who do not see it."""
+def verdict_part(result: Result) -> Html:
+    """Return the verdict's box, with the notes. Sign and words say what the colour says, for those who do not see it.
+
+    A note may matter more than the verdict: that CT and MRI have different patient IDs, for example.
+    """
+    verdict = result.verdict
     expected = [] if verdict.expected_error is None else [render("paragraph", text=verdict.expected_error)]
     return render(
         "verdict",
@@ -98,7 +101,7 @@ def verdict_part(verdict: Verdict) -> Html:
         sign=render(f"sign-{verdict.colour}"),
         sentence=verdict.sentence,
         expected=expected,
-        reasons=_items(verdict.reasons),
+        reasons=_items(result.remarks),
     )
 
 
@@ -135,8 +138,9 @@ def _transform(result: Result) -> Html:
     )
 
 
-def _notes(texts: Sequence[str]) -> list[Html]:
-    return [render("section", heading="Notes", content=render("list", items=_items(texts)))] if texts else []
+def _values(texts: Sequence[str]) -> list[Html]:
+    heading = "Values of the fused volume"
+    return [render("section", heading=heading, content=render("list", items=_items(texts)))] if texts else []
 
 
 def _section(heading: str, facts: Sequence[Fact]) -> list[Html]:

@@ -10,7 +10,10 @@ voxels. Sources: block matching (S. Ourselin et al., Image and Vision Computing 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,9 +23,11 @@ from BrainFusionLib.evidence import BrainShift
 from BrainFusionLib.geometry import FloatArray, Grid, apply_affine
 from BrainFusionLib.intensity.inside import InsideSkull, grown, pooled_to
 from BrainFusionLib.transform import Transform
-from BrainFusionLib.verdict.binning import bins_of
+from BrainFusionLib.verdict.binning import bins_of, quantile_edges
 from BrainFusionLib.verdict.matching import Shifts, Whole, gains, shifts_within
 from BrainFusionLib.verdict.modes import brain_moved, seen_in, ventricles_moved
+from BrainFusionLib.verdict.moved import HIDING_NATS
+from BrainFusionLib.verdict.parts import Part, moved_part
 from BrainFusionLib.verdict.sides import direction_in_words, place_in_words
 from BrainFusionLib.verdict.smoothing import mean_around
 from BrainFusionLib.volume import BoolArray, Volume, VoxelArray
@@ -54,7 +59,9 @@ LEAST_NATS, LEAST_COVERED, MOST_VOXEL_MM = 0.03, 0.15, 7.0
 # The matched field is too small, and the more so the less the MRI tells of the CT: true over matched is TOO_SMALL[0] +
 # TOO_SMALL[1] / sqrt(information), in 39 simulated cases of 3 to 8 mm; true over estimated is .91 to 1.28 in 9 of 10.
 TOO_SMALL, RANGE = (1.02, 0.164), (0.87, 1.3)
-
+FEW = ("ventricles_mm", "ventricles_sd_mm", "whole_mm", "whole_sd_mm")
+# Parts of the brain are tested apart where the blocks' matching tells too little, or so much that it may be noise.
+MUCH_MM = 2.0
 
 # Indices of voxels: in the flat volume, (n,), and kji, (n, 3).
 Voxels = tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]
@@ -76,8 +83,10 @@ class _Pair:
         Below the inner table, mm.
     edge_kji, blocks_kji
         Size of a block in voxels; number of blocks along each axis.
-    ventricles, as_one
-        How far ventricles, and the brain as one, have moved; its standard deviation, mm (`verdict.modes`).
+    few
+        What the tests of few degrees of freedom tell (`verdict.modes`): fields of `BrainShift`.
+    find_part
+        The test of parts (`verdict.parts`).
     """
 
     grid: Grid
@@ -87,8 +96,8 @@ class _Pair:
     depth: VoxelArray
     edge_kji: Whole
     blocks_kji: Whole
-    ventricles: tuple[float | None, float | None]
-    as_one: tuple[float | None, float | None]
+    few: dict[str, Any]
+    find_part: Callable[[], Part | None]
 
     @property
     def spacing(self) -> FloatArray:
@@ -160,7 +169,7 @@ def _pair(ct_in_mri: Volume, mri: Volume, inside: InsideSkull, transform: Transf
     edge: Whole = np.maximum(1, np.rint(BLOCK_MM / spacing)).astype(np.int64)
     hu, signal, mask, depth = hu[box], signal[box], mask[box], depth[box]
     seen = seen_in(hu, signal, depth, spacing)
-    ventricles, as_one = ((None, None),) * 2 if seen is None else (ventricles_moved(seen), brain_moved(seen))
+    few = {} if seen is None else dict(zip(FEW, (*ventricles_moved(seen), *brain_moved(seen)), strict=True))
     blocks: Whole = -(-np.array(mask.shape) // edge)
     beyond = [(0, int(n)) for n in blocks * edge - mask.shape]
     middle = float(np.median(hu[mask]))
@@ -177,8 +186,9 @@ def _pair(ct_in_mri: Volume, mri: Volume, inside: InsideSkull, transform: Transf
     ratio = mean_around(
         signal / np.maximum(low, np.float32(1e-3) * low.max() + np.float32(1e-12)), whole, MRI_SMOOTH_MM, spacing
     )
-    bins = bins_of(ratio, np.quantile(ratio[mask], np.linspace(0, 1, BINS + 1)[1:-1]))
+    bins = bins_of(ratio, quantile_edges(ratio[mask], BINS))
     bins[~mask] = BINS
+    find_part = partial(moved_part, hu, ratio, depth, weight, spacing, grid.direction)
     ct, weight, depth = (np.pad(array, beyond) for array in (ct, weight, depth))
     bins = np.pad(bins, beyond, constant_values=BINS)
     k, j, i = ct.shape
@@ -190,8 +200,8 @@ def _pair(ct_in_mri: Volume, mri: Volume, inside: InsideSkull, transform: Transf
         depth,
         edge,
         blocks,
-        ventricles,
-        as_one,
+        few,
+        find_part,
     )
 
 
@@ -353,6 +363,7 @@ def _described(pair: _Pair, blocks: _Blocks, field: FloatArray, noise: float, in
     factor = TOO_SMALL[0] + TOO_SMALL[1] / max(informed_by_all, LEAST_NATS) ** 0.5
     estimate = factor * p95
     judged = informed_by_all >= LEAST_NATS
+    part = pair.find_part() if informed_by_all < HIDING_NATS or estimate > MUCH_MM else None
     return BrainShift(
         judged,
         "" if judged else "the CT's brain has too little contrast",
@@ -368,10 +379,8 @@ def _described(pair: _Pair, blocks: _Blocks, field: FloatArray, noise: float, in
         affine_gain_nats=affine - started,
         place=place_in_words(points[most] - points.mean(axis=0)),
         direction=direction_in_words(shifts[most]),
-        ventricles_mm=pair.ventricles[0],
-        ventricles_sd_mm=pair.ventricles[1],
-        whole_mm=pair.as_one[0],
-        whole_sd_mm=pair.as_one[1],
+        **pair.few,
+        **({} if part is None else {f"part_{name}": value for name, value in vars(part).items()}),
     )
 
 

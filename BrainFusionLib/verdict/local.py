@@ -20,7 +20,7 @@ from BrainFusionLib.backend import on_cpu
 from BrainFusionLib.evidence import LocalErrors, LocalFit
 from BrainFusionLib.geometry import FloatArray
 from BrainFusionLib.intensity import HEAD_THRESHOLD_HU, otsu_threshold
-from BrainFusionLib.verdict.binning import bins_of
+from BrainFusionLib.verdict.binning import bins_of, quantile_edges
 from BrainFusionLib.verdict.matching import sums_of_shifted
 from BrainFusionLib.volume import Volume, VoxelArray
 
@@ -134,20 +134,20 @@ def _peaks(
     inner = ((best > 0) & (best < 2 * reach_kji)).all(axis=1)
     peak = scores[(*best.T, np.arange(count))]
     stands_out = peak - np.median(scores.reshape(-1, count), axis=0) >= LEAST_PEAK
-    kept = np.flatnonzero(inner & stands_out)
+    clear = np.flatnonzero(inner & stands_out)
     offsets = best.astype(np.float64)
     for axis in range(3):
         step = np.zeros(3, dtype=int)
         step[axis] = 1
-        before, after = (scores[(*(best[kept] + sign * step).T, kept)] for sign in (-1, 1))
-        bend = before - 2 * peak[kept] + after
-        offsets[kept, axis] += np.where(bend < 0, 0.5 * (before - after) / np.where(bend < 0, bend, -1), 0)
+        before, after = (scores[(*(best[clear] + sign * step).T, clear)] for sign in (-1, 1))
+        bend = before - 2 * peak[clear] + after
+        offsets[clear, axis] += np.where(bend < 0, 0.5 * (before - after) / np.where(bend < 0, bend, -1), 0)
     # The CT at x + d matches the MRI at x, so the CT has to move by -d.
-    shift_ijk_mm = (-(offsets[kept] - reach_kji) * voxel_kji)[:, ::-1]
+    shift_ijk_mm = (-(offsets[clear] - reach_kji) * voxel_kji)[:, ::-1]
     middles_ijk = ((np.argwhere(usable) + 0.5) * blocks_kji)[:, ::-1] * steps_ijk - 0.5
     points = middles_ijk @ mri.grid.lps_from_ijk[:3, :3].T + mri.grid.lps_from_ijk[:3, 3]
     shifts = shift_ijk_mm @ mri.grid.direction.T
-    return _Blocks(points, points[kept], shifts, float(voxel_kji.max()))
+    return _Blocks(points, points[clear], shifts, float(voxel_kji.max()))
 
 
 def pooled(array: VoxelArray, steps_kji: list[int]) -> VoxelArray:
@@ -165,9 +165,7 @@ def _blocks(array: VoxelArray, blocks_kji: list[int]) -> FloatArray:
 
 def _binned(values: VoxelArray, head: npt.NDArray[np.bool_]) -> npt.NDArray[np.uint8]:
     """Return the bin of each voxel, out of `BINS` with equally many voxels of the head."""
-    inside = values[head]
-    edges = np.quantile(inside[:: max(1, inside.size // 50_000)], np.linspace(0, 1, BINS + 1)[1:-1])
-    return bins_of(values, edges).astype(np.uint8)
+    return bins_of(values, quantile_edges(values[head], BINS)).astype(np.uint8)
 
 
 def _pointwise_information(a: npt.NDArray[np.uint8], b: npt.NDArray[np.uint8]) -> VoxelArray:

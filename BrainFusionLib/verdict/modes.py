@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from BrainFusionLib.geometry import FloatArray
-from BrainFusionLib.verdict.binning import bins_of
+from BrainFusionLib.verdict.binning import bins_of, quantile_edges
 from BrainFusionLib.verdict.smoothing import gaussian, mean_around
 from BrainFusionLib.volume import BoolArray, VoxelArray
 
@@ -101,7 +101,7 @@ def ventricles_moved(seen: Seen) -> tuple[float | None, float | None]:
         return None, None
     at = np.stack(np.nonzero(beside)).astype(np.float32)
     moved = np.stack([f[beside] / np.float32(unit * s) for f, s in zip(field, seen.spacing_kji_mm, strict=True)])
-    return _best(_gains(seen, beside, at, moved))
+    return _best(_gains(_learned(seen, beside), at, moved))
 
 
 def brain_moved(seen: Seen) -> tuple[float | None, float | None]:
@@ -111,12 +111,12 @@ def brain_moved(seen: Seen) -> tuple[float | None, float | None]:
     some = np.random.default_rng(2).random(free.shape, np.float32) < ENOUGH_VOXELS / float(np.count_nonzero(free) + 1)
     places = np.nonzero(free & some)
     at = np.stack(places).astype(np.float32)
-    moved = np.zeros_like(at)
+    moved, learned = np.zeros_like(at), _learned(seen, free)
     squares, certain = 0.0, 0.0
     for axis, spacing in enumerate(seen.spacing_kji_mm):
         moved[:] = 0
         moved[axis] = weight[places] / np.float32(spacing)
-        mm, sd_mm = _best(_gains(seen, free, at, moved))
+        mm, sd_mm = _best(_gains(learned, at, moved))
         if mm is None or sd_mm is None:
             return None, None
         squares, certain = squares + mm**2, certain + (mm / sd_mm) ** 2
@@ -131,7 +131,7 @@ def _fluid(seen: Seen) -> VoxelArray:
     weight, depth, spacing = seen.soft.astype(np.float32), seen.depth, seen.spacing_kji_mm
     shown = mean_around(seen.hu, weight, FLUID_SMOOTH_MM, spacing)
     learned = seen.soft & (depth > FIRST_DEPTH_MM / 2)
-    bins = bins_of(seen.ratio, np.quantile(seen.ratio[learned], np.linspace(0, 1, PREDICTING_BINS + 1)[1:-1]))
+    bins = bins_of(seen.ratio, quantile_edges(seen.ratio[learned], PREDICTING_BINS))
     count = np.bincount(bins[learned], minlength=PREDICTING_BINS)
     total = np.bincount(bins[learned], seen.hu[learned], minlength=PREDICTING_BINS)
     means = (total / np.maximum(count, 1)).astype(np.float32)
@@ -159,25 +159,38 @@ def _away_from(fluid: VoxelArray, seen: Seen) -> VoxelArray:
     return field
 
 
-def _gains(seen: Seen, within: BoolArray, at: VoxelArray, moved: VoxelArray) -> FloatArray:
-    """Return the log-likelihood of voxels at each of `LENGTHS_MM`, both ways.
+@dataclass(frozen=True, eq=False)
+class _Learned:
+    """Bins of both images, (k, j, i), and how much a bin of the MRI tells of one of the CT, (CT_BINS * MRI_BINS,)."""
 
-    `within` is where the field is; `at` and `moved` are (3, n) voxels, of some there. Each voxel is looked up at the
-    nearest place after a random step, the same for all lengths: then none of them, and not 0 either, is smoothed more
-    than the others.
-    """
+    ct: Bins
+    mri: Bins
+    gain: FloatArray
+
+
+def _learned(seen: Seen, within: BoolArray) -> _Learned:
+    """Learn what grey values tell of each other, half within, where a field is, and half in the rest of the brain."""
     hu, ratio, rest = seen.hu, seen.ratio, seen.brain & ~within
-    ct = bins_of(hu, np.quantile(hu[within], np.linspace(0, 1, CT_BINS + 1)[1:-1]))
-    mri = bins_of(ratio, np.quantile(ratio[within], np.linspace(0, 1, MRI_BINS + 1)[1:-1]))
+    ct = bins_of(hu, quantile_edges(hu[within], CT_BINS))
+    mri = bins_of(ratio, quantile_edges(ratio[within], MRI_BINS))
     both = _joint(ct[rest], mri[rest], 0.5) + _joint(ct[within], mri[within], 0.0) + 1e-5
     of_mri, of_ct = both.sum(axis=0), both.sum(axis=1)[:, None]
-    gain = np.log(both * both.sum() / (of_mri * of_ct)).ravel()
+    return _Learned(ct, mri, np.log(both * both.sum() / (of_mri * of_ct)).ravel())
+
+
+def _gains(learned: _Learned, at: VoxelArray, moved: VoxelArray) -> FloatArray:
+    """Return the log-likelihood of voxels at each of `LENGTHS_MM`, both ways.
+
+    `at` and `moved` are (3, n) voxels, of some where the field is. Each voxel is looked up at the nearest place after a
+    random step, the same for all lengths: then none of them, and not 0 either, is smoothed more than the others.
+    """
     here = tuple(at.astype(np.intp))
-    ct_here, mri_here = ct[here], mri[here]
+    ct_here, mri_here = learned.ct[here], learned.mri[here]
     random = np.random.default_rng(1)
     step = (random.random(at.shape, np.float32) + random.random(at.shape, np.float32) - 1) + at
-    top = np.array(hu.shape, np.float32)[:, None] - 1
-    strides = np.array([hu.shape[1] * hu.shape[2], hu.shape[2], 1])
+    shape = learned.ct.shape
+    top = np.array(shape, np.float32)[:, None] - 1
+    strides = np.array([shape[1] * shape[2], shape[2], 1])
 
     def looked_up(bins: Bins, length_mm: float) -> Bins:
         places = np.clip(np.rint(step + np.float32(length_mm) * moved), 0, top).astype(np.int64)
@@ -185,8 +198,8 @@ def _gains(seen: Seen, within: BoolArray, at: VoxelArray, moved: VoxelArray) -> 
         return found
 
     sums = [
-        0.5 * gain.take(ct_here * MRI_BINS + looked_up(mri, length)).sum()
-        + 0.5 * gain.take(looked_up(ct, -length) * MRI_BINS + mri_here).sum()
+        0.5 * learned.gain.take(ct_here * MRI_BINS + looked_up(learned.mri, length)).sum()
+        + 0.5 * learned.gain.take(looked_up(learned.ct, -length) * MRI_BINS + mri_here).sum()
         for length in LENGTHS_MM.tolist()
     ]
     return np.array(sums)

@@ -18,6 +18,7 @@ from BrainFusionLib import kept
 from BrainFusionLib.geometry import FloatArray, apply_affine
 from BrainFusionLib.resample import sampled
 from BrainFusionLib.transform import Transform
+from BrainFusionLib.verdict.binning import bins_of
 from BrainFusionLib.verdict.skull_profiles import SkullLines, along, skull_lines
 from BrainFusionLib.volume import Volume, VoxelArray
 
@@ -218,8 +219,9 @@ def _scores(
     both = np.concatenate([h[c] for h, c in zip(here, counted, strict=True)])
     if both.size < 1000:
         return None
+    # Of all, so that the order of the lines does not matter.
     edges = np.quantile(both, np.linspace(0, 1, BINS + 1)[1:-1])
-    bins = [np.where(np.isfinite(v), np.searchsorted(edges, np.nan_to_num(v)), BINS).astype(np.int32) for v in values]
+    bins = [np.where(np.isfinite(v), bins_of(np.nan_to_num(v), edges), np.int32(BINS)) for v in values]
     classes = len(CLASSES_HU) + 1
     joint = np.full((classes, BINS), 0.5)
     for table, b, c in zip(tables, bins, counted, strict=True):

@@ -65,9 +65,10 @@ def skull_lines(ct: Volume) -> SkullLines | None:
 
 def along(points: FloatArray, normals: FloatArray, offsets_mm: FloatArray) -> FloatArray:
     """Return the points at some offsets along each normal, (n, offsets, 3); offsets are (offsets,) or (n, offsets)."""
-    found: FloatArray = (
-        points[:, None] + normals[:, None] * np.broadcast_to(offsets_mm, (len(points), offsets_mm.shape[-1]))[..., None]
-    )
+    offsets = np.broadcast_to(offsets_mm, (len(points), offsets_mm.shape[-1]))
+    found: FloatArray = np.empty((*offsets.shape, 3))
+    for axis in range(3):  # three times as fast as all at once, where the innermost loop is of three
+        np.add(normals[:, axis, None] * offsets, points[:, axis, None], out=found[..., axis])
     return found
 
 

@@ -168,7 +168,7 @@ CRITERIA: tuple[Criterion, ...] = (
         scale=measures.coarse_local_voxels, may_be_red=measures.skull_is_off,
     ),
     Criterion(
-        # Of the simulated cases 168 of 286 of another person, mirrored or with a wrong pose, and none of the others:
+        # More than half of the simulated cases of another person, mirrored or with a wrong pose, none of the others:
         # right, shifted, distorted or scaled (docs/realism; 24 of 40, and none, on heads of another source).
         "head_misaligned", "misalignment of the regions, if the skull is off, too", measures.regions_with_skull_mm,
         "at most", red=3.0, unit="mm",
@@ -244,8 +244,8 @@ CRITERIA: tuple[Criterion, ...] = (
         text="about {value:.0f} cm² of the vault is without bone: the brain may bulge or sink there",
     ),
     Criterion(
-        # On 14 simulated heads, all 85 judged shifts of 4 mm and more were estimated above the limit, 33 of 46 of 2 to
-        # 4 mm (11 of the others as a displaced part), and none of 617 without a shift: docs/realism.
+        # All judged shifts of 4 mm and more of the simulated heads are estimated above the limit, two of three of 2 to
+        # 4 mm (the others are displaced parts or ventricles that changed), and none without a shift: docs/realism.
         "brain_shift", "shift of the brain against the skull", displaced.brain_shift_mm, "at most",
         amber=displaced.SHIFT_LIMIT_MM, unit="mm",
         text="the brain has shifted by about {length} mm against the skull, most at the {place}",
@@ -254,7 +254,7 @@ CRITERIA: tuple[Criterion, ...] = (
     ),
     Criterion(
         # Ventricles that changed and cavities, of 1.5 to 3 mm, read 1.5 to 2.5 mm with such a gain; of cases right
-        # within 1 mm, 5 of 551 do: docs/realism.
+        # within 1 mm, less than one in a hundred: docs/realism.
         "part_displaced", "displacement of a part of the brain, if certain", displaced.part_displaced_mm, "at most",
         amber=displaced.PART_LIMIT_MM, unit="mm",
         text="a part of the brain lies about {length} mm from where the MRI shows it, most at the {place}: it has "
@@ -263,8 +263,8 @@ CRITERIA: tuple[Criterion, ...] = (
         told_beside=RED_BY_SHIFT,
     ),
     Criterion(
-        # 36 simulated changes of the ventricles by more than 1.6 mm all read more, 17 of them in PD, and so does one of
-        # 86 right pairs with certainty, of which 38 are in PD: docs/measured.md.
+        # 36 simulated changes of the ventricles by more than 1.6 mm all read more, 17 of them in PD (docs/measured.md);
+        # of cases right within 1 mm, less than one in a hundred: docs/realism.
         "ventricles_changed", "displacement beside the ventricles, if certain", displaced.ventricles_changed_mm,
         "at most", amber=VENTRICLES_LIMIT_MM, unit="mm",
         text="the ventricles are {width} in the CT than in the MRI: the brain beside them has moved by about {length} "
@@ -301,8 +301,8 @@ CRITERIA: tuple[Criterion, ...] = (
         text="the CT skull lies about {value:.1f} mm from the skull in the MRI (limit {limit:.1f} mm)",
     ),
     Criterion(
-        # Of 2 % the smooth fit often finds 1.7 %, with a standard deviation of .5 %: 33 of 35 simulated scales wrong by
-        # 2 % and more were above the limit, and 7 of 708 that were right within 1 %: docs/realism.
+        # Of 2 % the smooth fit often finds 1.7 %, with a standard deviation of .5 %. All simulated scales wrong by 2 %
+        # and more are above the limit, and about 1 in a hundred that are right within 1 %: docs/realism.
         "scale", "scale of the worst axis, certain part", displaced.scale_percent, "at most",
         amber=displaced.SCALE_LIMIT_PERCENT, unit="%",
         text="lengths along {axis} are about {off} % too {mri} in the MRI, or too {ct} in the CT: check the voxel "

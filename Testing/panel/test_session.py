@@ -93,17 +93,26 @@ def test_a_planners_session_from_dicom_to_the_archive(
     assert ui.decisionLabel.text == "✔ Approved"
 
 
-def test_two_patient_ids_are_said_in_the_panel_its_report_and_its_exports(
-    panel, press, loaded, database, tmp_path, monkeypatch, application
-):
+@pytest.fixture
+def of_two_patients(panel, press, loaded, database, application):
+    """The panel after a fusion of a CT and an MRI with different patient IDs."""
     for uid in loaded["CT"].GetAttribute("DICOM.instanceUIDs").split():
         with pydicom.dcmread(database.files[uid]) as header:
             header.PatientID = "another one"
             header.save_as(database.files[uid])
-    ui, files = panel.ui, sys.modules["qt"].QFileDialog
     panel.logic._runner = sys.modules["BrainFusionSlicer.runner"].InProcessRunner()
     application.processEvents()
     press("fuseButton")
+    return panel
+
+
+FOR_WHOM = "written for the patient of MR: CT and MRI have different patient IDs."
+
+
+def test_two_patient_ids_are_said_in_the_panel_its_report_and_its_exports(
+    of_two_patients, press, tmp_path, monkeypatch
+):
+    ui, files = of_two_patients.ui, sys.modules["qt"].QFileDialog
     assert "different patient IDs" in ui.verdictFindingsLabel.text
     report = tmp_path / "report.html"
     monkeypatch.setattr(files, "getSaveFileName", lambda *words: str(report), raising=False)
@@ -116,7 +125,13 @@ def test_two_patient_ids_are_said_in_the_panel_its_report_and_its_exports(
     monkeypatch.setattr(files, "getExistingDirectory", lambda *words: str(archive), raising=False)
     for button in ("exportButton", "databaseButton"):
         press(button)
-        assert ui.statusLabel.text.endswith("written for the patient of MR: CT and MRI have different patient IDs.")
+        assert ui.statusLabel.text.endswith(FOR_WHOM)
+
+
+def test_for_which_of_two_patients_is_said_though_the_panel_was_left_meanwhile(of_two_patients, press, monkeypatch):
+    monkeypatch.setattr(of_two_patients, "showProgress", lambda stage, fraction: of_two_patients.exit())
+    press("databaseButton")
+    assert FOR_WHOM in of_two_patients.ui.statusLabel.text
 
 
 def assert_registration_is_right(path: Path, phantom):

@@ -131,7 +131,7 @@ def test_misaligned_given_transform_is_red_without_a_number(pair: PhantomPair, s
     off = RigidTransform.from_axis_angle((0, 0, 1), 0, (shift_mm, 0, 0)) @ pair.transform
     verdict = fuse(pair.ct, pair.mri, Settings(fusion=FusionSettings("bone_over_mri")), transform=off).verdict
     assert verdict.colour == "red"
-    assert f"the transform given is {shift_mm:.0f}" in " ".join(verdict.reasons).replace(".", " ")
+    assert f"the pose given is {shift_mm:.0f}" in " ".join(verdict.reasons).replace(".", " ")
     assert (verdict.expected_error_mm, verdict.bound_mm) == (None, None)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -69,6 +70,15 @@ def test_command_takes_points_and_writes_the_colour_layer(case, capsys, tmp_path
     assert main(["error", str(case / "out"), "--at", "-5", "0", "20", "--map", str(layer)]) == DONE
     assert "point 1 (R 5.0" in capsys.readouterr().out
     assert read_volume(layer).array_kji.max() > 0
+
+
+def test_command_says_beside_the_numbers_that_the_result_was_rejected(case, capsys, tmp_path):
+    out = shutil.copytree(case / "out", tmp_path / "out")
+    assert main(["sign", str(out), "--reject", "--name", "A. Surgeon"]) == DONE
+    for folder, is_rejected in ((out, True), (case / "out", False)):
+        capsys.readouterr()
+        assert main(["error", str(folder), "--at", "-5", "0", "20"]) == DONE
+        assert ("The result was rejected" in capsys.readouterr().out) == is_rejected
 
 
 @pytest.mark.parametrize(

@@ -151,11 +151,11 @@ def _ready(request: Request, inputs: Inputs) -> tuple[Request, Fuser | None, str
     """Check everything that can be checked before the work starts, and build the method once."""
     if request.given is not None and inputs.mri_mask is not None:
         raise SettingsError(
-            f"the mask {inputs.mri_mask.name} is only used for registration, but a transform was given.",
+            f"the mask {inputs.mri_mask.name} is only used for registration, but the pose was given.",
             remedy=Remedy.OMIT_MASK_OR_TRANSFORM,
         )
     if request.given is not None and request.settings.registration.align == "brain":
-        raise SettingsError("a transform was given, which is used unchanged: it cannot be aligned to the brain.")
+        raise SettingsError("the pose was given, and is used unchanged: it cannot be aligned to the brain.")
     if request.given is not None and request.start is not None:
         raise SettingsError("a start and a transform were given, but a transform is used unchanged. Leave out one.")
     device = pick_device(request.settings.device)

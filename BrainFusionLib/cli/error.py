@@ -9,7 +9,7 @@ from typing import Any, get_args
 
 import numpy as np
 
-from BrainFusionLib.case import Result, read_record
+from BrainFusionLib.case import Result, read_record, rejected
 from BrainFusionLib.cli.codes import DONE
 from BrainFusionLib.cli.outputs import check_outputs
 from BrainFusionLib.console import say
@@ -169,6 +169,8 @@ def _error(options: argparse.Namespace) -> int:
     for line in (result.verdict.sentence, result.verdict.expected_error):
         if line is not None:
             say(line)
+    if rejected(result):
+        say("The result was rejected (brainfusion sign --show says by whom and why).")
     if options.at:
         given = np.array(options.at, dtype=np.float64)
         say_errors(

@@ -23,6 +23,7 @@ from BrainFusionLib.cli.pair import (
     add_inputs,
     check_keep_refused,
     inputs_of,
+    registration_settings,
     request_of,
     say_result,
 )
@@ -40,7 +41,7 @@ from BrainFusionLib.folder import (
 from BrainFusionLib.io.formats import output_names
 from BrainFusionLib.io.ownership import refuse_to_replace_others
 from BrainFusionLib.io.transform_writing import check_voxel_order
-from BrainFusionLib.settings import RegistrationSettings, Settings
+from BrainFusionLib.settings import OutputSettings, Settings
 
 
 def add_to(commands: Any, line: str) -> None:
@@ -109,9 +110,8 @@ def add_to(commands: Any, line: str) -> None:
     fuse_command.set_defaults(run=_fuse)
 
 
-def _fuse(options: argparse.Namespace) -> int:
-    folder = Path(options.output)
-    output = output_settings(options)
+def _check(options: argparse.Namespace, folder: Path, output: OutputSettings) -> None:
+    """Refuse, before the work, what cannot be read or must not be written."""
     names = planned_names(
         output, options.format, save_alpha=options.save_alpha, mri=not output.is_mris, bone=options.bone,
         dicom=options.dicom, registration=options.dicom, segmentation=options.dicom and options.bone,
@@ -124,17 +124,23 @@ def _fuse(options: argparse.Namespace) -> int:
     refuse_to_replace_others(folder, names.values())  # before the work, not only when it is to be written
     check_keep_refused(options)
     check_start_options(options)
-    settings = Settings(
-        registration=RegistrationSettings.preset(
-            options.preset, options.seed, options.model, options.align, options.search
-        ),
+
+
+def _settings(options: argparse.Namespace, output: OutputSettings) -> Settings:
+    return Settings(
+        registration=registration_settings(options),
         fusion=fusion_settings(options),
         device=options.device,
         threads=options.threads,
         output=output,
         bone=options.bone,
     )
-    points = points_of(options)
+
+
+def _fuse(options: argparse.Namespace) -> int:
+    folder, output = Path(options.output), output_settings(options)
+    _check(options, folder, output)
+    settings, points = _settings(options, output), points_of(options)
     made = make_output_folder(folder)
     began = time.monotonic()
     try:

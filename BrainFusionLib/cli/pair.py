@@ -114,6 +114,11 @@ def request_of(options: argparse.Namespace, inputs: Inputs) -> Request:
     )
 
 
+def registration_settings(options: argparse.Namespace) -> RegistrationSettings:
+    """Return the settings of the registration that the options state."""
+    return RegistrationSettings.preset(options.preset, options.seed, options.model, options.align, options.search)
+
+
 def say_result(result: Result) -> None:
     """Print notes, movement and verdict."""
     for note in result.notes:

@@ -19,6 +19,7 @@ from BrainFusionLib.cli.pair import (
     check_keep_refused,
     check_transform_name,
     inputs_of,
+    registration_settings,
     request_of,
     say_result,
 )
@@ -28,7 +29,7 @@ from BrainFusionLib.folder import make_output_folder, remove_if_empty
 from BrainFusionLib.io import write_json, write_transform, write_volume
 from BrainFusionLib.io.formats import written_format_of
 from BrainFusionLib.io.transform_writing import check_voxel_order
-from BrainFusionLib.settings import RegistrationSettings, Settings
+from BrainFusionLib.settings import Settings
 
 
 def add_to(commands: Any, line: str) -> None:
@@ -61,9 +62,7 @@ def _register(options: argparse.Namespace) -> int:
     check_outputs(options, (output, options.json, options.bone, options.keep_refused))
     check_keep_refused(options)
     settings = Settings(
-        registration=RegistrationSettings.preset(
-            options.preset, options.seed, options.model, options.align, options.search
-        ),
+        registration=registration_settings(options),
         device=options.device,
         output=output_settings(options),
         bone=options.bone is not None,

@@ -15,6 +15,7 @@ from BrainFusionLib.cohort.review_server import ReviewServer
 from BrainFusionLib.cohort.reviewed import find_cases, refresh_overview
 from BrainFusionLib.cohort.row import OVERVIEW
 from BrainFusionLib.console import say
+from BrainFusionLib.quantities import counted
 
 # How long a decision that is being written may hold up the end.
 _LONGEST_DECISION_S = 0.7
@@ -40,7 +41,7 @@ def _review(options: argparse.Namespace) -> int:
     folder = Path(options.cohort)
     cases = find_cases(folder)
     with ReviewServer(folder.resolve(), cases, options.port) as server:
-        say(f"{len(cases)} cases: {server.address}")
+        say(f"{counted(len(cases), 'case')}: {server.address}")
         say(f"Decisions are added to {folder / TABLE}. End with Ctrl-C.")
         if not options.no_browser:
             # Some browsers return only when they are closed.

@@ -85,7 +85,10 @@ def read_bids(
     """
     root = Path(root)
     if not (root / "dataset_description.json").is_file():
-        raise ImageFileError(f"{root}: is not a BIDS dataset: it has no dataset_description.json.")
+        raise ImageFileError(
+            f"{root}: is not a BIDS dataset: it has no dataset_description.json. Give the folder that has one, or read "
+            "this one as a folder with one folder for each case."
+        )
     subjects = sorted(path.name for path in root.glob("sub-*") if path.is_dir())
     wanted = [f"sub-{label.removeprefix('sub-')}" for label in participants]
     problems = [

@@ -213,7 +213,7 @@ def _not_comparable_because(evidence: Evidence) -> str:
     if is_mirrored(evidence):  # the two halves of a brain differ by millimetres
         return "left and right seem to be exchanged in CT or MRI"
     if is_given_apart(evidence):  # what is displaced then is the whole head
-        return "the transform given is not confirmed by a registration"
+        return "the pose given is not confirmed by a registration"
     if _is_far(evidence):
         return "the skulls of CT and MRI do not coincide in this pose"
     if _whole_head_is_off(evidence):

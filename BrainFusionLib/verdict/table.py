@@ -31,17 +31,17 @@ CRITERIA: tuple[Criterion, ...] = (
     ),
     Criterion(
         "pose_not_checked", "given pose, not checked", measures.not_checked, "at most", amber=0.0,
-        text="the transform was given and used unchanged; the pose was not checked",
+        text="the pose was given and used unchanged; it was not checked",
     ),
     Criterion(
         "check_refused", "given pose, check refused", measures.check_refused, "at most", red=0.0,
-        text="the transform was given, but a registration to check it failed: no pose stands out, or the two do not "
+        text="the pose was given, but a registration to check it failed: no pose stands out, or the two do not "
         "show the same part of the same head",
     ),
     Criterion(
         "apart_from_registration", "given pose against registration", measures.apart_mm, "at most",
         amber=measures.GIVEN_APART_MM, red=2.0, unit="mm",
-        text="the transform given is {value:.1f} mm from the result of a registration (limit {limit:g} mm)",
+        text="the pose given is {value:.1f} mm from the result of a registration (limit {limit:g} mm)",
     ),
     Criterion(
         # A registration here is rigid: it cannot tell whether the voxels of the MRI were wrong by that much.

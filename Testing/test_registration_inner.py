@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import lru_cache
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 
 from BrainFusionLib.backend.choice import backend_of
 from BrainFusionLib.geometry import Grid, rotation_matrix
+from BrainFusionLib.intensity.inside import inside_skull
 from BrainFusionLib.registration import Registration, register
 from BrainFusionLib.registration.histogram import Samples
 from BrainFusionLib.registration.inner import inner_share, octants, shortened
@@ -61,13 +63,34 @@ def test_a_ct_that_reaches_the_shoulders_is_fitted_to_the_inside_of_the_skull_to
     assert np.median(case.pose_errors_mm(found.transform)) < 0.3
 
 
-def test_a_slab_of_the_head_is_not_fitted_to_an_inside_that_it_hardly_shows() -> None:
+@pytest.mark.parametrize("is_mri", [True, False], ids=["MRI", "CT"])
+def test_a_slab_is_not_fitted_to_an_inside_that_it_shows_in_part(*, is_mri: bool) -> None:
     case = make_physics_case(head(), draw_kind("plain", 3), 3)
-    grid, slices = case.mri.grid, range(case.mri.grid.size_ijk[2])[-60:-20]
-    origin = np.asarray(grid.origin_lps_mm) + slices[0] * grid.spacing_ijk_mm[2] * grid.direction[:, 2]
-    cut = Grid((*grid.size_ijk[:2], len(slices)), grid.spacing_ijk_mm, tuple(origin), grid.direction)
-    slab = Volume(case.mri.array_kji[slices[0] : slices[-1] + 1].copy(), cut, "MR", "MRI")
-    assert register(case.ct, slab).evidence.inner_apart_mm is None
+    whole = case.mri if is_mri else case.ct
+    grid, spacing_mm = whole.grid, whole.grid.spacing_ijk_mm[2]
+    first, count = grid.size_ijk[2] - round(90 / spacing_mm), round(55 / spacing_mm)
+    origin = np.asarray(grid.origin_lps_mm) + first * spacing_mm * grid.direction[:, 2]
+    cut = Grid((*grid.size_ijk[:2], count), grid.spacing_ijk_mm, tuple(origin), grid.direction)
+    slab = Volume(whole.array_kji[first : first + count].copy(), cut, whole.modality, whole.name)
+    found = register(case.ct, slab) if is_mri else register(slab, case.mri)
+    assert found.evidence.inner_apart_mm is None
+
+
+def test_an_mri_with_much_around_the_head_is_fitted_to_the_inside_of_the_skull_too() -> None:
+    case = make_physics_case(head(), draw_kind("chemical shift 1.8 mm", 3), 3)
+    array = case.mri.array_kji.copy()
+    array[:, :8], array[:, -8:] = -2000, -2000
+    found = register(case.ct, case.mri.with_array(array))
+    assert found.evidence.inner_apart_mm is not None
+    assert np.median(case.pose_errors_mm(found.transform)) < 0.3
+
+
+def test_the_inside_of_another_object_in_the_ct_is_not_fitted() -> None:
+    case = make_physics_case(head(), draw_kind("plain", 3), 3)
+    inside = inside_skull(case.ct)
+    grid = inside.grid
+    aside = Grid(grid.size_ijk, grid.spacing_ijk_mm, tuple(np.add(grid.origin_lps_mm, (400, 0, 0))), grid.direction)
+    assert register(case.ct, case.mri, inside=lambda: replace(inside, grid=aside)).evidence.inner_apart_mm is None
 
 
 def test_moved_jaw_and_skin_do_not_pull_the_pose() -> None:

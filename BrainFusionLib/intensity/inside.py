@@ -103,6 +103,12 @@ class InsideSkull(ByValue):
         """Which samples of `rays` lie in the CT's field of view."""
         return in_view(self.rays, self.hu_kji, self.grid.spacing_ijk_mm, self.centre_kji, self.filled_kji)
 
+    @property
+    def share_in_view(self) -> float:
+        """Share of the directions in which the surface lies in the CT's field of view."""
+        at = np.clip(np.rint((self.radii_mm - FIRST_MM) / STEP_MM).astype(np.intp), 0, len(self.rays.radii_mm) - 1)
+        return float(self.in_view[np.arange(len(at)), at].mean())
+
     @cached_property
     def filled_kji(self) -> BoolArray | None:
         """What was filled into the CT outside an oblique field of view (`rays.filled_in`)."""

@@ -9,8 +9,8 @@ bone in a T1. So the pose is a mean of the two. Fits that differ by no more than
 the whole head; the farther apart they are, the more the inner one counts, and the sooner the less exact the first one
 seems to be (where the outline is not moved as one, the scatter between groups of samples rises).
 
-It needs a CT of the whole skull and an MRI that shows most of its inside. How much of the head the two show besides may
-differ: a CT may reach the shoulders, and an MRI fade away towards the neck.
+It needs the whole inside in view of both. How much else of the head they show may differ: a CT may reach the shoulders,
+and an MRI fade away towards the neck.
 
 Samples are taken from the MRI and the CT is interpolated: cutting a region pulls at the pose where the interpolated
 image has gradients at the cut, and the CT is nearly constant inside bone and inside soft tissue, the MRI is not.
@@ -35,7 +35,8 @@ DEEP_MM, ORDER = 2.0, 4
 # Logarithms this far from the field are other tissue; and the first, wider bound.
 NEAR, WIDE = 0.5, 1.5
 # Samples drawn to see how the MRI's values are spread. With less than the first share of them in view of the MRI, the
-# inside is of another object in the CT: a phantom beside the head. With less than the second, the MRI may be a slab.
+# inside is of another object in the CT: a phantom beside the head. With less than the second, of it or of the surface
+# in the CT, one of the two may be a slab, whose inner fit is not safe: a phantom's was off by up to 2 mm.
 DRAWN, LEAST_IN_VIEW, MOST_IN_VIEW = 20_000, 0.25, 0.9
 # Unit of the polynomial's coordinates.
 RADIUS_MM = 90.0

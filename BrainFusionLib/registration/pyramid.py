@@ -192,11 +192,6 @@ class PreparedPair:
         return PART < self.ct.volume_mm3 / self.mri.volume_mm3 < 1 / PART
 
     @property
-    def ct_is_no_part(self) -> bool:
-        """Whether the CT shows as much as the MRI or more: neck and shoulders, or the head of which that is a slab."""
-        return self.ct.volume_mm3 > PART * self.mri.volume_mm3
-
-    @property
     def samples_the_thin(self) -> bool:
         """Whether the fixed head has the thinner slices of two whole heads, of which one is thick-sliced.
 

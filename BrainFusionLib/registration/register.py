@@ -88,8 +88,8 @@ def register(
     mri_mask
         The registration mask, on the MRI's grid: the last refinement uses only the region above 0.
     inside
-        Finds the inside of the skull in the CT, for a caller that needs it later, too; not called for a CT that shows
-        less of the head than the MRI, or with a registration mask.
+        Finds the inside of the skull in the CT, for a caller that needs it later, too; not called with a
+        registration mask.
     device
         ``"auto"``, ``"cpu"``, ``"cuda"``; on ``"mps"``, which has no float64, the CPU is used. Or a backend.
     progress
@@ -129,7 +129,7 @@ def register(
             )
         final, agreement, sampling = run.refine(heads, pose)
         as_searched, inner_apart = final, None  # both criteria below are about the optimum for the whole head
-        if mri_mask is None and heads.ct_is_no_part:
+        if mri_mask is None:
             final, inner_apart = run.refine_inside(heads, final, sampling, inside or partial(inside_skull, ct))
         fitted = None if settings.model == "rigid" else run.fit(heads, final, settings.model)
         if searched is not heads:  # the overlap is measured on the head that the search sampled

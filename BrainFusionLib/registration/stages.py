@@ -165,7 +165,8 @@ class Run:
         centres = heads.ct.centre_lps_mm, heads.mri.centre_lps_mm
         of_mri = pose.inverse(*centres) if heads.ct_is_fixed else pose
         drawn = InnerSamples(heads.mri, inside, of_mri.matrix(centres[1]))
-        if drawn.share_in_view < (LEAST_IN_VIEW if heads.are_whole else MOST_IN_VIEW):
+        least = LEAST_IN_VIEW if heads.are_whole else MOST_IN_VIEW
+        if drawn.share_in_view < least or (not heads.are_whole and inside.share_in_view < MOST_IN_VIEW):
             return pose, None
         cells = heads.ct.cells[0] if heads.ct_is_fixed else heads.cells[0]
         pair = PreparedPair(heads.ct, heads.mri, False, [cells])

@@ -23,7 +23,7 @@ from BrainFusionLib.evidence import BrainShift
 from BrainFusionLib.geometry import FloatArray, Grid, apply_affine
 from BrainFusionLib.intensity.inside import InsideSkull, grown, pooled_to
 from BrainFusionLib.transform import Transform
-from BrainFusionLib.verdict.binning import bins_of
+from BrainFusionLib.verdict.binning import bins_of, quantile_edges
 from BrainFusionLib.verdict.matching import Shifts, Whole, gains, shifts_within
 from BrainFusionLib.verdict.modes import brain_moved, seen_in, ventricles_moved
 from BrainFusionLib.verdict.moved import HIDING_NATS
@@ -186,7 +186,7 @@ def _pair(ct_in_mri: Volume, mri: Volume, inside: InsideSkull, transform: Transf
     ratio = mean_around(
         signal / np.maximum(low, np.float32(1e-3) * low.max() + np.float32(1e-12)), whole, MRI_SMOOTH_MM, spacing
     )
-    bins = bins_of(ratio, np.quantile(ratio[mask], np.linspace(0, 1, BINS + 1)[1:-1]))
+    bins = bins_of(ratio, quantile_edges(ratio[mask], BINS))
     bins[~mask] = BINS
     find_part = partial(moved_part, hu, ratio, depth, weight, spacing, grid.direction)
     ct, weight, depth = (np.pad(array, beyond) for array in (ct, weight, depth))

@@ -20,7 +20,7 @@ from BrainFusionLib.backend import on_cpu
 from BrainFusionLib.evidence import LocalErrors, LocalFit
 from BrainFusionLib.geometry import FloatArray
 from BrainFusionLib.intensity import HEAD_THRESHOLD_HU, otsu_threshold
-from BrainFusionLib.verdict.binning import bins_of
+from BrainFusionLib.verdict.binning import bins_of, quantile_edges
 from BrainFusionLib.verdict.matching import sums_of_shifted
 from BrainFusionLib.volume import Volume, VoxelArray
 
@@ -165,9 +165,7 @@ def _blocks(array: VoxelArray, blocks_kji: list[int]) -> FloatArray:
 
 def _binned(values: VoxelArray, head: npt.NDArray[np.bool_]) -> npt.NDArray[np.uint8]:
     """Return the bin of each voxel, out of `BINS` with equally many voxels of the head."""
-    inside = values[head]
-    edges = np.quantile(inside[:: max(1, inside.size // 50_000)], np.linspace(0, 1, BINS + 1)[1:-1])
-    return bins_of(values, edges).astype(np.uint8)
+    return bins_of(values, quantile_edges(values[head], BINS)).astype(np.uint8)
 
 
 def _pointwise_information(a: npt.NDArray[np.uint8], b: npt.NDArray[np.uint8]) -> VoxelArray:

@@ -120,7 +120,7 @@ def _with_median(expected_mm: float, squares: FloatArray, wider: FloatArray, bra
         return found
 
     least, most = LEAST_SHARE * expected_mm, expected_mm
-    for _ in range(30):
+    for _ in range(16):
         middle = (least + most) / 2
         if np.median(values(middle)[brain]) < expected_mm:
             least = middle

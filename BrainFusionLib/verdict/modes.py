@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from BrainFusionLib.geometry import FloatArray
-from BrainFusionLib.verdict.binning import bins_of
+from BrainFusionLib.verdict.binning import bins_of, quantile_edges
 from BrainFusionLib.verdict.smoothing import gaussian, mean_around
 from BrainFusionLib.volume import BoolArray, VoxelArray
 
@@ -131,7 +131,7 @@ def _fluid(seen: Seen) -> VoxelArray:
     weight, depth, spacing = seen.soft.astype(np.float32), seen.depth, seen.spacing_kji_mm
     shown = mean_around(seen.hu, weight, FLUID_SMOOTH_MM, spacing)
     learned = seen.soft & (depth > FIRST_DEPTH_MM / 2)
-    bins = bins_of(seen.ratio, np.quantile(seen.ratio[learned], np.linspace(0, 1, PREDICTING_BINS + 1)[1:-1]))
+    bins = bins_of(seen.ratio, quantile_edges(seen.ratio[learned], PREDICTING_BINS))
     count = np.bincount(bins[learned], minlength=PREDICTING_BINS)
     total = np.bincount(bins[learned], seen.hu[learned], minlength=PREDICTING_BINS)
     means = (total / np.maximum(count, 1)).astype(np.float32)
@@ -171,8 +171,8 @@ class _Learned:
 def _learned(seen: Seen, within: BoolArray) -> _Learned:
     """Learn what grey values tell of each other, half within, where a field is, and half in the rest of the brain."""
     hu, ratio, rest = seen.hu, seen.ratio, seen.brain & ~within
-    ct = bins_of(hu, np.quantile(hu[within], np.linspace(0, 1, CT_BINS + 1)[1:-1]))
-    mri = bins_of(ratio, np.quantile(ratio[within], np.linspace(0, 1, MRI_BINS + 1)[1:-1]))
+    ct = bins_of(hu, quantile_edges(hu[within], CT_BINS))
+    mri = bins_of(ratio, quantile_edges(ratio[within], MRI_BINS))
     both = _joint(ct[rest], mri[rest], 0.5) + _joint(ct[within], mri[within], 0.0) + 1e-5
     of_mri, of_ct = both.sum(axis=0), both.sum(axis=1)[:, None]
     return _Learned(ct, mri, np.log(both * both.sum() / (of_mri * of_ct)).ravel())

@@ -30,8 +30,7 @@ INNER_MM, OUTER_MM = np.arange(-7.0, 5.1), np.arange(-5.0, 4.1)
 PATCH_MM, LEAST_LINES, LEAST_PATCHES = 24.0, 12, 40
 # HU of the CT's classes relative to the brain: all soft tissue is one, so that the brain's own shift does not count.
 CLASSES_HU = np.array([-300.0, -90.0, 80.0, 200.0, 400.0, 700.0, 1000.0])
-# Bins of the MRI, and how many values are enough to place them.
-BINS, ENOUGH = 16, 100_000
+BINS = 16
 # Coordinates are in units of this; standard deviations expected of the coefficients of each order, mm.
 UNIT_MM = 80.0
 ORDER_SD_MM = {0: 10.0, 1: 3.0, 2: 1.0, 3: 0.7}
@@ -220,7 +219,8 @@ def _scores(
     both = np.concatenate([h[c] for h, c in zip(here, counted, strict=True)])
     if both.size < 1000:
         return None
-    edges = np.quantile(both[:: both.size // ENOUGH + 1], np.linspace(0, 1, BINS + 1)[1:-1])
+    # Of all, so that the order of the lines does not matter.
+    edges = np.quantile(both, np.linspace(0, 1, BINS + 1)[1:-1])
     bins = [np.where(np.isfinite(v), bins_of(np.nan_to_num(v), edges), np.int32(BINS)) for v in values]
     classes = len(CLASSES_HU) + 1
     joint = np.full((classes, BINS), 0.5)

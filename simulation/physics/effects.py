@@ -115,8 +115,8 @@ def _objects(s: Strengths, site: Site, random: Random) -> Strengths:
 
 
 def air_only(s: Strengths, site: Site, random: Random) -> Strengths:
-    """Let air in through a burr hole; the brain stays."""
-    return change_patient(s, air_ml=float(random.uniform(2, 20)), opening="burr hole")
+    """Let air in through a burr hole; the brain stays. Far more than after electrodes: a drain leaves up to 100 mL."""
+    return change_patient(s, air_ml=float(random.uniform(2, 45)), opening="burr hole")
 
 
 def _electrodes(s: Strengths, site: Site, random: Random) -> Strengths:
@@ -126,7 +126,7 @@ def _electrodes(s: Strengths, site: Site, random: Random) -> Strengths:
 def _shifted(s: Strengths, site: Site, random: Random) -> Strengths:
     return change_patient(
         s, shift_mm=float(random.uniform(2, 12)), shift_reach_mm=float(random.uniform(38, 75)),
-        air_ml=float(random.uniform(3, 35)), opening=str(random.choice(["burr hole", "craniotomy"])),
+        air_ml=float(random.uniform(3, 60)), opening=str(random.choice(["burr hole", "craniotomy"])),
         opening_mm=float(random.uniform(18, 30)),
     )  # fmt: skip
 

@@ -163,3 +163,17 @@ SAGGED = BrainShift(
 def test_displacement_that_gains_little_is_said_if_the_brain_has_moved_as_one(changes, code):
     codes = texts_of(replace(SAGGED, **changes)).keys()
     assert codes & {"brain_shift", "part_displaced", "brain_shift_not_judged"} == {code}
+
+
+def test_shift_that_the_verdict_states_though_blocks_cannot_judge_it_counts_in_the_error():
+    hidden = replace(SAGGED, judged=False, reason="the CT's brain has too little contrast", whole_mm=3.0)
+    stated, silent = (Evidence(POSE, brain_shift=replace(hidden, whole_mm=mm)) for mm in (3.0, 0.9))
+    assert features(stated)["brain_shift_mm"] == pytest.approx(1.8)
+    assert features(silent)["brain_shift_mm"] == 1.0
+    assert bound_mm(stated) > bound_mm(silent)
+
+
+def test_shift_as_one_of_a_pose_that_is_wrong_does_not_count_as_a_shift():
+    hidden = replace(SAGGED, judged=False, reason="the CT's brain has too little contrast", whole_mm=3.0)
+    cone_beam = Evidence(POSE, brain_shift=hidden, acquisition=CONE_BEAM)
+    assert features(cone_beam)["brain_shift_mm"] == 1.0

@@ -16,10 +16,12 @@ from BrainFusionLib.cohort.folders import only_one
 from BrainFusionLib.cohort.manifest import Entry
 from BrainFusionLib.cohort.row import Row
 from BrainFusionLib.errors import ImageContentError, ImageFileError, Remedy, SettingsError
+from BrainFusionLib.folder import write_case
 from BrainFusionLib.io import write_volume
 from BrainFusionLib.phantom import make_pair
 from BrainFusionLib.settings import Settings
 from BrainFusionLib.version import __version__
+from Testing.report_case import result_of, small_head
 from tools.make_cohort import make_cohort
 
 COMMAND = ("--rule", "bone_over_mri", "--preset", "fast", "--device", "cpu", "--workers", "1")
@@ -447,6 +449,16 @@ def test_errors_in_the_table_name_inputs_by_their_role(tmp_path):
         + "(not shown here), " * 5
         + "a file of CT, (not shown here), (not shown here), no '.nrrd' in 'scanner-xyz', 25.5, (not shown here)"
     )
+
+
+def test_an_error_of_writing_is_not_taken_for_one_of_a_file_beside_an_input(tmp_path):
+    def fail():
+        raise ImageFileError("fused.nii.gz: cannot be written; doe-1.nii: is damaged")
+
+    write_case(result_of(*small_head()), small_head()[2], tmp_path)  # a result in the folder of the input
+    (tmp_path / "doe-1.nii").write_bytes(b"")
+    row = one_case.attempted(Entry(1, "a", tmp_path / "ct.nii", tmp_path / "mri.nii"), 0.0, fail)
+    assert row.error == "fused.nii.gz: cannot be written; a file of MRI: is damaged"
 
 
 def test_errors_in_the_table_name_no_folder_of_a_file_beside_an_input(tmp_path):

@@ -181,6 +181,11 @@ def test_band_far_from_a_skull_hardly_in_view_says_nothing_where_the_regions_of_
     assert ("skull_far" in said(Evidence(skull=band, local=LocalErrors(21.0, fit=fit)))) == is_said
 
 
+@pytest.mark.parametrize(("percents", "is_said"), [((1.3, 1.3, 1.3), False), ((1.3, -1.3, 1.3), True)])
+def test_scale_that_all_axes_have_in_common_is_less_certain(percents, is_said):
+    assert ("scale" in said(Evidence(scale=Scale(*percents, 0.1, 0.1, 0.1)))) == is_said
+
+
 def test_scale_in_a_pose_that_is_far_off_is_not_said():
     scale = Scale(0.0, 0.0, 4.0, 0.4, 0.4, 0.4)
     assert "scale" in said(Evidence(scale=scale, distortion=FITS))

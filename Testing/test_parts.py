@@ -96,9 +96,17 @@ def levels_of(shift, **other):
     return {finding.code: finding.level for finding in judge(Evidence(brain_shift=shift, **other)).findings}
 
 
-@pytest.mark.parametrize("shift", [NOISE, HARDLY_ANY])
+LOUD_NOISE = replace(NOISE, p95_mm=5.0, gain_nats=0.014)
+
+
+@pytest.mark.parametrize("shift", [NOISE, HARDLY_ANY, LOUD_NOISE])
 def test_noise_of_blocks_is_no_sign_of_a_shift_where_a_moved_part_would_be_seen(shift):
     assert levels_of(shift)["brain_shift_not_judged"] == "green"
+
+
+@pytest.mark.parametrize("changes", [{"part_power_nats": 30.0}, {"part_nats": 25.0}, {"whole_mm": 2.0}])
+def test_what_blocks_gain_is_a_shift_where_no_other_test_denies_it(changes):
+    assert levels_of(replace(LOUD_NOISE, **changes))["brain_shift"] == "amber"
 
 
 @pytest.mark.parametrize(

@@ -90,6 +90,13 @@ def test_beside_red_only_what_may_explain_it_is_told(pose, local, red, told):
     assert {finding.code for finding in findings} & EXPLANATIONS == told
 
 
+def test_red_says_nothing_of_an_expected_error_that_it_does_not_state():
+    local, scattered = LocalFit(0.3, 0.2, 0.9, 0.8, 3.0, 0.6, 0.05), replace(GOOD, sampling_error_mm=0.5)
+    amber, red = (judged(replace(scattered, margin_nats=margin), local).findings for margin in (0.2, 0.0))
+    assert "outside_calibration" in {finding.code for finding in amber}
+    assert "outside_calibration" not in {finding.code for finding in red}
+
+
 def test_a_shift_is_told_beside_landmarks_that_show_it():
     landmarks = LandmarkFit(4, 30.0, 40.0)
     codes = {finding.code for finding in judged(brain_shift=SHIFTED, landmarks=landmarks).findings}

@@ -38,7 +38,7 @@ from BrainFusionLib.io.hashing import sha256_of, sha256_of_bytes, sha256_of_file
 from BrainFusionLib.io.landmark_files import read_landmarks
 from BrainFusionLib.io.nrrd_header import FIELDS, SPACES_WITHOUT_BODY
 from BrainFusionLib.io.overwriting import Given, InputFiles
-from BrainFusionLib.io.ownership import refuse_to_replace_others
+from BrainFusionLib.io.ownership import files_in, refuse_to_replace_others
 from BrainFusionLib.io.suffixes import with_suffix
 from BrainFusionLib.io.transforms import READ_TRANSFORM_SUFFIXES, transform_files
 from BrainFusionLib.printable import shown, shown_lines
@@ -365,7 +365,8 @@ def _names_at(path: Path, role: str) -> set[str]:
     """Return how a message may name a file in a folder, which `role` stands for by now, or one beside a file."""
     try:
         found = list(path.rglob("*") if path.is_dir() else path.parent.iterdir())
-        names = _bare(shown(file.name) for file in found if not file.is_dir())
+        ours = files_in(path.parent / "result.json")  # of a result beside the input, named as all results are
+        names = _bare(shown(file.name) for file in found if not file.is_dir() and file.name not in ours)
         below = {f"{role}/{shown(file.relative_to(path).as_posix())}" for file in found if path.is_dir()}
     except OSError:
         return set()

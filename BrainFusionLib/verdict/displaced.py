@@ -110,9 +110,10 @@ def part_displaced_mm(evidence: Evidence) -> float | None:
     if moved.has_moved_as_one(shift):
         return read
     enough = min(CERTAIN_GAIN_NATS, max(LITTLE_GAIN_NATS, CERTAIN_SHARE * shift.information_nats))
+    is_certain = shift.gain_nats >= enough
     if shift.information_nats < moved.LITTLE_NATS:
-        enough = moved.LEAST_GAIN_LITTLE_NATS
-    return max(read if shift.gain_nats >= enough else 0.0, moved.part_moved_mm(shift))
+        is_certain = not moved.blocks_read_noise(shift)
+    return max(read if is_certain else 0.0, moved.part_moved_mm(shift))
 
 
 def limit_of_part(evidence: Evidence) -> float:
@@ -201,7 +202,7 @@ def _not_judged_because(evidence: Evidence) -> str:
         return ""
     if not shift.judged:
         return shift.reason or "too little is seen of it"
-    is_noise = shift.p95_mm > SHIFT_LIMIT_MM * less_after_surgery(evidence) and moved.gains_little(shift)
+    is_noise = shift.p95_mm > SHIFT_LIMIT_MM * less_after_surgery(evidence) and moved.blocks_read_noise(shift)
     return "CT and MRI have too little contrast in common in the brain" if is_noise else ""
 
 

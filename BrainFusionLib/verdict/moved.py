@@ -77,6 +77,14 @@ def gains_little(shift: BrainShift) -> bool:
     return shift.gain_nats < (LEAST_GAIN_LITTLE_NATS if shift.information_nats < LITTLE_NATS else LEAST_GAIN_NATS)
 
 
+def blocks_read_noise(shift: BrainShift) -> bool:
+    """Return whether blocks gain no more than noise does, or, where little is in common, the other tests tell of none.
+
+    Noise of a fifth simulator gained .014 nats in a right T1 with contrast agent, of .03 in common, and read 5 mm.
+    """
+    return gains_little(shift) or (shift.information_nats < LITTLE_NATS and is_seen_in_place(shift))
+
+
 def is_part_alone(shift: BrainShift) -> bool:
     """Return whether a part of the brain has moved, of which neither blocks nor the brain as one tell for certain."""
     return part_moved_mm(shift) > 0 and gains_little(shift) and not has_moved_as_one(shift)

@@ -134,6 +134,7 @@ CRITERIA: tuple[Criterion, ...] = (
         "outside_calibration", "evidence beyond the calibration", beyond_calibration, "at most", amber=1.5,
         text="outside what was calibrated: the evidence is {value:.1f} times worse than in any calibrated case (limit "
         "{limit:g}), so the expected error is uncertain",
+        told_beside=frozenset(),  # red states no expected error
     ),
     Criterion(
         # Nothing measured is not "no misalignment": a slab thinner than a block of 21 mm, an empty MRI.

@@ -234,9 +234,9 @@ CRITERIA: tuple[Criterion, ...] = (
     ),
     Criterion(
         # Operations with up to 3 mL move deep structures by less than 1 mm, usual ones (12 mL a hemisphere) by 1 to 3
-        # mm, and say nothing against the pose of the skull. With 30 mL the cortex has sunk by about 5 mm over a third
-        # of the vault.
-        "intracranial_air", "air inside the skull", displaced.air_ml, "at most", green=2.5, amber=30.0, unit="mL",
+        # mm, 30 mL the cortex by about 5 mm over a third of the vault. It says nothing against the pose of the skull;
+        # whether the brain is shown in its place is for `after_surgery`: 10 right heads with 30 to 39 mL were amber.
+        "intracranial_air", "air inside the skull", displaced.air_ml, "at most", green=2.5, unit="mL",
         text="about {value:.0f} mL of air inside the skull: the brain may have shifted",
     ),
     Criterion(

@@ -110,9 +110,9 @@ def part_displaced_mm(evidence: Evidence) -> float | None:
     if moved.has_moved_as_one(shift):
         return read
     enough = min(CERTAIN_GAIN_NATS, max(LITTLE_GAIN_NATS, CERTAIN_SHARE * shift.information_nats))
-    is_certain = shift.gain_nats >= enough
     if shift.information_nats < moved.LITTLE_NATS:
-        is_certain = not moved.blocks_read_noise(shift)
+        enough = moved.LEAST_GAIN_LITTLE_NATS
+    is_certain = shift.gain_nats >= enough and not moved.is_seen_in_place(shift)
     return max(read if is_certain else 0.0, moved.part_moved_mm(shift))
 
 

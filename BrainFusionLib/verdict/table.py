@@ -122,7 +122,8 @@ CRITERIA: tuple[Criterion, ...] = (
     ),
     Criterion(
         "merely_alike", "signs of another head", measures.signs_of_another_head, "at most", refuse=1.0,
-        refusal="they match only roughly, as heads of different people do, or a distorted MRI: {signs}",
+        refusal="they match only roughly, as heads of different people do, or one whose MRI is distorted or whose skin "
+        "and neck have moved far: {signs}",
         may_refuse=measures.may_be_another_head, lifted_by_images=True, words=measures.words_of_signs,
     ),
     Criterion(

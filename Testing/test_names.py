@@ -95,7 +95,7 @@ def test_a_cohort_s_errors_tell_two_files_of_one_name_apart(tmp_path):
     for place, step in (("a", 4.1), ("b", 0.0)):
         (tmp_path / place).mkdir()
         array = -1000 + step * np.arange(512, dtype=np.float32).reshape(8, 8, 8)
-        write_volume(Volume(array, Grid((8, 8, 8))), tmp_path / place / "image.nii.gz")
+        write_volume(Volume(array, Grid((8, 8, 8), (20.0, 20.0, 20.0))), tmp_path / place / "image.nii.gz")
     entry = Entry(1, "1", tmp_path / "a" / "image.nii.gz", tmp_path / "b" / "image.nii.gz")
     assert fuse_case(entry, tmp_path / "out", Settings()).error.startswith("the MRI is empty")
 

@@ -96,6 +96,17 @@ def test_inside_does_not_leak_through_a_craniectomy(head):
     assert np.count_nonzero(outside) < 0.01 * np.count_nonzero(closed.mask_kji)
 
 
+def test_leads_near_the_middle_are_not_taken_for_the_inner_table(head):
+    ct, _ = head
+    k, j, i = np.indices(GRID.shape_kji)
+    x, y, z = np.moveaxis(apply_affine(GRID.lps_from_ijk, np.stack([i, j, k], axis=-1)), -1, 0)
+    leads = (np.hypot(np.abs(x) - 11 - np.maximum(z, 0) / 3, y) < 3) & (z > -12) & (ct.array_kji > -500)
+    closed, found = inside_skull(ct), inside_skull(ct.with_array(np.where(leads, np.float32(2500), ct.array_kji)))
+    assert closed is not None
+    assert found is not None
+    assert dice(found.mask_kji, closed.mask_kji) > 0.99
+
+
 def test_thick_slices_are_interpolated(head):
     _, labels = head
     thick = make_phantom(3, lesions=False, electrode=False).ct(GRID.with_spacing((2.0, 2.0, 5.0)))

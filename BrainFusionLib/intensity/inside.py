@@ -39,7 +39,8 @@ BUMPS, BUMP_DEG, PENALTY = 150, 22.0, 0.5
 NEAR_MM, RIDGE_MM, AGREEING_MM = 8.0, 22.0, 4.0
 # The mask may lie this far beyond the surface, where the star does not see behind a ridge.
 BEYOND_MM, CORE_MM = 2.0, 6.0
-# The largest ball without bone must have at least this radius, and lie between bone.
+# The largest ball without bone must have at least this radius, and lie between bone. Nearer to the middle than
+# this, what is as dense as bone is no inner table: two leads hid half of it, and pulled the smooth surface in by 60 mm.
 LEAST_BALL_MM, LEAST_ENCLOSED = 22.0, 0.5
 
 
@@ -196,10 +197,10 @@ def _inside_skull(ct: Volume) -> InsideSkull | None:
     centre: FloatArray = start
     every = np.arange(0, len(unit_directions()), 7)
     for _ in range(2):
-        smooth = _smooth_surface(first_crossing(rays_from(hu, spacing, centre, every), bone), every)
+        smooth = _smooth_surface(first_crossing(rays_from(hu, spacing, centre, every), bone, LEAST_BALL_MM), every)
         centre = np.asarray(centre + _centroid(smooth)[::-1] / spacing, dtype=np.float64)
     rays = rays_from(hu, spacing, centre)
-    first = first_crossing(rays, bone)
+    first = first_crossing(rays, bone, LEAST_BALL_MM)
     half = np.arange(0, len(first), 2)
     smooth = _smooth_surface(first[half], half)
     own = _inner_table(rays, first, smooth, bone)

@@ -58,9 +58,9 @@ def rays_from(
     return Rays(radii, hu.ravel().take(flat), in_field, flat)
 
 
-def first_crossing(rays: Rays, bone_hu: float) -> FloatArray:
-    """Return the radius of the first bone on each ray, mm, NaN without any."""
-    hit = (rays.values > bone_hu) & rays.in_field
+def first_crossing(rays: Rays, bone_hu: float, beyond_mm: float) -> FloatArray:
+    """Return the radius of the first bone on each ray beyond a radius, mm, NaN without any."""
+    hit = (rays.values > bone_hu) & rays.in_field & (rays.radii_mm > beyond_mm)
     radius: FloatArray = np.where(hit.any(axis=1), rays.radii_mm[hit.argmax(axis=1)] - STEP_MM / 2, np.nan)
     return radius
 

@@ -42,7 +42,7 @@ MUCH_MORE = 1.5
 # Limits of what a rigid pose cannot mend; the table says how they were chosen.
 SHIFT_LIMIT_MM, SCALE_LIMIT_PERCENT, DISTORTION_LIMIT_MM = 2.6, 1.1, 1.4
 # A displacement is certain if it makes the MRI tell the CT better by so much, nats a voxel, or by this share of the
-# information, but by no less than the third: 4 of 623 right cases read more than the limit with so much.
+# information, but by no less than the third: 4 of 624 right cases read more than the limit with so much.
 CERTAIN_GAIN_NATS, CERTAIN_SHARE, LITTLE_GAIN_NATS, PART_LIMIT_MM = 0.006, 0.03, 0.004, 1.5
 # 99 of 100 right cases gain less than this, and it is clear then that something has moved. Where that is a small part,
 # beside a cavity for example, most of the brain has not, and the percentile reads half of it: 2.3 mm read 1.2 mm at

@@ -411,12 +411,12 @@ def test_green_means_all_within_limits(margin, agreement, overlap, mirrored):
         ({"sampling_error_mm": float("nan")}, "not a clear optimum"),
         (
             {"mirrored_margin_nats": 0.01, "agreement_mm": 0.5},
-            "MRI: hardly better than when mirrored (by 0.01 nats) and two refinements end 0.5 mm apart",
+            "far: hardly better than when mirrored (by 0.01 nats) and two refinements end 0.5 mm apart",
         ),
         ({"mirrored_margin_nats": 0.01, "sampling_error_mm": 0.2}, "and other samples move the pose by 0.20 mm"),
         (
             {"mirrored_margin_nats": 0.1, "agreement_mm": 0.5, "sampling_error_mm": 0.2},
-            "MRI: two refinements end 0.5 mm apart and other samples move the pose by 0.20 mm",
+            "far: two refinements end 0.5 mm apart and other samples move the pose by 0.20 mm",
         ),
     ],
 )

@@ -34,7 +34,7 @@ MATCHED_FACTOR = 1.5
 DISPLACED_FAT_MM, MOST_DISPLACED_FAT_MM, DISPLACED_FAT_FACTOR = 0.25, 2.0, 1.75
 # In a thin slab the skull is a ring, which matches the dark skull band nearly as well a little higher or lower.
 SKULL_THICKNESS_MM = 40.0
-# In this pose the skulls of CT and MRI do not coincide: none of 622 right simulated cases has more (docs/realism). With
+# In this pose the skulls of CT and MRI do not coincide: none of 624 right simulated cases has more (docs/realism). With
 # regions that are misaligned, too, less is enough: the right ones have up to 1.15 mm, two phantoms of two people 1.5.
 SKULLS_APART_MM, APART_WITH_REGIONS_MM = 1.8, 1.4
 # The skull's field is a translation uncertain by up to this, where fat, of scalp and marrow, is displaced and the inner

@@ -26,7 +26,7 @@ DOWN_MM = 4.0
 def pair():
     """Return a CT whose brain lies 4 mm lower than in the MRI, and the MRI."""
     phantom = make_phantom(3, electrode=False)
-    ct, mri = phantom.ct(GRID, noise_hu=3.0), phantom.mri("T1", GRID)
+    ct, mri = phantom.ct(GRID, noise_hu=4.0), phantom.mri("T1", GRID)
     inside = inside_skull(ct)
     assert inside is not None
     lower = np.roll(ct.array_kji, -round(DOWN_MM / 2), axis=0)

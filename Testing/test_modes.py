@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from BrainFusionLib.acquisition import CtAcquisition, PairAcquisition
-from BrainFusionLib.evidence import BrainShift, Evidence, PoseEvidence
+from BrainFusionLib.evidence import BrainShift, Distortion, Evidence, PoseEvidence
 from BrainFusionLib.geometry import apply_affine
 from BrainFusionLib.intensity.inside import inside_skull
 from BrainFusionLib.phantom import head_grid, make_phantom
@@ -86,6 +86,13 @@ CONE_BEAM = PairAcquisition(ct=CtAcquisition(cone_beam=True))
 def texts_of(shift, **other):
     findings = judge(Evidence(brain_shift=shift, **other)).findings
     return {finding.code: (finding.level, finding.text) for finding in findings}
+
+
+def test_ventricles_in_coarse_voxels_must_have_changed_by_more():
+    straight = Distortion(0.2, 0.4, 1.0, 0.3, 1.3, 2.0, 0.3)
+    fine, coarse = (replace(straight, voxel_mm=mm) for mm in (2.0, 4.0))
+    assert "ventricles_changed" in texts_of(SURE, distortion=fine)
+    assert "ventricles_changed" not in texts_of(SURE, distortion=coarse)
 
 
 def test_changed_ventricles_are_amber_and_end_the_words_that_none_may_be_seen():

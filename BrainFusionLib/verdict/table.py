@@ -271,7 +271,7 @@ CRITERIA: tuple[Criterion, ...] = (
         "at most", amber=VENTRICLES_LIMIT_MM, unit="mm",
         text="the ventricles are {width} in the CT than in the MRI: the brain beside them has moved by about {length} "
         "mm, or the two show it differently",
-        words=displaced.words_of_ventricles,
+        scale=displaced.tolerance_of_ventricles, words=displaced.words_of_ventricles,
         told_beside=RED_BY_SHIFT,
     ),
     Criterion(

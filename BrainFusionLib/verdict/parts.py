@@ -72,14 +72,13 @@ class Part:
 
 @dataclass(frozen=True, eq=False)
 class _Blocks:
-    """Blocks of the brain: middle kji mm (n, 3), depth below the inner table (n,), and share of soft tissue (n,).
+    """Blocks of the brain: middle kji mm (n, 3), and depth below the inner table (n,).
 
     `along` (26, 3, n) is what each gains by a shift of t · 8 mm along each of `STEPS`: powers 1 to 3 of t.
     """
 
     middle: VoxelArray
     depth: VoxelArray
-    share: VoxelArray
     along: VoxelArray
 
 
@@ -189,9 +188,7 @@ def _blocks(
         found: VoxelArray = array.reshape(a, p, b, q, c, r).mean(axis=(1, 3, 5), dtype=np.float32)
         return found
 
-    share = means(weight)
-    at = np.argwhere(share >= LEAST_SHARE)
-    places = tuple(at.T)
+    at = np.argwhere(means(weight) >= LEAST_SHARE)
     shifts, step_of = _star(spacing)
     gained = gains(
         ct * np.float32(counts), weight * np.float32(-0.5 * counts), predicted, at * edge, edge, shifts
@@ -204,7 +201,7 @@ def _blocks(
         powers = length[tried, None] ** np.arange(1, min(3, len(tried)) + 1)
         along[step, : powers.shape[1]] = np.linalg.pinv(powers) @ gained[:, tried].T
     middle = ((at + 0.5) * edge * spacing).astype(np.float32)
-    return _Blocks(middle, means(depth)[places], share[places], along)
+    return _Blocks(middle, means(depth)[tuple(at.T)], along)
 
 
 def _star(spacing: FloatArray) -> tuple[Shifts, npt.NDArray[np.intp]]:

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from BrainFusionLib.geometry import FloatArray
-from BrainFusionLib.verdict.binning import bins_of
+from BrainFusionLib.verdict.binning import bins_of, quantile_edges
 from BrainFusionLib.verdict.matching import Shifts, Whole, gains
 from BrainFusionLib.verdict.sides import place_in_words
 from BrainFusionLib.verdict.smoothing import mean_around
@@ -27,8 +27,8 @@ Bins = npt.NDArray[np.int32]
 # Standard deviations: of the low frequencies that are taken out of the CT, and of its smoothing; of the coarser scales
 # of the MRI; of the mean over which it is uneven.
 LOW_MM, SMOOTH_MM, SCALES_MM, UNEVEN_MM = 4.0, 1.0, (2.0, 4.5), 2.5
-# Bins of a feature alone, and of each of two together. Quantiles are those of every so many-th voxel.
-ALONE, TOGETHER, EVERY = 12, 8, 23
+# Bins of a feature alone, and of each of two together.
+ALONE, TOGETHER = 12, 8
 # What is less deep is bone's blur, dura and sinuses.
 EDGE_MM = 2.5
 # So many voxels of mean 0 in each bin.
@@ -132,8 +132,7 @@ def _predicted(
     steep = np.sum(np.square(slopes), axis=0)
 
     def binned(feature: VoxelArray, count: int) -> Bins:
-        edges = np.quantile(feature[inside][::EVERY], np.linspace(0, 1, count + 1)[1:-1])
-        return bins_of(feature, edges)
+        return bins_of(feature, quantile_edges(feature[inside], count))
 
     few = TOGETHER * binned(ratio, TOGETHER)
     parts = [(binned(ratio, 2 * ALONE), 2 * ALONE)]

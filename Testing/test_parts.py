@@ -150,6 +150,14 @@ def test_part_is_not_said_where_blocks_see_more_or_the_ventricles_have_changed(c
     assert "part_displaced" not in levels_of(replace(NOISE, part_nats=25.0, **changes))
 
 
+@pytest.mark.parametrize(
+    ("part_nats", "sd_mm", "changed"), [(0.0, 0.15, False), (0.0, 0.1, True), (5.0, 0.15, True), (None, 0.15, True)]
+)
+def test_ventricles_that_the_test_of_parts_denies_must_read_more_certain(part_nats, sd_mm, changed):
+    shift = replace(NOISE, p95_mm=0.8, gain_nats=0.0, part_nats=part_nats, ventricles_mm=0.9, ventricles_sd_mm=sd_mm)
+    assert ("ventricles_changed" in levels_of(shift)) == changed
+
+
 def test_shift_of_which_blocks_tell_for_certain_keeps_their_length():
     (found,) = (
         finding

@@ -250,6 +250,15 @@ def test_area_of_missing_bone_is_measured(head, radius_mm):
     assert holes[0] == pytest.approx(np.pi * (radius_mm / 10) ** 2, rel=0.25)
 
 
+def test_thin_rest_of_the_inner_table_is_part_of_the_hole(head):
+    """Partial volume leaves less of it than of the thinnest bone: 220 HU, 2 mm thick, in half of the hole."""
+    ct, labels = head
+    rest = near(on_skull(labels), 20.0) & (labels == Tissue.INNER_TABLE) & (np.indices(labels.shape)[1] % 4 < 2)
+    found = inside_skull(ct.with_array(np.where(rest, np.float32(220), opened(head, 30.0).array_kji)))
+    assert found is not None
+    assert holes_cm2(found).sum() == pytest.approx(np.pi * 3.0**2, rel=0.2)
+
+
 @pytest.mark.parametrize("azimuth_deg", [0, 60, 180])
 def test_hole_that_reaches_below_the_vault_is_measured_there_too(head, azimuth_deg):
     turned = np.deg2rad(azimuth_deg)

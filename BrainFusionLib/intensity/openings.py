@@ -11,6 +11,7 @@ from BrainFusionLib.geometry import FloatArray
 from BrainFusionLib.intensity.directions import around, solid_angles, unit_directions
 from BrainFusionLib.intensity.inside import AIR_HU, InsideSkull, grown
 from BrainFusionLib.intensity.pieces import pieces
+from BrainFusionLib.intensity.rays import STEP_MM
 from BrainFusionLib.volume import BoolArray, VoxelArray
 
 # Pockets below `LEAST_POCKET_ML` are noise. A pocket of which `LEAST_INSIDE` lies inside the surface must lie deeper
@@ -46,6 +47,9 @@ ALIKE_COSINE = 0.77
 # Between these depths below the inner table any bone counts, also thin bone under partial volume.
 BEFORE_MM, BEHIND_MM = 5.0, 18.0
 THIN_BONE_HU, NOISE_FACTOR = 120.0, 5.0
+# As much as bone of `BONE_MM_HU` above that and this thick is no bone in a hole, but what partial volume leaves at its
+# edge and of the inner table, if most of the hole is bare: at least this share of it.
+SCRAPS_MM, BONE_MM_HU, LEAST_BARE = 0.3, 1000.0, 0.4
 # The vault is covered by less than this: scalp, swelling and temporal muscle. Directions near others are not judged.
 COVER_MM, AROUND_BASE_DEG = 30.0, 8.0
 # Lowest directions of the vault, as the cosine to "up", and how much higher they are in front, above the orbits.
@@ -191,9 +195,10 @@ def _contact_cm2(piece: BoolArray, air: BoolArray, spacing_ijk_mm: tuple[float, 
 def holes_cm2(inside: InsideSkull, *up: npt.ArrayLike) -> FloatArray:
     """Return the areas of the holes in the vault, cm², largest first.
 
-    A hole is a patch of directions without any bone between the inside and the air around the head. The foramen
-    magnum, the orbits and the rest of the base, and what lies at the border of the field of view, are not judged; a
-    hole in the vault that reaches below it counts there, too.
+    A hole is a patch of directions without bone between the inside and the air around the head; scraps that partial
+    volume leaves in it and at its edge are part of it. The foramen magnum, the orbits and the rest of the base, and
+    what lies at the border of the field of view, are not judged; a hole in the vault that reaches below it counts
+    there, too.
 
     Parameters
     ----------
@@ -203,21 +208,34 @@ def holes_cm2(inside: InsideSkull, *up: npt.ArrayLike) -> FloatArray:
         Direction of the top of the head, in the CT's LPS space, (0, 0, 1) unless given; of several that contradict
         each other, only what is vault by all of them is judged.
     """
-    rays, surface = inside.rays, inside.radii_mm[:, None]
-    near = (rays.radii_mm >= surface - BEFORE_MM) & (rays.radii_mm <= surface + BEHIND_MM)
-    thin = inside.brain_hu + max(THIN_BONE_HU, NOISE_FACTOR * inside.noise_hu)
-    no_bone = ~((rays.values > thin) & rays.in_field & near).any(axis=1)
+    bone_mm, near = _bone_on_rays(inside)
+    bare, no_bone = bone_mm == 0, bone_mm < SCRAPS_MM
     ways = [inside.grid.direction.T @ np.asarray(way, dtype=np.float64) for way in up or ((0, 0, 1),)]
-    gone: BoolArray = no_bone & np.all([_vault(inside, way) for way in ways], axis=0)
+    vault = np.all([_vault(inside, way) for way in ways], axis=0)
     areas = solid_angles() * (inside.radii_mm + HALF_BONE_MM) ** 2 / 100
-    below = no_bone & (inside.in_view | ~near).all(axis=1)
+    below = bare & (inside.in_view | ~near).all(axis=1)
     below &= np.all([unit_directions() @ way > LOWEST_COSINE for way in ways], axis=0)
-    whole = gone.copy()
-    for patch in _patches(gone):
+    whole: BoolArray = bare & vault
+    holes = [patch for patch in _patches(whole) if areas[patch].sum() > LEAST_HOLE_CM2]
+    is_hole = np.isin(np.arange(len(areas)), np.concatenate(holes)) if holes else np.zeros(len(areas), bool)
+    for patch in _patches(no_bone & vault) if holes else ():
+        if areas[patch[is_hole[patch]]].sum() > LEAST_BARE * areas[patch].sum():
+            whole[patch] = True
+    for patch in _patches(whole):
         if (area := float(areas[patch].sum())) > LEAST_HOLE_CM2:
             whole |= _followed(patch, below, REACH * 10 * np.sqrt(area), inside.radii_mm)
     found = [float(areas[patch].sum()) for patch in _patches(whole)]
     return np.sort(np.array([area for area in found if area > LEAST_HOLE_CM2]))[::-1]
+
+
+def _bone_on_rays(inside: InsideSkull) -> tuple[FloatArray, BoolArray]:
+    """Return how much bone each ray meets, mm of bone of `BONE_MM_HU`, and which samples lie near the inner table."""
+    rays, surface = inside.rays, inside.radii_mm[:, None]
+    near: BoolArray = (rays.radii_mm >= surface - BEFORE_MM) & (rays.radii_mm <= surface + BEHIND_MM)
+    thin = inside.brain_hu + max(THIN_BONE_HU, NOISE_FACTOR * inside.noise_hu)
+    above = np.clip(rays.values - np.float32(thin), 0, None)
+    bone_mm: FloatArray = np.where(near & rays.in_field, above, np.float32(0)).sum(axis=1) * (STEP_MM / BONE_MM_HU)
+    return bone_mm, near
 
 
 def _followed(patch: npt.NDArray[np.intp], below: BoolArray, reach_mm: float, radii_mm: FloatArray) -> BoolArray:

@@ -21,6 +21,7 @@ from BrainFusionLib.intensity import (
     without_spikes,
 )
 from BrainFusionLib.intensity.hounsfield import offset_of
+from BrainFusionLib.intensity.inside import inside_skull
 from BrainFusionLib.intensity.wrapping import unwrapped
 from BrainFusionLib.phantom import Tissue, head_grid, make_phantom
 from BrainFusionLib.volume import Volume
@@ -543,6 +544,49 @@ def test_ct_cut_at_zero_gets_its_air_back(ct, mri):
     dense = ct.array_kji > 20
     np.testing.assert_array_equal(cut.array_kji[dense], np.rint(ct.array_kji)[dense])
     check_pair(cut, mri)
+
+
+WINDOWS = [(-160, 240), (-200, 300), (-400, 600), (-1000, 400), (-1000, 250), (-150, 3071)]
+
+
+@pytest.mark.parametrize(("low", "high"), WINDOWS)
+def test_ct_from_a_window_gets_air_and_bone_beyond_its_ends(ct, mri, low, high):
+    whole = np.rint(ct.array_kji)
+    found = in_hounsfield_units(_as(ct, np.clip(whole, low, high)))
+    assert "cut off (by a window)" in found.notes[0]
+    between = (whole > low) & (whole < high)
+    np.testing.assert_array_equal(found.array_kji[between], whole[between])
+    np.testing.assert_array_equal(found.array_kji[whole <= low], -1000)
+    np.testing.assert_array_equal(found.array_kji[whole >= high], 3071 if high == 3071 else 700)
+    check_pair(found, mri)
+
+
+def test_inside_of_the_skull_is_as_large_in_a_ct_from_a_window(phantom):
+    ct = phantom.ct(head_grid(2.0))
+    whole, cut = (inside_skull(in_hounsfield_units(_as(ct, values))).volume_ml
+                  for values in (ct.array_kji, np.clip(ct.array_kji, -160, 240)))  # fmt: skip
+    assert cut == pytest.approx(whole, rel=0.03)
+
+
+@pytest.mark.parametrize("offset", [0, 1024])
+def test_window_is_found_after_an_offset_of_the_user(ct, offset):
+    cut = np.clip(np.rint(ct.array_kji), -160, 240)
+    assert "by a window" in in_hounsfield_units(_as(ct, cut + offset), offset).notes[-1]
+
+
+@pytest.mark.parametrize(("low", "high"), [(-20, 100), (0, 80), (-100, 200)])
+@pytest.mark.parametrize("modality", ["CT", None])
+def test_ct_from_a_window_that_begins_above_fat_is_refused_with_what_to_do(ct, mri, low, high, modality):
+    cut = _as(ct, np.clip(np.rint(ct.array_kji), low, high), modality=modality)
+    with pytest.raises(ImageContentError, match=rf"cut off below {low} HU.*begins at -150 HU or below\.$"):
+        check_pair(in_hounsfield_units(cut), mri)
+
+
+def test_ct_of_8_bits_is_refused_with_how_to_convert_it(ct, mri):
+    of_8_bits = np.rint(255 * (np.clip(ct.array_kji, -160, 240) + 160) / 400)
+    with pytest.raises(ImageContentError, match=r"0 to 255, as in an export of 8 bits.*value x .* / 255"):
+        check_pair(in_hounsfield_units(_as(ct, of_8_bits)), mri)
+    check_pair(in_hounsfield_units(_as(ct, -160 + of_8_bits * 400 / 255)), mri)
 
 
 def _with_metal(ct, peak_hu, edge_mm=0.8):

@@ -14,6 +14,8 @@ from BrainFusionLib.intensity.hounsfield import (
     Sample,
     bone_share,
     has_air,
+    is_cut_in_fat,
+    is_of_8_bits,
     is_surely_ct,
     is_too_low,
     offset_of,
@@ -34,6 +36,8 @@ SMALLEST_PART_MM = 80.0
 PLAUSIBLE_EXTENT_MM = (30.0, 10_000.0)
 # Share of bone in the tissue of a head that no CT has whose numbers are right.
 MOST_BONE = 0.8
+# A CT from a window that begins here or below shows air apart from fat, with a margin for noise.
+LEAST_START_HU = -150.0
 # A volume of whole numbers with at most this many different values is a label map.
 MOST_LABELS = 32
 # Tolerance for rounded headers: distance of a mask's corners from the MRI's, as a share of the shortest voxel edge.
@@ -155,13 +159,9 @@ def check_pair(ct: Volume, mri: Volume, stated: Collection[str] = ()) -> None:
         return
     # Even if DICOM says CT: without the rescale intercept water is 1024, and the whole head would count as bone.
     if not ct_is_ct or not _has_air(sample):
-        low, high = extremes(ct.array_kji)
-        raise ImageContentError(
-            f"{_given(ct, 'CT')} is not in Hounsfield units{_shifted(ct)}: its values range from {low:g} to "
-            f"{high:g}, but a CT has air near -1000 and bone above 300. Export the CT with its rescale slope and "
-            "intercept applied (without a window, not as 8 bits), or check that this is the CT.",
-            remedy=Remedy.STATE_OFFSET,
-        )
+        is_windowed = is_cut_in_fat(sample) or is_of_8_bits(sample)  # no offset mends that
+        remedy = None if is_windowed else Remedy.STATE_OFFSET
+        raise ImageContentError(f"{_given(ct, 'CT')} {_not_a_ct(ct, sample)}", remedy=remedy)
     bone = bone_share(sample)
     # Where the air around the head is as dense as bone, the values are inverted, and bone passes for air.
     is_inverted = (np.abs(sample - 1000) < 150).mean() > max(0.1, (np.abs(sample + 1000) < 150).mean())
@@ -189,6 +189,27 @@ def check_pair(ct: Volume, mri: Volume, stated: Collection[str] = ()) -> None:
 def _given(volume: Volume, role: str) -> str:
     """Name a volume and what it was given as, at the beginning of what is said about it."""
     return f"the {role}" if volume.name == role else f"{volume.name}, given as {role},"
+
+
+def _not_a_ct(ct: Volume, sample: Sample) -> str:
+    """Say why values are not those of a CT with air, bone and what is between them, and what to do."""
+    low, high = extremes(ct.array_kji)
+    if is_cut_in_fat(sample):
+        return (
+            f"was cut off below {low:g} HU, by a window: air, fat and fluid cannot be told apart. Export the CT "
+            f"without a window, or with one that begins at {LEAST_START_HU:g} HU or below."
+        )
+    if is_of_8_bits(sample):
+        return (
+            f"is not in Hounsfield units{_shifted(ct)}: its values range from 0 to 255, as in an export of 8 bits "
+            "through a window. Export the CT without a window; if you know the window, convert the values: lowest HU + "
+            f"value x (highest - lowest HU) / 255, which is enough if it begins at {LEAST_START_HU:g} HU or below."
+        )
+    return (
+        f"is not in Hounsfield units{_shifted(ct)}: its values range from {low:g} to {high:g}, but a CT has air near "
+        "-1000 and bone above 300. Export the CT with its rescale slope and intercept applied (without a window, not "
+        "as 8 bits), or check that this is the CT."
+    )
 
 
 def _shifted(ct: Volume) -> str:

@@ -1,7 +1,7 @@
 """Values that are not what they should be, put right with a note: CT numbers that are shifted, cut or wrapped; spikes.
 
 What is looked for is what exports do to a CT: the rescale intercept left out or applied twice, negative values cut off,
-and values above 3071 that come out 4096 lower, from 12 bits.
+values cut off at both ends of a window, and values above 3071 that come out 4096 lower, from 12 bits.
 """
 
 from __future__ import annotations
@@ -30,6 +30,17 @@ _NOT_AIR_HU = -500.0
 _MUCH_AIR = 0.05
 # Spikes lie further above all others than so many times their range.
 _SPIKE = 20.0
+# Where a window ends between these, all that is cut off is air: fat is above, and air of a wrong slope below.
+_ENDS_IN_AIR_HU = (-400.0, -140.0)
+# A window that ends between these cuts bone off, and no brain. Bone is thicker than its edges, so that so much of what
+# is dense lies at the very end then.
+_ENDS_IN_BONE_HU, _AT_THE_END = (100.0, 700.0), 0.25
+# In a window that begins above fat, so much of what lies between its ends is brain or muscle, at 15 to 60 HU.
+_OF_BRAIN = 0.4
+# What bone is taken for where a window cut it off: the mean of a skull. With 1000 HU as well, six simulated heads were
+# found to lie within .1 mm of where the whole CT lies; with 400 HU as they come out of a window, the mask of the inside
+# of the skull was 7 % too large.
+_CUT_BONE_HU = 700.0
 _LARGE = 1 << 26
 # So many values are enough for the range of all but a few.
 _ENOUGH = 200_000
@@ -99,7 +110,7 @@ def in_hounsfield_units(ct: Volume, offset: float | None = None) -> Volume:
         return ct
     if offset is not None:
         note = f"{offset:g} was subtracted from the values, as asked for."
-        return ct.with_array(array - np.float32(offset), notes=(*ct.notes, note))
+        return _without_window(ct.with_array(array - np.float32(offset), notes=(*ct.notes, note)))
     sample = sample_of(array)
     if not is_surely_ct(sample):
         found = offset_of(sample)
@@ -112,7 +123,51 @@ def in_hounsfield_units(ct: Volume, offset: float | None = None) -> Volume:
         elif _is_cut_at_zero(sample):
             note = "no value is below 0 (they were cut off): what is 0 around the head was taken for air."
             ct = ct.with_array(_with_air(array), notes=(*ct.notes, note))
-    return _with_note_on_air(unwrapped(_without_padding(ct)))
+    return _with_note_on_air(unwrapped(_without_padding(_without_window(ct))))
+
+
+def _without_window(ct: Volume) -> Volume:
+    """Return a CT whose values end in a window with air below and bone above it, with a note."""
+    array, sample = ct.array_kji, sample_of(ct.array_kji)
+    low, high = float(sample.min()), float(sample.max())
+    is_cut_below = _ENDS_IN_AIR_HU[0] <= low <= _ENDS_IN_AIR_HU[1]
+    is_cut_above = False
+    if _ENDS_IN_BONE_HU[0] <= high < _ENDS_IN_BONE_HU[1]:
+        dense = sample[sample > min(high - 1, _BONE_HU)]
+        is_cut_above = float((dense > high - 0.5).mean()) > _AT_THE_END
+    if not (is_cut_below or is_cut_above):
+        return ct
+    air, bone = low + 0.5 if is_cut_below else -np.inf, high - 0.5 if is_cut_above else np.inf
+    if not is_surely_ct(_filled_beyond(sample, air, bone)):
+        return ct
+    ends = [f"below {low:g} HU: what is there was taken for air"] * is_cut_below
+    ends += [f"above {high:g} HU: what is there was taken for bone, of {_CUT_BONE_HU:g} HU"] * is_cut_above
+    note = f"the values were cut off (by a window) {', and '.join(ends)}."
+    return ct.with_array(_filled_beyond(array, air, bone), notes=(*ct.notes, note))
+
+
+def is_cut_in_fat(sample: Sample) -> bool:
+    """Return whether values are those of a CT from a window that begins above fat: air cannot be told from it then."""
+    low, high = float(sample.min()), float(sample.max())
+    if not _ENDS_IN_AIR_HU[1] < low <= 0 or not high < _ENDS_IN_BONE_HU[1]:
+        return False
+    between = sample[(sample > low) & (sample < high)]
+    is_brain = between.size > 0 and ((between > 15) & (between < 60)).mean() > _OF_BRAIN
+    return bool(is_brain and (sample == low).mean() > _MUCH_AIR and (sample == high).mean() > LEAST_BONE)
+
+
+def is_of_8_bits(sample: Sample) -> bool:
+    """Return whether values are those of an export of 8 bits through a window, at both ends of which there are many."""
+    at_ends = [float((sample == end).mean()) for end in (0, 255)]
+    is_whole = float(sample.min()) == 0 and float(sample.max()) == 255 and bool((sample == np.rint(sample)).all())
+    return is_whole and at_ends[0] > _MUCH_AIR and at_ends[1] > LEAST_BONE
+
+
+def _filled_beyond(values: VoxelArray, air: float, bone: float) -> VoxelArray:
+    """Return values with air below a limit, and bone above another."""
+    filled = np.where(values < air, np.float32(AIR_HU), values)
+    filled[values > bone] = _CUT_BONE_HU
+    return filled
 
 
 def _with_note_on_air(ct: Volume) -> Volume:

@@ -375,10 +375,24 @@ def test_ct_and_mri_swapped_are_refused_with_both_names(ct, mri, modalities):
         check_pair(_as(mri, modality=modalities[1], name="B"), _as(ct, modality=modalities[0], name="A"))
 
 
+def test_what_tells_the_modality_is_said_as_it_is_header_or_values(ct, mri):
+    for modality, told in (("CT", "by its header"), (None, "by its values")):
+        with pytest.raises(ImageContentError, match=f"is one {told}, too"):
+            check_pair(ct, _as(ct, ct.array_kji + 1, modality=modality))
+    with pytest.raises(ImageContentError, match=r"is a CT by its header, and .* is not"):
+        check_pair(_as(ct, modality="MR"), _as(mri, modality="CT"))
+
+
+def test_ct_whose_header_says_mri_is_not_said_to_have_other_values(ct, mri):
+    with pytest.raises(ImageContentError, match=r"is not a CT by its header \(modality MR\)"):
+        check_pair(_as(ct, modality="MR"), mri)
+    check_pair(_as(ct, modality="MR"), mri, stated=["CT"])
+
+
 @pytest.mark.parametrize("modality", ["CT", None])
 def test_two_cts_are_refused(phantom, ct, modality):
     other = phantom.ct(ct.grid, seed=1)
-    with pytest.raises(ImageContentError, match=r"both volumes are CTs: second.*Give an MRI"):
+    with pytest.raises(ImageContentError, match=r"both volumes seem to be CTs: second.*Give an MRI"):
         check_pair(_as(ct, modality=modality), _as(other, modality=modality, name="second"))
 
 
@@ -396,7 +410,7 @@ def test_an_mri_with_a_third_of_the_head_at_1024_is_not_taken_for_a_ct(ct, mri):
 @pytest.mark.parametrize("offset", [0, 1000, 1024, 32768])
 def test_a_ct_without_its_rescale_intercept_is_not_taken_for_an_mri(phantom, ct, mri, offset):
     other = _as(ct, phantom.ct(ct.grid, seed=1).array_kji + offset, modality=None, name="second")
-    with pytest.raises(ImageContentError, match=r"both volumes are CTs: second"):
+    with pytest.raises(ImageContentError, match=r"both volumes seem to be CTs: second"):
         check_pair(ct, other)
     with pytest.raises(ImageContentError, match=r"swapped: second, given as MRI"):
         check_pair(_as(mri, modality=None), other)
@@ -417,8 +431,9 @@ def test_ct_outside_hounsfield_units_is_rejected_with_its_range(ct, mri, convert
 
 
 def test_two_mris_are_refused(phantom, mri):
-    with pytest.raises(ImageContentError, match="not in Hounsfield units"):
-        check_pair(phantom.mri("T2", mri.grid), mri)
+    for modality, why in (("MR", "is not a CT by its header"), (None, "not in Hounsfield units")):
+        with pytest.raises(ImageContentError, match=why):
+            check_pair(_as(phantom.mri("T2", mri.grid), modality=modality), mri)
 
 
 def test_ct_and_mri_are_distinguished_by_their_values(phantom, ct, mri):
@@ -688,7 +703,7 @@ def test_volume_without_bone_is_refused_as_no_ct(ct, mri):
 
 
 def test_what_the_user_states_is_not_judged(ct, mri):
-    with pytest.raises(ImageContentError, match="both volumes are CTs"):
+    with pytest.raises(ImageContentError, match="both volumes seem to be CTs"):
         check_pair(ct, _as(ct, ct.array_kji + 1, modality=None))
     check_pair(ct, _as(ct, ct.array_kji + 1, modality=None), stated=["MRI"])
 

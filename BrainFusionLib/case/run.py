@@ -313,7 +313,10 @@ def _refuse(evidence: Evidence, inputs: Inputs, transform: Transform) -> None:
         return
     advice, remedy = "", refused.remedy
     if remedy is None:
-        advice = " Check that both show the same part of the same head."
+        advice = (
+            " Check that both show the same part of the same head, and that voxel size and gantry tilt in their "
+            "headers are right."
+        )
         thin_mm = SLAB_MM if evidence.pose is None else evidence.pose.thinnest_mm
         if thin_mm < SLAB_MM:
             advice += f" One of the volumes is only {thin_mm:.0f} mm thick: the search may have missed the right pose."

@@ -146,17 +146,23 @@ def check_pair(ct: Volume, mri: Volume, stated: Collection[str] = ()) -> None:
     )
     if mri_is_ct and not ct_is_ct:
         raise ImageContentError(
-            f"CT and MRI are swapped: {_given(mri, 'MRI')} has the values of a CT, and {_given(ct, 'CT')} "
-            "does not. Exchange the two.",
+            f"CT and MRI seem to be swapped: {_given(mri, 'MRI')} is a CT {_told_by(mri)}, and {_given(ct, 'CT')} is "
+            "not. Exchange the two.",
             remedy=Remedy.STATE_MODALITY,
         )
     if mri_is_ct:
         raise ImageContentError(
-            f"both volumes are CTs: {_given(mri, 'MRI')} has the values of one, too. Give an MRI of the same head.",
+            f"both volumes seem to be CTs: {_given(mri, 'MRI')} is one {_told_by(mri)}, too. Give an MRI of the same "
+            "head.",
             remedy=Remedy.STATE_MODALITY,
         )
     if "CT" in stated:
         return
+    if not ct_is_ct and ct.modality is not None:
+        raise ImageContentError(
+            f"{_given(ct, 'CT')} is not a CT by its header (modality {ct.modality}). Choose the CT.",
+            remedy=Remedy.STATE_OFFSET,
+        )
     # Even if DICOM says CT: without the rescale intercept water is 1024, and the whole head would count as bone.
     if not ct_is_ct or not _has_air(sample):
         is_windowed = is_cut_in_fat(sample) or is_of_8_bits(sample)  # no offset mends that
@@ -189,6 +195,11 @@ def check_pair(ct: Volume, mri: Volume, stated: Collection[str] = ()) -> None:
 def _given(volume: Volume, role: str) -> str:
     """Name a volume and what it was given as, at the beginning of what is said about it."""
     return f"the {role}" if volume.name == role else f"{volume.name}, given as {role},"
+
+
+def _told_by(volume: Volume) -> str:
+    """Say what tells the modality of a volume: the header, if it has one, else the values."""
+    return "by its values" if volume.modality is None else "by its header"
 
 
 def _not_a_ct(ct: Volume, sample: Sample) -> str:

@@ -35,8 +35,8 @@ CRITERIA: tuple[Criterion, ...] = (
     ),
     Criterion(
         "check_refused", "given pose, check refused", measures.check_refused, "at most", red=0.0,
-        text="the pose was given, but a registration to check it failed: no pose stands out, or the two do not "
-        "show the same part of the same head",
+        text="the pose was given, but a registration to check it failed: its result was refused, so that "
+        "nothing confirms the pose given",
     ),
     Criterion(
         "apart_from_registration", "given pose against registration", measures.apart_mm, "at most",
@@ -94,7 +94,7 @@ CRITERIA: tuple[Criterion, ...] = (
         "alike", "rough match, hardly better than mirrored", measures.alike_margin, "at least",
         red=measures.ALIKE_MARGIN, unit="nats",
         text="CT and MRI match only roughly, and hardly better than when mirrored (by {value:.2f} nats, "
-        "minimum {limit:g}): they may be of different people",
+        "minimum {limit:g}): they may be of different people, or the pose may be wrong",
     ),
     Criterion(
         "mirrored", "mirror image fits better", measures.mirrored_margin, "at least", red=measures.MIRRORED_MARGIN,
@@ -122,8 +122,8 @@ CRITERIA: tuple[Criterion, ...] = (
     ),
     Criterion(
         "merely_alike", "signs of another head", measures.signs_of_another_head, "at most", refuse=1.0,
-        refusal="they match only roughly, as heads of different people do, or one whose MRI is distorted or whose skin "
-        "and neck have moved far: {signs}",
+        refusal="they match only roughly ({signs}): they may be of different people, the MRI may be distorted, or skin "
+        "and neck may have moved far",
         may_refuse=measures.may_be_another_head, lifted_by_images=True, words=measures.words_of_signs,
     ),
     Criterion(
@@ -192,7 +192,7 @@ CRITERIA: tuple[Criterion, ...] = (
         "bright_skull", "MRI signal under the CT skull", measures.skull_brightness, "at most",
         amber=measures.BRIGHT_SKULL,
         text="the MRI is as bright under the CT skull as its brightest tissue ({percent:.0f} % of its range, at most "
-        "{limit_percent:.0f} %): it may be a CT",
+        "{limit_percent:.0f} %): it may be a CT, or an image fused with one",
     ),
     Criterion(
         # Up to 15 mm on average maps, more than 20 in single heads at 3 T.

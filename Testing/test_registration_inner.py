@@ -13,10 +13,10 @@ from BrainFusionLib.geometry import Grid, rotation_matrix
 from BrainFusionLib.intensity.inside import inside_skull
 from BrainFusionLib.registration import Registration, register
 from BrainFusionLib.registration.histogram import Samples
-from BrainFusionLib.registration.inner import inner_share, octants, shortened
+from BrainFusionLib.registration.inner import inner_share, is_confirmed, octants, shortened
 from BrainFusionLib.volume import Volume
 from simulation.heads import Head, phantom_head
-from simulation.physics.case import make_physics_case
+from simulation.physics.case import PhysicsCase, make_physics_case
 from simulation.physics.kinds import draw_kind
 
 
@@ -102,6 +102,38 @@ def test_bright_marrow_that_is_displaced_with_the_scalp_does_not_pull_the_pose()
     """Fat that moves as one fits as sharply as before: only the distance of the two fits tells."""
     _, error_mm = registered("bright marrow", 5)
     assert error_mm < 0.45  # .64 mm by the whole head
+
+
+@lru_cache(maxsize=1)
+def with_moved_scalp(mm: float) -> tuple[PhysicsCase, Registration]:
+    """Return a case whose MRI shows all that is beyond the skull moved to the back, and its registration."""
+    case = make_physics_case(head(), draw_kind("plain", 3), 3)
+    inside, grid = inside_skull(case.ct), case.mri.grid
+    depth = replace(inside, mask_kji=inside.depth_kji > -8).depth_on(grid, case.transform)
+    moved = np.roll(case.mri.array_kji, round(mm / grid.spacing_ijk_mm[1]), axis=1)
+    mri = case.mri.with_array(np.where(depth > 0, case.mri.array_kji, moved))
+    return case, register(case.ct, mri)
+
+
+def test_a_scalp_and_neck_that_have_moved_by_8_mm_do_not_take_the_pose_along() -> None:
+    case, found = with_moved_scalp(8.0)
+    assert found.evidence.inner_apart_mm is not None
+    assert found.evidence.inner_apart_mm > 4
+    assert np.median(case.pose_errors_mm(found.transform)) < 0.4  # 7.5 mm by the whole head
+
+
+def test_scatter_and_agreement_are_those_of_the_fit_inside_where_that_alone_is_the_pose() -> None:
+    _, found = with_moved_scalp(8.0)
+    assert found.evidence.agreement_mm > 0.1  # .02 mm: two fits to the moved scalp
+
+
+@pytest.mark.parametrize(
+    "seen", [{"scatter_mm": 8.0}, {"agreement_mm": 0.7}, {"left": 0.8}], ids=["scatter", "halves", "information"]
+)
+def test_an_inner_fit_far_from_the_whole_head_s_is_not_taken_if_one_sign_denies_it(seen: dict[str, float]) -> None:
+    sure = {"scatter_mm": 0.16, "agreement_mm": 0.13, "left": 0.28}
+    assert is_confirmed(**sure)
+    assert not is_confirmed(**(sure | seen))
 
 
 @pytest.mark.parametrize("sampling_mm", [0.011, 0.02, 0.05])

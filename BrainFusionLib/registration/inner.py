@@ -54,8 +54,14 @@ AGREEING_MM, APART_MM = (0.15, 0.35), (0.1, 0.26)
 # scatter without limit says no more than twice the usual one: an eighth may hardly be in view.
 LONG_MM, SETTLED_MM, USUAL_SCATTER_MM, MOST_SCATTER_MM = 2.5, 0.25, 0.5, 1.0
 LEAST_SAMPLES = 200
-# An inner fit this far away has failed, however long the voxels.
-MOST_MM = 4.0
+# An inner fit farther away than the first contradicts the whole head's: fat does not explain it. Beyond the second it
+# has failed, however long the voxels. Unless all parts of the inside confirm it: a neck that had turned by 17 degrees,
+# under bright fat, pulled the fit to a whole head 6 mm away.
+AGAINST_MM, MOST_MM, OCTANTS = 2.0, 4.0, 8
+# It is confirmed if the eighths scatter by at most the first, two fits end within the second, and in the whole head's
+# pose CT and MRI tell at most this share as much of each other inside. In that head these were .16 mm, .13 mm and .28;
+# in nine pairs of two people at least 8 mm, .69 mm and .23.
+CONFIRMED_SCATTER_MM, CONFIRMED_MM, MOST_LEFT = 1.0, 0.5, 0.7
 # Distance from the middle of the inside at which poses are compared.
 REACH_MM = 40.0
 
@@ -181,6 +187,21 @@ def inner_share(sampling_mm: float, apart_mm: float, told_mm: float, voxel_mm: f
     unsettled = _step(scatter_mm, SETTLED_MM, USUAL_SCATTER_MM)
     shorter = 1 + (1 - doubtful) * max(0.0, voxel_mm / LONG_MM - 1) * unsettled
     return doubted + (1 - doubted) * _step(told_mm / shorter, *APART_MM)
+
+
+def is_confirmed(scatter_mm: float, agreement_mm: float, left: float) -> bool:
+    """Return whether an inner fit that is far from the whole head's is right, and the other is not.
+
+    Parameters
+    ----------
+    scatter_mm
+        Its scatter between the eighths of the head.
+    agreement_mm
+        Distance between two such fits on different samples.
+    left
+        Mutual information inside in the pose of the whole head, as a share of that in this pose.
+    """
+    return scatter_mm <= CONFIRMED_SCATTER_MM and agreement_mm <= CONFIRMED_MM and left <= MOST_LEFT
 
 
 def shortened(ct: Grid, mri: Grid, ct_from_mri_lps: FloatArray) -> FloatArray:

@@ -130,7 +130,10 @@ def register(
         final, agreement, sampling = run.refine(heads, pose)
         as_searched, inner_apart = final, None  # both criteria below are about the optimum for the whole head
         if mri_mask is None:
-            final, inner_apart = run.refine_inside(heads, final, sampling, inside or partial(inside_skull, ct))
+            find = inside or partial(inside_skull, ct)
+            final, inner_apart, alone = run.refine_inside(heads, final, sampling, find)
+            if alone is not None:  # what is said of the pose is that of the fit that it comes from
+                agreement, sampling = alone.agreement_mm, alone.sampling_mm
         fitted = None if settings.model == "rigid" else run.fit(heads, final, settings.model)
         if searched is not heads:  # the overlap is measured on the head that the search sampled
             as_searched = as_searched.inverse(heads.fixed.centre_lps_mm, heads.moving.centre_lps_mm)

@@ -3,28 +3,32 @@
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 
 import numpy as np
 
 from BrainFusionLib.geometry import FloatArray
-from BrainFusionLib.intensity.inside import FindInside
+from BrainFusionLib.intensity.inside import FindInside, InsideSkull
 from BrainFusionLib.progress import Cancel, Progress, stop_if
 from BrainFusionLib.registration.confidence import around, corner_distance_mm, distinct, midpoint, sampling_error_mm
 from BrainFusionLib.registration.histogram import Samples
 from BrainFusionLib.registration.inner import (
+    AGAINST_MM,
     LEAST_IN_VIEW,
     LONG_MM,
     MOST_IN_VIEW,
+    OCTANTS,
     InnerSamples,
     distance_inside_mm,
     inner_share,
+    is_confirmed,
     octants,
     shortened,
 )
 from BrainFusionLib.registration.pyramid import PreparedPair
 from BrainFusionLib.registration.refine import LADDER, climb, climb_at
 from BrainFusionLib.registration.search import COARSE, FINE, even_rotations, search
-from BrainFusionLib.registration.similarity import Poses, joined
+from BrainFusionLib.registration.similarity import Poses, joined, score_and_gradient
 from BrainFusionLib.settings import RegistrationSettings, SearchPass
 
 STAGE = "registration"
@@ -32,6 +36,25 @@ STAGE = "registration"
 GROUPS = 8
 # A local search also starts this far from the start, as a shift or at 70 mm from the centre.
 LOCAL_STEP_MM = 12.0
+
+
+@dataclass(frozen=True)
+class Alone:
+    """A pose fitted to the inside of the skull alone, where that of the whole head is far off.
+
+    Attributes
+    ----------
+    pose
+        One pose, from the MRI to the CT.
+    agreement_mm
+        Distance between two refinements on different samples of the inside.
+    sampling_mm
+        Its sampling error.
+    """
+
+    pose: Poses
+    agreement_mm: float
+    sampling_mm: float
 
 
 class Run:
@@ -153,21 +176,22 @@ class Run:
 
     def refine_inside(
         self, heads: PreparedPair, pose: Poses, sampling_mm: float, find_inside: FindInside
-    ) -> tuple[Poses, float | None]:
+    ) -> tuple[Poses, float | None, Alone | None]:
         """Return the mean of a refined pose and of the fit inside the skull, and how far they are apart, mm.
 
-        The pose is returned as it is, with ``None``, if no inside of a skull is in view of both.
+        The pose is returned as it is, with ``None``, if no inside of a skull is in view of both. The last result is
+        given where the pose is that of the inside alone.
         """
         inside = find_inside()
         self.check()
         if inside is None:
-            return pose, None
+            return pose, None, None
         centres = heads.ct.centre_lps_mm, heads.mri.centre_lps_mm
         of_mri = pose.inverse(*centres) if heads.ct_is_fixed else pose
         drawn = InnerSamples(heads.mri, inside, of_mri.matrix(centres[1]))
         least = LEAST_IN_VIEW if heads.are_whole else MOST_IN_VIEW
         if drawn.share_in_view < least or (not heads.are_whole and inside.share_in_view < MOST_IN_VIEW):
-            return pose, None
+            return pose, None, None
         cells = heads.ct.cells[0] if heads.ct_is_fixed else heads.cells[0]
         pair = PreparedPair(heads.ct, heads.mri, False, [cells])
         # A quarter of the samples: the error of this fit is systematic.
@@ -183,9 +207,38 @@ class Run:
         if share > 0 and voxel_mm > LONG_MM and len(parts := octants(samples)) > 1:
             scatter = sampling_error_mm(parts, cells, inner, self.check)
             share = inner_share(sampling_mm, apart, told, voxel_mm, scatter)
+        alone = self._fit_inside_alone(pair, inside, of_mri, inner) if apart > AGAINST_MM else None
+        if alone is not None:
+            inner, share = alone.pose, 1.0
+            apart = distance_inside_mm(outer_pose, inner.matrix(centres[1]), inside.centre_lps_mm)
         final = midpoint(of_mri, inner, share)
         self.lap("refine inside", 0.99)
-        return (final.inverse(centres[1], centres[0]) if heads.ct_is_fixed else final), apart
+        return (final.inverse(centres[1], centres[0]) if heads.ct_is_fixed else final), apart, alone
+
+    def _fit_inside_alone(self, pair: PreparedPair, inside: InsideSkull, outer: Poses, inner: Poses) -> Alone | None:
+        """Return the fit to the inside, far from that of the whole head, if all parts of the inside confirm it.
+
+        The samples of the first fit were drawn around a pose that is far off if this one is right: they are drawn anew.
+        """
+        centre, count, seed = pair.mri.centre_lps_mm, self.settings.samples // 4, self.settings.seed
+        drawn = InnerSamples(pair.mri, inside, inner.matrix(centre))
+        if drawn.share_in_view < LEAST_IN_VIEW:
+            return None
+        halves = [drawn.samples(count // 2, seed + n) for n in (6, 7)]
+        ends = [self._climb_at_1_mm(pair, inner, half, 0.3, 0.003) for half in halves]
+        found = midpoint(ends[0], ends[1])
+        parts = octants(drawn.samples(count, seed + 5))
+        if len(parts) < OCTANTS:
+            return None
+        scatter = sampling_error_mm(parts, pair.cells[0], found, self.check)
+        tells, told = (
+            score_and_gradient(halves[0], pair.cells[0], pose, gradient=False)[0][0] for pose in (found, outer)
+        )
+        agreement = float(corner_distance_mm(ends[0], ends[1])[0])
+        if not is_confirmed(scatter, agreement, float(told / tells)):
+            return None
+        groups = [half.every(GROUPS // 2, n) for half in halves for n in range(GROUPS // 2)]
+        return Alone(found, agreement, sampling_error_mm(groups, pair.cells[0], found, self.check))
 
     def fit(self, heads: PreparedPair, pose: Poses, model: str) -> Poses:
         """Return the similarity or affine pose of a model, fitted at 1 mm."""

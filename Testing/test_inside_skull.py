@@ -203,20 +203,39 @@ def test_cell_of_the_mastoid_with_thin_walls_that_goes_on_outside_is_not_counted
     assert air_ml(replace(found, hu_kji=hu)) == 0
 
 
-@pytest.mark.parametrize("header_up", [(0, 0, 1), (0.3, -0.4, 0.87), (0, 0, -1), (0, -0.8, -0.6)])
+@pytest.mark.parametrize("header_up", [(0, 0, 1), (0.2, -0.1, 0.975), (0, 0, -1), (0, -0.8, -0.6)])
 def test_top_of_the_head_is_found_where_the_header_is_wrong(head, header_up):
     found = inside_skull(head[0])
     assert found is not None
     (up,) = upright(found, header_up)
-    assert up[2] > 0.6
+    assert up[2] > 0.9
     assert (up @ header_up > 0.99) == (header_up[2] > 0)
+
+
+@pytest.mark.parametrize("header_up", [(0, 0.64, 0.77), (0, -0.64, 0.77), (0.64, 0, 0.77)])
+def test_top_of_the_head_is_found_where_both_headers_are_tilted(head, header_up):
+    found = inside_skull(head[0])
+    assert found is not None
+    (up,) = upright(found, header_up, instead=header_up)
+    assert up[2] > 0.8
+
+
+def test_face_without_a_neck_does_not_show_the_top_of_the_head(head):
+    found = inside_skull(head[0])
+    assert found is not None
+    k, j, i = np.indices(GRID.shape_kji)
+    lower = apply_affine(GRID.lps_from_ijk, np.stack([i, j, k], axis=-1))[..., 2] < found.centre_lps_mm[2] - 20
+    face = near(found.centre_lps_mm - np.array([0, 110, 0]), 60) & (head[0].array_kji < -500)
+    hu = np.where(lower, np.float32(-1000), np.where(face, np.float32(40), head[0].array_kji))
+    tilted = (-0.6, 0, 0.8)
+    np.testing.assert_allclose(upright(replace(found, hu_kji=hu), tilted, instead=tilted), [tilted])
 
 
 def test_top_of_the_head_is_the_other_headers_where_one_is_wrong(head):
     found = inside_skull(head[0])
     assert found is not None
     np.testing.assert_allclose(upright(found, (0, -0.9, -0.44), instead=(0, 0, 1)), [(0, 0, 1)])
-    np.testing.assert_allclose(upright(found, (0.3, -0.4, 0.866), instead=(0, 1, 0)), [(0.3, -0.4, 0.866)], atol=1e-3)
+    np.testing.assert_allclose(upright(found, (0.2, -0.1, 0.975), instead=(0, 1, 0)), [(0.2, -0.1, 0.975)], atol=1e-3)
 
 
 def test_top_of_the_head_is_midway_between_two_headers_that_agree(head):

@@ -36,10 +36,14 @@ TOWARDS_MM, TOWARDS_STEP_MM, MOST_BEHIND_BONE = 25.0, 1.5, 0.5
 # bone than .42, or any behind bone; in front, where air lies in a thin layer under bone, it was .58.
 LEAST_BEHIND, MOST_BONE_IN_ALL = 0.12, 0.6
 LEAST_INSIDE_ALONE, MOST_BONE_GOING_ON = 0.9, 0.5
-# Face and neck, up to this thick, lie in front of and below the brain. What they say of "up" was 25 to 45 degrees too
-# far back in 16 cases, and is taken where the header's "up" is further away than this: the header is wrong then.
-# Sums of less than 30 mm steradian were never seen with a face in view: they show no direction.
-THIN_COVER_MM, MOST_COVER_MM, ANATOMICAL_COSINE, LEAST_SUM = 20.0, 60.0, 0.25, 20.0
+# Face and neck, up to this thick, lie in front of and below the brain; sums of less show no direction, mm steradian.
+THIN_COVER_MM, MOST_COVER_MM, LEAST_SUM = 20.0, 60.0, 10.0
+# What they say of "up" is 31 degrees too far back (15 to 58 in 72 CTs); across the longest axis of the inside of the
+# skull, which falls backwards by about this, it is 13 degrees off (27 in nine of ten). Where they show hardly which end
+# of the axis lies behind, it is not turned. Where they lie along it, it is a face without a neck: "up" is unknown.
+FALLING_DEG, FALLING_COSINE, MOST_BEHIND = 15.0, 0.3, 0.85
+# The header is believed so near to that; further away it is turned until it is as near; beyond the second it is wrong.
+BELIEVED_DEG, WRONG_DEG = 25.0, 60.0
 # One header is wrong for certain, and another one may be right, where they are this far from what face and neck say.
 WRONG_COSINE, RIGHT_COSINE = 0.5, 0.7
 # No head is turned by more than this against the axes of two scanners: one of the headers is wrong.
@@ -86,19 +90,47 @@ def upright(inside: InsideSkull, up: npt.ArrayLike, instead: npt.ArrayLike | Non
     alike = bool(given @ other > ALIKE_COSINE)
     if alike:
         given = other = (given + other) / np.linalg.norm(given + other)
-    rays = inside.rays
+    shown = _anatomical_up(inside)
+    if shown is None:
+        return (given,) if alike else (given, other)
+    if shown @ given <= WRONG_COSINE and shown @ other > RIGHT_COSINE:
+        return (other,)
+    return (_turned_towards(given, shown),)
+
+
+def _anatomical_up(inside: InsideSkull) -> FloatArray | None:
+    """Return the top of the head, LPS, by face, neck and the shape of the inside; ``None`` if too little is in view."""
+    rays, directions, angles = inside.rays, unit_directions(), solid_angles()
     # Table and head holder are no part of what covers the brain.
     tissue = (rays.values > -300) & inside.head_kji.ravel().take(rays.voxels) & inside.in_view
     last = np.where(tissue, rays.radii_mm, np.float32(0)).max(axis=1)
     cover = np.clip(last - inside.radii_mm - THIN_COVER_MM, 0, MOST_COVER_MM)
-    away: FloatArray = -(unit_directions() * (solid_angles() * cover)[:, None]).sum(axis=0)
+    away: FloatArray = -(directions * (angles * cover)[:, None]).sum(axis=0)
     size = float(np.linalg.norm(away))
     if size < LEAST_SUM:
-        return (given,) if alike else (given, other)
-    shown: FloatArray = inside.grid.direction @ away / size
-    if shown @ given <= WRONG_COSINE and shown @ other > RIGHT_COSINE:
-        return (other,)
-    return (given if shown @ given > ANATOMICAL_COSINE else shown,)
+        return None
+    shown = away / size
+    longest: FloatArray = np.linalg.eigh(directions.T @ (directions * (angles * inside.radii_mm**5)[:, None]))[1][:, 2]
+    behind = float(shown @ longest)
+    if abs(behind) > MOST_BEHIND:
+        return None
+    across = shown - behind * longest
+    across /= max(1e-6, float(np.linalg.norm(across)))
+    turn = np.deg2rad(FALLING_DEG) * np.clip(behind / FALLING_COSINE, -1, 1)
+    up: FloatArray = inside.grid.direction @ (np.cos(turn) * across - np.sin(turn) * longest)
+    return up
+
+
+def _turned_towards(given: FloatArray, shown: FloatArray) -> FloatArray:
+    """Return the header's direction, turned until it is near what the anatomy shows, or that if it is far from it."""
+    off = float(np.arccos(np.clip(given @ shown, -1, 1)))
+    if off <= np.deg2rad(BELIEVED_DEG):
+        return given
+    if off > np.deg2rad(WRONG_DEG):
+        return shown
+    aside = given - (given @ shown) * shown
+    aside /= np.linalg.norm(aside)
+    return np.asarray(np.cos(np.deg2rad(BELIEVED_DEG)) * shown + np.sin(np.deg2rad(BELIEVED_DEG)) * aside)
 
 
 def air_ml(inside: InsideSkull, up: npt.ArrayLike = (0, 0, 1)) -> float:

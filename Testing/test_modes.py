@@ -12,6 +12,7 @@ from BrainFusionLib.evidence import BrainShift, Distortion, Evidence, PoseEviden
 from BrainFusionLib.geometry import apply_affine
 from BrainFusionLib.intensity.inside import inside_skull
 from BrainFusionLib.phantom import head_grid, make_phantom
+from BrainFusionLib.resample import resample_onto
 from BrainFusionLib.verdict import modes
 from BrainFusionLib.verdict.brain_shift import brain_shift
 from BrainFusionLib.verdict.expected import bound_mm, features
@@ -50,6 +51,13 @@ def test_ventricles_that_became_wider_or_narrower_are_found_with_their_sign(head
 def test_ventricles_that_did_not_change_read_little(head):
     found = brain_shift(*head)
     assert abs(found.ventricles_mm) < 0.5
+
+
+def test_ventricles_blurred_by_thick_slices_read_no_wider(head):
+    thick = make_phantom(4, lesions=False, electrode=False).ct(GRID.with_spacing((1.0, 1.0, 5.0)), noise_hu=6.0)
+    found = brain_shift(resample_onto(thick, GRID), head[1], inside_skull(thick))
+    assert found.ventricles_mm > 0.25
+    assert abs(modes.without_blur(found, 5.0).ventricles_mm) < 0.15
 
 
 def test_ventricles_are_not_judged_without_fluid_or_brain():

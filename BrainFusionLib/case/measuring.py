@@ -58,6 +58,7 @@ def local_evidence(ct_in_mri: Volume, head: BoolArray, inputs: Inputs, inside: F
     from BrainFusionLib.verdict.inside import errors_inside, inside_evidence
     from BrainFusionLib.verdict.local import local_errors
     from BrainFusionLib.verdict.measures import is_stripped
+    from BrainFusionLib.verdict.modes import without_blur
     from BrainFusionLib.verdict.skull import skull_fit
     from BrainFusionLib.verdict.skull_field import skull_field
 
@@ -82,7 +83,7 @@ def local_evidence(ct_in_mri: Volume, head: BoolArray, inputs: Inputs, inside: F
         local,
         band,
         inside_evidence(skull, pose.transform),
-        brain_shift(by_skull, mri, skull, at),
+        without_blur(brain_shift(by_skull, mri, skull, at), max(ct.grid.spacing_ijk_mm)),
         scale,
         distortion,
         field,

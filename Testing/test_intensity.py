@@ -583,10 +583,13 @@ def test_inside_of_the_skull_is_as_large_in_a_ct_from_a_window(phantom):
     assert cut == pytest.approx(whole, rel=0.03)
 
 
-@pytest.mark.parametrize("offset", [0, 1024])
-def test_window_is_found_after_an_offset_of_the_user(ct, offset):
+@pytest.mark.parametrize("offset", [-1024, 0, 1000, 1024])
+@pytest.mark.parametrize("is_given", [True, False])
+def test_window_is_found_with_an_offset_as_well(ct, offset, is_given):
     cut = np.clip(np.rint(ct.array_kji), -160, 240)
-    assert "by a window" in in_hounsfield_units(_as(ct, cut + offset), offset).notes[-1]
+    found = in_hounsfield_units(_as(ct, cut + offset), offset if is_given else None)
+    assert "by a window" in found.notes[-1]
+    np.testing.assert_allclose(found.array_kji[cut == 30], 30, atol=24)  # 1024 or 1000
 
 
 @pytest.mark.parametrize(("low", "high"), [(-20, 100), (0, 80), (-100, 200)])

@@ -192,7 +192,7 @@ def test_files_of_before_the_dicm_mark_are_read(tmp_path):
 
 @pytest.fixture
 def two_series(tmp_path):
-    folder = write_series(tmp_path / "study", heights=[0, 2, 4], SeriesNumber=7, SeriesDescription="Bone\u00e9")
+    folder = write_series(tmp_path / "study", heights=[0, 2, 4, 6, 8], SeriesNumber=7, SeriesDescription="Bone\u00e9")
     for k in range(4):
         write_slice(
             folder / f"mr{k}",
@@ -212,11 +212,11 @@ def test_several_series_are_listed(two_series):
     assert "study: holds 2 DICOM series, and one is needed. Choose one by its UID, its number or" in lines[0]
     assert lines[1] == "  1. series 2, 'T1', MR, 4 slices, 8.8"
     assert lines[2].startswith("  2. series 7, 'Bone")
-    assert lines[2].endswith("', CT, 3 slices, 1.2.3.4")
+    assert lines[2].endswith("', CT, 5 slices, 1.2.3.4")
     assert "Doe" not in str(refusal.value)
 
 
-@pytest.mark.parametrize(("choice", "slices"), [("8.8", 4), ("1.2.3.4", 3), (7, 3), ("7", 3), (2, 4), ("1", 4)])
+@pytest.mark.parametrize(("choice", "slices"), [("8.8", 4), ("1.2.3.4", 5), (7, 5), ("7", 5), (2, 4), ("1", 4)])
 def test_a_series_is_chosen_by_uid_number_or_place(two_series, choice, slices):
     assert read_volume(two_series, series=choice).grid.size_ijk[2] == slices
 
@@ -229,9 +229,23 @@ def test_unknown_series_is_refused_with_the_list(two_series, choice):
         read_volume(two_series, series=choice)
 
 
-def test_a_localizer_counts_as_a_series(tmp_path):
+def test_localizer_in_a_series_of_its_own_is_set_aside_with_a_note(tmp_path):
     folder = write_series(tmp_path / "head")
-    write_slice(folder / "scout", FIRST, rotation_matrix((1, 0, 0), 90), series_uid="6.6", SeriesDescription="Scout")
+    alone = read_volume(folder)
+    for n, name in enumerate(("scout", "other")):
+        at = FIRST + np.array([0, 9.0 * n, 0])
+        write_slice(folder / name, at, rotation_matrix((1, 0, 0), 90), series_uid="6.6", SeriesDescription="Scout")
+    both = read_volume(folder)
+    np.testing.assert_array_equal(both.array_kji, alone.array_kji)
+    assert "2 images of series of less than 4 slices" in both.notes[-1]
+    np.testing.assert_array_equal(read_volume(folder, series="6.6").grid.size_ijk[2], 2)
+
+
+def test_two_series_of_few_slices_need_a_choice(tmp_path):
+    folder = tmp_path / "scouts"
+    folder.mkdir()
+    for uid in ("6.6", "7.7"):
+        write_slice(folder / uid, FIRST, rotation_matrix((1, 0, 0), 90), series_uid=uid, SeriesDescription="Scout")
     with pytest.raises(ImageFileError, match=r"2 DICOM series(.|\n)*'Scout', CT, 1 slice, "):
         read_volume(folder)
 

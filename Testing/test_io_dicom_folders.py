@@ -371,7 +371,8 @@ def test_zip_is_read_as_its_folder(folder, whole, tmp_path, temporary):
 
 
 def test_zip_of_several_series_lists_them(folder, tmp_path, temporary):
-    write_slice(folder / "other", above(0), series_uid="5.6.7", SeriesNumber=9)
+    for n in range(4):
+        write_slice(folder / f"other{n}", above(n), series_uid="5.6.7", SeriesNumber=9)
     with pytest.raises(ImageFileError, match=r"CT\.zip: holds 2 DICOM series"):
         read_volume(zipped(folder, tmp_path / "CT.zip"))
     assert read_volume(tmp_path / "CT.zip", series=3).grid.size_ijk[2] == 6

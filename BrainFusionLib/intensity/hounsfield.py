@@ -6,6 +6,9 @@ values cut off at both ends of a window, and values above 3071 that come out 409
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
+
 import numpy as np
 import numpy.typing as npt
 
@@ -114,6 +117,8 @@ def in_hounsfield_units(ct: Volume, offset: float | None = None) -> Volume:
     sample = sample_of(array)
     if not is_surely_ct(sample):
         found = offset_of(sample)
+        if found is None:
+            found = offset_of(sample, lambda values: _window_of(values) is not None)
         if found is not None:
             note = (
                 f"the values are not Hounsfield units but {abs(found):g} {'more' if found > 0 else 'less'} (a rescale "
@@ -128,22 +133,26 @@ def in_hounsfield_units(ct: Volume, offset: float | None = None) -> Volume:
 
 def _without_window(ct: Volume) -> Volume:
     """Return a CT whose values end in a window with air below and bone above it, with a note."""
-    array, sample = ct.array_kji, sample_of(ct.array_kji)
-    low, high = float(sample.min()), float(sample.max())
-    is_cut_below = _ENDS_IN_AIR_HU[0] <= low <= _ENDS_IN_AIR_HU[1]
-    is_cut_above = False
-    if _ENDS_IN_BONE_HU[0] <= high < _ENDS_IN_BONE_HU[1]:
-        dense = sample[sample > min(high - 1, _BONE_HU)]
-        is_cut_above = float((dense > high - 0.5).mean()) > _AT_THE_END
-    if not (is_cut_below or is_cut_above):
+    window = _window_of(sample_of(ct.array_kji))
+    if window is None:
         return ct
-    air, bone = low + 0.5 if is_cut_below else -np.inf, high - 0.5 if is_cut_above else np.inf
-    if not is_surely_ct(_filled_beyond(sample, air, bone)):
-        return ct
-    ends = [f"below {low:g} HU: what is there was taken for air"] * is_cut_below
-    ends += [f"above {high:g} HU: what is there was taken for bone, of {_CUT_BONE_HU:g} HU"] * is_cut_above
+    low, high = window
+    ends = [f"below {low:g} HU: what is there was taken for air"] * math.isfinite(low)
+    ends += [f"above {high:g} HU: what is there was taken for bone, of {_CUT_BONE_HU:g} HU"] * math.isfinite(high)
     note = f"the values were cut off (by a window) {', and '.join(ends)}."
-    return ct.with_array(_filled_beyond(array, air, bone), notes=(*ct.notes, note))
+    return ct.with_array(_filled_beyond(ct.array_kji, window), notes=(*ct.notes, note))
+
+
+def _window_of(sample: Sample) -> tuple[float, float] | None:
+    """Return the ends of the window that a CT was cut off by, infinite where it was not; ``None`` if at neither."""
+    low, high = float(sample.min()), float(sample.max())
+    if not _ENDS_IN_AIR_HU[0] <= low <= _ENDS_IN_AIR_HU[1]:
+        low = -math.inf
+    dense = sample[sample > min(high - 1, _BONE_HU)]
+    if not _ENDS_IN_BONE_HU[0] <= high < _ENDS_IN_BONE_HU[1] or (dense > high - 0.5).mean() < _AT_THE_END:
+        high = math.inf
+    is_cut = math.isfinite(low) or math.isfinite(high)
+    return (low, high) if is_cut and is_surely_ct(_filled_beyond(sample, (low, high))) else None
 
 
 def is_cut_in_fat(sample: Sample) -> bool:
@@ -163,10 +172,10 @@ def is_of_8_bits(sample: Sample) -> bool:
     return is_whole and at_ends[0] > _MUCH_AIR and at_ends[1] > LEAST_BONE
 
 
-def _filled_beyond(values: VoxelArray, air: float, bone: float) -> VoxelArray:
-    """Return values with air below a limit, and bone above another."""
-    filled = np.where(values < air, np.float32(AIR_HU), values)
-    filled[values > bone] = _CUT_BONE_HU
+def _filled_beyond(values: VoxelArray, window: tuple[float, float]) -> VoxelArray:
+    """Return values with air at the lower end of a window, and bone at its upper end."""
+    filled = np.where(values < window[0] + 0.5, np.float32(AIR_HU), values)
+    filled[values > window[1] - 0.5] = _CUT_BONE_HU
     return filled
 
 
@@ -197,9 +206,9 @@ def _without_padding(ct: Volume) -> Volume:
     return ct.with_array(np.where(padding, np.float32(AIR_HU), array), notes=(*ct.notes, note))
 
 
-def offset_of(sample: Sample) -> float | None:
+def offset_of(sample: Sample, is_ct: Callable[[Sample], bool] = is_surely_ct) -> float | None:
     """Return what was added to Hounsfield units by an intercept that was left out or applied twice, or ``None``."""
-    fitting = [offset for offset in _OFFSETS if is_surely_ct(sample - np.float32(offset))]
+    fitting = [offset for offset in _OFFSETS if is_ct(sample - np.float32(offset))]
     if not fitting:
         return None
     counts, edges = np.histogram(sample, bins=75, range=(min(fitting) - 100, max(fitting) + 200))

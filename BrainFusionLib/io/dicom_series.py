@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,8 @@ _MOST_SERIES_LISTED = 12
 # Where a header names its series, and the shortest name that is not found by chance.
 _SEARCHED, _SHORTEST_UID = 1 << 16, 6
 _LEAST_UNITED = 8
+# A series of fewer slices is a scout, and no volume to register.
+_LEAST_SLICES = 4
 _NUMBER = re.compile(r"[+-]?\d{1,12}")
 
 
@@ -322,6 +324,9 @@ def _series_of_file(path: Path, found: list[Series]) -> list[Series]:
 def _choose(path: Path, found: list[Series], choice: str | int | None) -> Series:
     if choice is None and len(found) == 1:
         return found[0]
+    volumes = [series for series in found if series.slices >= _LEAST_SLICES]
+    if choice is None and len(volumes) == 1 and [s.uid for s in found].count(volumes[0].uid) == 1:
+        return _without_scouts(volumes[0], sum(series.slices for series in found) - volumes[0].slices)
     if choice is not None:
         text = str(choice).strip()
         matches = [s for s in found if s.uid == text] or [s for s in found if s.number == text]
@@ -335,6 +340,12 @@ def _choose(path: Path, found: list[Series], choice: str | int | None) -> Series
         remedy=Remedy.CHOOSE_SERIES,
         details=listed(found),
     )
+
+
+def _without_scouts(volume: Series, count: int) -> Series:
+    """Return the only volume of a folder, with how many images of other series were set aside."""
+    kind = f"{'image' if count == 1 else 'images'} of series of less than {_LEAST_SLICES} slices (scouts?)"
+    return replace(volume, others=(*volume.others, (kind, count)))
 
 
 def listed(found: Sequence[Series]) -> str:

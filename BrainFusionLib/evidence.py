@@ -49,8 +49,8 @@ class PoseEvidence(ByValue):
         Size of the head relative to the part used for the registration: 1 for whole heads, more for slabs.
     inner_apart_mm
         Distance between the fit to the whole head and the fit inside the skull (`registration.inner`), of which the
-        pose is a weighted mean; ``None`` where the second was not possible. Above 2 mm the pose may be that of the
-        inside alone; then `agreement_mm` and `sampling_error_mm` are those of the fits to the inside.
+        pose is a weighted mean; ``None`` where the second was not possible. Where the inside alone gives the pose,
+        `agreement_mm` and `sampling_error_mm` are those of fits to the inside.
     from_start_mm, from_start_deg
         After a local search, distance from its start at the middle of the MRI, and angle; ``None`` after a global one.
     """

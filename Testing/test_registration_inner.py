@@ -131,9 +131,15 @@ def test_scatter_and_agreement_are_those_of_the_fit_inside_where_that_alone_is_t
     "seen", [{"scatter_mm": 8.0}, {"agreement_mm": 0.7}, {"left": 0.8}], ids=["scatter", "halves", "information"]
 )
 def test_an_inner_fit_far_from_the_whole_head_s_is_not_taken_if_one_sign_denies_it(seen: dict[str, float]) -> None:
-    sure = {"scatter_mm": 0.16, "agreement_mm": 0.13, "left": 0.28}
+    sure = {"scatter_mm": 0.16, "agreement_mm": 0.13, "left": 0.28, "apart_mm": 6.0}
     assert is_confirmed(**sure)
     assert not is_confirmed(**(sure | seen))
+
+
+def test_fits_that_are_nearer_may_tell_more_of_the_same() -> None:
+    near, far = (is_confirmed(0.57, 0.23, left=0.78, apart_mm=mm) for mm in (1.7, 6.0))
+    assert near
+    assert not far
 
 
 @pytest.mark.parametrize("sampling_mm", [0.011, 0.02, 0.05])

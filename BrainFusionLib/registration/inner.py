@@ -58,10 +58,14 @@ LEAST_SAMPLES = 200
 # has failed, however long the voxels. Unless all parts of the inside confirm it: a neck that had turned by 17 degrees,
 # under bright fat, pulled the fit to a whole head 6 mm away.
 AGAINST_MM, MOST_MM, OCTANTS = 2.0, 4.0, 8
+# A sampling error above this is no settled fit of the whole head.
+UNSETTLED_MM = 0.3
 # It is confirmed if the eighths scatter by at most the first, two fits end within the second, and in the whole head's
 # pose CT and MRI tell at most this share as much of each other inside. In that head these were .16 mm, .13 mm and .28;
-# in nine pairs of two people at least 8 mm, .69 mm and .23.
+# in 24 pairs of two people at least 1.8 mm, .6 mm and .23.
 CONFIRMED_SCATTER_MM, CONFIRMED_MM, MOST_LEFT = 1.0, 0.5, 0.7
+# The same share for fits within `MOST_MM`: poses so near tell much of the same.
+MOST_LEFT_NEAR = 0.9
 # Distance from the middle of the inside at which poses are compared.
 REACH_MM = 40.0
 
@@ -189,7 +193,7 @@ def inner_share(sampling_mm: float, apart_mm: float, told_mm: float, voxel_mm: f
     return doubted + (1 - doubted) * _step(told_mm / shorter, *APART_MM)
 
 
-def is_confirmed(scatter_mm: float, agreement_mm: float, left: float) -> bool:
+def is_confirmed(scatter_mm: float, agreement_mm: float, left: float, apart_mm: float) -> bool:
     """Return whether an inner fit that is far from the whole head's is right, and the other is not.
 
     Parameters
@@ -200,8 +204,11 @@ def is_confirmed(scatter_mm: float, agreement_mm: float, left: float) -> bool:
         Distance between two such fits on different samples.
     left
         Mutual information inside in the pose of the whole head, as a share of that in this pose.
+    apart_mm
+        How far the two fits are apart.
     """
-    return scatter_mm <= CONFIRMED_SCATTER_MM and agreement_mm <= CONFIRMED_MM and left <= MOST_LEFT
+    most_left = MOST_LEFT if apart_mm > MOST_MM else MOST_LEFT_NEAR
+    return scatter_mm <= CONFIRMED_SCATTER_MM and agreement_mm <= CONFIRMED_MM and left <= most_left
 
 
 def shortened(ct: Grid, mri: Grid, ct_from_mri_lps: FloatArray) -> FloatArray:

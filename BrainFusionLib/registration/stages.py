@@ -18,6 +18,7 @@ from BrainFusionLib.registration.inner import (
     LONG_MM,
     MOST_IN_VIEW,
     OCTANTS,
+    UNSETTLED_MM,
     InnerSamples,
     distance_inside_mm,
     inner_share,
@@ -34,6 +35,8 @@ from BrainFusionLib.settings import RegistrationSettings, SearchPass
 STAGE = "registration"
 # Number of groups of samples whose scatter gives the expected error.
 GROUPS = 8
+# Two images that tell less of each other tell nothing.
+LEAST_NATS = 1e-9
 # A local search also starts this far from the start, as a shift or at 70 mm from the centre.
 LOCAL_STEP_MM = 12.0
 
@@ -207,7 +210,9 @@ class Run:
         if share > 0 and voxel_mm > LONG_MM and len(parts := octants(samples)) > 1:
             scatter = sampling_error_mm(parts, cells, inner, self.check)
             share = inner_share(sampling_mm, apart, told, voxel_mm, scatter)
-        alone = self._fit_inside_alone(pair, inside, of_mri, inner) if apart > AGAINST_MM else None
+        # In the second case the pose is the inner fit's anyway, and the scatter of the other one is not the pose's.
+        contradicts = apart > AGAINST_MM or (share > 0.99 and sampling_mm > UNSETTLED_MM)
+        alone = self._fit_inside_alone(pair, inside, of_mri, inner, apart) if contradicts else None
         if alone is not None:
             inner, share = alone.pose, 1.0
             apart = distance_inside_mm(outer_pose, inner.matrix(centres[1]), inside.centre_lps_mm)
@@ -215,7 +220,9 @@ class Run:
         self.lap("refine inside", 0.99)
         return (final.inverse(centres[1], centres[0]) if heads.ct_is_fixed else final), apart, alone
 
-    def _fit_inside_alone(self, pair: PreparedPair, inside: InsideSkull, outer: Poses, inner: Poses) -> Alone | None:
+    def _fit_inside_alone(
+        self, pair: PreparedPair, inside: InsideSkull, outer: Poses, inner: Poses, apart_mm: float
+    ) -> Alone | None:
         """Return the fit to the inside, far from that of the whole head, if all parts of the inside confirm it.
 
         The samples of the first fit were drawn around a pose that is far off if this one is right: they are drawn anew.
@@ -235,7 +242,7 @@ class Run:
             score_and_gradient(halves[0], pair.cells[0], pose, gradient=False)[0][0] for pose in (found, outer)
         )
         agreement = float(corner_distance_mm(ends[0], ends[1])[0])
-        if not is_confirmed(scatter, agreement, float(told / tells)):
+        if not is_confirmed(scatter, agreement, float(told / max(tells, LEAST_NATS)), apart_mm):
             return None
         groups = [half.every(GROUPS // 2, n) for half in halves for n in range(GROUPS // 2)]
         return Alone(found, agreement, sampling_error_mm(groups, pair.cells[0], found, self.check))

@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks.realism.brain_masks import dice
 from BrainFusionLib.geometry import Grid, apply_affine, rotation_matrix
-from BrainFusionLib.intensity.inside import inside_skull
+from BrainFusionLib.intensity.inside import inside_skull, smoothed
 from BrainFusionLib.intensity.openings import air_ml, holes_cm2, upright
 from BrainFusionLib.phantom import BRAIN_TISSUES, Tissue, head_grid, make_phantom
 from BrainFusionLib.transform import RigidTransform
@@ -144,6 +144,16 @@ def test_air_is_measured_also_below_a_burr_hole(head):
     found = inside_skull(ct)
     assert found is not None
     assert air_ml(found) == pytest.approx(np.count_nonzero(pocket) * 8 / 1000, rel=0.2)
+
+
+def test_layer_of_air_under_bone_is_measured_whole_where_voxels_hold_both(head):
+    ct, labels = head
+    found = inside_skull(ct)
+    assert found is not None
+    depth = found.depth_on(GRID)
+    layer = near(on_skull(labels), 40) & (depth > 0) & (depth < 6) & truth(labels)
+    hu = smoothed(np.where(layer, np.float32(-1000), ct.array_kji))
+    assert air_ml(replace(found, hu_kji=hu)) == pytest.approx(np.count_nonzero(layer) * 8 / 1000, rel=0.1)
 
 
 def test_much_air_counts_also_where_it_meets_the_air_outside_over_a_wide_hole(head):

@@ -109,6 +109,14 @@ def test_what_blocks_gain_is_a_shift_where_no_other_test_denies_it(changes):
     assert levels_of(replace(LOUD_NOISE, **changes))["brain_shift"] == "amber"
 
 
+@pytest.mark.parametrize("p95_mm", [2.5, 5.0])
+def test_where_only_ventricles_have_changed_their_length_is_said_and_not_that_of_blocks(p95_mm):
+    shift = replace(LOUD_NOISE, p95_mm=p95_mm, ventricles_mm=1.1, information_nats=0.13)
+    found = {f.code: f.text for f in judge(Evidence(brain_shift=shift)).findings if f.level == "amber"}
+    assert set(found) == {"ventricles_changed", "pose_not_checked"}
+    assert "about 1–2 mm" in found["ventricles_changed"]
+
+
 @pytest.mark.parametrize(
     ("changes", "other"),
     [

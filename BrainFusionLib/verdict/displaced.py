@@ -109,10 +109,9 @@ def part_displaced_mm(evidence: Evidence) -> float | None:
         return None
     if moved.has_moved_as_one(shift):
         return read
-    enough = min(CERTAIN_GAIN_NATS, max(LITTLE_GAIN_NATS, CERTAIN_SHARE * shift.information_nats))
-    if shift.information_nats < moved.LITTLE_NATS:
-        enough = moved.LEAST_GAIN_LITTLE_NATS
-    is_certain = shift.gain_nats >= enough and not moved.is_seen_in_place(shift)
+    usual = min(CERTAIN_GAIN_NATS, max(LITTLE_GAIN_NATS, CERTAIN_SHARE * shift.information_nats))
+    enough = moved.LEAST_GAIN_LITTLE_NATS if shift.information_nats < moved.LITTLE_NATS else usual
+    is_certain = shift.gain_nats >= enough and not moved.at_most_ventricles_changed(shift)
     return max(read if is_certain else 0.0, moved.part_moved_mm(shift))
 
 
@@ -130,7 +129,8 @@ def ventricles_changed_mm(evidence: Evidence) -> float | None:
         return None
     is_shown = seen.information_nats < moved.HIDING_NATS or seen.p95_mm >= moved.SEEN_BY_BLOCKS_MM
     is_said = _shift_is_said(evidence) or _part_is_said(evidence)
-    return 0.0 if is_said or not is_shown or _is_of_distortion(evidence) else abs(away_mm)
+    is_said |= _is_of_distortion(evidence) and not moved.at_most_ventricles_changed(seen)
+    return abs(away_mm) if is_shown and not is_said else 0.0
 
 
 def ventricles_moved_mm(evidence: Evidence) -> float | None:
@@ -164,7 +164,7 @@ def brain_shift_not_judged(evidence: Evidence) -> float | None:
         return 0.0
     measured = shift.p95_mm > SHIFT_LIMIT_MM
     if not _not_comparable_because(evidence):
-        measured = (measured and not moved.is_seen_in_place(shift)) or moved.may_hide_parts(shift)
+        measured = (measured and not moved.at_most_ventricles_changed(shift)) or moved.may_hide_parts(shift)
     return 1.0 + float(measured or surgery_shows(evidence) or long_apart(evidence))
 
 

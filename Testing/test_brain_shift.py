@@ -205,8 +205,15 @@ def test_a_displacement_that_is_said_is_not_said_again_after_surgery():
 @pytest.mark.parametrize(("p95_mm", "level"), [(2.0, "green"), (3.0, "amber")])
 def test_large_displacement_of_a_brain_hardly_seen_is_never_green(p95_mm, level):
     unseen = BrainShift(False, "the CT's brain has too little contrast", p95_mm=p95_mm)
-    levels = {f.code: f.level for f in judge(Evidence(brain_shift=unseen)).findings}
+    seen = Evidence(brain_shift=unseen, inside=Inside(0.0, 0.0, 0))
+    levels = {f.code: f.level for f in judge(seen).findings}
     assert levels["brain_shift_not_judged"] == level
+
+
+def test_slab_without_a_closed_skull_is_amber_as_neither_shift_nor_surgery_was_looked_for():
+    nothing = brain_shift(None, None, None)
+    levels = {f.code: f.level for f in judge(Evidence(brain_shift=nothing)).findings}
+    assert levels["brain_shift_not_judged"] == "amber"
 
 
 def test_displacement_in_a_pose_that_is_far_off_is_not_called_a_shift():
@@ -246,7 +253,8 @@ def test_shift_that_cannot_be_judged_is_amber_only_after_surgery(air_ml, level):
     ],
 )
 def test_change_that_would_not_be_seen_is_amber_if_there_was_much_time_for_it(shift, code, days, level):
-    verdict = judge(Evidence(brain_shift=shift, acquisition=PairAcquisition(days_apart=days)))
+    acquisition = PairAcquisition(days_apart=days)
+    verdict = judge(Evidence(brain_shift=shift, acquisition=acquisition, inside=Inside(0.0, 0.0, 0)))
     finding = next(finding for finding in verdict.findings if finding.code == code)
     assert finding.level == level
     assert finding.text.endswith("; the scans are 90 days apart") == (level == "amber")

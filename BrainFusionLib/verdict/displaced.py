@@ -51,7 +51,7 @@ CLEAR_GAIN_NATS, CLEAR_PART_LIMIT_MM = 0.010, 1.0
 # With less still, two of eight brains in PD that had sagged by 4 to 6 mm read no more than brains in their place.
 HARDLY_ANY_NATS = 0.05
 # Below these a shift of the brain, one with little or hardly any information, and a distortion may be missed. What says
-# so, the reminder of every verdict, findings and docs/verdict.md, takes them from here.
+# so, every verdict's reminder, findings and docs/verdict.md, takes them from here.
 MISSED_SHIFT_MM, MISSED_IN_LITTLE_MM, MISSED_IN_HARDLY_ANY_MM, MISSED_DISTORTION_MM = 4, 4, 6, 2
 # Coarser voxels along each axis, and limits raised so far by the noise, do not tell a distortion of 2 mm: of five pairs
 # distorted by 1.7 to 2.1 mm all were told in voxels of 1 to 1.2 mm, one in 2.4 mm.
@@ -88,9 +88,8 @@ def _is_of_distortion(evidence: Evidence) -> bool:
     from the isocentre is distorted by millimetres, which its skull may show less clearly than its brain. A stripped MRI
     has no skull to tell the two apart.
     """
-    if not surgery_shows(evidence) and is_stripped(evidence.skull):
-        return True
-    if not surgery_shows(evidence) and (far_uncorrected_mm(evidence) or 0.0) > FAR_MM:
+    is_uncertain = is_stripped(evidence.skull) or (far_uncorrected_mm(evidence) or 0.0) > FAR_MM
+    if is_uncertain and not surgery_shows(evidence):
         return True
     distorted, read = distortion_p95_mm(evidence), _displaced_mm(evidence)
     if distorted is None or distorted <= DISTORTION_LIMIT_MM * tolerance_of_distortion(evidence):
@@ -153,9 +152,9 @@ def words_of_ventricles(evidence: Evidence) -> dict[str, str]:
 def brain_shift_not_judged(evidence: Evidence) -> float | None:
     """Return 1 if a shift of the brain could not be judged, 2 if there are signs of one nevertheless, else 0.
 
-    Signs are what surgery has left, a long time between the scans, and a displacement measured in a cone-beam CT or in
-    a brain hardly seen: a second simulation's brain that had sagged by 5 mm, in PD, told no more. It is none where the
-    tests of few degrees of freedom would have seen one; where they would not, that is as bad as a sign.
+    Signs are what surgery left, much time between the scans, and what is measured in a cone-beam CT or a brain hardly
+    seen, unless tests of few degrees of freedom would see a shift. As bad: where they would not, and slabs without a
+    closed skull, where nothing is compared (a brain displaced by 3.5 mm was green in four of four).
     """
     shift = evidence.brain_shift
     if shift is None:
@@ -165,7 +164,8 @@ def brain_shift_not_judged(evidence: Evidence) -> float | None:
     measured = shift.p95_mm > SHIFT_LIMIT_MM
     if not _not_comparable_because(evidence):
         measured = (measured and not moved.at_most_ventricles_changed(shift)) or moved.may_hide_parts(shift)
-    return 1.0 + float(measured or surgery_shows(evidence) or long_apart(evidence))
+    unseen = evidence.inside is None and shift.information_nats == 0
+    return 1.0 + float(measured or unseen or surgery_shows(evidence) or long_apart(evidence))
 
 
 def small_shift_not_judged(evidence: Evidence) -> float | None:

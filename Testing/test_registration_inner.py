@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from functools import lru_cache
 
@@ -9,11 +10,12 @@ import numpy as np
 import pytest
 
 from BrainFusionLib.backend.choice import backend_of
-from BrainFusionLib.geometry import Grid, rotation_matrix
+from BrainFusionLib.geometry import FloatArray, Grid, rotation_matrix
 from BrainFusionLib.intensity.inside import inside_skull
 from BrainFusionLib.registration import Registration, register
-from BrainFusionLib.registration.histogram import Samples
-from BrainFusionLib.registration.inner import inner_share, is_confirmed, octants, shortened
+from BrainFusionLib.registration.histogram import FINENESS, Moving, Samples
+from BrainFusionLib.registration.inner import inner_share, is_confirmed, octants, sharpened, shortened
+from BrainFusionLib.registration.pyramid import CT_MOVING_KNOTS_HU, PreparedHead, prepare
 from BrainFusionLib.volume import Volume
 from simulation.heads import Head, phantom_head
 from simulation.physics.case import PhysicsCase, make_physics_case
@@ -35,6 +37,36 @@ def registered(kind: str, seed: int) -> tuple[Registration, float]:
 def test_a_thick_sliced_ct_is_registered_within_a_seventh_of_a_millimetre() -> None:
     _, error_mm = registered("CT 3 mm", 4)
     assert error_mm < 0.14
+
+
+def hu_between_slices(ct: Volume, sharpen: Callable[[PreparedHead], Moving]) -> FloatArray:
+    """Return the HU of a column of the CT at every millimetre, interpolated as the inner fit does."""
+    heads = prepare(ct, ct, backend_of("cpu"))
+    column = sharpen(heads.ct).cells[:, 32, 32] / FINENESS
+    at_mm = np.arange((len(column) - 1) * round(ct.grid.spacing_ijk_mm[2]) + 1) / ct.grid.spacing_ijk_mm[2]
+    bins = np.interp(at_mm, np.arange(len(column)), column)
+    return np.interp(bins, np.arange(1, len(CT_MOVING_KNOTS_HU) + 1), CT_MOVING_KNOTS_HU)
+
+
+def of_the_search(ct: PreparedHead) -> Moving:
+    return ct.cells[0]
+
+
+@pytest.mark.parametrize("thickness_mm", [3, 5])
+def test_bone_runs_less_far_into_the_brain_between_thick_slices_of_the_inner_fit(thickness_mm: int) -> None:
+    fine = np.full((150, 64, 64), 40.0, np.float32)
+    fine[:15], fine[-15:], fine[113:120] = -1000, -1000, 1000  # the vertex is 7 mm thick
+    too_dense = []
+    for first in range(thickness_mm):  # wherever the slices happen to lie
+        count = (len(fine) - first) // thickness_mm
+        thick = fine[first : first + count * thickness_mm].reshape(count, thickness_mm, 64, 64).mean(axis=1)
+        ct = Volume(thick, Grid((64, 64, count), (1.0, 1.0, thickness_mm)), "CT", "CT")
+        below = 113 - first - (thickness_mm - 1) // 2  # the 3 mm below the bone
+        means = [hu_between_slices(ct, sharpen)[below - 3 : below].mean() for sharpen in (of_the_search, sharpened)]
+        too_dense.append(np.array(means) - 40)
+    searched, inner = np.mean(too_dense, axis=0)
+    assert searched > 70
+    assert abs(inner) < 0.7 * searched
 
 
 def test_chemical_shift_of_fat_does_not_pull_the_pose() -> None:

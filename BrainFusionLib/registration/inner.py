@@ -14,17 +14,23 @@ and an MRI fade away towards the neck.
 
 Samples are taken from the MRI and the CT is interpolated: cutting a region pulls at the pose where the interpolated
 image has gradients at the cut, and the CT is nearly constant inside bone and inside soft tissue, the MRI is not.
+
+In a CT of thick slices, bone runs into the fluid below it, most at the vertex, and nothing answers from the other side:
+the brain was pulled up to the bone, by .1 to .4 mm in slices of 3 mm and by up to .9 mm in 5 mm. So what slices and the
+interpolation between them smooth is taken away first (`sharpened`).
 """
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
 
 from BrainFusionLib.geometry import FloatArray, Grid
 from BrainFusionLib.intensity.inside import InsideSkull
-from BrainFusionLib.registration.histogram import MRI_BINS, ROW, Samples, spread
-from BrainFusionLib.registration.pyramid import MASK_LEVEL, PreparedHead
+from BrainFusionLib.registration.histogram import MRI_BINS, ROW, Moving, Samples, spread
+from BrainFusionLib.registration.pyramid import MASK_LEVEL, Level, PreparedHead
 from BrainFusionLib.volume import VoxelArray
 
 # How far beyond the inner table samples are taken: inside the bone, whose marrow (fat) begins about there. Of 1.5 to 4
@@ -68,6 +74,9 @@ CONFIRMED_SCATTER_MM, CONFIRMED_MM, MOST_LEFT = 1.0, 0.5, 0.7
 MOST_LEFT_NEAR = 0.9
 # Distance from the middle of the inside at which poses are compared.
 REACH_MM = 40.0
+# Along edges longer than this the CT is sharpened: the neighbours' weight takes away what a slice and the interpolation
+# smooth. In squared edges that is 1/12 for a slice's box (1/6 for a triangle) and 1/6 on average for interpolation.
+SMOOTHED_MM, SHARPENING = 1.6, (1 / 12 + 1 / 6) / 2
 
 
 class InnerSamples:
@@ -146,6 +155,22 @@ class InnerSamples:
             field = np.asarray(np.round(found, 7), dtype=np.float64)
             off = logarithms - terms @ field
         return field.astype(np.float32)
+
+
+def sharpened(ct: PreparedHead) -> Moving:
+    """Return a CT's finest level in cells, with what thick slices and their interpolation smooth taken away."""
+    finest = ct.levels[0]
+    if max(finest.grid.spacing_ijk_mm) < SMOOTHED_MM:
+        return ct.cells[0]
+    values = ct.backend.host(finest.values)
+    for axis, edge in enumerate(finest.grid.spacing_ijk_mm[::-1]):
+        if edge >= SMOOTHED_MM:
+            padding = [(1, 1) if a == axis else (0, 0) for a in range(3)]
+            around = np.moveaxis(np.pad(values, padding, mode="edge"), axis, 0)
+            sharp = np.moveaxis(values, axis, 0) * np.float32(1 + 2 * SHARPENING)
+            sharp -= np.float32(SHARPENING) * (around[:-2] + around[2:])
+            values = np.ascontiguousarray(np.moveaxis(sharp, 0, axis))
+    return replace(ct, levels=[Level(ct.backend.put(values), finest.grid)]).cells[0]
 
 
 def octants(samples: Samples) -> list[Samples]:

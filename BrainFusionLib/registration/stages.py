@@ -24,6 +24,7 @@ from BrainFusionLib.registration.inner import (
     inner_share,
     is_confirmed,
     octants,
+    sharpened,
     shortened,
 )
 from BrainFusionLib.registration.pyramid import PreparedPair
@@ -195,7 +196,7 @@ class Run:
         least = LEAST_IN_VIEW if heads.are_whole else MOST_IN_VIEW
         if drawn.share_in_view < least or (not heads.are_whole and inside.share_in_view < MOST_IN_VIEW):
             return pose, None, None
-        cells = heads.ct.cells[0] if heads.ct_is_fixed else heads.cells[0]
+        cells = sharpened(heads.ct)
         pair = PreparedPair(heads.ct, heads.mri, False, [cells])
         # A quarter of the samples: the error of this fit is systematic.
         samples = drawn.samples(self.settings.samples // 4, self.settings.seed + 5)

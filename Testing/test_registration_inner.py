@@ -117,6 +117,13 @@ def test_an_mri_with_much_around_the_head_is_fitted_to_the_inside_of_the_skull_t
     assert np.median(case.pose_errors_mm(found.transform)) < 0.3
 
 
+@pytest.mark.parametrize("share", [0.0, 0.2, 2.0])
+def test_mri_below_zero_is_registered_as_well_as_one_above_zero(share: float) -> None:
+    case = make_physics_case(head(), draw_kind("coil bias x6", 3), 3)
+    found = register(case.ct, case.mri.with_array(case.mri.array_kji - share * case.mri.array_kji.max()))
+    assert np.median(case.pose_errors_mm(found.transform)) < 0.2
+
+
 def test_the_inside_of_another_object_in_the_ct_is_not_fitted() -> None:
     case = make_physics_case(head(), draw_kind("plain", 3), 3)
     inside = inside_skull(case.ct)

@@ -555,6 +555,7 @@ def test_offset_of_the_user_is_subtracted(ct):
 def test_ct_cut_at_zero_gets_its_air_back(ct, mri):
     cut = in_hounsfield_units(_as(ct, np.maximum(np.rint(ct.array_kji), 0), modality=None))
     assert "cut off" in cut.notes[0]
+    assert "Air inside the skull cannot be told from fluid" in cut.notes[0]
     np.testing.assert_array_equal(cut.array_kji[0, 0], -1000)
     dense = ct.array_kji > 20
     np.testing.assert_array_equal(cut.array_kji[dense], np.rint(ct.array_kji)[dense])

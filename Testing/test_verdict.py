@@ -120,7 +120,11 @@ def test_a_shift_is_told_beside_landmarks_that_show_it():
         ({"sampling_error_mm": 7.0}, "red", ["by 7.00 mm"]),
         ({"thinnest_mm": 8.0}, "amber", ["only 8 mm thick", "minimum 10 mm"]),
         ({"mirrored_margin_nats": 0.01}, "amber", ["hardly better than when mirrored", "0.01 nats"]),
-        ({"mirrored_margin_nats": -0.123}, "red", ["left and right seem to be exchanged", "match better by 0.12 nats"]),
+        (
+            {"mirrored_margin_nats": -0.123},
+            "red",
+            ["left and right seem to be exchanged", "slices to be in reverse", "match better by 0.12 nats"],
+        ),
     ],
 )
 def test_each_finding_has_its_colour_and_its_numbers(changes, colour, words):

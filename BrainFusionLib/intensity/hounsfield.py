@@ -126,7 +126,10 @@ def in_hounsfield_units(ct: Volume, offset: float | None = None) -> Volume:
             )
             ct = ct.with_array(array - np.float32(found), notes=(*ct.notes, note))
         elif _is_cut_at_zero(sample):
-            note = "no value is below 0 (they were cut off): what is 0 around the head was taken for air."
+            note = (
+                "no value is below 0 (they were cut off): what is 0 around the head was taken for air. Air inside the "
+                "skull cannot be told from fluid, and may not be reported."
+            )
             ct = ct.with_array(_with_air(array), notes=(*ct.notes, note))
     return _with_note_on_air(unwrapped(_without_padding(_without_window(ct))))
 

@@ -99,7 +99,8 @@ CRITERIA: tuple[Criterion, ...] = (
     Criterion(
         "mirrored", "mirror image fits better", measures.mirrored_margin, "at least", red=measures.MIRRORED_MARGIN,
         unit="nats",
-        text="left and right seem to be exchanged in CT or MRI: mirrored data match better by {deficit:.2f} nats",
+        text="left and right seem to be exchanged in CT or MRI, or its slices to be in reverse order: mirrored data "
+        "match better by {deficit:.2f} nats",
     ),
     Criterion(
         # Right pairs led by .018 or more, also with a coil bias of 6; mirrored ones never by more than -.07.

@@ -577,6 +577,16 @@ def test_ct_from_a_window_gets_air_and_bone_beyond_its_ends(ct, mri, low, high):
     check_pair(found, mri)
 
 
+@pytest.mark.parametrize(("low", "high"), WINDOWS)
+def test_ct_from_a_window_is_known_as_a_ct_where_an_mri_is_needed(ct, mri, low, high):
+    cut = np.clip(np.rint(ct.array_kji), low, high)
+    assert looks_like_ct(cut)
+    with pytest.raises(ImageContentError, match="both volumes seem to be CTs"):
+        check_pair(ct, _as(ct, cut, modality=None))
+    with pytest.raises(ImageContentError, match="seem to be swapped"):
+        check_pair(_as(mri, modality=None), _as(ct, cut, modality=None))
+
+
 def test_inside_of_the_skull_is_as_large_in_a_ct_from_a_window(phantom):
     ct = phantom.ct(head_grid(2.0))
     whole, cut = (inside_skull(in_hounsfield_units(_as(ct, values))).volume_ml

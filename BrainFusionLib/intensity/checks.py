@@ -20,6 +20,7 @@ from BrainFusionLib.intensity.hounsfield import (
     is_too_low,
     offset_of,
     sample_of,
+    window_of,
 )
 from BrainFusionLib.volume import BoolArray, Volume, VoxelArray, extremes
 
@@ -48,9 +49,13 @@ def looks_like_ct(array_kji: npt.NDArray[np.float32]) -> bool:
     """Return whether the values look like a CT of a head in Hounsfield units, and not like a signed MRI.
 
     A CT of a head always shows air, around the head or in a sinus; its soft tissue is a narrow peak above 0; and there
-    is bone.
+    is bone. A window may have cut off air and bone.
     """
-    return is_surely_ct(sample_of(array_kji))
+    return _looks_like_ct(sample_of(array_kji))
+
+
+def _looks_like_ct(sample: Sample) -> bool:
+    return is_surely_ct(sample) or window_of(sample) is not None
 
 
 def _is_ct_given_as_mri(array_kji: VoxelArray) -> bool:
@@ -61,7 +66,7 @@ def _is_ct_given_as_mri(array_kji: VoxelArray) -> bool:
     100 HU.
     """
     sample = sample_of(array_kji)
-    if is_surely_ct(sample):
+    if _looks_like_ct(sample):
         return True
     offset = offset_of(sample)
     if offset is None:

@@ -118,7 +118,7 @@ def in_hounsfield_units(ct: Volume, offset: float | None = None) -> Volume:
     if not is_surely_ct(sample):
         found = offset_of(sample)
         if found is None:
-            found = offset_of(sample, lambda values: _window_of(values) is not None)
+            found = offset_of(sample, lambda values: window_of(values) is not None)
         if found is not None:
             note = (
                 f"the values are not Hounsfield units but {abs(found):g} {'more' if found > 0 else 'less'} (a rescale "
@@ -136,7 +136,7 @@ def in_hounsfield_units(ct: Volume, offset: float | None = None) -> Volume:
 
 def _without_window(ct: Volume) -> Volume:
     """Return a CT whose values end in a window with air below and bone above it, with a note."""
-    window = _window_of(sample_of(ct.array_kji))
+    window = window_of(sample_of(ct.array_kji))
     if window is None:
         return ct
     low, high = window
@@ -146,7 +146,7 @@ def _without_window(ct: Volume) -> Volume:
     return ct.with_array(_filled_beyond(ct.array_kji, window), notes=(*ct.notes, note))
 
 
-def _window_of(sample: Sample) -> tuple[float, float] | None:
+def window_of(sample: Sample) -> tuple[float, float] | None:
     """Return the ends of the window that a CT was cut off by, infinite where it was not; ``None`` if at neither."""
     low, high = float(sample.min()), float(sample.max())
     if not _ENDS_IN_AIR_HU[0] <= low <= _ENDS_IN_AIR_HU[1]:

@@ -65,8 +65,8 @@ class SlicePipeline:
     Slices of any size go in: rows and columns are padded to the network's multiple at their ends and cut off again
     from the result, never stretched. The result does not depend on the batch size, the number of threads and what is
     skipped: not at all for a `FusionNetAlpha` in C, to 1e-5 of the unit scale else. Weights made in C, in torch and on
-    a GPU give values that agree to 0.001 (14 published pairs, C and torch: 0.0002), but where a source is flat beside
-    bone to rounding: noise of 1e-7 moved 8 % of the values there by more than 0.001, and Qabf by less than 0.0001.
+    a GPU give values that agree to 0.001 but for some 3 of a million, by up to 0.05: where a small change of the weight
+    turns the slope of what is kept, the last steps of the network follow rounding.
 
     When the GPU's memory is too small, batches are halved, and in the end the CPU takes over, with a warning in the
     log; so it stays for the stacks that follow.

@@ -413,50 +413,10 @@ def mri_from_ct_of(node: slicer.vtkMRMLTransformNode) -> FloatArray:
     return np.linalg.inv(matrix) if ownership.reference_of(node) == "ct" else matrix
 
 
-def mask_from_node(
-    node: slicer.vtkMRMLNode,
-    mri_node: slicer.vtkMRMLScalarVolumeNode,
-    mri_parent: slicer.vtkMRMLTransformNode | None,
-) -> RawVolume:
-    """Return a registration mask on the MRI's grid.
-
-    It comes from a label map, a scalar volume, or the visible segments of a segmentation.
-
-    Parameters
-    ----------
-    node, mri_node
-        The mask and the MRI.
-    mri_parent
-        What the MRI is read under: so is a mask that stands under the same transform as the MRI.
-
-    Raises
-    ------
-    ImageContentError
-        It is none of these.
-    """
-
-    def read(mask: slicer.vtkMRMLScalarVolumeNode) -> RawVolume:
-        above = mask.GetParentTransformNode()
-        return raw_under(mask, mri_parent if above == mri_node.GetParentTransformNode() else above, labels=True)
-
-    if node.GetClassName() != "vtkMRMLSegmentationNode":
-        return read(node)
-    scene = mri_node.GetScene()
-    labels = scene.AddNewNodeByClass("vtkMRMLLabelMapVolumeNode", node.GetName())
-    try:
-        logic = slicer.vtkSlicerSegmentationsModuleLogic
-        if not logic.ExportVisibleSegmentsToLabelmapNode(node, labels, mri_node):
-            raise ImageContentError(
-                f"{node.GetName()}: no segment of it is visible. Show the segment that is the registration mask."
-            )
-        raw = read(labels)
-        return RawVolume(np.array(raw.array_kji), raw.lps_from_ijk, None, node.GetName())
-    finally:
-        scene.RemoveNode(labels)
-
-
 def modality_of(node: slicer.vtkMRMLNode) -> Modality | None:
     """Return ``"CT"`` or ``"MR"`` where the node was loaded from DICOM of that modality, else ``None``."""
+    if node.GetScene() is None:
+        return None
     hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(node.GetScene())
     item = hierarchy.GetItemByDataNode(node)
     if not item:  # 0: not in the hierarchy (yet)

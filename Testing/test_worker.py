@@ -42,6 +42,8 @@ from BrainFusionSlicer.runner import (  # noqa: E402
     remove_abandoned_folders,
 )
 
+from Testing.python_slicer import is_gone, python_slicer  # noqa: E402
+
 QUICK = Settings(
     registration=RegistrationSettings(passes=(SearchPass(40, 8),), samples=10_000),
     fusion=FusionSettings(rule="bone_over_mri"),
@@ -116,10 +118,14 @@ def ticker():
 
 
 @pytest.fixture
-def runner(ticker):
-    made = ProcessRunner([sys.executable], ROOT, ticker)
+def runner(ticker, tmp_path):
+    made = ProcessRunner([python_slicer(tmp_path)], ROOT, ticker)
     yield made
     made.close()
+
+
+def is_registering(heard):
+    return any(stage == "registration" for stage, _ in heard.progress)
 
 
 def test_a_job_that_begins_while_the_one_before_is_being_put_away_keeps_its_voxels(runner, ticker, inputs):
@@ -179,15 +185,16 @@ def test_cancel_ends_the_process_at_once_and_leaves_nothing(runner, ticker, inpu
     heard = Heard()
     runner.run(REQUEST, inputs, heard.on_progress, heard.on_done)
     folder = runner._folder
-    wait(ticker, heard, until=lambda: any(stage == "registration" for stage, _ in heard.progress))
-    child = runner.child_pid
+    wait(ticker, heard, until=lambda: is_registering(heard))
+    launcher, python = runner.child_pid, runner._worker.python_pid
     runner.cancel()
     [(result, error)] = heard.done
     assert result is None
     assert isinstance(error, Cancelled)
     assert str(error) == CANCELLED
-    with pytest.raises(ProcessLookupError):
-        os.kill(child, 0)
+    assert launcher != python
+    assert is_gone(launcher)
+    assert is_gone(python)
     assert (runner.busy, ticker.call, folder.exists()) == (False, None, False)
     runner.cancel()  # nothing is running: nothing happens
     assert len(heard.done) == 1
@@ -213,19 +220,59 @@ def test_an_error_arrives_unchanged_and_the_worker_continues(runner, ticker, inp
     assert again.done[0][1] is None
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="no signals")
-def test_a_killed_worker_is_explained_and_replaced(runner, ticker, inputs):
-    heard, again = Heard(), Heard()
+DEAF = """
+import json, os, signal, sys, time
+sys.path[:0] = sys.argv[2:]
+from BrainFusionSlicer import jobs
+sys.stdout.buffer.write(jobs.said_to_line(jobs.Ready(os.getpid())) + jobs.said_to_line(jobs.Stage("registration", 0.5)))
+sys.stdout.flush()
+time.sleep(600)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no launcher")
+def test_a_worker_that_does_not_notice_that_its_launcher_was_killed_is_gone_when_cancel_returns(
+    ticker, inputs, tmp_path, monkeypatch
+):
+    """What it would still write would lie in the user's folder after "nothing was written"."""
+    (tmp_path / "deaf.py").write_text(DEAF, encoding="utf-8")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), str(ROOT / "BrainFusion")]))
+    runner, heard = ProcessRunner([python_slicer(tmp_path), str(tmp_path / "deaf.py")], ROOT, ticker), Heard()
     runner.run(REQUEST, inputs, heard.on_progress, heard.on_done)
-    wait(ticker, heard, until=lambda: any(stage == "registration" for stage, _ in heard.progress))
-    os.kill(runner.child_pid, signal.SIGKILL)
+    wait(ticker, heard, until=lambda: is_registering(heard))
+    python = runner._worker.python_pid
+    runner.cancel()
+    assert is_gone(python)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no signals")
+@pytest.mark.parametrize("has_launcher", [True, False], ids=["behind a launcher", "alone"])
+def test_a_killed_worker_is_explained_and_replaced(ticker, inputs, tmp_path, has_launcher):
+    heard, again = Heard(), Heard()
+    runner = ProcessRunner([python_slicer(tmp_path) if has_launcher else sys.executable], ROOT, ticker)
+    runner.run(REQUEST, inputs, heard.on_progress, heard.on_done)
+    wait(ticker, heard, until=lambda: is_registering(heard))
+    os.kill(runner._worker.python_pid, signal.SIGKILL)
     wait(ticker, heard)
     [(_, error)] = heard.done
-    assert "terminated by signal 9" in str(error)
+    assert ("terminated by the system" if has_launcher else "terminated by signal 9") in str(error)
     assert "not enough memory" in str(error)
+    assert "exit abnormally" not in str(error)
     runner.run(AS_THEY_ARE, inputs, again.on_progress, again.on_done)
     wait(ticker, again)
     assert again.done[0][1] is None
+    runner.close()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no signals")
+def test_a_crash_of_the_worker_is_not_called_too_little_memory(runner, ticker, inputs):
+    heard = Heard()
+    runner.run(REQUEST, inputs, heard.on_progress, heard.on_done)
+    wait(ticker, heard, until=lambda: is_registering(heard))
+    os.kill(runner._worker.python_pid, signal.SIGSEGV)
+    wait(ticker, heard)
+    assert "the worker process crashed (Segmentation fault)" in str(heard.done[0][1])
+    assert "memory" not in str(heard.done[0][1])
 
 
 def test_a_worker_that_cannot_start_is_explained(ticker, inputs, tmp_path):
@@ -277,7 +324,7 @@ def test_a_warm_worker_is_there_before_the_first_job_and_after_cancel(runner, ti
     assert isinstance(heard.done[0][1], Cancelled)
     assert runner.child_pid not in (None, first)
     os.kill(runner.child_pid, signal.SIGKILL)
-    runner._child.wait(60)
+    runner._worker.popen.wait(60)
     again = Heard()
     runner.run(AS_THEY_ARE, inputs, again.on_progress, again.on_done)
     wait(ticker, again)
@@ -287,8 +334,8 @@ def test_a_warm_worker_is_there_before_the_first_job_and_after_cancel(runner, ti
 def test_the_worker_ends_in_the_middle_of_its_job_when_its_parent_is_gone(runner, ticker, inputs):
     heard = Heard()
     runner.run(REQUEST, inputs, heard.on_progress, heard.on_done)
-    folder, child = runner._folder, runner._child
-    wait(ticker, heard, until=lambda: any(stage == "registration" for stage, _ in heard.progress))
+    folder, child = runner._folder, runner._worker.popen
+    wait(ticker, heard, until=lambda: is_registering(heard))
     child.stdin.close()  # as the system does when the parent is killed
     assert child.wait(60) == 0
     assert not folder.exists()
@@ -337,7 +384,7 @@ def test_folders_of_processes_that_are_gone_are_removed(tmp_path):
 def test_the_worker_ends_when_its_parent_is_gone():
     command = [sys.executable, str(ROOT / "BrainFusion" / "BrainFusionSlicer" / "worker.py"), str(ROOT)]
     child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-    assert jobs.said_from_line(child.stdout.readline()) == jobs.Ready()
+    assert jobs.said_from_line(child.stdout.readline()) == jobs.Ready(child.pid)
     child.stdin.close()
     assert child.wait(60) == 0
     child.stdout.close()

@@ -10,24 +10,24 @@ import contextlib
 import logging
 import os
 import shutil
-import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
 from BrainFusionLib import case
 from BrainFusionLib.case import Request, Result
-from BrainFusionLib.errors import BrainFusionError, Cancelled, ImageFileError, SettingsError
+from BrainFusionLib.errors import Cancelled, ImageFileError, SettingsError
 from BrainFusionLib.geometry import FloatArray
 from BrainFusionLib.progress import Progress
 from BrainFusionLib.settings import OutputSettings
 from BrainFusionSlicer import jobs
 from BrainFusionSlicer.exporting import ExportInputs, export, holds_no_series, remove_what_a_kill_left
 from BrainFusionSlicer.jobs import ExportOrder, RawInputs, RawVolume, WritingOrder
+from BrainFusionSlicer.worker_process import EndedError, WorkerProcess
 
 logger = logging.getLogger(__name__)
 
@@ -39,9 +39,6 @@ CANCELLED = "Cancelled; nothing was changed."
 # Folders of jobs; after it come the id and the start of the process that made the folder.
 FOLDER_PREFIX = "brainfusion-job-"
 IN_MEMORY = Path("/dev/shm")
-# Bytes of the end of the worker's output that an error repeats.
-OUTPUT_BYTES = 600
-CLOSING_S = 0.05
 # After so long the window gets a turn.
 FEEDING_S = 0.02
 OLDEST_JOB_S = 24 * 3600
@@ -49,11 +46,7 @@ OLDEST_JOB_S = 24 * 3600
 MOST_RESULTS, BYTES_PER_VOXEL = 4, 4
 
 
-class _EndedError(BrainFusionError):
-    """The worker process ended amid a job."""
-
-
-class _UnreadableError(_EndedError):
+class _UnreadableError(EndedError):
     """The worker process said something that is not a message."""
 
 
@@ -164,9 +157,7 @@ class ProcessRunner:
         self._command = [*command, str(worker), str(library_folder)]
         self._ticker = ticker
         self._environment = environment
-        self._child: subprocess.Popen[bytes] | None = None
-        self._stderr: IO[bytes] | None = None
-        self._received = b""
+        self._worker: WorkerProcess | None = None
         self._folder: Path | None = None
         self._feeding: Iterator[jobs.Order | float] | None = None
         self._target: Path | None = None  # of an export
@@ -181,8 +172,8 @@ class ProcessRunner:
 
     @property
     def child_pid(self) -> int | None:
-        """The worker's process id, if there is one now."""
-        return None if self._child is None else self._child.pid
+        """The process id of the command that was started, if there is a worker now."""
+        return None if self._worker is None else self._worker.popen.pid
 
     def run(self, request: Request, inputs: RawInputs, progress: Progress, done: Done) -> None:
         """Start a job and return at once.
@@ -217,7 +208,6 @@ class ProcessRunner:
         try:
             self._start_if_needed()
         except OSError as error:
-            self._close_stderr()
             _remove(self._folder)
             self._folder = None
             raise ImageFileError(
@@ -255,20 +245,18 @@ class ProcessRunner:
             self._feed()
             for said in self._messages():
                 self._hear(said)
-            if self._done is not None and self._child is not None and self._child.poll() is not None:
-                problem = self._how_it_ended()
+            if self._done is not None and self._worker is not None and self._worker.has_ended():
+                problem = self._worker.how_it_ended()
                 self._end_child()
                 self._finish(None, problem)
         except _UnreadableError as unreadable:
             self._end_child()
             self._finish(None, unreadable)
         except OSError as error:
-            ended = self._child is not None and self._child.poll() is not None
-            problem = (
-                self._how_it_ended() if ended else ImageFileError(f"the worker process cannot be reached ({error}).")
-            )
+            worker, problem = self._worker, ImageFileError(f"the worker process cannot be reached ({error}).")
+            ended = worker.how_it_ended() if worker is not None and worker.has_ended() else None
             self._end_child()
-            self._finish(None, problem)
+            self._finish(None, ended or problem)
 
     def _feed(self) -> None:
         """Write voxels of the job for some milliseconds; when all are there, tell the worker."""
@@ -284,43 +272,21 @@ class ProcessRunner:
                 self._send(step)
 
     def _start_if_needed(self) -> None:
-        if self._child is not None and self._child.poll() is not None:
+        if self._worker is not None and self._worker.has_ended():
             self._end_child()  # it ended between two jobs
-        if self._child is None:
-            self._start()
-
-    def _start(self) -> None:
-        self._stderr = tempfile.TemporaryFile()  # noqa: SIM115  (closed when the worker has ended)
-        hidden = getattr(subprocess, "CREATE_NO_WINDOW", 0)  # Windows would show a console
-        self._child = subprocess.Popen(
-            self._command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._stderr,
-            env=self._environment,
-            creationflags=hidden,
-        )
-        assert self._child.stdout is not None
-        os.set_blocking(self._child.stdout.fileno(), False)
-        self._received = b""
+        if self._worker is None:
+            self._worker = WorkerProcess(self._command, self._environment)
 
     def _send(self, job: jobs.Order) -> None:
-        assert self._child is not None
-        assert self._child.stdin is not None
-        self._child.stdin.write(jobs.job_to_line(job))
-        self._child.stdin.flush()
+        assert self._worker is not None
+        self._worker.send(jobs.job_to_line(job))
 
     def _messages(self) -> Iterator[jobs.Said]:
         """Yield what the worker has said since the last time; does not wait."""
-        if self._child is None or self._child.stdout is None:
+        worker = self._worker
+        if worker is None:
             return
-        closed = False
-        with contextlib.suppress(BlockingIOError):
-            while piece := os.read(self._child.stdout.fileno(), 1 << 16):
-                self._received += piece
-            closed = True
-        *lines, self._received = self._received.split(b"\n")
-        for line in lines:
+        for line in worker.lines():
             try:
                 said = jobs.said_from_line(line, self._folder)
             except (ValueError, LookupError) as error:  # no JSON, no message, voxels that are missing or cut short
@@ -329,11 +295,10 @@ class ProcessRunner:
                     f"the worker process sent what cannot be read ({type(error).__name__}); nothing was changed. Fuse "
                     "again: a new worker process will be started."
                 ) from error
+            if isinstance(said, jobs.Ready):
+                worker.python_pid = said.pid
             yield said
-        if closed and self._done is not None and self._child is not None and self._child.poll() is None:
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self._child.wait(CLOSING_S)  # it closes it when it ends, too
-                return
+        if worker.has_closed and self._done is not None and self._worker is worker and not worker.ends_now():
             raise _UnreadableError(
                 "the worker process has stopped answering; nothing was changed. Fuse again: a new worker process will "
                 "be started."
@@ -363,7 +328,7 @@ class ProcessRunner:
         target, self._target = self._target, None
         folder, self._folder = self._folder, None  # `done` may handle events, and so another job may begin
         self._ticker.stop()
-        if target is not None and isinstance(problem, Cancelled | _EndedError):
+        if target is not None and isinstance(problem, Cancelled | EndedError):
             remove_what_a_kill_left(target)
         try:
             if done is not None:
@@ -372,41 +337,13 @@ class ProcessRunner:
             del result
             _remove(folder)
 
-    def _how_it_ended(self) -> BrainFusionError:
-        """Return an error that says how the worker ended."""
-        assert self._child is not None
-        assert self._stderr is not None
-        code = self._child.wait()
-        self._stderr.seek(0, os.SEEK_END)
-        self._stderr.seek(max(0, self._stderr.tell() - OUTPUT_BYTES))
-        output = self._stderr.read().decode(errors="replace").strip()
-        logger.error("BrainFusion's worker process: %s", output)
-        how = f"was terminated by signal {-code}" if code < 0 else f"ended with code {code}"
-        # Where memory runs out, the kernel ends a process with signal 9.
-        memory = (
-            " Most likely there was not enough memory: close other programs, or choose smaller volumes."
-            if code == -9
-            else ""
-        )
-        last = f" Last output: {output.splitlines()[-1]}" if output else ""
-        return _EndedError(f"the worker process {how} during its work; nothing was changed.{memory}{last}")
-
     def _end_child(self) -> None:
-        child, self._child = self._child, None
-        if child is None:
-            return
-        for pipe in (child.stdin, child.stdout):
-            if pipe is not None:
-                with contextlib.suppress(OSError):
-                    pipe.close()
-        child.kill()
-        child.wait()
-        self._close_stderr()
-        self._received = b""
-
-    def _close_stderr(self) -> None:
-        if self._stderr is not None:
-            self._stderr.close()
+        with contextlib.suppress(_UnreadableError, OSError):
+            for _said in self._messages():  # one of them may be that it is ready, and with which id
+                pass
+        worker, self._worker = self._worker, None
+        if worker is not None:
+            worker.end()
 
 
 def _remove(folder: Path | None) -> None:

@@ -18,6 +18,8 @@ sys.path.append(str(Path(__file__).parent))
 import fakes
 from sample_data import Application
 
+from Testing.python_slicer import python_slicer
+
 MODULE = Path(__file__).parents[2] / "BrainFusion"
 
 
@@ -68,9 +70,10 @@ def loaded_module(application, layers):
 
         patch.setattr(slicer.util, "setSliceViewerLayers", show)
         found = shutil.which
+        launcher = python_slicer(Path(folders.enter_context(tempfile.TemporaryDirectory())))
         patch.setattr(
             "shutil.which",
-            lambda name, *more, **options: sys.executable if name == "PythonSlicer" else found(name, *more, **options),
+            lambda name, *more, **options: launcher if name == "PythonSlicer" else found(name, *more, **options),
         )
         patch.syspath_prepend(str(MODULE))
         spec = importlib.util.spec_from_file_location("BrainFusion", MODULE / "BrainFusion.py")

@@ -33,6 +33,7 @@ ROOT = Path(__file__).parents[1]
 sys.path.append(str(ROOT / "BrainFusion"))
 
 from BrainFusionSlicer import jobs, torch_setup, worker  # noqa: E402
+from BrainFusionSlicer.exporting import ExportInputs  # noqa: E402
 from BrainFusionSlicer.jobs import RawInputs, RawVolume  # noqa: E402
 from BrainFusionSlicer.runner import (  # noqa: E402
     CANCELLED,
@@ -43,6 +44,7 @@ from BrainFusionSlicer.runner import (  # noqa: E402
 )
 
 from Testing.python_slicer import is_gone, python_slicer  # noqa: E402
+from Testing.report_case import result_of  # noqa: E402
 
 QUICK = Settings(
     registration=RegistrationSettings(passes=(SearchPass(40, 8),), samples=10_000),
@@ -226,23 +228,47 @@ sys.path[:0] = sys.argv[2:]
 from BrainFusionSlicer import jobs
 sys.stdout.buffer.write(jobs.said_to_line(jobs.Ready(os.getpid())) + jobs.said_to_line(jobs.Stage("registration", 0.5)))
 sys.stdout.flush()
+job = sys.stdin.readline()
+if "path" in job:
+    from BrainFusionLib.io.leftovers import temporary_beside
+    temporary_beside(jobs.job_from_line(job).order.path, ".html").write_text("half a page")
+    sys.stdout.buffer.write(jobs.said_to_line(jobs.Stage("exporting", 0.5)))
+    sys.stdout.flush()
 time.sleep(600)
 """
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="no launcher")
-def test_a_worker_that_does_not_notice_that_its_launcher_was_killed_is_gone_when_cancel_returns(
-    ticker, inputs, tmp_path, monkeypatch
-):
-    """What it would still write would lie in the user's folder after "nothing was written"."""
+@pytest.fixture
+def deaf(ticker, tmp_path, monkeypatch):
+    """A runner whose worker does not hear that its stdin is closed, behind a launcher."""
     (tmp_path / "deaf.py").write_text(DEAF, encoding="utf-8")
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), str(ROOT / "BrainFusion")]))
-    runner, heard = ProcessRunner([python_slicer(tmp_path), str(tmp_path / "deaf.py")], ROOT, ticker), Heard()
-    runner.run(REQUEST, inputs, heard.on_progress, heard.on_done)
+    return ProcessRunner([python_slicer(tmp_path), str(tmp_path / "deaf.py")], ROOT, ticker)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no launcher")
+def test_a_worker_that_does_not_notice_that_its_launcher_was_killed_is_gone_when_cancel_returns(deaf, ticker, inputs):
+    """What it would still write would lie in the user's folder after "nothing was written"."""
+    heard = Heard()
+    deaf.run(REQUEST, inputs, heard.on_progress, heard.on_done)
     wait(ticker, heard, until=lambda: is_registering(heard))
-    python = runner._worker.python_pid
-    runner.cancel()
+    python = deaf._worker.python_pid
+    deaf.cancel()
     assert is_gone(python)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no launcher")
+def test_half_a_report_is_gone_when_cancel_returns(deaf, ticker, inputs, tmp_path):
+    heard, folder = Heard(), tmp_path / "reports"
+    folder.mkdir()
+    volumes = inputs.copied()
+    record = replace(result_of(volumes.mri, volumes.mri, volumes.mri), volumes=None)
+    order = jobs.ReportOrder(folder / "report.html", record, (), None)
+    deaf.export(order, ExportInputs(inputs.mri, inputs.ct, inputs.mri), heard.on_progress, heard.on_done)
+    wait(ticker, heard, until=lambda: any(stage == "exporting" for stage, _ in heard.progress))
+    assert len(list(folder.iterdir())) == 1
+    deaf.cancel()
+    assert list(folder.iterdir()) == []
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no signals")

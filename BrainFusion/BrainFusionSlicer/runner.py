@@ -25,7 +25,7 @@ from BrainFusionLib.geometry import FloatArray
 from BrainFusionLib.progress import Progress
 from BrainFusionLib.settings import OutputSettings
 from BrainFusionSlicer import jobs
-from BrainFusionSlicer.exporting import ExportInputs, export, holds_no_series, remove_what_a_kill_left
+from BrainFusionSlicer.exporting import ExportInputs, export, remove_what_a_kill_left, results_in
 from BrainFusionSlicer.jobs import ExportOrder, RawInputs, RawVolume, WritingOrder
 from BrainFusionSlicer.worker_process import EndedError, WorkerProcess
 
@@ -160,7 +160,8 @@ class ProcessRunner:
         self._worker: WorkerProcess | None = None
         self._folder: Path | None = None
         self._feeding: Iterator[jobs.Order | float] | None = None
-        self._target: Path | None = None  # of an export
+        self._tidy: Callable[[tuple[int, ...]], None] = _nothing_to_tidy  # what a job leaves that is ended amid
+        self._ended: tuple[int, ...] = ()  # the process that did it
         self._progress: Progress = lambda stage, fraction: None
         self._done: Callable[[Any, Exception | None], None] | None = None
         self._is_kept_warm = False
@@ -192,9 +193,9 @@ class ProcessRunner:
         """Start an export and return at once; else as `run`."""
         _refuse_second(self.busy)
         volumes = inputs.by_role()
-        target = order.target if isinstance(order, ExportOrder) else None
-        self._target = target if target is not None and holds_no_series(target) else None
+        was_empty = isinstance(order, ExportOrder) and not results_in(order.target)
         self._begin(order, volumes, sum(volume.array_kji.nbytes for volume in volumes.values()), progress, done)
+        self._tidy = lambda ended: remove_what_a_kill_left(order, was_empty, ended)
 
     def _begin(
         self,
@@ -253,10 +254,10 @@ class ProcessRunner:
             self._end_child()
             self._finish(None, unreadable)
         except OSError as error:
-            worker, problem = self._worker, ImageFileError(f"the worker process cannot be reached ({error}).")
+            worker = self._worker
             ended = worker.how_it_ended() if worker is not None and worker.has_ended() else None
             self._end_child()
-            self._finish(None, ended or problem)
+            self._finish(None, ended or ImageFileError(f"the worker process cannot be reached ({error})."))
 
     def _feed(self) -> None:
         """Write voxels of the job for some milliseconds; when all are there, tell the worker."""
@@ -325,11 +326,11 @@ class ProcessRunner:
 
     def _finish(self, result: Any, problem: Exception | None) -> None:
         done, self._done, self._feeding = self._done, None, None
-        target, self._target = self._target, None
+        tidy, self._tidy = self._tidy, _nothing_to_tidy
         folder, self._folder = self._folder, None  # `done` may handle events, and so another job may begin
         self._ticker.stop()
-        if target is not None and isinstance(problem, Cancelled | EndedError):
-            remove_what_a_kill_left(target)
+        if isinstance(problem, Cancelled | EndedError):
+            tidy(self._ended)
         try:
             if done is not None:
                 done(result, problem)
@@ -344,6 +345,11 @@ class ProcessRunner:
         worker, self._worker = self._worker, None
         if worker is not None:
             worker.end()
+            self._ended = () if worker.python_pid is None else (worker.python_pid,)
+
+
+def _nothing_to_tidy(ended: tuple[int, ...]) -> None:
+    """Stand for what a job without files of its own leaves."""
 
 
 def _remove(folder: Path | None) -> None:

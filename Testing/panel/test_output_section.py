@@ -13,6 +13,7 @@ import vtk
 from PySide6 import QtTest
 
 from BrainFusionLib import read_transform
+from BrainFusionLib.errors import Cancelled
 from BrainFusionLib.geometry import Grid
 from BrainFusionLib.io.other_transforms import Between
 from BrainFusionLib.settings import OutputSettings
@@ -289,3 +290,12 @@ def test_what_is_in_doubt_leaves_at_the_second_press_of_the_same_button(exportab
     ui.databaseButton.click()
     assert database.files
     assert "are in the database" in ui.statusLabel.text
+
+
+def test_a_cancelled_export_names_what_it_has_left(chosen, tmp_path):
+    chosen.onExported(None, Cancelled("cancelled"), "", str(tmp_path))
+    assert chosen.ui.statusLabel.text == "Cancelled; nothing was written."
+    (tmp_path / "fused").mkdir()
+    (tmp_path / "registration.dcm").touch()
+    chosen.onExported(None, Cancelled("cancelled"), "", str(tmp_path))
+    assert chosen.ui.statusLabel.text.endswith(f"written is in {tmp_path}: fused, registration.dcm.")

@@ -21,6 +21,7 @@ from BrainFusionLib.transform import RigidTransform, Transform
 from BrainFusionLib.volume import Modality, Volume
 from BrainFusionSlicer import ownership, registered_ct
 from BrainFusionSlicer.companions import linear_from, linear_parent, transforms_above
+from BrainFusionSlicer.fingerprint import has_voxels
 from BrainFusionSlicer.jobs import RawVolume
 from BrainFusionSlicer.ownership import TRANSFORM
 from BrainFusionSlicer.registered_ct import users_parent
@@ -89,10 +90,10 @@ def raw_under(
         raise ImageContentError(
             f"{name}: a CT or MRI must be a scalar volume; this is a {node.GetNodeTagName()}. Choose a scalar volume."
         )
-    if node.GetImageData() is None or node.GetImageData().GetNumberOfPoints() == 0:
-        raise ImageContentError(f"{name}: the volume has no voxels. Load it again, or choose another one.")
-    if node.GetImageData().GetNumberOfScalarComponents() != 1:
+    if node.GetImageData() is not None and node.GetImageData().GetNumberOfScalarComponents() != 1:
         raise ImageContentError(f"{name}: the volume has several values per voxel (colours?). Choose a scalar volume.")
+    if not has_voxels(node):
+        raise ImageContentError(f"{name}: the volume has no voxels. Load it again, or choose another one.")
     if parent is not None and not parent.IsTransformToWorldLinear():
         return _straightened(node, parent)
     ras_from_ijk = vtk.vtkMatrix4x4()

@@ -16,7 +16,7 @@ from BrainFusionLib.case import from_document, to_document
 from BrainFusionLib.errors import BrainFusionError
 from BrainFusionSlicer import ownership, segmentations
 from BrainFusionSlicer.companions import linear_parent
-from BrainFusionSlicer.fingerprint import Fingerprint, fingerprint_of, is_same_place, voxels_of
+from BrainFusionSlicer.fingerprint import Fingerprint, fingerprint_of, has_voxels, is_same_place, voxels_of
 from BrainFusionSlicer.verdict_text import Card
 
 VERDICT_ATTRIBUTE = "BrainFusion.Verdict"
@@ -114,7 +114,7 @@ def is_edited(output: slicer.vtkMRMLNode) -> bool:
 def _content_of(output: slicer.vtkMRMLNode) -> str | None:
     if output.IsA("vtkMRMLSegmentationNode"):
         return segmentations.content_of(output)
-    return voxels_of(output) if output.GetImageData() is not None else None
+    return voxels_of(output) if has_voxels(output) else None
 
 
 def changes_of_result(
@@ -150,7 +150,7 @@ def _changes_of_output(output: slicer.vtkMRMLScalarVolumeNode, mri: slicer.vtkMR
     """Say how an output volume differs from what was made; the list is empty if it does not."""
     names = {"name": output.GetName(), "mri": mri.GetName()}
     place = output.GetAttribute(PLACE_ATTRIBUTE)
-    if output.GetImageData() is None:
+    if not has_voxels(output):
         return []
     if place and not is_same_place(tuple(json.loads(place)), fingerprint_of(output, linear_parent(mri)).seen_mm):
         return [_("{name} and {mri} were moved against each other. Fuse again.").format(**names)]
@@ -162,9 +162,7 @@ def changes_since(
 ) -> list[str]:
     """Say in sentences what of a pair has changed since it was judged; the list is empty if nothing has."""
     changes = [
-        _("{name} has no voxels any more.").format(name=node.GetName())
-        for node in (ct, mri)
-        if node.GetImageData() is None or node.GetImageData().GetNumberOfPoints() == 0
+        _("{name} has no voxels any more.").format(name=node.GetName()) for node in (ct, mri) if not has_voxels(node)
     ]
     names = ct.GetName(), mri.GetName()
     return changes or changes_between(names, (verdict.ct, verdict.mri), prints_of(ct, mri))

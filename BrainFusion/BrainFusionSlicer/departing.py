@@ -16,6 +16,7 @@ from BrainFusionLib.geometry import RAS_FROM_LPS, Grid
 from BrainFusionLib.io.dicom_attributes import Doubt
 from BrainFusionLib.transform import AffineTransform, RigidTransform, Transform
 from BrainFusionSlicer import bridge, currency, decisions, ownership, registered_ct
+from BrainFusionSlicer.fingerprint import has_voxels
 from BrainFusionSlicer.registered_ct import Standing
 from BrainFusionSlicer.verdict_text import Card
 
@@ -110,7 +111,7 @@ def file_of(node: slicer.vtkMRMLScalarVolumeNode | None) -> str | None:
 
 def own_grid(node: slicer.vtkMRMLScalarVolumeNode) -> Grid | None:
     """Return the grid of a volume in its file's frame, LPS mm; None if it has none, or a sheared one."""
-    if node.GetImageData() is None:
+    if not has_voxels(node):
         return None
     lps_from_ijk = RAS_FROM_LPS @ _array_of_ijk_to_ras(node)
     try:

@@ -282,10 +282,7 @@ class CorrectSection(Section):
         ct, mri = self.pair()
         if ct is None or mri is None or ct == mri:
             return _("Choose a CT and an MRI")
-        for node in (ct, mri):
-            if node.GetImageData() is None:
-                return _("{name} has no voxels: load it again, or choose another volume").format(name=node.GetName())
-        return None
+        return checks.why_not_read(ct) or checks.why_not_read(mri)
 
     def _whyNotRegistered(self) -> str | None:
         parameters = self.panel._parameterNode

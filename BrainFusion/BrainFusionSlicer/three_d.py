@@ -20,6 +20,7 @@ from BrainFusionLib.geometry import FloatArray
 from BrainFusionLib.volume import Volume
 from BrainFusionSlicer import bridge, ownership, segmentations
 from BrainFusionSlicer.exporting import ExportInputs
+from BrainFusionSlicer.fingerprint import has_voxels
 from BrainFusionSlicer.jobs import Shapes
 
 MARK = "BrainFusion.ThreeD"
@@ -68,7 +69,7 @@ class Asked:
 
     def why_not(self) -> str | None:
         """Say why what was found cannot be shown any more, or return None."""
-        gone = [node.GetScene() is None or node.GetImageData() is None for node in (self.ct, self.mri)]
+        gone = [node.GetScene() is None or not has_voxels(node) for node in (self.ct, self.mri)]
         if any(gone):
             return _("A volume was removed from the scene meanwhile; nothing is shown.")
         if _content_of(self.ct, self.mri) != self.voxels:

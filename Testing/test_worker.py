@@ -3,6 +3,7 @@
 import importlib
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -34,13 +35,13 @@ sys.path.append(str(ROOT / "BrainFusion"))
 
 from BrainFusionSlicer import jobs, torch_setup, worker  # noqa: E402
 from BrainFusionSlicer.exporting import ExportInputs  # noqa: E402
+from BrainFusionSlicer.job_folders import KeptFolders, remove_abandoned_folders  # noqa: E402
 from BrainFusionSlicer.jobs import RawInputs, RawVolume  # noqa: E402
 from BrainFusionSlicer.runner import (  # noqa: E402
     CANCELLED,
     InProcessRunner,
     ProcessRunner,
     bytes_of_job,
-    remove_abandoned_folders,
 )
 
 from Testing.python_slicer import is_gone, python_slicer  # noqa: E402
@@ -392,6 +393,37 @@ def test_voxels_are_readable_by_their_owner_only(tmp_path, inputs):
         pass
     jobs.VoxelFiles(tmp_path)["more"] = np.zeros((2, 2, 2), np.float32)
     assert {path.stat().st_mode & 0o777 for path in tmp_path.glob("*.npy")} == {0o600}
+
+
+def test_voxels_that_are_still_looked_at_are_removed_a_little_later(runner, ticker, inputs, monkeypatch):
+    """Windows removes no file that is mapped, and those of a result are until nobody has it any more."""
+    refusals, remove = [], shutil.rmtree
+
+    def as_on_windows(folder, **options):
+        if len(refusals) < 3:
+            refusals.append(folder)
+        else:
+            remove(folder, **options)
+
+    monkeypatch.setattr("BrainFusionSlicer.job_folders.shutil.rmtree", as_on_windows)
+    heard = Heard()
+    runner.run(AS_THEY_ARE, inputs, heard.on_progress, heard.on_done)
+    folder = runner._folder
+    wait(ticker, heard)
+    assert heard.done[0][1] is None
+    assert folder.exists()
+    for _n in range(3):
+        ticker.tick()
+    assert not folder.exists()
+    assert ticker.call is None
+
+
+def test_folders_that_cannot_be_removed_are_left_to_the_next_start(tmp_path, monkeypatch):
+    monkeypatch.setattr("BrainFusionSlicer.job_folders.shutil.rmtree", lambda folder, **options: None)
+    kept = KeptFolders()
+    kept.remove(tmp_path)
+    assert sum(1 for _n in range(1000) if kept.try_again()) < 1000
+    assert tmp_path.exists()
 
 
 def test_folders_of_processes_that_are_gone_are_removed(tmp_path):

@@ -8,9 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
-import shutil
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -26,6 +23,7 @@ from BrainFusionLib.progress import Progress
 from BrainFusionLib.settings import OutputSettings
 from BrainFusionSlicer import jobs
 from BrainFusionSlicer.exporting import ExportInputs, export, remove_what_a_kill_left, results_in
+from BrainFusionSlicer.job_folders import KeptFolders, make_folder, remove_abandoned_folders
 from BrainFusionSlicer.jobs import ExportOrder, RawInputs, RawVolume, WritingOrder
 from BrainFusionSlicer.worker_process import EndedError, WorkerProcess
 
@@ -36,12 +34,8 @@ ExportDone = Callable[[tuple[str, ...] | jobs.Shapes | None, Exception | None], 
 
 PREPARING = "preparing"
 CANCELLED = "Cancelled; nothing was changed."
-# Folders of jobs; after it come the id and the start of the process that made the folder.
-FOLDER_PREFIX = "brainfusion-job-"
-IN_MEMORY = Path("/dev/shm")
 # After so long the window gets a turn.
 FEEDING_S = 0.02
-OLDEST_JOB_S = 24 * 3600
 # Of a fusion: fused volume, weight, CT and MRI on its grid, float32.
 MOST_RESULTS, BYTES_PER_VOXEL = 4, 4
 
@@ -159,6 +153,7 @@ class ProcessRunner:
         self._environment = environment
         self._worker: WorkerProcess | None = None
         self._folder: Path | None = None
+        self._kept = KeptFolders()
         self._feeding: Iterator[jobs.Order | float] | None = None
         self._tidy: Callable[[tuple[int, ...]], None] = _nothing_to_tidy  # what a job leaves that is ended amid
         self._ended: tuple[int, ...] = ()  # the process that did it
@@ -205,11 +200,11 @@ class ProcessRunner:
         progress: Progress,
         done: Callable[[Any, Exception | None], None],
     ) -> None:
-        self._folder = _make_folder(needed_bytes)
+        self._folder = make_folder(needed_bytes)
         try:
             self._start_if_needed()
         except OSError as error:
-            _remove(self._folder)
+            self._kept.remove(self._folder)
             self._folder = None
             raise ImageFileError(
                 f"{self._command[0]}: the worker process cannot be started ({error.strerror or error})."
@@ -239,6 +234,8 @@ class ProcessRunner:
         self._is_kept_warm = False
         self.cancel()
         self._end_child()
+        self._kept.try_again()
+        self._ticker.stop()
 
     def tick(self) -> None:
         """Move one step on; the ticker calls this."""
@@ -336,7 +333,14 @@ class ProcessRunner:
                 done(result, problem)
         finally:
             del result
-            _remove(folder)
+            self._kept.remove(folder)
+            if self._kept.folders and not self.busy:
+                self._ticker.start(self._sweep)
+
+    def _sweep(self) -> None:
+        """Remove what could not be removed while it was looked at, and stop when there is nothing left, or no hope."""
+        if not self._kept.try_again():
+            self._ticker.stop()
 
     def _end_child(self) -> None:
         with contextlib.suppress(_UnreadableError, OSError):
@@ -350,12 +354,6 @@ class ProcessRunner:
 
 def _nothing_to_tidy(ended: tuple[int, ...]) -> None:
     """Stand for what a job without files of its own leaves."""
-
-
-def _remove(folder: Path | None) -> None:
-    if folder is not None:
-        # Windows keeps files that are still looked at; the system's cleaning of temporary files gets those.
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def bytes_of_job(request: Request, inputs: RawInputs) -> int:
@@ -391,62 +389,3 @@ def _spacing_of(volume: RawVolume) -> FloatArray:
 def _refuse_second(busy: bool) -> None:
     if busy:
         raise SettingsError("a fusion is running: wait for it to finish, or cancel it first.")
-
-
-def _make_folder(needed_bytes: int) -> Path:
-    """Return a new folder for a job's voxels: in memory where the system has a file system there, else on the disk."""
-    for place in (IN_MEMORY, None):
-        try:
-            if place is None or shutil.disk_usage(place).free > 2 * needed_bytes:
-                folder = Path(
-                    tempfile.mkdtemp(prefix=f"{FOLDER_PREFIX}{os.getpid()}-{_start_of(os.getpid())}-", dir=place)
-                )
-                break
-        except OSError:
-            if place is None:
-                raise
-    if shutil.disk_usage(folder).free < needed_bytes:
-        free, wanted = shutil.disk_usage(folder).free // 10**6, needed_bytes // 10**6
-        shutil.rmtree(folder, ignore_errors=True)
-        raise ImageFileError(f"{folder.parent}: has {free} MB free, and {wanted} MB are needed. Free some space there.")
-    return folder
-
-
-def remove_abandoned_folders(places: Sequence[Path] | None = None) -> None:
-    """Remove the folders of jobs whose process is gone: a Slicer that was killed leaves its voxels in memory.
-
-    Parameters
-    ----------
-    places
-        Where to look; where jobs are put when ``None``.
-    """
-    if not hasattr(os, "getuid"):  # on Windows os.kill would end the process that it is asked about
-        return
-    for place in places or (IN_MEMORY, Path(tempfile.gettempdir())):
-        for folder in place.glob(f"{FOLDER_PREFIX}*"):
-            pid, start, *_ = (folder.name.removeprefix(FOLDER_PREFIX) + "--").split("-")
-            with contextlib.suppress(OSError, ValueError):
-                status = folder.lstat()
-                # Ids of processes are used again: by a process that started at another time. No job takes a day.
-                is_gone = not _is_alive(int(pid)) or (start.isdigit() and start != _start_of(int(pid)))
-                is_over = is_gone or time.time() - status.st_mtime > OLDEST_JOB_S
-                if is_over and status.st_uid == os.getuid():
-                    shutil.rmtree(folder, ignore_errors=True)
-
-
-def _start_of(pid: int) -> str:
-    """Return when a process was started, in ticks of the system's clock; nothing where that is not known."""
-    with contextlib.suppress(OSError, IndexError):
-        # Field 22 of proc(5); the second one, the program's name, may have spaces and brackets of its own.
-        return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()[19]
-    return ""
-
-
-def _is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:  # another user's
-        return True
-    return True

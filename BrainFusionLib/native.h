@@ -1,8 +1,8 @@
 /* What all C files share. They are C11 that gcc, clang and MSVC take, without Python's headers, and are built into one
  * library (CMakeLists.txt), which native.py loads.
  *
- * EXPORTED stands before a function that Python calls. A file that is worth building again for AVX2 and AVX-512 is named
- * in CMakeLists.txt, and has VARIANT(name) for the name of each function of its that is exported.
+ * EXPORTED stands before a function that Python calls. All but native.c are built again for AVX2 and AVX-512, and have
+ * VARIANT(name) for the name of each function that they export.
  */
 
 #ifndef BRAINFUSION_NATIVE_H

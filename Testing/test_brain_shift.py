@@ -99,14 +99,17 @@ def test_shift_is_not_judged_without_a_skull(head):
     assert brain_shift(head[0], head[1], None) == BrainShift(False, "no closed skull is in view")
 
 
-def test_gains_without_the_c_library_are_the_same(monkeypatch):
+@pytest.mark.parametrize("edge", [(4, 4, 4), (4, 3, 2), (3, 4, 6)])
+def test_gains_without_the_c_library_are_the_same(edge, monkeypatch):
     random = np.random.default_rng(1)
-    a, b, f = random.normal(size=(3, 12, 10, 14)).astype(np.float32)
-    blocks, edge, shifts = np.argwhere(np.ones((3, 2, 3))) * 4, np.array([4, 4, 4]), shifts_within(5.0, np.full(3, 2.0))
+    a, b, f = random.normal(size=(3, 12, 8, 14)).astype(np.float32)
+    # To the end of the volume, by more shifts in a row than C tries at once.
+    blocks, edge, shifts = np.argwhere(np.ones((3, 2, 3))) * 4, np.array(edge), shifts_within(9.0, np.full(3, 2.0))
     compiled = gains(a, b, f, blocks, edge, shifts)
     monkeypatch.setattr(matching, "_compiled", lambda: None)
     np.testing.assert_allclose(gains(a, b, f, blocks, edge, shifts), compiled, rtol=1e-4, atol=1e-4)
-    here = (f * (a + b * f))[4:8, 0:4, 4:8].sum()
+    k, j, i = (slice(first, first + int(n)) for first, n in zip((4, 0, 4), edge, strict=True))
+    here = (f * (a + b * f))[k, j, i].sum()
     np.testing.assert_allclose(compiled[7, shifts.zero], here, rtol=1e-4)
 
 

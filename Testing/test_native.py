@@ -8,6 +8,8 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +17,13 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from BrainFusionLib import native
+from BrainFusionLib import backend, native
+from BrainFusionLib.case import register
 from BrainFusionLib.cli import doctor
+from BrainFusionLib.intensity import pieces
 from BrainFusionLib.native import Native, load_compiled, opened
+from BrainFusionLib.phantom import make_pair
+from BrainFusionLib.verdict import matching
 from BrainFusionLib.version import __version__
 from tools import cross_compile
 
@@ -116,6 +122,23 @@ def test_all_variants_give_the_same_weights_to_the_last_bit() -> None:
     assert 0 < float(results[0].mean()) < 1
     for result in results[1:]:
         np.testing.assert_array_equal(result, results[0])
+
+
+@needs_the_library
+def test_all_variants_give_the_same_pose_and_evidence_to_the_last_bit(monkeypatch: pytest.MonkeyPatch) -> None:
+    found, pair = native.native(), make_pair(5, spacing_mm=4.0, rotation_deg=8, translation_mm=10)
+    loaded = [backend.native.loops, backend.choice.on_cpu, matching._compiled, pieces._compiled]
+    results = []
+    for vectors in range(found.vectors + 1):
+        for each in loaded:
+            each.cache_clear()
+        with monkeypatch.context() as patch:
+            patch.setattr(native, "native", partial(replace, found, vectors=vectors))
+            results.append(register(pair.ct, pair.mri, device="cpu"))
+    for each in loaded:
+        each.cache_clear()
+    for result in results[1:]:
+        assert (result.pose, result.evidence) == (results[0].pose, results[0].evidence)
 
 
 def rim_weights(library: ctypes.CDLL, ending: str) -> npt.NDArray[np.float32]:

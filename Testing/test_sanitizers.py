@@ -48,7 +48,7 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("sanitized")
     wide = cross_compile.WIDE if platform.machine() == "x86_64" else ()
     compiled = [(path, ()) for path in cross_compile.sources()]
-    compiled += [(native.FOLDER / "fusion" / "network" / "rim.c", flags) for flags in wide]
+    compiled += [(path, flags) for path in cross_compile.sources() if path.name != "native.c" for flags in wide]
     defined = (f'-DBRAINFUSION_VERSION="{__version__}"', f'-DBRAINFUSION_SOURCES="{native.sources_sha256()}"')
     common = ["cc", *SANITIZED, "-std=c11", "-fPIC", "-ffp-contract=off", f"-I{native.FOLDER}"]
     objects = []

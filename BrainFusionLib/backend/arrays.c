@@ -6,8 +6,8 @@
 
 // Means of blocks of voxels. source: rows of `wide` voxels, `tall` rows in a plane; factors, target: K, J, I.
 // line: memory for `target[2]` floats.
-EXPORTED void brainfusion_pool(const float *source, int64_t wide, int64_t tall, const int64_t *factors, const int64_t *target,
-                      float *line, float *result)
+EXPORTED void VARIANT(brainfusion_pool)(const float *source, int64_t wide, int64_t tall, const int64_t *factors,
+                                        const int64_t *target, float *line, float *result)
 {
     const int64_t fk = factors[0], fj = factors[1], fi = factors[2], ni = target[2];
     const float share = 1.0f / (float)(fk * fj * fi);
@@ -32,8 +32,8 @@ EXPORTED void brainfusion_pool(const float *source, int64_t wide, int64_t tall, 
 }
 
 // The entry of a table of `steps` + 1 entries from `low` to `high` that is nearest to each value.
-EXPORTED void brainfusion_cells(const float *values, int64_t n, const uint8_t *table, int64_t steps, float low, float high,
-                       uint8_t *result)
+EXPORTED void VARIANT(brainfusion_cells)(const float *values, int64_t n, const uint8_t *table, int64_t steps,
+                                         float low, float high, uint8_t *result)
 {
     const float scale = high > low ? (float)steps / (high - low) : 0; // not infinite, where all values are one
     for (int64_t at = 0; at < n; at++) {
@@ -43,7 +43,8 @@ EXPORTED void brainfusion_cells(const float *values, int64_t n, const uint8_t *t
 }
 
 // The number of edges below each value.
-EXPORTED void brainfusion_bins(const float *values, int64_t n, const float *edges, int64_t count, int32_t *result)
+EXPORTED void VARIANT(brainfusion_bins)(const float *values, int64_t n, const float *edges, int64_t count,
+                                        int32_t *result)
 {
     memset(result, 0, sizeof(int32_t) * (size_t)n);
     for (int64_t first = 0; first < n; first += 1024) {
@@ -55,8 +56,9 @@ EXPORTED void brainfusion_bins(const float *values, int64_t n, const float *edge
 
 // The rows (channels) of the voxels nearest to points, for several affines; `outside`: the row of what is not in the image.
 // points: 3 x n; affines: 3 x 4 each, of voxel indices i, j, k; result: channels x n each.
-EXPORTED void brainfusion_nearest(const float *rows, int64_t channels, const int64_t *size, const float *affines, int64_t count,
-                         const float *points, int64_t n, float *result)
+EXPORTED void VARIANT(brainfusion_nearest)(const float *rows, int64_t channels, const int64_t *size,
+                                           const float *affines, int64_t count, const float *points, int64_t n,
+                                           float *result)
 {
     const float ni = (float)size[0], nj = (float)size[1], nk = (float)size[2];
     const int64_t outside = size[0] * size[1] * size[2];

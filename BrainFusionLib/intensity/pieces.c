@@ -15,7 +15,8 @@ static uint32_t root_of(uint32_t *labels, uint32_t at)
 // Number the connected pieces of a mask from 1, by their first voxels; the number of pieces is returned. `corners`: not
 // only voxels that share a face are connected, but all of the 26 around one. size: K, J, I, less than 2^32 - 1 voxels.
 // labels (K, J, I): 0 outside the mask; on the way, 1 more than the index of an earlier voxel of the same piece.
-EXPORTED int64_t brainfusion_pieces(const uint8_t *mask, const int64_t *size, int64_t corners, uint32_t *labels)
+EXPORTED int64_t VARIANT(brainfusion_pieces)(const uint8_t *mask, const int64_t *size, int64_t corners,
+                                             uint32_t *labels)
 {
     const int64_t nk = size[0], nj = size[1], ni = size[2];
     // The neighbours that come before a voxel, as steps along k, j, i; the first three share a face.
@@ -50,8 +51,8 @@ EXPORTED int64_t brainfusion_pieces(const uint8_t *mask, const int64_t *size, in
 
 // The squared distance of each voxel from the nearest one of a mask that is not empty, one axis after the other.
 // size: K, J, I; spacing: along them; line: as many numbers as the longest axis has voxels; squared (K, J, I).
-EXPORTED void brainfusion_distances(const uint8_t *mask, const int64_t *size, const double *spacing, double *line,
-                                    double *squared)
+EXPORTED void VARIANT(brainfusion_distances)(const uint8_t *mask, const int64_t *size, const double *spacing,
+                                             double *line, double *squared)
 {
     const int64_t stride[3] = {size[1] * size[2], size[2], 1}, count = size[0] * stride[0];
     for (int64_t v = 0; v < count; v++) squared[v] = mask[v] ? 0 : 1e30;

@@ -26,9 +26,9 @@
  * cell     poses x n, float, out: a sample's place in the histogram, in cells.
  * slope    poses x 3 x n, float, out: derivative of the moving image by (i, j, k), in cells; NULL if not needed.
  */
-EXPORTED void brainfusion_look_up(const float *points, const int32_t *rows, int64_t n, const double *affines,
-                                  int64_t poses, const uint8_t *volume, const int64_t *size_ijk, int64_t cells,
-                                  int32_t *counts, float *cell, float *slope)
+EXPORTED void VARIANT(brainfusion_look_up)(const float *points, const int32_t *rows, int64_t n, const double *affines,
+                                           int64_t poses, const uint8_t *volume, const int64_t *size_ijk,
+                                           int64_t cells, int32_t *counts, float *cell, float *slope)
 {
     const int32_t ni = (int32_t)size_ijk[0], nj = (int32_t)size_ijk[1], nk = (int32_t)size_ijk[2];
     const int64_t row = ni, plane = (int64_t)ni * nj;
@@ -104,8 +104,8 @@ EXPORTED void brainfusion_look_up(const float *points, const int32_t *rows, int6
  * table    poses x (cells + 1), float: the score's derivative by a sample's cell; 0 in the last one.
  * out      poses x 4 x 3, double: the sum of t g, x t g, y t g and z t g, for a sample's slope g and its table entry t.
  */
-EXPORTED void brainfusion_pull(const float *points, int64_t n, int64_t poses, const float *cell, const float *slope,
-                               const float *table, int64_t cells, double *out)
+EXPORTED void VARIANT(brainfusion_pull)(const float *points, int64_t n, int64_t poses, const float *cell,
+                                        const float *slope, const float *table, int64_t cells, double *out)
 {
     for (int64_t q = 0; q < poses; q++) {
         const float *t = table + q * (cells + 1);

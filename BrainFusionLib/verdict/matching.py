@@ -18,6 +18,8 @@ from BrainFusionLib.native import load_compiled
 from BrainFusionLib.volume import VoxelArray
 
 NAMES = ("brainfusion_match", "brainfusion_look_up_shifted", "brainfusion_sum_around")
+# As in matching.c.
+LANES, SIDE = 4, 8
 Whole = npt.NDArray[np.int64]
 Bins = npt.NDArray[np.uint8]
 
@@ -76,22 +78,33 @@ def gains(a: VoxelArray, b: VoxelArray, f: VoxelArray, first_kji: Whole, edge_kj
     -------
     (blocks, shifts), float32.
     """
-    wide = np.pad(f, [(int(r), int(r)) for r in shifts.reach_kji])
+    # By more at the end of the rows, because in C `SIDE` shifts are tried at once.
+    wide = np.pad(f, [(int(r), int(r) + more) for r, more in zip(shifts.reach_kji, (0, 0, SIDE - 1), strict=True)])
     compiled = _compiled()
     if compiled is None:
         return _in_numpy(a, b, wide, first_kji, edge_kji, shifts)
     floats = [np.ascontiguousarray(array, dtype=np.float32) for array in (a, b, wide)]
+    runs = _runs(shifts.voxels_kji)
+    steps = (shifts.voxels_kji + shifts.reach_kji)[runs[:-1]] @ [wide.shape[1] * wide.shape[2], wide.shape[2], 1]
     wholes = [
-        np.ascontiguousarray(array, dtype=np.int64)
-        for array in (a.shape, wide.shape, first_kji, edge_kji, shifts.voxels_kji + shifts.reach_kji)
+        np.ascontiguousarray(array, dtype=np.int64) for array in (a.shape, wide.shape, first_kji, edge_kji, runs, steps)
     ]
+    sums: VoxelArray = np.empty((len(steps), LANES, SIDE), dtype=np.float32)
     found: VoxelArray = np.empty((len(first_kji), len(shifts.voxels_kji)), dtype=np.float32)
     compiled.brainfusion_match(
         floats[0].ctypes.data, floats[1].ctypes.data, wholes[0].ctypes.data, floats[2].ctypes.data,
         wholes[1].ctypes.data, wholes[2].ctypes.data, len(first_kji), wholes[3].ctypes.data, wholes[4].ctypes.data,
-        found.shape[1], found.ctypes.data,
+        wholes[5].ctypes.data, len(steps), sums.ctypes.data, found.ctypes.data,
     )  # fmt: skip
     return found
+
+
+def _runs(voxels_kji: Whole) -> Whole:
+    """Return the first of each `SIDE` shifts, or fewer, that follow each other along a row, and the number of all."""
+    index = np.arange(len(voxels_kji))
+    follows = np.append(False, (np.diff(voxels_kji, axis=0) == (0, 0, 1)).all(axis=1))
+    since = index - np.maximum.accumulate(np.where(follows, 0, index))
+    return np.append(index[since % SIDE == 0], len(index))
 
 
 def _in_numpy(
@@ -191,7 +204,7 @@ def _compiled() -> Any:
         return None
     pointer: Any = ctypes.c_void_p
     whole: Any = ctypes.c_int64
-    library.brainfusion_match.argtypes = [*[pointer] * 6, whole, pointer, pointer, whole, pointer]
+    library.brainfusion_match.argtypes = [*[pointer] * 6, whole, *[pointer] * 3, whole, pointer, pointer]
     library.brainfusion_look_up_shifted.argtypes = [
         *[pointer] * 5, whole, pointer, whole, pointer, pointer, whole, pointer
     ]  # fmt: skip

@@ -14,14 +14,16 @@ from slicer.i18n import tr as _
 
 from BrainFusionLib.case import from_document, to_document
 from BrainFusionLib.errors import BrainFusionError
-from BrainFusionSlicer import ownership, segmentations
+from BrainFusionSlicer import companions, ownership, segmentations
 from BrainFusionSlicer.companions import linear_parent
-from BrainFusionSlicer.fingerprint import Fingerprint, fingerprint_of, has_voxels, is_same_place, voxels_of
+from BrainFusionSlicer.fingerprint import Fingerprint, fingerprint_of, has_voxels, is_same_place, own_points, voxels_of
 from BrainFusionSlicer.verdict_text import Card
 
 VERDICT_ATTRIBUTE = "BrainFusion.Verdict"
 # On an output volume or segmentation: what it held as it was made.
 WRITTEN_ATTRIBUTE = "BrainFusion.Written"
+# On an output volume: points of it in its own frame, as it was made.
+GEOMETRY_ATTRIBUTE = "BrainFusion.WrittenGeometry"
 # On a fused volume, and a resampled one: points of it, seen from the transform over the MRI, as it was made.
 PLACE_ATTRIBUTE = "BrainFusion.Place"
 
@@ -103,6 +105,16 @@ def note_place(output: slicer.vtkMRMLScalarVolumeNode, mri: slicer.vtkMRMLScalar
 def note_written(output: slicer.vtkMRMLNode) -> None:
     """Note what an output volume or segmentation holds, so that a change of it is noticed."""
     output.SetAttribute(WRITTEN_ATTRIBUTE, _content_of(output))
+    if output.IsA("vtkMRMLVolumeNode"):
+        output.SetAttribute(GEOMETRY_ATTRIBUTE, json.dumps(own_points(output).ravel().tolist()))
+
+
+def is_reshaped(output: slicer.vtkMRMLNode) -> bool:
+    """Say whether the own geometry of an output volume or segmentation is another one: it was hardened, for example."""
+    if output.IsA("vtkMRMLSegmentationNode"):
+        return bool(output.GetAttribute(companions.PLACE_ATTRIBUTE)) and not companions.is_as_made(output)
+    noted = output.GetAttribute(GEOMETRY_ATTRIBUTE) if output.IsA("vtkMRMLVolumeNode") and has_voxels(output) else None
+    return bool(noted) and not is_same_place(tuple(json.loads(noted)), tuple(own_points(output).ravel()))
 
 
 def is_edited(output: slicer.vtkMRMLNode) -> bool:

@@ -282,7 +282,10 @@ def _at_voxels(pair: _Pair, blocks: _Blocks, field: FloatArray, at: Voxels) -> F
         where = np.clip((np.arange(count * edge) + 0.5) / edge - 0.5, 0, count - 1)
         hat = np.maximum(0, 1 - np.abs(np.subtract.outer(where, np.arange(count))))
         dense = np.moveaxis(np.tensordot(hat, dense, axes=(1, axis)), 0, axis)
-    values: FloatArray = dense.reshape(-1, 3).take(at[0], axis=0)
+    # The last product has put i first: read in that order, nothing is copied.
+    k, j, i = at[1].T
+    tall, wide, _, _ = dense.shape
+    values: FloatArray = np.moveaxis(dense, 2, 0).reshape(-1, 3).take((i * tall + k) * wide + j, axis=0)
     return values
 
 

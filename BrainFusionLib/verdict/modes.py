@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from functools import cache
 
 import numpy as np
 import numpy.typing as npt
@@ -201,11 +202,15 @@ def _gains(learned: _Learned, at: VoxelArray, moved: VoxelArray) -> FloatArray:
     step = (random.random(at.shape, np.float32) + random.random(at.shape, np.float32) - 1) + at
     shape = learned.ct.shape
     top = np.array(shape, np.float32)[:, None] - 1
-    strides = np.array([shape[1] * shape[2], shape[2], 1])
+
+    @cache  # each length is looked up in both images
+    def places(length_mm: float) -> npt.NDArray[np.int64]:
+        k, j, i = np.clip(np.rint(step + np.float32(length_mm) * moved), 0, top).astype(np.int64)
+        flat: npt.NDArray[np.int64] = (k * shape[1] + j) * shape[2] + i
+        return flat
 
     def looked_up(bins: Bins, length_mm: float) -> Bins:
-        places = np.clip(np.rint(step + np.float32(length_mm) * moved), 0, top).astype(np.int64)
-        found: Bins = bins.ravel().take(strides @ places)
+        found: Bins = bins.ravel().take(places(length_mm))
         return found
 
     sums = [

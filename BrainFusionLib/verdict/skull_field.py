@@ -378,5 +378,6 @@ EXPONENTS = tuple((i, j, d - i - j) for d in range(DEGREE + 1) for i in range(d,
 
 def _terms(q: FloatArray) -> FloatArray:
     """Return the products of powers up to `DEGREE` at points (n, 3), constant first, then linear; (n, terms)."""
-    terms: FloatArray = np.stack([q[:, 0] ** i * q[:, 1] ** j * q[:, 2] ** k for i, j, k in EXPONENTS], axis=1)
+    x, y, z = ([q[:, axis] ** power for power in range(DEGREE + 1)] for axis in range(3))
+    terms: FloatArray = np.stack([x[i] * y[j] * z[k] for i, j, k in EXPONENTS], axis=1)
     return terms

@@ -214,6 +214,18 @@ def test_c_numpy_and_torch_give_the_same_weights(width, steps, monkeypatch):
         assert (difference > 1e-3).mean() < 0.01
 
 
+def test_rounding_stays_rounding_through_the_plain_steps():
+    network = RimNetwork(arrays_of(FusionNetAlpha(4, steps=1))).runner("cpu")
+    given = heads(8, 96, 112).numpy()
+    weights, apart = network(given), []
+    for seed in range(4):
+        noise = 1e-7 * np.random.default_rng(seed).choice((-1, 1), given[:, :2].shape)
+        moved = given.copy()
+        moved[:, :2] *= (1 + noise).astype(np.float32)
+        apart.append(np.abs(network(moved) - weights))
+    assert np.max(apart) < 2e-4
+
+
 def test_the_result_is_independent_of_batch_and_threads():
     run = RimNetwork(arrays_of(stirred(width=16))).runner("cpu")
     if not isinstance(run, RimKernel):

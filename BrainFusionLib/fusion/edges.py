@@ -12,7 +12,7 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from BrainFusionLib.fusion.primitives import Array, module_of, padded, sigmoid
+from BrainFusionLib.fusion.primitives import Array, as_like, line_angle, module_of, padded, sigmoid
 from BrainFusionLib.metrics.fusion import DIRECTION, STRENGTH
 
 # Squares below this do not count as edges: 1e-4 of the unit scale, far below one grey level of an 8-bit picture.
@@ -38,12 +38,8 @@ def edges(image: Array) -> Edges:
 
 def edges_of_steps(x: Array, y: Array) -> Edges:
     """Return the edges that have these steps along columns and rows; any one shape."""
-    # Not atan(y / x), whose slope in flat places is beyond all bounds and drowns all others; atan2's there is 0.
     xp = module_of(x)
-    angle = xp.arctan2(y, x)
-    # Half a turn more or less is the same edge; the step itself has no slope.
-    angle = angle - math.pi * (_number(angle > math.pi / 2, x) - _number(angle <= -math.pi / 2, x))
-    return Edges(x, y, xp.sqrt(x * x + y * y + TINY), angle)
+    return Edges(x, y, xp.sqrt(x * x + y * y + TINY), line_angle(y, x))
 
 
 def _steps(image: Array) -> tuple[Array, Array]:
@@ -107,7 +103,7 @@ def slopes_by_steps(fused: Edges, sources: Sequence[Edges]) -> tuple[Array, Arra
         ratio = xp.minimum(strength, source.strength) / xp.maximum(strength, source.strength)
         turn = source.direction - direction
         # The shorter way round: lines that differ by half a turn are the same.
-        turn = turn - math.pi * (_number(turn > math.pi / 2, x) - _number(turn < -math.pi / 2, x))
+        turn = turn - math.pi * (as_like(turn > math.pi / 2, x) - as_like(turn < -math.pi / 2, x))
         q_strength = sigmoid((ratio - STRENGTH[2]) * -STRENGTH[1])
         q_direction = sigmoid((1 - xp.abs(turn) * (2 / math.pi) - DIRECTION[2]) * -DIRECTION[1])
         q = source.strength * q_strength * q_direction * (STRENGTH[0] * DIRECTION[0])
@@ -120,11 +116,6 @@ def slopes_by_steps(fused: Edges, sources: Sequence[Edges]) -> tuple[Array, Arra
         by_direction = by_direction + per_turn * xp.clip(turn / CORNER, -1, 1)
     outwards, around = by_strength / strength, by_direction / (strength * strength)
     return outwards * x - around * y, outwards * y + around * x, bend
-
-
-def _number(condition: Array, like: Array) -> Array:
-    """Return 1 where a condition holds and 0 elsewhere, of the type of another array."""
-    return module_of(like).asarray(condition, dtype=like.dtype)
 
 
 def _sigmoid(x: Array, constants: tuple[float, float, float]) -> Array:

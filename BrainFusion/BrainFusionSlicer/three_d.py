@@ -115,8 +115,7 @@ def show(asked: Asked, shapes: Shapes, shift_hu: float = 0.0) -> None:
 
 def hide(scene) -> None:
     """Remove everything that `show` made."""
-    for node in made(scene):
-        scene.RemoveNode(node)
+    ownership.remove(*made(scene))
 
 
 def is_shown(scene) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -107,6 +108,12 @@ def file_of(node: slicer.vtkMRMLScalarVolumeNode | None) -> str | None:
     """Return the file that a volume was loaded from or saved to; None if there is none."""
     storage = None if node is None else node.GetStorageNode()
     return None if storage is None else storage.GetFileName()
+
+
+def folder_beside(node: slicer.vtkMRMLScalarVolumeNode | None) -> Path:
+    """Return where a dialog is to begin: beside a volume's file, or in the user's folder; by itself in Slicer's own."""
+    beside = Path(file_of(node) or "").parent
+    return beside if beside.is_absolute() and beside.is_dir() else Path.home()
 
 
 def own_grid(node: slicer.vtkMRMLScalarVolumeNode) -> Grid | None:

@@ -146,7 +146,4 @@ def remove_layer(scene) -> None:
     """Remove the colour layer and its display, if there is one."""
     node = layer_of(scene)
     if node is not None:
-        display = node.GetDisplayNode()
-        scene.RemoveNode(node)
-        if display is not None:
-            scene.RemoveNode(display)
+        ownership.remove(node, node.GetDisplayNode())

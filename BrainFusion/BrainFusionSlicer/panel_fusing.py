@@ -218,7 +218,8 @@ class FusingControls:
         if why_not is not None:
             self.say(why_not)
             return
-        folder = qt.QFileDialog.getExistingDirectory(None, _("Folder for the DICOM series"))
+        first = str(departing.folder_beside(self.registeredNodes()[2]))
+        folder = qt.QFileDialog.getExistingDirectory(None, _("Folder for the DICOM series"), first)
         if folder:
             self.startExport(folder, lambda files, error, whose: self.onExported(files, error, whose, folder))
 

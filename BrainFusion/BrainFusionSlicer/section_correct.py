@@ -13,6 +13,7 @@ from BrainFusionSlicer import (
     adjusting,
     bridge,
     checks,
+    departing,
     fingerprint,
     ownership,
     panel_state,
@@ -202,8 +203,9 @@ class CorrectSection(Section):
         if self._whatIsMissing() is not None:
             return
         words = _("Transforms ({pattern})").format(pattern=pose_files.PATTERN)
+        first = str(departing.folder_beside(mri))
         path = qt.QFileDialog.getOpenFileName(
-            None, _("Pose of the CT on the MRI"), "", f"{words};;{_('All files')} (*)"
+            None, _("Pose of the CT on the MRI"), first, f"{words};;{_('All files')} (*)"
         )
         if not path:
             return

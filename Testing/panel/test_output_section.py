@@ -299,3 +299,30 @@ def test_a_cancelled_export_names_what_it_has_left(chosen, tmp_path):
     (tmp_path / "registration.dcm").touch()
     chosen.onExported(None, Cancelled("cancelled"), "", str(tmp_path))
     assert chosen.ui.statusLabel.text.endswith(f"written is in {tmp_path}: fused, registration.dcm.")
+
+
+def test_dialogs_begin_beside_the_mris_file_or_in_the_users_folder(chosen, nodes, monkeypatch, tmp_path):
+    """By themselves they begin in Slicer's own folder, where nothing of the user's belongs."""
+    from BrainFusionSlicer import departing
+
+    monkeypatch.setattr(Path, "home", lambda: tmp_path)
+    assert departing.folder_beside(None) == departing.folder_beside(nodes[1]) == tmp_path
+    storage = nodes[1].CreateDefaultStorageNode()
+    storage.UnRegister(None)
+    slicer.mrmlScene.AddNode(storage)
+    nodes[1].SetAndObserveStorageNodeID(storage.GetID())
+    for name, folder in (("mri.nrrd", tmp_path), (str(tmp_path / "gone" / "mri.nrrd"), tmp_path)):
+        storage.SetFileName(name)
+        assert departing.folder_beside(nodes[1]) == folder
+    (tmp_path / "head").mkdir()
+    storage.SetFileName(str(tmp_path / "head" / "mri.nrrd"))
+    asked = []
+    dialogs = sys.modules["qt"].QFileDialog
+    monkeypatch.setattr(dialogs, "getSaveFileName", lambda *words: asked.append(words[2]) or "")
+    monkeypatch.setattr(dialogs, "getOpenFileName", lambda *words: asked.append(words[2]) or "")
+    chosen.ui.fuseButton.click()
+    for button in (chosen.ui.saveReportButton, chosen.ui.saveTransformButton, chosen.ui.openPoseButton):
+        button.click()
+    assert [Path(path) for path in asked] == [
+        tmp_path / "head" / name for name in ("report.html", "ct_to_mri.tfm", ".")
+    ]

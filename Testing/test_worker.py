@@ -302,6 +302,17 @@ def test_a_crash_of_the_worker_is_not_called_too_little_memory(runner, ticker, i
     assert "memory" not in str(heard.done[0][1])
 
 
+@pytest.mark.parametrize("words", ["Fatal Python error: Aborted", "Windows fatal exception: access violation"])
+def test_a_crash_is_told_in_the_words_of_each_system(ticker, inputs, tmp_path, words):
+    launchers = "error: [python-real] exit abnormally - Report the problem."
+    (tmp_path / "crash.py").write_text(f"import sys\nsys.exit({words!r} + '\\n\\nThread 1:\\n' + {launchers!r})\n")
+    runner, heard = ProcessRunner([sys.executable, str(tmp_path / "crash.py")], ROOT, ticker), Heard()
+    runner.run(REQUEST, inputs, heard.on_progress, heard.on_done)
+    wait(ticker, heard)
+    assert f"crashed ({words.partition(': ')[2]}) during its work" in str(heard.done[0][1])
+    assert "memory" not in str(heard.done[0][1])
+
+
 def test_a_worker_that_cannot_start_is_explained(ticker, inputs, tmp_path):
     heard = Heard()
     runner = ProcessRunner([sys.executable, "-c", "raise SystemExit('no library here')"], ROOT, ticker)

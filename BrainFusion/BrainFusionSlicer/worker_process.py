@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import re
 import signal
 import subprocess
 import tempfile
@@ -23,7 +24,7 @@ logger = logging.getLogger(__name__)
 # Bytes of the end of the worker's output that are read: a crash is told ahead of where it happened.
 OUTPUT_BYTES = 8000
 # The launcher's words for a process that was killed or has crashed, and Python's for a crash.
-ABNORMAL, CRASHED = "exit abnormally", "Fatal Python error: "
+ABNORMAL, CRASHED = "exit abnormally", re.compile(r"(?:Fatal Python error|Windows fatal exception): (.+)")
 CLOSING_S = 0.05
 # A process that is killed is gone within milliseconds, unless the system itself hangs.
 ENDING_S, POLL_S = 2.0, 0.002
@@ -108,10 +109,10 @@ class WorkerProcess:
         is_launchers = bool(said) and ABNORMAL in said[-1]
         if is_launchers:
             said.pop()
-        crash = next((line.partition(CRASHED)[2] for line in said if CRASHED in line), None)
+        crash = CRASHED.search(output)
         how, memory, last = f"ended with code {code}", "", f" Last output: {said[-1]}" if said else ""
         if crash is not None:
-            how, last = f"crashed ({crash})", ""
+            how, last = f"crashed ({crash[1].strip()})", ""
         elif is_launchers or code < 0:
             how = "was terminated by the system" if is_launchers else f"was terminated by signal {-code}"
         # Where memory runs out, the kernel ends a process with signal 9, which leaves no words.

@@ -79,23 +79,22 @@ def _metal_outside(hu: VoxelArray, spacing_kji_mm: FloatArray) -> BoolArray:
 
 def _covered(bone: BoolArray, hu: VoxelArray, least_voxels: int) -> BoolArray:
     """Return the pieces that are large enough, and have tissue around them."""
-    labels = _pieces(bone)
-    sizes = np.bincount(labels.ravel())
+    # Voxels of bone are few: only they are looked at, by their index in an array with a border that counts for nothing.
+    bordered, tissue = np.pad(bone, 1), (hu > np.float32(HEAD_THRESHOLD_HU)) & (hu <= np.float32(BONE_HU))
+    at, of = np.flatnonzero(bordered), pieces(bone, corners=True)[0][bone]
+    open_to, soft_at = np.pad(~bone, 1).ravel(), np.pad(tissue, 1).ravel()
+    sizes = np.bincount(of, minlength=1)
     # Each voxel beside bone counts for the piece along each axis: that is enough to tell air from tissue.
     # What is dense beside a piece was cut off from it: a head holder near the skin.
-    tissue: BoolArray = (hu > np.float32(HEAD_THRESHOLD_HU)) & (hu <= np.float32(BONE_HU))
     beside, soft = np.zeros(len(sizes)), np.zeros(len(sizes))
-    for axis in range(3):
-        low = tuple(slice(None, -1) if a == axis else slice(None) for a in range(3))
-        high = tuple(slice(1, None) if a == axis else slice(None) for a in range(3))
-        for here, there in ((low, high), (high, low)):
-            edge = bone[here] & ~bone[there]
-            of = labels[here][edge]
-            beside += np.bincount(of, minlength=len(sizes))
-            soft += np.bincount(of, tissue[there][edge], minlength=len(sizes))
+    _, tall, wide = bordered.shape
+    for step in (tall * wide, wide, 1):
+        for there in (at + step, at - step):
+            beside += np.bincount(of[open_to.take(there)], minlength=len(sizes))
+            soft += np.bincount(of[soft_at.take(there)], minlength=len(sizes))
     kept = (sizes >= least_voxels) & (soft >= LEAST_COVERED * beside)
-    kept[0] = False
-    found: BoolArray = kept[labels]
+    found: BoolArray = np.zeros(bone.shape, bool)
+    found[bone] = kept[of]
     return found
 
 

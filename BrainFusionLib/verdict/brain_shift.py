@@ -192,17 +192,8 @@ def _pair(ct_in_mri: Volume, mri: Volume, inside: InsideSkull, transform: Transf
     ct, weight, depth = (np.pad(array, beyond) for array in (ct, weight, depth))
     bins = np.pad(bins, beyond, constant_values=BINS)
     k, j, i = ct.shape
-    return _Pair(
-        replace(grid, size_ijk=(i, j, k), origin_lps_mm=tuple(origin)),
-        ct,
-        weight,
-        bins,
-        depth,
-        edge,
-        blocks,
-        few,
-        find_part,
-    )
+    grid = replace(grid, size_ijk=(i, j, k), origin_lps_mm=tuple(origin))
+    return _Pair(grid, ct, weight, bins, depth, edge, blocks, few, find_part)
 
 
 def _block_sums(array: VoxelArray, pair: _Pair) -> VoxelArray:

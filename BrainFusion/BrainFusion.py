@@ -362,23 +362,33 @@ class BrainFusionWidget(FusingControls, ReviewControls, ScriptedLoadableModuleWi
         self.updatePanel()
 
     def updatePanel(self, caller=None, event=None) -> None:
-        """Show what can be done now."""
-        if self._parameterNode:
-            self.followChoice()
-        self._state = panel_state.state_of(
-            self._parameterNode,
-            running=self.logic.running,
-            notice=self._notice,
-            permitted=self._permitted.nodes(),
-            suspicion=self.whatIsSuspicious,
-            view=self._view,
-        )
+        """Show what can be done now; also where something raises, which Slicer only prints: no verdict of before."""
+        problems = []
+        try:
+            if self._parameterNode:
+                self.followChoice()
+            self._state = panel_state.state_of(
+                self._parameterNode,
+                running=self.logic.running,
+                notice=self._notice,
+                permitted=self._permitted.nodes(),
+                suspicion=self.whatIsSuspicious,
+                view=self._view,
+            )
+        except Exception as error:
+            problems.append(error)
+            self._state = panel_state.unknown(self.logic.running)
         self.forgetOldNotice()
         if self._parameterNode and self._view is not View.FUSED and not self._isViewed():
             self.leaveView()
         panel_state.draw(self.ui, self._state)
         for section in self.sections:
-            section.update()
+            try:
+                section.update()
+            except Exception as error:
+                problems.append(error)
+        if problems:
+            raise problems[0]
 
     def _isViewed(self) -> bool:
         """Say whether the view that was chosen can be shown still, and shows what it says."""

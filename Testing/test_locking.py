@@ -105,6 +105,14 @@ def test_leftover_folders_are_removed_with_their_files(tmp_path: Path) -> None:
     assert remove_leftovers(tmp_path) == [folder]
 
 
+def test_leftovers_of_a_process_that_is_known_to_have_ended_go_though_the_system_lists_it(tmp_path: Path) -> None:
+    other = another_process(WRITE, tmp_path / "cohort.tsv")
+    (leftover,) = tmp_path.iterdir()
+    assert remove_leftovers(tmp_path, ended=(other.pid,)) == [leftover]
+    other.kill()
+    other.communicate(timeout=60)
+
+
 def test_what_this_process_is_writing_stays(tmp_path: Path) -> None:
     with atomic_output(tmp_path / "result.json") as temporary:
         temporary.write_text("{}")

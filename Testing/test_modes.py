@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from BrainFusionLib.acquisition import CtAcquisition, PairAcquisition
-from BrainFusionLib.evidence import BrainShift, Distortion, Evidence, PoseEvidence
+from BrainFusionLib.evidence import BrainShift, Distortion, Evidence, LocalErrors, LocalFit, PoseEvidence
 from BrainFusionLib.geometry import apply_affine
 from BrainFusionLib.intensity.inside import inside_skull
 from BrainFusionLib.phantom import head_grid, make_phantom
@@ -139,6 +140,12 @@ def test_ventricles_count_where_the_shift_cannot_be_judged():
     assert "ventricles_changed" in texts_of(
         replace(SURE, judged=False, reason="the CT's brain has too little contrast")
     )
+
+
+def test_ventricles_that_changed_may_have_moved_half_the_brain_by_half_of_what_they_read():
+    local = LocalErrors(21.0, fit=LocalFit(0.3, 0.2, 0.95, 0.9, 3.0, 0.6, 0.05))
+    changed, same = (Evidence(POSE, local=local, brain_shift=replace(SURE, ventricles_mm=mm)) for mm in (1.6, 0.1))
+    assert bound_mm(changed) > math.hypot(bound_mm(same), 0.5 * 1.5)
 
 
 def test_ventricles_that_changed_count_in_the_expected_error():

@@ -13,6 +13,7 @@ from BrainFusionLib.backend.choice import backend_of
 from BrainFusionLib.geometry import FloatArray, Grid, rotation_matrix
 from BrainFusionLib.intensity.inside import inside_skull
 from BrainFusionLib.registration import Registration, register
+from BrainFusionLib.registration.deep import deep_share, of_soft_tissue
 from BrainFusionLib.registration.histogram import FINENESS, Moving, Samples
 from BrainFusionLib.registration.inner import inner_share, is_confirmed, octants, sharpened, shortened
 from BrainFusionLib.registration.pyramid import CT_MOVING_KNOTS_HU, PreparedHead, prepare
@@ -141,6 +142,37 @@ def test_bright_marrow_that_is_displaced_with_the_scalp_does_not_pull_the_pose()
     """Fat that moves as one fits as sharply as before: only the distance of the two fits tells."""
     _, error_mm = registered("bright marrow", 5)
     assert error_mm < 0.45  # .64 mm by the whole head
+
+
+def test_fluid_as_dark_as_bone_hardly_pulls_the_pose_of_a_flair() -> None:
+    drawn = draw_kind("bright marrow", 5)
+    flair = replace(drawn, mri_protocol=replace(drawn.mri_protocol, contrast="FLAIR"))
+    case = make_physics_case(head(), flair, 5)
+    found = register(case.ct, case.mri)
+    assert np.median(case.pose_errors_mm(found.transform)) < 0.125  # .16 mm with the layer under the skull alone
+
+
+@pytest.mark.parametrize(("scatter_mm", "apart_mm"), [(0.35, 0.3), (0.1, 1.1)], ids=["scatters", "far away"])
+def test_a_fit_to_the_deep_that_may_follow_a_moved_brain_does_not_count(scatter_mm: float, apart_mm: float) -> None:
+    assert deep_share(scatter_mm, apart_mm) == 0
+
+
+def test_a_settled_fit_to_the_deep_counts_more_than_that_with_the_layer_under_the_skull() -> None:
+    assert deep_share(0.1, 0.5) > 0.7
+    assert deep_share(0.1, 0.5) > deep_share(0.18, 0.5) > 0.5
+
+
+def test_soft_tissue_has_the_same_cells_where_all_of_a_ct_reads_too_high() -> None:
+    ct = make_physics_case(head(), draw_kind("plain", 3), 3).ct
+    as_it_is, too_high = (
+        of_soft_tissue(prepare(volume, volume, backend_of("cpu")).ct, brain_hu).cells
+        for volume, brain_hu in (
+            (ct, 36.0),
+            (ct.with_array(np.where(ct.array_kji > -500, ct.array_kji + 50, ct.array_kji)), 86.0),
+        )
+    )
+    soft = (as_it_is > 4 * FINENESS) & (as_it_is < 9 * FINENESS)
+    assert np.mean(np.abs(as_it_is[soft].astype(int) - too_high[soft]) <= 1) > 0.99
 
 
 @lru_cache(maxsize=1)

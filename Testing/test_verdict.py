@@ -187,6 +187,27 @@ def test_two_fits_far_apart_are_a_finding(inner_mm, colour):
     assert judged(replace(GOOD, inner_apart_mm=inner_mm)).colour == colour
 
 
+IN_PLACE = BrainShift(True, p95_mm=1.7, information_nats=0.4)
+
+
+@pytest.mark.parametrize(
+    ("changes", "colour"),
+    [({}, "green"), ({"p95_mm": 2.4}, "amber"), ({"information_nats": 0.1}, "amber"), ({"judged": False}, "amber")],
+)
+def test_a_brain_seen_in_its_place_shows_that_fat_sets_two_fits_and_a_part_apart(changes, colour):
+    verdict = judged(
+        replace(GOOD, inner_apart_mm=3.0), replace(FITS, part_mm=1.9), brain_shift=replace(IN_PLACE, **changes)
+    )
+    assert verdict.colour == colour
+
+
+@pytest.mark.parametrize(("bias_mm", "colour"), [(0.1, "amber"), (0.9, "red")])
+def test_a_dark_band_that_fat_displaces_makes_no_red_where_the_brain_is_seen_in_its_place(bias_mm, colour):
+    band = SkullFit(shift_mm=4.4, depth=0.3, brightness=0.3, at_edge=False, voxel_mm=2.0)
+    local, far = replace(FITS, bias_mm=bias_mm), Distortion(1.0, 2.0, 1.2, 1.0, 3.0, 4.0, 0.5)
+    assert judged(local=local, skull=band, distortion=far, brain_shift=IN_PLACE).colour == colour
+
+
 def test_skulls_of_a_thin_slab_are_not_compared():
     far = Distortion(3.0, 4.0, 1.0, 0.3, 6.0, 9.0, 0.2)
     for thinnest_mm, codes in ((41.0, ["skull_mismatch"]), (39.0, [])):

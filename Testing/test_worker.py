@@ -3,6 +3,7 @@
 import importlib
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -33,14 +34,18 @@ ROOT = Path(__file__).parents[1]
 sys.path.append(str(ROOT / "BrainFusion"))
 
 from BrainFusionSlicer import jobs, torch_setup, worker  # noqa: E402
+from BrainFusionSlicer.exporting import ExportInputs  # noqa: E402
+from BrainFusionSlicer.job_folders import KeptFolders, remove_abandoned_folders  # noqa: E402
 from BrainFusionSlicer.jobs import RawInputs, RawVolume  # noqa: E402
 from BrainFusionSlicer.runner import (  # noqa: E402
     CANCELLED,
     InProcessRunner,
     ProcessRunner,
     bytes_of_job,
-    remove_abandoned_folders,
 )
+
+from Testing.python_slicer import is_gone, python_slicer  # noqa: E402
+from Testing.report_case import result_of  # noqa: E402
 
 QUICK = Settings(
     registration=RegistrationSettings(passes=(SearchPass(40, 8),), samples=10_000),
@@ -116,10 +121,14 @@ def ticker():
 
 
 @pytest.fixture
-def runner(ticker):
-    made = ProcessRunner([sys.executable], ROOT, ticker)
+def runner(ticker, tmp_path):
+    made = ProcessRunner([python_slicer(tmp_path)], ROOT, ticker)
     yield made
     made.close()
+
+
+def is_registering(heard):
+    return any(stage == "registration" for stage, _ in heard.progress)
 
 
 def test_a_job_that_begins_while_the_one_before_is_being_put_away_keeps_its_voxels(runner, ticker, inputs):
@@ -179,15 +188,16 @@ def test_cancel_ends_the_process_at_once_and_leaves_nothing(runner, ticker, inpu
     heard = Heard()
     runner.run(REQUEST, inputs, heard.on_progress, heard.on_done)
     folder = runner._folder
-    wait(ticker, heard, until=lambda: any(stage == "registration" for stage, _ in heard.progress))
-    child = runner.child_pid
+    wait(ticker, heard, until=lambda: is_registering(heard))
+    launcher, python = runner.child_pid, runner._worker.python_pid
     runner.cancel()
     [(result, error)] = heard.done
     assert result is None
     assert isinstance(error, Cancelled)
     assert str(error) == CANCELLED
-    with pytest.raises(ProcessLookupError):
-        os.kill(child, 0)
+    assert launcher != python
+    assert is_gone(launcher)
+    assert is_gone(python)
     assert (runner.busy, ticker.call, folder.exists()) == (False, None, False)
     runner.cancel()  # nothing is running: nothing happens
     assert len(heard.done) == 1
@@ -213,19 +223,94 @@ def test_an_error_arrives_unchanged_and_the_worker_continues(runner, ticker, inp
     assert again.done[0][1] is None
 
 
+DEAF = """
+import json, os, signal, sys, time
+sys.path[:0] = sys.argv[2:]
+from BrainFusionSlicer import jobs
+sys.stdout.buffer.write(jobs.said_to_line(jobs.Ready(os.getpid())) + jobs.said_to_line(jobs.Stage("registration", 0.5)))
+sys.stdout.flush()
+job = sys.stdin.readline()
+if "path" in job:
+    from BrainFusionLib.io.leftovers import temporary_beside
+    temporary_beside(jobs.job_from_line(job).order.path, ".html").write_text("half a page")
+    sys.stdout.buffer.write(jobs.said_to_line(jobs.Stage("exporting", 0.5)))
+    sys.stdout.flush()
+time.sleep(600)
+"""
+
+
+@pytest.fixture
+def deaf(ticker, tmp_path, monkeypatch):
+    """A runner whose worker does not hear that its stdin is closed, behind a launcher."""
+    (tmp_path / "deaf.py").write_text(DEAF, encoding="utf-8")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), str(ROOT / "BrainFusion")]))
+    return ProcessRunner([python_slicer(tmp_path), str(tmp_path / "deaf.py")], ROOT, ticker)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no launcher")
+def test_a_worker_that_does_not_notice_that_its_launcher_was_killed_is_gone_when_cancel_returns(deaf, ticker, inputs):
+    """What it would still write would lie in the user's folder after "nothing was written"."""
+    heard = Heard()
+    deaf.run(REQUEST, inputs, heard.on_progress, heard.on_done)
+    wait(ticker, heard, until=lambda: is_registering(heard))
+    python = deaf._worker.python_pid
+    deaf.cancel()
+    assert is_gone(python)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no launcher")
+def test_half_a_report_is_gone_when_cancel_returns(deaf, ticker, inputs, tmp_path):
+    heard, folder = Heard(), tmp_path / "reports"
+    folder.mkdir()
+    volumes = inputs.copied()
+    record = replace(result_of(volumes.mri, volumes.mri, volumes.mri), volumes=None)
+    order = jobs.ReportOrder(folder / "report.html", record, (), None)
+    deaf.export(order, ExportInputs(inputs.mri, inputs.ct, inputs.mri), heard.on_progress, heard.on_done)
+    wait(ticker, heard, until=lambda: any(stage == "exporting" for stage, _ in heard.progress))
+    assert len(list(folder.iterdir())) == 1
+    deaf.cancel()
+    assert list(folder.iterdir()) == []
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="no signals")
-def test_a_killed_worker_is_explained_and_replaced(runner, ticker, inputs):
+@pytest.mark.parametrize("has_launcher", [True, False], ids=["behind a launcher", "alone"])
+def test_a_killed_worker_is_explained_and_replaced(ticker, inputs, tmp_path, has_launcher):
     heard, again = Heard(), Heard()
+    runner = ProcessRunner([python_slicer(tmp_path) if has_launcher else sys.executable], ROOT, ticker)
     runner.run(REQUEST, inputs, heard.on_progress, heard.on_done)
-    wait(ticker, heard, until=lambda: any(stage == "registration" for stage, _ in heard.progress))
-    os.kill(runner.child_pid, signal.SIGKILL)
+    wait(ticker, heard, until=lambda: is_registering(heard))
+    os.kill(runner._worker.python_pid, signal.SIGKILL)
     wait(ticker, heard)
     [(_, error)] = heard.done
-    assert "terminated by signal 9" in str(error)
+    assert ("terminated by the system" if has_launcher else "terminated by signal 9") in str(error)
     assert "not enough memory" in str(error)
+    assert "exit abnormally" not in str(error)
     runner.run(AS_THEY_ARE, inputs, again.on_progress, again.on_done)
     wait(ticker, again)
     assert again.done[0][1] is None
+    runner.close()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no signals")
+def test_a_crash_of_the_worker_is_not_called_too_little_memory(runner, ticker, inputs):
+    heard = Heard()
+    runner.run(REQUEST, inputs, heard.on_progress, heard.on_done)
+    wait(ticker, heard, until=lambda: is_registering(heard))
+    os.kill(runner._worker.python_pid, signal.SIGSEGV)
+    wait(ticker, heard)
+    assert "the worker process crashed (Segmentation fault)" in str(heard.done[0][1])
+    assert "memory" not in str(heard.done[0][1])
+
+
+@pytest.mark.parametrize("words", ["Fatal Python error: Aborted", "Windows fatal exception: access violation"])
+def test_a_crash_is_told_in_the_words_of_each_system(ticker, inputs, tmp_path, words):
+    launchers = "error: [python-real] exit abnormally - Report the problem."
+    (tmp_path / "crash.py").write_text(f"import sys\nsys.exit({words!r} + '\\n\\nThread 1:\\n' + {launchers!r})\n")
+    runner, heard = ProcessRunner([sys.executable, str(tmp_path / "crash.py")], ROOT, ticker), Heard()
+    runner.run(REQUEST, inputs, heard.on_progress, heard.on_done)
+    wait(ticker, heard)
+    assert f"crashed ({words.partition(': ')[2]}) during its work" in str(heard.done[0][1])
+    assert "memory" not in str(heard.done[0][1])
 
 
 def test_a_worker_that_cannot_start_is_explained(ticker, inputs, tmp_path):
@@ -277,7 +362,7 @@ def test_a_warm_worker_is_there_before_the_first_job_and_after_cancel(runner, ti
     assert isinstance(heard.done[0][1], Cancelled)
     assert runner.child_pid not in (None, first)
     os.kill(runner.child_pid, signal.SIGKILL)
-    runner._child.wait(60)
+    runner._worker.popen.wait(60)
     again = Heard()
     runner.run(AS_THEY_ARE, inputs, again.on_progress, again.on_done)
     wait(ticker, again)
@@ -287,8 +372,8 @@ def test_a_warm_worker_is_there_before_the_first_job_and_after_cancel(runner, ti
 def test_the_worker_ends_in_the_middle_of_its_job_when_its_parent_is_gone(runner, ticker, inputs):
     heard = Heard()
     runner.run(REQUEST, inputs, heard.on_progress, heard.on_done)
-    folder, child = runner._folder, runner._child
-    wait(ticker, heard, until=lambda: any(stage == "registration" for stage, _ in heard.progress))
+    folder, child = runner._folder, runner._worker.popen
+    wait(ticker, heard, until=lambda: is_registering(heard))
     child.stdin.close()  # as the system does when the parent is killed
     assert child.wait(60) == 0
     assert not folder.exists()
@@ -321,6 +406,37 @@ def test_voxels_are_readable_by_their_owner_only(tmp_path, inputs):
     assert {path.stat().st_mode & 0o777 for path in tmp_path.glob("*.npy")} == {0o600}
 
 
+def test_voxels_that_are_still_looked_at_are_removed_a_little_later(runner, ticker, inputs, monkeypatch):
+    """Windows removes no file that is mapped, and those of a result are until nobody has it any more."""
+    refusals, remove = [], shutil.rmtree
+
+    def as_on_windows(folder, **options):
+        if len(refusals) < 3:
+            refusals.append(folder)
+        else:
+            remove(folder, **options)
+
+    monkeypatch.setattr("BrainFusionSlicer.job_folders.shutil.rmtree", as_on_windows)
+    heard = Heard()
+    runner.run(AS_THEY_ARE, inputs, heard.on_progress, heard.on_done)
+    folder = runner._folder
+    wait(ticker, heard)
+    assert heard.done[0][1] is None
+    assert folder.exists()
+    for _n in range(3):
+        ticker.tick()
+    assert not folder.exists()
+    assert ticker.call is None
+
+
+def test_folders_that_cannot_be_removed_are_left_to_the_next_start(tmp_path, monkeypatch):
+    monkeypatch.setattr("BrainFusionSlicer.job_folders.shutil.rmtree", lambda folder, **options: None)
+    kept = KeptFolders()
+    kept.remove(tmp_path)
+    assert sum(1 for _n in range(1000) if kept.try_again()) < 1000
+    assert tmp_path.exists()
+
+
 def test_folders_of_processes_that_are_gone_are_removed(tmp_path):
     gone = subprocess.Popen([sys.executable, "-c", ""])
     gone.wait()
@@ -337,7 +453,7 @@ def test_folders_of_processes_that_are_gone_are_removed(tmp_path):
 def test_the_worker_ends_when_its_parent_is_gone():
     command = [sys.executable, str(ROOT / "BrainFusion" / "BrainFusionSlicer" / "worker.py"), str(ROOT)]
     child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-    assert jobs.said_from_line(child.stdout.readline()) == jobs.Ready()
+    assert jobs.said_from_line(child.stdout.readline()) == jobs.Ready(child.pid)
     child.stdin.close()
     assert child.wait(60) == 0
     child.stdout.close()

@@ -17,6 +17,11 @@ def main(ct: str, mri: str, folder: str) -> int:
     from BrainFusionLib.errors import BrainFusionError
 
     out = Path(folder)
+    fused, transform = out / "fused.nrrd", out / "CT to MRI.tfm"
+    for path in (fused, transform):  # one of them may be an input
+        if path.exists():
+            print(f"{path} is there already. Name another folder.", file=sys.stderr)
+            return 2
     out.mkdir(parents=True, exist_ok=True)
     logic = BrainFusionLogic()
     try:
@@ -26,7 +31,7 @@ def main(ct: str, mri: str, folder: str) -> int:
         return 2
     finally:
         logic.close()
-    for node, path in ((outcome.fusedVolume, out / "fused.nrrd"), (outcome.transformNode, out / "CT to MRI.tfm")):
+    for node, path in ((outcome.fusedVolume, fused), (outcome.transformNode, transform)):
         if not slicer.util.saveNode(node, str(path)):  # raises nothing
             print(f"{path} was not written.", file=sys.stderr)
             return 1

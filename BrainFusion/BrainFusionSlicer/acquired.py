@@ -13,6 +13,7 @@ import slicer.util
 import vtk
 
 from BrainFusionLib.geometry import RAS_FROM_LPS, apply_affine
+from BrainFusionSlicer.fingerprint import has_voxels
 from BrainFusionSlicer.ownership import DICOM_ATTRIBUTE
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ def acquisition_of(node: slicer.vtkMRMLScalarVolumeNode) -> Acquisition | None:
     """
     database = getattr(slicer, "dicomDatabase", None)
     uids = (node.GetAttribute(DICOM_ATTRIBUTE) or "").split()
-    if database is None or not uids or node.GetImageData() is None:
+    if database is None or not uids or not has_voxels(node):
         return None
     try:
         from BrainFusionLib.io.dicom_acquisition import read_acquisition

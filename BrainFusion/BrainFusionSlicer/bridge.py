@@ -21,6 +21,7 @@ from BrainFusionLib.transform import RigidTransform, Transform
 from BrainFusionLib.volume import Modality, Volume
 from BrainFusionSlicer import ownership, registered_ct
 from BrainFusionSlicer.companions import linear_from, linear_parent, transforms_above
+from BrainFusionSlicer.fingerprint import has_voxels
 from BrainFusionSlicer.jobs import RawVolume
 from BrainFusionSlicer.ownership import TRANSFORM
 from BrainFusionSlicer.registered_ct import users_parent
@@ -89,10 +90,10 @@ def raw_under(
         raise ImageContentError(
             f"{name}: a CT or MRI must be a scalar volume; this is a {node.GetNodeTagName()}. Choose a scalar volume."
         )
-    if node.GetImageData() is None or node.GetImageData().GetNumberOfPoints() == 0:
-        raise ImageContentError(f"{name}: the volume has no voxels. Load it again, or choose another one.")
-    if node.GetImageData().GetNumberOfScalarComponents() != 1:
+    if node.GetImageData() is not None and node.GetImageData().GetNumberOfScalarComponents() != 1:
         raise ImageContentError(f"{name}: the volume has several values per voxel (colours?). Choose a scalar volume.")
+    if not has_voxels(node):
+        raise ImageContentError(f"{name}: the volume has no voxels. Load it again, or choose another one.")
     if parent is not None and not parent.IsTransformToWorldLinear():
         return _straightened(node, parent)
     ras_from_ijk = vtk.vtkMatrix4x4()
@@ -413,50 +414,10 @@ def mri_from_ct_of(node: slicer.vtkMRMLTransformNode) -> FloatArray:
     return np.linalg.inv(matrix) if ownership.reference_of(node) == "ct" else matrix
 
 
-def mask_from_node(
-    node: slicer.vtkMRMLNode,
-    mri_node: slicer.vtkMRMLScalarVolumeNode,
-    mri_parent: slicer.vtkMRMLTransformNode | None,
-) -> RawVolume:
-    """Return a registration mask on the MRI's grid.
-
-    It comes from a label map, a scalar volume, or the visible segments of a segmentation.
-
-    Parameters
-    ----------
-    node, mri_node
-        The mask and the MRI.
-    mri_parent
-        What the MRI is read under: so is a mask that stands under the same transform as the MRI.
-
-    Raises
-    ------
-    ImageContentError
-        It is none of these.
-    """
-
-    def read(mask: slicer.vtkMRMLScalarVolumeNode) -> RawVolume:
-        above = mask.GetParentTransformNode()
-        return raw_under(mask, mri_parent if above == mri_node.GetParentTransformNode() else above, labels=True)
-
-    if node.GetClassName() != "vtkMRMLSegmentationNode":
-        return read(node)
-    scene = mri_node.GetScene()
-    labels = scene.AddNewNodeByClass("vtkMRMLLabelMapVolumeNode", node.GetName())
-    try:
-        logic = slicer.vtkSlicerSegmentationsModuleLogic
-        if not logic.ExportVisibleSegmentsToLabelmapNode(node, labels, mri_node):
-            raise ImageContentError(
-                f"{node.GetName()}: no segment of it is visible. Show the segment that is the registration mask."
-            )
-        raw = read(labels)
-        return RawVolume(np.array(raw.array_kji), raw.lps_from_ijk, None, node.GetName())
-    finally:
-        scene.RemoveNode(labels)
-
-
 def modality_of(node: slicer.vtkMRMLNode) -> Modality | None:
     """Return ``"CT"`` or ``"MR"`` where the node was loaded from DICOM of that modality, else ``None``."""
+    if node.GetScene() is None:
+        return None
     hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(node.GetScene())
     item = hierarchy.GetItemByDataNode(node)
     if not item:  # 0: not in the hierarchy (yet)

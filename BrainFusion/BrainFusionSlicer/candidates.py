@@ -5,6 +5,7 @@ from __future__ import annotations
 import slicer
 
 from BrainFusionSlicer import checks, ownership
+from BrainFusionSlicer.fingerprint import has_voxels
 
 
 def only_pair(scene: slicer.vtkMRMLScene) -> tuple:
@@ -25,6 +26,6 @@ def _is_candidate(node) -> bool:
         node.GetClassName() == "vtkMRMLScalarVolumeNode"
         and not node.GetHideFromEditors()
         and not ownership.is_made_here(node)
-        and image is not None
+        and has_voxels(node)
         and min(image.GetDimensions()) > 1
     )

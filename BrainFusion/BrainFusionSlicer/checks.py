@@ -7,6 +7,7 @@ from slicer.i18n import tr as _
 
 from BrainFusionLib.intensity import looks_like_ct
 from BrainFusionSlicer import bridge, choices, landmark_lists
+from BrainFusionSlicer.fingerprint import has_voxels
 
 # Every fourth voxel along each axis is enough to tell a CT from an MRI, and takes a millisecond.
 STEP = 4
@@ -35,10 +36,9 @@ def what_is_missing(parameters) -> str | None:
     if parameters.start.name in ("transform", "refine") and not parameters.startTransform:
         return _("Choose the transform to start from, or Registration: Automatic")
     for node in (parameters.ctVolume, parameters.mriVolume):
-        if node.GetClassName() != "vtkMRMLScalarVolumeNode":
-            return _("{name} is not an image volume: choose a scalar volume").format(name=node.GetName())
-        if node.GetImageData() is None:
-            return _("{name} has no voxels: load it again, or choose another volume").format(name=node.GetName())
+        unreadable = why_not_read(node)
+        if unreadable is not None:
+            return unreadable
     pair, reference = (parameters.ctVolume, parameters.mriVolume), choices.chosen_reference(parameters)
     skips = parameters.start.name == "skip"
     why_not = (bridge.why_not_reference if skips else bridge.why_not_onto)(*pair, reference)
@@ -48,6 +48,17 @@ def what_is_missing(parameters) -> str | None:
         why_not = landmark_lists.why_no_start(parameters.parameterNode, *pair)
         if why_not is not None:
             return _("Start from landmarks: {reason}").format(reason=why_not.rstrip(".:"))
+    return None
+
+
+def why_not_read(node) -> str | None:
+    """Say why a volume cannot be a CT or an MRI, or return None."""
+    image = node.GetImageData()
+    is_coloured = image is not None and image.GetNumberOfScalarComponents() != 1
+    if is_coloured or node.GetClassName() != "vtkMRMLScalarVolumeNode":
+        return _("{name} is not an image volume: choose a scalar volume").format(name=node.GetName())
+    if not has_voxels(node):
+        return _("{name} has no voxels: load it again, or choose another volume").format(name=node.GetName())
     return None
 
 

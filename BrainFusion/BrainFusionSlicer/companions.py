@@ -199,7 +199,8 @@ def note_place(bone: slicer.vtkMRMLSegmentationNode) -> None:
     bone.SetAttribute(PLACE_ATTRIBUTE, None if place is None else json.dumps(place.ravel().tolist()))
 
 
-def _is_as_made(bone: slicer.vtkMRMLSegmentationNode) -> bool:
+def is_as_made(bone: slicer.vtkMRMLSegmentationNode) -> bool:
+    """Say whether the voxels of a bone are in its own frame where they were made."""
     noted = np.array(json.loads(bone.GetAttribute(PLACE_ATTRIBUTE) or "[]"), dtype=np.float64)
     place = _place_of(bone)
     if place is None or noted.size != place.size:
@@ -215,7 +216,7 @@ def _bones_of(volume: slicer.vtkMRMLScalarVolumeNode) -> list[slicer.vtkMRMLTran
         for node in ownership.nodes_of(volume.GetScene(), ownership.CLASSES[ownership.BONE])
         if ownership.role_of(node) == ownership.BONE
         and node.GetNodeReferenceID(ownership.MOVED_CT_ROLE) == volume.GetID()
-        and _is_as_made(node)
+        and is_as_made(node)
     ]
 
 

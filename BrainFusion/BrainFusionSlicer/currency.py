@@ -14,14 +14,16 @@ from slicer.i18n import tr as _
 
 from BrainFusionLib.case import from_document, to_document
 from BrainFusionLib.errors import BrainFusionError
-from BrainFusionSlicer import ownership, segmentations
+from BrainFusionSlicer import companions, ownership, segmentations
 from BrainFusionSlicer.companions import linear_parent
-from BrainFusionSlicer.fingerprint import Fingerprint, fingerprint_of, is_same_place, voxels_of
+from BrainFusionSlicer.fingerprint import Fingerprint, fingerprint_of, has_voxels, is_same_place, own_points, voxels_of
 from BrainFusionSlicer.verdict_text import Card
 
 VERDICT_ATTRIBUTE = "BrainFusion.Verdict"
 # On an output volume or segmentation: what it held as it was made.
 WRITTEN_ATTRIBUTE = "BrainFusion.Written"
+# On an output volume: points of it in its own frame, as it was made.
+GEOMETRY_ATTRIBUTE = "BrainFusion.WrittenGeometry"
 # On a fused volume, and a resampled one: points of it, seen from the transform over the MRI, as it was made.
 PLACE_ATTRIBUTE = "BrainFusion.Place"
 
@@ -103,6 +105,16 @@ def note_place(output: slicer.vtkMRMLScalarVolumeNode, mri: slicer.vtkMRMLScalar
 def note_written(output: slicer.vtkMRMLNode) -> None:
     """Note what an output volume or segmentation holds, so that a change of it is noticed."""
     output.SetAttribute(WRITTEN_ATTRIBUTE, _content_of(output))
+    if output.IsA("vtkMRMLVolumeNode"):
+        output.SetAttribute(GEOMETRY_ATTRIBUTE, json.dumps(own_points(output).ravel().tolist()))
+
+
+def is_reshaped(output: slicer.vtkMRMLNode) -> bool:
+    """Say whether the own geometry of an output volume or segmentation is another one: it was hardened, for example."""
+    if output.IsA("vtkMRMLSegmentationNode"):
+        return bool(output.GetAttribute(companions.PLACE_ATTRIBUTE)) and not companions.is_as_made(output)
+    noted = output.GetAttribute(GEOMETRY_ATTRIBUTE) if output.IsA("vtkMRMLVolumeNode") and has_voxels(output) else None
+    return bool(noted) and not is_same_place(tuple(json.loads(noted)), tuple(own_points(output).ravel()))
 
 
 def is_edited(output: slicer.vtkMRMLNode) -> bool:
@@ -114,7 +126,7 @@ def is_edited(output: slicer.vtkMRMLNode) -> bool:
 def _content_of(output: slicer.vtkMRMLNode) -> str | None:
     if output.IsA("vtkMRMLSegmentationNode"):
         return segmentations.content_of(output)
-    return voxels_of(output) if output.GetImageData() is not None else None
+    return voxels_of(output) if has_voxels(output) else None
 
 
 def changes_of_result(
@@ -150,7 +162,7 @@ def _changes_of_output(output: slicer.vtkMRMLScalarVolumeNode, mri: slicer.vtkMR
     """Say how an output volume differs from what was made; the list is empty if it does not."""
     names = {"name": output.GetName(), "mri": mri.GetName()}
     place = output.GetAttribute(PLACE_ATTRIBUTE)
-    if output.GetImageData() is None:
+    if not has_voxels(output):
         return []
     if place and not is_same_place(tuple(json.loads(place)), fingerprint_of(output, linear_parent(mri)).seen_mm):
         return [_("{name} and {mri} were moved against each other. Fuse again.").format(**names)]
@@ -162,9 +174,7 @@ def changes_since(
 ) -> list[str]:
     """Say in sentences what of a pair has changed since it was judged; the list is empty if nothing has."""
     changes = [
-        _("{name} has no voxels any more.").format(name=node.GetName())
-        for node in (ct, mri)
-        if node.GetImageData() is None or node.GetImageData().GetNumberOfPoints() == 0
+        _("{name} has no voxels any more.").format(name=node.GetName()) for node in (ct, mri) if not has_voxels(node)
     ]
     names = ct.GetName(), mri.GetName()
     return changes or changes_between(names, (verdict.ct, verdict.mri), prints_of(ct, mri))

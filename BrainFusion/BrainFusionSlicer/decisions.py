@@ -22,7 +22,7 @@ from BrainFusionLib.case.decision import state_of as state_of_standings
 from BrainFusionLib.errors import BrainFusionError
 from BrainFusionSlicer import currency, ownership, pose_verdict
 from BrainFusionSlicer.companions import linear_parent
-from BrainFusionSlicer.fingerprint import Fingerprint, fingerprint_of, is_same_place
+from BrainFusionSlicer.fingerprint import Fingerprint, fingerprint_of, has_voxels, is_same_place
 from BrainFusionSlicer.verdict_text import Card
 
 DECISIONS_ATTRIBUTE = "BrainFusion.Decisions"
@@ -179,7 +179,7 @@ def is_rejected(fused) -> bool:
     if last is None or last.decision.action != "reject":
         return False
     ct, mri = (fused.GetNodeReference(role) for role in ownership.INPUT_ROLES)
-    if ct is None or mri is None or ct.GetImageData() is None or mri.GetImageData() is None:
+    if ct is None or mri is None or not (has_voxels(ct) and has_voxels(mri)):
         return True
     names = ct.GetName(), mri.GetName()
     return not currency.changes_between(names, (last.ct, last.mri), currency.prints_of(ct, mri))
@@ -191,4 +191,4 @@ def _prints(fused, ct, mri) -> tuple[Fingerprint, ...]:
 
 
 def _has_voxels(node) -> bool:
-    return bool(node.IsA("vtkMRMLTransformNode")) or node.GetImageData() is not None
+    return bool(node.IsA("vtkMRMLTransformNode")) or has_voxels(node)

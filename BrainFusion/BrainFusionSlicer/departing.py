@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from BrainFusionLib.geometry import RAS_FROM_LPS, Grid
 from BrainFusionLib.io.dicom_attributes import Doubt
 from BrainFusionLib.transform import AffineTransform, RigidTransform, Transform
 from BrainFusionSlicer import bridge, currency, decisions, ownership, registered_ct
+from BrainFusionSlicer.fingerprint import has_voxels
 from BrainFusionSlicer.registered_ct import Standing
 from BrainFusionSlicer.verdict_text import Card
 
@@ -108,9 +110,15 @@ def file_of(node: slicer.vtkMRMLScalarVolumeNode | None) -> str | None:
     return None if storage is None else storage.GetFileName()
 
 
+def folder_beside(node: slicer.vtkMRMLScalarVolumeNode | None) -> Path:
+    """Return where a dialog is to begin: beside a volume's file, or in the user's folder; by itself in Slicer's own."""
+    beside = Path(file_of(node) or "").parent
+    return beside if beside.is_absolute() and beside.is_dir() else Path.home()
+
+
 def own_grid(node: slicer.vtkMRMLScalarVolumeNode) -> Grid | None:
     """Return the grid of a volume in its file's frame, LPS mm; None if it has none, or a sheared one."""
-    if node.GetImageData() is None:
+    if not has_voxels(node):
         return None
     lps_from_ijk = RAS_FROM_LPS @ _array_of_ijk_to_ras(node)
     try:

@@ -16,6 +16,7 @@ from BrainFusionLib.geometry import FloatArray, apply_affine
 from BrainFusionLib.quantities import bound_length, error_length
 from BrainFusionSlicer import bridge, decisions, ownership
 from BrainFusionSlicer.companions import linear_from, linear_parent
+from BrainFusionSlicer.fingerprint import has_voxels
 from BrainFusionSlicer.review import View
 
 # The role of the colour layer among the temporary volumes of `review`, which removes it when a view is chosen.
@@ -55,7 +56,7 @@ def note_frame(fused, mri_parent) -> None:
 def of_result(fused, mri) -> ErrorOfPair | None:
     """Return the map of the result on a fused volume; None without one."""
     result = None if fused is None else decisions.result_of(fused)
-    if result is None or result.error_map is None or mri.GetImageData() is None:
+    if result is None or result.error_map is None or not has_voxels(mri):
         return None
     try:
         frame = np.array(json.loads(fused.GetAttribute(FRAME_ATTRIBUTE) or "[]"), dtype=np.float64).reshape(4, 4)
@@ -145,7 +146,4 @@ def remove_layer(scene) -> None:
     """Remove the colour layer and its display, if there is one."""
     node = layer_of(scene)
     if node is not None:
-        display = node.GetDisplayNode()
-        scene.RemoveNode(node)
-        if display is not None:
-            scene.RemoveNode(display)
+        ownership.remove(node, node.GetDisplayNode())

@@ -8,7 +8,7 @@ Imports no slicer: the worker runs it, too.
 import contextlib
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -164,20 +164,37 @@ def _write_report(order: ReportOrder, inputs: ExportInputs) -> Path:
     return order.path
 
 
-def holds_no_series(target: Path) -> bool:
-    """Say whether a folder holds nothing called as the results are: what is there later is an export's."""
+def results_in(folder: Path) -> list[str]:
+    """Return the names of what is called in a folder as the results of an export are."""
     from BrainFusionLib.io.dicom_attributes import FUSED, MRI_IN_CT, REGISTERED_CT
 
     names = FUSED.folder, REGISTERED_CT.folder, MRI_IN_CT.folder, REGISTRATION, BONE
-    return not any((target / name).exists() for name in names)
+    return [name for name in names if (folder / name).exists()]
 
 
-def remove_what_a_kill_left(target: Path) -> None:
-    """Remove what an export that was ended in the middle left in its folder: temporary files, and one series of two."""
+def remove_what_a_kill_left(order: WritingOrder, was_empty: bool, ended: Collection[int] = ()) -> None:
+    """Remove what a job that was ended in the middle left of its files: temporary ones, and one series of two.
+
+    Parameters
+    ----------
+    order
+        The job's.
+    was_empty
+        Whether the folder of an export held no results before: those that are there now are its own.
+    ended
+        The ids of the processes that did it.
+    """
     from BrainFusionLib.io.dicom_attributes import FUSED, MRI_IN_CT, REGISTERED_CT
     from BrainFusionLib.io.leftovers import remove_leftovers
 
-    remove_leftovers(target)
+    if isinstance(order, ReportOrder):
+        remove_leftovers(order.path.parent, ended)
+    if not isinstance(order, ExportOrder):
+        return
+    target = order.target
+    remove_leftovers(target, ended)
+    if not was_empty:
+        return
     made, others = target / FUSED.folder, [target / kind.folder for kind in (REGISTERED_CT, MRI_IN_CT)]
     with contextlib.suppress(OSError):
         if made.is_dir() and not any(other.is_dir() and any(other.iterdir()) for other in others):

@@ -45,6 +45,13 @@ class Fingerprint:
     seen_mm: tuple[float, ...]
 
 
+def has_voxels(node: slicer.vtkMRMLScalarVolumeNode) -> bool:
+    """Say whether a volume node holds voxels of one value each: it may have no image, or an empty or coloured one."""
+    image = node.GetImageData()
+    scalars = None if image is None else image.GetPointData().GetScalars()
+    return scalars is not None and scalars.GetNumberOfTuples() > 0 and scalars.GetNumberOfComponents() == 1
+
+
 def fingerprint_of(
     node: slicer.vtkMRMLScalarVolumeNode, frame: slicer.vtkMRMLTransformNode | None = None
 ) -> Fingerprint:

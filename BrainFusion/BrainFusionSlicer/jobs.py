@@ -214,7 +214,9 @@ class Sent:
 
 @dataclass(frozen=True)
 class Ready:
-    """The worker has started."""
+    """The worker has started; ``pid`` is its process id, which may not be that of the command that was started."""
+
+    pid: int
 
 
 @dataclass(frozen=True)

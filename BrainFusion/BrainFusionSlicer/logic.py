@@ -24,6 +24,7 @@ from BrainFusionSlicer import (
     bridge,
     dicom_export,
     landmark_lists,
+    masks,
     permission,
     registered_ct,
     report_export,
@@ -81,7 +82,7 @@ def requested(
     rawInputs = RawInputs(
         ct=acquired.with_acquisition(bridge.raw_under(ctVolume, above[0]), ctVolume),
         mri=acquired.with_acquisition(bridge.raw_under(mriVolume, above[1]), mriVolume),
-        mri_mask=None if mask is None else bridge.mask_from_node(mask, mriVolume, above[1]),
+        mri_mask=None if mask is None else masks.mask_from_node(mask, mriVolume, above[1]),
     )
     request = Request(
         ct=Source(rawInputs.ct.name),

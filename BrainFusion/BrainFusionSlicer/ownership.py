@@ -130,6 +130,16 @@ def review_role_of(node: slicer.vtkMRMLNode) -> str | None:
     return node.GetAttribute(REVIEW_ATTRIBUTE)
 
 
+def remove(*nodes: slicer.vtkMRMLNode | None) -> None:
+    """Remove nodes of the module's own that are still in a scene.
+
+    With a node its display nodes may go already: Slicer's Data module removes those that nothing else refers to.
+    """
+    for node in nodes:
+        if node is not None and node.GetScene() is not None:
+            node.GetScene().RemoveNode(node)
+
+
 def is_made_here(node: slicer.vtkMRMLNode) -> bool:
     """Say whether a node is an output of any pair, or a temporary volume."""
     return role_of(node) is not None or review_role_of(node) is not None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 
 import qt
 import slicer
@@ -16,6 +17,7 @@ from BrainFusionSlicer import (
     choices,
     departing,
     dicom_export,
+    exporting,
     landmark_lists,
     ownership,
     permission,
@@ -216,7 +218,8 @@ class FusingControls:
         if why_not is not None:
             self.say(why_not)
             return
-        folder = qt.QFileDialog.getExistingDirectory(None, _("Folder for the DICOM series"))
+        first = str(departing.folder_beside(self.registeredNodes()[2]))
+        folder = qt.QFileDialog.getExistingDirectory(None, _("Folder for the DICOM series"), first)
         if folder:
             self.startExport(folder, lambda files, error, whose: self.onExported(files, error, whose, folder))
 
@@ -243,6 +246,9 @@ class FusingControls:
             text = _("{count} DICOM files were written to {folder}; derived, not for diagnosis.")
             self.say(f"{text.format(count=len(files), folder=folder)} {whose}".rstrip())
         elif isinstance(error, Cancelled):
-            self.say(_("Cancelled; nothing was written."))
+            left, words = exporting.results_in(Path(folder)), _("Cancelled; nothing was written.")
+            if left:
+                words = _("Cancelled. What had been written is in {folder}: {names}.")
+            self.say(words.format(folder=folder, names=", ".join(left)))
         else:
             self.say(_("Not exported: {error}").format(error=remedies.phrased(error)))

@@ -23,6 +23,7 @@ from BrainFusionSlicer import (
     selection,
     verdict_text,
 )
+from BrainFusionSlicer.fingerprint import has_voxels
 from BrainFusionSlicer.registered_ct import Standing
 from BrainFusionSlicer.review import View
 from BrainFusionSlicer.verdict_text import Card
@@ -167,11 +168,22 @@ def state_of(
     )
 
 
+def unknown(running: bool) -> PanelState:
+    """Return what the panel shows where it cannot be told what is chosen: nothing of what it was before."""
+    why = _("The chosen volumes cannot be read: choose others. Slicer's error log says why")
+    return PanelState(
+        running=running, notice="", missing=why, overwrite=None, warning=None, swapped=False, is_empty=False,
+        starts_from_transform=False, view=View.FUSED, not_viewable=dict.fromkeys(View, why),
+        standing=Standing.NOT_MOVED, moved=_("CT"), left_behind=None, abandoned=0, why_not_moved=None, undoes=None,
+        card=None, jump=_("Largest misalignment"), jump_mri_mm=None, not_exportable=why, are_linked=review.are_linked(),
+    )  # fmt: skip
+
+
 def judged(fused, pair):
     """Return the fused volume of a pair whose verdict is shown: the one chosen, or else the newest; or None."""
     found = fused if fused is not None and ownership.is_output_of(fused, *pair) else None
     found = found or ownership.find_output(ownership.FUSED, *pair)
-    return found if found is not None and found.GetImageData() is not None else None
+    return found if found is not None and has_voxels(found) else None
 
 
 def draw(ui, state: PanelState) -> None:

@@ -19,6 +19,8 @@ def why_kept(node: slicer.vtkMRMLNode) -> str:
     """Say why an output is the user's by now, and a new one is to be made in its place; nothing if it is not."""
     if currency.is_edited(node):
         return _("{name} was changed since it was made").format(name=node.GetName())
+    if currency.is_reshaped(node):
+        return _("{name} was hardened or given another geometry since it was made").format(name=node.GetName())
     if ownership.role_of(node) == ownership.FUSED and decisions.state_of(node) == "approved":
         return _("{name} was approved").format(name=node.GetName())
     if _belongs_to_an_approved_one(node):

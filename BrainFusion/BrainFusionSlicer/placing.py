@@ -6,7 +6,8 @@ put back at the end.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import slicer
@@ -181,10 +182,27 @@ class PointPlacer:
         interaction.SetCurrentInteractionMode(interaction.Place)
 
 
+@contextmanager
+def active_list_kept(scene) -> Iterator[None]:
+    """Leave the list in which the mouse places points as it is, while markups are added that are not to be that list.
+
+    Slicer makes every one that is added the active one: vtkSlicerMarkupsLogic::OnMRMLSceneNodeAdded.
+    """
+    selection = scene.GetNodeByID(SELECTION_ID)
+    before = None if selection is None else (selection.GetActivePlaceNodeClassName(), selection.GetActivePlaceNodeID())
+    try:
+        yield
+    finally:
+        if before is not None and selection.GetScene() is not None:
+            selection.SetReferenceActivePlaceNodeClassName(before[0])
+            selection.SetReferenceActivePlaceNodeID(_there(scene, before[1]))
+
+
 def new_list(volume, name: str):
     """Add an empty point list to the scene, under the transform of a volume and beside it in the data tree."""
     scene = volume.GetScene()
-    points = scene.AddNewNodeByClass(landmark_lists.LIST_CLASS, name)
+    with active_list_kept(scene):
+        points = scene.AddNewNodeByClass(landmark_lists.LIST_CLASS, name)
     points.CreateDefaultDisplayNodes()
     points.SetControlPointLabelFormat("%d")
     parent = volume.GetParentTransformNode()

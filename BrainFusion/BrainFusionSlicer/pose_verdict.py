@@ -13,6 +13,7 @@ import slicer
 
 from BrainFusionSlicer import currency, ownership, registered_ct
 from BrainFusionSlicer.currency import StoredVerdict
+from BrainFusionSlicer.fingerprint import has_voxels
 
 MODULE = "BrainFusion"
 
@@ -77,7 +78,7 @@ def _kept(
         yield transform, stored
     node = parameter_node(ct.GetScene())
     stored = currency.stored_on(node)
-    if stored is None or ct.GetImageData() is None or mri.GetImageData() is None:
+    if stored is None or not (has_voxels(ct) and has_voxels(mri)):
         return
     # The parameter node has no pair of its own: the voxels say whose verdict it is.
     now = currency.prints_of(ct, mri)

@@ -16,7 +16,7 @@ import slicer
 from BrainFusionLib.settings import Side
 from BrainFusionSlicer import ownership
 from BrainFusionSlicer.companions import companions_of, results_in_frame_of, transforms_above
-from BrainFusionSlicer.fingerprint import is_same_place, own_points
+from BrainFusionSlicer.fingerprint import has_voxels, is_same_place, own_points
 from BrainFusionSlicer.ownership import INPUT_ROLES, TRANSFORM
 
 # On the transform of a result: points of what it moves in its own frame as it was registered, and whether that is only
@@ -367,7 +367,7 @@ def _id_of(node: slicer.vtkMRMLNode | None) -> str | None:
 def _is_as_registered(
     moved: slicer.vtkMRMLScalarVolumeNode | None, transform: slicer.vtkMRMLLinearTransformNode
 ) -> bool:
-    if moved is None or moved.GetImageData() is None:
+    if moved is None or not has_voxels(moved):
         return False
     stored = tuple(json.loads(transform.GetAttribute(GEOMETRY_ATTRIBUTE) or "[]"))
     return is_same_place(stored, tuple(own_points(moved).ravel()))

@@ -293,7 +293,4 @@ def _temporary(scene) -> list:
 def _remove_all_but(kept, scene) -> None:
     for node in _temporary(scene):
         if node != kept:
-            display = node.GetDisplayNode()
-            scene.RemoveNode(node)
-            if display is not None:
-                scene.RemoveNode(display)
+            ownership.remove(node, node.GetDisplayNode())

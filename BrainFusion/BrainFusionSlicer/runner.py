@@ -8,26 +8,24 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
-import shutil
-import subprocess
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
 from BrainFusionLib import case
 from BrainFusionLib.case import Request, Result
-from BrainFusionLib.errors import BrainFusionError, Cancelled, ImageFileError, SettingsError
+from BrainFusionLib.errors import Cancelled, ImageFileError, SettingsError
 from BrainFusionLib.geometry import FloatArray
 from BrainFusionLib.progress import Progress
 from BrainFusionLib.settings import OutputSettings
 from BrainFusionSlicer import jobs
-from BrainFusionSlicer.exporting import ExportInputs, export, holds_no_series, remove_what_a_kill_left
+from BrainFusionSlicer.exporting import ExportInputs, export, remove_what_a_kill_left, results_in
+from BrainFusionSlicer.job_folders import KeptFolders, make_folder, remove_abandoned_folders
 from BrainFusionSlicer.jobs import ExportOrder, RawInputs, RawVolume, WritingOrder
+from BrainFusionSlicer.worker_process import EndedError, WorkerProcess
 
 logger = logging.getLogger(__name__)
 
@@ -36,24 +34,13 @@ ExportDone = Callable[[tuple[str, ...] | jobs.Shapes | None, Exception | None], 
 
 PREPARING = "preparing"
 CANCELLED = "Cancelled; nothing was changed."
-# Folders of jobs; after it come the id and the start of the process that made the folder.
-FOLDER_PREFIX = "brainfusion-job-"
-IN_MEMORY = Path("/dev/shm")
-# Bytes of the end of the worker's output that an error repeats.
-OUTPUT_BYTES = 600
-CLOSING_S = 0.05
 # After so long the window gets a turn.
 FEEDING_S = 0.02
-OLDEST_JOB_S = 24 * 3600
 # Of a fusion: fused volume, weight, CT and MRI on its grid, float32.
 MOST_RESULTS, BYTES_PER_VOXEL = 4, 4
 
 
-class _EndedError(BrainFusionError):
-    """The worker process ended amid a job."""
-
-
-class _UnreadableError(_EndedError):
+class _UnreadableError(EndedError):
     """The worker process said something that is not a message."""
 
 
@@ -164,12 +151,12 @@ class ProcessRunner:
         self._command = [*command, str(worker), str(library_folder)]
         self._ticker = ticker
         self._environment = environment
-        self._child: subprocess.Popen[bytes] | None = None
-        self._stderr: IO[bytes] | None = None
-        self._received = b""
+        self._worker: WorkerProcess | None = None
         self._folder: Path | None = None
+        self._kept = KeptFolders()
         self._feeding: Iterator[jobs.Order | float] | None = None
-        self._target: Path | None = None  # of an export
+        self._tidy: Callable[[tuple[int, ...]], None] = _nothing_to_tidy  # what a job leaves that is ended amid
+        self._ended: tuple[int, ...] = ()  # the process that did it
         self._progress: Progress = lambda stage, fraction: None
         self._done: Callable[[Any, Exception | None], None] | None = None
         self._is_kept_warm = False
@@ -181,8 +168,8 @@ class ProcessRunner:
 
     @property
     def child_pid(self) -> int | None:
-        """The worker's process id, if there is one now."""
-        return None if self._child is None else self._child.pid
+        """The process id of the command that was started, if there is a worker now."""
+        return None if self._worker is None else self._worker.popen.pid
 
     def run(self, request: Request, inputs: RawInputs, progress: Progress, done: Done) -> None:
         """Start a job and return at once.
@@ -201,9 +188,9 @@ class ProcessRunner:
         """Start an export and return at once; else as `run`."""
         _refuse_second(self.busy)
         volumes = inputs.by_role()
-        target = order.target if isinstance(order, ExportOrder) else None
-        self._target = target if target is not None and holds_no_series(target) else None
+        was_empty = isinstance(order, ExportOrder) and not results_in(order.target)
         self._begin(order, volumes, sum(volume.array_kji.nbytes for volume in volumes.values()), progress, done)
+        self._tidy = lambda ended: remove_what_a_kill_left(order, was_empty, ended)
 
     def _begin(
         self,
@@ -213,12 +200,11 @@ class ProcessRunner:
         progress: Progress,
         done: Callable[[Any, Exception | None], None],
     ) -> None:
-        self._folder = _make_folder(needed_bytes)
+        self._folder = make_folder(needed_bytes)
         try:
             self._start_if_needed()
         except OSError as error:
-            self._close_stderr()
-            _remove(self._folder)
+            self._kept.remove(self._folder)
             self._folder = None
             raise ImageFileError(
                 f"{self._command[0]}: the worker process cannot be started ({error.strerror or error})."
@@ -248,6 +234,8 @@ class ProcessRunner:
         self._is_kept_warm = False
         self.cancel()
         self._end_child()
+        self._kept.try_again()
+        self._ticker.stop()
 
     def tick(self) -> None:
         """Move one step on; the ticker calls this."""
@@ -255,20 +243,18 @@ class ProcessRunner:
             self._feed()
             for said in self._messages():
                 self._hear(said)
-            if self._done is not None and self._child is not None and self._child.poll() is not None:
-                problem = self._how_it_ended()
+            if self._done is not None and self._worker is not None and self._worker.has_ended():
+                problem = self._worker.how_it_ended()
                 self._end_child()
                 self._finish(None, problem)
         except _UnreadableError as unreadable:
             self._end_child()
             self._finish(None, unreadable)
         except OSError as error:
-            ended = self._child is not None and self._child.poll() is not None
-            problem = (
-                self._how_it_ended() if ended else ImageFileError(f"the worker process cannot be reached ({error}).")
-            )
+            worker = self._worker
+            ended = worker.how_it_ended() if worker is not None and worker.has_ended() else None
             self._end_child()
-            self._finish(None, problem)
+            self._finish(None, ended or ImageFileError(f"the worker process cannot be reached ({error})."))
 
     def _feed(self) -> None:
         """Write voxels of the job for some milliseconds; when all are there, tell the worker."""
@@ -284,43 +270,21 @@ class ProcessRunner:
                 self._send(step)
 
     def _start_if_needed(self) -> None:
-        if self._child is not None and self._child.poll() is not None:
+        if self._worker is not None and self._worker.has_ended():
             self._end_child()  # it ended between two jobs
-        if self._child is None:
-            self._start()
-
-    def _start(self) -> None:
-        self._stderr = tempfile.TemporaryFile()  # noqa: SIM115  (closed when the worker has ended)
-        hidden = getattr(subprocess, "CREATE_NO_WINDOW", 0)  # Windows would show a console
-        self._child = subprocess.Popen(
-            self._command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._stderr,
-            env=self._environment,
-            creationflags=hidden,
-        )
-        assert self._child.stdout is not None
-        os.set_blocking(self._child.stdout.fileno(), False)
-        self._received = b""
+        if self._worker is None:
+            self._worker = WorkerProcess(self._command, self._environment)
 
     def _send(self, job: jobs.Order) -> None:
-        assert self._child is not None
-        assert self._child.stdin is not None
-        self._child.stdin.write(jobs.job_to_line(job))
-        self._child.stdin.flush()
+        assert self._worker is not None
+        self._worker.send(jobs.job_to_line(job))
 
     def _messages(self) -> Iterator[jobs.Said]:
         """Yield what the worker has said since the last time; does not wait."""
-        if self._child is None or self._child.stdout is None:
+        worker = self._worker
+        if worker is None:
             return
-        closed = False
-        with contextlib.suppress(BlockingIOError):
-            while piece := os.read(self._child.stdout.fileno(), 1 << 16):
-                self._received += piece
-            closed = True
-        *lines, self._received = self._received.split(b"\n")
-        for line in lines:
+        for line in worker.lines():
             try:
                 said = jobs.said_from_line(line, self._folder)
             except (ValueError, LookupError) as error:  # no JSON, no message, voxels that are missing or cut short
@@ -329,11 +293,10 @@ class ProcessRunner:
                     f"the worker process sent what cannot be read ({type(error).__name__}); nothing was changed. Fuse "
                     "again: a new worker process will be started."
                 ) from error
+            if isinstance(said, jobs.Ready):
+                worker.python_pid = said.pid
             yield said
-        if closed and self._done is not None and self._child is not None and self._child.poll() is None:
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self._child.wait(CLOSING_S)  # it closes it when it ends, too
-                return
+        if worker.has_closed and self._done is not None and self._worker is worker and not worker.ends_now():
             raise _UnreadableError(
                 "the worker process has stopped answering; nothing was changed. Fuse again: a new worker process will "
                 "be started."
@@ -360,59 +323,37 @@ class ProcessRunner:
 
     def _finish(self, result: Any, problem: Exception | None) -> None:
         done, self._done, self._feeding = self._done, None, None
-        target, self._target = self._target, None
+        tidy, self._tidy = self._tidy, _nothing_to_tidy
         folder, self._folder = self._folder, None  # `done` may handle events, and so another job may begin
         self._ticker.stop()
-        if target is not None and isinstance(problem, Cancelled | _EndedError):
-            remove_what_a_kill_left(target)
+        if isinstance(problem, Cancelled | EndedError):
+            tidy(self._ended)
         try:
             if done is not None:
                 done(result, problem)
         finally:
             del result
-            _remove(folder)
+            self._kept.remove(folder)
+            if self._kept.folders and not self.busy:
+                self._ticker.start(self._sweep)
 
-    def _how_it_ended(self) -> BrainFusionError:
-        """Return an error that says how the worker ended."""
-        assert self._child is not None
-        assert self._stderr is not None
-        code = self._child.wait()
-        self._stderr.seek(0, os.SEEK_END)
-        self._stderr.seek(max(0, self._stderr.tell() - OUTPUT_BYTES))
-        output = self._stderr.read().decode(errors="replace").strip()
-        logger.error("BrainFusion's worker process: %s", output)
-        how = f"was terminated by signal {-code}" if code < 0 else f"ended with code {code}"
-        # Where memory runs out, the kernel ends a process with signal 9.
-        memory = (
-            " Most likely there was not enough memory: close other programs, or choose smaller volumes."
-            if code == -9
-            else ""
-        )
-        last = f" Last output: {output.splitlines()[-1]}" if output else ""
-        return _EndedError(f"the worker process {how} during its work; nothing was changed.{memory}{last}")
+    def _sweep(self) -> None:
+        """Remove what could not be removed while it was looked at, and stop when there is nothing left, or no hope."""
+        if not self._kept.try_again():
+            self._ticker.stop()
 
     def _end_child(self) -> None:
-        child, self._child = self._child, None
-        if child is None:
-            return
-        for pipe in (child.stdin, child.stdout):
-            if pipe is not None:
-                with contextlib.suppress(OSError):
-                    pipe.close()
-        child.kill()
-        child.wait()
-        self._close_stderr()
-        self._received = b""
-
-    def _close_stderr(self) -> None:
-        if self._stderr is not None:
-            self._stderr.close()
+        with contextlib.suppress(_UnreadableError, OSError):
+            for _said in self._messages():  # one of them may be that it is ready, and with which id
+                pass
+        worker, self._worker = self._worker, None
+        if worker is not None:
+            worker.end()
+            self._ended = () if worker.python_pid is None else (worker.python_pid,)
 
 
-def _remove(folder: Path | None) -> None:
-    if folder is not None:
-        # Windows keeps files that are still looked at; the system's cleaning of temporary files gets those.
-        shutil.rmtree(folder, ignore_errors=True)
+def _nothing_to_tidy(ended: tuple[int, ...]) -> None:
+    """Stand for what a job without files of its own leaves."""
 
 
 def bytes_of_job(request: Request, inputs: RawInputs) -> int:
@@ -448,62 +389,3 @@ def _spacing_of(volume: RawVolume) -> FloatArray:
 def _refuse_second(busy: bool) -> None:
     if busy:
         raise SettingsError("a fusion is running: wait for it to finish, or cancel it first.")
-
-
-def _make_folder(needed_bytes: int) -> Path:
-    """Return a new folder for a job's voxels: in memory where the system has a file system there, else on the disk."""
-    for place in (IN_MEMORY, None):
-        try:
-            if place is None or shutil.disk_usage(place).free > 2 * needed_bytes:
-                folder = Path(
-                    tempfile.mkdtemp(prefix=f"{FOLDER_PREFIX}{os.getpid()}-{_start_of(os.getpid())}-", dir=place)
-                )
-                break
-        except OSError:
-            if place is None:
-                raise
-    if shutil.disk_usage(folder).free < needed_bytes:
-        free, wanted = shutil.disk_usage(folder).free // 10**6, needed_bytes // 10**6
-        shutil.rmtree(folder, ignore_errors=True)
-        raise ImageFileError(f"{folder.parent}: has {free} MB free, and {wanted} MB are needed. Free some space there.")
-    return folder
-
-
-def remove_abandoned_folders(places: Sequence[Path] | None = None) -> None:
-    """Remove the folders of jobs whose process is gone: a Slicer that was killed leaves its voxels in memory.
-
-    Parameters
-    ----------
-    places
-        Where to look; where jobs are put when ``None``.
-    """
-    if not hasattr(os, "getuid"):  # on Windows os.kill would end the process that it is asked about
-        return
-    for place in places or (IN_MEMORY, Path(tempfile.gettempdir())):
-        for folder in place.glob(f"{FOLDER_PREFIX}*"):
-            pid, start, *_ = (folder.name.removeprefix(FOLDER_PREFIX) + "--").split("-")
-            with contextlib.suppress(OSError, ValueError):
-                status = folder.lstat()
-                # Ids of processes are used again: by a process that started at another time. No job takes a day.
-                is_gone = not _is_alive(int(pid)) or (start.isdigit() and start != _start_of(int(pid)))
-                is_over = is_gone or time.time() - status.st_mtime > OLDEST_JOB_S
-                if is_over and status.st_uid == os.getuid():
-                    shutil.rmtree(folder, ignore_errors=True)
-
-
-def _start_of(pid: int) -> str:
-    """Return when a process was started, in ticks of the system's clock; nothing where that is not known."""
-    with contextlib.suppress(OSError, IndexError):
-        # Field 22 of proc(5); the second one, the program's name, may have spaces and brackets of its own.
-        return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()[19]
-    return ""
-
-
-def _is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:  # another user's
-        return True
-    return True

@@ -7,11 +7,9 @@ tutorial call `load`, because the functions of Sample Data that load by name cal
 from __future__ import annotations
 
 import contextlib
-import queue
 import shutil
-import subprocess
 import tempfile
-import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -21,11 +19,11 @@ import slicer.util
 from slicer.i18n import tr as _
 
 import BrainFusionLib
-from BrainFusionLib.errors import ImageFileError
 from BrainFusionLib.io import read_volume
 from BrainFusionLib.volume import Volume
 from BrainFusionSlicer import bridge
 from BrainFusionSlicer.sample_maker import CT, MRI, make
+from BrainFusionSlicer.worker_process import WorkerProcess
 
 NAME = "BrainFusion: CT and MRI in an unknown pose"
 CATEGORY = "BrainFusion"
@@ -72,14 +70,18 @@ def load() -> tuple[Any, Any] | None:
 
     Raises
     ------
-    ImageFileError
+    BrainFusionError
         It could not be made or read; the scene is as it was.
     """
     if _Making.now:
         return None
     _Making.now = True
     try:
-        with tempfile.TemporaryDirectory(prefix="brainfusion-sample-") as folder, _progress() as told:
+        with (
+            # Windows keeps files that are still looked at.
+            tempfile.TemporaryDirectory(prefix="brainfusion-sample-", ignore_cleanup_errors=True) as folder,
+            _progress() as told,
+        ):
             if not _made(Path(folder), told):
                 return None
             volumes = {name: read_volume(Path(folder) / name) for name in (CT, MRI)}
@@ -130,32 +132,27 @@ def _made(folder: Path, told: Told) -> bool:
     if slicer.util.mainWindow() is None or python is None:
         return all(told(share) for share in make(folder))
     library = Path(BrainFusionLib.__file__).resolve().parents[1]
-    command = [python, str(Path(__file__).with_name("sample_maker.py")), str(library), str(folder)]
-    with (
-        (folder / "errors").open("wb") as errors,
-        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True) as child,
-    ):
-        try:
-            done = _followed(child, told)
-        finally:
-            child.kill()
-    if done and child.returncode:
-        said = (folder / "errors").read_text(encoding="utf-8", errors="replace").strip().splitlines()[-1:]
-        raise ImageFileError(" ".join([f"the process that makes the sample ended with {child.returncode}.", *said]))
+    maker = WorkerProcess([python, str(Path(__file__).with_name("sample_maker.py")), str(library), str(folder)])
+    try:
+        done = _followed(maker, told)
+        if done and maker.popen.returncode:
+            raise maker.how_it_ended()
+    finally:
+        maker.end()
     return done
 
 
-def _followed(child: subprocess.Popen[str], told: Told) -> bool:
+def _followed(maker: WorkerProcess, told: Told) -> bool:
     """Show how far a process is until it ends; return whether to go on."""
-    assert child.stdout is not None
-    lines: queue.SimpleQueue[str] = queue.SimpleQueue()
-    stream = child.stdout
-    reader = threading.Thread(target=lambda: [lines.put(line) for line in stream], daemon=True)
-    reader.start()
     share = 0.0
-    while child.poll() is None:
-        with contextlib.suppress(queue.Empty, ValueError):
-            share = float(lines.get(timeout=POLL_S))
+    while not maker.has_ended():
+        for line in maker.lines():
+            with contextlib.suppress(ValueError):
+                if maker.python_pid is None:
+                    maker.python_pid = int(line)
+                else:
+                    share = float(line)
         if not told(share):
             return False
+        time.sleep(POLL_S)
     return True

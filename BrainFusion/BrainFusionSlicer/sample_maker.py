@@ -1,10 +1,13 @@
-"""Makes the sample: ``PythonSlicer sample_maker.py FOLDER_OF_BrainFusionLib FOLDER``. Says on stdout how far it is.
+"""Makes the sample: ``PythonSlicer sample_maker.py FOLDER_OF_BrainFusionLib FOLDER``.
+
+Says on stdout its process id, and then how far it is.
 
 A process of its own, so that the window stays alive; it ends when its stdin is closed: when Slicer is gone.
 """
 
 from __future__ import annotations
 
+import itertools
 import os
 import sys
 import threading
@@ -32,8 +35,8 @@ def main(library_folder: str, folder: str) -> int:
     """Make the sample."""
     sys.path[:1] = [library_folder]
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    for share in make(Path(folder)):
-        sys.stdout.write(f"{share}\n")
+    for said in itertools.chain([os.getpid()], make(Path(folder))):
+        sys.stdout.write(f"{said}\n")
         sys.stdout.flush()
     return 0
 

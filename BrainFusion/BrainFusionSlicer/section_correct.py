@@ -13,6 +13,7 @@ from BrainFusionSlicer import (
     adjusting,
     bridge,
     checks,
+    departing,
     fingerprint,
     ownership,
     panel_state,
@@ -202,8 +203,9 @@ class CorrectSection(Section):
         if self._whatIsMissing() is not None:
             return
         words = _("Transforms ({pattern})").format(pattern=pose_files.PATTERN)
+        first = str(departing.folder_beside(mri))
         path = qt.QFileDialog.getOpenFileName(
-            None, _("Pose of the CT on the MRI"), "", f"{words};;{_('All files')} (*)"
+            None, _("Pose of the CT on the MRI"), first, f"{words};;{_('All files')} (*)"
         )
         if not path:
             return
@@ -282,10 +284,7 @@ class CorrectSection(Section):
         ct, mri = self.pair()
         if ct is None or mri is None or ct == mri:
             return _("Choose a CT and an MRI")
-        for node in (ct, mri):
-            if node.GetImageData() is None:
-                return _("{name} has no voxels: load it again, or choose another volume").format(name=node.GetName())
-        return None
+        return checks.why_not_read(ct) or checks.why_not_read(mri)
 
     def _whyNotRegistered(self) -> str | None:
         parameters = self.panel._parameterNode

@@ -120,9 +120,8 @@ class OutputSection(Section):
             self.panel.say(_("Not saved: {error}").format(error=remedies.phrased(error)))
             return
         suffix = SUFFIXES[form.name][0]
-        path = qt.QFileDialog.getSaveFileName(
-            None, _("Save the transform"), f"ct_to_mri{suffix}", f"{form.label()} (*{suffix})"
-        )
+        first = str(departing.folder_beside(mri) / f"ct_to_mri{suffix}")
+        path = qt.QFileDialog.getSaveFileName(None, _("Save the transform"), first, f"{form.label()} (*{suffix})")
         pose = departing.pose_of(fused)
         if not path or pose is None:
             return

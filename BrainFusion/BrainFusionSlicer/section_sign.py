@@ -9,7 +9,7 @@ from slicer.i18n import tr as _
 
 from BrainFusionLib.case.decision import NO_SIGNATURE, Standing, state_of
 from BrainFusionLib.errors import BrainFusionError, Cancelled
-from BrainFusionSlicer import currency, decisions, ownership, registered_ct, remedies, report_export
+from BrainFusionSlicer import currency, decisions, departing, ownership, registered_ct, remedies, report_export
 from BrainFusionSlicer.panel_state import COLOURS
 from BrainFusionSlicer.section import Section
 from BrainFusionSlicer.verdict_text import SYMBOLS, sentence
@@ -157,8 +157,9 @@ class SignSection(Section):
 
     def onSaveReport(self, checked: bool = False) -> None:
         panel = self.panel
+        first = str(departing.folder_beside(self.nodes()[2]) / "report.html")
         # PythonQt returns the name alone.
-        chosen = qt.QFileDialog.getSaveFileName(None, _("Save report"), "report.html", _("Web page (*.html)"))
+        chosen = qt.QFileDialog.getSaveFileName(None, _("Save report"), first, _("Web page (*.html)"))
         if not chosen:
             return
         path = Path(chosen)

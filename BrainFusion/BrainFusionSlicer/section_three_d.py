@@ -6,7 +6,7 @@ import slicer
 from slicer.i18n import tr as _
 
 from BrainFusionLib.errors import Cancelled
-from BrainFusionSlicer import remedies, three_d
+from BrainFusionSlicer import checks, remedies, three_d
 from BrainFusionSlicer.section import Section
 
 
@@ -35,11 +35,13 @@ class ThreeDSection(Section):
             else:
                 three_d.hide(scene)
         is_pair = ct is not None and mri is not None and ct != mri
-        ui.threeDButton.setEnabled((is_pair and not self.panel.logic.running) or three_d.is_shown(scene))
+        why_not = _("Choose a CT and an MRI")
+        if is_pair:
+            why_not = checks.why_not_read(ct) or checks.why_not_read(mri)
+        can_be_shown = why_not is None and not self.panel.logic.running
+        ui.threeDButton.setEnabled(can_be_shown or three_d.is_shown(scene))
         ui.threeDButton.setToolTip(
-            _("Render the CT's bone, and show the brain's surface and the bone's outline on the slices")
-            if is_pair
-            else _("Choose a CT and an MRI")
+            why_not or _("Render the CT's bone, and show the brain's surface and the bone's outline on the slices")
         )
         self.show()
 

@@ -9,9 +9,9 @@ import slicer
 import slicer.util
 import vtk
 
-from BrainFusionLib.errors import GeometryError, SettingsError
+from BrainFusionLib.errors import GeometryError, ImageContentError, SettingsError
 from BrainFusionLib.transform import RigidTransform
-from BrainFusionSlicer import bridge, currency, ownership, registered_ct
+from BrainFusionSlicer import bridge, currency, masks, ownership, registered_ct, segmentations
 from BrainFusionSlicer.selftest_tools import (
     TIMEOUT_S,
     addUsersVolume,
@@ -36,6 +36,7 @@ class HarmTests:
             self.test_whatBelongsToTheCtMovesWithIt,
             self.test_aWarpedCtIsReplacedByAResampledOne,
             self.test_aTiltedCtIsStraightened,
+            self.test_aMaskIsReadWithoutATrace,
             self.test_thePanelLosesNothing,
             self.test_thePanelShowsWhatWasRegistered,
         )
@@ -194,6 +195,22 @@ class HarmTests:
         assert np.isfinite(slicer.util.arrayFromVolume(outcome.fusedVolume)).all()
         np.testing.assert_allclose(contentOf(ct)[1], sheared, err_msg="the CT was changed")
         self.logic.close()
+
+    def test_aMaskIsReadWithoutATrace(self):
+        self.delayDisplay("A segmentation as registration mask")
+        _ct, mri = self.addPhantom()
+        drawn = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", "tumour")
+        where = slicer.util.arrayFromVolume(mri) > 0
+        segmentations.fill(drawn, where, self.pair.mri.grid.lps_from_ijk, None, segmentations.BONE_COLOUR)
+        slicer.app.processEvents()
+        before = {node.GetID() for node in ownership.nodes_of(slicer.mrmlScene)}
+        read = masks.mask_from_node(drawn, mri, None)
+        np.testing.assert_array_equal(np.asarray(read.array_kji) > 0, where, "the mask is not what was drawn")
+        name = drawn.GetSegmentation().GetNthSegmentID(0)
+        drawn.GetDisplayNode().SetSegmentVisibility(name, False)
+        assert errorOf(ImageContentError, lambda: masks.mask_from_node(drawn, mri, None)), "a hidden segment was read"
+        left = {node.GetID() for node in ownership.nodes_of(slicer.mrmlScene)} - before
+        assert not left, f"left behind: {sorted(left)}"
 
     def test_thePanelShowsWhatWasRegistered(self):
         self.requireWindow()

@@ -29,7 +29,7 @@ from BrainFusionSlicer import (
     verdict_text,
 )
 from BrainFusionSlicer.companions import linear_parent, note_place
-from BrainFusionSlicer.fingerprint import is_same_place, place_of
+from BrainFusionSlicer.fingerprint import has_voxels, is_same_place, place_of
 
 # Every fourth voxel along each axis is enough to find the middle of a head.
 STEP = 4
@@ -264,7 +264,7 @@ class Task:
     def _placesNow(self) -> list:
         """Return where CT and MRI are, as they are read: without an earlier result, unless that is what is fused."""
         pairs = zip((self.ctVolume, self.mriVolume), self._parentsNow(), strict=True)
-        return [place_of(node, parent) if node.GetImageData() else () for node, parent in pairs]
+        return [place_of(node, parent) if has_voxels(node) else () for node, parent in pairs]
 
     def _parentsNow(self) -> tuple:
         """Return the transforms that CT and MRI are read under."""

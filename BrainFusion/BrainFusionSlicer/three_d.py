@@ -18,8 +18,9 @@ from slicer.i18n import tr as _
 from BrainFusionLib.errors import ImageContentError
 from BrainFusionLib.geometry import FloatArray
 from BrainFusionLib.volume import Volume
-from BrainFusionSlicer import bridge, ownership, segmentations
+from BrainFusionSlicer import bridge, ownership, placing, segmentations
 from BrainFusionSlicer.exporting import ExportInputs
+from BrainFusionSlicer.fingerprint import has_voxels
 from BrainFusionSlicer.jobs import Shapes
 
 MARK = "BrainFusion.ThreeD"
@@ -68,7 +69,7 @@ class Asked:
 
     def why_not(self) -> str | None:
         """Say why what was found cannot be shown any more, or return None."""
-        gone = [node.GetScene() is None or node.GetImageData() is None for node in (self.ct, self.mri)]
+        gone = [node.GetScene() is None or not has_voxels(node) for node in (self.ct, self.mri)]
         if any(gone):
             return _("A volume was removed from the scene meanwhile; nothing is shown.")
         if _content_of(self.ct, self.mri) != self.voxels:
@@ -114,8 +115,7 @@ def show(asked: Asked, shapes: Shapes, shift_hu: float = 0.0) -> None:
 
 def hide(scene) -> None:
     """Remove everything that `show` made."""
-    for node in made(scene):
-        scene.RemoveNode(node)
+    ownership.remove(*made(scene))
 
 
 def is_shown(scene) -> bool:
@@ -185,7 +185,8 @@ def _region(asked: Asked, shapes: Shapes):
     points = np.column_stack([lps * (-1, -1, 1), np.ones(len(lps))]) @ np.linalg.inv(asked.worlds[0]).T
     first, last = points[:, :3].min(axis=0) - MARGIN_MM, points[:, :3].max(axis=0) + MARGIN_MM
     region = _new("vtkMRMLMarkupsROINode", _("Head in 3D"), ct)
-    ct.GetScene().AddNode(region)
+    with placing.active_list_kept(ct.GetScene()):
+        ct.GetScene().AddNode(region)
     region.CreateDefaultDisplayNodes()
     _mark(region.GetDisplayNode(), ct)
     region.SetDisplayVisibility(False)

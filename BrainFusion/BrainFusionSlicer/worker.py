@@ -8,6 +8,7 @@ also amid a job.
 
 from __future__ import annotations
 
+import faulthandler
 import importlib
 import os
 import queue
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 def main(library_folder: str) -> int:
     """Serve jobs until stdin ends."""
+    faulthandler.enable()  # a crash leaves words on stderr; being killed, which means too little memory, leaves none
     # Whatever a library prints must not get between the messages: from here on, stdout is stderr.
     channel = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
@@ -44,7 +46,7 @@ def main(library_folder: str) -> int:
 
     keep_freed_memory()
     kept.keep()
-    say(jobs.Ready())
+    say(jobs.Ready(os.getpid()))
     lines: queue.SimpleQueue[str] = queue.SimpleQueue()
     at_work: list[Path] = []
     threading.Thread(target=_listen, args=(lines, at_work), daemon=True).start()

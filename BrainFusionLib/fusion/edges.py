@@ -12,7 +12,7 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from BrainFusionLib.fusion.primitives import Array, module_of, padded, sigmoid
+from BrainFusionLib.fusion.primitives import Array, as_like, line_angle, module_of, padded, sigmoid
 from BrainFusionLib.metrics.fusion import DIRECTION, STRENGTH
 
 # Squares below this do not count as edges: 1e-4 of the unit scale, far below one grey level of an 8-bit picture.
@@ -38,12 +38,8 @@ def edges(image: Array) -> Edges:
 
 def edges_of_steps(x: Array, y: Array) -> Edges:
     """Return the edges that have these steps along columns and rows; any one shape."""
-    # Not atan(y / x), whose slope in flat places is beyond all bounds and drowns all others; atan2's there is 0.
     xp = module_of(x)
-    angle = xp.arctan2(y, x)
-    # Half a turn more or less is the same edge; the step itself has no slope.
-    angle = angle - math.pi * (_number(angle > math.pi / 2, x) - _number(angle <= -math.pi / 2, x))
-    return Edges(x, y, xp.sqrt(x * x + y * y + TINY), angle)
+    return Edges(x, y, xp.sqrt(x * x + y * y + TINY), line_angle(y, x))
 
 
 def _steps(image: Array) -> tuple[Array, Array]:
@@ -70,37 +66,56 @@ def slope_of_kept(fused: Array, sources: Sequence[Edges]) -> Array:
     That is of the sum, over pixels and sources, of ``kept · strength of the source``, Qabf's numerator. Worked out by
     hand, because going through autograd takes three times as long.
     """
-    by_x, by_y = slopes_by_steps(edges(fused), sources)
+    by_x, by_y, _ = slopes_by_steps(edges(fused), sources)
+    return _back(by_x, by_y)
+
+
+def slope_and_bend(fused: Array, sources: Sequence[Edges]) -> tuple[Array, Array]:
+    """Return the slope of `slope_of_kept`, and how much it bends on the way to the nearest tops; both of its shape.
+
+    For one top, that is the slope over the distance to it (never below `CORNER`): a step of slope / bend ends there.
+    The tops of all edges that a pixel is part of add up.
+    """
+    by_x, by_y, bend = slopes_by_steps(edges(fused), sources)
+    wide = padded(bend, 1)
+    sides = wide[..., 1:-1, :-2] + wide[..., 1:-1, 2:] + wide[..., :-2, 1:-1] + wide[..., 2:, 1:-1]
+    corners = wide[..., :-2, :-2] + wide[..., :-2, 2:] + wide[..., 2:, :-2] + wide[..., 2:, 2:]
+    return _back(by_x, by_y), 4 * sides + 2 * corners
+
+
+def _back(by_x: Array, by_y: Array) -> Array:
+    """Return the derivative by the pixels, from the one by their steps."""
     # Sobel's windows are odd: to go back through them is to go through them with the opposite sign.
     return -(_steps(by_x)[0] + _steps(by_y)[1])
 
 
-def slopes_by_steps(fused: Edges, sources: Sequence[Edges]) -> tuple[Array, Array]:
-    """Return the derivative of all that is kept by the fused slice's steps along columns and rows, of their shape."""
+def slopes_by_steps(fused: Edges, sources: Sequence[Edges]) -> tuple[Array, Array, Array]:
+    """Return the derivative of all that is kept by the fused slice's steps along columns and rows, and its bend.
+
+    The bend is the sum over the tops of each pixel's strength and direction; see `slope_and_bend`. All three are of
+    the steps' shape.
+    """
     x, y, strength, direction = fused
     xp = module_of(x)
-    by_strength, by_direction = xp.zeros_like(x), xp.zeros_like(x)
+    by_strength, by_direction, bend = xp.zeros_like(x), xp.zeros_like(x), xp.zeros_like(x)
     for source in sources:
         weaker = strength < source.strength
         ratio = xp.minimum(strength, source.strength) / xp.maximum(strength, source.strength)
         turn = source.direction - direction
         # The shorter way round: lines that differ by half a turn are the same.
-        turn = turn - math.pi * (_number(turn > math.pi / 2, x) - _number(turn < -math.pi / 2, x))
+        turn = turn - math.pi * (as_like(turn > math.pi / 2, x) - as_like(turn < -math.pi / 2, x))
         q_strength = sigmoid((ratio - STRENGTH[2]) * -STRENGTH[1])
         q_direction = sigmoid((1 - xp.abs(turn) * (2 / math.pi) - DIRECTION[2]) * -DIRECTION[1])
         q = source.strength * q_strength * q_direction * (STRENGTH[0] * DIRECTION[0])
         slope_of_ratio = xp.where(weaker, 1 / source.strength, -ratio / strength)
-        slope_of_ratio = slope_of_ratio * xp.clip((1 - ratio) / CORNER, None, 1)
-        by_strength = by_strength - q * (1 - q_strength) * STRENGTH[1] * slope_of_ratio
-        signs = xp.clip(turn / CORNER, -1, 1)
-        by_direction = by_direction - q * (1 - q_direction) * DIRECTION[1] * (2 / math.pi) * signs
+        per_ratio = q * (1 - q_strength) * -STRENGTH[1]
+        per_turn = q * (1 - q_direction) * (-DIRECTION[1] * 2 / math.pi)
+        bend = bend + per_turn / (strength * strength * (xp.abs(turn) + CORNER))
+        bend = bend + per_ratio * slope_of_ratio * slope_of_ratio / (1 - ratio + CORNER)
+        by_strength = by_strength + per_ratio * slope_of_ratio * xp.clip((1 - ratio) / CORNER, None, 1)
+        by_direction = by_direction + per_turn * xp.clip(turn / CORNER, -1, 1)
     outwards, around = by_strength / strength, by_direction / (strength * strength)
-    return outwards * x - around * y, outwards * y + around * x
-
-
-def _number(condition: Array, like: Array) -> Array:
-    """Return 1 where a condition holds and 0 elsewhere, of the type of another array."""
-    return module_of(like).asarray(condition, dtype=like.dtype)
+    return outwards * x - around * y, outwards * y + around * x, bend
 
 
 def _sigmoid(x: Array, constants: tuple[float, float, float]) -> Array:

@@ -9,6 +9,7 @@ import secrets
 import shutil
 import time
 import zlib
+from collections.abc import Collection
 from pathlib import Path
 
 from BrainFusionLib.locking import process_is_running
@@ -34,15 +35,22 @@ def temporary_beside(path: Path, suffix: str = "", prefix: str = TEMPORARY) -> P
     return path.with_name(f"{prefix}{_machine()}-{os.getpid()}-{secrets.token_hex(4)}{suffix}")
 
 
-def remove_leftovers(folder: str | os.PathLike[str]) -> list[Path]:
+def remove_leftovers(folder: str | os.PathLike[str], ended: Collection[int] = ()) -> list[Path]:
     """Remove the temporary files and folders in `folder` (not below) whose processes have ended; return their paths.
 
     Those of running processes, this one included, stay. What cannot be removed stays, too, without an error.
+
+    Parameters
+    ----------
+    folder
+        Where to look.
+    ended
+        Ids of processes of this machine that are known to have ended, though the system may still list them.
     """
     removed = []
     found = (path for prefix in (TEMPORARY, STAGING) for path in Path(folder).glob(f"{prefix}*"))
     for path in sorted(found):
-        if _is_leftover(path):
+        if _is_leftover(path, ended):
             if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path, ignore_errors=True)
             else:
@@ -54,12 +62,13 @@ def remove_leftovers(folder: str | os.PathLike[str]) -> list[Path]:
     return [path for path in removed if not path.exists()]
 
 
-def _is_leftover(path: Path) -> bool:
+def _is_leftover(path: Path, ended: Collection[int]) -> bool:
     parts = _NAME.fullmatch(path.name)
     if parts is None:
         return False
     if parts["machine"] == _machine():
-        return not process_is_running(int(parts["pid"]))
+        pid = int(parts["pid"])
+        return pid in ended or not process_is_running(pid)
     try:
         return time.time() - path.stat().st_mtime > _SECONDS_ON_OTHER_MACHINES
     except OSError:

@@ -68,21 +68,33 @@ CURVATURE_SAMPLES = 60_000
 
 
 def sampling_error_mm(
-    groups: Sequence[Samples], moving: Moving, pose: Poses, check: Callable[[], None] = lambda: None
+    groups: Sequence[Samples],
+    moving: Moving,
+    pose: Poses,
+    check: Callable[[], None] = lambda: None,
+    *,
+    curved_by: Sequence[Samples] | None = None,
 ) -> float:
     """Return the expected error due to the choice of samples: root mean square over a sphere around the head, mm.
 
     Each group of samples has its own optimum, estimated by one Newton step (gradient over curvature). The scatter of
     these steps, divided by the square root of the number of groups, is the error of a result made from all of them.
     This is the delete-a-group jackknife, at the cost of one gradient for each group.
+
+    Parameters
+    ----------
+    curved_by
+        What gives the curvature. Without it, the first groups do, which are like all others only if each is spread over
+        the whole head.
     """
     nearby = around(pose, CURVATURE_STEP_MM)
     curvature = np.zeros((6, 6))
-    enough = math.ceil(CURVATURE_SAMPLES / len(groups[0]))
-    for group in groups[:enough]:
+    if curved_by is None:
+        curved_by = groups[: math.ceil(CURVATURE_SAMPLES / len(groups[0]))]
+    for group in curved_by:
         check()
         _, slopes, _ = score_and_gradient(group, moving, nearby, normalised=True)
-        curvature += (slopes[6:] - slopes[:6]) / (2 * CURVATURE_STEP_MM) / min(enough, len(groups))
+        curvature += (slopes[6:] - slopes[:6]) / (2 * CURVATURE_STEP_MM) / len(curved_by)
     curvature = (curvature + curvature.T) / 2
     gradients = []
     for group in groups:

@@ -5,9 +5,10 @@ seldom do: chemical shift moves the fat of scalp and marrow against water by .3 
 pressed, the jaw moves, a field distorts the face. Then the outline pulls the pose away from the skull, by up to 1.5 mm,
 often without any sign in the fit itself: fat that moves as one fits as sharply as before. Inside the outer table
 none of this happens. This fit is less exact, 0.1 to 0.3 mm in any case, because fluid at the inner table is as dark as
-bone in a T1. So the pose is a mean of the two. Fits that differ by no more than the inner one's error leave the pose of
-the whole head; the farther apart they are, the more the inner one counts, and the sooner the less exact the first one
-seems to be (where the outline is not moved as one, the scatter between groups of samples rises).
+bone in a T1 (`deep` takes part of that away). So the pose is a mean of the two. Fits that differ by no more than the
+inner one's error leave the pose of the whole head; the farther apart they are, the more the inner one counts, and the
+sooner the less exact the first one seems to be (where the outline is not moved as one, the scatter between groups of
+samples rises).
 
 It needs the whole inside in view of both. How much else of the head they show may differ: a CT may reach the shoulders,
 and an MRI fade away towards the neck.
@@ -31,11 +32,13 @@ from BrainFusionLib.geometry import FloatArray, Grid
 from BrainFusionLib.intensity.inside import InsideSkull
 from BrainFusionLib.registration.histogram import MRI_BINS, ROW, Moving, Samples, spread
 from BrainFusionLib.registration.pyramid import MASK_LEVEL, Level, PreparedHead
-from BrainFusionLib.volume import VoxelArray
+from BrainFusionLib.volume import BoolArray, VoxelArray
 
 # How far beyond the inner table samples are taken: inside the bone, whose marrow (fat) begins about there. Of 1.5 to 4
 # mm all give the same error within .03 mm; less is better where marrow is bright, and worse in thick slices.
 BEYOND_MM = 3.0
+# What is deeper than this below the inner table is fitted once more, alone (`deep`).
+DEEPER_MM = 3.0
 # The coil's field is fitted to brain at least this deep, as a polynomial of this order.
 DEEP_MM, ORDER = 2.0, 4
 # Logarithms this far from the field are other tissue; and the first, wider bound.
@@ -117,32 +120,40 @@ class InnerSamples:
         self._mri_from_ct = np.linalg.inv(ct_from_mri_lps)
         self._centre = mri.centre_lps_mm
         self._voxels = np.flatnonzero(inside.depth_kji > -BEYOND_MM)
+        self._deep = inside.depth_kji.ravel()[self._voxels] > DEEPER_MM
         self._low = _lowest(mri)
         self._field = self._fitted_field(inside, ct_from_mri_lps)
-        _, values = self._drawn(DRAWN, 0)
+        _, values, _ = self._drawn(DRAWN, 0)
         self.share_in_view = len(values) / DRAWN
         self._edges = spread(values, MRI_BINS, 0.99)[1:-1] if len(values) else np.zeros(0, np.float32)
 
     def samples(self, count: int, seed: int) -> Samples:
         """Return `count` samples, evenly spread; a seed gives the same ones on every device."""
-        points, values = self._drawn(count, seed)
-        backend = self._mri.backend
-        return Samples(backend.put(points), backend.bins(backend.put(values), self._edges) * ROW, backend)
+        return self.samples_and_deep(count, seed)[0]
 
-    def _drawn(self, count: int, seed: int) -> tuple[VoxelArray, VoxelArray]:
-        """Return points (3, count), LPS mm from the MRI's centre, at voxel centres, and their corrected values."""
+    def samples_and_deep(self, count: int, seed: int) -> tuple[Samples, Samples]:
+        """Return the same samples, and those of them that lie deeper than `DEEPER_MM`."""
+        points, values, deep = self._drawn(count, seed)
+        backend = self._mri.backend
+        rows = backend.host(backend.bins(backend.put(values), self._edges) * ROW)
+        of_all = Samples(backend.put(points), backend.put(rows), backend)
+        return of_all, Samples(backend.put(np.ascontiguousarray(points[:, deep])), backend.put(rows[deep]), backend)
+
+    def _drawn(self, count: int, seed: int) -> tuple[VoxelArray, VoxelArray, BoolArray]:
+        """Return points (3, count), LPS mm from the MRI's centre, at voxel centres; values; whether they are deep."""
         random = np.random.default_rng((seed, 41))
         picked = ((np.arange(count) + random.random(count)) * (len(self._voxels) / count)).astype(np.intp)
         k, j, i = np.unravel_index(self._voxels[picked], self._grid.shape_kji)
         at = np.stack([i, j, k]) + random.uniform(-0.5, 0.5, (3, count))
         fine = self._mri.levels[0]
         index = np.rint(_applied(fine.grid.ijk_from_lps @ self._mri_from_ct @ self._grid.lps_from_ijk, at))
-        index = index[:, ((index >= 0) & (index < np.asarray(fine.grid.size_ijk)[:, None])).all(axis=0)]
+        seen = ((index >= 0) & (index < np.asarray(fine.grid.size_ijk)[:, None])).all(axis=0)
+        index, deep = index[:, seen], self._deep[picked][seen]
         ni, nj, _ = fine.grid.size_ijk
         flat = ((index[2] * nj + index[1]) * ni + index[0]).astype(np.intp)
         values = self._mri.backend.host(self._mri.backend.taken(fine.values, flat))
         points = (_applied(fine.grid.lps_from_ijk, index) - self._centre[:, None]).astype(np.float32)
-        return points, (values - self._low) * np.exp(-_polynomials(points) @ self._field)
+        return points, (values - self._low) * np.exp(-_polynomials(points) @ self._field), deep
 
     def _fitted_field(self, inside: InsideSkull, ct_from_mri_lps: FloatArray) -> VoxelArray:
         """Return the coefficients of the logarithm of the coil's field, by weighted least squares without outliers."""
@@ -151,13 +162,14 @@ class InnerSamples:
         index = np.rint(_applied(inside.grid.ijk_from_lps @ ct_from_mri_lps @ coarse.grid.lps_from_ijk, ijk))
         seen = ((index >= 0) & (index < np.asarray(inside.grid.size_ijk)[:, None])).all(axis=0)
         i, j, k = np.where(seen, index, 0).astype(np.intp)
-        deep = seen & inside.mask_kji[k, j, i] & (inside.depth_kji[k, j, i] > DEEP_MM)
+        # Every second voxel of 4 mm is enough for so smooth a field.
+        deep = np.flatnonzero(seen & inside.mask_kji[k, j, i] & (inside.depth_kji[k, j, i] > DEEP_MM))[::2]
         values = self._mri.backend.host(coarse.values).ravel()[deep] - self._low
         # In double precision and rounded, so that the number of threads of the matrix product makes no difference.
         terms = _polynomials(
             (_applied(coarse.grid.lps_from_ijk, ijk[:, deep]) - self._centre[:, None]).astype(np.float32)
         ).astype(np.float64)
-        if len(values) < 20 * terms.shape[1]:
+        if len(values) < 10 * terms.shape[1]:
             return np.zeros(terms.shape[1], np.float32)
         logarithms = np.log(np.maximum(values, np.float32(1e-3) * values.max() + np.float32(1e-6)))
         ridge = 1e-4 * len(values) * np.eye(terms.shape[1])
@@ -227,10 +239,10 @@ def inner_share(sampling_mm: float, apart_mm: float, told_mm: float, voxel_mm: f
         return 0.0
     doubt = GAIN * max(0.0, sampling_mm - CLEAN_MM * float(np.sqrt(max(1.0, voxel_mm))))
     doubtful = doubt**2 / (doubt**2 + INNER_MM**2)
-    doubted = doubtful * _step(told_mm, *AGREEING_MM)
-    unsettled = _step(scatter_mm, SETTLED_MM, USUAL_SCATTER_MM)
+    doubted = doubtful * rising(told_mm, *AGREEING_MM)
+    unsettled = rising(scatter_mm, SETTLED_MM, USUAL_SCATTER_MM)
     shorter = 1 + (1 - doubtful) * max(0.0, voxel_mm / LONG_MM - 1) * unsettled
-    return doubted + (1 - doubted) * _step(told_mm / shorter, *APART_MM)
+    return doubted + (1 - doubted) * rising(told_mm / shorter, *APART_MM)
 
 
 def is_confirmed(scatter_mm: float, agreement_mm: float, left: float, apart_mm: float) -> bool:
@@ -276,7 +288,8 @@ def distance_inside_mm(
     return float(np.median(np.linalg.norm(apart if lengths is None else lengths @ apart, axis=0)))
 
 
-def _step(value: float, low: float, high: float) -> float:
+def rising(value: float, low: float, high: float) -> float:
+    """Return 0 up to `low`, 1 from `high` on, and a smooth step between."""
     t = min(1.0, max(0.0, (value - low) / (high - low)))
     return t * t * (3 - 2 * t)
 

@@ -11,6 +11,7 @@ from BrainFusionLib.geometry import FloatArray
 from BrainFusionLib.intensity.inside import FindInside, InsideSkull
 from BrainFusionLib.progress import Cancel, Progress, stop_if
 from BrainFusionLib.registration.confidence import around, corner_distance_mm, distinct, midpoint, sampling_error_mm
+from BrainFusionLib.registration.deep import deep_share, of_soft_tissue
 from BrainFusionLib.registration.histogram import Samples
 from BrainFusionLib.registration.inner import (
     AGAINST_MM,
@@ -199,8 +200,9 @@ class Run:
         cells = sharpened(heads.ct)
         pair = PreparedPair(heads.ct, heads.mri, False, [cells])
         # A quarter of the samples: the error of this fit is systematic.
-        samples = drawn.samples(self.settings.samples // 4, self.settings.seed + 5)
+        samples, deep = drawn.samples_and_deep(self.settings.samples // 4, self.settings.seed + 5)
         inner = self._climb_at_1_mm(pair, of_mri, samples, 0.3, 0.005)
+        inner = self._with_the_deep(heads, inside, inner, deep)
         outer_pose, inner_pose = of_mri.matrix(centres[1]), inner.matrix(centres[1])
         ct, mri = (head.levels[0].grid for head in (heads.ct, heads.mri))
         lengths = shortened(ct, mri, outer_pose)
@@ -220,6 +222,19 @@ class Run:
         final = midpoint(of_mri, inner, share)
         self.lap("refine inside", 0.99)
         return (final.inverse(centres[1], centres[0]) if heads.ct_is_fixed else final), apart, alone
+
+    def _with_the_deep(self, heads: PreparedPair, inside: InsideSkull, inner: Poses, deep: Samples) -> Poses:
+        """Return the mean of the fit inside and of one to samples below the layer under the skull, by their errors."""
+        parts = octants(deep)
+        if len(parts) < OCTANTS:
+            return inner
+        pair = PreparedPair(heads.ct, heads.mri, False, [of_soft_tissue(heads.ct, inside.brain_hu)])
+        found = self._climb_at_1_mm(pair, inner, deep, 0.3, 0.005)
+        centre = pair.mri.centre_lps_mm
+        apart = distance_inside_mm(inner.matrix(centre), found.matrix(centre), inside.centre_lps_mm)
+        thinned = [part.every(2, 0) for part in parts]
+        scatter = sampling_error_mm(parts, pair.cells[0], found, self.check, curved_by=thinned)
+        return midpoint(inner, found, deep_share(scatter, apart))
 
     def _fit_inside_alone(
         self, pair: PreparedPair, inside: InsideSkull, outer: Poses, inner: Poses, apart_mm: float

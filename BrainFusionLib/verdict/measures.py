@@ -28,10 +28,6 @@ BRIGHT_SKULL, BRIGHT_AIR = 0.65, 0.5
 MATCHED_SKULL_MM = 1.5
 # With such a skull, what misaligns a part is jaw, neck or skin: its limit grows by this factor.
 MATCHED_FACTOR = 1.5
-# Where the fit inside the skull is this far from that of the whole head, fat is displaced: the regions of scalp and
-# marrow are then off and the pose is not. All 20 simulated cases that were amber for a part alone were right to .7 mm.
-# No fat explains a greater distance: the 43 simulated cases that have more are all wrong.
-DISPLACED_FAT_MM, MOST_DISPLACED_FAT_MM, DISPLACED_FAT_FACTOR = 0.25, 2.0, 1.75
 # In a thin slab the skull is a ring, which matches the dark skull band nearly as well a little higher or lower.
 SKULL_THICKNESS_MM = 40.0
 # In this pose the skulls of CT and MRI do not coincide: none of 624 right simulated cases has more (docs/realism). With
@@ -278,14 +274,6 @@ def local_median_mm(evidence: Evidence) -> float | None:
 def coarse_local_voxels(evidence: Evidence) -> float:
     """Return the factor by which limits grow with the voxel size of the local errors."""
     return 1.0 if (fit := _local(evidence)) is None else max(1.0, fit.voxel_mm / LOCAL_VOXEL_MM)
-
-
-def tolerance_of_parts(evidence: Evidence) -> float:
-    """Return the factor by which the limit for a part grows: with its voxels, a skull that matches, displaced fat."""
-    inner = fits_apart_mm(evidence)
-    if inner is not None and DISPLACED_FAT_MM < inner <= MOST_DISPLACED_FAT_MM:
-        return coarse_local_voxels(evidence) * DISPLACED_FAT_FACTOR
-    return tolerance_of_parts_without_fat(evidence)
 
 
 def tolerance_of_parts_without_fat(evidence: Evidence) -> float:

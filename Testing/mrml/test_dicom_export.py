@@ -311,7 +311,10 @@ def test_what_a_killed_export_left_is_removed(scan):
     (scan.out / "fused").mkdir()
     (scan.out / "fused" / "0001.dcm").write_bytes(b"half of the work")
     (scan.out / "the user's").mkdir()
-    remove_what_a_kill_left(scan.out)
+    order, _inputs = scan.export.orderFor(scan.fused, scan.out)
+    remove_what_a_kill_left(order, was_empty=False)
+    assert sorted(path.name for path in scan.out.iterdir()) == ["fused", "the user's"]
+    remove_what_a_kill_left(order, was_empty=True)
     assert [path.name for path in scan.out.iterdir()] == ["the user's"]
 
 

@@ -710,3 +710,6 @@ def test_the_headless_example_fuses_two_files_and_ends_with_a_code(module, calls
     full.append("the disk")
     assert example.main("ct.nrrd", "mri.nrrd", str(tmp_path / "out")) == 1
     assert "fused.nrrd was not written." in capsys.readouterr().err
+    (tmp_path / "fused.nrrd").write_text("the user's, perhaps the MRI")
+    assert example.main("ct.nrrd", "mri.nrrd", str(tmp_path)) == 2
+    assert "is there already. Name another folder." in capsys.readouterr().err

@@ -20,8 +20,17 @@ NODE_CHANGED = "currentNodeChanged(vtkMRMLNode*)"
 HEIGHT = 16777215  # QWIDGETSIZE_MAX
 
 
+# Those of the fakes whose arguments PySide6 knows as objects only.
+MRML_SIGNALS = {f"{name}(vtkMRMLNode*)" for name in ("currentNodeChanged", "nodeAddedByUserAction")}
+
+
 def connect(self, signature, slot):
-    """PythonQt's QObject.connect(signal, slot): PythonQt/src/PythonQt.cpp."""
+    """PythonQt's QObject.connect(signal, slot): PythonQt/src/PythonQt.cpp; a signal that is not there is an error here.
+
+    The real one prints a line, and nothing is ever heard.
+    """
+    is_known = signature in MRML_SIGNALS or self.metaObject().indexOfSignal(signature) >= 0
+    assert is_known, f"{type(self).__name__} has no signal {signature}"
     getattr(self, signature.partition("(")[0]).connect(slot)
 
 
@@ -298,6 +307,9 @@ LAYOUTS = {
 def load_ui(path):
     """slicer.util.loadUI. QUiLoader with an overridden createWidget crashes in PySide6; this reads what we use."""
     root = ElementTree.parse(path).getroot()
+    used = {widget.get("class") for widget in root.iter("widget") if not widget.get("class").startswith("Q")}
+    declared = {custom.findtext("class") for custom in root.iter("customwidget")}
+    assert used == declared, f"{path}: Qt knows no such classes by itself, or none of these is used: {used ^ declared}"
     found = {}
     top = _widget(root.find("widget"), found)
     for connection in root.iter("connection"):

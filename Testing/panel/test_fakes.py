@@ -199,3 +199,23 @@ def test_widgets_have_words_and_numbers_as_in_pythonqt_and_refuse_calls(applicat
             read.text()
     assert not hasattr(fakes.SliderWidget, "setMinimum")
     assert not hasattr(fakes.NodeComboBox, "currentIndex")
+
+
+@pytest.mark.parametrize(
+    ("widget", "signal"),
+    [
+        (fakes.Button, "clicked(int)"),
+        (fakes.SliderWidget, "valueChanged(float)"),
+        (fakes.NodeComboBox, "changed(bool)"),
+    ],
+)
+def test_a_signal_that_a_class_does_not_have_is_not_connected(application, widget, signal):
+    with pytest.raises(AssertionError, match="has no signal"):
+        widget().connect(signal, print)
+
+
+def test_the_display_of_a_node_that_is_removed_is_removed_by_slicer(scene, volumes):
+    volumes[0].CreateDefaultDisplayNodes()
+    display = volumes[0].GetDisplayNode()
+    scene.RemoveNode(volumes[0])
+    assert display.GetScene() is None

@@ -375,6 +375,18 @@ def test_placing_ends_cleanly(chosen, nodes, lists, application_nodes, applicati
         assert composite.GetBackgroundVolumeID() == nodes[1].GetID()
 
 
+def test_the_users_list_is_active_again_after_points_were_placed_in_new_lists(chosen, application_nodes):
+    """Slicer makes each list that is added the one in which the mouse places points."""
+    _interaction, selection, *_views = application_nodes
+    own = point_list("own", [(1, 2, 3)])
+    assert selection.GetActivePlaceNodeID() == own.GetID()
+    chosen.ui.placeButton.click()
+    assert selection.GetActivePlaceNodeID() != own.GetID()
+    chosen.ui.placeButton.click()
+    assert selection.GetActivePlaceNodeID() == own.GetID()
+    assert len(slicer.util.getNodesByClass(POINTS)) == 3
+
+
 def statuses(points):
     return [points.GetNthControlPointPositionStatus(n) for n in range(points.GetNumberOfControlPoints())]
 

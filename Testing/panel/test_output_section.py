@@ -13,6 +13,7 @@ import vtk
 from PySide6 import QtTest
 
 from BrainFusionLib import read_transform
+from BrainFusionLib.errors import Cancelled
 from BrainFusionLib.geometry import Grid
 from BrainFusionLib.io.other_transforms import Between
 from BrainFusionLib.settings import OutputSettings
@@ -289,3 +290,39 @@ def test_what_is_in_doubt_leaves_at_the_second_press_of_the_same_button(exportab
     ui.databaseButton.click()
     assert database.files
     assert "are in the database" in ui.statusLabel.text
+
+
+def test_a_cancelled_export_names_what_it_has_left(chosen, tmp_path):
+    chosen.onExported(None, Cancelled("cancelled"), "", str(tmp_path))
+    assert chosen.ui.statusLabel.text == "Cancelled; nothing was written."
+    (tmp_path / "fused").mkdir()
+    (tmp_path / "registration.dcm").touch()
+    chosen.onExported(None, Cancelled("cancelled"), "", str(tmp_path))
+    assert chosen.ui.statusLabel.text.endswith(f"written is in {tmp_path}: fused, registration.dcm.")
+
+
+def test_dialogs_begin_beside_the_mris_file_or_in_the_users_folder(chosen, nodes, monkeypatch, tmp_path):
+    """By themselves they begin in Slicer's own folder, where nothing of the user's belongs."""
+    from BrainFusionSlicer import departing
+
+    monkeypatch.setattr(Path, "home", lambda: tmp_path)
+    assert departing.folder_beside(None) == departing.folder_beside(nodes[1]) == tmp_path
+    storage = nodes[1].CreateDefaultStorageNode()
+    storage.UnRegister(None)
+    slicer.mrmlScene.AddNode(storage)
+    nodes[1].SetAndObserveStorageNodeID(storage.GetID())
+    for name, folder in (("mri.nrrd", tmp_path), (str(tmp_path / "gone" / "mri.nrrd"), tmp_path)):
+        storage.SetFileName(name)
+        assert departing.folder_beside(nodes[1]) == folder
+    (tmp_path / "head").mkdir()
+    storage.SetFileName(str(tmp_path / "head" / "mri.nrrd"))
+    asked = []
+    dialogs = sys.modules["qt"].QFileDialog
+    monkeypatch.setattr(dialogs, "getSaveFileName", lambda *words: asked.append(words[2]) or "")
+    monkeypatch.setattr(dialogs, "getOpenFileName", lambda *words: asked.append(words[2]) or "")
+    chosen.ui.fuseButton.click()
+    for button in (chosen.ui.saveReportButton, chosen.ui.saveTransformButton, chosen.ui.openPoseButton):
+        button.click()
+    assert [Path(path) for path in asked] == [
+        tmp_path / "head" / name for name in ("report.html", "ct_to_mri.tfm", ".")
+    ]

@@ -10,7 +10,8 @@ import slicer.util
 from sample_data import Application, ProgressDialog, click, sample_data
 from window import walk_self_test
 
-from BrainFusionLib.errors import ImageFileError
+from BrainFusionLib.errors import BrainFusionError
+from Testing.python_slicer import is_gone
 
 NAME = "BrainFusion: CT and MRI in an unknown pose"
 
@@ -108,13 +109,25 @@ def test_sample_is_made_in_a_process_of_its_own(listed):
     assert max(listed.dialogs[0].shown) >= 70
 
 
+def test_cancelling_its_process_leaves_no_file(listed, monkeypatch, tmp_path):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setattr(listed.sample, "cancel_at", 10)
+    made = []
+    start = listed.sample.WorkerProcess
+    monkeypatch.setattr(listed.sample, "WorkerProcess", lambda command: made.append(start(command)) or made[-1])
+    assert listed.sample.load() is None
+    assert is_gone(made[0].python_pid)
+    assert list(tmp_path.iterdir()) == []
+    assert volumes() == []
+
+
 def test_process_that_fails_is_an_error_and_leaves_the_scene(listed, panel, monkeypatch, tmp_path):
     fails = tmp_path / "PythonSlicer"
     fails.write_text(f"#!{sys.executable}\nimport sys\nsys.exit('no memory')\n")
     fails.chmod(0o755)
     monkeypatch.setattr("shutil.which", lambda name: str(fails))
-    with pytest.raises(ImageFileError, match=r"ended with 1\. no memory"):
+    with pytest.raises(BrainFusionError, match=r"ended with code 1.* Last output: no memory"):
         listed.sample.load()
     panel.ui.sampleDataButton.click()
-    assert "The sample could not be made: the process" in panel.ui.statusLabel.text
+    assert "The sample could not be made: the worker process" in panel.ui.statusLabel.text
     assert volumes() == []

@@ -15,7 +15,8 @@ def noted(module, monkeypatch, tmp_path):
 
     (tmp_path / "Toy.ui").write_text(
         '<ui><widget class="qMRMLWidget" name="Toy"><layout class="QVBoxLayout"><item>'
-        '<widget class="QPushButton" name="toyButton"/></item></layout></widget></ui>'
+        '<widget class="QPushButton" name="toyButton"/></item></layout></widget>'
+        "<customwidgets><customwidget><class>qMRMLWidget</class></customwidget></customwidgets></ui>"
     )
     calls = []
 

@@ -69,6 +69,16 @@ def of_class(kind):
     return list(slicer.util.getNodesByClass(kind))
 
 
+def test_the_list_in_which_the_mouse_places_points_stays_the_users(three_d):
+    selection = slicer.mrmlScene.GetNodeByID("vtkMRMLSelectionNodeSingleton")
+    own = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLMarkupsLineNode", "trajectory")
+    assert selection.GetActivePlaceNodeID() == own.GetID()
+    for _n in range(2):  # shown, and hidden again
+        three_d.ui.threeDButton.click()
+        assert selection.GetActivePlaceNodeID() == own.GetID()
+        assert selection.GetActivePlaceNodeClassName() == "vtkMRMLMarkupsLineNode"
+
+
 def test_the_button_shows_and_hides_without_a_trace(three_d, nodes):
     before = ids()
     displays = nodes[0].GetNumberOfDisplayNodes()

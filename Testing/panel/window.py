@@ -12,11 +12,14 @@ from pathlib import Path
 import pytest
 import slicer
 import slicer.util
+import vtk
 from PySide6 import QtCore
 
 sys.path.append(str(Path(__file__).parent))
 import fakes
 from sample_data import Application
+
+from Testing.python_slicer import python_slicer
 
 MODULE = Path(__file__).parents[2] / "BrainFusion"
 
@@ -53,8 +56,11 @@ def loaded_module(application, layers):
             node.UnRegister(None)
             node.SetSingletonTag("Singleton")
             scene.AddNode(node)
-        markups = slicer.vtkSlicerMarkupsLogic()  # so that point lists are saved and loaded
-        markups.SetMRMLScene(scene)
+        # The markups' logic has point lists saved and loaded, and makes each the active one; that of the Data module
+        # removes the display nodes and storage nodes of what is removed.
+        logics = slicer.vtkSlicerMarkupsLogic(), slicer.vtkSlicerDataModuleLogic()
+        for logic in logics:
+            logic.SetMRMLScene(scene)
         patch.setattr(slicer, "mrmlScene", scene, raising=False)
         patch.setattr(slicer, "app", Application(processEvents=process_events), raising=False)
         patch.setattr(slicer.util, "mainWindow", lambda: object(), raising=False)
@@ -68,9 +74,10 @@ def loaded_module(application, layers):
 
         patch.setattr(slicer.util, "setSliceViewerLayers", show)
         found = shutil.which
+        launcher = python_slicer(Path(folders.enter_context(tempfile.TemporaryDirectory())))
         patch.setattr(
             "shutil.which",
-            lambda name, *more, **options: sys.executable if name == "PythonSlicer" else found(name, *more, **options),
+            lambda name, *more, **options: launcher if name == "PythonSlicer" else found(name, *more, **options),
         )
         patch.syspath_prepend(str(MODULE))
         spec = importlib.util.spec_from_file_location("BrainFusion", MODULE / "BrainFusion.py")
@@ -79,10 +86,28 @@ def loaded_module(application, layers):
         spec.loader.exec_module(loaded)
         # Takes seconds; those who want it call the runner.
         patch.setattr(loaded.BrainFusionLogic, "warmUp", lambda logic: None)
-        yield loaded
+        with nothing_removed_twice(scene):
+            yield loaded
         for selector in [one for one in fakes.SELECTORS if one.scene == scene]:
             selector.leaveScene()
-        markups.SetMRMLScene(None)
+        for logic in logics:
+            logic.SetMRMLScene(None)
+
+
+@contextmanager
+def nothing_removed_twice(scene):
+    """Look out for nodes that are removed again: Slicer tells everybody so, though they are in the scene no more."""
+    twice = []
+
+    @vtk.calldata_type(vtk.VTK_OBJECT)
+    def note(caller, event, node):
+        if node.GetScene() is None:
+            twice.append(node.GetClassName())
+
+    tag = scene.AddObserver(scene.NodeAboutToBeRemovedEvent, note)
+    yield
+    scene.RemoveObserver(tag)
+    assert twice == [], f"removed twice: {twice}"
 
 
 def process_events():

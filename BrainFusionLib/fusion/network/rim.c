@@ -17,7 +17,7 @@
 #define FEW 8         /* pixels processed at once by the plain steps: the rim is narrow */
 #define TOGETHER 6    /* cells computed for each load of a weight: as many sums as fit in registers; see convolve */
 #define SEEN_CHANNELS 7
-#define PLANES 14
+#define PLANES 15
 
 /* The constants of weight_map.py and edges.py, in this order; after them come the rates of the plain steps. */
 typedef struct {
@@ -33,7 +33,7 @@ typedef struct {
 } Workspace;
 
 /* Images; the first seven are the inputs of the network, in its order. */
-enum { CT, MRI, BONE, FIRST, ALPHA, NEAR_SQUASHED, FAR_SQUASHED, FUSED, CT_STRENGTH, CT_TURN, MRI_STRENGTH, MRI_TURN, BY_X, BY_Y };
+enum { CT, MRI, BONE, FIRST, ALPHA, NEAR_SQUASHED, FAR_SQUASHED, FUSED, CT_STRENGTH, CT_TURN, MRI_STRENGTH, MRI_TURN, BY_X, BY_Y, BEND };
 
 static int64_t whole_lines(int64_t bytes) { return (bytes + 63) / 64 * 64; }
 
@@ -119,10 +119,10 @@ static void edges(const Workspace *space, int64_t runs, const float *image, floa
     }
 }
 
-/* Add the derivatives of one source's preserved edges by the strength and direction of the fused slice's edges:
- * edges.slopes_by_steps. */
+/* Add the derivatives of one source's preserved edges by the strength and direction of the fused slice's edges, and
+ * how they bend: edges.slopes_by_steps. */
 static inline void add_slopes(const Constants *c, float source, float source_turn, float strength, float turn,
-                              float *by_strength, float *by_direction)
+                              float *by_strength, float *by_direction, float *bend)
 {
     const float pi = 3.14159265f;
     const int weaker = strength < source;
@@ -135,8 +135,11 @@ static inline void add_slopes(const Constants *c, float source, float source_tur
     const float qs = sigmoid((ratio - c->strength[2]) * -c->strength[1]);
     const float qd = sigmoid((1 - size * (2 / pi) - c->direction[2]) * -c->direction[1]);
     const float q = source * qs * qd * (c->strength[0] * c->direction[0]);
-    *by_strength -= q * (1 - qs) * c->strength[1] * (weaker ? 1 / source : -ratio / strength) * corner;
-    *by_direction -= q * (1 - qd) * c->direction[1] * (2 / pi) * sign;
+    const float by_ratio = weaker ? 1 / source : -ratio / strength;
+    const float per_ratio = q * (1 - qs) * -c->strength[1], per_turn = q * (1 - qd) * -c->direction[1] * (2 / pi);
+    *bend += per_turn / (strength * strength * (size + c->corner)) + per_ratio * by_ratio * by_ratio / (1 - ratio + c->corner);
+    *by_strength += per_ratio * by_ratio * corner;
+    *by_direction += per_turn * sign;
 }
 
 /* The most that the CT may weigh in what is not bone: weight_map.greatest_weight. */
@@ -156,12 +159,13 @@ static inline void slopes_by_steps(const Workspace *space, int64_t runs, int len
         for (int s = 0; s < length; s++) {
             const float x = step_x(p + s, wide), y = step_y(p + s, wide);
             const float square = x * x + y * y + c->tiny, strength = sqrtf(square), turn = angle_of(y, x);
-            float by_strength = 0, by_direction = 0;
-            add_slopes(c, plane[CT_STRENGTH][at + s], plane[CT_TURN][at + s], strength, turn, &by_strength, &by_direction);
-            add_slopes(c, plane[MRI_STRENGTH][at + s], plane[MRI_TURN][at + s], strength, turn, &by_strength, &by_direction);
+            float by_strength = 0, by_direction = 0, bend = 0;
+            add_slopes(c, plane[CT_STRENGTH][at + s], plane[CT_TURN][at + s], strength, turn, &by_strength, &by_direction, &bend);
+            add_slopes(c, plane[MRI_STRENGTH][at + s], plane[MRI_TURN][at + s], strength, turn, &by_strength, &by_direction, &bend);
             const float outwards = by_strength / strength, around = by_direction / square;
             plane[BY_X][at + s] = outwards * x - around * y;
             plane[BY_Y][at + s] = outwards * y + around * x;
+            if (length == FEW) plane[BEND][at + s] = bend; /* only plain steps ask */
         }
     }
 }
@@ -171,6 +175,16 @@ static inline float slope_at(const Workspace *space, int64_t at)
 {
     const float *x = space->plane[BY_X] + at, *y = space->plane[BY_Y] + at;
     return -(step_x(x, space->wide) + step_y(y, space->wide)) * (space->plane[CT][at] - space->plane[MRI][at]);
+}
+
+/* How much this slope bends on the way to the nearest tops: edges.slope_and_bend. */
+static inline float bend_at(const Workspace *space, int64_t at)
+{
+    const int64_t wide = space->wide;
+    const float *b = space->plane[BEND] + at, difference = space->plane[CT][at] - space->plane[MRI][at];
+    const float sides = b[-1] + b[1] + b[-wide] + b[wide];
+    const float corners = b[-wide - 1] + b[-wide + 1] + b[wide - 1] + b[wide + 1];
+    return (4 * sides + 2 * corners) * difference * difference;
 }
 
 /* The slope by every weight, squashed in two ways. */
@@ -387,7 +401,8 @@ static void head(const Workspace *space, const int32_t *list, int64_t n, const f
     }
 }
 
-/* Go up the slope by at most `rate`, less a price where no bone is touched: the plain steps of weight_map.py. */
+/* Go up the slope by at most `rate`, and not far past a top, less a price where no bone is touched: the plain steps of
+ * weight_map.py. */
 static void climb(const Workspace *space, int64_t runs, const int32_t *list, int64_t n, const Constants *c, float rate)
 {
     float *const *plane = space->plane, *uphill = plane[NEAR_SQUASHED];
@@ -398,7 +413,7 @@ static void climb(const Workspace *space, int64_t runs, const int32_t *list, int
             const float difference = plane[CT][at + s] - plane[MRI][at + s];
             const float price = space->spread[at + s] ? 0 : c->price * (difference < 0 ? -difference : difference);
             const float slope = slope_at(space, at + s) - price, size = slope < 0 ? -slope : slope;
-            uphill[at + s] = slope / (size + c->squash[0]);
+            uphill[at + s] = slope / (size + c->squash[0] + rate * bend_at(space, at + s));
         }
     }
     for (int64_t k = 0; k < n; k++)

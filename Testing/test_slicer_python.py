@@ -154,7 +154,7 @@ def test_worker_without_torch_explains_what_a_graphics_card_needs(slicer_python:
     worker.stdin.close()
     assert worker.wait(60) == 0
     worker.stdout.close()
-    assert ready["said"] == {"class": "Ready"}
+    assert ready["said"] == {"class": "Ready", "pid": worker.pid}
     error: Any = answer["said"]
     assert "MissingDependencyError" in json.dumps(error)
     assert "A graphics card was chosen, which needs PyTorch" in json.dumps(error)
